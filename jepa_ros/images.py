@@ -1,0 +1,144 @@
+"""Camera images as plain arrays: decoding of ROS image fields, and the one preprocessing that the models see.
+
+Nothing here imports ROS. Nodes hand over a message's fields, training and evaluation hand over recorded fields or
+rendered arrays, and all of them call the same `preprocess`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from jepa_ros.errors import InputError
+
+LARGEST_SIDE = 16384
+"""Wider or higher images are taken for garbage, in pixels."""
+
+
+class ImageError(InputError):
+    """An image that cannot be used. `cause` is one word that counters and diagnostics are kept by."""
+
+    CAUSES = ("encoding", "size", "step", "truncated", "empty", "endianness", "undecodable")
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class _Layout(NamedTuple):
+    """How one encoding lies in memory: bytes a pixel, array of which type and channels, conversion to RGB."""
+
+    pixel_bytes: int
+    dtype: str
+    channels: int
+    code: int | None  # cv2.cvtColor code; None where the array is RGB as it stands
+
+
+def _bayer(pattern: str) -> int:
+    # cv2's own alias: named after the first two rows, as ROS does (the older names are shifted by a pixel).
+    return getattr(cv2, f"COLOR_Bayer{pattern.upper()}2RGB")
+
+
+_LAYOUTS = {
+    "rgb8": _Layout(3, "u1", 3, None),
+    "bgr8": _Layout(3, "u1", 3, cv2.COLOR_BGR2RGB),
+    "rgba8": _Layout(4, "u1", 4, cv2.COLOR_RGBA2RGB),
+    "bgra8": _Layout(4, "u1", 4, cv2.COLOR_BGRA2RGB),
+    "mono8": _Layout(1, "u1", 1, cv2.COLOR_GRAY2RGB),
+    "rgb16": _Layout(6, "u2", 3, None),
+    "bgr16": _Layout(6, "u2", 3, cv2.COLOR_BGR2RGB),
+    "mono16": _Layout(2, "u2", 1, cv2.COLOR_GRAY2RGB),
+    "yuv422": _Layout(2, "u1", 2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": _Layout(2, "u1", 2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": _Layout(2, "u1", 2, cv2.COLOR_YUV2RGB_YUYV),
+    "yuyv": _Layout(2, "u1", 2, cv2.COLOR_YUV2RGB_YUYV),
+    **{f"bayer_{p}8": _Layout(1, "u1", 1, _bayer(p)) for p in ("rggb", "bggr", "gbrg", "grbg")},
+    **{f"bayer_{p}16": _Layout(2, "u2", 1, _bayer(p)) for p in ("rggb", "bggr", "gbrg", "grbg")},
+}
+
+ENCODINGS = tuple(_LAYOUTS)
+"""The encodings of sensor_msgs/Image that `decode` understands (names of sensor_msgs/image_encodings.hpp)."""
+
+
+def decode(encoding: str, width: int, height: int, step: int, data, is_bigendian: int = 0) -> np.ndarray:
+    """The picture in the fields of a sensor_msgs/Image as (height, width, 3) uint8 RGB.
+
+    data is any buffer of bytes; for rgb8 the result is a view of it, otherwise new memory. Rows may be padded
+    (`step` beyond width × bytes a pixel). 16-bit channels keep their upper 8 bits. `is_bigendian` matters for 16-bit
+    channels only, and is ignored for others, as many drivers leave it at any value.
+
+    Raises ImageError with the cause where the fields contradict each other.
+    """
+    layout = _LAYOUTS.get(encoding)
+    if layout is None:
+        raise ImageError("encoding", f"image encoding: expected one of {', '.join(ENCODINGS)}, found {encoding!r}")
+    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
+        raise ImageError("size", f"image size: expected 1 to {LARGEST_SIDE} pixels a side, found {width} x {height}")
+    if layout.channels == 2 and width % 2:
+        raise ImageError("size", f"image size: expected an even width for {encoding}, found {width}")
+    row = width * layout.pixel_bytes
+    if step < row or (layout.dtype == "u2" and step % 2):
+        raise ImageError("step", f"image step: expected at least {row} bytes for {width} {encoding} pixels, found {step}")
+    raw = np.frombuffer(data, np.uint8)
+    if raw.size == 0:
+        raise ImageError("empty", f"image data: expected {step * height} bytes, found none")
+    if raw.size != step * height:
+        raise ImageError("truncated", f"image data: expected {step} x {height} = {step * height} bytes, found {raw.size}")
+    if layout.dtype == "u2" and is_bigendian not in (0, 1):
+        raise ImageError("endianness", f"image is_bigendian: expected 0 or 1 for {encoding}, found {is_bigendian}")
+    pixels = raw.reshape(height, step)[:, :row]
+    if layout.dtype == "u2":
+        pixels = np.ascontiguousarray(pixels[:, 0 if is_bigendian else 1 :: 2])  # the upper byte of each channel
+    pixels = pixels.reshape(height, width, layout.channels) if layout.channels > 1 else pixels.reshape(height, width)
+    return pixels if layout.code is None else cv2.cvtColor(pixels, layout.code)
+
+
+def decode_compressed(format: str, data) -> np.ndarray:
+    """The picture in the fields of a sensor_msgs/CompressedImage as (height, width, 3) uint8 RGB.
+
+    format is what image_transport writes ("jpeg", "png", "rgb8; jpeg compressed bgr8", ...). Depth images are refused.
+    Raises ImageError with the cause; a JPEG or PNG cut short counts as truncated, though decoders fill it with grey.
+    """
+    if "compresseddepth" in format.lower().replace(" ", ""):
+        raise ImageError("encoding", f"compressed image format: expected a colour or grey picture, found {format!r}")
+    raw = bytes(memoryview(data).cast("B"))
+    if not raw:
+        raise ImageError("empty", f"compressed image data: expected a {format or 'compressed'} picture, found no bytes")
+    if _cut_short(raw):
+        raise ImageError("truncated", f"compressed image data: expected a whole picture, found {len(raw)} bytes without its end")
+    try:
+        bgr = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        bgr = None
+    if bgr is None:
+        raise ImageError(
+            "undecodable", f"compressed image data: expected a picture in format {format!r}, found {len(raw)} other bytes"
+        )
+    # compressed_image_transport may be told to store red first; the file then holds the channels swapped.
+    if format.rstrip().endswith("compressed rgb8"):
+        return bgr
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def preprocess(rgb: np.ndarray, size: int) -> np.ndarray:
+    """What the models see of (H, W, 3) uint8 RGB: the centred square, resized to (size, size, 3) by area."""
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
+        raise ImageError("size", f"picture: expected (H, W, 3) uint8, found {rgb.shape} {rgb.dtype}")
+    height, width = rgb.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = rgb[top : top + side, left : left + side]
+    if side == size:
+        return np.ascontiguousarray(square)
+    return cv2.resize(np.ascontiguousarray(square), (size, size), interpolation=cv2.INTER_AREA)
+
+
+def _cut_short(raw: bytes) -> bool:
+    raw = raw.rstrip(b"\x00")  # cameras pad the end of their buffers
+    if raw.startswith(b"\xff\xd8"):  # JPEG: end-of-image marker
+        return not raw.endswith(b"\xff\xd9")
+    if raw.startswith(b"\x89PNG"):  # last chunk with its checksum
+        return not raw.endswith(b"IEND\xaeB`\x82")
+    return False
