@@ -1,0 +1,1 @@
+"""Thin lifecycle nodes around plain functions and classes. Each module has `main(argv=None)`."""
