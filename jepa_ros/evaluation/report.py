@@ -73,10 +73,12 @@ class Report:
             body.append(cells)
         numeric = [any(map(_is_number, column)) for column in zip(*body)] or [False] * len(columns)
         head = "".join(f"<th{_NUMBER * n}>{html.escape(str(c))}</th>" for c, n in zip(columns, numeric))
-        lines = ("".join(f"<td{_NUMBER * n}>{html.escape(show(v))}</td>" for v, n in zip(cells, numeric)) for cells in body)
+        lines = "".join(
+            "<tr>" + "".join(f"<td{_NUMBER * n}>{html.escape(show(v))}</td>" for v, n in zip(cells, numeric)) + "</tr>"
+            for cells in body
+        )
         self._parts.append(
-            f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{"".join(f"<tr>{r}</tr>" for r in lines)}</tbody>"
-            "</table></div>"
+            f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
         )
         return self
 
@@ -88,7 +90,7 @@ class Report:
         """An SVG drawing made by the caller. The only part that is not escaped: never build it from foreign text unescaped."""
         if "<svg" not in markup:
             raise InputError(f"report: svg: expected an <svg> element, found {markup[:40]!r}")
-        self._parts.append(f'<figure class="plot">{markup[markup.index("<svg"):]}{_caption(caption)}</figure>')
+        self._parts.append(f'<figure class="plot">{markup[markup.index("<svg") :]}{_caption(caption)}</figure>')
         return self
 
     def images(self, items: Iterable[tuple[str, Any]], width: int = 220) -> Report:

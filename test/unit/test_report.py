@@ -73,11 +73,28 @@ def test_a_part_that_cannot_be_shown_is_refused_in_one_line(part):
 
 def test_a_summary_is_plain_finite_json_with_relative_paths(tmp_path):
     out = tmp_path / "run" / "summary.json"
-    write_summary(out, {"n": np.int64(3), "x": np.float32(0.1), "a": np.arange(3) / 3, "ok": np.bool_(True), "none": None,
-                        "video": tmp_path / "run" / "demo.mp4", "deep": [{"k": (1, 2)}]})
+    write_summary(
+        out,
+        {
+            "n": np.int64(3),
+            "x": np.float32(0.1),
+            "a": np.arange(3) / 3,
+            "ok": np.bool_(True),
+            "none": None,
+            "video": tmp_path / "run" / "demo.mp4",
+            "deep": [{"k": (1, 2)}],
+        },
+    )
     read = json.loads(out.read_text())
-    assert read == {"n": 3, "x": 0.1, "a": [0.0, 0.333333, 0.666667], "ok": True, "none": None, "video": "demo.mp4",
-                    "deep": [{"k": [1, 2]}]}
+    assert read == {
+        "n": 3,
+        "x": 0.1,
+        "a": [0.0, 0.333333, 0.666667],
+        "ok": True,
+        "none": None,
+        "video": "demo.mp4",
+        "deep": [{"k": [1, 2]}],
+    }
     assert [p.name for p in out.parent.iterdir()] == ["summary.json"]
 
 
