@@ -1,0 +1,42 @@
+# `make demo` and `make test` do all their own set-up in .venv. The first time takes some minutes, after that none.
+#
+#   make demo [GOALS=20] [SEED=0] [HEADLESS=1] [OUT=runs/demo]
+#   make test [TESTS=test]
+#   make lint
+#   make clean
+#
+# PYTHON=... names the Python to use (3.10 to 3.12). TORCH=... is what pip is asked for instead of torch==2.13.0, which
+# is a CPU build where one is at hand; a plain range would bring several GB of CUDA packages.
+
+GOALS ?= 20
+SEED ?= 0
+OUT ?= runs/demo
+TESTS ?= test
+export PYTHON TORCH
+
+# An empty TORCH means "leave torch as it is", an unset one means the default.
+ifeq ($(origin TORCH), undefined)
+unexport TORCH
+endif
+
+.PHONY: help setup demo test lint clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
+
+setup:
+	@tools/setup.sh
+
+demo: setup
+	@.venv/bin/jepa_ros demo --goals $(GOALS) --seed $(SEED) --out $(OUT) $(if $(filter-out 0,$(HEADLESS)),--headless)
+
+# The packages themselves are built in clean copies by test/build, which .ci/run runs on its own.
+test: setup
+	@.venv/bin/python -m pytest $(TESTS) -m "not build"
+
+lint: setup
+	@.venv/bin/ruff check .
+
+clean:
+	rm -rf build install log .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find jepa_ros test tools launch -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
