@@ -1,0 +1,167 @@
+"""Action spaces: what the numbers that a model predicts with mean for an arm, and the motion that they ask for."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from scipy.interpolate import make_interp_spline
+
+from jepa_ros.errors import InputError
+from jepa_ros.robot.config import RobotConfig
+from jepa_ros.robot.kinematics import Kinematics
+from jepa_ros.robot.planar_path import PlanarPath
+from jepa_ros.robot.trajectory import JointTrajectory
+
+POINT_PERIOD = 0.05  # s between the points of a planned trajectory
+SETTLE_SPEED = 0.3  # rad/s at which joints return to the posture that belongs to a tool position
+
+
+class ActionSpace(Protocol):
+    """Actions of A numbers in [-1, 1] a control tick of `period` s."""
+
+    name: str
+    dimension: int
+    period: float
+
+    def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
+        """The action (A,) that a motion of the reference from q_start to q_end (J,) rad in one tick amounts to."""
+
+    def to_trajectory(self, q: np.ndarray, qd: np.ndarray, qdd: np.ndarray, knots: np.ndarray) -> JointTrajectory:
+        """Joint motion that continues (q, qd, qdd), follows velocity knots (n, A) a tick each, and comes to rest."""
+
+
+class PlanarVelocity:
+    """Velocity (vx, vy) of the tool in the base frame over max_speed; height and orientation are held.
+
+    An action of a tick is the tool's displacement over that tick divided by max_speed * period. A plan is given by the
+    velocities at the ends of the ticks, its knots (PlanarPath).
+    """
+
+    name = "planar_velocity"
+    dimension = 2
+
+    def __init__(self, robot: RobotConfig, kinematics: Kinematics, period: float = 0.1):
+        self.period = period
+        self.max_speed = robot.action_space.max_speed
+        self.height = robot.action_space.height
+        # Largest change of a knot from one tick to the next.
+        self.max_change = robot.action_space.max_acceleration * period / self.max_speed
+        self.workspace = np.array(robot.action_space.workspace)
+        self.normals, self.offsets = _half_planes(self.workspace)
+        self._kinematics = kinematics
+        self._names = tuple(robot.joints)
+        self._posture = np.array([robot.home[j] for j in robot.joints])
+        self._rotation = kinematics.forward(self._posture)[1]
+
+    def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
+        """See ActionSpace."""
+        moved = self._kinematics.forward(q_end)[0] - self._kinematics.forward(q_start)[0]
+        return moved[:2] / (self.max_speed * self.period)
+
+    def position(self, q: np.ndarray) -> np.ndarray:
+        """Tool position (2,) in m in the base frame."""
+        return self._kinematics.forward(q)[0][:2]
+
+    def velocity(self, q: np.ndarray, qd: np.ndarray) -> np.ndarray:
+        """Tool velocity (2,) over max_speed: the knot at which a plan that continues (q, qd) starts."""
+        return (self._kinematics.jacobian(q)[:2] @ qd) / self.max_speed
+
+    def joints_at(self, xy: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+        """Joint positions (J,) rad that hold the tool at xy (2,) m. Raises InputError where that is out of reach."""
+        target = np.array([*xy, self.height])
+        begin = self._posture if start is None else start
+        q, error = self._kinematics.inverse(target, self._rotation, begin, self._posture, iterations=200)
+        if error > 2e-3:
+            raise InputError(f"position {np.round(xy, 3).tolist()} m: expected one in reach, missed by {error:.3f} m")
+        return q
+
+    def constrain(self, xy: np.ndarray, start: np.ndarray, knots: np.ndarray) -> np.ndarray:
+        """The knots (n, 2) nearest to those asked for that keep speed, acceleration and workspace.
+
+        xy (2,) m and start (2,) are position and knot where they begin. Of each knot only as much is let through as can
+        still be braked before the workspace's border; outside of it only inward motion is.
+        """
+        p, u, out = np.array(xy, dtype=float), np.array(start, dtype=float), []
+        for wanted in knots:
+            target = wanted / max(1.0, float(np.linalg.norm(wanted)))
+            target = self._braked(p, u, target)
+            change = target - u
+            u_next = u + change * min(1.0, self.max_change / max(1e-9, float(np.abs(change).max())))
+            p = p + 0.5 * (u + u_next) * self.max_speed * self.period
+            u = u_next
+            out.append(u)
+        return np.array(out).reshape(-1, 2)
+
+    def to_trajectory(self, q: np.ndarray, qd: np.ndarray, qdd: np.ndarray, knots: np.ndarray) -> JointTrajectory:
+        """See ActionSpace; points every 0.05 s. Joints off the posture of their tool position return to it smoothly."""
+        path = self.path(q, qd, knots)
+        times = np.arange(0.0, path.duration + 0.5 * POINT_PERIOD, POINT_PERIOD)
+        xy, _, _ = path.sample(times)
+        home = self._solve(xy[0], q)
+        offset = np.asarray(q) - home
+        settle = max(0.4, float(np.abs(offset).max()) * 1.875 / SETTLE_SPEED)
+        if np.abs(offset).max() > 2e-3:  # the plan must last until the joints have settled
+            times = np.arange(0.0, max(path.duration, settle) + 0.5 * POINT_PERIOD, POINT_PERIOD)
+            xy, _, _ = path.sample(times)
+        positions = np.empty((len(times), len(q)))
+        positions[0] = home
+        for i, point in enumerate(xy[1:], start=1):
+            guess = positions[i - 1] if i == 1 else 2 * positions[i - 1] - positions[i - 2]
+            positions[i] = self._solve(point, guess)
+        positions += offset * _fade(times / settle)[:, None]
+        positions[0] = q
+        zero = np.zeros_like(positions[0])
+        ends = ([(1, np.asarray(qd, float)), (2, np.asarray(qdd, float))], [(1, zero), (2, zero)])
+        spline = make_interp_spline(times, positions, k=5, bc_type=ends)
+        velocities, accelerations = spline(times, 1), spline(times, 2)
+        velocities[-1] = accelerations[-1] = 0.0
+        return JointTrajectory(self._names, times, positions, velocities, accelerations)
+
+    def path(self, q: np.ndarray, qd: np.ndarray, knots: np.ndarray) -> PlanarPath:
+        """The tool's path for knots (n, 2) from joint state (q, qd), with the knots appended that bring it to rest."""
+        u = self.velocity(q, qd)
+        all_knots = np.vstack([u, np.asarray(knots, float).reshape(-1, 2)])
+        return PlanarPath(self.position(q), self.with_stop(all_knots) * self.max_speed, self.period)
+
+    def with_stop(self, knots: np.ndarray) -> np.ndarray:
+        """knots (n, 2) with as many appended as come to rest without exceeding the acceleration; the last is zero."""
+        last = knots[-1]
+        ticks = max(1, int(np.ceil(float(np.abs(last).max()) / self.max_change - 1e-9)))
+        return np.vstack([knots, last * np.linspace(1.0, 0.0, ticks + 1)[1:, None]])
+
+    def _solve(self, xy: np.ndarray, start: np.ndarray) -> np.ndarray:
+        target = np.array([*xy, self.height])
+        return self._kinematics.inverse(target, self._rotation, start, self._posture, iterations=30)[0]
+
+    def _braked(self, p: np.ndarray, u: np.ndarray, target: np.ndarray) -> np.ndarray:
+        step = self.max_speed * self.period
+        c = 0.5 * self.max_change  # half of it for braking: the other half may be needed to turn at the same time
+        # This tick moves by (u + v) / 2; braking from v then takes v / c ticks and step * v (v / c + 1) / 2.
+        room = (self.offsets - self.normals @ p) / step - 0.5 * np.maximum(0.0, self.normals @ u)
+        allowed = c * (np.sqrt(1.0 + 2.0 * np.maximum(room, 0.0) / c) - 1.0)
+        for _ in range(2):  # taking speed from one border's normal can give some to its neighbour's
+            for normal, limit in zip(self.normals, allowed, strict=True):
+                target = target - max(0.0, float(normal @ target) - limit) * normal
+        return target
+
+
+def _half_planes(polygon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Outward normals (E, 2) and offsets (E,) of a convex counter-clockwise polygon (E, 2): inside is n.x <= offset.
+
+    Raises InputError where the polygon is not convex and counter-clockwise.
+    """
+    edges = np.roll(polygon, -1, axis=0) - polygon
+    following = np.roll(edges, -1, axis=0)
+    turns = edges[:, 0] * following[:, 1] - edges[:, 1] * following[:, 0]
+    if (turns <= 0).any():
+        raise InputError("workspace: expected a convex counter-clockwise polygon, found one that is not")
+    normals = np.stack([edges[:, 1], -edges[:, 0]], axis=1)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    return normals, (normals * polygon).sum(axis=1)
+
+
+def _fade(s: np.ndarray) -> np.ndarray:
+    """1 at s = 0, 0 from s = 1 on, with zero first and second derivatives at both ends (minimum jerk)."""
+    s = np.clip(s, 0.0, 1.0)
+    return 1.0 - (10 * s**3 - 15 * s**4 + 6 * s**5)

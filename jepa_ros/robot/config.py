@@ -1,0 +1,102 @@
+"""What the stack must know of a robot beyond its URDF: config/robots/<name>.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jepa_ros.errors import InputError
+from jepa_ros.resources import resolve_robot
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ControllerConfig(_Strict):
+    """A ros2_control controller that the gate may command."""
+
+    name: str
+    type: Literal["joint_trajectory_controller/JointTrajectoryController"]
+    joints: list[str]
+
+    @property
+    def command_topic(self) -> str:
+        """Topic of the controller's trajectories, relative to the namespace."""
+        return f"{self.name}/joint_trajectory"
+
+
+class ActionSpaceConfig(_Strict):
+    """Planar velocity of the tool at a fixed height; see robot/action_space.py."""
+
+    type: Literal["planar_velocity"]
+    max_speed: float = Field(gt=0, le=2.0, description="m/s of a component of 1")
+    max_acceleration: float = Field(gt=0, le=20.0, description="m/s^2, mean over a control tick")
+    height: float = Field(description="m, of the tool frame over the base frame's origin")
+    workspace: list[tuple[float, float]] = Field(min_length=3, description="convex polygon, counter-clockwise, m")
+
+
+class JointLimitConfig(_Strict):
+    """MoveIt's joint_limits keys, in rad and s."""
+
+    max_velocity: float = Field(gt=0)
+    has_acceleration_limits: bool = False
+    max_acceleration: float | None = Field(default=None, gt=0)
+    has_jerk_limits: bool = False
+    max_jerk: float | None = Field(default=None, gt=0)
+    min_position: float | None = None
+    max_position: float | None = None
+
+
+class CameraConfig(_Strict):
+    """Where the camera that the model was trained with publishes."""
+
+    frame_id: str
+    topic: str
+
+
+class RobotConfig(_Strict):
+    """One arm (one side of a bimanual robot) and how it is commanded."""
+
+    name: str
+    joints: list[str] = Field(min_length=1)
+    base_frame: str
+    tool_frame: str
+    controllers: list[ControllerConfig] = Field(min_length=1)
+    action_space: ActionSpaceConfig
+    joint_limits: dict[str, JointLimitConfig]
+    position_margin: float = Field(ge=0, le=0.5, description="rad kept to every position limit")
+    home: dict[str, float] = Field(description="rad, the posture that inverse kinematics leans to")
+    gripper: list[str] = Field(default=[], description="gripper joints, part of the proprioception")
+    camera: CameraConfig
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> RobotConfig:
+        known = set(self.joints)
+        for field, names in (("joint_limits", self.joint_limits), ("home", self.home)):
+            if set(names) != known:
+                raise ValueError(f"{field}: expected exactly the joints {self.joints}, found {sorted(names)}")
+        commanded = [j for c in self.controllers for j in c.joints]
+        if sorted(commanded) != sorted(self.joints):
+            raise ValueError(f"controllers: expected each joint once, found {commanded}")
+        return self
+
+
+def load_robot(name_or_path: str | Path) -> RobotConfig:
+    """The configuration of a robot by name (config/robots/<name>.yaml) or by file.
+
+    Raises InputError that names the file, the field, what was expected and found.
+    """
+    path = resolve_robot(name_or_path)
+    try:
+        return RobotConfig.model_validate(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise InputError(f"robot {path}: expected YAML, found {str(error).splitlines()[0]}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "file"
+        found = "" if isinstance(first.get("input"), dict) else f", found {first.get('input')!r}"
+        raise InputError(f"robot {path}: {field}: {first['msg']}{found}") from None

@@ -1,0 +1,61 @@
+"""Smooth planar motion from one velocity knot a control tick.
+
+Between two knots the velocity follows the smoothstep 3 f^2 - 2 f^3, so acceleration is continuous and zero at every knot:
+there a path can be replaced by another without a jump in position, velocity or acceleration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def _travel(f: np.ndarray) -> np.ndarray:
+    """Integral of the smoothstep from 0 to f."""
+    return f**3 - 0.5 * f**4
+
+
+@dataclass(frozen=True)
+class PlanarPath:
+    """start: (D,) m. knots: (n + 1, D) m/s at times 0, period, ..., n * period; the last one holds for ever."""
+
+    start: np.ndarray
+    knots: np.ndarray
+    period: float
+
+    @property
+    def duration(self) -> float:
+        """Time of the last knot in s."""
+        return (len(self.knots) - 1) * self.period
+
+    def sample(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Position (m), velocity (m/s) and acceleration (m/s^2), each (M, D), at times t (M,) >= 0 in s."""
+        matrix = travel_matrix(len(self.knots), np.asarray(t, dtype=float), self.period)
+        n = len(self.knots) - 1
+        k = np.clip((np.asarray(t) / self.period + 1e-9).astype(int), 0, n - 1)
+        f = np.clip(np.asarray(t) / self.period - k, 0.0, 1.0)[:, None]
+        u0, u1 = self.knots[k], self.knots[k + 1]
+        velocity = u0 + (u1 - u0) * (3 * f**2 - 2 * f**3)
+        acceleration = (u1 - u0) * 6 * (f - f**2) / self.period
+        return self.start + matrix @ self.knots, velocity, acceleration
+
+
+def travel_matrix(knots: int, t: np.ndarray, period: float) -> np.ndarray:
+    """(M, knots) matrix that maps velocity knots to the displacement since time 0 at times t (M,) in s.
+
+    Past the last knot its velocity goes on. Linear in the knots, so the planner can apply it to thousands of samples.
+    """
+    t = np.asarray(t, dtype=float)
+    n = knots - 1
+    k = np.clip((t / period + 1e-9).astype(int), 0, n - 1)
+    f = np.clip(t / period - k, 0.0, 1.0)
+    matrix = np.zeros((len(t), knots))
+    for row, (i, s) in enumerate(zip(k, f, strict=True)):
+        whole = matrix[row]
+        whole[:i] += 0.5  # a whole tick moves by the mean of its two knots
+        whole[1 : i + 1] += 0.5
+        whole[i] += s - _travel(s)
+        whole[i + 1] += _travel(s)
+    matrix[:, -1] += np.maximum(t / period - n, 0.0)
+    return matrix * period

@@ -1,0 +1,211 @@
+"""The simulated cell: bimanual OpenArm, table, puck and a camera above, in MuJoCo (PyPI package openarm-mujoco)."""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+import warnings
+from functools import cached_property
+from pathlib import Path
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+# Mesa's software renderer takes every core unless told otherwise, and starves the nodes beside it.
+os.environ.setdefault("LP_NUM_THREADS", "1")
+
+import mujoco  # noqa: E402
+import numpy as np  # noqa: E402
+
+from jepa_ros.errors import InputError  # noqa: E402
+from jepa_ros.sim.urdf import urdf_from_mujoco  # noqa: E402
+
+SCENE = "share/openarm_mujoco/v2/pedestal/move_puck_scene.xml"
+CAMERA = "tablecam"
+OPTICAL_FRAME = "tablecam_optical_frame"
+PUCK_HOME = (0.44, 0.30)
+# rad/s of joints 1 to 7, then the finger: config/arm/v10/joint_limits.yaml of the vendor's openarm_description.
+VELOCITY_LIMITS = (16.754666, 16.754666, 5.445426, 5.445426, 20.943946, 20.943946, 20.943946)
+FINGER_VELOCITY_LIMIT = 10.0
+_SHOWN_GROUPS = (1, 1, 0, 1, 0, 0)
+
+
+class Scene:
+    """Physics, servos and camera of the cell; knows nothing of ROS.
+
+    width, height: image size in pixels. timestep: s of a physics step. gravity_compensation: the servos carry the arms'
+    weight, as the vendor's driver does. One instance belongs to one thread (its OpenGL context does).
+    """
+
+    def __init__(self, *, width: int = 320, height: int = 240, timestep: float = 0.002, gravity_compensation: bool = True):
+        self.width, self.height = width, height
+        self.model = _compile(width, height, timestep, gravity_compensation)
+        self.data = mujoco.MjData(self.model)
+        m = self.model
+        self.joint_names = tuple(
+            m.joint(j).name for j in range(m.njnt) if m.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE
+        )
+        joints = [m.joint(name).id for name in self.joint_names]
+        self._qpos, self._qvel = m.jnt_qposadr[joints], m.jnt_dofadr[joints]
+        self._index = {name: i for i, name in enumerate(self.joint_names)}
+        self._servo = {m.joint(m.actuator_trnid[a, 0]).name: a for a in range(m.nu)}
+        self._site = m.site("right_ee_control_point").id
+        self._puck = m.jnt_qposadr[m.body("puck").jntadr[0]]
+        self.reset()
+
+    @property
+    def time(self) -> float:
+        """Simulated time in s."""
+        return float(self.data.time)
+
+    def step(self, seconds: float) -> None:
+        """Advance the physics by a whole number of steps (rounded)."""
+        mujoco.mj_step(self.model, self.data, max(1, round(seconds / self.model.opt.timestep)))
+
+    def reset(self, positions: dict[str, float] | None = None, puck_xy: tuple[float, float] | None = None) -> None:
+        """Everything at home and at rest, then the joints named in `positions` (rad) there; time goes on."""
+        time = self.data.time
+        mujoco.mj_resetDataKeyframe(self.model, self.data, self.model.key("home").id)
+        self.data.time = time
+        self.data.qpos[self._puck : self._puck + 7] = [*(puck_xy or PUCK_HOME), 0.422, 1, 0, 0, 0]
+        self.teleport(positions or {})
+
+    def teleport(self, positions: dict[str, float]) -> None:
+        """Joints of the arms to `positions` (rad) at once and at rest; servos hold them there."""
+        for name, value in positions.items():
+            self.data.qpos[self._qpos[self._known(name)]] = value
+            if name in self._servo:
+                self.data.ctrl[self._servo[name]] = value
+        self.data.qvel[:] = 0
+        mujoco.mj_forward(self.model, self.data)
+
+    def command(self, names: tuple[str, ...], positions: np.ndarray) -> None:
+        """Set-points (rad) of the servos of joints `names`."""
+        for name, value in zip(names, positions, strict=True):
+            if name not in self._servo:
+                raise InputError(f"joint {name!r}: expected one of {sorted(self._servo)}")
+            self.data.ctrl[self._servo[name]] = value
+
+    def joint_state(self) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
+        """Names (n), positions (n,) rad, velocities (n,) rad/s, efforts (n,) N m of all hinge joints."""
+        d = self.data
+        effort = d.qfrc_actuator[self._qvel]
+        return self.joint_names, d.qpos[self._qpos].copy(), d.qvel[self._qvel].copy(), effort.copy()
+
+    def positions(self, names: tuple[str, ...] | list[str]) -> np.ndarray:
+        """Positions (len(names),) in rad."""
+        return self.data.qpos[self._qpos[[self._known(n) for n in names]]].copy()
+
+    def velocities(self, names: tuple[str, ...] | list[str]) -> np.ndarray:
+        """Velocities (len(names),) in rad/s."""
+        return self.data.qvel[self._qvel[[self._known(n) for n in names]]].copy()
+
+    def tool_position(self) -> np.ndarray:
+        """Position (3,) in m of MuJoCo's own gripper site: the ground truth of every success figure."""
+        return self.data.site_xpos[self._site].copy()
+
+    def puck_position(self) -> np.ndarray:
+        """Position (3,) in m of the puck."""
+        return self.data.qpos[self._puck : self._puck + 3].copy()
+
+    def link_poses(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Link → position (3,) m and quaternion (4,) xyzw in `world`, from MuJoCo."""
+        m, d = self.model, self.data
+        poses = {}
+        for body in range(1, m.nbody):
+            name = m.body(body).name
+            if name.startswith("openarm_"):
+                poses[name] = (d.xpos[body].copy(), np.roll(d.xquat[body], -1))
+        for side in ("left", "right"):
+            site = m.site(f"{side}_ee_control_point").id
+            quaternion = np.zeros(4)
+            mujoco.mju_mat2Quat(quaternion, d.site_xmat[site])
+            poses[f"openarm_{side}_ee_control_point"] = (d.site_xpos[site].copy(), np.roll(quaternion, -1))
+        return poses
+
+    @cached_property
+    def urdf(self) -> str:
+        """Description of both arms, made from the compiled model."""
+        limits = {}
+        for side in ("left", "right"):
+            limits |= {f"openarm_{side}_joint{i}": v for i, v in enumerate(VELOCITY_LIMITS, start=1)}
+            limits |= {f"openarm_{side}_finger_joint{i}": FINGER_VELOCITY_LIMIT for i in (1, 2)}
+        sites = {f"{side}_ee_control_point": f"openarm_{side}_ee_control_point" for side in ("left", "right")}
+        return urdf_from_mujoco(self.model, name="openarm", prefix="openarm_", velocity_limits=limits, sites=sites)
+
+    @cached_property
+    def camera_intrinsics(self) -> dict[str, float]:
+        """Pinhole model of the camera: width, height, fx, fy, cx, cy in pixels."""
+        focal = 0.5 * self.height / np.tan(0.5 * np.deg2rad(self.model.camera(CAMERA).fovy[0]))
+        size = {"width": self.width, "height": self.height}
+        return size | {"fx": focal, "fy": focal, "cx": self.width / 2 - 0.5, "cy": self.height / 2 - 0.5}
+
+    @property
+    def camera_pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """Position (3,) m and quaternion (4,) xyzw of the optical frame (z forward, y down; REP 103) in `world`."""
+        camera = self.model.camera(CAMERA).id
+        flip = np.diag([1.0, -1.0, -1.0])  # MuJoCo's camera looks along -z with y up
+        quaternion = np.zeros(4)
+        mujoco.mju_mat2Quat(quaternion, (self.data.cam_xmat[camera].reshape(3, 3) @ flip).ravel())
+        return self.data.cam_xpos[camera].copy(), np.roll(quaternion, -1)
+
+    def render(self, data: mujoco.MjData | None = None) -> np.ndarray:
+        """Camera image (height, width, 3) uint8 rgb of `data` (default: the present state)."""
+        renderer, options = self._renderer
+        renderer.update_scene(self.data if data is None else data, camera=CAMERA, scene_option=options)
+        return renderer.render()
+
+    @cached_property
+    def _renderer(self) -> tuple[mujoco.Renderer, mujoco.MjvOption]:
+        renderer = mujoco.Renderer(self.model, self.height, self.width)
+        renderer.scene.flags[:] = 0
+        options = mujoco.MjvOption()
+        options.geomgroup[:] = _SHOWN_GROUPS
+        options.flags[mujoco.mjtVisFlag.mjVIS_CONVEXHULL] = 1
+        return renderer, options
+
+    def _known(self, name: str) -> int:
+        if name not in self._index:
+            raise InputError(f"joint {name!r}: expected one of {list(self.joint_names)}")
+        return self._index[name]
+
+
+def _compile(width: int, height: int, timestep: float, gravity_compensation: bool) -> mujoco.MjModel:
+    """The package's scene, made cheap to render in software: its time goes into vertices, then into filled pixels."""
+    path = Path(sysconfig.get_paths()["data"]) / SCENE
+    if not path.exists():
+        raise InputError(f"simulated scene: expected the file {SCENE} of the package openarm-mujoco, found none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package's own scene warns about an empty prefix when attached
+        spec = mujoco.MjSpec.from_file(str(path))
+        _simplify(spec)
+        spec.option.timestep = timestep
+        spec.visual.quality.offsamples = 1
+        spec.visual.global_.offwidth, spec.visual.global_.offheight = max(width, 640), max(height, 480)
+        spec.camera(CAMERA).fovy = 50.0  # the reachable plane fills the square that the model sees
+        for body in spec.bodies:
+            if gravity_compensation and body.name.startswith("openarm_"):
+                body.gravcomp = 1.0
+        for side in ("left", "right"):  # closed fingers touch for ever, which triples the time of a step
+            names = [f"openarm_{side}_ee_{finger}_finger" for finger in ("inner", "outer")]
+            spec.add_exclude(bodyname1=names[0], bodyname2=names[1])
+        return spec.compile()
+
+
+def _simplify(spec: mujoco.MjSpec) -> None:
+    """Collision hulls of at most 64 vertices in place of the visual meshes; plain floor and sky."""
+    shown = set()
+    for geom in list(spec.geoms):
+        if geom.group == 2:
+            spec.delete(geom)
+        elif geom.group == 3:
+            geom.rgba, geom.material = [0.25, 0.25, 0.28, 1.0], ""
+            shown.add(geom.meshname)
+        elif geom.name == "floor":
+            geom.rgba, geom.material = [0.35, 0.35, 0.38, 1.0], ""
+    for mesh in list(spec.meshes):
+        if mesh.name in shown:
+            mesh.maxhullvert = 64
+        else:
+            spec.delete(mesh)
+    for texture in list(spec.textures):
+        if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX:
+            spec.delete(texture)
