@@ -80,12 +80,12 @@ def decode(encoding: str, width: int, height: int, step: int, data, is_bigendian
         raise ImageError("size", f"image size: expected an even width for {encoding}, found {width}")
     row = width * layout.pixel_bytes
     if step < row or (layout.dtype == "u2" and step % 2):
-        raise ImageError("step", f"image step: expected at least {row} bytes for {width} {encoding} pixels, found {step}")
+        raise ImageError("step", f"image step: expected at least {row} for {width} {encoding} pixels, found {step}")
     raw = np.frombuffer(data, np.uint8)
     if raw.size == 0:
         raise ImageError("empty", f"image data: expected {step * height} bytes, found none")
     if raw.size != step * height:
-        raise ImageError("truncated", f"image data: expected {step} x {height} = {step * height} bytes, found {raw.size}")
+        raise ImageError("truncated", f"image data: expected {step} x {height} bytes, found {raw.size}")
     if layout.dtype == "u2" and is_bigendian not in (0, 1):
         raise ImageError("endianness", f"image is_bigendian: expected 0 or 1 for {encoding}, found {is_bigendian}")
     pixels = raw.reshape(height, step)[:, :row]
@@ -107,14 +107,14 @@ def decode_compressed(format: str, data) -> np.ndarray:
     if not raw:
         raise ImageError("empty", f"compressed image data: expected a {format or 'compressed'} picture, found no bytes")
     if _cut_short(raw):
-        raise ImageError("truncated", f"compressed image data: expected a whole picture, found {len(raw)} bytes without its end")
+        raise ImageError("truncated", f"compressed image data: expected a whole picture, found one cut short")
     try:
         bgr = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         bgr = None
     if bgr is None:
         raise ImageError(
-            "undecodable", f"compressed image data: expected a picture in format {format!r}, found {len(raw)} other bytes"
+            "undecodable", f"compressed image data: expected a picture in format {format!r}, found other bytes"
         )
     # compressed_image_transport may be told to store red first; the file then holds the channels swapped.
     if format.rstrip().endswith("compressed rgb8"):

@@ -98,7 +98,9 @@ def test_contradicting_fields_are_typed_one_line_errors(cause, change):
     assert isinstance(caught.value, InputError) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("extension", "format"), [("jpg", "rgb8; jpeg compressed bgr8"), ("png", "png"), ("jpg", "jpeg")])
+@pytest.mark.parametrize(
+    ("extension", "format"), [("jpg", "rgb8; jpeg compressed bgr8"), ("png", "png"), ("jpg", "jpeg")]
+)
 def test_compressed_pictures_come_back_as_rgb(extension, format):
     ok, data = cv2.imencode(f".{extension}", picture()[..., ::-1])
     out = decode_compressed(format, data.tobytes() + (bytes(40) if extension == "jpg" else b""))
@@ -121,7 +123,11 @@ def test_compressed_pictures_cut_short_are_refused(extension):
 
 @pytest.mark.parametrize(
     ("cause", "format", "data"),
-    [("empty", "jpeg", b""), ("undecodable", "jpeg", b"nonsense" * 9), ("encoding", "16UC1; compressedDepth png", b"x")],
+    [
+        ("empty", "jpeg", b""),
+        ("undecodable", "jpeg", b"nonsense" * 9),
+        ("encoding", "16UC1; compressedDepth png", b"x"),
+    ],
 )
 def test_compressed_rubbish_is_refused(cause, format, data):
     with pytest.raises(ImageError) as caught:

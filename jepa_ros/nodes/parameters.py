@@ -1,0 +1,210 @@
+"""Node parameters as a schema: one entry says type, default, unit, range and meaning, and is all the checking there is.
+
+Values that do not fit are refused whole, with the reason: at start the node ends with one line, later the set request
+is answered with it and nothing changes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import rclpy.parameter
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+
+from jepa_ros.errors import InputError
+
+_ROS_TYPES = {
+    bool: rclpy.parameter.Parameter.Type.BOOL,
+    int: rclpy.parameter.Parameter.Type.INTEGER,
+    float: rclpy.parameter.Parameter.Type.DOUBLE,
+    str: rclpy.parameter.Parameter.Type.STRING,
+    (list, bool): rclpy.parameter.Parameter.Type.BOOL_ARRAY,
+    (list, int): rclpy.parameter.Parameter.Type.INTEGER_ARRAY,
+    (list, float): rclpy.parameter.Parameter.Type.DOUBLE_ARRAY,
+    (list, str): rclpy.parameter.Parameter.Type.STRING_ARRAY,
+}
+_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a node. Its type is that of the default: bool, int, float, str, or a list of one of them.
+
+    range: lowest and highest value allowed, both included; for lists of every element. choices: the strings allowed.
+    element: type of the elements, needed where the default is an empty list. read_only: given at start only.
+    at_configure: read by configure, so a change is refused while the node is configured.
+    """
+
+    name: str
+    default: bool | int | float | str | list
+    description: str
+    unit: str = ""
+    range: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    element: type | None = None
+    read_only: bool = False
+    at_configure: bool = False
+
+    @property
+    def is_list(self) -> bool:
+        return isinstance(self.default, list)
+
+    @property
+    def scalar(self) -> type:
+        """Type of the value, or of each element of a list."""
+        if not self.is_list:
+            return type(self.default)
+        return self.element or type(self.default[0])
+
+    @property
+    def ros_type(self) -> rclpy.parameter.Parameter.Type:
+        return _ROS_TYPES[(list, self.scalar) if self.is_list else self.scalar]
+
+    def check(self, value):
+        """The value in the parameter's own type (an integer will do for a number); InputError where it does not fit."""
+        if not self.is_list:
+            return self._check_scalar(value)
+        if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+            raise self._refusal("a list", value)
+        return [self._check_scalar(v) for v in value]
+
+    def _check_scalar(self, value):
+        kind = self.scalar
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self._refusal(_NAMES[kind], value)
+        if kind is float and not math.isfinite(value):
+            raise self._refusal("a finite number", value)
+        if self.range and not self.range[0] <= value <= self.range[1]:
+            unit = f" {self.unit}" if self.unit else ""
+            raise self._refusal(f"{self.range[0]:g} to {self.range[1]:g}{unit}", value)
+        if self.choices and value not in self.choices:
+            raise self._refusal(f"one of {', '.join(self.choices)}", value)
+        return value
+
+    def _refusal(self, expected: str, found) -> InputError:
+        return InputError(f"parameter '{self.name}': expected {expected}, found {found!r}")
+
+    def descriptor(self) -> ParameterDescriptor:
+        """The schema entry as rcl_interfaces/ParameterDescriptor, for `ros2 param describe` and graphical editors."""
+        unit = f" [{self.unit}]" if self.unit else ""
+        message = ParameterDescriptor(
+            name=self.name, type=self.ros_type.value, description=self.description + unit, read_only=self.read_only
+        )
+        constraints = []
+        if self.choices:
+            constraints.append(f"one of: {', '.join(self.choices)}")
+        if self.at_configure:
+            constraints.append("fixed while the node is configured")
+        if self.range and self.is_list:
+            constraints.append(f"each element from {self.range[0]:g} to {self.range[1]:g}")
+        elif self.range and self.scalar is int:
+            message.integer_range = [IntegerRange(from_value=int(self.range[0]), to_value=int(self.range[1]))]
+        elif self.range:
+            message.floating_point_range = [
+                FloatingPointRange(from_value=float(self.range[0]), to_value=float(self.range[1]))
+            ]
+        message.additional_constraints = "; ".join(constraints)
+        return message
+
+
+class ParameterSet:
+    """The declared parameters of one node; `values` holds the accepted ones as attributes, replaced whole on a change.
+
+    validate: called with the values that would hold, raises InputError to refuse them together. configured: whether the
+    node is, now. changed: called with the names after a change was accepted.
+    """
+
+    def __init__(
+        self,
+        node,
+        schema: Sequence[Parameter],
+        *,
+        validate: Callable[[SimpleNamespace], None],
+        configured: Callable[[], bool],
+        changed: Callable[[set[str]], None],
+    ) -> None:
+        self._schema = {p.name: p for p in schema}
+        if len(self._schema) != len(schema):
+            raise ValueError("parameter names must differ")
+        self._validate, self._configured, self._changed = validate, configured, changed
+        given = {p.name: self._given(node, p) for p in schema}
+        self.values = SimpleNamespace(**{name: self._schema[name].check(value) for name, value in given.items()})
+        validate(self.values)
+        for p in schema:
+            self._declare(node, p, getattr(self.values, p.name))
+        node.add_pre_set_parameters_callback(self._widen)
+        node.add_on_set_parameters_callback(self._on_set)
+        node.add_post_set_parameters_callback(self._after_set)
+
+    @staticmethod
+    def _given(node, p: Parameter):
+        """The value from the command line or a parameters file, whatever its type, else the default."""
+        anything = ParameterDescriptor(dynamic_typing=True)
+        value = node.declare_parameter(p.name, None, anything).value
+        node.undeclare_parameter(p.name)
+        return p.default if value is None else value
+
+    @staticmethod
+    def _declare(node, p: Parameter, value) -> None:
+        if value != []:
+            node.declare_parameter(p.name, value, p.descriptor(), ignore_override=True)
+            return
+        # rclpy cannot tell the type of an empty list from its elements.
+        node.declare_parameter(p.name, p.ros_type, p.descriptor(), ignore_override=True)
+        node.set_parameters([rclpy.parameter.Parameter(p.name, p.ros_type, value)])
+
+    def misspelt(self, names: Iterable[str]) -> list[str]:
+        """One sentence for each of the names that is not a parameter here but looks like one."""
+        hints = []
+        for name in names:
+            close = difflib.get_close_matches(name, self._schema, n=1, cutoff=0.8)
+            if name not in self._schema and close:
+                hints.append(f"parameter '{name}' is not one of this node's and has no effect; is '{close[0]}' meant?")
+        return hints
+
+    def refusal(self, parameters: Sequence[rclpy.parameter.Parameter]) -> str:
+        """Why these changes cannot be made together; empty where they can."""
+        try:
+            values = SimpleNamespace(**vars(self.values))
+            for given in parameters:
+                entry = self._schema.get(given.name)
+                if entry is None:
+                    continue
+                if entry.at_configure and self._configured() and given.value != getattr(self.values, given.name):
+                    raise InputError(f"parameter '{given.name}': fixed while the node is configured, clean it up first")
+                if entry.read_only:
+                    raise InputError(f"parameter '{given.name}': read-only, give it when the node is started")
+                setattr(values, given.name, entry.check(given.value))
+            self._validate(values)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    def _widen(self, parameters):
+        """Integers become numbers where a number is expected: `ros2 param set /camera rate 15` means 15.0."""
+        out = []
+        for given in parameters:
+            entry = self._schema.get(given.name)
+            if entry is not None and entry.scalar is float:
+                try:
+                    given = rclpy.parameter.Parameter(given.name, entry.ros_type, entry.check(given.value))
+                except InputError:
+                    pass  # refused with its reason a moment later
+            out.append(given)
+        return out
+
+    def _on_set(self, parameters) -> SetParametersResult:
+        reason = self.refusal(parameters)
+        return SetParametersResult(successful=not reason, reason=reason)
+
+    def _after_set(self, parameters) -> None:
+        mine = {p.name: self._schema[p.name].check(p.value) for p in parameters if p.name in self._schema}
+        if mine:
+            self.values = SimpleNamespace(**{**vars(self.values), **mine})
+            self._changed(set(mine))

@@ -1,0 +1,63 @@
+"""The smallest node on the shell, for tests: counts its own hooks on a topic and needs a message to configure."""
+
+import sys
+
+from std_msgs.msg import String
+
+from jepa_ros.errors import InputError
+from jepa_ros.nodes.base import LATCHED, JepaNode, Latest, NotReady, run
+from jepa_ros.nodes.diagnostics import OK, Status
+from jepa_ros.nodes.parameters import Parameter
+
+PARAMETERS = (
+    Parameter("rate", 10.0, "How often.", unit="Hz", range=(0.1, 100.0)),
+    Parameter("upper", 5.0, "Never below rate / 10."),
+    Parameter("size", 64, "Side.", unit="pixels", range=(8, 512), at_configure=True),
+    Parameter("mode", "raw", "How.", choices=("raw", "cooked")),
+    Parameter("needs", False, "Wait for a message on `needed`."),
+    Parameter("refuse", False, "Refuse to configure."),
+)
+
+
+class PlainNode(JepaNode):
+    def __init__(self):
+        super().__init__("plain_node", PARAMETERS)
+        self.needed = Latest(self, String, "needed")
+        self.hooks = self.create_publisher(String, "hooks", LATCHED)
+        self.seen = []
+
+    def tell(self, what):
+        self.seen.append(what)
+        self.hooks.publish(String(data=" ".join(self.seen)))
+
+    def validate(self, values):
+        if values.upper < values.rate / 10:
+            lowest = f"rate / 10 = {values.rate / 10:g}"
+            raise InputError(f"parameter 'upper': expected at least {lowest}, found {values.upper:g}")
+
+    def configure(self):
+        if self.p.needs and self.needed.message is None:
+            raise NotReady("for a message on needed")
+        if self.p.refuse:
+            raise InputError("told to refuse: expected refuse false, found true")
+        self.create_publisher(String, "made_by_configure", 1)
+        self.tell("configure")
+
+    def activate(self):
+        self.tell("activate")
+
+    def deactivate(self):
+        self.tell("deactivate")
+
+    def cleanup(self):
+        self.tell("cleanup")
+
+    def shutdown_motion(self):
+        self.tell("shutdown_motion")
+
+    def diagnose(self):
+        return [Status("figures", OK, "fine", {"rate": self.p.rate})]
+
+
+if __name__ == "__main__":
+    sys.exit(run(PlainNode))
