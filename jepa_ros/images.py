@@ -107,7 +107,7 @@ def decode_compressed(format: str, data) -> np.ndarray:
     if not raw:
         raise ImageError("empty", f"compressed image data: expected a {format or 'compressed'} picture, found no bytes")
     if _cut_short(raw):
-        raise ImageError("truncated", f"compressed image data: expected a whole picture, found one cut short")
+        raise ImageError("truncated", "compressed image data: expected a whole picture, found one cut short")
     try:
         bgr = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
