@@ -6,18 +6,14 @@
 #   make clean
 #
 # PYTHON=... names the Python to use (3.10 to 3.12). TORCH=... is what pip is asked for instead of torch==2.13.0, which
-# is a CPU build where one is at hand; a plain range would bring several GB of CUDA packages.
+# is a CPU build where one is at hand; a plain range would bring several GB of CUDA packages. TORCH= leaves torch alone.
 
 GOALS ?= 20
 SEED ?= 0
 OUT ?= runs/demo
 TESTS ?= test
+TORCH ?= torch==2.13.0
 export PYTHON TORCH
-
-# An empty TORCH means "leave torch as it is", an unset one means the default.
-ifeq ($(origin TORCH), undefined)
-unexport TORCH
-endif
 
 .PHONY: help setup demo test lint clean
 

@@ -1,4 +1,4 @@
-"""What the machine has and lacks: system packages, and whether a ROS distribution is sourced (standard library only)."""
+"""What the machine has and lacks: system packages, a sourced ROS distribution (standard library only)."""
 
 import ctypes
 import importlib.util
@@ -66,11 +66,13 @@ def ensure_system_packages(report: Callable[[str], None]) -> None:
     root = os.geteuid() == 0
     command = install_command(packages, root)
     if shutil.which("apt-get") is None:
-        raise SetupError(f"system packages: expected (by Debian's names) {' '.join(packages)}, found no apt-get to add them")
+        names = " ".join(packages)
+        raise SetupError(f"system packages: expected (by Debian's names) {names}, found no apt-get to add them")
     if not root:
         raise SetupError(f"system packages are missing; install them with: {command}")
     report(f"installing {' '.join(packages)}")
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=environment)
     left = missing_packages()
     if left:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

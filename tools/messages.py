@@ -45,8 +45,8 @@ def build(package: Path, build_folder: Path, prefix: Path) -> None:
     }
     configure = ["cmake", "-S", str(package), "-B", str(build_folder), f"-DCMAKE_INSTALL_PREFIX={prefix}"]
     configure += [f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=OFF"]
-    jobs = str(os.cpu_count() or 1)
-    for command in (configure, ["cmake", "--build", str(build_folder), "--parallel", jobs], ["cmake", "--install", str(build_folder)]):
+    compile_all = ["cmake", "--build", str(build_folder), "--parallel", str(os.cpu_count() or 1)]
+    for command in (configure, compile_all, ["cmake", "--install", str(build_folder)]):
         print("+", *command, flush=True)
         subprocess.run(command, check=True, env=environment)
 

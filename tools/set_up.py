@@ -23,7 +23,7 @@ from machine import DISTRIBUTION, WHEELS, SetupError, can_import, choose_ros, en
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STATE = VENV / ".setup"
-# The exact release is a CPU build where one is at hand; a range would take the newest, with several GB of CUDA packages.
+# The exact release is a CPU build where one is at hand; a range would take the newest, with several GB for CUDA.
 TORCH = "torch==2.13.0"
 BOOTSTRAP = "jepa_ros_bootstrap"
 STEPS = ("venv", "ros", "messages", "torch", "packages", "jepa_ros")
@@ -102,7 +102,7 @@ def run(command: list[str], log_name: str, counted: str | None = None) -> None:
         process.wait()
     if process.returncode:
         tail = "\n".join(log.read_text().splitlines()[-15:])
-        raise SetupError(f"{log_name}: '{shlex.join(command[:5])} ...' failed; the end of {log.relative_to(ROOT)}:\n{tail}")
+        raise SetupError(f"{log_name}: a command failed; its log {log.relative_to(ROOT)} ends in:\n{tail}")
 
 
 def pip(log_name: str, *arguments: str) -> None:
@@ -134,7 +134,7 @@ def venv_fits(ros: str) -> bool:
 
 
 def drop_half_installed() -> None:
-    """Forget packages whose installation a kill interrupted: pip writes RECORD last, and would take them for complete."""
+    """Forget packages whose installation was killed: pip writes RECORD last, but takes them for complete without."""
     for folder in VENV.glob("lib/python3*/site-packages/*.dist-info"):
         if not (folder / "RECORD").is_file():
             shutil.rmtree(folder)
