@@ -1,0 +1,86 @@
+"""``jepa_ros up``: the nodes of a launch file, where launch is not installed."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+from jepa_ros.ros.bringup import RESPAWN_DELAY, Arguments, NodeSpec, node_list
+from jepa_ros.ros.environment import process_environment
+from jepa_ros.ros.processes import Command, ProcessGroup
+
+# The renderer may take what is left over; the nodes that control the arm may not wait for it.
+SIMULATOR_NICE = 5
+_COLOURS = (36, 32, 33, 35, 34, 31)  # terminal colours of the nodes' names, in order
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def up(kind: str, arguments: Arguments | None = None, out=None) -> int:
+    """Run the bring-up ``kind`` ("sim" or "robot") until Ctrl-C, SIGTERM or the end of a node; returns the exit code.
+
+    0 after a stop that was asked for; where a node ended by itself, 2 if it refused its input and else 1. Every line
+    of a node is written to ``out`` (stdout) after its name. Raises InputError for arguments that do not fit.
+    """
+    arguments = arguments or Arguments()
+    specs = node_list(kind, arguments)
+    say = prefixed([spec.name for spec in specs], out or sys.stdout)
+    stop = threading.Event()
+    with _on_signals(stop.set), graph(specs, say, respawn=arguments.respawn) as group:
+        while not stop.wait(0.2):
+            ended = group.poll()
+            if ended is not None:
+                say("up", f"{ended}; the others are ended too")
+                return 2 if ended.code == 2 else 1
+        say("up", "ending all nodes")
+    return 0
+
+
+def graph(
+    specs: Sequence[NodeSpec],
+    on_line: Callable[[str, str], None],
+    environment: dict[str, str] | None = None,
+    respawn: bool = False,
+) -> ProcessGroup:
+    """The nodes as a group of processes, not yet started, in ``environment`` (default: ``process_environment()``)."""
+    niceness = {"simulator": SIMULATOR_NICE}
+    commands = [Command(spec.name, spec.command(), niceness.get(spec.executable, 0)) for spec in specs]
+    return ProcessGroup(commands, environment or process_environment(), on_line, respawn, RESPAWN_DELAY)
+
+
+def prefixed(names: Sequence[str], out) -> Callable[[str, str], None]:
+    """A function (name, line) that writes lines to ``out`` after the node's name, in colour on a terminal."""
+    width = max(map(len, names), default=0)
+    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
+    coloured = out.isatty()
+    lock = threading.Lock()
+
+    def say(name: str, line: str) -> None:
+        label = f"{name:>{width}}"
+        if coloured:
+            label = f"\033[{colours.get(name, 1)}m{label}\033[0m"
+        with lock:
+            try:
+                out.write(f"{label} | {line}\n")
+                out.flush()
+            except (BrokenPipeError, ValueError):  # nobody listens any more: that must not hold up the nodes
+                pass
+
+    return say
+
+
+class _on_signals:
+    """Calls ``action`` on the signals that end a program, as long as the block runs."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+        self._before: dict = {}
+
+    def __enter__(self) -> None:
+        for number in _ENDING_SIGNALS:
+            self._before[number] = signal.signal(number, lambda *_: self._action())
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,91 @@
+"""The simulated cell and all nodes that control it: ros2 launch jepa_ros sim.launch.py [model:=NAME] ..."""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument as argument
+from launch.actions import EmitEvent, RegisterEventHandler, SetEnvironmentVariable
+from launch.conditions import UnlessCondition
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+
+def default_environment(name, value) -> SetEnvironmentVariable:
+    """Set for the nodes, unless the user has set it."""
+    return SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
+
+
+def generate_launch_description() -> LaunchDescription:
+    share = FindPackageShare("jepa_ros")
+    default_params = PathJoinSubstitution([share, "config", "sim.yaml"])
+    fastdds_profile = PathJoinSubstitution([share, "config", "fastdds.xml"])
+    params_file = LaunchConfiguration("params_file")
+    robot = ParameterValue(LaunchConfiguration("robot"), value_type=str)
+    model = ParameterValue(LaunchConfiguration("model"), value_type=str)
+    camera_topic = LaunchConfiguration("camera_topic")
+    use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
+    respawn = LaunchConfiguration("respawn")
+    common = {
+        "package": "jepa_ros",
+        "namespace": LaunchConfiguration("namespace"),
+        "output": "screen",
+        "respawn": respawn,
+        "respawn_delay": 2.0,
+        "ros_arguments": ["--log-level", LaunchConfiguration("log_level")],
+    }
+
+    return LaunchDescription(
+        [
+            argument("robot", default_value="openarm", description="name in config/robots, or a file"),
+            argument("model", default_value="openarm_reach", description="name in config/models, or a directory"),
+            argument("camera_topic", default_value="image", description="topic of the simulated camera"),
+            argument("params_file", default_value=default_params, description="ROS parameters of all nodes"),
+            argument("namespace", default_value="", description="namespace of all nodes and topics"),
+            argument("use_sim_time", default_value="false", description="follow /clock, which the simulator gives"),
+            argument("respawn", default_value="false", description="start a node again when it ends"),
+            argument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
+            # They let big images through and keep the renderer to one core.
+            default_environment("FASTRTPS_DEFAULT_PROFILES_FILE", fastdds_profile),
+            default_environment("LP_NUM_THREADS", "1"),
+            default_environment("OMP_NUM_THREADS", "1"),
+            Node(
+                executable="simulator",
+                name="simulator",
+                parameters=[params_file, {"robot": robot, "use_sim_time": use_sim_time}],
+                remappings=[("image", camera_topic)],
+                prefix="nice -n 5",
+                **common,
+            ),
+            Node(
+                executable="camera",
+                name="camera",
+                parameters=[params_file, {"model": model, "use_sim_time": use_sim_time}],
+                remappings=[("image", camera_topic)],
+                **common,
+            ),
+            Node(
+                executable="world_model",
+                name="world_model",
+                parameters=[params_file, {"robot": robot, "model": model, "use_sim_time": use_sim_time}],
+                **common,
+            ),
+            Node(
+                executable="planner",
+                name="planner",
+                parameters=[params_file, {"robot": robot, "model": model, "use_sim_time": use_sim_time}],
+                **common,
+            ),
+            Node(
+                executable="arm_gate",
+                name="arm_gate",
+                parameters=[params_file, {"robot": robot, "use_sim_time": use_sim_time}],
+                **common,
+            ),
+            RegisterEventHandler(
+                OnProcessExit(on_exit=[EmitEvent(event=Shutdown(reason="a node ended"))]),
+                condition=UnlessCondition(respawn),
+            ),
+        ]
+    )

@@ -1,0 +1,123 @@
+"""What a launch file would start, read with launch and launch_ros, or with a stand-in for them."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import yaml
+
+LAUNCH = Path(__file__).resolve().parents[2] / "launch"
+
+
+def real_launch_is_there() -> bool:
+    """The repository's own launch/ makes `import launch` succeed, so ask for something in it."""
+    try:
+        from launch import LaunchDescription  # noqa: F401
+        from launch_ros.actions import Node  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def nodes_by_launch(kind: str, arguments: dict[str, str]) -> list[dict]:
+    """The nodes of launch/<kind>.launch.py with these arguments, resolved by launch itself."""
+    from launch import LaunchContext
+    from launch.actions import DeclareLaunchArgument
+    from launch.utilities import perform_substitutions
+    from launch_ros.actions import Node
+
+    context = LaunchContext()
+    context.launch_configurations.update(arguments)
+
+    def text(value) -> str:
+        return perform_substitutions(context, value) if isinstance(value, list) else str(value)
+
+    found = []
+    for entity in runpy.run_path(str(LAUNCH / f"{kind}.launch.py"))["generate_launch_description"]().entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            entity.execute(context)
+        if not isinstance(entity, Node):
+            continue
+        entity._perform_substitutions(context)
+        files = [Path(path) for path, is_file in entity._Node__expanded_parameter_arguments if is_file]
+        [section] = yaml.safe_load(files[-1].read_text()).values()
+        found.append(
+            {
+                "executable": text(entity.node_executable),
+                "package": text(entity.node_package),
+                "name": entity.node_name.rsplit("/", 1)[1],
+                "namespace": entity.expanded_node_namespace.rstrip("/"),
+                "params_file": files[0],
+                "parameters": section["ros__parameters"],
+                "remappings": [tuple(rule) for rule in entity.expanded_remapping_rules or []],
+                "log_level": perform_substitutions(context, entity._Node__ros_arguments[1:]),
+            }
+        )
+    return found
+
+
+def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: Path) -> list[dict]:
+    """The same, with modules in place of launch that know just the words which the launch files use."""
+    nodes: list[dict] = []
+    values: dict[str, object] = dict(arguments)
+
+    def text(value) -> str:
+        return value() if callable(value) else str(value)
+
+    def declare(name, default_value, description):
+        values.setdefault(name, default_value)
+
+    def typed(value, value_type):
+        return lambda: yaml.safe_load(text(value)) if value_type is bool else value_type(text(value))
+
+    def node(*, package, executable, name, namespace, parameters, ros_arguments, remappings=(), **others):
+        common = {"output", "respawn", "respawn_delay", "prefix"}
+        assert set(others) <= common
+        params_file, given = parameters
+        namespace = text(namespace).strip("/")
+        nodes.append(
+            {
+                "executable": executable,
+                "package": package,
+                "name": name,
+                "namespace": f"/{namespace}" if namespace else "",
+                "params_file": Path(text(params_file)),
+                "parameters": {key: text(value) for key, value in given.items()},
+                "remappings": [(a, text(b)) for a, b in remappings],
+                "log_level": text(ros_arguments[1]),
+            }
+        )
+
+    def ignored(*args, **kwargs):
+        return None
+
+    words = {
+        "launch": {"LaunchDescription": list},
+        "launch.actions": {
+            "DeclareLaunchArgument": declare,
+            "EmitEvent": ignored,
+            "RegisterEventHandler": ignored,
+            "SetEnvironmentVariable": ignored,
+        },
+        "launch.conditions": {"UnlessCondition": ignored},
+        "launch.event_handlers": {"OnProcessExit": ignored},
+        "launch.events": {"Shutdown": ignored},
+        "launch.substitutions": {
+            "EnvironmentVariable": ignored,
+            "LaunchConfiguration": lambda name: lambda: text(values[name]),
+            "PathJoinSubstitution": lambda parts: lambda: str(Path(*map(text, parts))),
+        },
+        "launch_ros": {},
+        "launch_ros.actions": {"Node": node},
+        "launch_ros.parameter_descriptions": {"ParameterValue": typed},
+        "launch_ros.substitutions": {"FindPackageShare": lambda package: str(share)},
+    }
+    for name, attributes in words.items():
+        module = ModuleType(name)
+        vars(module).update(attributes)
+        monkeypatch.setitem(sys.modules, name, module)
+    runpy.run_path(str(LAUNCH / f"{kind}.launch.py"))["generate_launch_description"]()
+    return nodes

@@ -1,0 +1,146 @@
+"""`jepa_ros up` and the launch files start the same nodes; what they are given is checked before anything starts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from launch_files import LAUNCH, nodes_by_launch, nodes_by_stand_in, real_launch_is_there  # noqa: E402
+
+from jepa_ros.errors import InputError  # noqa: E402
+from jepa_ros.resources import config_path, resolve_model, share_directory  # noqa: E402
+from jepa_ros.ros import bringup  # noqa: E402
+from jepa_ros.ros.bringup import Arguments, node_list  # noqa: E402
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A checkpoint's directory, so that these tests need none that is trained."""
+    folder = tmp_path / "some_model"
+    folder.mkdir()
+    assert resolve_model(folder) == folder
+    return str(folder)
+
+
+def by_up(kind, arguments):
+    return [
+        {
+            "executable": spec.executable,
+            "package": "jepa_ros",
+            "name": spec.name,
+            "namespace": spec.namespace,
+            "params_file": spec.params_file,
+            "parameters": dict(spec.parameters),
+            "remappings": list(spec.remappings),
+            "log_level": spec.log_level,
+        }
+        for spec in node_list(kind, Arguments(**arguments))
+    ]
+
+
+GIVEN = [
+    {},
+    {"camera_topic": "/head/image_raw", "namespace": "left/arm", "use_sim_time": True, "log_level": "debug"},
+    {"namespace": "/cell"},
+]
+
+
+@pytest.mark.parametrize("kind", ["sim", "robot"])
+@pytest.mark.parametrize("given", GIVEN)
+def test_launch_files_and_up_start_the_same_nodes_with_the_same_parameters(kind, given, model, monkeypatch):
+    given = {"model": model, **given}
+    words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
+    assert nodes_by_stand_in(kind, words, monkeypatch, share_directory()) == by_up(kind, given)
+
+
+@pytest.mark.skipif(not real_launch_is_there(), reason="launch and launch_ros are not installed")
+@pytest.mark.parametrize("kind", ["sim", "robot"])
+@pytest.mark.parametrize("given", GIVEN)
+def test_launch_itself_reads_the_launch_files_as_up_does(kind, given, model):
+    given = {"model": model, "params_file": str(config_path(f"{kind}.yaml")), **given}
+    words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
+    expected = by_up(kind, {**given, "params_file": Path(given["params_file"])})
+    assert nodes_by_launch(kind, words) == expected
+
+
+@pytest.mark.parametrize("kind", ["sim", "robot"])
+def test_launch_files_declare_every_argument_of_up_with_the_same_default(kind, monkeypatch, model):
+    declared = {}
+    text = (LAUNCH / f"{kind}.launch.py").read_text()
+    for line in text.splitlines():
+        if line.strip().startswith("argument("):
+            declared.update([eval(line.strip().rstrip(","), {"argument": _declared, "default_params": None})])
+    defaults = {k: str(v).lower() if isinstance(v, bool) else v for k, v in vars(Arguments()).items()}
+    assert declared == defaults
+
+
+def _declared(name, default_value, description):
+    assert description
+    return name, default_value
+
+
+def test_a_node_is_started_by_this_python_with_its_ros_arguments(model):
+    gate = node_list("sim", Arguments(model=model, namespace="x"))[-1]
+    assert gate.command()[:3] == [sys.executable, "-m", "jepa_ros.nodes.arm_gate"]
+    arguments = gate.ros_arguments()
+    assert arguments[:5] == ["--ros-args", "-r", "__node:=arm_gate", "-r", "__ns:=/x"]
+    assert "robot:='openarm'" in arguments and "use_sim_time:=false" in arguments
+
+
+def test_the_parameter_files_of_the_package_are_fit_for_use():
+    for kind in bringup.NODES:
+        bringup.check_params_file(config_path(f"{kind}.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"robot": "r2d2"}, "robot 'r2d2'"),
+        ({"model": "nothing"}, "model 'nothing'"),
+        ({"params_file": "missing.yaml"}, "parameters file missing.yaml.*No such file"),
+        ({"log_level": "loud"}, "log level 'loud': expected one of debug"),
+        ({"camera_topic": "no spaces"}, "camera topic 'no spaces'"),
+        ({"camera_topic": ""}, "camera topic ''"),
+        ({"namespace": "a//b"}, "namespace 'a//b'"),
+        ({"namespace": "1st"}, "namespace '1st'"),
+    ],
+)
+def test_an_argument_that_does_not_fit_is_refused_by_name(given, complaint, model):
+    with pytest.raises(InputError, match=complaint):
+        node_list("sim", Arguments(**{"model": model, **given}))
+
+
+def test_an_unknown_bring_up_is_refused():
+    with pytest.raises(InputError, match="bring-up 'moon': expected one of sim, robot"):
+        node_list("moon")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("camera: {ros__parameters: {}}", "expected keys such as '/\\*\\*' or '/\\*\\*/camera', found 'camera'"),
+        ("/**: {rate: 3}", "/\\*\\*: expected one key 'ros__parameters', found rate"),
+        ("/**: 3", "found int"),
+        ("- 1", "expected node names as keys, found list"),
+        ("", "expected node names as keys, found NoneType"),
+        ("/**: [", "expected YAML"),
+        ("/**: {ros__parameters: [1]}", "/\\*\\*: ros__parameters: expected names and values, found list"),
+        ("/**/planner: {ros__parameters: {model: other}}", "model is an argument of the bring-up"),
+    ],
+)
+def test_a_malformed_parameters_file_is_refused_in_one_line(tmp_path, content, complaint):
+    path = tmp_path / "p.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=complaint) as refused:
+        bringup.check_params_file(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_parameters_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="expected a readable YAML file, found: something that is not text"):
+        bringup.check_params_file(path)
