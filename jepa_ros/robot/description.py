@@ -1,0 +1,87 @@
+"""Joints and their limits from a robot description (URDF)."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jepa_ros.errors import InputError
+
+MAX_BYTES = 16_000_000  # a description larger than this is no robot
+_TYPES = ("revolute", "continuous", "prismatic", "fixed", "floating", "planar")
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One joint: type as in URDF; lower, upper in rad or m (±inf: none); velocity in rad/s or m/s (None: not given)."""
+
+    name: str
+    type: str
+    lower: float
+    upper: float
+    velocity: float | None
+
+
+@dataclass(frozen=True)
+class RobotDescription:
+    """What the gate needs of a URDF: its name and its joints by name."""
+
+    name: str
+    joints: Mapping[str, Joint]
+
+    @classmethod
+    def from_urdf(cls, xml: str) -> RobotDescription:
+        """Read a URDF. Raises InputError where it is no URDF or a limit is not a number or the wrong way round."""
+        if len(xml) > MAX_BYTES:
+            raise InputError(f"robot description: expected at most {MAX_BYTES} characters, found {len(xml)}")
+        try:
+            root = ElementTree.fromstring(xml)
+        except (ElementTree.ParseError, ValueError) as error:  # ValueError: e.g. null characters
+            raise InputError(f"robot description: expected URDF, found text that is no XML ({error})") from None
+        if root.tag != "robot":
+            raise InputError(f"robot description: expected the root element <robot>, found <{root.tag}>")
+        joints: dict[str, Joint] = {}
+        for element in root.findall("joint"):
+            joint = _joint(element)
+            if joint.name in joints:
+                raise InputError(f"robot description: joint {joint.name}: expected one definition, found two")
+            joints[joint.name] = joint
+        if not joints:
+            raise InputError("robot description: expected joints, found none")
+        return cls(root.get("name", ""), joints)
+
+
+def _joint(element: ElementTree.Element) -> Joint:
+    name, kind = element.get("name"), element.get("type")
+    if not name:
+        raise InputError("robot description: expected a name for every joint, found a joint without")
+    if kind not in _TYPES:
+        raise InputError(f"robot description: joint {name}: expected a type of {', '.join(_TYPES)}, found {kind}")
+    limit = element.find("limit")
+    lower, upper, velocity = -math.inf, math.inf, None
+    if kind in ("revolute", "prismatic"):
+        if limit is None:
+            raise InputError(f"robot description: joint {name}: expected a <limit>, found none")
+        lower, upper = _number(name, limit, "lower", 0.0), _number(name, limit, "upper", 0.0)
+        if lower > upper:
+            raise InputError(f"robot description: joint {name}: expected lower ≤ upper, found {lower} > {upper}")
+    if limit is not None and limit.get("velocity") is not None:
+        velocity = _number(name, limit, "velocity", 0.0)
+        if velocity < 0:
+            raise InputError(f"robot description: joint {name}: expected a velocity limit ≥ 0, found {velocity}")
+    return Joint(name, kind, lower, upper, velocity)
+
+
+def _number(joint: str, limit: ElementTree.Element, key: str, default: float) -> float:
+    text = limit.get(key)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"robot description: joint {joint}: expected a finite {key} limit, found {text!r}")
+    return value

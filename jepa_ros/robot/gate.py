@@ -1,0 +1,469 @@
+"""The motion gate: the only way from a plan to a motor. Pure: no ROS, no threads, every time is given by the caller.
+
+Invariant: every window given out ends at rest and was checked whole against position, velocity, acceleration and jerk
+limits; a new one replaces the old only if it passes and continues the old one's curve in position, velocity and
+acceleration. Otherwise the old one stays in force, and its end is rest. So whatever fails, this program included, the
+arm comes to a stop.
+
+| state    | on                                                              | becomes  | reference                     |
+|----------|-----------------------------------------------------------------|----------|-------------------------------|
+| INACTIVE | first healthy joint states                                      | HOLDING  | measured position, at rest    |
+| HOLDING  | plan taken (inputs healthy for `resume_after`)                  | TRACKING | joins the plan                |
+| HOLDING  | stop, e-stop, gross breach                                      | LATCHED  | stays                         |
+| TRACKING | newer plan taken                                                | TRACKING | joins the newer plan          |
+| TRACKING | end of the plan, at rest                                        | HOLDING  | end of the plan               |
+| TRACKING | plan expired; latent or joint states stale, frozen or jumping   | STOPPING | jerk-limited stop             |
+| TRACKING | no further window keeps the limits                              | STOPPING | end of the window sent        |
+| TRACKING | stop, e-stop, gross breach, following error                     | STOPPING | jerk-limited stop, will latch |
+| STOPPING | at rest                                                         | HOLDING, LATCHED if any of those latched | stays |
+| LATCHED  | release, its cause gone, arm standing, joint states healthy     | HOLDING  | measured position, at rest    |
+| any      | clock goes back                                                 | as after a reset; in motion it stops first, a latch stays |
+| any      | reset                                                           | INACTIVE | none                          |
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from jepa_ros.errors import InputError
+from jepa_ros.robot.gate_types import (
+    ExecutedTick,
+    GateOutput,
+    GateReport,
+    GateSettings,
+    GateState,
+    PlanVerdict,
+    Track,
+    Window,
+)
+from jepa_ros.robot.health import Heartbeat, JointMonitor
+from jepa_ros.robot.intake import GrossBreach, PlanIntake
+from jepa_ros.robot.limits import JointLimits
+from jepa_ros.robot.path import Path
+from jepa_ros.robot.stopping import MotionMaker
+from jepa_ros.robot.trajectory import JointTrajectory
+
+BACKWARD = 1e-3  # s; a clock that steps back by more has been reset
+MOVING = (GateState.TRACKING, GateState.STOPPING)
+
+
+class Gate:
+    """See the module. Call `tick` at 100 to 200 Hz, the inputs whenever there is something; all times in s on one clock.
+
+    executed: maps reference (J,) rad at start and end of a control tick to a value (A,) in the action space.
+    """
+
+    def __init__(
+        self,
+        limits: JointLimits,
+        settings: GateSettings | None = None,
+        executed: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    ):
+        self.settings = s = settings or GateSettings()
+        self.limits = limits.scaled(s.speed_scale)
+        self._motion = MotionMaker(self.limits)
+        self._intake = PlanIntake(self.limits, s, self._motion)
+        self._executed = executed
+        self._latent = Heartbeat("latent", s.latent_timeout, s.latent_stamp_timeout, s.skew)
+        beat = Heartbeat("joint_states", s.joint_timeout, s.joint_stamp_timeout, s.skew)
+        # The limits as they are, not as scaled: a hand may move the arm faster than the gate would.
+        self._joints = JointMonitor(
+            limits.names, limits.velocity, beat, jump_factor=s.jump_factor, jump_margin=s.jump_margin
+        )
+        self.clipped = self.rejected = self.stops = 0
+        self.last_rejection = ""
+        self._e_stop = False
+        self.reset()
+
+    # ---- inputs ----------------------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Forget everything but the counters and an e-stop: INACTIVE until healthy joint states come."""
+        self.state = GateState.INACTIVE
+        self._epoch: float | None = None
+        self._latch = self._reason = ""
+        self._forget(0.0)
+
+    def joint_states(
+        self,
+        names: Sequence[str],
+        positions: Sequence[float],
+        velocities: Sequence[float] | None,
+        stamp: float,
+        now: float,
+    ) -> None:
+        """Measured positions in rad (velocities in rad/s, empty or None where unknown) by joint name, stamp in s."""
+        t = self._time(now)
+        changed = self._joints.changed
+        if not self._joints.heard(names, positions, velocities, stamp - self._epoch, t):
+            return
+        if self._path is None:
+            return
+        if self._joints.changed != changed:
+            self._reference_at_change = self._reference
+        seen = min(max(self._joints.stamp, self._path.start), t)
+        self._following = float(np.abs(self._path.at(seen)[0] - self._joints.positions).max())
+
+    def latent(self, stamp: float, now: float) -> None:
+        """A latent with the stamp of its frame (s) has come; only its age matters."""
+        t = self._time(now)
+        self._latent.heard(stamp - self._epoch, t)
+
+    def plan(
+        self, trajectory: JointTrajectory, start: float, source_stamp: float, valid_until: float, plan_id: int, now: float
+    ) -> PlanVerdict:
+        """A plan: its time 0 is `start` (the hand-over, s), planned from the frame of `source_stamp`, not to be followed
+        beyond `valid_until`. Needs positions, velocities and accelerations and ends at rest.
+
+        Never raises for a bad plan: it is refused whole, counted, and the verdict says why.
+        """
+        t = self._time(now)
+        self._collect(t)
+        self._supervise(t)
+        try:
+            return self._take(trajectory, start, source_stamp, valid_until, plan_id, t)
+        except GrossBreach as error:
+            if self.settings.latch_on_gross:
+                self._begin_stop(str(error), t, latch=True)
+            return self.refuse(str(error))
+        except InputError as error:
+            return self.refuse(str(error))
+
+    def refuse(self, reason: str) -> PlanVerdict:
+        """Count a plan that is no plan (it could not even be read) as rejected."""
+        self.rejected += 1
+        self.last_rejection = reason
+        return PlanVerdict(False, reason)
+
+    def stop(self, reason: str, now: float) -> None:
+        """Stop smoothly and stay LATCHED until `release`."""
+        t = self._time(now)
+        self._collect(t)
+        self._begin_stop(reason, t, latch=True)
+
+    def halt(self, reason: str, now: float) -> None:
+        """Stop smoothly, then hold; a new plan may go on from there."""
+        t = self._time(now)
+        self._collect(t)
+        self._begin_stop(reason, t)
+
+    def e_stop(self, active: bool, now: float) -> None:
+        """The e-stop's state: True stops and latches; False releases nothing, it only lets `release` through."""
+        if active and not self._e_stop:
+            self.stop("e-stop", now)
+        self._e_stop = bool(active)
+
+    def release(self, now: float) -> tuple[bool, str]:
+        """Undo a latch, the reference at the measured position; refused (False, why) while the cause lasts."""
+        t = self._time(now)
+        self._collect(t)
+        self._advance(t)
+        if not self._latch:
+            return True, "was not latched"
+        if self._e_stop:
+            return False, "the e-stop is still on"
+        if self.state != GateState.LATCHED:
+            return False, "the arm is still stopping"
+        fault = self._joints.take_trouble() or self._joints.heartbeat.fault(t)
+        if fault or self._joints.positions is None:
+            return False, fault or "no joint_states yet"
+        if self._joints.speed > self.settings.rest_speed:
+            return False, f"the arm moves at {self._joints.speed:.2f} rad/s"
+        text, self._latch, self._reason = f"released after: {self._latch}", "", ""
+        self._anchor(t)
+        self._path = self._path.between(t, t + self.settings.roll_period)  # the controllers are told as well
+        self._publish = True
+        self._healthy_since = t
+        return True, text
+
+    # ---- output ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> GateOutput:
+        """What holds at `now`: the reference, a window where one is due, completed control ticks, the status."""
+        t = self._time(now)
+        self._collect(t)
+        self._supervise(t)
+        self._advance(t)
+        if self._path is not None:
+            self._reference = self._path.at(t)
+        window, self._publish = self._window() if self._publish else None, False
+        executed, self._done = self._done, []
+        return GateOutput(self._reference if self._path is not None else None, window, executed, self._report(t))
+
+    def _report(self, t: float) -> GateReport:
+        track = self._track
+        return GateReport(
+            state=self.state,
+            text=self._text(),
+            speed_scale=self.settings.speed_scale,
+            latent_age=self._latent.age(t),
+            plan_age=t - track.source_stamp if track else math.nan,
+            joint_age=self._joints.heartbeat.age(t),
+            following_error=self._following,
+            min_distance=math.nan,
+            clipped=self.clipped,
+            rejected=self.rejected,
+            stops=self.stops,
+            plan_id=track.plan_id if track else 0,
+            last_rejection=self.last_rejection,
+        )
+
+    def _text(self) -> str:
+        if self.state == GateState.TRACKING:
+            return f"following plan {self._track.plan_id}"
+        if self.state == GateState.STOPPING:
+            return f"stopping: {self._latch or self._reason}"
+        if self.state == GateState.LATCHED:
+            return f"latched: {self._latch}"
+        if self.state == GateState.INACTIVE:
+            return f"waiting: {self._cause or 'no joint_states yet'}"
+        return f"holding: {self._cause or self._reason or 'no plan'}"
+
+    def _window(self) -> Window:
+        path = self._path
+        q, qd, qdd = path.states.transpose(1, 0, 2)
+        return Window(self._epoch + path.start, JointTrajectory(self.limits.names, path.times - path.start, q, qd, qdd))
+
+    # ---- state machine ---------------------------------------------------------------------------------------------
+
+    def _take(self, trajectory, start: float, source_stamp: float, valid_until: float, plan_id: int, t: float) -> PlanVerdict:
+        """Let a plan in, or raise InputError."""
+        s, epoch = self.settings, self._epoch
+        if reason := self._closed(t):
+            raise InputError(f"plan refused: {reason}")
+        start, source, until = start - epoch, source_stamp - epoch, valid_until - epoch
+        if not all(map(math.isfinite, (start, source, until))):
+            raise InputError("plan: expected finite start, source stamp and validity, found others")
+        handover = start + float(trajectory.times[0])
+        if until <= t:
+            raise InputError(f"plan is late: it expired {t - until:.2f} s ago")
+        if handover < t - s.plan_late:
+            raise InputError(f"plan is late: its hand-over was {t - handover:.2f} s ago")
+        if handover > t + s.plan_ahead or source > t + s.skew:
+            raise InputError(f"plan lies in the future: hand-over in {handover - t:.2f} s, frame in {source - t:.2f} s")
+        if t - source > s.source_timeout:
+            raise InputError(f"plan is late: its frame is {t - source:.2f} s old")
+        if self._track and source < self._track.source_stamp - 1e-6:
+            raise InputError("plan was made from an older frame than the plan in force")
+        self._anchor_if_moved(trajectory, t)
+        plan = self._intake.read(trajectory, start, self._path.at(t)[0])
+        plan, follow_until, changed = self._intake.fit(plan)
+        current = self._track.path if self._track else self._path
+        if self._track and handover > self._track.follow_until:
+            raise InputError("plan cannot be joined: the plan in force leaves the limits before")
+        path, joined, error = self._intake.join(current, plan, t, handover)
+        track = Track(path, joined, plan_id, source, until, t, follow_until)
+        window = self._extend(track, t, -math.inf)
+        if window is None:
+            raise InputError("plan refused: no stop within the limits from where it leads")
+        if self.state != GateState.TRACKING:
+            self._moving_since, self._reference_at_change = t, self._path.at(t)
+        self._track, self.state, self._reason = track, GateState.TRACKING, ""
+        self._plans.append((joined, plan_id))
+        self._commit(*window, t)
+        self.clipped += bool(changed)
+        return PlanVerdict(True, changed, bool(changed), error)
+
+    def _closed(self, t: float) -> str:
+        """Why no plan is let in now; empty where one would be."""
+        if self.state == GateState.INACTIVE:
+            return self._cause or "no joint_states yet"
+        if self.state in (GateState.LATCHED, GateState.STOPPING):
+            return self._text()
+        if self._cause:
+            return self._cause
+        if self.state == GateState.HOLDING and t - self._healthy_since < self.settings.resume_after - 1e-6:
+            return f"inputs have been healthy for {t - self._healthy_since:.2f} s of {self.settings.resume_after:.2f} s"
+        return ""
+
+    def _supervise(self, t: float) -> None:
+        """Look at the inputs; begin a stop where one is called for."""
+        joints, s = self._joints, self.settings
+        trouble = joints.take_trouble() or joints.heartbeat.fault(t)
+        self._cause = cause = trouble or self._latent.fault(t)
+        if cause:
+            self._healthy_since = math.inf
+        elif self._healthy_since == math.inf:
+            self._healthy_since = t
+        if self.state == GateState.INACTIVE and not trouble and joints.positions is not None:
+            self._anchor(t)
+        if self.state not in MOVING:
+            return
+        if self._following > s.following_error and not self._latch:
+            self._begin_stop(f"following error {self._following:.2f} rad, limit {s.following_error:.2f}", t, latch=True)
+        if self.state != GateState.TRACKING:
+            return
+        if not cause and t > self._track.valid_until:
+            cause = "plan expired and no newer one came"
+        if not cause and t - self._track.received > s.plan_timeout:
+            cause = f"no new plan for {s.plan_timeout:.2f} s"
+        if not cause and t - max(joints.changed, self._moving_since) > s.frozen_timeout:
+            if np.abs(self._reference[0] - self._reference_at_change[0]).max() > s.frozen_motion:
+                cause = f"joint_states frozen for {s.frozen_timeout:.2f} s in motion"
+                self._healthy_since = math.inf
+        if cause:
+            self._begin_stop(cause, t)
+
+    def _advance(self, t: float) -> None:
+        """Move on to what the time brings: the end of a motion, the next window."""
+        if self.state == GateState.TRACKING:
+            if t >= self._departs:
+                self._begin_stop("no further window of the plan keeps the limits", t)
+            elif self._departs == math.inf and t >= self._path.end:
+                self._rest(GateState.HOLDING, t)
+            elif self._departs < math.inf and t >= self._next_roll:
+                self._next_roll = t + self.settings.roll_period
+                window = self._extend(self._track, t, self._departs)
+                if window is not None:
+                    self._commit(*window, t)
+        if self.state == GateState.STOPPING and t >= self._path.end:
+            self._rest(GateState.LATCHED if self._latch else GateState.HOLDING, t)
+
+    def _extend(self, track: Track, t: float, departs: float) -> tuple[Path, float] | None:
+        """The window of `track` for now: its path, checked, and when it departs from the track to stop (inf: it is the
+        track's own end). None where there is none that reaches further than `departs`.
+        """
+        s, path = self.settings, track.path
+        ends_inside = track.follow_until == math.inf
+        if not (ends_inside and path.end <= t + s.window_max):
+            leave = min(path.knot_at_or_after(t + s.horizon), track.follow_until)
+            if leave <= max(departs, t):
+                return None
+            stop = self._motion.stop(path.at(leave), leave)
+            if stop is not None:
+                window = path.between(t, leave).then(stop)
+                if self.limits.allows(window):
+                    return window, leave
+        if ends_inside:
+            window = path.between(t, path.end)
+            if self.limits.allows(window):
+                return window, math.inf
+        return None
+
+    def _begin_stop(self, reason: str, t: float, latch: bool = False) -> None:
+        """Leave the plan for a stop from the reference of now; at rest this only latches."""
+        if latch and not self._latch:
+            self._latch = reason
+        elif self.state != GateState.TRACKING:
+            return
+        self.stops += 1
+        if self.state == GateState.TRACKING:
+            self._reason, self._track, self.state = reason, None, GateState.STOPPING
+            self._plans.append((t, 0))
+            leave = t + self.settings.lead
+            if leave < self._departs:
+                stop = self._motion.stop(self._path.at(leave), leave)
+                window = self._path.between(t, leave).then(stop) if stop is not None else None
+                if window is not None and window.end < self._path.end and self.limits.allows(window):
+                    self._commit(window, math.inf, t)
+        elif self.state == GateState.HOLDING:
+            self.state = GateState.LATCHED
+
+    def _commit(self, path: Path, departs: float, t: float) -> None:
+        self._path, self._departs, self._publish = path, departs, True
+        self._next_roll = t + self.settings.roll_period
+
+    def _rest(self, state: GateState, t: float) -> None:
+        if self._track:
+            self._plans.append((t, 0))
+        self._track, self.state, self._rested = None, state, t
+        if self._lost:  # the clock went back in motion: what the joints are doing now has to be asked again
+            self._lost = False
+            if state == GateState.HOLDING:
+                self.state = GateState.INACTIVE
+
+    # ---- reference, clock, executed --------------------------------------------------------------------------------
+
+    def _anchor(self, t: float) -> None:
+        """The measured position becomes the reference, at rest."""
+        self._path = Path.rest(self._joints.positions, t)
+        self._reference = self._path.at(t)
+        self._following, self._rested = 0.0, t
+        self.state = GateState.LATCHED if self._latch else GateState.HOLDING
+        self._boundary, self._tick_start = math.ceil(t / self.settings.control_period - 1e-6), None
+
+    def _anchor_if_moved(self, trajectory: JointTrajectory, t: float) -> None:
+        """Held for long and moved by hand meanwhile: a plan that starts where the arm is now starts from there."""
+        s, joints = self.settings, self._joints
+        if self.state != GateState.HOLDING or t - self._rested < s.anchor_after or joints.speed > s.rest_speed:
+            return
+        if joints.positions is None or set(trajectory.names) != set(self.limits.names):
+            return
+        first = trajectory.positions[0, [trajectory.names.index(n) for n in self.limits.names]]
+        if np.abs(first - self._reference[0]).max() <= s.start_tolerance:
+            return
+        if np.abs(first - joints.positions).max() <= s.start_tolerance:
+            self._anchor(t)
+
+    def _time(self, now: float) -> float:
+        """`now` in s since the gate's epoch (a multiple of the control period); notices a clock that goes back.
+
+        Small numbers keep float64 exact enough for jerks; a ROS time in s is good to 0.2 µs only.
+        """
+        if self._epoch is None:
+            self._start_epoch(now)
+        t = now - self._epoch
+        if t < self._t - BACKWARD:
+            self._clock_went_back(now)
+            t = now - self._epoch
+        self._t = t = max(t, self._t)
+        return t
+
+    def _start_epoch(self, now: float) -> None:
+        period = self.settings.control_period
+        self._epoch = math.floor(now / period) * period
+        self._t = now - self._epoch
+
+    def _clock_went_back(self, now: float) -> None:
+        state = self._path.at(self._t) if self.state in MOVING else None
+        self._start_epoch(now)
+        self._forget(self._t)
+        self._reason = self._cause = "the clock went back"
+        if state is None:
+            self.state = GateState.INACTIVE
+            return
+        # The windows sent mean nothing on the new clock: stop anew from the state they had reached.
+        stop = self._motion.stop(state, self._t)
+        self._path = stop if stop is not None and self.limits.allows(stop) else Path.rest(state[0], self._t)
+        self._reference, self.state, self._lost = state, GateState.STOPPING, True
+        self._commit(self._path, math.inf, self._t)
+        self.stops += 1
+
+    def _forget(self, t: float) -> None:
+        """Drop whatever was learnt on the clock so far."""
+        self._t = t
+        self._joints.clear()
+        self._latent.clear()
+        self._path: Path | None = None
+        self._track: Track | None = None
+        self._reference = self._reference_at_change = np.zeros((3, len(self.limits.names)))
+        self._departs = self._healthy_since = math.inf
+        self._next_roll = self._rested = self._moving_since = t
+        self._following = math.nan
+        self._cause = ""
+        self._lost = self._publish = False
+        self._done: list[ExecutedTick] = []
+        self._plans: deque[tuple[float, int]] = deque(maxlen=32)  # from when (s) which plan was followed
+        self._boundary, self._tick_start = 0, None
+
+    def _collect(self, t: float) -> None:
+        """Note the control ticks that were completed up to now, from the path in force."""
+        if self._path is None or self.state == GateState.INACTIVE:
+            return
+        period = self.settings.control_period
+        if t - self._boundary * period > 10 * period:  # the caller slept: those ticks are history, no burst
+            self._boundary, self._tick_start = math.floor(t / period), None
+        while t >= self._boundary * period - 1e-6:
+            at = self._boundary * period
+            q = self._path.at(at)[0]
+            if self._tick_start is not None:
+                start = at - period
+                plan_id = next((p for s, p in reversed(self._plans) if s <= start + 1e-6), 0)
+                values = self._executed(self._tick_start, q) if self._executed else None
+                self._done.append(ExecutedTick(self._epoch + start, self._tick_start, q, values, plan_id))
+            self._tick_start = q
+            self._boundary += 1

@@ -1,0 +1,181 @@
+"""Twice continuously differentiable joint paths: knots joined by quintics, as joint_trajectory_controller joins them.
+
+A quintic is given by position, velocity and acceleration at its two ends, so cutting one in two at any moment changes
+nothing: windows can be cut from plans where needed and the controllers still follow the very same curve.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+KNOT = 0.05  # s, longest segment of a path; bounds the work of a check and of one controller message
+MERGE = 1e-4  # s, knots nearer to a cut than this are dropped: the jerk of so short a segment would be rounding noise
+
+# Ends of a segment (q0, v0 h, a0 h², q1, v1 h, a1 h²) → coefficients in normalised time u = t / h.
+_HERMITE = np.array(
+    [
+        [1, 0, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0, 0],
+        [0, 0, 0.5, 0, 0, 0],
+        [-10, -6, -1.5, 10, -4, 0.5],
+        [15, 8, 1.5, -15, 7, -1],
+        [-6, -3, -0.5, 6, -3, 0.5],
+    ]
+)
+
+
+class Path:
+    """Knots of J joints: times (N,) s, increasing; states (N, 3, J): position rad, velocity rad/s, acceleration rad/s².
+
+    Times are on any clock of the caller's. After the last knot (and before the first) its position is held at rest.
+    Never changed once made.
+    """
+
+    def __init__(self, times: np.ndarray, states: np.ndarray):
+        self.times = np.asarray(times, dtype=float)
+        self.states = np.asarray(states, dtype=float)
+        self._times = self.times.tolist()
+        self.start, self.end = self._times[0], self._times[-1]
+        self._rest = self.states[-1].copy()
+        self._rest[1:] = 0.0
+
+    @classmethod
+    def rest(cls, q: np.ndarray, t: float) -> Path:
+        """Stand still at q (J,) rad from time t s on."""
+        states = np.zeros((1, 3, len(q)))
+        states[0, 0] = q
+        return cls(np.array([t]), states)
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    @cached_property
+    def _coefficients(self) -> np.ndarray:
+        """(N - 1, 6, J) coefficients of each segment in its normalised time."""
+        h = np.diff(self.times)[:, None]
+        j = self.states.shape[2]
+        ends = np.empty((len(h), 6, j))
+        for k, x in ((0, self.states[:-1]), (3, self.states[1:])):
+            ends[:, k] = x[:, 0]
+            ends[:, k + 1] = x[:, 1] * h
+            ends[:, k + 2] = x[:, 2] * h * h
+        return _HERMITE @ ends
+
+    def at(self, t: float) -> np.ndarray:
+        """(3, J) position, velocity and acceleration at time t s."""
+        if t >= self.end:
+            return self._rest
+        i = bisect_right(self._times, t) - 1
+        if i < 0:
+            first = np.zeros_like(self._rest)
+            first[0] = self.states[0, 0]
+            return first
+        h = self._times[i + 1] - self._times[i]
+        u = (t - self._times[i]) / h
+        u2 = u * u
+        u3 = u2 * u
+        v, a = 1.0 / h, 1.0 / (h * h)
+        basis = np.array(
+            (
+                (1.0, u, u2, u3, u3 * u, u3 * u2),
+                (0.0, v, 2 * u * v, 3 * u2 * v, 4 * u3 * v, 5 * u3 * u * v),
+                (0.0, 0.0, 2 * a, 6 * u * a, 12 * u2 * a, 20 * u3 * a),
+            )
+        )
+        return basis @ self._coefficients[i]
+
+    def samples(self, step: float = 0.005) -> np.ndarray:
+        """Every segment at m times no more than `step` s apart, both ends included: (4, m, N - 1, J).
+
+        First axis: position rad, velocity rad/s, acceleration rad/s², jerk rad/s³. A path of one knot gives m = 1.
+        """
+        if len(self) == 1:
+            return np.concatenate((self._rest, np.zeros((1, self._rest.shape[1]))))[:, None, None, :]
+        h = np.diff(self.times)
+        m = max(1, int(np.ceil(h.max() / step - 1e-9)))
+        c = self._coefficients
+        n, _, j = c.shape
+        out = (_basis(m) @ c.transpose(1, 0, 2).reshape(6, n * j)).reshape(4, m + 1, n, j)
+        scale = (1.0 / h)[:, None]
+        out[1] *= scale
+        out[2] *= scale**2
+        out[3] *= scale**3
+        return out
+
+    def knot_at_or_after(self, t: float) -> float:
+        """Time of the first knot at or after t, or of the last knot."""
+        i = bisect_left(self._times, t)
+        return self._times[min(i, len(self) - 1)]
+
+    def between(self, start: float, end: float) -> Path:
+        """The part from the knot at or before `start` (after the path's end: from `start`) up to exactly `end`."""
+        if start >= self.end - MERGE:
+            return _hold(self._rest, start, end)
+        i = max(bisect_right(self._times, start) - 1, 0)
+        if end > self.end + MERGE:
+            tail = _hold(self._rest, self.end, end)
+            return Path(np.concatenate((self.times[i:-1], tail.times)), np.concatenate((self.states[i:-1], tail.states)))
+        if end <= self._times[i] + MERGE:
+            return Path(np.array([end]), self.at(end)[None])
+        k = bisect_left(self._times, end - MERGE)  # knots i..k-1 stay
+        k = max(k, i + 1)
+        if k < len(self) and self._times[k] == end:
+            return Path(self.times[i : k + 1], self.states[i : k + 1])
+        last = self.at(end) if end < self.end else self._rest
+        return Path(np.append(self.times[i:k], end), np.concatenate((self.states[i:k], last[None])))
+
+    def after(self, start: float) -> Path:
+        """The part from exactly `start` on (at or before the path's end)."""
+        k = bisect_right(self._times, start + MERGE)
+        if k >= len(self):
+            return Path(np.array([start]), self._rest[None])
+        first = self.at(start)[None]
+        return Path(np.concatenate(([start], self.times[k:])), np.concatenate((first, self.states[k:])))
+
+    def then(self, other: Path) -> Path:
+        """This path, then `other`, whose first knot is this path's last one (the state kept is this path's)."""
+        return Path(
+            np.concatenate((self.times, other.times[1:])),
+            np.concatenate((self.states, other.states[1:])),
+        )
+
+    def slowed(self, factor: float) -> Path:
+        """The same way, `factor` times slower, all joints together; begins at the same time."""
+        scale = np.array([1.0, 1.0 / factor, 1.0 / factor**2])[:, None]
+        return Path(self.start + (self.times - self.start) * factor, self.states * scale)
+
+    def divided(self) -> Path:
+        """The same curve with no segment longer than KNOT."""
+        h = np.diff(self.times)
+        if not len(h) or h.max() <= KNOT * 1.001:
+            return self
+        parts = np.maximum(np.ceil(h / KNOT - 1e-3), 1).astype(int)
+        times = [t0 + (t1 - t0) * k / n for t0, t1, n in zip(self._times, self._times[1:], parts) for k in range(n)]
+        states = [self.at(t) for t in times]
+        for k, i in enumerate(np.concatenate(([0], np.cumsum(parts)[:-1]))):  # the given knots stay as given
+            states[i] = self.states[k]
+        return Path(np.append(times, self.end), np.concatenate((states, self.states[-1:])))
+
+
+def _hold(rest: np.ndarray, start: float, end: float) -> Path:
+    """Stand still at rest (3, J) from start to end, in segments no longer than KNOT."""
+    n = max(int(np.ceil((end - start) / KNOT - 1e-3)), 1) if end > start else 0
+    times = start + (end - start) * np.arange(n + 1) / max(n, 1)
+    return Path(times, np.broadcast_to(rest, (n + 1, *rest.shape)))
+
+
+@lru_cache(maxsize=256)
+def _basis(m: int) -> np.ndarray:
+    """(4 (m + 1), 6) powers of normalised time and their derivatives at m + 1 even times of [0, 1]."""
+    u = np.linspace(0.0, 1.0, m + 1)
+    rows, c = [], np.ones(6)
+    for d in range(4):
+        p = np.zeros((m + 1, 6))
+        for k in range(d, 6):
+            p[:, k] = c[k] * u ** (k - d)
+        rows.append(p)
+        c = c * np.maximum(np.arange(6) - d, 0)
+    return np.concatenate(rows)
