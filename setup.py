@@ -25,19 +25,21 @@ def requirements(*names: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-# An editable install works on the source tree itself; copies of config/ in the environment would only go stale.
+# An editable install works on the source tree itself: copies of config/ in the environment would only go stale. `make`
+# links to the tree instead.
 editable = "editable_wheel" in sys.argv
 data_files = [
     ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
     (f"share/{NAME}", ["package.xml"]),
-    *([] if editable else tree("launch") + tree("config")),
+    *tree("launch"),
+    *tree("config"),
 ]
 
 setup(
     name=NAME,
     version="0.1.0",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    data_files=data_files,
+    data_files=[] if editable else data_files,
     install_requires=["setuptools", *requirements("torch", "core")],
     extras_require={"test": ["pytest", "hypothesis"]},
     python_requires=">=3.10",

@@ -52,12 +52,11 @@ def resolve_model(name_or_path: str | os.PathLike) -> Path:
     wanted = Path(name_or_path).expanduser()
     if _looks_like_name(name_or_path) and (models / wanted).is_dir():
         return models / wanted
-    if wanted.is_dir():
+    if os.fspath(name_or_path) and wanted.is_dir():
         return wanted.resolve()
     found = "a file" if wanted.is_file() else "nothing of that name"
-    raise InputError(
-        f"model '{name_or_path}': expected the directory of a checkpoint or one of [{_listed(list_models())}], found {found}"
-    )
+    known = _listed(list_models())
+    raise InputError(f"model '{name_or_path}': expected a checkpoint's directory or one of [{known}], found {found}")
 
 
 def resolve_robot(name_or_path: str | os.PathLike) -> Path:
@@ -72,7 +71,8 @@ def resolve_robot(name_or_path: str | os.PathLike) -> Path:
     if wanted.is_file():
         return wanted.resolve()
     found = "a directory" if wanted.is_dir() else "nothing of that name"
-    raise InputError(f"robot '{name_or_path}': expected a YAML file or one of [{_listed(list_robots())}], found {found}")
+    known = _listed(list_robots())
+    raise InputError(f"robot '{name_or_path}': expected a YAML file or one of [{known}], found {found}")
 
 
 def list_models() -> list[str]:

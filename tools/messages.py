@@ -37,7 +37,9 @@ def patch_wheels(prefix: Path) -> int:
 def build(package: Path, build_folder: Path, prefix: Path) -> None:
     """Configure, build and install one ament_cmake package; raises CalledProcessError."""
     paths = os.pathsep.join([str(prefix), *filter(None, [os.environ.get("AMENT_PREFIX_PATH", "")])])
-    environment = os.environ | {
+    # What an outer make tells its children is not meant for the builds here.
+    outer = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    environment = outer | {
         "AMENT_PREFIX_PATH": paths,
         "CMAKE_PREFIX_PATH": paths,
         "PATH": os.pathsep.join([str(prefix / "bin"), os.environ.get("PATH", os.defpath)]),

@@ -188,15 +188,15 @@ def install_jepa_ros() -> None:
 
 def link_share() -> None:
     """Let `ros2 run` and `ros2 launch` find nodes, launch files and configuration of the source tree."""
-    nodes = VENV / "lib" / "jepa_ros"
-    nodes.mkdir(parents=True, exist_ok=True)
     for name in ("arm_gate", "camera", "planner", "simulator", "world_model", "jepa_ros"):
-        relink(nodes / name, VENV / "bin" / name)
-    for name in ("config", "launch"):
+        relink(VENV / "lib" / "jepa_ros" / name, VENV / "bin" / name)
+    for name in ("config", "launch", "package.xml"):
         relink(VENV / "share" / "jepa_ros" / name, ROOT / name)
+    relink(VENV / "share" / "ament_index" / "resource_index" / "packages" / "jepa_ros", ROOT / "resource" / "jepa_ros")
 
 
 def relink(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(target)
 

@@ -1,0 +1,162 @@
+"""The command `jepa_ros`.
+
+Sub-commands import what they need when they are run, so that `--help` is instant and loads no torch, mujoco or rclpy.
+Exit codes: 0 done, 1 a threshold not met, 2 bad input (one line on stderr, no traceback), 130 interrupted.
+"""
+
+import functools
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jepa_ros.errors import InputError
+
+_APP = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
+
+app = typer.Typer(help="Control arms with a JEPA world model, on ROS 2.", **_APP)
+evaluate = typer.Typer(help="Measure a model.", **_APP)
+up = typer.Typer(help="Start the nodes.", **_APP)
+models = typer.Typer(help="List, inspect and verify checkpoints.", **_APP)
+app.add_typer(evaluate, name="evaluate")
+app.add_typer(up, name="up")
+app.add_typer(models, name="models")
+
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn at random.")]
+Model = Annotated[str, typer.Option(help="Name of a model that ships with the package, or a checkpoint's directory.")]
+Robot = Annotated[str, typer.Option(help="Name of a robot that ships with the package, or a YAML file.")]
+Out = Annotated[Path, typer.Option(help="Directory for summary.json and report.html.")]
+
+
+def command(group: typer.Typer, name: str | None = None) -> Callable:
+    """Register a function as a sub-command whose bad input is one line and whose Ctrl-C is no traceback.
+
+    The function returns the exit code, or None for 0.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            try:
+                code = function(*args, **kwargs)
+            except InputError as error:
+                typer.echo(f"jepa_ros: {error}", err=True)
+                raise typer.Exit(2) from None
+            except KeyboardInterrupt:
+                raise typer.Exit(130) from None
+            raise typer.Exit(code or 0)
+
+        return group.command(name)(guarded)
+
+    return decorate
+
+
+def call(target: str, **options: Any) -> int | None:
+    """Import `module:function` and call it with the options."""
+    module, function = target.split(":")
+    return getattr(importlib.import_module(module), function)(**options)
+
+
+@command(app)
+def collect(
+    out: Annotated[Path, typer.Option(help="Bag to write: a directory that is made, or gone on with.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to record.")] = 500,
+    seed: Seed = 0,
+    robot: Robot = "openarm",
+    width: Annotated[int, typer.Option(min=16, help="Width of camera images, pixels.")] = 320,
+    height: Annotated[int, typer.Option(min=16, help="Height of camera images, pixels.")] = 240,
+    rate: Annotated[float, typer.Option(min=1.0, help="Camera rate, Hz.")] = 10.0,
+) -> int | None:
+    """Record random play in simulation as a rosbag2 (mcap) bag."""
+    options = dict(out=out, episodes=episodes, seed=seed, robot=robot, width=width, height=height, rate=rate)
+    return call("jepa_ros.training.collect:run", **options)
+
+
+@command(app)
+def train(
+    data: Annotated[Path, typer.Option(help="Bag that `jepa_ros collect` wrote.")],
+    out: Out = Path("runs/train"),
+    seed: Seed = 0,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after this time and keep the best.")] = None,
+) -> int | None:
+    """Train a world model on a recorded bag."""
+    return call("jepa_ros.training.train:run", data=data, out=out, seed=seed, minutes=minutes)
+
+
+@command(evaluate, "sim")
+def evaluate_sim(
+    model: Model = "openarm_reach",
+    task: Annotated[str, typer.Option(help="Task to evaluate.")] = "reach",
+    goals: Annotated[int, typer.Option(min=1, help="Goals to try.")] = 100,
+    seed: Seed = 0,
+    out: Out = Path("runs/evaluate"),
+) -> int | None:
+    """Reach goals in simulation, in process and without ROS, beside random actions and an oracle."""
+    return call("jepa_ros.evaluation.sim:run", model=model, task=task, goals=goals, seed=seed, out=out)
+
+
+@command(up, "sim")
+def up_sim(robot: Robot = "openarm", model: Model = "openarm_reach") -> int | None:
+    """Start the simulator and all nodes from config/sim.yaml."""
+    return call("jepa_ros.ros.up:run", bringup="sim", robot=robot, model=model)
+
+
+@command(up, "robot")
+def up_robot(robot: Robot = "openarm", model: Model = "openarm_reach") -> int | None:
+    """Start the nodes for hardware from config/robot.yaml."""
+    return call("jepa_ros.ros.up:run", bringup="robot", robot=robot, model=model)
+
+
+@command(app)
+def demo(
+    goals: Annotated[int, typer.Option(min=1, help="Goal images to send.")] = 20,
+    seed: Seed = 0,
+    out: Out = Path("runs/demo"),
+    model: Model = "openarm_reach",
+    headless: Annotated[bool, typer.Option("--headless", help="Plain lines in place of the live display.")] = False,
+) -> int | None:
+    """Start the whole graph in simulation and reach goal images that training never saw."""
+    return call("jepa_ros.ros.demo:run", goals=goals, seed=seed, out=out, model=model, headless=headless)
+
+
+@command(models, "list")
+def models_list() -> int | None:
+    """Name the models that ship with the package."""
+    for name in call("jepa_ros.resources:list_models"):
+        typer.echo(name)
+
+
+@command(models, "inspect")
+def models_inspect(model: Annotated[str, typer.Argument(help="Name or directory.")]) -> int | None:
+    """Print a checkpoint's config.json."""
+    path = call("jepa_ros.resources:resolve_model", name_or_path=model) / "config.json"
+    typer.echo(json.dumps(read_json(path), indent=2))
+
+
+@command(models, "verify")
+def models_verify(model: Annotated[str, typer.Argument(help="Name or directory.")]) -> int | None:
+    """Load a checkpoint completely and say what it is."""
+    path = call("jepa_ros.resources:resolve_model", name_or_path=model)
+    typer.echo(call("jepa_ros.world_model.checkpoint:verify", path=path))
+
+
+def read_json(path: Path) -> Any:
+    """Contents of a JSON file; raises InputError when it cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: expected a checkpoint's config.json, found {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON, found {error}") from None
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(prog_name="jepa_ros")
+    except KeyboardInterrupt:
+        sys.exit(130)

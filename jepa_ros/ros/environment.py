@@ -1,0 +1,99 @@
+"""Environment variables that our processes run with, so that nothing has to be sourced and nobody next door is moved.
+
+What the user has set is kept: discovery range, domain, RMW, DDS profile, thread counts. Only gaps are filled.
+rclpy and Fast DDS read these variables when they start, so call `ensure()` before rclpy is imported.
+"""
+
+import os
+import random
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from jepa_ros.resources import config_path
+
+# Domains whose ports stay below Linux's ephemeral range, where any program may sit (ROS 2, "The ROS_DOMAIN_ID").
+DOMAINS = range(1, 102)
+
+_DISCOVERY = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
+# Fast DDS 2 (Jazzy) reads the first, Fast DDS 3 (Kilted) the second.
+_PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+_TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
+# Fast DDS also takes these from the working directory.
+_PROFILE_FILES = ("DEFAULT_FASTRTPS_PROFILES.xml", "DEFAULT_FASTDDS_PROFILES.xml")
+_BOOTSTRAPPED = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+
+
+def process_environment(base: Mapping[str, str] | None = None, *, isolate: bool = True) -> dict[str, str]:
+    """Environment for a process that joins our graph, made from `base` (default: this process's).
+
+    Filled in where the user left a gap: shared-memory transport large enough for camera images, one thread each for
+    OpenMP (torch) and for MuJoCo's software renderer, and, when `isolate`, discovery on this machine only and a domain
+    that nobody here uses. Simulation is isolated; what drives hardware joins the graph that the user's shell is in.
+    Give the result to every process of one graph: two calls without a domain choose two domains.
+    """
+    environment = dict(os.environ if base is None else base)
+    if isolate and not any(environment.get(name) for name in _DISCOVERY):
+        environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if isolate and not environment.get("ROS_DOMAIN_ID"):
+        environment["ROS_DOMAIN_ID"] = str(free_domain())
+    if not has_own_transport(environment):
+        environment.update(dict.fromkeys(_PROFILES, str(_profile(environment))))
+    environment.setdefault("LP_NUM_THREADS", "1")
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    _add_prefix(environment)
+    return environment
+
+
+def ensure(*, isolate: bool = True) -> None:
+    """Give this process the same environment. Call it before rclpy is imported; calling it again changes nothing."""
+    os.environ.update(process_environment(isolate=isolate))
+
+
+def has_own_transport(environment: Mapping[str, str]) -> bool:
+    """Whether the user chose another RMW than Fast DDS, a DDS profile or transports: then ours stays away."""
+    if environment.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp") not in ("", "rmw_fastrtps_cpp"):
+        return True
+    if any(environment.get(name) for name in (*_PROFILES, _TRANSPORTS)):
+        return True
+    return any(Path(name).is_file() for name in _PROFILE_FILES)
+
+
+def free_domain(candidates: Iterable[int] | None = None) -> int:
+    """A domain in which no participant of this machine is seen, drawn at random so that two commands rarely collide.
+
+    candidates: domains to try in this order. Falls back to the last one when all are taken.
+    """
+    domains = list(candidates) if candidates is not None else random.sample(DOMAINS, len(DOMAINS))
+    return next((domain for domain in domains if _is_free(domain)), domains[-1])
+
+
+def discovery_port(domain: int) -> int:
+    """UDP port on which a domain's first participant listens (RTPS 2.5, 9.6.2.3: 7400 + 250 domain + 10)."""
+    return 7400 + 250 * domain + 10
+
+
+def _is_free(domain: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("0.0.0.0", discovery_port(domain)))
+        except OSError:
+            return False
+    return True
+
+
+def _profile(environment: Mapping[str, str]) -> Path:
+    local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
+    return config_path("fastdds_localhost.xml" if local else "fastdds.xml")
+
+
+def _add_prefix(environment: dict[str, str]) -> None:
+    """Let ament's index and the loader find what is installed in this interpreter's own environment."""
+    prefix = Path(sys.prefix)
+    if not environment.get("AMENT_PREFIX_PATH") and (prefix / "share" / "ament_index").is_dir():
+        environment["AMENT_PREFIX_PATH"] = str(prefix)
+    # The wheels' start-up hook sets the loader's path once and leaves this mark. A mark that came from another
+    # environment would keep our interpreter from doing so.
+    if str(prefix / "lib") not in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep):
+        environment.pop(_BOOTSTRAPPED, None)

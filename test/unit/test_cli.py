@@ -1,0 +1,103 @@
+"""The command line: instant, one line for bad input, no traceback on Ctrl-C."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from jepa_ros import cli, resources
+from jepa_ros.errors import InputError
+
+HEAVY = ("torch", "mujoco", "rclpy", "numpy", "cv2", "plotly")
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """A share directory with one checkpoint, `reach`, and one whose config.json is broken."""
+    for name, text in (("reach", '{"family": "lewm"}'), ("broken", "{")):
+        folder = tmp_path / "config" / "models" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(text)
+    monkeypatch.setattr(resources, "_source_root", lambda: tmp_path)
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["demo", "--help"], ["evaluate", "sim", "--help"], ["models", "list"]]
+)
+def test_nothing_heavy_is_loaded(arguments):
+    program = (
+        "import sys\nfrom jepa_ros import cli\nsys.argv = ['jepa_ros', *sys.argv[1:]]\n"
+        "try:\n    cli.main()\nexcept SystemExit as end:\n    code = end.code\n"
+        f"print('LOADED', code, [name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "LOADED 0 []", done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["collect"], ["train"], ["demo"], ["evaluate", "sim"], ["up", "sim"], ["up", "robot"], ["models", "verify"]],
+)
+def test_every_command_has_help(command):
+    result = run(*command, "--help")
+    assert result.exit_code == 0 and "Usage" in result.output
+
+
+def test_bad_input_is_one_line_and_exit_2(monkeypatch):
+    def refuse(target, **options):
+        raise InputError("model 'raech': expected one of [reach],\n found nothing")
+
+    monkeypatch.setattr(cli, "call", refuse)
+    result = run("demo", "--model", "raech")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == ["jepa_ros: model 'raech': expected one of [reach], found nothing"]
+
+
+def test_unknown_option_exits_2():
+    assert run("demo", "--gaols", "3").exit_code == 2
+    assert run("demo", "--goals", "three").exit_code == 2
+
+
+def test_interrupt_leaves_no_traceback(monkeypatch):
+    def interrupted(target, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "call", interrupted)
+    result = run("demo")
+    assert result.exit_code == 130 and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("code", [None, 0, 1])
+def test_a_commands_exit_code_is_passed_on(monkeypatch, code):
+    monkeypatch.setattr(cli, "call", lambda target, **options: code)
+    assert run("demo").exit_code == (code or 0)
+
+
+def test_options_reach_the_implementation(monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli, "call", lambda target, **options: calls.append((target, options)))
+    run("demo", "--goals", "3", "--seed", "1", "--headless")
+    target, options = calls[0]
+    assert target == "jepa_ros.ros.demo:run"
+    assert (options["goals"], options["seed"], options["headless"]) == (3, 1, True)
+
+
+def test_models_are_listed_and_inspected(models):
+    assert run("models", "list").output.split() == ["broken", "reach"]
+    assert json.loads(run("models", "inspect", "reach").output) == {"family": "lewm"}
+
+
+def test_broken_config_is_named(models):
+    result = run("models", "inspect", "broken")
+    assert result.exit_code == 2 and "config.json: expected JSON" in result.stderr
+
+
+def test_unknown_model_is_named(models):
+    result = run("models", "inspect", "raech")
+    assert result.exit_code == 2 and "[broken, reach]" in result.stderr

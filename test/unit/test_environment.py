@@ -1,0 +1,120 @@
+"""The environment of our processes: gaps are filled, the user's own choices are kept."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from jepa_ros.resources import config_path
+from jepa_ros.ros import environment
+from jepa_ros.ros.environment import discovery_port, free_domain, process_environment
+
+
+def test_gaps_are_filled():
+    filled = process_environment({})
+    assert filled["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert int(filled["ROS_DOMAIN_ID"]) in environment.DOMAINS
+    assert filled["OMP_NUM_THREADS"] == filled["LP_NUM_THREADS"] == "1"
+    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        assert filled[name] == str(config_path("fastdds_localhost.xml"))
+        assert os.path.isfile(filled[name])
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"ROS_DOMAIN_ID": "7"},
+        {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"},
+        {"ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF", "ROS_DOMAIN_ID": "0"},
+        {"FASTRTPS_DEFAULT_PROFILES_FILE": "/mine.xml"},
+        {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"},
+        {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"},
+        {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp", "CYCLONEDDS_URI": "file:///mine.xml"},
+        {"OMP_NUM_THREADS": "4", "LP_NUM_THREADS": "2"},
+    ],
+)
+def test_what_the_user_set_is_kept(own):
+    filled = process_environment(own)
+    assert own.items() <= filled.items()
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"FASTRTPS_DEFAULT_PROFILES_FILE": "/mine.xml"},
+        {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"},
+        {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"},
+        {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"},
+    ],
+)
+def test_our_profile_stays_away_from_a_users_own_transport(own):
+    filled = process_environment(own)
+    assert not [name for name in environment._PROFILES if name in filled and name not in own]
+
+
+def test_a_profile_in_the_working_directory_counts_as_the_users_own(tmp_path, monkeypatch):
+    (tmp_path / "DEFAULT_FASTDDS_PROFILES.xml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in process_environment({})
+
+
+def test_localhost_only_is_a_choice_of_discovery_too():
+    assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in process_environment({"ROS_LOCALHOST_ONLY": "1"})
+
+
+def test_beyond_this_machine_the_profile_does_not_bind_to_loopback():
+    filled = process_environment({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"})
+    assert filled["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(config_path("fastdds.xml"))
+    assert "127.0.0.1" not in config_path("fastdds.xml").read_text()
+
+
+def test_hardware_joins_the_users_own_graph():
+    filled = process_environment({}, isolate=False)
+    assert "ROS_DOMAIN_ID" not in filled and "ROS_AUTOMATIC_DISCOVERY_RANGE" not in filled
+    assert filled["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(config_path("fastdds.xml"))
+
+
+def test_a_domain_that_someone_listens_in_is_passed_over():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as neighbour:
+        taken = next(domain for domain in range(60, 100) if _bind(neighbour, domain))
+        assert free_domain([taken, 101]) == 101
+        assert free_domain([taken]) == taken
+
+
+def test_all_processes_of_a_graph_get_one_domain():
+    first = process_environment({})
+    assert process_environment(first) == first
+
+
+def test_ensure_fills_the_own_process_once(monkeypatch):
+    for name in (*environment._PROFILES, *environment._DISCOVERY, "ROS_DOMAIN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    environment.ensure()
+    first = dict(os.environ)
+    environment.ensure()
+    assert os.environ == first and first["ROS_DOMAIN_ID"]
+
+
+def test_the_mark_of_another_environments_bootstrap_is_dropped():
+    foreign = {"_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1", "LD_LIBRARY_PATH": "/elsewhere/lib"}
+    assert "_ROS_WHEELS_BOOTSTRAP_COMPLETE" not in process_environment(foreign)
+    own = foreign | {"LD_LIBRARY_PATH": os.path.join(sys.prefix, "lib")}
+    assert process_environment(own)["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] == "1"
+
+
+def test_messages_are_found_with_nothing_sourced():
+    bare = process_environment({"PATH": os.defpath, "HOME": os.environ.get("HOME", "/")})
+    program = "import rclpy; from jepa_msgs.msg import Plan; from tf2_msgs.msg import TFMessage; Plan(); TFMessage()"
+    done = subprocess.run([sys.executable, "-c", program], env=bare, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def _bind(neighbour: socket.socket, domain: int) -> bool:
+    try:
+        neighbour.bind(("127.0.0.1", discovery_port(domain)))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,92 @@
+"""The package finds its files from a source tree and from an ament install space."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from jepa_ros import resources
+from jepa_ros.errors import InputError
+
+
+def test_source_tree_is_its_own_share():
+    share = resources.share_directory()
+    assert (share / "package.xml").is_file()
+    assert resources.config_path("fastdds.xml").is_file()
+    assert (resources.message_definitions() / "msg" / "Plan.msg").is_file()
+    assert (resources.message_definitions() / "action" / "ReachGoal.action").is_file()
+
+
+def test_install_space_is_found_without_being_sourced(tmp_path):
+    package = tmp_path / "lib" / "python3.99" / "site-packages" / "jepa_ros"
+    package.mkdir(parents=True)
+    source = resources.share_directory() / "jepa_ros"
+    for name in ("__init__.py", "errors.py", "resources.py"):
+        shutil.copy(source / name, package / name)
+    for name in ("jepa_ros", "jepa_msgs"):
+        (tmp_path / "share" / name).mkdir(parents=True)
+        (tmp_path / "share" / name / "package.xml").touch()
+    program = "from jepa_ros.resources import *; print(share_directory()); print(message_definitions())"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=package.parent, capture_output=True, text=True, timeout=30)
+    assert done.stdout.split() == [str(tmp_path / "share" / "jepa_ros"), str(tmp_path / "share" / "jepa_msgs")]
+
+
+def test_sourced_install_space_goes_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "_source_root", lambda: None)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"package 'jepa_ros': expected share/jepa_ros.*found none"):
+        monkeypatch.setattr(sys, "prefix", str(tmp_path / "none"))
+        resources.share_directory()
+    (tmp_path / "share" / "jepa_ros").mkdir(parents=True)
+    (tmp_path / "share" / "jepa_ros" / "package.xml").touch()
+    assert resources.share_directory() == tmp_path / "share" / "jepa_ros"
+
+
+@pytest.fixture
+def share(tmp_path, monkeypatch):
+    (tmp_path / "config" / "models" / "reach").mkdir(parents=True)
+    (tmp_path / "config" / "models" / "reach" / "config.json").write_text("{}")
+    (tmp_path / "config" / "robots").mkdir()
+    (tmp_path / "config" / "robots" / "arm.yaml").touch()
+    monkeypatch.setattr(resources, "_source_root", lambda: tmp_path)
+    return tmp_path
+
+
+def test_names_and_paths_are_resolved(share, tmp_path):
+    assert resources.resolve_model("reach") == share / "config" / "models" / "reach"
+    assert resources.resolve_model(share / "config" / "models" / "reach").name == "reach"
+    assert resources.resolve_robot("arm") == share / "config" / "robots" / "arm.yaml"
+    assert resources.resolve_robot(str(share / "config" / "robots" / "arm.yaml")).name == "arm.yaml"
+
+
+@pytest.mark.parametrize("name", ["raech", "", "no/such/dir"])
+def test_unknown_model_names_what_exists(share, name):
+    with pytest.raises(InputError, match=rf"model '{name}': expected .*\[reach\], found nothing of that name"):
+        resources.resolve_model(name)
+
+
+def test_unknown_robot_names_what_exists(share):
+    with pytest.raises(InputError, match=r"robot 'leg': expected a YAML file or one of \[arm\], found nothing"):
+        resources.resolve_robot("leg")
+    with pytest.raises(InputError, match=r"found a directory"):
+        resources.resolve_robot(share)
+
+
+def test_file_where_a_model_is_expected(share):
+    with pytest.raises(InputError, match="found a file"):
+        resources.resolve_model(share / "config" / "robots" / "arm.yaml")
+
+
+def test_input_error_is_one_line():
+    assert str(InputError("a:\n  b")) == "a: b"
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    program = (
+        "import sys, jepa_ros, jepa_ros.resources; jepa_ros.InputError; "
+        "print([m for m in ('numpy', 'torch', 'mujoco', 'rclpy', 'cv2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert done.stdout.splitlines()[0] == "[]", done.stderr
