@@ -1,0 +1,209 @@
+"""The camera node between a publisher of good and bad images and a subscriber of frames."""
+
+import json
+import signal
+import time
+
+import cv2
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from jepa_ros.images import preprocess
+from jepa_ros.nodes.convert import image_message, picture, to_ns, to_stamp
+
+RNG = np.random.default_rng(0)
+
+
+class Bench:
+    """A camera node in a namespace of its own, fed by hand."""
+
+    def __init__(self, start, client, name, parameters=None, kinds=(Image,), qos=10, warm=True):
+        self.client, self.name = client, name
+        self.process = start("jepa_ros.nodes.camera", parameters, {"__ns": f"/{name}"})
+        topics = {Image: f"/{name}/image", CompressedImage: f"/{name}/image/compressed"}
+        self.publishers = {kind: client.node.create_publisher(kind, topics[kind], qos) for kind in kinds}
+        self.frames = client.collect(Image, f"/{name}/frame")
+        self.statuses = client.collect(DiagnosticArray, "/diagnostics")
+        for kind in kinds:
+            client.wait_for(self.publishers[kind].get_subscription_count, f"{name} to subscribe", 20)
+        if warm:  # discovery is over on both sides when a frame has come through
+            client.wait_for(lambda: self.send(self.warm_up(kinds[0])) or self.frames, f"the first frame of {name}", 20)
+
+    def warm_up(self, kind):
+        return self.image() if kind is Image else self.compressed(np.zeros((8, 8, 3), np.uint8))
+
+    def compressed(self, rgb, cut=None) -> CompressedImage:
+        data = cv2.imencode(".jpg", rgb[..., ::-1])[1].tobytes()[:cut]
+        message = CompressedImage(format="rgb8; jpeg compressed bgr8", data=data)
+        message.header.stamp = to_stamp(self.now())
+        return message
+
+    def now(self) -> int:
+        return self.client.node.get_clock().now().nanoseconds
+
+    def image(self, age=0.0, rgb=None, **changes) -> Image:
+        rgb = RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8) if rgb is None else rgb
+        message = image_message(rgb, to_stamp(self.now() - int(age * 1e9)), "eye")
+        for field, value in changes.items():
+            setattr(message, field, value)
+        return message
+
+    def send(self, message):
+        self.publishers[type(message)].publish(message)
+
+    def passes(self, message) -> Image:
+        """The frame made of this message."""
+        self.send(message)
+
+        def found():
+            return [f for f in self.frames if f.header.stamp == message.header.stamp]
+
+        return self.client.wait_for(found, "the frame")[0]
+
+    def figures(self) -> dict[str, str]:
+        mine = [s for a in self.statuses for s in a.status if s.hardware_id == f"/{self.name}/camera"]
+        frames = [s for s in mine if s.name == "camera: frames"]
+        return {v.key: v.value for v in frames[-1].values} if frames else {}
+
+    def status(self):
+        mine = [s for a in self.statuses for s in a.status if s.hardware_id == f"/{self.name}/camera"]
+        return [s for s in mine if s.name == "camera: frames"][-1]
+
+    def drops(self, message, cause):
+        before = int(self.figures().get(f"dropped_{cause}", 0))
+        self.send(message)
+        self.client.wait_for(
+            lambda: int(self.figures().get(f"dropped_{cause}", 0)) > before, f"a frame dropped as {cause}", 5
+        )
+        assert all(f.header.stamp != message.header.stamp for f in self.frames)
+
+
+@pytest.fixture(scope="module")
+def bench(start, client):
+    return Bench(start, client, "bench", {"frozen_after": 0.3})
+
+
+def test_a_good_image_becomes_a_frame_with_stamp_and_frame_id(bench):
+    message = bench.image()
+    frame = bench.passes(message)
+    assert (frame.width, frame.height, frame.encoding, frame.step) == (64, 64, "rgb8", 192)
+    assert frame.header.frame_id == "eye"
+    assert (picture(frame) == preprocess(picture(message), 64)).all()
+
+
+@pytest.mark.parametrize(
+    ("cause", "changes"),
+    [
+        ("encoding", {"encoding": "32FC1"}),
+        ("size", {"width": 0}),
+        ("step", {"step": 10}),
+        ("truncated", {"height": 47}),
+        ("empty", {"data": b""}),
+        ("stale", {"age": 1.0}),
+        ("future", {"age": -0.5}),
+    ],
+)
+def test_a_bad_image_is_dropped_and_counted_by_cause(bench, cause, changes):
+    bench.drops(bench.image(**changes), cause)
+    bench.passes(bench.image())
+
+
+def test_the_same_stamp_again_is_dropped(bench):
+    message = bench.image()
+    bench.passes(message)
+    bench.send(message)
+    bench.client.wait_for(lambda: int(bench.figures().get("dropped_duplicate", 0)), "the duplicate to be counted")
+    assert [f.header.stamp for f in bench.frames].count(message.header.stamp) == 1
+
+
+def test_a_frozen_picture_stops_passing_and_a_new_one_passes(bench):
+    rgb = RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    first = bench.image(rgb=rgb)
+    bench.passes(first)
+
+    def frozen():
+        bench.send(bench.image(rgb=rgb))
+        return int(bench.figures().get("dropped_frozen", 0))
+
+    bench.client.wait_for(frozen, "frozen frames to be dropped")
+    last = max(to_ns(f.header.stamp) for f in bench.frames)
+    assert (last - to_ns(first.header.stamp)) * 1e-9 < 0.3
+    bench.passes(bench.image())
+
+
+def test_diagnostics_say_error_while_nothing_passes(bench):
+    bench.passes(bench.image())
+    bench.client.wait_for(lambda: bench.status().level == DiagnosticStatus.ERROR, "an error", 5)
+    assert bench.status().message == "no frame passes: none arrive"
+
+    def recovered():
+        bench.send(bench.image())
+        return bench.status().level == DiagnosticStatus.OK
+
+    bench.client.wait_for(recovered, "diagnostics to be good again", 5)
+
+
+@pytest.mark.parametrize("reliability", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
+def test_any_camera_qos_is_heard(start, client, reliability):
+    qos = QoSProfile(depth=1, reliability=reliability, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    bench = Bench(start, client, f"qos_{reliability.name.lower()}", qos=qos)
+    bench.passes(bench.image())
+
+
+def test_compressed_images_pass_where_nobody_publishes_raw_ones(start, client):
+    bench = Bench(start, client, "compressed", kinds=(CompressedImage,))
+    rgb = np.full((48, 64, 3), (200, 40, 90), np.uint8)
+    frame = bench.passes(bench.compressed(rgb))
+    assert np.abs(picture(frame).astype(int) - rgb[0, 0]).max() < 6
+    bench.drops(bench.compressed(rgb, cut=-9), "truncated")
+
+
+def test_a_model_says_the_size(start, client, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"preprocessing": {"size": 32}}))
+    bench = Bench(start, client, "sized", {"model": tmp_path})
+    assert bench.passes(bench.image()).width == 32
+
+
+def test_a_bag_where_a_model_is_expected_refuses_configure_in_one_line(start, tmp_path):
+    (tmp_path / "metadata.yaml").write_text("rosbag2_bagfile_information: {}\n")
+    process = start("jepa_ros.nodes.camera", {"model": tmp_path}, {"__ns": "/refused"})
+    process.says("expected a checkpoint with a config.json")
+    assert "Traceback" not in process.output and process.process.poll() is None
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+
+
+def test_stamps_that_jump_back_with_the_clock_begin_an_episode(start, client):
+    from rosgraph_msgs.msg import Clock
+
+    clock = client.node.create_publisher(Clock, "/clock", 10)
+    bench = Bench(start, client, "episode", {"use_sim_time": True}, warm=False)
+
+    def passes_at(seconds):
+        message = bench.image()
+        message.header.stamp = Time(sec=seconds)
+
+        def found():
+            clock.publish(Clock(clock=Time(sec=seconds)))
+            bench.send(message)
+            return [f for f in bench.frames if f.header.stamp == message.header.stamp]
+
+        client.wait_for(found, f"a frame at {seconds} s")
+
+    passes_at(100)
+    passes_at(20)
+    client.wait_for(lambda: bench.figures().get("episodes") == "1", "the episode to be counted")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_cleanly(start, number):
+    process = start("jepa_ros.nodes.camera", {}, {"__ns": f"/end{int(number)}"})
+    process.says("active")
+    began = time.monotonic()
+    process.signal(number)
+    assert process.wait() == 0 and time.monotonic() - began < 3
+    assert "Traceback" not in process.output
