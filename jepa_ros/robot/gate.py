@@ -5,33 +5,33 @@ limits; a new one replaces the old only if it passes and continues the old one's
 acceleration. Otherwise the old one stays in force, and its end is rest. So whatever fails, this program included, the
 arm comes to a stop.
 
-| state    | on                                                              | becomes  | reference                     |
-|----------|-----------------------------------------------------------------|----------|-------------------------------|
-| INACTIVE | first healthy joint states                                      | HOLDING  | measured position, at rest    |
-| HOLDING  | plan taken (inputs healthy for `resume_after`)                  | TRACKING | joins the plan                |
-| HOLDING  | stop, e-stop, gross breach                                      | LATCHED  | stays                         |
-| TRACKING | newer plan taken                                                | TRACKING | joins the newer plan          |
-| TRACKING | end of the plan, at rest                                        | HOLDING  | end of the plan               |
-| TRACKING | plan expired; latent or joint states stale, frozen or jumping   | STOPPING | jerk-limited stop             |
-| TRACKING | no further window keeps the limits                              | STOPPING | end of the window sent        |
-| TRACKING | stop, e-stop, gross breach, following error                     | STOPPING | jerk-limited stop, will latch |
-| STOPPING | at rest                                                         | HOLDING, LATCHED if any of those latched | stays |
-| LATCHED  | release, its cause gone, arm standing, joint states healthy     | HOLDING  | measured position, at rest    |
-| any      | clock goes back                                                 | as after a reset; in motion it stops first, a latch stays |
-| any      | reset                                                           | INACTIVE | none                          |
+| state    | on                                                            | becomes  | reference                 |
+|----------|---------------------------------------------------------------|----------|---------------------------|
+| INACTIVE | first healthy joint states                                    | HOLDING  | measured, at rest         |
+| HOLDING  | plan taken (inputs healthy for `resume_after`)                | TRACKING | joins the plan            |
+| HOLDING  | stop, e-stop, gross breach                                    | LATCHED  | stays                     |
+| TRACKING | newer plan taken                                              | TRACKING | joins the newer plan      |
+| TRACKING | end of the plan, at rest                                      | HOLDING  | end of the plan           |
+| TRACKING | plan expired; latent or joint states stale, frozen or jumping | STOPPING | jerk-limited stop         |
+| TRACKING | no further window keeps the limits                            | STOPPING | end of the window sent    |
+| TRACKING | stop, e-stop, gross breach, following error                   | STOPPING | jerk-limited stop; latch  |
+| STOPPING | any of those four                                             | STOPPING | as before; latch          |
+| STOPPING | at rest                                                       | HOLDING  | stays (LATCHED if latch)  |
+| LATCHED  | release: cause gone, arm standing, joint states healthy       | HOLDING  | measured, at rest         |
+| moving   | clock goes back                                               | STOPPING | stop on the new clock     |
+| others   | clock goes back (a latch stays)                               | INACTIVE | none                      |
+| any      | reset                                                         | INACTIVE | none                      |
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.gate_types import (
-    ExecutedTick,
     GateOutput,
     GateReport,
     GateSettings,
@@ -45,14 +45,15 @@ from jepa_ros.robot.intake import GrossBreach, PlanIntake
 from jepa_ros.robot.limits import JointLimits
 from jepa_ros.robot.path import Path
 from jepa_ros.robot.stopping import MotionMaker
+from jepa_ros.robot.ticks import Clock, ControlTicks
 from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.windows import WindowMaker
 
-BACKWARD = 1e-3  # s; a clock that steps back by more has been reset
 MOVING = (GateState.TRACKING, GateState.STOPPING)
 
 
 class Gate:
-    """See the module. Call `tick` at 100 to 200 Hz, the inputs whenever there is something; all times in s on one clock.
+    """See the module. Call `tick` at 100 to 200 Hz, the inputs whenever there is something; times in s on one clock.
 
     executed: maps reference (J,) rad at start and end of a control tick to a value (A,) in the action space.
     """
@@ -65,9 +66,10 @@ class Gate:
     ):
         self.settings = s = settings or GateSettings()
         self.limits = limits.scaled(s.speed_scale)
-        self._motion = MotionMaker(self.limits)
-        self._intake = PlanIntake(self.limits, s, self._motion)
-        self._executed = executed
+        motion = MotionMaker(self.limits)
+        self._intake = PlanIntake(self.limits, s, motion)
+        self._windows = WindowMaker(self.limits, s, motion)
+        self._ticks = ControlTicks(s.control_period, executed)
         self._latent = Heartbeat("latent", s.latent_timeout, s.latent_stamp_timeout, s.skew)
         beat = Heartbeat("joint_states", s.joint_timeout, s.joint_stamp_timeout, s.skew)
         # The limits as they are, not as scaled: a hand may move the arm faster than the gate would.
@@ -84,7 +86,7 @@ class Gate:
     def reset(self) -> None:
         """Forget everything but the counters and an e-stop: INACTIVE until healthy joint states come."""
         self.state = GateState.INACTIVE
-        self._epoch: float | None = None
+        self._clock = Clock(self.settings.control_period)
         self._latch = self._reason = ""
         self._forget(0.0)
 
@@ -99,7 +101,7 @@ class Gate:
         """Measured positions in rad (velocities in rad/s, empty or None where unknown) by joint name, stamp in s."""
         t = self._time(now)
         changed = self._joints.changed
-        if not self._joints.heard(names, positions, velocities, stamp - self._epoch, t):
+        if not self._joints.heard(names, positions, velocities, stamp - self._clock.epoch, t):
             return
         if self._path is None:
             return
@@ -111,13 +113,19 @@ class Gate:
     def latent(self, stamp: float, now: float) -> None:
         """A latent with the stamp of its frame (s) has come; only its age matters."""
         t = self._time(now)
-        self._latent.heard(stamp - self._epoch, t)
+        self._latent.heard(stamp - self._clock.epoch, t)
 
     def plan(
-        self, trajectory: JointTrajectory, start: float, source_stamp: float, valid_until: float, plan_id: int, now: float
+        self,
+        trajectory: JointTrajectory,
+        start: float,
+        source_stamp: float,
+        valid_until: float,
+        plan_id: int,
+        now: float,
     ) -> PlanVerdict:
-        """A plan: its time 0 is `start` (the hand-over, s), planned from the frame of `source_stamp`, not to be followed
-        beyond `valid_until`. Needs positions, velocities and accelerations and ends at rest.
+        """A plan: its time 0 is `start` (s; the hand-over), planned from the frame of `source_stamp`, not to be
+        followed beyond `valid_until`. Needs positions, velocities and accelerations and ends at rest.
 
         Never raises for a bad plan: it is refused whole, counted, and the verdict says why.
         """
@@ -191,8 +199,8 @@ class Gate:
         if self._path is not None:
             self._reference = self._path.at(t)
         window, self._publish = self._window() if self._publish else None, False
-        executed, self._done = self._done, []
-        return GateOutput(self._reference if self._path is not None else None, window, executed, self._report(t))
+        reference = self._reference if self._path is not None else None
+        return GateOutput(reference, window, self._ticks.take(), self._report(t))
 
     def _report(self, t: float) -> GateReport:
         track = self._track
@@ -226,27 +234,21 @@ class Gate:
     def _window(self) -> Window:
         path = self._path
         q, qd, qdd = path.states.transpose(1, 0, 2)
-        return Window(self._epoch + path.start, JointTrajectory(self.limits.names, path.times - path.start, q, qd, qdd))
+        return Window(
+            self._clock.epoch + path.start, JointTrajectory(self.limits.names, path.times - path.start, q, qd, qdd)
+        )
 
     # ---- state machine ---------------------------------------------------------------------------------------------
 
-    def _take(self, trajectory, start: float, source_stamp: float, valid_until: float, plan_id: int, t: float) -> PlanVerdict:
+    def _take(
+        self, trajectory: JointTrajectory, start: float, source_stamp: float, valid_until: float, plan_id: int, t: float
+    ) -> PlanVerdict:
         """Let a plan in, or raise InputError."""
-        s, epoch = self.settings, self._epoch
+        epoch = self._clock.epoch
         if reason := self._closed(t):
             raise InputError(f"plan refused: {reason}")
         start, source, until = start - epoch, source_stamp - epoch, valid_until - epoch
-        if not all(map(math.isfinite, (start, source, until))):
-            raise InputError("plan: expected finite start, source stamp and validity, found others")
-        handover = start + float(trajectory.times[0])
-        if until <= t:
-            raise InputError(f"plan is late: it expired {t - until:.2f} s ago")
-        if handover < t - s.plan_late:
-            raise InputError(f"plan is late: its hand-over was {t - handover:.2f} s ago")
-        if handover > t + s.plan_ahead or source > t + s.skew:
-            raise InputError(f"plan lies in the future: hand-over in {handover - t:.2f} s, frame in {source - t:.2f} s")
-        if t - source > s.source_timeout:
-            raise InputError(f"plan is late: its frame is {t - source:.2f} s old")
+        handover = self._intake.timely(trajectory, start, source, until, t)
         if self._track and source < self._track.source_stamp - 1e-6:
             raise InputError("plan was made from an older frame than the plan in force")
         self._anchor_if_moved(trajectory, t)
@@ -257,13 +259,13 @@ class Gate:
             raise InputError("plan cannot be joined: the plan in force leaves the limits before")
         path, joined, error = self._intake.join(current, plan, t, handover)
         track = Track(path, joined, plan_id, source, until, t, follow_until)
-        window = self._extend(track, t, -math.inf)
+        window = self._windows.extend(track, t, -math.inf)
         if window is None:
             raise InputError("plan refused: no stop within the limits from where it leads")
         if self.state != GateState.TRACKING:
             self._moving_since, self._reference_at_change = t, self._path.at(t)
         self._track, self.state, self._reason = track, GateState.TRACKING, ""
-        self._plans.append((joined, plan_id))
+        self._ticks.follows(plan_id, joined)
         self._commit(*window, t)
         self.clipped += bool(changed)
         return PlanVerdict(True, changed, bool(changed), error)
@@ -317,32 +319,11 @@ class Gate:
                 self._rest(GateState.HOLDING, t)
             elif self._departs < math.inf and t >= self._next_roll:
                 self._next_roll = t + self.settings.roll_period
-                window = self._extend(self._track, t, self._departs)
+                window = self._windows.extend(self._track, t, self._departs)
                 if window is not None:
                     self._commit(*window, t)
         if self.state == GateState.STOPPING and t >= self._path.end:
             self._rest(GateState.LATCHED if self._latch else GateState.HOLDING, t)
-
-    def _extend(self, track: Track, t: float, departs: float) -> tuple[Path, float] | None:
-        """The window of `track` for now: its path, checked, and when it departs from the track to stop (inf: it is the
-        track's own end). None where there is none that reaches further than `departs`.
-        """
-        s, path = self.settings, track.path
-        ends_inside = track.follow_until == math.inf
-        if not (ends_inside and path.end <= t + s.window_max):
-            leave = min(path.knot_at_or_after(t + s.horizon), track.follow_until)
-            if leave <= max(departs, t):
-                return None
-            stop = self._motion.stop(path.at(leave), leave)
-            if stop is not None:
-                window = path.between(t, leave).then(stop)
-                if self.limits.allows(window):
-                    return window, leave
-        if ends_inside:
-            window = path.between(t, path.end)
-            if self.limits.allows(window):
-                return window, math.inf
-        return None
 
     def _begin_stop(self, reason: str, t: float, latch: bool = False) -> None:
         """Leave the plan for a stop from the reference of now; at rest this only latches."""
@@ -353,13 +334,10 @@ class Gate:
         self.stops += 1
         if self.state == GateState.TRACKING:
             self._reason, self._track, self.state = reason, None, GateState.STOPPING
-            self._plans.append((t, 0))
-            leave = t + self.settings.lead
-            if leave < self._departs:
-                stop = self._motion.stop(self._path.at(leave), leave)
-                window = self._path.between(t, leave).then(stop) if stop is not None else None
-                if window is not None and window.end < self._path.end and self.limits.allows(window):
-                    self._commit(window, math.inf, t)
+            self._ticks.follows(0, t)
+            window = self._windows.stop(self._path, t, self._departs)
+            if window is not None:  # otherwise the window sent goes on; it ends at rest
+                self._commit(window, math.inf, t)
         elif self.state == GateState.HOLDING:
             self.state = GateState.LATCHED
 
@@ -369,7 +347,7 @@ class Gate:
 
     def _rest(self, state: GateState, t: float) -> None:
         if self._track:
-            self._plans.append((t, 0))
+            self._ticks.follows(0, t)
         self._track, self.state, self._rested = None, state, t
         if self._lost:  # the clock went back in motion: what the joints are doing now has to be asked again
             self._lost = False
@@ -384,7 +362,7 @@ class Gate:
         self._reference = self._path.at(t)
         self._following, self._rested = 0.0, t
         self.state = GateState.LATCHED if self._latch else GateState.HOLDING
-        self._boundary, self._tick_start = math.ceil(t / self.settings.control_period - 1e-6), None
+        self._ticks.restart(t)
 
     def _anchor_if_moved(self, trajectory: JointTrajectory, t: float) -> None:
         """Held for long and moved by hand meanwhile: a plan that starts where the arm is now starts from there."""
@@ -400,42 +378,28 @@ class Gate:
             self._anchor(t)
 
     def _time(self, now: float) -> float:
-        """`now` in s since the gate's epoch (a multiple of the control period); notices a clock that goes back.
-
-        Small numbers keep float64 exact enough for jerks; a ROS time in s is good to 0.2 µs only.
-        """
-        if self._epoch is None:
-            self._start_epoch(now)
-        t = now - self._epoch
-        if t < self._t - BACKWARD:
-            self._clock_went_back(now)
-            t = now - self._epoch
-        self._t = t = max(t, self._t)
+        state = self._path.at(self._clock.time) if self.state in MOVING else None
+        t, went_back = self._clock.read(now)
+        if went_back:
+            self._clock_went_back(state, t)
         return t
 
-    def _start_epoch(self, now: float) -> None:
-        period = self.settings.control_period
-        self._epoch = math.floor(now / period) * period
-        self._t = now - self._epoch
-
-    def _clock_went_back(self, now: float) -> None:
-        state = self._path.at(self._t) if self.state in MOVING else None
-        self._start_epoch(now)
-        self._forget(self._t)
+    def _clock_went_back(self, state: np.ndarray | None, t: float) -> None:
+        """state: (3, J) that a motion under way had reached."""
+        self._forget(t)
         self._reason = self._cause = "the clock went back"
         if state is None:
             self.state = GateState.INACTIVE
             return
         # The windows sent mean nothing on the new clock: stop anew from the state they had reached.
-        stop = self._motion.stop(state, self._t)
-        self._path = stop if stop is not None and self.limits.allows(stop) else Path.rest(state[0], self._t)
+        stop = self._windows.stop_from(state, t)
+        self._path = stop if stop is not None else Path.rest(state[0], t)
         self._reference, self.state, self._lost = state, GateState.STOPPING, True
-        self._commit(self._path, math.inf, self._t)
+        self._commit(self._path, math.inf, t)
         self.stops += 1
 
     def _forget(self, t: float) -> None:
         """Drop whatever was learnt on the clock so far."""
-        self._t = t
         self._joints.clear()
         self._latent.clear()
         self._path: Path | None = None
@@ -446,24 +410,8 @@ class Gate:
         self._following = math.nan
         self._cause = ""
         self._lost = self._publish = False
-        self._done: list[ExecutedTick] = []
-        self._plans: deque[tuple[float, int]] = deque(maxlen=32)  # from when (s) which plan was followed
-        self._boundary, self._tick_start = 0, None
+        self._ticks.restart(t)
 
     def _collect(self, t: float) -> None:
-        """Note the control ticks that were completed up to now, from the path in force."""
-        if self._path is None or self.state == GateState.INACTIVE:
-            return
-        period = self.settings.control_period
-        if t - self._boundary * period > 10 * period:  # the caller slept: those ticks are history, no burst
-            self._boundary, self._tick_start = math.floor(t / period), None
-        while t >= self._boundary * period - 1e-6:
-            at = self._boundary * period
-            q = self._path.at(at)[0]
-            if self._tick_start is not None:
-                start = at - period
-                plan_id = next((p for s, p in reversed(self._plans) if s <= start + 1e-6), 0)
-                values = self._executed(self._tick_start, q) if self._executed else None
-                self._done.append(ExecutedTick(self._epoch + start, self._tick_start, q, values, plan_id))
-            self._tick_start = q
-            self._boundary += 1
+        if self._path is not None and self.state != GateState.INACTIVE:
+            self._ticks.collect(self._path, t, self._clock.epoch)

@@ -45,7 +45,9 @@ class GateSettings:
     gross_position: float = _s(0.2, "A plan this far beyond a joint's range is a gross breach.", 0.0, 10.0, "rad")
     latch_on_gross: bool = True
     start_tolerance: float = _s(0.15, "A plan may start this far from the reference; it is bridged.", 0.0, 3.2, "rad")
-    splice_tolerance: float = _s(5e-4, "A plan that starts this near the reference is joined directly.", 0.0, 0.1, "rad")
+    splice_tolerance: float = _s(
+        5e-4, "A plan that starts this near the reference is joined directly.", 0.0, 0.1, "rad"
+    )
     bridge_max: float = _s(0.8, "Longest bridge from the reference into a plan.", 0.05, 5.0)
     plan_late: float = _s(0.1, "A plan whose hand-over lies further back than this is refused.", 0.0, 5.0)
     plan_ahead: float = _s(1.0, "A plan whose hand-over lies further ahead than this is refused.", 0.01, 10.0)
@@ -57,13 +59,21 @@ class GateSettings:
     joint_timeout: float = _s(0.15, "Without joint states for this long the arm stops.", 0.005)
     joint_stamp_timeout: float = _s(0.25, "Newest joint states with a stamp older than this stop the arm.", 0.005)
     skew: float = _s(0.1, "A stamp may lie this far in the future.", 0.0, 10.0)
-    frozen_timeout: float = _s(0.25, "Joint states that stay the same this long while the reference moves stop it.", 0.02)
-    frozen_motion: float = _s(0.02, "Motion of the reference from which frozen joint states are noticed.", 1e-4, 1.0, "rad")
+    frozen_timeout: float = _s(
+        0.25, "Joint states that stay the same this long while the reference moves stop it.", 0.02
+    )
+    frozen_motion: float = _s(
+        0.02, "Motion of the reference from which frozen joint states are noticed.", 1e-4, 1.0, "rad"
+    )
     jump_factor: float = _s(2.0, "A joint faster than this many times its velocity limit has jumped.", 1.0, 100.0, "1")
     jump_margin: float = _s(0.03, "Noise allowed on top, before a sample counts as a jump.", 0.0, 1.0, "rad")
-    following_error: float = _s(0.2, "Distance of reference and measured position that stops and latches.", 0.005, 3.2, "rad")
+    following_error: float = _s(
+        0.2, "Distance of reference and measured position that stops and latches.", 0.005, 3.2, "rad"
+    )
     resume_after: float = _s(0.5, "Inputs must have been healthy this long before motion resumes.", 0.0, 60.0)
-    anchor_after: float = _s(0.5, "After this long at rest a plan may start from a measured position elsewhere.", 0.0, 60.0)
+    anchor_after: float = _s(
+        0.5, "After this long at rest a plan may start from a measured position elsewhere.", 0.0, 60.0
+    )
     rest_speed: float = _s(0.1, "Measured joint speed below which the arm counts as standing.", 1e-3, 3.0, "rad/s")
 
     def __post_init__(self) -> None:

@@ -66,7 +66,13 @@ class JointMonitor:
     """
 
     def __init__(
-        self, names: Sequence[str], velocity: np.ndarray, heartbeat: Heartbeat, *, jump_factor: float, jump_margin: float
+        self,
+        names: Sequence[str],
+        velocity: np.ndarray,
+        heartbeat: Heartbeat,
+        *,
+        jump_factor: float,
+        jump_margin: float,
     ):
         self.names, self.heartbeat = tuple(names), heartbeat
         self._wanted = frozenset(names)
@@ -86,7 +92,12 @@ class JointMonitor:
         self._trouble = ""
 
     def heard(
-        self, names: Sequence[str], positions: Sequence[float], velocities: Sequence[float] | None, stamp: float, now: float
+        self,
+        names: Sequence[str],
+        positions: Sequence[float],
+        velocities: Sequence[float] | None,
+        stamp: float,
+        now: float,
     ) -> bool:
         """Take note of one message; True where it gave a believable sample.
 

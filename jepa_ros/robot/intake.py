@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from jepa_ros.errors import InputError
@@ -42,7 +44,8 @@ class PlanIntake:
         times = np.asarray(trajectory.times, dtype=float)
         if times[-1] > self._settings.plan_max:
             raise InputError(f"plan: expected at most {self._settings.plan_max:g} s, found {times[-1]:.1f} s")
-        states = np.stack((trajectory.positions, trajectory.velocities, trajectory.accelerations), axis=1)[:, :, columns]
+        states = np.stack((trajectory.positions, trajectory.velocities, trajectory.accelerations), axis=1)
+        states = states[:, :, columns]
         # JointTrajectory refuses these too; a gate does not rely on its callers.
         if not np.isfinite(states).all() or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
             raise InputError("plan: expected finite values and increasing times, found others")
@@ -54,6 +57,22 @@ class PlanIntake:
             raise InputError("plan: expected to end at rest, found a last point in motion")
         states[-1, 1:] = 0.0
         return Path(start + times, states).divided()
+
+    def timely(self, trajectory: JointTrajectory, start: float, source: float, until: float, now: float) -> float:
+        """The hand-over (s) of a plan that is neither late nor ahead. Raises InputError for one that is."""
+        s, handover = self._settings, start + float(trajectory.times[0])
+        if not all(map(math.isfinite, (handover, source, until))):
+            raise InputError("plan: expected finite start, source stamp and validity, found others")
+        if until <= now:
+            raise InputError(f"plan is late: it expired {now - until:.2f} s ago")
+        if handover < now - s.plan_late:
+            raise InputError(f"plan is late: its hand-over was {now - handover:.2f} s ago")
+        if now - source > s.source_timeout:
+            raise InputError(f"plan is late: its frame is {now - source:.2f} s old")
+        if handover > now + s.plan_ahead or source > now + s.skew:
+            ahead = f"hand-over in {handover - now:.2f} s, frame in {source - now:.2f} s"
+            raise InputError(f"plan lies in the future: {ahead}")
+        return handover
 
     def fit(self, path: Path) -> tuple[Path, float, str]:
         """Hold a plan against the limits: the plan, slowed where it has to be; until when (s) it may be followed before
@@ -81,7 +100,8 @@ class PlanIntake:
         reference, target = current.at(t), plan.at(t)
         error = np.abs(target - reference).max(axis=1)
         if error[0] > self._settings.start_tolerance:
-            raise InputError(f"plan starts {error[0]:.3f} rad from the reference, more than {self._settings.start_tolerance:g}")
+            limit = self._settings.start_tolerance
+            raise InputError(f"plan starts {error[0]:.3f} rad from the reference, more than {limit:g}")
         before = current.between(now, t)
         tolerance = self._settings.splice_tolerance * np.array([1.0, 40.0, 1600.0])
         if (error <= tolerance).all():
@@ -98,7 +118,7 @@ class PlanIntake:
         raise InputError(f"plan cannot be joined to the reference within the limits ({error[0]:.3f} rad away)")
 
     def _blend(self, before: Path, plan: Path, t: float, exact: bool) -> Path | None:
-        """Straight on into the plan's next knot, the small difference absorbed on the way; None where that is too hard."""
+        """Straight into the plan's next knot, the small difference absorbed on the way; None where that is too hard."""
         tail = plan.after(t)
         near = 0 if exact else int(np.count_nonzero(tail.times[1:-1] < t + 0.02))
         keep = [0, *range(1 + near, len(tail))]

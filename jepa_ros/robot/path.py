@@ -116,8 +116,8 @@ class Path:
             return _hold(self._rest, start, end)
         i = max(bisect_right(self._times, start) - 1, 0)
         if end > self.end + MERGE:
-            tail = _hold(self._rest, self.end, end)
-            return Path(np.concatenate((self.times[i:-1], tail.times)), np.concatenate((self.states[i:-1], tail.states)))
+            tail, times, states = _hold(self._rest, self.end, end), self.times[i:-1], self.states[i:-1]
+            return Path(np.concatenate((times, tail.times)), np.concatenate((states, tail.states)))
         if end <= self._times[i] + MERGE:
             return Path(np.array([end]), self.at(end)[None])
         k = bisect_left(self._times, end - MERGE)  # knots i..k-1 stay
@@ -153,7 +153,7 @@ class Path:
         if not len(h) or h.max() <= KNOT * 1.001:
             return self
         parts = np.maximum(np.ceil(h / KNOT - 1e-3), 1).astype(int)
-        times = [t0 + (t1 - t0) * k / n for t0, t1, n in zip(self._times, self._times[1:], parts) for k in range(n)]
+        times = [t0 + step * k / n for t0, step, n in zip(self._times[:-1], h, parts, strict=True) for k in range(n)]
         states = [self.at(t) for t in times]
         for k, i in enumerate(np.concatenate(([0], np.cumsum(parts)[:-1]))):  # the given knots stay as given
             states[i] = self.states[k]

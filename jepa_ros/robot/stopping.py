@@ -30,7 +30,7 @@ class MotionMaker:
         self._acceleration = limits.acceleration - ACCELERATION_ERROR * jerk * KNOT
         self._stop = InputParameter(self._j)
         self._stop.control_interface = ControlInterface.Velocity
-        # Phase: a straight way in joint space where velocity and acceleration allow it, otherwise all joints end together.
+        # Phase: straight in joint space where velocity and acceleration allow it, otherwise all joints end together.
         self._stop.synchronization = Synchronization.Phase
         self._stop.max_acceleration, self._stop.max_jerk = self._acceleration.tolist(), jerk.tolist()
         self._stop.target_velocity = self._stop.target_acceleration = [0.0] * self._j
