@@ -29,6 +29,7 @@ BOOTSTRAP = "jepa_ros_bootstrap"
 STEPS = ("venv", "ros", "messages", "torch", "packages", "jepa_ros")
 
 started = time.monotonic()
+inherited: list[int] = []  # file descriptors that started commands keep open
 
 
 def report(text: str) -> None:
@@ -89,7 +90,8 @@ def run(command: list[str], log_name: str, counted: str | None = None) -> None:
     log = STATE / f"{log_name}.log"
     count, told = 0, time.monotonic()
     with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        process = subprocess.Popen(command, cwd=ROOT, pass_fds=inherited, **output)
         for line in process.stdout:
             file.write(line)
             count += counted is not None and line.startswith(counted)
@@ -269,11 +271,24 @@ class Background(threading.Thread):
             raise self._error
 
 
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """Hold a lock: two runs at once would install over each other. The second waits, and finds everything done."""
+    with open(ROOT / "setup.py") as lock:
+        # Commands that we start inherit the lock, so that they keep it should this process be killed before them.
+        os.set_inheritable(lock.fileno(), True)
+        inherited.append(lock.fileno())
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("another set-up is running here; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def main() -> int:
     try:
-        # Two runs at once would install over each other; the second waits, and then finds everything done.
-        with open(ROOT / "setup.py") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with only_one():
             set_up(choose_ros(os.environ, can_import), os.environ.get("TORCH", TORCH))
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
