@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sysconfig
 import warnings
 from functools import cached_property
 from pathlib import Path
 
-os.environ.setdefault("MUJOCO_GL", "egl")
-# Mesa's software renderer takes every core unless told otherwise, and starves the nodes beside it.
-os.environ.setdefault("LP_NUM_THREADS", "1")
+from jepa_ros.sim import gl
+
+gl.prepare()
 
 import mujoco  # noqa: E402
 import numpy as np  # noqa: E402
@@ -25,6 +24,7 @@ PUCK_HOME = (0.44, 0.30)
 # rad/s of joints 1 to 7, then the finger: config/arm/v10/joint_limits.yaml of the vendor's openarm_description.
 VELOCITY_LIMITS = (16.754666, 16.754666, 5.445426, 5.445426, 20.943946, 20.943946, 20.943946)
 FINGER_VELOCITY_LIMIT = 10.0
+_XYZW = [1, 2, 3, 0]  # MuJoCo's quaternions begin with w
 _SHOWN_GROUPS = (1, 1, 0, 1, 0, 0)
 
 
@@ -35,14 +35,14 @@ class Scene:
     weight, as the vendor's driver does. One instance belongs to one thread (its OpenGL context does).
     """
 
-    def __init__(self, *, width: int = 320, height: int = 240, timestep: float = 0.002, gravity_compensation: bool = True):
+    def __init__(
+        self, *, width: int = 320, height: int = 240, timestep: float = 0.002, gravity_compensation: bool = True
+    ):
         self.width, self.height = width, height
         self.model = _compile(width, height, timestep, gravity_compensation)
         self.data = mujoco.MjData(self.model)
         m = self.model
-        self.joint_names = tuple(
-            m.joint(j).name for j in range(m.njnt) if m.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE
-        )
+        self.joint_names = tuple(m.joint(j).name for j in range(m.njnt) if m.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE)
         joints = [m.joint(name).id for name in self.joint_names]
         self._qpos, self._qvel = m.jnt_qposadr[joints], m.jnt_dofadr[joints]
         self._index = {name: i for i, name in enumerate(self.joint_names)}
@@ -108,18 +108,22 @@ class Scene:
 
     def link_poses(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Link → position (3,) m and quaternion (4,) xyzw in `world`, from MuJoCo."""
-        m, d = self.model, self.data
-        poses = {}
-        for body in range(1, m.nbody):
-            name = m.body(body).name
-            if name.startswith("openarm_"):
-                poses[name] = (d.xpos[body].copy(), np.roll(d.xquat[body], -1))
-        for side in ("left", "right"):
-            site = m.site(f"{side}_ee_control_point").id
+        d, (bodies, sites) = self.data, self._links
+        poses = {name: (d.xpos[body].copy(), d.xquat[body][_XYZW]) for name, body in bodies.items()}
+        for name, site in sites.items():
             quaternion = np.zeros(4)
             mujoco.mju_mat2Quat(quaternion, d.site_xmat[site])
-            poses[f"openarm_{side}_ee_control_point"] = (d.site_xpos[site].copy(), np.roll(quaternion, -1))
+            poses[name] = (d.site_xpos[site].copy(), quaternion[_XYZW])
         return poses
+
+    @cached_property
+    def _links(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Link name → body id, and tool frame → site id."""
+        bodies = {self.model.body(i).name: i for i in range(1, self.model.nbody)}
+        sites = {
+            f"openarm_{s}_ee_control_point": self.model.site(f"{s}_ee_control_point").id for s in ("left", "right")
+        }
+        return {name: i for name, i in bodies.items() if name.startswith("openarm_")}, sites
 
     @cached_property
     def urdf(self) -> str:
@@ -152,6 +156,12 @@ class Scene:
         renderer, options = self._renderer
         renderer.update_scene(self.data if data is None else data, camera=CAMERA, scene_option=options)
         return renderer.render()
+
+    def close_renderer(self) -> None:
+        """Gives the OpenGL context back; call it in the thread that rendered. The next `render` makes a new one."""
+        renderer, _ = self.__dict__.pop("_renderer", (None, None))
+        if renderer is not None:
+            renderer.close()
 
     @cached_property
     def _renderer(self) -> tuple[mujoco.Renderer, mujoco.MjvOption]:

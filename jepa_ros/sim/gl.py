@@ -1,0 +1,18 @@
+"""Which OpenGL MuJoCo draws with; it reads the choice when it is imported."""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+
+
+def prepare() -> None:
+    """Off-screen drawing on one core, unless the user chose otherwise. Call it before mujoco is imported.
+
+    EGL where its library is there, else OSMesa. Mesa's software renderer takes every core unless told otherwise, and
+    starves whatever runs beside it.
+    """
+    if not os.environ.get("MUJOCO_GL"):
+        osmesa_only = not ctypes.util.find_library("EGL") and ctypes.util.find_library("OSMesa")
+        os.environ["MUJOCO_GL"] = "osmesa" if osmesa_only else "egl"
+    os.environ.setdefault("LP_NUM_THREADS", "1")
