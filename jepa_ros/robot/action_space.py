@@ -77,21 +77,23 @@ class PlanarVelocity:
         return q
 
     def constrain(self, xy: np.ndarray, start: np.ndarray, knots: np.ndarray) -> np.ndarray:
-        """The knots (n, 2) nearest to those asked for that keep speed, acceleration and workspace.
+        """The knots (..., n, 2) nearest to those asked for that keep speed, acceleration and workspace.
 
         xy (2,) m and start (2,) are position and knot where they begin. Of each knot only as much is let through as can
-        still be braked before the workspace's border; outside of it only inward motion is.
+        still be braked before the workspace's border; outside of it only inward motion is. Leading axes are samples.
         """
-        p, u, out = np.array(xy, dtype=float), np.array(start, dtype=float), []
-        for wanted in knots:
-            target = wanted / max(1.0, float(np.linalg.norm(wanted)))
-            target = self._braked(p, u, target)
-            change = target - u
-            u_next = u + change * min(1.0, self.max_change / max(1e-9, float(np.abs(change).max())))
-            p = p + 0.5 * (u + u_next) * self.max_speed * self.period
-            u = u_next
-            out.append(u)
-        return np.array(out).reshape(-1, 2)
+        wanted = np.asarray(knots, dtype=float)
+        shape = wanted.shape[:-2] + (2,)
+        p, u, out = np.broadcast_to(xy, shape), np.broadcast_to(start, shape), np.empty_like(wanted)
+        for tick in range(wanted.shape[-2]):
+            target = wanted[..., tick, :]
+            target = target / np.maximum(1.0, np.linalg.norm(target, axis=-1, keepdims=True))
+            change = self._braked(p, u, target) - u
+            scale = np.minimum(1.0, self.max_change / np.maximum(1e-9, np.abs(change).max(-1, keepdims=True)))
+            after = u + change * scale
+            p = p + 0.5 * (u + after) * (self.max_speed * self.period)
+            out[..., tick, :] = u = after
+        return out
 
     def to_trajectory(self, q: np.ndarray, qd: np.ndarray, qdd: np.ndarray, knots: np.ndarray) -> JointTrajectory:
         """See ActionSpace; points every 0.05 s. Joints off the posture of their tool position return to it smoothly."""
@@ -138,11 +140,13 @@ class PlanarVelocity:
         step = self.max_speed * self.period
         c = 0.5 * self.max_change  # half of it for braking: the other half may be needed to turn at the same time
         # This tick moves by (u + v) / 2; braking from v then takes v / c ticks and step * v (v / c + 1) / 2.
-        room = (self.offsets - self.normals @ p) / step - 0.5 * np.maximum(0.0, self.normals @ u)
+        room = (self.offsets - p @ self.normals.T) / step - 0.5 * np.maximum(0.0, u @ self.normals.T)
         allowed = c * (np.sqrt(1.0 + 2.0 * np.maximum(room, 0.0) / c) - 1.0)
-        for _ in range(2):  # taking speed from one border's normal can give some to its neighbour's
-            for normal, limit in zip(self.normals, allowed, strict=True):
-                target = target - max(0.0, float(normal @ target) - limit) * normal
+        for _ in range(3):  # the worst border first; what that gives to its neighbour's normal goes next
+            excess = target @ self.normals.T - allowed
+            worst = excess.argmax(-1)
+            amount = np.maximum(0.0, np.take_along_axis(excess, worst[..., None], -1))
+            target = target - amount * self.normals[worst]
         return target
 
 

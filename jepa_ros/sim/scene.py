@@ -7,15 +7,11 @@ import warnings
 from functools import cached_property
 from pathlib import Path
 
-from jepa_ros.sim import gl
+import mujoco
+import numpy as np
 
-gl.prepare()
-
-import mujoco  # noqa: E402
-import numpy as np  # noqa: E402
-
-from jepa_ros.errors import InputError  # noqa: E402
-from jepa_ros.sim.urdf import urdf_from_mujoco  # noqa: E402
+from jepa_ros.errors import InputError
+from jepa_ros.sim.urdf import urdf_from_mujoco
 
 SCENE = "share/openarm_mujoco/v2/pedestal/move_puck_scene.xml"
 CAMERA = "tablecam"

@@ -1,0 +1,170 @@
+"""Reads the episodes of bags at the control rate, through the camera node's own preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rosbags.rosbag2 import Reader, ReaderError
+
+from jepa_ros.bags.typestore import typestore
+from jepa_ros.errors import InputError
+from jepa_ros.images import decode, decode_compressed, preprocess
+from jepa_ros.robot.action_space import PlanarVelocity
+from jepa_ros.training.episodes import Episode
+
+NEEDED = {
+    "image": ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"),
+    "joint_states": ("sensor_msgs/msg/JointState",),
+    "executed": ("jepa_msgs/msg/Action",),
+    "episode": ("jepa_msgs/msg/Episode",),
+}
+
+
+@dataclass
+class _Recording:
+    """The messages of one episode as they come; times in s from the episode's start."""
+
+    number: int
+    split: str
+    start: int
+    frames: list[np.ndarray] = field(default_factory=list)
+    frame_times: list[float] = field(default_factory=list)
+    states: list[np.ndarray] = field(default_factory=list)
+    state_times: list[float] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    action_times: list[float] = field(default_factory=list)
+
+
+@contextmanager
+def open_bag(path: Path) -> Iterator[Reader]:
+    """A reader of the bag directory `path`, closed at the end.
+
+    Raises InputError that names the bag and what was found, or the topics that are missing and those that are there.
+    """
+    if not path.exists():
+        raise InputError(f"bag {path}: expected a rosbag2 directory, found nothing there")
+    try:
+        reader = Reader(path)
+        reader.open()
+    except (ReaderError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"bag {path}: expected a rosbag2 directory, found one that cannot be read: {error}") from None
+    there = {c.msgtype for c in reader.connections}
+    missing = [topic for topic, kinds in NEEDED.items() if not there & set(kinds)]
+    if missing:
+        found = ", ".join(sorted(f"{c.topic} ({c.msgtype})" for c in reader.connections)) or "no topic at all"
+        reader.close()
+        raise InputError(f"bag {path}: expected the topics {', '.join(missing)}, found {found}")
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def read_robot_description(path: Path) -> str | None:
+    """The URDF that the bag holds, or None."""
+    with open_bag(path) as reader:
+        for connection in reader.connections:
+            if connection.msgtype == "std_msgs/msg/String" and connection.topic.endswith("robot_description"):
+                for _, _, raw in reader.messages([connection]):
+                    return typestore().deserialize_cdr(raw, connection.msgtype).data
+    return None
+
+
+def read_episodes(
+    path: Path,
+    space: PlanarVelocity,
+    fields: tuple[tuple[str, ...], tuple[str, ...]],
+    size: int,
+    progress: Callable[[int], None] = lambda frames: None,
+) -> Iterator[Episode]:
+    """Episodes of a bag. fields: joints and gripper joints of the proprioception. progress: called with frames read."""
+    joints, gripper = fields
+    frames = 0
+    for recording in _recordings(path, joints, gripper, size):
+        episode = _at_control_rate(recording, space, len(joints))
+        frames += len(recording.frames)
+        progress(frames)
+        if episode is not None:
+            yield episode
+
+
+def _recordings(path: Path, joints: tuple[str, ...], gripper: tuple[str, ...], size: int) -> Iterator[_Recording]:
+    types = typestore()
+    wanted = {kind for kinds in NEEDED.values() for kind in kinds}
+    current: _Recording | None = None
+    columns: tuple[list[int], list[int]] | None = None
+    with open_bag(path) as reader:
+        connections = [c for c in reader.connections if c.msgtype in wanted]
+        for connection, _, raw in reader.messages(connections):
+            message = types.deserialize_cdr(raw, connection.msgtype)
+            stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+            if connection.msgtype == "jepa_msgs/msg/Episode":
+                if current is not None:
+                    yield current
+                current = _Recording(message.id, message.split, stamp)
+            if current is None:
+                continue
+            t = (stamp - current.start) * 1e-9
+            if connection.msgtype == "sensor_msgs/msg/JointState":
+                columns = columns or _columns(path, message.name, joints, gripper)
+                arm, fingers = columns
+                position, velocity = message.position, message.velocity
+                current.states.append(np.concatenate([position[arm], velocity[arm], position[fingers]]))
+                current.state_times.append(t)
+            elif connection.msgtype == "jepa_msgs/msg/Action":
+                current.actions.append(message.values)
+                current.action_times.append(t)
+            elif connection.msgtype != "jepa_msgs/msg/Episode":
+                current.frames.append(preprocess(_image(message), size))
+                current.frame_times.append(t)
+    if current is not None:
+        yield current
+
+
+def _image(message) -> np.ndarray:
+    if hasattr(message, "format"):
+        return decode_compressed(message.format, message.data)
+    m = message
+    return decode(m.encoding, m.width, m.height, m.step, m.data, m.is_bigendian)
+
+
+def _columns(path: Path, names: list[str], joints: tuple[str, ...], gripper: tuple[str, ...]) -> tuple[list, list]:
+    missing = [j for j in (*joints, *gripper) if j not in names]
+    if missing:
+        raise InputError(f"bag {path}: joint_states: expected the joints {missing}, found {list(names)}")
+    return [names.index(j) for j in joints], [names.index(j) for j in gripper]
+
+
+def _at_control_rate(r: _Recording, space: PlanarVelocity, arm: int) -> Episode | None:
+    """The episode on the control grid: each tick takes the nearest frame, within half a frame; None if one is missing
+    before the first action ends. States are interpolated at the frames' stamps; an action is the displacement let
+    through between two of them."""
+    if len(r.frames) < 2 or not r.actions or len(r.states) < 2:
+        return None
+    times, action_times = np.array(r.frame_times), np.array(r.action_times)
+    half = 0.5 * float(np.median(np.diff(times)))
+    end = min(action_times[-1] + space.period, times[-1])
+    grid = np.arange(times[0], end + 1e-6, space.period)
+    nearest = np.abs(times[None, :] - grid[:, None]).argmin(1)
+    good = np.abs(times[nearest] - grid) <= half
+    if not good.all():
+        nearest = nearest[: int(np.argmin(good))]
+    if len(nearest) < 2:
+        return None
+    at = times[nearest]
+    edges = np.append(action_times, action_times[-1] + space.period)
+    travelled = np.vstack([np.zeros(len(r.actions[0])), np.cumsum(np.array(r.actions, float), axis=0)])
+    actions = np.diff(_interpolate(at, edges, travelled), axis=0)
+    states = _interpolate(at, np.array(r.state_times), np.array(r.states))
+    tool = np.array([space.position(q) for q in states[:, :arm]])
+    return Episode(
+        np.stack([r.frames[i] for i in nearest]), states.astype(np.float32), actions.astype(np.float32), tool, r.split
+    )
+
+
+def _interpolate(at: np.ndarray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.stack([np.interp(at, times, column) for column in values.T], axis=1)

@@ -1,0 +1,1 @@
+"""Planning in latent space: solvers, objectives and the fast policy. Knows nothing of ROS."""

@@ -1,0 +1,75 @@
+"""Scene, motion gate and controller joined in one process, in simulated time: what the graph does, without ROS.
+
+Data collection and closed-loop evaluation drive the arm through it, so that models learn from and are judged by what
+the gate lets through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from jepa_ros.robot.action_space import PlanarVelocity
+from jepa_ros.robot.config import RobotConfig
+from jepa_ros.robot.description import RobotDescription
+from jepa_ros.robot.gate import Gate
+from jepa_ros.robot.gate_types import ExecutedTick, GateSettings
+from jepa_ros.robot.kinematics import Kinematics
+from jepa_ros.robot.limits import JointLimits
+from jepa_ros.sim.controller import TrajectoryController
+from jepa_ros.sim.scene import Scene
+
+CYCLE = 0.01  # s, of controller and gate
+
+
+def make_action_space(robot: RobotConfig, urdf: str, period: float = 0.1) -> PlanarVelocity:
+    """The robot's action space on its description, with a control period in s."""
+    return PlanarVelocity(robot, Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame), period)
+
+
+def make_limits(robot: RobotConfig, urdf: str) -> JointLimits:
+    """The robot's joint limits: its description, narrowed by its YAML."""
+    keys = {name: limit.model_dump(exclude_none=True) for name, limit in robot.joint_limits.items()}
+    return JointLimits.from_description(RobotDescription.from_urdf(urdf), keys, robot.joints, robot.position_margin)
+
+
+class ArmCell:
+    """One arm of the scene behind its gate. Inputs that only the live graph has (latents) are not waited for."""
+
+    def __init__(self, scene: Scene, robot: RobotConfig, period: float = 0.1):
+        self.scene, self.robot = scene, robot
+        self.space = make_action_space(robot, scene.urdf, period)
+        settings = GateSettings(
+            control_period=period, latent_timeout=np.inf, resume_after=0.0, source_timeout=60.0, plan_max=600.0
+        )
+        self.gate = Gate(make_limits(robot, scene.urdf), settings, self.space.executed)
+        self.joints = tuple(robot.joints)
+        self.controller = TrajectoryController(self.joints)
+
+    def reset(self, q: np.ndarray, puck_xy: tuple[float, float] | None = None) -> None:
+        """The arm at rest at q (J,) rad, everything else at home, the gate holding there."""
+        self.scene.reset(dict(zip(self.joints, q, strict=True)), puck_xy)
+        self.controller.hold(q)
+        self.gate.reset()
+        for _ in self.advance(CYCLE):
+            pass
+
+    def advance(self, seconds: float) -> Iterator[ExecutedTick]:
+        """Gate, controller and physics go on for `seconds` (whole cycles); yields control ticks as they complete."""
+        for _ in range(max(1, round(seconds / CYCLE))):
+            now = self.scene.time
+            names, positions, velocities, _ = self.scene.joint_state()
+            self.gate.joint_states(names, positions, velocities, now, now)
+            output = self.gate.tick(now)
+            if output.window is not None:
+                self.controller.accept(output.window.trajectory, output.window.start, now)
+            self.scene.command(self.joints, self.controller.update(now))
+            self.scene.step(CYCLE)
+            yield from output.executed
+
+    def proprioception(self, gripper: tuple[str, ...]) -> np.ndarray:
+        """(P,) as the model takes it: joint positions rad, joint velocities rad/s, gripper positions rad."""
+        return np.concatenate(
+            [self.scene.positions(self.joints), self.scene.velocities(self.joints), self.scene.positions(gripper)]
+        )

@@ -1,0 +1,1 @@
+"""Joint-embedding predictive world models: encoders, predictors, losses, checkpoints. Knows nothing of ROS."""
