@@ -24,7 +24,7 @@ class RenderWorker:
     drawing yields to control where cores are few. Raises InputError where OpenGL cannot start.
     """
 
-    def __init__(self, scene: Scene, on_image: Callable[[np.ndarray, object], None], niceness: int = 5) -> None:
+    def __init__(self, scene: Scene, on_image: Callable[[np.ndarray, object], None], niceness: int = 0) -> None:
         self._scene, self._on_image, self._niceness = scene, on_image, niceness
         self._data = mujoco.MjData(scene.model)
         self._job: tuple[np.ndarray, object] | None = None
