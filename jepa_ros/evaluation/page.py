@@ -30,9 +30,11 @@ pre { background:var(--paper); border:1px solid var(--line); border-radius:10px;
 .plot svg { display:block; width:100%; height:auto; max-height:640px; min-width:440px; }
 .plot svg text { font-family:inherit !important; }
 figcaption { color:var(--soft); font-size:0.85rem; margin-top:8px; }
-.grid { display:grid; grid-template-columns:repeat(auto-fill,minmax(min(100%,var(--least)),1fr)); gap:14px; margin:14px 0; }
+.grid { display:grid; grid-template-columns:repeat(auto-fill,minmax(min(100%,var(--least)),1fr)); gap:14px;
+  margin:14px 0; }
 .card { margin:0; padding:10px; }
-.pair { display:flex; gap:6px; } .pair img { flex:1 1 0; min-width:0; width:100%; height:auto; border-radius:6px; display:block; }
+.pair { display:flex; gap:6px; } .pair img { flex:1 1 0; min-width:0; width:100%; height:auto; border-radius:6px;
+  display:block; }
 img.blocks { image-rendering:pixelated; }
 .scroll { overflow-x:auto; margin:14px 0; }
 table { border-collapse:collapse; width:100%; font-size:0.9rem; font-variant-numeric:tabular-nums; }

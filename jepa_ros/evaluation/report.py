@@ -28,7 +28,7 @@ _NUMBER = " class=number"  # columns of numbers are set flush right
 
 
 class Report:
-    """Collects parts from top to bottom; ``write`` makes the page. Every method but ``write`` returns the report itself."""
+    """Collects parts from top to bottom; ``write`` makes the page. The other methods return the report itself."""
 
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title = title
@@ -47,7 +47,7 @@ class Report:
         return self
 
     def figures(self, values: Mapping[str, Any], good: Mapping[str, bool] | None = None) -> Report:
-        """Headline figures as tiles: ``{"reached": "19 of 20"}``; ``good`` colours some of them (True green, False red)."""
+        """Headline figures as tiles: ``{"reached": "19 of 20"}``; ``good`` colours some (True green, False red)."""
         tiles = []
         for label, value in values.items():
             mark = {True: " good", False: " bad"}.get((good or {}).get(label), "")
@@ -59,7 +59,7 @@ class Report:
         return self
 
     def table(self, rows: Iterable[Sequence[Any] | Mapping[str, Any]], columns: Sequence[str] | None = None) -> Report:
-        """A table; ``rows`` are sequences in the order of ``columns``, or mappings keyed by them (then it may be left out)."""
+        """A table; ``rows`` are sequences in the order of ``columns``, or mappings (``columns`` may be left out)."""
         rows = list(rows)
         if columns is None:
             if not all(isinstance(row, Mapping) for row in rows):
@@ -71,42 +71,36 @@ class Report:
             if len(cells) != len(columns):
                 raise InputError(f"report: table: expected {len(columns)} cells a row, found {len(cells)}: {cells}")
             body.append(cells)
-        numeric = [any(map(_is_number, column)) for column in zip(*body)] or [False] * len(columns)
-        head = "".join(f"<th{_NUMBER * n}>{html.escape(str(c))}</th>" for c, n in zip(columns, numeric))
-        lines = "".join(
-            "<tr>" + "".join(f"<td{_NUMBER * n}>{html.escape(show(v))}</td>" for v, n in zip(cells, numeric)) + "</tr>"
-            for cells in body
-        )
+        numeric = [any(map(_is_number, column)) for column in zip(*body, strict=True)] or [False] * len(columns)
+        head = "".join(f"<th{_NUMBER * n}>{html.escape(str(c))}</th>" for c, n in zip(columns, numeric, strict=True))
+        lines = "".join(_row(cells, numeric) for cells in body)
         self._parts.append(
             f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
         )
         return self
 
     def plot(self, figure, caption: str = "") -> Report:
-        """A Matplotlib figure as inline SVG (see ``jepa_ros.evaluation.plots`` for ready-made ones); closes the figure."""
+        """A Matplotlib figure as inline SVG (``jepa_ros.evaluation.plots`` has ready-made ones); it is closed."""
         return self.svg(svg_of(figure, salt=f"plot{next(self._ids)}"), caption)
 
     def svg(self, markup: str, caption: str = "") -> Report:
-        """An SVG drawing made by the caller. The only part that is not escaped: never build it from foreign text unescaped."""
+        """An SVG drawing made by the caller. The only part that is not escaped: escape foreign text in it."""
         if "<svg" not in markup:
             raise InputError(f"report: svg: expected an <svg> element, found {markup[:40]!r}")
         self._parts.append(f'<figure class="plot">{markup[markup.index("<svg") :]}{_caption(caption)}</figure>')
         return self
 
     def images(self, items: Iterable[tuple[str, Any]], width: int = 220) -> Report:
-        """A grid of ``(caption, picture)``; a picture is (H, W, 3) or (H, W) uint8, or a sequence of those, side by side.
+        """A grid of ``(caption, picture)``; a picture is (H, W, 3) or (H, W) uint8, or several, side by side.
 
         ``width`` is the least width of a picture on the page, in CSS pixels.
         """
-        cards = []
+        cards, widest = [], width
         for caption, pictures in items:
             pictures = [pictures] if isinstance(pictures, np.ndarray) else list(pictures)
             tags = "".join(_image(p, caption) for p in pictures)
-            span = len(pictures) * width
-            cards.append(
-                f'<figure class="card" style="--span:{span}px"><div class="pair">{tags}</div>{_caption(caption)}</figure>'
-            )
-        widest = max((int(re.search(r"--span:(\d+)", card)[1]) for card in cards), default=width)
+            cards.append(f'<figure class="card"><div class="pair">{tags}</div>{_caption(caption)}</figure>')
+            widest = max(widest, len(pictures) * width)
         self._parts.append(f'<div class="grid" style="--least:{widest}px">{"".join(cards)}</div>')
         return self
 
@@ -164,6 +158,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
+def _row(cells: Sequence[Any], numeric: Sequence[bool]) -> str:
+    tds = (f"<td{_NUMBER * n}>{html.escape(show(cell))}</td>" for cell, n in zip(cells, numeric, strict=True))
+    return f"<tr>{''.join(tds)}</tr>"
+
+
 def _caption(caption: str) -> str:
     return f"<figcaption>{_inline(caption)}</figcaption>" if caption else ""
 
@@ -181,6 +180,6 @@ def _image(picture: np.ndarray, alt: str) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     height, width = picture.shape[:2]
     return (
-        f'<img class="{"blocks" if small else ""}" width="{width}" height="{height}" alt="{html.escape(alt, quote=True)}" '
-        f'src="data:image/{kind};base64,{data}">'
+        f'<img class="{"blocks" if small else ""}" width="{width}" height="{height}" '
+        f'alt="{html.escape(alt, quote=True)}" src="data:image/{kind};base64,{data}">'
     )

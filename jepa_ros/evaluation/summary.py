@@ -17,8 +17,8 @@ from jepa_ros.errors import InputError
 def write_summary(path: str | os.PathLike, values: Mapping[str, Any], digits: int = 6) -> Path:
     """Write ``values`` as JSON at ``path`` in one step, so that a reader sees the old file or the whole new one.
 
-    Numbers and arrays of NumPy become plain ones; floats keep ``digits`` significant digits; a ``Path`` is written relative
-    to the summary's own folder, so that the folder can be moved.
+    Numbers and arrays of NumPy become plain ones; floats keep ``digits`` significant digits; a ``Path`` is written
+    relative to the summary's own folder, so that the folder can be moved.
 
     Raises:
         InputError: a value is not finite, or of a type that JSON lacks; the message names its key.

@@ -1,4 +1,4 @@
-"""The report tool: pages are self-contained, escaped and complete; summaries are finite, plain JSON, written in one step."""
+"""Reports are one escaped, complete file; summaries are finite, plain JSON, written in one step."""
 
 import json
 import re
