@@ -56,15 +56,16 @@ class JointLimits:
     def from_description(
         cls,
         description: RobotDescription,
-        joint_limits: Mapping[str, Mapping[str, object]],
+        joint_limits: Mapping[str, object],
         names: Sequence[str],
         margin: float = 0.0,
     ) -> JointLimits:
         """Limits of the joints `names`: the description's, narrowed by MoveIt's `joint_limits` keys and by `margin`.
 
-        margin: rad kept clear of both ends of each joint's range. Acceleration and jerk limits are not in URDF: where
-        the YAML does not give them, where a joint is not in the description or where nothing of its range is left,
-        InputError is raised. The YAML never widens what the description says.
+        joint_limits: by joint name, the keys as mapping or as attributes. margin: rad kept clear of both ends of each
+        joint's range. Acceleration and jerk limits are not in URDF: where the YAML does not give them, where a joint is
+        not in the description or where nothing of its range is left, InputError is raised. The YAML never widens what
+        the description says.
         """
         rows = []
         for name in names:
@@ -74,6 +75,7 @@ class JointLimits:
             if joint.type not in ("revolute", "continuous", "prismatic"):
                 raise InputError(f"joint {name}: expected a joint with one axis, found type {joint.type}")
             keys = joint_limits.get(name) or {}
+            keys = keys if isinstance(keys, Mapping) else vars(keys)  # RobotConfig's
             lower, upper = joint.lower, joint.upper
             if keys.get("has_position_limits", True):
                 lower = max(lower, _value(name, keys, "min_position", -math.inf))

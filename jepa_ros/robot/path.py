@@ -163,8 +163,7 @@ class Path:
 def _hold(rest: np.ndarray, start: float, end: float) -> Path:
     """Stand still at rest (3, J) from start to end, in segments no longer than KNOT."""
     n = max(int(np.ceil((end - start) / KNOT - 1e-3)), 1) if end > start else 0
-    times = start + (end - start) * np.arange(n + 1) / max(n, 1)
-    return Path(times, np.broadcast_to(rest, (n + 1, *rest.shape)))
+    return Path(np.linspace(start, end, n + 1), np.broadcast_to(rest, (n + 1, *rest.shape)))
 
 
 @lru_cache(maxsize=256)

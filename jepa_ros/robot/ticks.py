@@ -66,7 +66,7 @@ class ControlTicks:
             q = path.at(at)[0]
             if self._start is not None:
                 start = at - period
-                plan_id = next((p for since, p in reversed(self._plans) if since <= start + 1e-6), 0)
+                plan_id = next((p for since, p in reversed(self._plans) if since <= start + 1e-4), 0)
                 values = self._mapping(self._start, q) if self._mapping else None
                 self._done.append(ExecutedTick(epoch + start, self._start, q, values, plan_id))
             self._start = q
