@@ -3,24 +3,33 @@
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument as argument
 from launch.actions import EmitEvent, RegisterEventHandler, SetEnvironmentVariable
-from launch.conditions import UnlessCondition
+from launch.conditions import IfCondition, UnlessCondition
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import (
+    EnvironmentVariable,
+    EqualsSubstitution,
+    IfElseSubstitution,
+    LaunchConfiguration,
+    PathJoinSubstitution,
+)
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 
-def default_environment(name, value) -> SetEnvironmentVariable:
+def default_environment(name, value, condition=None) -> SetEnvironmentVariable:
     """Set for the nodes, unless the user has set it."""
-    return SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
+    return SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value), condition=condition)
 
 
 def generate_launch_description() -> LaunchDescription:
     share = FindPackageShare("jepa_ros")
     default_params = PathJoinSubstitution([share, "config", "sim.yaml"])
-    fastdds_profile = PathJoinSubstitution([share, "config", "fastdds.xml"])
+    is_local = EqualsSubstitution(EnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", default_value=""), "LOCALHOST")
+    fastdds_file = IfElseSubstitution(is_local, "fastdds_localhost.xml", "fastdds.xml")
+    fastdds_profile = PathJoinSubstitution([share, "config", fastdds_file])
+    no_own_transport = EqualsSubstitution(EnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", default_value=""), "")
     params_file = LaunchConfiguration("params_file")
     robot = ParameterValue(LaunchConfiguration("robot"), value_type=str)
     model = ParameterValue(LaunchConfiguration("model"), value_type=str)
@@ -47,7 +56,8 @@ def generate_launch_description() -> LaunchDescription:
             argument("respawn", default_value="false", description="start a node again when it ends"),
             argument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
             # They let big images through and keep the renderer to one core.
-            default_environment("FASTRTPS_DEFAULT_PROFILES_FILE", fastdds_profile),
+            default_environment("FASTRTPS_DEFAULT_PROFILES_FILE", fastdds_profile, IfCondition(no_own_transport)),
+            default_environment("FASTDDS_DEFAULT_PROFILES_FILE", fastdds_profile, IfCondition(no_own_transport)),
             default_environment("LP_NUM_THREADS", "1"),
             default_environment("OMP_NUM_THREADS", "1"),
             Node(
@@ -55,7 +65,6 @@ def generate_launch_description() -> LaunchDescription:
                 name="simulator",
                 parameters=[params_file, {"robot": robot, "use_sim_time": use_sim_time}],
                 remappings=[("image", camera_topic)],
-                prefix="nice -n 5",
                 **common,
             ),
             Node(

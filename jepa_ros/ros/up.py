@@ -6,13 +6,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from jepa_ros.ros.bringup import RESPAWN_DELAY, Arguments, NodeSpec, node_list
 from jepa_ros.ros.environment import process_environment
 from jepa_ros.ros.processes import Command, ProcessGroup
 
-# The renderer may take what is left over; the nodes that control the arm may not wait for it.
-SIMULATOR_NICE = 5
 _COLOURS = (36, 32, 33, 35, 34, 31)  # terminal colours of the nodes' names, in order
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -27,7 +26,7 @@ def up(kind: str, arguments: Arguments | None = None, out=None) -> int:
     specs = node_list(kind, arguments)
     say = prefixed([spec.name for spec in specs], out or sys.stdout)
     stop = threading.Event()
-    with _on_signals(stop.set), graph(specs, say, respawn=arguments.respawn) as group:
+    with on_signals(stop.set), graph(specs, say, respawn=arguments.respawn) as group:
         while not stop.wait(0.2):
             ended = group.poll()
             if ended is not None:
@@ -37,6 +36,11 @@ def up(kind: str, arguments: Arguments | None = None, out=None) -> int:
     return 0
 
 
+def run(bringup: str, **arguments: Any) -> int:
+    """The command: ``arguments`` are those of ``Arguments``."""
+    return up(bringup, Arguments(**arguments))
+
+
 def graph(
     specs: Sequence[NodeSpec],
     on_line: Callable[[str, str], None],
@@ -44,8 +48,7 @@ def graph(
     respawn: bool = False,
 ) -> ProcessGroup:
     """The nodes as a group of processes, not yet started, in ``environment`` (default: ``process_environment()``)."""
-    niceness = {"simulator": SIMULATOR_NICE}
-    commands = [Command(spec.name, spec.command(), niceness.get(spec.executable, 0)) for spec in specs]
+    commands = [Command(spec.name, spec.command()) for spec in specs]
     return ProcessGroup(commands, environment or process_environment(), on_line, respawn, RESPAWN_DELAY)
 
 
@@ -70,7 +73,7 @@ def prefixed(names: Sequence[str], out) -> Callable[[str, str], None]:
     return say
 
 
-class _on_signals:
+class on_signals:
     """Calls ``action`` on the signals that end a program, as long as the block runs."""
 
     def __init__(self, action: Callable[[], None]) -> None:

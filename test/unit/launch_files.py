@@ -74,7 +74,7 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
         return lambda: yaml.safe_load(text(value)) if value_type is bool else value_type(text(value))
 
     def node(*, package, executable, name, namespace, parameters, ros_arguments, remappings=(), **others):
-        common = {"output", "respawn", "respawn_delay", "prefix"}
+        common = {"output", "respawn", "respawn_delay"}
         assert set(others) <= common
         params_file, given = parameters
         namespace = text(namespace).strip("/")
@@ -102,11 +102,13 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
             "RegisterEventHandler": ignored,
             "SetEnvironmentVariable": ignored,
         },
-        "launch.conditions": {"UnlessCondition": ignored},
+        "launch.conditions": {"IfCondition": ignored, "UnlessCondition": ignored},
         "launch.event_handlers": {"OnProcessExit": ignored},
         "launch.events": {"Shutdown": ignored},
         "launch.substitutions": {
             "EnvironmentVariable": ignored,
+            "EqualsSubstitution": ignored,
+            "IfElseSubstitution": ignored,
             "LaunchConfiguration": lambda name: lambda: text(values[name]),
             "PathJoinSubstitution": lambda parts: lambda: str(Path(*map(text, parts))),
         },
