@@ -148,7 +148,7 @@ def install_ros(ros: str) -> None:
     if ros == WHEELS:
         pip("ros", "-r", "requirements/ros.txt")
         return
-    pip("ros", "setuptools>=68,<80")
+    pip("ros", "setuptools>=71,<80")
     # The wheels bring a start-up hook that puts the environment's libraries on the loader's path. A distribution has
     # none, and the messages built into the environment need one.
     site = next(VENV.glob("lib/python3*/site-packages"))
@@ -184,7 +184,8 @@ def install_packages(ros: str) -> None:
 
 
 def install_jepa_ros() -> None:
-    pip("jepa_ros", "--no-deps", "--no-build-isolation", "--editable", ".")
+    # Without --use-pep517 some pips follow setup.cfg's script folders, which are meant for colcon.
+    pip("jepa_ros", "--no-deps", "--no-build-isolation", "--use-pep517", "--editable", ".")
     link_share()
 
 

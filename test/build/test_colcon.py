@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = ("arm_gate", "camera", "planner", "simulator", "world_model")
+# test/unit only: the graph tests ran before, and test/build would start itself again.
+TEST = ["colcon", "test", "--return-code-on-test-failure"]
 NESTED = ["--base-paths", "src", "src/jepa_ros/msg"]
 
 pytestmark = [pytest.mark.build, pytest.mark.slow]
@@ -84,8 +86,7 @@ def test_plain_colcon_at_the_root(tmp_path, environment):
     copy_tracked(tmp_path)
     run(["colcon", "build"], tmp_path, environment)
     assert_installed(tmp_path, environment)
-    quick = environment | {"PYTEST_ADDOPTS": "test/unit -m 'not slow'"}
-    run(["colcon", "test", "--return-code-on-test-failure"], tmp_path, quick)
+    run([*TEST, "--pytest-args", "test/unit", " -m", "not slow"], tmp_path, environment)
     assert_tests_ran(tmp_path, at_least=50)
 
 
@@ -93,6 +94,5 @@ def test_clone_in_a_workspace(tmp_path, environment):
     copy_tracked(tmp_path / "src" / "jepa_ros")
     run(["colcon", "build", *NESTED], tmp_path, environment)
     assert_installed(tmp_path, environment)
-    quick = environment | {"PYTEST_ADDOPTS": "test/unit/test_resources.py"}
-    run(["colcon", "test", "--return-code-on-test-failure", *NESTED], tmp_path, quick)
+    run([*TEST, *NESTED, "--pytest-args", "test/unit/test_resources.py"], tmp_path, environment)
     assert_tests_ran(tmp_path, at_least=5)
