@@ -11,11 +11,10 @@ import math
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 from jepa_msgs.srv import SetState
-from rclpy.qos import QoSProfile
-from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -29,8 +28,9 @@ from jepa_ros.robot.config import load_robot
 
 CYCLE = 0.01
 """s between two updates of the controllers."""
-DISCOVERY = 1.0
-"""s in which somebody else on these topics would have been noticed."""
+DISCOVERY = 3.5
+"""s in which somebody else on these topics is noticed: most often 0.1, but where the first announcements are lost, up
+to the 3 s after which Fast DDS repeats them. Loading the scene and OpenGL takes most of it anyway."""
 LATE = 0.1
 """s behind the wall clock beyond which the simulation lets the lost time go, instead of hurrying after it."""
 
@@ -93,33 +93,24 @@ class Simulator(JepaNode):
     def configure(self) -> None:
         from jepa_ros.sim.controller import TrajectoryController
         from jepa_ros.sim.rendering import RenderWorker
-        from jepa_ros.sim.scene import OPTICAL_FRAME, Scene
+        from jepa_ros.sim.scene import Scene
 
         p = self.p
-        self._robot = load_robot(p.robot)
+        robot = load_robot(p.robot)
         scene = Scene(width=p.width, height=p.height, timestep=p.timestep)
-        self._controllers = {}
-        for config in self._robot.controllers:
-            missing = [name for name in config.joints if name not in scene.joint_names]
-            if missing:
-                raise InputError(
-                    f"robot '{p.robot}': joints: expected ones that the simulated cell has, found {missing}"
-                )
-            self._controllers[config.command_topic] = TrajectoryController(tuple(config.joints))
+        missing = [name for name in robot.joints if name not in scene.joint_names]
+        if missing:
+            raise InputError(f"robot '{p.robot}': joints: expected ones of the simulated cell, found {missing}")
+        self._controllers = {c.command_topic: TrajectoryController(tuple(c.joints)) for c in robot.controllers}
+        self._renderer = RenderWorker(scene, self._on_image, p.render_niceness)
         self._refuse_company()
         self._scene = scene
         self._hold()
-        self._topics = SimulatorTopics(self, scene, OPTICAL_FRAME)
-        self._clock_publisher = (
-            self.create_publisher(Clock, "/clock", QoSProfile(depth=1)) if self._simulated_time else None
-        )
+        self._topics = SimulatorTopics(self, scene, clock=self._simulated_time)
         for topic in self._controllers:
-            self.create_subscription(
-                JointTrajectory, topic, lambda message, topic=topic: self._on_trajectory(topic, message), 10
-            )
+            self.create_subscription(JointTrajectory, topic, partial(self._on_trajectory, topic), 10)
         self.create_service(Trigger, "reset", self._on_reset)
         self.create_service(SetState, "set_state", self._on_set_state)
-        self._renderer = RenderWorker(scene, self._on_image, p.render_niceness)
 
     def activate(self) -> None:
         self._ending.clear()
@@ -159,6 +150,7 @@ class Simulator(JepaNode):
         while not (found := company()) and time.monotonic() < end:
             time.sleep(0.02)
         if found:
+            self.cleanup()
             raise InputError(f"{found}; simulate in another ROS_DOMAIN_ID or namespace")
 
     # -- time ----------------------------------------------------------------------------------------------------------
@@ -218,8 +210,7 @@ class Simulator(JepaNode):
         if not np.isfinite(state[1]).all():
             raise RuntimeError("the physics diverged")
         stamp = to_stamp(now)
-        if self._clock_publisher is not None:
-            self._clock_publisher.publish(Clock(clock=stamp))
+        self._topics.publish_clock(stamp)
         self._topics.publish_joint_states(stamp, state)
         if poses is not None:
             self._topics.publish_poses(stamp, poses)
@@ -267,8 +258,8 @@ class Simulator(JepaNode):
                 self._controllers[topic].accept(trajectory, to_ns(message.header.stamp) * 1e-9, now)
         except InputError as error:
             self._rejected += 1
-            self._last_rejection = (str(error), time.monotonic())
-            self.warn_throttled("rejected", f"{topic}: rejected: {error}", 1.0)
+            self._last_rejection = (_expectation(error), time.monotonic())
+            self.warn_throttled(_expectation(error), f"{topic}: rejected: {error}")
             self.diagnostics_changed()
 
     def _on_reset(self, request, response):
@@ -321,7 +312,7 @@ class Simulator(JepaNode):
         elif self.active and self.count_publishers("joint_states") > 1:
             level, text = ERROR, "somebody else publishes joint_states too"
         elif rejection and time.monotonic() - when < 2.0:
-            level, text = WARN, f"trajectory rejected: {rejection.split(',')[0]}"
+            level, text = WARN, f"trajectory rejected: {rejection}"
         else:
             level, text = OK, "simulating" if self.active else "not active"
         values = {
@@ -335,6 +326,11 @@ class Simulator(JepaNode):
             "rejected_trajectories": self._rejected,
         }
         return [Status("simulation", level, text, values)]
+
+
+def _expectation(error: InputError) -> str:
+    """What was expected, without the figures found: the same for every rejection of a kind."""
+    return str(error).split(", found")[0]
 
 
 def _full_name(info) -> str:

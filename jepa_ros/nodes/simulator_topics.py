@@ -9,6 +9,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TransformStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
@@ -28,8 +29,12 @@ WORLD = "world"
 class SimulatorTopics:
     """Publishers of one scene; each method is called from one thread only."""
 
-    def __init__(self, node, scene, optical_frame: str) -> None:
-        self._scene, self._frame = scene, optical_frame
+    def __init__(self, node, scene, *, clock: bool) -> None:
+        from jepa_ros.sim.scene import OPTICAL_FRAME
+
+        self._scene, self._frame = scene, OPTICAL_FRAME
+        # Absolute, as everything that follows simulated time expects it.
+        self._clock = node.create_publisher(Clock, "/clock", QoSProfile(depth=1)) if clock else None
         self._joint_states = node.create_publisher(JointState, "joint_states", _STREAM)
         self._images = node.create_publisher(Image, "image", _PICTURES)
         # image_transport's convention: beside the image, wherever that is remapped to.
@@ -41,7 +46,7 @@ class SimulatorTopics:
         self._tf = node.create_publisher(TFMessage, "tf", QoSProfile(depth=100))
         self._tf_static = node.create_publisher(TFMessage, "tf_static", _STATIC)
         self._joint_state = JointState(name=list(scene.joint_names))
-        self._camera_info = camera_info(scene.camera_intrinsics, optical_frame)
+        self._camera_info = camera_info(scene.camera_intrinsics, self._frame)
         self._transforms = {name: _transform(name) for name in scene.link_poses()}
         self._poses = TFMessage(transforms=list(self._transforms.values()))
 
@@ -52,6 +57,11 @@ class SimulatorTopics:
         camera.header.stamp = to_stamp(now_ns)
         _fill(camera, *self._scene.camera_pose)
         self._tf_static.publish(TFMessage(transforms=[camera]))
+
+    def publish_clock(self, stamp: Time) -> None:
+        """Simulated time, where the simulator gives it."""
+        if self._clock is not None:
+            self._clock.publish(Clock(clock=stamp))
 
     def publish_joint_states(self, stamp: Time, state) -> None:
         """state: what Scene.joint_state gives."""

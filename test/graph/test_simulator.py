@@ -1,0 +1,252 @@
+"""The simulator alone: rates, messages, joint_trajectory_controller's rules, services, and who may be near it."""
+
+import math
+import signal
+
+import numpy as np
+import pytest
+from jepa_msgs.srv import SetState
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
+from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
+
+from jepa_ros.nodes.base import LATCHED, SENSOR
+from jepa_ros.nodes.convert import picture, stamp_of_seconds, to_ns, trajectory_message
+from jepa_ros.robot.config import load_robot
+from jepa_ros.robot.kinematics import Kinematics
+from jepa_ros.robot.trajectory import JointTrajectory
+
+MODULE = "jepa_ros.nodes.simulator"
+ROBOT = load_robot("openarm")
+JOINTS = tuple(ROBOT.joints)
+TOPIC = ROBOT.controllers[0].command_topic
+HOME = np.array([ROBOT.home[j] for j in JOINTS])
+
+
+class Bench:
+    """A simulator in a namespace, and what it publishes."""
+
+    def __init__(self, start, client, name, parameters=None):
+        self.client, self.name = client, name
+        self.joint_states = client.collect(JointState, f"/{name}/joint_states", 50)
+        self.images = client.collect(Image, f"/{name}/image", SENSOR)
+        self.process = start(MODULE, parameters, {"__ns": f"/{name}"})
+        self.process.says("active", 60)
+        client.wait_for(lambda: self.joint_states, "joint states", 10)
+        self.publisher = client.node.create_publisher(JointTrajectoryMessage, f"/{name}/{TOPIC}", 10)
+        client.wait_for(self.publisher.get_subscription_count, "the controller", 10)
+
+    def positions(self) -> np.ndarray:
+        """(7,) rad of the right arm by the newest joint_states."""
+        message = self.joint_states[-1]
+        return np.array([message.position[message.name.index(j)] for j in JOINTS])
+
+    def send(self, trajectory: JointTrajectory, stamp=None):
+        self.publisher.publish(trajectory_message(trajectory, stamp))
+
+    def rests_at(self, q, timeout=10.0):
+        def there():
+            return np.abs(self.positions() - q).max() < 0.02 and np.abs(self.joint_states[-1].velocity).max() < 0.02
+
+        self.client.wait_for(there, f"the arm at {q}", timeout)
+
+    def put(self, q) -> SetState.Response:
+        request = SetState.Request(names=list(JOINTS), positions=[float(v) for v in q])
+        return self.client.call(SetState, f"/{self.name}/set_state", request)
+
+
+def stamps(messages) -> np.ndarray:
+    """Header stamps in s from the first."""
+    ns = np.array([to_ns(m.header.stamp) for m in messages])
+    return (ns - ns[0]) * 1e-9
+
+
+def move(q, seconds=1.0, velocity=0.0) -> JointTrajectory:
+    n = len(q)
+    return JointTrajectory(JOINTS, np.array([seconds]), np.array([q]), np.full((1, n), velocity), np.zeros((1, n)))
+
+
+@pytest.fixture(scope="module")
+def bench(start, client):
+    return Bench(start, client, "cell")
+
+
+def test_joint_states_come_at_100_hz_while_images_are_drawn(bench, client):
+    bench.joint_states.clear()
+    bench.images.clear()
+    client.wait_for(lambda: len(bench.joint_states) > 250, "2.5 s of joint states", 20)
+    times = stamps(bench.joint_states)
+    assert 95 < (len(times) - 1) / times[-1] < 105
+    assert (np.diff(times) > 0).all()
+    assert len(bench.images) > 5
+    message = bench.joint_states[-1]
+    assert len(message.name) == len(message.position) == len(message.velocity) == len(message.effort) == 18
+    assert set(JOINTS) <= set(message.name)
+
+
+def test_images_have_the_asked_size_and_rate(bench, client):
+    bench.images.clear()
+    client.wait_for(lambda: len(bench.images) > 30, "30 images", 30)
+    assert {(m.width, m.height, m.encoding, m.step) for m in bench.images} == {(320, 240, "rgb8", 960)}
+    assert {m.header.frame_id for m in bench.images} == {ROBOT.camera.frame_id}
+    assert picture(bench.images[-1]).std() > 10
+    # Other tests may take the cores, and images then come later; what must hold is that they never come faster.
+    assert np.median(np.diff(stamps(bench.images))) >= 0.055
+
+
+def test_camera_info_belongs_to_the_image(bench, client):
+    infos = client.collect(CameraInfo, "/cell/camera_info")
+    message = client.wait_for(lambda: infos, "camera_info")[0]
+    assert (message.width, message.height, message.header.frame_id) == (320, 240, ROBOT.camera.frame_id)
+    assert message.k[0] == message.k[4] == message.p[0] > 0 and list(message.d) == [0.0] * 5
+    client.wait_for(
+        lambda: {to_ns(i.header.stamp) for i in infos} & {to_ns(i.header.stamp) for i in bench.images}, "pair"
+    )
+
+
+def test_the_description_and_tf_agree_with_the_joints(bench, client):
+    descriptions = client.collect(String, "/cell/robot_description", LATCHED)
+    transforms = client.collect(TFMessage, "/cell/tf", 10)
+    static_qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    static = client.collect(TFMessage, "/cell/tf_static", static_qos)
+    client.wait_for(lambda: descriptions and static and transforms, "description and tf")
+    kinematics = Kinematics(descriptions[0].data, JOINTS, ROBOT.tool_frame, ROBOT.base_frame)
+    assert bench.put(HOME + 0.1).success
+    bench.rests_at(HOME + 0.1)
+    transforms.clear()
+    message = client.wait_for(lambda: transforms, "tf")[0]
+    tool = next(t for t in message.transforms if t.child_frame_id == ROBOT.tool_frame)
+    found = [tool.transform.translation.x, tool.transform.translation.y, tool.transform.translation.z]
+    assert tool.header.frame_id == ROBOT.base_frame
+    assert np.allclose(found, kinematics.forward(bench.positions())[0], atol=1e-3)
+    (camera,) = static[0].transforms
+    assert (camera.header.frame_id, camera.child_frame_id) == (ROBOT.base_frame, ROBOT.camera.frame_id)
+    assert camera.transform.translation.z > 0.8
+
+
+def test_the_arm_goes_where_a_trajectory_ends(bench):
+    assert bench.put(HOME).success
+    bench.rests_at(HOME)
+    goal = HOME + np.array([0.2, 0.1, -0.1, 0.1, 0.1, -0.1, 0.1])
+    bench.send(move(goal))
+    bench.rests_at(goal)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("ends in the past", "end in the future"),
+        ("ends in motion", "end at rest"),
+        ("other joints", "expected the joints"),
+        ("nothing", "no joint names"),
+        ("not a number", "NaN"),
+        ("times go back", "increasing"),
+    ],
+)
+def test_what_the_controller_rejects_moves_nothing_and_is_named(bench, client, what, words):
+    before = bench.positions()
+    bad = before + 0.3
+    message = trajectory_message(move(bad, velocity=0.5 if what == "ends in motion" else 0.0))
+    if what == "ends in the past":
+        message.header.stamp = stamp_of_seconds(client.node.get_clock().now().nanoseconds * 1e-9 - 5.0)
+    elif what == "other joints":
+        message.joint_names = [name.replace("right", "left") for name in JOINTS]
+    elif what == "nothing":
+        message = JointTrajectoryMessage()
+    elif what == "not a number":
+        message.points[0].positions[3] = math.nan
+    elif what == "times go back":
+        message.points.append(message.points[0])
+    bench.publisher.publish(message)
+    bench.process.says(words)
+    bench.joint_states.clear()
+    client.wait_for(lambda: len(bench.joint_states) > 20, "joint states")
+    assert np.abs(bench.positions() - before).max() < 0.02
+
+
+def test_reset_goes_home_and_time_goes_on(bench, client):
+    assert bench.put(HOME + 0.2).success
+    bench.rests_at(HOME + 0.2)
+    last = to_ns(bench.joint_states[-1].header.stamp)
+    assert client.call(Trigger, "/cell/reset", Trigger.Request()).success
+    bench.rests_at(HOME)
+    assert to_ns(bench.joint_states[-1].header.stamp) > last
+
+
+@pytest.mark.parametrize(
+    ("names", "positions", "words"),
+    [
+        (["elbow"], [0.0], "joint 'elbow': expected one of"),
+        ([JOINTS[0]], [100.0], f"joint '{JOINTS[0]}': expected"),
+        ([JOINTS[0]], [math.nan], "found nan"),
+        ([JOINTS[0]], [], "one position for each name"),
+    ],
+)
+def test_an_impossible_state_is_refused_with_the_reason(bench, client, names, positions, words):
+    before = bench.positions()
+    response = client.call(SetState, "/cell/set_state", SetState.Request(names=names, positions=positions))
+    assert not response.success and words in response.message and "\n" not in response.message
+    assert np.abs(bench.positions() - before).max() < 0.02
+
+
+def test_it_can_be_cleaned_up_and_configured_again(bench, client):
+    node = "/cell/simulator"
+    assert client.transition(node, "deactivate") and client.transition(node, "cleanup")
+    bench.joint_states.clear()
+    assert client.transition(node, "configure") and client.transition(node, "activate")
+    client.wait_for(lambda: len(bench.joint_states) > 10, "joint states again")
+    bench.images.clear()
+    client.wait_for(lambda: bench.images, "images again", 20)
+
+
+def test_a_second_simulator_refuses_to_start_beside_the_first(bench, start):
+    process = start(MODULE, {}, {"__ns": "/cell", "__node": "second"})
+    assert process.wait(60) == 2
+    assert "joint_states: expected nobody else to publish it, found node /cell/simulator" in process.output
+    assert "Traceback" not in process.output
+
+
+def test_it_refuses_to_start_where_a_controller_listens(start, client):
+    client.collect(JointTrajectoryMessage, f"/next_door/{TOPIC}")
+    process = start(MODULE, {}, {"__ns": "/next_door"})
+    assert process.wait(60) == 2
+    assert f"/next_door/{TOPIC}: expected nobody else to listen to it" in process.output
+
+
+def test_simulated_time_runs_at_the_asked_factor_and_size(start, client):
+    clock = client.collect(Clock, "/clock")
+    parameters = {"publish_clock": True, "real_time_factor": 0.5, "width": 640, "height": 480, "rate": 5.0}
+    bench = Bench(start, client, "own_time", parameters)
+    client.wait_for(lambda: bench.images, "an image", 30)
+    assert (bench.images[0].width, bench.images[0].height) == (640, 480)
+    assert to_ns(bench.images[0].header.stamp) < 60_000_000_000
+    client.wait_for(lambda: len(clock) > 20, "/clock")
+    times = np.array([to_ns(c.clock) for c in clock])
+    assert times[0] > 0 and (np.diff(times) == 10_000_000).all()
+    bench.process.signal(signal.SIGTERM)
+    assert bench.process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"robot": "nobody"}, "robot 'nobody'"),
+        ({"width": 3}, "parameter 'width'"),
+        ({"real_time_factor": 2.0}, "expected 1 unless publish_clock is set"),
+    ],
+)
+def test_bad_parameters_end_it_with_one_line(start, parameters, words):
+    process = start(MODULE, parameters, {"__ns": "/bad"})
+    assert process.wait(30) == 2
+    assert words in process.output and "Traceback" not in process.output
+
+
+def test_sigint_ends_it_cleanly(bench):
+    bench.process.signal(signal.SIGINT)
+    bench.process.signal(signal.SIGINT)
+    assert bench.process.wait() == 0
+    assert "Traceback" not in bench.process.output
