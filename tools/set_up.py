@@ -170,17 +170,29 @@ def build_messages(ros: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def numpy_bound() -> list[str]:
-    """The distribution's compiled packages hold to the numpy release they were built with: 1.x and 2.x do not mix."""
+def system_numpy() -> str:
+    """Version of the numpy that a distribution's packages were compiled with, or an empty text."""
     show = "import numpy; print(numpy.__version__)"
-    found = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True).stdout
-    return ["numpy>=1.26,<2"] if found.startswith("1.") else []
+    return subprocess.run([sys.executable, "-c", show], capture_output=True, text=True).stdout.strip()
+
+
+def core_requirements(ros: str) -> list[str]:
+    """Lines of core.txt as this environment can have them.
+
+    Compiled packages hold to the numpy they were built with, 1.x or 2.x. Where a distribution has 1.x (Ubuntu 24.04),
+    Pinocchio comes from the distribution too: its wheels want 2.x.
+    """
+    lines = [line for line in (ROOT / "requirements" / "core.txt").read_text().splitlines() if not line.startswith("#")]
+    if ros != DISTRIBUTION or not system_numpy().startswith("1."):
+        return lines
+    if not can_import("pinocchio"):
+        package = f"ros-{os.environ['ROS_DISTRO']}-pinocchio"
+        raise SetupError(f"Pinocchio is missing beside numpy 1; install it with: sudo apt-get install -y {package}")
+    return [*(line for line in lines if not line.startswith("pin")), "numpy<2", "opencv-python-headless<4.12"]
 
 
 def install_packages(ros: str) -> None:
-    bound = numpy_bound() if ros == DISTRIBUTION else []
-    files = [word for name in ("torch", "core", "test") for word in ("-r", f"requirements/{name}.txt")]
-    pip("packages", *files, *bound)
+    pip("packages", "-r", "requirements/torch.txt", "-r", "requirements/test.txt", *core_requirements(ros))
 
 
 def install_jepa_ros() -> None:

@@ -1,5 +1,6 @@
 """The package finds its files from a source tree and from an ament install space."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,8 @@ def test_install_space_is_found_without_being_sourced(tmp_path):
         (tmp_path / "share" / name / "package.xml").touch()
     program = "from jepa_ros.resources import *; print(share_directory()); print(message_definitions())"
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=package.parent, capture_output=True, text=True, timeout=30)
+    bare = {name: value for name, value in os.environ.items() if name not in ("AMENT_PREFIX_PATH", "PYTHONPATH")}
+    done = subprocess.run(command, cwd=package.parent, env=bare, capture_output=True, text=True, timeout=30)
     assert done.stdout.split() == [str(tmp_path / "share" / "jepa_ros"), str(tmp_path / "share" / "jepa_msgs")]
 
 

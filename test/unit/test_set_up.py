@@ -96,15 +96,23 @@ def test_a_distribution_brings_its_own_tf2_msgs():
     assert [path.name for path in set_up.message_packages(machine.WHEELS)] == ["tf2_msgs", "msg"]
 
 
-def test_a_distributions_numpy_1_is_kept(monkeypatch):
-    def numpy_is(version):
-        done = subprocess.CompletedProcess([], 0, stdout=f"{version}\n")
-        monkeypatch.setattr(set_up.subprocess, "run", lambda *args, **kwargs: done)
+def test_a_distributions_numpy_1_is_kept_with_its_pinocchio(monkeypatch):
+    monkeypatch.setattr(set_up, "system_numpy", lambda: "1.26.4")
+    monkeypatch.setattr(set_up, "can_import", lambda module: module == "pinocchio")
+    bound = set_up.core_requirements(machine.DISTRIBUTION)
+    assert "numpy<2" in bound and not [line for line in bound if line.startswith("pin")]
+    # The wheels do not care what numpy the system has.
+    assert "numpy<2" not in set_up.core_requirements(machine.WHEELS)
+    monkeypatch.setattr(set_up, "system_numpy", lambda: "2.1.0")
+    assert set_up.core_requirements(machine.DISTRIBUTION) == set_up.core_requirements(machine.WHEELS)
 
-    numpy_is("1.26.4")
-    assert set_up.numpy_bound() == ["numpy>=1.26,<2"]
-    numpy_is("2.1.0")
-    assert set_up.numpy_bound() == []
+
+def test_a_missing_pinocchio_of_the_distribution_is_named(monkeypatch):
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    monkeypatch.setattr(set_up, "system_numpy", lambda: "1.26.4")
+    monkeypatch.setattr(set_up, "can_import", lambda module: False)
+    with pytest.raises(machine.SetupError, match="apt-get install -y ros-jazzy-pinocchio"):
+        set_up.core_requirements(machine.DISTRIBUTION)
 
 
 def test_next_to_a_distribution_no_wheels_are_installed(venv, monkeypatch):
