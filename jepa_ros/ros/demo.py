@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -13,9 +14,10 @@ import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.demo_record import DemoRecord, GoalRun, summarise
+from jepa_ros.resources import resolve_model
 from jepa_ros.ros.bringup import Arguments, node_list
 from jepa_ros.ros.environment import process_environment
-from jepa_ros.ros.processes import ProcessGroup
+from jepa_ros.ros.processes import Ended, ProcessGroup
 from jepa_ros.ros.up import graph, on_signals
 
 TOLERANCE, HOLD, LIMIT = 0.03, 1.0, 15.0  # m, s, s
@@ -54,7 +56,7 @@ def run(
         raise InputError(f"out {out}: expected a directory, found a file")
     specs = node_list("sim", Arguments(robot=robot, model=model))
     began = time.monotonic()
-    record = DemoRecord(goals, seed, model, robot, TOLERANCE, HOLD, LIMIT)
+    record = DemoRecord(goals, seed, resolve_model(model).name, robot, TOLERANCE, HOLD, LIMIT)
     log = NodeLog(out / "nodes.log")
     from jepa_ros.ros.demo_display import make_display
 
@@ -145,6 +147,12 @@ class NodeLog:
         self._file.close()
 
 
+def last_words(ended: Ended) -> str:
+    """The last line that a node wrote, without the log's own fields."""
+    line = next((line for line in reversed(ended.last_lines) if line.strip()), "it said nothing")
+    return re.sub(r"^(\[[^]]*\] ?)+: ", "", line.strip())
+
+
 class Session:
     """The time in which the graph is up. ``record`` is filled as it goes, so that it holds whatever happened."""
 
@@ -209,6 +217,7 @@ class Session:
             READY_WITHIN,
             self._not_ready,
         )
+        recorder.hear_controllers()
         self._put(0)
         self._record.topics = watch.topics()
 
@@ -293,8 +302,7 @@ class Session:
             raise Stopped
         ended = self._group.poll()
         if ended is not None:
-            words = next((line for line in reversed(ended.last_lines) if line.strip()), "it said nothing")
-            raise GraphEnded(f"{ended}: {words.strip()}")
+            raise GraphEnded(f"{ended}: {last_words(ended)}")
 
     def _until(self, condition: Callable[[], object], timeout: float, problem: Callable[[], str]) -> None:
         end = time.monotonic() + timeout

@@ -49,7 +49,7 @@ class Recorder:
         self.live_latency_ms: float | None = None
         self.tool_xyz = None  # (3,) m in the base frame
         self.tool_stamp = 0.0  # s
-        self._robot = robot
+        self._node, self._robot = node, robot
         self._tree = TransformTree()
         self._sources: dict[int, float] = {}
         node.create_subscription(Image, "image", self._on_image, _LOSSY)
@@ -59,8 +59,11 @@ class Recorder:
         node.create_subscription(GateStatus, "gate_status", self._on_gate_status, _ALL)
         node.create_subscription(TFMessage, "tf", self._on_tf, _LOSSY)
         node.create_subscription(TFMessage, "tf_static", self._tree.add, _FIXED)
-        for controller in robot.controllers:
-            node.create_subscription(JointTrajectory, controller.command_topic, self._on_window, _ALL, raw=True)
+
+    def hear_controllers(self) -> None:
+        """From now on note what the controllers are sent. A simulator does not start where somebody listens already."""
+        for controller in self._robot.controllers:
+            self._node.create_subscription(JointTrajectory, controller.command_topic, self._on_window, _ALL, raw=True)
 
     def _on_image(self, message: Image, info: dict) -> None:
         stamp = to_ns(message.header.stamp)
