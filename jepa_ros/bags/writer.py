@@ -52,7 +52,9 @@ class EpisodeWriter:
         i = intrinsics
         k = [i["fx"], 0.0, i["cx"], 0.0, i["fy"], i["cy"], 0.0, 0.0, 1.0]
         p = [i["fx"], 0.0, i["cx"], 0.0, 0.0, i["fy"], i["cy"], 0.0, 0.0, 0.0, 1.0, 0.0]
-        roi = self._make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+        roi = self._make(
+            "sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+        )
         self._write(
             "/camera_info",
             t,
@@ -77,7 +79,13 @@ class EpisodeWriter:
     def image(self, t: int, rgb: np.ndarray) -> None:
         """A camera frame (H, W, 3) uint8 rgb, kept without loss as PNG."""
         data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])[1]
-        self._write("/image/compressed", t, header=self._header(t, self._frame_id), format="rgb8; png compressed bgr8", data=data.ravel())
+        self._write(
+            "/image/compressed",
+            t,
+            header=self._header(t, self._frame_id),
+            format="rgb8; png compressed bgr8",
+            data=data.ravel(),
+        )
 
     def joint_state(self, t: int, names: tuple[str, ...], positions, velocities, efforts) -> None:
         """Joint positions rad, velocities rad/s, efforts N m."""
@@ -91,7 +99,9 @@ class EpisodeWriter:
             effort=np.asarray(efforts, float),
         )
 
-    def executed(self, start: int, end: int, period: float, action_space: str, values: np.ndarray, plan_id: int) -> None:
+    def executed(
+        self, start: int, end: int, period: float, action_space: str, values: np.ndarray, plan_id: int
+    ) -> None:
         """An action that was let through from `start`, known at `end`."""
         self._write(
             "/executed",
@@ -119,5 +129,13 @@ def _qos(latched: bool) -> Qos:
     durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
     never = QosTime(2147483647, 4294967295)
     return Qos(
-        QosHistory.KEEP_LAST, 10, QosReliability.RELIABLE, durability, never, never, QosLiveliness.AUTOMATIC, never, False
+        QosHistory.KEEP_LAST,
+        10,
+        QosReliability.RELIABLE,
+        durability,
+        never,
+        never,
+        QosLiveliness.AUTOMATIC,
+        never,
+        False,
     )

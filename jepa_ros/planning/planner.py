@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,7 @@ from jepa_ros.planning.objective import GoalDistance, latent_distance
 from jepa_ros.planning.proposals import propose
 from jepa_ros.planning.solver import Problem, Solver
 from jepa_ros.robot.action_space import PlanarVelocity
-from jepa_ros.robot.planar_path import PlanarPath, travel_matrix
+from jepa_ros.robot.planar_path import travel_matrix
 from jepa_ros.world_model.checkpoint import Checkpoint
 
 
@@ -22,13 +23,13 @@ class Situation:
     """All that a plan starts from; times in s after the frame's stamp.
 
     latents: (history, D), a model step apart, the last one of the frame. proprioception: (P,) raw (rad, rad/s) at the frame.
-    committed: tool path from the frame's stamp until the hand-over, already promised to the gate. hand_over: when the new
-    plan takes effect. speed: factor on max_speed that the search stays within.
+    committed: times (M,) → tool positions (M, 2) m and velocities (M, 2) m/s that are promised to the gate until the
+    hand-over. hand_over: when the new plan takes effect. speed: factor on max_speed that the search stays within.
     """
 
     latents: torch.Tensor
     proprioception: np.ndarray
-    committed: PlanarPath
+    committed: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     hand_over: float
     speed: float = 1.0
 
@@ -132,8 +133,8 @@ class _Imagination:
         self.ticks = max(1, int(np.ceil((self._total * self._tick - situation.hand_over) / self._tick - 1e-6)))
         self.proprioception = planner.normalise(situation.proprioception)
         self._ends = np.arange(self._total + 1) * self._tick
-        path, at = situation.committed, situation.hand_over
-        position, velocity, _ = path.sample(np.append(np.minimum(self._ends, at), at))
+        at = situation.hand_over
+        position, velocity = situation.committed(np.append(np.minimum(self._ends, at), at))
         self._xy, self._start = position[-1], velocity[-1] / space.max_speed
         self._offset = position[:-1]  # where the committed part alone leads by the end of each model tick
         after = np.maximum(self._ends - at, 0.0)

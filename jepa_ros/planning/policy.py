@@ -13,7 +13,9 @@ class GoalPolicy(nn.Module):
     play did on its way there.
     """
 
-    def __init__(self, latent_dim: int, proprioception_dim: int, action_dim: int, width: int, depth: int, max_ticks: int):
+    def __init__(
+        self, latent_dim: int, proprioception_dim: int, action_dim: int, width: int, depth: int, max_ticks: int
+    ):
         super().__init__()
         self.max_ticks = max_ticks
         layers: list[nn.Module] = [nn.Linear(2 * latent_dim + proprioception_dim + 1, width), nn.GELU()]

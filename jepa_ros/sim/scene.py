@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sysconfig
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -179,8 +181,7 @@ def _compile(width: int, height: int, timestep: float, gravity_compensation: boo
     path = Path(sysconfig.get_paths()["data"]) / SCENE
     if not path.exists():
         raise InputError(f"simulated scene: expected the file {SCENE} of the package openarm-mujoco, found none")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package's own scene warns about an empty prefix when attached
+    with _no_warnings():
         spec = mujoco.MjSpec.from_file(str(path))
         _simplify(spec)
         spec.option.timestep = timestep
@@ -194,6 +195,18 @@ def _compile(width: int, height: int, timestep: float, gravity_compensation: boo
             names = [f"openarm_{side}_ee_{finger}_finger" for finger in ("inner", "outer")]
             spec.add_exclude(bodyname1=names[0], bodyname2=names[1])
         return spec.compile()
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """The package's own scene warns about an empty prefix, to Python, to stderr and into a log file where it runs."""
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        mujoco.set_mju_user_warning(None)
 
 
 def _simplify(spec: mujoco.MjSpec) -> None:

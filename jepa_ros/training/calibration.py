@@ -25,7 +25,9 @@ def calibrate_distance(latents: torch.Tensor, data: EpisodeSet, seed: int, pairs
 
 
 @torch.inference_mode()
-def calibrate_surprise(model: Jepa, latents: torch.Tensor, data: EpisodeSet, block: int, history: int) -> SurpriseConfig:
+def calibrate_surprise(
+    model: Jepa, latents: torch.Tensor, data: EpisodeSet, block: int, history: int
+) -> SurpriseConfig:
     """Quantiles of the one-step error over every validation window; the threshold is twice the 99.9 % one."""
     errors = []
     for episode, length in enumerate(data.lengths):

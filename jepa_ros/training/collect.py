@@ -91,7 +91,9 @@ def _check(recipe: Recipe) -> None:
         raise InputError(f"seed {recipe.seed}: expected one outside 100 to 999, which are reserved for judging models")
     interval = 1.0 / (recipe.rate * PERIOD)
     if abs(recipe.rate * PERIOD - round(recipe.rate * PERIOD)) > 1e-9 or recipe.rate * PERIOD < 1:
-        raise InputError(f"rate {recipe.rate:g}: expected a multiple of the control rate, {1 / PERIOD:g} Hz ({interval:g})")
+        raise InputError(
+            f"rate {recipe.rate:g}: expected a multiple of the control rate, {1 / PERIOD:g} Hz ({interval:g})"
+        )
 
 
 def _expect_same(out: Path, recipe: Recipe) -> None:

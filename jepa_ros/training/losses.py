@@ -36,7 +36,9 @@ def jepa_loss(
     latents = model.encode(batch.frames.flatten(0, 1)).view(b, length, -1)
     targets = latents[:, history:]
     inputs = latents.unfold(1, history, 1)[:, :steps].transpose(2, 3)  # (b, steps, history, D)
-    one_step, state = model.predictor(inputs.flatten(0, 1), batch.states[:, :-1].flatten(0, 1), batch.actions.flatten(0, 1))
+    one_step, state = model.predictor(
+        inputs.flatten(0, 1), batch.states[:, :-1].flatten(0, 1), batch.actions.flatten(0, 1)
+    )
     one = F.mse_loss(one_step, targets.flatten(0, 1))
     proprioception = F.mse_loss(state, batch.states[:, 1:].flatten(0, 1))
     rolled, states = model.rollout_states(latents[:, :history], batch.states[:, 0], batch.actions)

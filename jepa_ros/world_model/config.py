@@ -145,7 +145,9 @@ def read_config(directory: Path) -> ModelConfig:
     path = directory / "config.json"
     if not path.is_file():
         held = ", ".join(sorted(p.name for p in directory.iterdir())[:6]) if directory.is_dir() else "no such directory"
-        raise InputError(f"model {directory}: expected a checkpoint with config.json, found {held or 'an empty directory'}")
+        raise InputError(
+            f"model {directory}: expected a checkpoint with config.json, found {held or 'an empty directory'}"
+        )
     try:
         return ModelConfig.model_validate(json.loads(path.read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -1,0 +1,399 @@
+"""planner: latent states and a goal in, plans out.
+
+The search runs in a worker thread that owns torch; the executor's thread only takes messages. One goal at a time: a new
+one replaces the old one, which is aborted with that reason.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+
+import numpy as np
+from geometry_msgs.msg import Point
+from jepa_msgs.action import ReachGoal
+from jepa_msgs.msg import GateStatus, LatentState, Plan, PlannerStatus
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from visualization_msgs.msg import Marker, MarkerArray
+
+from jepa_ros.errors import InputError
+from jepa_ros.nodes.base import LATCHED, RELIABLE, SENSOR, JepaNode, Latest, NotReady, run
+from jepa_ros.nodes.convert import float32_array, picture, stamp_of_seconds, to_duration, to_seconds, trajectory_message
+from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
+from jepa_ros.nodes.goals import ActiveGoal
+from jepa_ros.nodes.parameters import Parameter
+from jepa_ros.nodes.proprioception import ProprioceptionReader
+from jepa_ros.nodes.worker import Worker
+
+PARAMETERS = (
+    Parameter("model", "openarm_reach", "Checkpoint: name in config/models, or directory.", at_configure=True),
+    Parameter("robot", "openarm", "Robot (name in config/robots, or file) that the model must fit.", at_configure=True),
+    Parameter(
+        "threads",
+        1,
+        "torch threads; more than the free cores make everything slower.",
+        range=(1, 64),
+        at_configure=True,
+    ),
+    Parameter("seed", 0, "Seed of the search's samples.", range=(0, 2**31 - 1), at_configure=True),
+    Parameter(
+        "deadline", 0.2, "From a frame's stamp to its plan at the gate; later counts as a miss.", "s", (0.02, 5.0)
+    ),
+    Parameter("period", 0.2, "Between two plans, at least; a plan starts from a new frame.", "s", (0.02, 5.0)),
+    Parameter("budget", 0.07, "Time that one search may take.", "s", (0.005, 2.0), at_configure=True),
+    Parameter(
+        "lead",
+        0.11,
+        "From the start of a search to the moment its plan takes effect.",
+        "s",
+        (0.01, 3.0),
+        at_configure=True,
+    ),
+    Parameter("horizon", 5, "Model steps that are imagined.", range=(1, 32), at_configure=True),
+    Parameter("latent_timeout", 0.3, "No plan is made from a frame older than this.", "s", (0.02, 10.0)),
+    Parameter(
+        "goal_timeout", 30.0, "Goals that name no timeout of their own are aborted after this.", "s", (0.1, 3600.0)
+    ),
+    Parameter("hold_abort", 5.0, "A goal during which the arm was held for this long is aborted.", "s", (0.1, 3600.0)),
+)
+STATUS_PERIOD = 0.5  # s between statuses while no plans are made
+
+
+class PlannerNode(JepaNode):
+    """See the module's text. Topics, services and the action are in DESIGN's table."""
+
+    def __init__(self) -> None:
+        super().__init__("planner", PARAMETERS)
+        self._worker: Worker | None = None
+        self._description = Latest(self, String, "robot_description", LATCHED)
+        self._goal: ActiveGoal | None = None
+        self._plans = Meter()
+        self._misses = self._infeasible = 0
+        self._state, self._text = PlannerStatus.INACTIVE, "not active"
+        self._gate: GateStatus | None = None
+        self._gate_at = self._planned_at = -math.inf
+        self._plan_ms = self._slack_ms = math.nan
+        self._foreign = 0
+
+    # -- lifecycle -----------------------------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        if self._description.message is None:
+            raise NotReady("for robot_description: nobody publishes it yet")
+        import torch
+
+        from jepa_ros.planning.reach import ReachController, ReachSettings
+        from jepa_ros.robot.action_space import PlanarVelocity
+        from jepa_ros.robot.config import load_robot
+        from jepa_ros.robot.kinematics import Kinematics
+        from jepa_ros.world_model.checkpoint import check_robot, load
+
+        torch.set_num_threads(self.p.threads)
+        self._robot = load_robot(self.p.robot)
+        self._checkpoint = load(self.p.model)
+        config = self._checkpoint.config
+        check_robot(config, self._robot)
+        urdf, robot = self._description.message.data, self._robot
+        space = PlanarVelocity(robot, Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame), config.tick)
+        settings = ReachSettings(lead=self.p.lead, budget=self.p.budget, horizon=self.p.horizon, seed=self.p.seed)
+        self._control = ReachController(self._checkpoint, space, settings)
+        self._reader = ProprioceptionReader(config.proprioception)
+        self._warm_up()
+        self._publishers_up()
+        self._worker = Worker(self._on_failure, backlog=1)
+
+    def _publishers_up(self) -> None:
+        self._plan_publisher = self.create_lifecycle_publisher(Plan, "plan", RELIABLE)
+        self._path_publisher = self.create_lifecycle_publisher(MarkerArray, "imagined_path", QoSProfile(depth=1))
+        self._status_publisher = self.create_lifecycle_publisher(PlannerStatus, "planner_status", RELIABLE)
+
+    def _warm_up(self) -> None:
+        """One whole plan of a made-up situation: the first one allocates and is slow."""
+        import torch
+
+        config, control = self._checkpoint.config, self._control
+        latent = torch.zeros(config.encoder.latent_dim)
+        for k in range(config.history + 1):
+            control.latent(1.0 + k * config.step, latent)
+        rest = np.array(config.proprioception.mean)
+        rest[: len(self._robot.joints)] = [self._robot.home[j] for j in self._robot.joints]
+        control.state(control.latents.newest, rest)
+        control.set_goal(torch.ones(config.encoder.latent_dim))
+        for _ in range(3):
+            control.step(control.latents.newest + 0.05)
+        control.clear_goal()
+        control.latents.clear()
+        control.states.clear()
+        control.restart()
+        control.plan_id = 0
+
+    def activate(self) -> None:
+        self._kept = [
+            self.create_subscription(LatentState, "latent", self._on_latent, RELIABLE),
+            self.create_subscription(JointState, "joint_states", self._on_joint_states, SENSOR),
+            self.create_subscription(GateStatus, "gate_status", self._on_gate_status, RELIABLE),
+        ]
+        self._action = ActionServer(
+            self,
+            ReachGoal,
+            "reach_goal",
+            execute_callback=self._execute,
+            goal_callback=self._on_goal,
+            cancel_callback=lambda handle: CancelResponse.ACCEPT,
+        )
+        self._set_state(PlannerStatus.IDLE, "no goal")
+        self._watch = self.steady_timer(0.1, self._on_watch)
+        self._status_at = 0.0
+
+    def deactivate(self) -> None:
+        self._finish(False, "the planner was deactivated")
+        self._set_state(PlannerStatus.INACTIVE, "not active")
+        for subscription in self._kept:
+            self.destroy_subscription(subscription)
+        self.destroy_timer(self._watch)
+        self._action.destroy()
+
+    def cleanup(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def shutdown_motion(self) -> None:
+        """The goal ends here; the gate stops the arm when plans stop coming."""
+        self._finish(False, "the planner ends")
+
+    # -- inputs --------------------------------------------------------------------------------------------------------
+
+    def _on_latent(self, message: LatentState) -> None:
+        import torch
+
+        if message.model_id != self._checkpoint.model_id:
+            self._foreign += 1
+            found = f"'{message.model_id}'"
+            self.error_throttled("model_id", f"latent: expected model '{self._checkpoint.model_id}', found {found}")
+            return
+        if len(message.data) != self._checkpoint.config.encoder.latent_dim:
+            self.error_throttled(
+                "shape",
+                f"latent: expected {self._checkpoint.config.encoder.latent_dim} values, found {len(message.data)}",
+            )
+            return
+        latent = torch.from_numpy(np.array(message.data, np.float32))
+        self._worker.urgent(lambda: self._think(to_seconds(message.header.stamp), latent))
+
+    def _on_joint_states(self, message: JointState) -> None:
+        try:
+            self._control.state(*self._reader.read(message))
+        except InputError as error:
+            self.warn_throttled("joint_states", str(error))
+
+    def _on_gate_status(self, message: GateStatus) -> None:
+        self._gate, self._gate_at = message, time.monotonic()
+        self._control.speed = min(1.0, max(0.01, message.speed_scale))
+
+    # -- in the worker's thread ----------------------------------------------------------------------------------------
+
+    def _think(self, stamp: float, latent) -> None:
+        """A latent has come: note it, and plan if it is time to."""
+        self._control.latent(stamp, latent)
+        goal = self._goal
+        if goal is None or not goal.ready:
+            return
+        goal.distance = self._control.distance
+        if self._control.reached:
+            goal.finish(True, "within the tolerance", self._control.distance)
+            return
+        if time.monotonic() - self._planned_at < self.p.period - 0.02:
+            return
+        now = self.now()
+        if now - stamp > self.p.latent_timeout or stamp - now > self.p.latent_timeout:
+            self._set_state(PlannerStatus.WAITING, f"the newest latent is {now - stamp:.2f} s old")
+            return
+        if self._gate_refuses():
+            self._control.refused()
+        self._planned_at = time.monotonic()
+        step = self._control.step(now)
+        if not hasattr(step, "trajectory"):
+            self._set_state(PlannerStatus.WAITING, step.text)
+            return
+        if self._goal is goal and not goal.ended:
+            self._publish(step, goal)
+
+    def _gate_refuses(self) -> bool:
+        """Whether the gate does not follow although it had the time to take our last plan."""
+        gate = self._gate
+        if gate is None or time.monotonic() - self._planned_at < 0.15:
+            return False
+        return gate.state != GateStatus.TRACKING and gate.plan_id == 0 and self._control.promises.__bool__()
+
+    def _publish(self, step, goal: ActiveGoal) -> None:
+        imagined = step.imagined
+        if not math.isfinite(imagined.cost):
+            self._infeasible += 1
+            self._set_state(PlannerStatus.WAITING, "no plan has a finite cost")
+            return
+        message = self._plan_message(step, goal.id)
+        message.action_blocks = float32_array(imagined.actions)
+        message.cost, message.predicted_distance = imagined.cost, imagined.predicted_distance
+        self._plan_publisher.publish(message)
+        taken = self.now() - step.source_stamp
+        self._misses += taken > self.p.deadline or imagined.iterations < 1
+        self._plans.count()
+        self._plan_ms, self._slack_ms = step.step_ms, 1e3 * (self.p.deadline - taken)
+        goal.feedback(imagined.distance, imagined.predicted_distance, step.plan_id)
+        self._state, self._text = PlannerStatus.PLANNING, f"plan {step.plan_id} towards the goal"
+        self._publish_status(step)
+        self._publish_path(step)
+
+    def _plan_message(self, step, goal_id: str) -> Plan:
+        message = Plan(plan_id=step.plan_id, goal_id=goal_id, model_id=self._checkpoint.model_id)
+        message.header.stamp = stamp_of_seconds(step.start)
+        message.header.frame_id = self._robot.base_frame
+        message.source_stamp = stamp_of_seconds(step.source_stamp)
+        message.valid_until = stamp_of_seconds(step.valid_until)
+        message.trajectory = trajectory_message(step.trajectory)
+        return message
+
+    def _stop_arm(self, goal_id: str) -> None:
+        """What is left of the last plan is not followed to its end when its goal is over."""
+        step = self._control.stop(self.now())
+        if step is not None:
+            self._plan_publisher.publish(self._plan_message(step, goal_id))
+
+    def _publish_path(self, step) -> None:
+        marker = Marker(ns="imagined_path", type=Marker.LINE_STRIP, action=Marker.ADD)
+        marker.header.stamp, marker.header.frame_id = stamp_of_seconds(step.source_stamp), self._robot.base_frame
+        marker.scale.x, marker.lifetime = 0.008, to_duration(0.5)
+        marker.color.r, marker.color.g, marker.color.b, marker.color.a = 0.1, 0.7, 1.0, 0.9
+        marker.pose.orientation.w = 1.0
+        for q in step.imagined.joints:
+            x, y = self._control.space.position(q)
+            marker.points.append(Point(x=float(x), y=float(y), z=self._control.space.height))
+        self._path_publisher.publish(MarkerArray(markers=[marker]))
+
+    def _on_failure(self, error: Exception) -> None:
+        self._infeasible += 1
+        self.error_throttled("worker", f"planning failed with {type(error).__name__}: {error}")
+
+    # -- the action ----------------------------------------------------------------------------------------------------
+
+    def _on_goal(self, request) -> GoalResponse:
+        return GoalResponse.ACCEPT  # what is wrong with a goal is said in its result, which has room for a reason
+
+    async def _execute(self, handle):
+        goal = ActiveGoal(handle, self.executor, self.p.goal_timeout)
+        self._finish(False, "replaced by a new goal")
+        self._goal = goal
+        try:
+            latent = await self._worker.ask(lambda: self._goal_latent(goal.request), self.executor)
+            if self._goal is goal and not goal.ended:
+                self._control.set_goal(latent, goal.request.tolerance if goal.request.tolerance > 0 else None)
+                self._planned_at, goal.ready = -math.inf, True
+                self._set_state(PlannerStatus.WAITING, "for the next frame")
+        except InputError as error:
+            goal.finish(False, str(error), math.nan)
+        await goal.done
+        if self._goal is goal:
+            self._goal = None
+            self._control.clear_goal()
+            await self._worker.ask(lambda: self._stop_arm(goal.id), self.executor)
+            done = PlannerStatus.REACHED if goal.reached else PlannerStatus.FAILED
+            self._set_state(PlannerStatus.IDLE if goal.cancelled else done, goal.reason)
+        return goal.close()
+
+    def _goal_latent(self, request):
+        import torch
+
+        from jepa_ros.images import preprocess
+
+        config = self._checkpoint.config
+        if request.kind == ReachGoal.Goal.IMAGE:
+            try:
+                frame = preprocess(picture(request.image), config.preprocessing.size)
+            except InputError as error:
+                raise InputError(f"goal image: {error}") from None
+            with torch.inference_mode():
+                return self._checkpoint.model.encode(frame[None])[0]
+        if request.kind != ReachGoal.Goal.LATENT:
+            raise InputError(f"goal kind {request.kind}: expected 0 (image) or 1 (latent)")
+        if request.model_id != self._checkpoint.model_id:
+            raise InputError(f"goal latent: expected model '{self._checkpoint.model_id}', found '{request.model_id}'")
+        if len(request.latent) != config.encoder.latent_dim or not np.isfinite(request.latent).all():
+            raise InputError(
+                f"goal latent: expected {config.encoder.latent_dim} finite values, found {len(request.latent)}"
+            )
+        return torch.from_numpy(np.array(request.latent, np.float32))
+
+    def _finish(self, reached: bool, reason: str) -> None:
+        if self._goal is not None:
+            self._goal.finish(reached, reason, self._control.distance)
+
+    def _on_watch(self) -> None:
+        """Timeouts and cancels, whether frames come or not; and a status now and then."""
+        goal = self._goal
+        if goal is not None and not goal.ended:
+            goal.check(self._held_for(), self.p.hold_abort, self._control.distance)
+        if time.monotonic() - self._status_at > STATUS_PERIOD:
+            self._publish_status(None)
+
+    def _held_for(self) -> float:
+        """s for which a plan was wanted and the gate let none through."""
+        moving = self._gate is not None and self._gate.state == GateStatus.TRACKING
+        now = time.monotonic()
+        if moving or self._goal is None or not self._goal.ready:
+            self._moved_at = now
+        return now - getattr(self, "_moved_at", now)
+
+    # -- status --------------------------------------------------------------------------------------------------------
+
+    def _set_state(self, state: int, text: str) -> None:
+        changed = (state, text) != (self._state, self._text)
+        self._state, self._text = state, text
+        if changed:
+            self._publish_status(None)
+            self.diagnostics_changed()
+
+    def _publish_status(self, step) -> None:
+        self._status_at = time.monotonic()
+        message = PlannerStatus(state=self._state, text=self._text)
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.header.frame_id = self._robot.base_frame
+        message.deadline_ms = 1e3 * self.p.deadline
+        message.misses, message.infeasible = self._misses, self._infeasible
+        message.plan_id, message.distance = self._control.plan_id, self._control.distance
+        message.plan_ms, message.slack_ms = self._plan_ms, self._slack_ms
+        message.plan_age_ms = message.splice_error = message.predicted_distance = math.nan
+        if step is not None:
+            message.plan_age_ms = 1e3 * (step.start - step.source_stamp)
+            message.splice_error = step.splice_error
+            message.predicted_distance = step.imagined.predicted_distance
+            message.iterations, message.samples = step.imagined.iterations, step.imagined.samples
+        self._status_publisher.publish(message)
+
+    def diagnose(self) -> list[Status]:
+        if not self.active:
+            return [Status("planning", OK, "not active")]
+        level = WARN if self._state in (PlannerStatus.WAITING, PlannerStatus.FAILED) else OK
+        level = ERROR if self._foreign and level == WARN else level
+        values = {
+            "plans": self._plans.total,
+            "plans_hz": self._plans.rate(),
+            "misses": self._misses,
+            "infeasible": self._infeasible,
+            "plan_ms": self._plan_ms,
+            "slack_ms": self._slack_ms,
+            "foreign_latents": self._foreign,
+        }
+        return [Status("planning", level, self._text, values)]
+
+
+def main(argv=None) -> int:
+    return run(PlannerNode, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

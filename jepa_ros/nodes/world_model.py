@@ -1,0 +1,260 @@
+"""world_model: camera frames in, latent states and surprise out; encodes goals and imagines on request.
+
+Everything that torch does happens in one worker thread: frames first, questions in slices between them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+from jepa_msgs.msg import Action, LatentState, Surprise
+from jepa_msgs.srv import EncodeGoal, Imagine
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image, JointState
+
+from jepa_ros.errors import InputError
+from jepa_ros.images import preprocess
+from jepa_ros.nodes.base import RELIABLE, SENSOR, JepaNode, run
+from jepa_ros.nodes.convert import float32_array, picture, to_seconds
+from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
+from jepa_ros.nodes.parameters import Parameter
+from jepa_ros.nodes.proprioception import ProprioceptionReader
+from jepa_ros.nodes.worker import Worker
+
+PARAMETERS = (
+    Parameter("model", "openarm_reach", "Checkpoint: name in config/models, or directory.", at_configure=True),
+    Parameter("robot", "openarm", "Robot (name in config/robots, or file) that the model must fit.", at_configure=True),
+    Parameter(
+        "threads",
+        1,
+        "torch threads; more than the free cores make everything slower.",
+        range=(1, 64),
+        at_configure=True,
+    ),
+    Parameter("frame_timeout", 0.5, "Without a frame for this long, diagnostics report an error.", "s", (0.05, 60.0)),
+    Parameter("max_samples", 8192, "Most action sequences that one `imagine` may ask for.", range=(1, 100_000)),
+)
+SLICE = 128  # action sequences rolled out between two looks for a frame: under 20 ms
+
+
+class WorldModelNode(JepaNode):
+    """See the module's text. in: frame, joint_states, executed; out: latent, surprise; services encode_goal, imagine."""
+
+    def __init__(self) -> None:
+        super().__init__("world_model", PARAMETERS)
+        self._worker: Worker | None = None
+        self._frames, self._encoded = Meter(), Meter()
+        self._frame_at = time.monotonic()
+        self._encode_ms, self._surprised = 0.0, False
+        self._failure = ""
+        self._bad_frames = 0
+
+    # -- lifecycle -----------------------------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        import torch
+
+        from jepa_ros.robot.config import load_robot
+        from jepa_ros.world_model.checkpoint import check_robot, load
+        from jepa_ros.world_model.surprise import SurpriseMonitor
+
+        torch.set_num_threads(self.p.threads)
+        self._checkpoint = load(self.p.model)
+        check_robot(self._checkpoint.config, load_robot(self.p.robot))
+        self._size = self._checkpoint.config.preprocessing.size
+        self._monitor = SurpriseMonitor(self._checkpoint)
+        self._reader = ProprioceptionReader(self._checkpoint.config.proprioception)
+        for _ in range(3):  # the first inference allocates and is slow
+            self._encode(np.zeros((self._size, self._size, 3), np.uint8))
+        self._latents = self.create_lifecycle_publisher(LatentState, "latent", RELIABLE)
+        self._surprises = self.create_lifecycle_publisher(Surprise, "surprise", RELIABLE)
+        self._worker = Worker(self._on_failure)
+
+    def activate(self) -> None:
+        self._frame_at = time.monotonic()
+        self._monitor.clear()
+        self.create_subscription(Image, "frame", self._on_frame, QoSProfile(depth=3))
+        self.create_subscription(JointState, "joint_states", self._on_joint_states, SENSOR)
+        self.create_subscription(Action, "executed", self._on_executed, QoSProfile(depth=50))
+        self.create_service(EncodeGoal, "encode_goal", self._on_encode_goal)
+        self.create_service(Imagine, "imagine", self._on_imagine)
+
+    def deactivate(self) -> None:
+        for subscription in [
+            s for s in self.subscriptions if s.topic_name.endswith(("/frame", "/joint_states", "/executed"))
+        ]:
+            self.destroy_subscription(subscription)
+        for service in [s for s in self.services if s.srv_name.endswith(("/encode_goal", "/imagine"))]:
+            self.destroy_service(service)
+
+    def cleanup(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    # -- inputs --------------------------------------------------------------------------------------------------------
+
+    def _on_frame(self, message: Image) -> None:
+        self._frames.count()
+        self._frame_at = time.monotonic()
+        try:
+            frame = picture(message)
+            if frame.shape != (self._size, self._size, 3):
+                expected = f"{self._size} x {self._size}"
+                raise InputError(f"frame: expected {expected} pixels, found {frame.shape[1]} x {frame.shape[0]}")
+        except InputError as error:
+            self._bad_frames += 1
+            self.warn_throttled("frame", str(error))
+            return
+        self._worker.urgent(lambda: self._see(message.header, frame))
+
+    def _on_joint_states(self, message: JointState) -> None:
+        try:
+            stamp, state = self._reader.read(message)
+        except InputError as error:
+            self.warn_throttled("joint_states", str(error))
+            return
+        self._monitor.states.add(stamp, state)
+
+    def _on_executed(self, message: Action) -> None:
+        if len(message.values) == self._checkpoint.config.action.dimension and np.isfinite(message.values).all():
+            self._monitor.actions.add(to_seconds(message.header.stamp), message.values)
+
+    # -- in the worker's thread ----------------------------------------------------------------------------------------
+
+    def _encode(self, frame: np.ndarray):
+        import torch
+
+        with torch.inference_mode():
+            return self._checkpoint.model.encode(frame[None])[0]
+
+    def _see(self, header, frame: np.ndarray) -> None:
+        begin = time.perf_counter()
+        latent = self._encode(frame)
+        message = self._latent_message(header, latent)
+        message.encode_ms = self._encode_ms = 1e3 * (time.perf_counter() - begin)
+        if not np.isfinite(message.norm):
+            self._bad_frames += 1
+            self.warn_throttled("latent", "latent: expected finite values, found NaN or Inf; the frame is dropped")
+            return
+        self._latents.publish(message)
+        self._encoded.count()
+        stamp = to_seconds(header.stamp)
+        if not self._monitor.latents.add(stamp, latent):
+            self._monitor.actions.clear()
+        reading = self._monitor.read(stamp)
+        if reading is not None:
+            self._surprised = reading.surprised
+            self._surprises.publish(
+                Surprise(
+                    header=header,
+                    error=reading.error,
+                    quantile=reading.quantile,
+                    threshold=reading.threshold,
+                    surprised=reading.surprised,
+                )
+            )
+
+    def _latent_message(self, header, latent) -> LatentState:
+        values = latent.numpy()
+        message = LatentState(header=header, model_id=self._checkpoint.model_id, shape=list(values.shape))
+        message.data = float32_array(values)
+        message.norm = float(np.linalg.norm(values))
+        return message
+
+    def _on_failure(self, error: Exception) -> None:
+        self._failure = f"{type(error).__name__}: {error}"
+        self.error_throttled("worker", f"inference failed with {self._failure}")
+
+    # -- questions -----------------------------------------------------------------------------------------------------
+
+    async def _on_encode_goal(self, request, response):
+        try:
+            frame = preprocess(picture(request.image), self._size)
+            latent = await self._worker.ask(lambda: self._encode(frame), self.executor)
+        except InputError as error:
+            response.success, response.message = False, f"goal image: {error}"
+            return response
+        response.success, response.latent = True, self._latent_message(request.image.header, latent)
+        return response
+
+    async def _on_imagine(self, request, response):
+        try:
+            actions = self._checked_actions(request)
+            response.latents, response.shape, response.imagine_ms = await self._worker.ask(
+                lambda: self._imagine(to_seconds(request.stamp), actions), self.executor
+            )
+        except InputError as error:
+            response.success, response.message = False, str(error)
+            return response
+        response.success = True
+        return response
+
+    def _checked_actions(self, request) -> np.ndarray:
+        config = self._checkpoint.config
+        width = config.block * config.action.dimension
+        wanted = request.samples * request.horizon * width
+        if not 1 <= request.samples <= self.p.max_samples or not 1 <= request.horizon <= 64:
+            found = f"{request.samples} and {request.horizon}"
+            raise InputError(f"imagine: expected 1 to {self.p.max_samples} samples and 1 to 64 steps, found {found}")
+        if len(request.actions) != wanted:
+            raise InputError(f"imagine: actions: expected {wanted} values, found {len(request.actions)}")
+        actions = np.array(request.actions, np.float32).reshape(request.samples, request.horizon, width)
+        if not np.isfinite(actions).all():
+            raise InputError("imagine: actions: expected finite values, found NaN or Inf")
+        return actions
+
+    def _imagine(self, stamp: float, actions: np.ndarray):
+        import torch
+
+        begin, config = time.perf_counter(), self._checkpoint.config
+        stamp = stamp or self._monitor.latents.newest
+        history = None if stamp is None else self._monitor.latents.window(stamp, config.history, config.step)
+        state = None if stamp is None else self._monitor.states.at(stamp)
+        if history is None or state is None:
+            raise InputError("imagine: stamp: expected one with a latent and joint states, found none near it")
+        normalised = (state - np.array(config.proprioception.mean)) / np.array(config.proprioception.std)
+        state = torch.as_tensor(normalised, dtype=torch.float32)
+        last = []
+        for part in torch.from_numpy(actions).split(SLICE):
+            with torch.inference_mode():
+                rolled = self._checkpoint.model.rollout(
+                    history.expand(len(part), -1, -1), state.expand(len(part), -1), part
+                )
+            last.append(rolled[:, -1])
+            self._worker.yield_to_urgent()
+        latents = torch.cat(last)
+        return float32_array(latents.numpy()), list(latents.shape), 1e3 * (time.perf_counter() - begin)
+
+    # -- diagnostics ---------------------------------------------------------------------------------------------------
+
+    def diagnose(self) -> list[Status]:
+        silent = time.monotonic() - self._frame_at
+        if not self.active:
+            level, text = OK, "not active"
+        elif silent > self.p.frame_timeout:
+            level, text = ERROR, "no frames arrive from the camera node"
+        elif self._failure:
+            level, text = ERROR, f"inference failed with {self._failure}"
+        elif self._surprised:
+            level, text = WARN, "surprised: what is seen is not what was predicted"
+        else:
+            level, text = OK, "frames are encoded"
+        values = {
+            "frames_hz": self._frames.rate(),
+            "encoded": self._encoded.total,
+            "bad_frames": self._bad_frames,
+            "dropped": self._worker.dropped if self._worker else 0,
+            "encode_ms": self._encode_ms,
+        }
+        return [Status("inference", level, text, values)]
+
+
+def main(argv=None) -> int:
+    return run(WorldModelNode, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""What was promised to the gate: where the reference is now and will be, plan after plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jepa_ros.robot.planar_path import PlanarPath
+from jepa_ros.robot.trajectory import JointTrajectory
+
+
+@dataclass(frozen=True)
+class _Promise:
+    start: float
+    path: PlanarPath
+    trajectory: JointTrajectory
+
+
+class Promises:
+    """The plans handed over and when each takes effect (s on the ROS clock). A later one takes over from an earlier one."""
+
+    def __init__(self, keep: float = 5.0):
+        self._keep = keep
+        self._plans: list[_Promise] = []
+
+    def hold(self, start: float, q: np.ndarray, names: tuple[str, ...], xy: np.ndarray) -> None:
+        """From `start` on the arm stands at q (J,) rad, its tool at xy (2,) m; all before is forgotten."""
+        rest = JointTrajectory(names, np.array([0.0]), np.array([q]), np.zeros((1, len(q))), np.zeros((1, len(q))))
+        self._plans = [_Promise(start, PlanarPath(np.asarray(xy), np.zeros((2, len(xy))), 1.0), rest)]
+
+    def add(self, start: float, path: PlanarPath, trajectory: JointTrajectory) -> None:
+        """From `start` on this plan holds."""
+        self._plans = [p for p in self._plans if p.start < start]
+        self._plans.append(_Promise(start, path, trajectory))
+        while len(self._plans) > 1 and self._plans[1].start < start - self._keep:
+            self._plans.pop(0)
+
+    @property
+    def end(self) -> float:
+        """When the last plan comes to rest."""
+        last = self._plans[-1]
+        return last.start + last.trajectory.duration
+
+    def __bool__(self) -> bool:
+        return bool(self._plans)
+
+    def joints(self, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Position, velocity and acceleration (J,) of the reference at time t."""
+        plan = self._at(t)
+        return plan.trajectory.sample(max(0.0, t - plan.start))
+
+    def tool(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Position and velocity (M, 2) of the tool at times (M,)."""
+        samples = [(plan := self._at(t)).path.sample(np.array([max(0.0, t - plan.start)])) for t in times]
+        return np.concatenate([p for p, _, _ in samples]), np.concatenate([v for _, v, _ in samples])
+
+    def _at(self, t: float) -> _Promise:
+        return next((p for p in reversed(self._plans) if p.start <= t + 1e-9), self._plans[0])

@@ -1,0 +1,188 @@
+"""Reaching a goal step by step: from what was seen and promised to the next plan. The node and the evaluator share it."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from jepa_ros.planning.objective import latent_distance
+from jepa_ros.planning.planner import Imagined, LatentPlanner, Situation
+from jepa_ros.planning.promises import Promises
+from jepa_ros.robot.action_space import PlanarVelocity
+from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.world_model.checkpoint import Checkpoint
+from jepa_ros.world_model.history import LatentHistory, StateHistory
+
+
+@dataclass(frozen=True)
+class ReachSettings:
+    """lead: s from the start of a search to its hand-over; the search itself gets `budget` s of it. plan_ticks: control
+    ticks of a plan that are sent. dwell: s within the tolerance after which a goal counts as reached. drift: rad between
+    the promised rest and the measured joints beyond which the measured ones count."""
+
+    lead: float = 0.11
+    budget: float = 0.07
+    plan_ticks: int = 10
+    dwell: float = 0.6
+    drift: float = 0.05
+    horizon: int = 5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A plan to hand over. start, source_stamp, valid_until: s on the ROS clock. imagined: None for a stop.
+    splice_error: rad."""
+
+    plan_id: int
+    trajectory: JointTrajectory
+    start: float
+    source_stamp: float
+    valid_until: float
+    imagined: Imagined | None
+    splice_error: float
+    step_ms: float
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """No plan now; text says for what."""
+
+    text: str
+
+
+class ReachController:
+    """One arm, one goal at a time. Feed it latents, states and whether the gate follows; ask it for steps."""
+
+    def __init__(self, checkpoint: Checkpoint, space: PlanarVelocity, settings: ReachSettings | None = None):
+        self.settings = settings or ReachSettings()
+        s, config = self.settings, checkpoint.config
+        self.config, self.space = config, space
+        self.planner = LatentPlanner(checkpoint, space, horizon=s.horizon, budget=s.budget, seed=s.seed)
+        keep = config.history * config.step + 1.0
+        self.latents, self.states = LatentHistory(keep), StateHistory(keep)
+        self.promises = Promises()
+        self.goal: torch.Tensor | None = None
+        self.tolerance = config.distance.tolerance
+        self.speed = 1.0
+        self.distance = math.nan
+        self.plan_id = 0
+        self._within: float | None = None
+        self._last_start: float | None = None
+
+    # -- what is seen --------------------------------------------------------------------------------------------------
+
+    def latent(self, stamp: float, latent: torch.Tensor) -> None:
+        """A frame's latent (D,). Time that went back begins a new episode."""
+        if not bool(torch.isfinite(latent).all()):
+            return
+        if not self.latents.add(stamp, latent):
+            self.restart()
+        if self.goal is None:
+            return
+        self.distance = float(latent_distance(latent, self.goal))
+        if self.distance > self.tolerance:
+            self._within = None
+        elif self._within is None:
+            self._within = stamp
+
+    def state(self, stamp: float, proprioception: np.ndarray) -> None:
+        """Measured proprioception (P,) raw."""
+        self.states.add(stamp, proprioception)
+
+    def refused(self) -> None:
+        """The gate does not follow: the next plan starts from the measured joints."""
+        self.promises = Promises()
+
+    def restart(self) -> None:
+        """Forget everything but the goal: a new episode begins."""
+        self.promises, self._within, self._last_start = Promises(), None, None
+        self.planner.reset()
+
+    # -- goals ---------------------------------------------------------------------------------------------------------
+
+    def set_goal(self, goal: torch.Tensor, tolerance: float | None = None) -> None:
+        """Latent (D,) to reach, and the latent distance that counts as reached (default: the model's)."""
+        self.goal, self._within, self._last_start = goal, None, None
+        self.tolerance = tolerance or self.config.distance.tolerance
+        self.planner.reset()
+        stamp = self.latents.newest
+        if stamp is not None:
+            self.distance = float(latent_distance(self.latents.at(stamp), goal))
+
+    def clear_goal(self) -> None:
+        """No goal: no more plans."""
+        self.goal, self._within = None, None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the latent has been within the tolerance for the dwell time."""
+        newest = self.latents.newest
+        return self._within is not None and newest is not None and newest - self._within >= self.settings.dwell
+
+    # -- plans ---------------------------------------------------------------------------------------------------------
+
+    def step(self, now: float) -> Step | Waiting:
+        """Plan from the newest frame; `now` s on the ROS clock. It takes `budget` s and a little."""
+        begin = time.perf_counter()
+        if self.goal is None:
+            return Waiting("no goal")
+        stamp = self.latents.newest
+        if stamp is None:
+            return Waiting("no latent yet")
+        tick = self.config.tick
+        state = self.states.at(stamp)
+        if state is None:
+            return Waiting("no joint states at the frame's time")
+        start = math.ceil((now + self.settings.lead) / tick - 1e-6) * tick
+        self._anchor(now)
+        latents = self.latents.window(stamp, self.config.history, self.config.step)
+        situation = Situation(latents, state, lambda t: self.promises.tool(stamp + t), start - stamp, self.speed)
+        elapsed = 0 if self._last_start is None else round((start - self._last_start) / tick)
+        imagined = self.planner.plan(situation, self.goal, elapsed)
+        self._last_start = start
+        return self._hand_over(imagined.knots[: self.settings.plan_ticks], start, stamp, imagined, begin)
+
+    def stop(self, now: float) -> Step | None:
+        """A plan that brings the arm to rest as soon as possible; None where nothing is promised, so it is at rest."""
+        begin = time.perf_counter()
+        if not self.promises or now >= self.promises.end:
+            return None
+        start = math.ceil((now + 0.5 * self.settings.lead) / self.config.tick - 1e-6) * self.config.tick
+        xy, velocity = self.promises.tool(np.array([start]))
+        still = np.zeros((1, self.space.dimension))
+        knots = self.space.constrain(xy[0], velocity[0] / self.space.max_speed, still)
+        return self._hand_over(knots, start, now, None, begin)
+
+    def _hand_over(
+        self, knots: np.ndarray, start: float, stamp: float, imagined: Imagined | None, begin: float
+    ) -> Step:
+        q, qd, qdd = self.promises.joints(start)
+        trajectory = self.space.to_trajectory(q, qd, qdd, knots)
+        self.promises.add(start, self.space.path(q, qd, knots), trajectory)
+        self.plan_id += 1
+        return Step(
+            self.plan_id,
+            trajectory,
+            start,
+            stamp,
+            start + trajectory.duration + self.config.tick,
+            imagined,
+            float(np.abs(trajectory.positions[0] - q).max()),
+            1e3 * (time.perf_counter() - begin),
+        )
+
+    def _anchor(self, now: float) -> None:
+        """Where nothing is promised, or the arm came to rest elsewhere than promised, start from what is measured."""
+        measured = self.states.latest[: len(self.config.proprioception.joints)]
+        if self.promises and (
+            now < self.promises.end or np.abs(self.promises.joints(now)[0] - measured).max() < self.settings.drift
+        ):
+            return
+        self.promises.hold(
+            now - 10.0, measured, tuple(self.config.proprioception.joints), self.space.position(measured)
+        )

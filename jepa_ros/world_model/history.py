@@ -1,0 +1,147 @@
+"""What was seen, measured and done, by stamp: latents and proprioception as a model wants them. Times in s, one clock.
+
+One thread may add while another one reads: readers take a snapshot first, which CPython makes in one step.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+
+import numpy as np
+import torch
+
+
+class LatentHistory:
+    """Latents (D,) of the last `keep` s by the stamp of their frame."""
+
+    def __init__(self, keep: float):
+        self._keep = keep
+        self._items: deque[tuple[float, torch.Tensor]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def clear(self) -> None:
+        """Forget all: a new episode begins."""
+        self._items.clear()
+
+    def add(self, stamp: float, latent: torch.Tensor) -> bool:
+        """Append; False, and everything before is forgotten, where time went back."""
+        forward = not self._items or stamp > self._items[-1][0]
+        if not forward:
+            self.clear()
+        self._items.append((stamp, latent))
+        while stamp - self._items[0][0] > self._keep:
+            self._items.popleft()
+        return forward
+
+    @property
+    def newest(self) -> float | None:
+        """Stamp of the newest latent, or None."""
+        items = tuple(self._items)
+        return items[-1][0] if items else None
+
+    def tolerance(self) -> float:
+        """Half the time between frames, in s."""
+        stamps = [stamp for stamp, _ in tuple(self._items)]
+        return 0.5 * float(np.median(np.diff(stamps))) + 1e-3 if len(stamps) > 2 else 0.05
+
+    def at(self, stamp: float) -> torch.Tensor | None:
+        """The latent nearest to `stamp`, or None where none is within half a frame."""
+        nearest = min(tuple(self._items), key=lambda item: abs(item[0] - stamp), default=None)
+        return nearest[1] if nearest is not None and abs(nearest[0] - stamp) <= self.tolerance() else None
+
+    def window(self, stamp: float, count: int, step: float) -> torch.Tensor | None:
+        """(count, D): latents `step` s apart up to `stamp`; None where there is none at `stamp`.
+
+        Where older ones are missing the oldest found stands for them: an episode begins at rest.
+        """
+        found = [self.at(stamp - k * step) for k in range(count)]
+        if found[0] is None:
+            return None
+        for k in range(1, count):
+            if found[k] is None:
+                found[k] = found[k - 1]
+        return torch.stack(found[::-1])
+
+
+class StateHistory:
+    """Proprioception (P,) of the last `keep` s, interpolated by stamp."""
+
+    def __init__(self, keep: float):
+        self._keep = keep
+        self._items: deque[tuple[float, np.ndarray]] = deque()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._items.clear()
+
+    def add(self, stamp: float, state: np.ndarray) -> bool:
+        """Append; False, and everything before is forgotten, where time went back."""
+        forward = not self._items or stamp > self._items[-1][0]
+        if not forward:
+            self.clear()
+        self._items.append((stamp, state))
+        while stamp - self._items[0][0] > self._keep:
+            self._items.popleft()
+        return forward
+
+    @property
+    def newest(self) -> float | None:
+        """Stamp of the newest state, or None."""
+        items = tuple(self._items)
+        return items[-1][0] if items else None
+
+    @property
+    def latest(self) -> np.ndarray | None:
+        """The newest state, or None."""
+        items = tuple(self._items)
+        return items[-1][1] if items else None
+
+    def at(self, stamp: float, slack: float = 0.1) -> np.ndarray | None:
+        """The state at `stamp`; the nearest one up to `slack` s outside of what is known, None beyond that."""
+        items = tuple(self._items)
+        if not items or not items[0][0] - slack <= stamp <= items[-1][0] + slack:
+            return None
+        right = bisect_right(items, stamp, key=lambda item: item[0])
+        if right == 0 or right == len(items):
+            return items[min(right, len(items) - 1)][1]
+        (t0, before), (t1, after) = items[right - 1], items[right]
+        return before + (stamp - t0) / (t1 - t0) * (after - before)
+
+
+class ActionHistory:
+    """Executed actions (A,) of the last `keep` s, one a control tick of `period` s."""
+
+    def __init__(self, keep: float, period: float):
+        self._keep, self._period = keep, period
+        self._items: deque[tuple[float, np.ndarray]] = deque()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._items.clear()
+
+    def add(self, start: float, values: np.ndarray) -> None:
+        """An action that was executed from `start` on."""
+        if self._items and start <= self._items[-1][0]:
+            self.clear()
+        self._items.append((start, np.asarray(values, float)))
+        while start - self._items[0][0] > self._keep:
+            self._items.popleft()
+
+    def between(self, start: float, ticks: int) -> np.ndarray | None:
+        """(ticks, A) actions of the ticks from `start` on, by linear interpolation of what was travelled; None where a
+        part of that time is unknown."""
+        items = tuple(self._items)
+        if not items:
+            return None
+        starts = np.array([s for s, _ in items])
+        edges = start + self._period * np.arange(ticks + 1)
+        gap = np.diff(starts).max(initial=0.0) > 1.5 * self._period
+        if gap or edges[0] < starts[0] - 1e-3 or edges[-1] > starts[-1] + self._period + 1e-3:
+            return None
+        values = np.array([v for _, v in items])
+        travelled = np.vstack([np.zeros(values.shape[1]), np.cumsum(values, axis=0)])
+        known = np.append(starts, starts[-1] + self._period)
+        return np.diff(np.stack([np.interp(edges, known, column) for column in travelled.T], axis=1), axis=0)
