@@ -99,21 +99,47 @@ def evaluate_sim(
     return call("jepa_ros.evaluation.sim:run", model=model, task=task, goals=goals, seed=seed, out=out)
 
 
+CameraTopic = Annotated[str, typer.Option(help="Topic of the camera's images.")]
+ParamsFile = Annotated[Path | None, typer.Option(help="ROS parameters of all nodes; default: config/<bring-up>.yaml.")]
+Namespace = Annotated[str, typer.Option(help="Namespace of all nodes and topics.")]
+UseSimTime = Annotated[bool, typer.Option("--use-sim-time", help="Follow /clock.")]
+Respawn = Annotated[bool, typer.Option("--respawn", help="Start a node again when it ends.")]
+LogLevel = Annotated[str, typer.Option(help="debug, info, warn, error or fatal.")]
+
+
 @command(up, "sim")
-def up_sim(robot: Robot = "openarm", model: Model = "openarm_reach") -> int | None:
-    """Start the simulator and all nodes from config/sim.yaml."""
-    return call("jepa_ros.ros.up:run", bringup="sim", robot=robot, model=model)
+def up_sim(
+    robot: Robot = "openarm",
+    model: Model = "openarm_reach",
+    camera_topic: CameraTopic = "image",
+    params_file: ParamsFile = None,
+    namespace: Namespace = "",
+    use_sim_time: UseSimTime = False,
+    respawn: Respawn = False,
+    log_level: LogLevel = "info",
+) -> int | None:
+    """Start the simulator and all nodes from config/sim.yaml, as launch/sim.launch.py does."""
+    return call("jepa_ros.ros.up:run", bringup="sim", **locals())
 
 
 @command(up, "robot")
-def up_robot(robot: Robot = "openarm", model: Model = "openarm_reach") -> int | None:
-    """Start the nodes for hardware from config/robot.yaml."""
-    return call("jepa_ros.ros.up:run", bringup="robot", robot=robot, model=model)
+def up_robot(
+    robot: Robot = "openarm",
+    model: Model = "openarm_reach",
+    camera_topic: CameraTopic = "image",
+    params_file: ParamsFile = None,
+    namespace: Namespace = "",
+    use_sim_time: UseSimTime = False,
+    respawn: Respawn = False,
+    log_level: LogLevel = "info",
+) -> int | None:
+    """Start the nodes for hardware from config/robot.yaml, as launch/robot.launch.py does."""
+    return call("jepa_ros.ros.up:run", bringup="robot", **locals())
 
 
 @command(app)
 def demo(
-    goals: Annotated[int, typer.Option(min=1, help="Goal images to send.")] = 20,
+    goals: Annotated[int, typer.Option(help="Goal images to send, at least 1.")] = 20,
     seed: Seed = 0,
     out: Out = Path("runs/demo"),
     model: Model = "openarm_reach",

@@ -17,7 +17,7 @@ from jepa_ros.evaluation.report import Report
 from jepa_ros.evaluation.video import write_video
 
 _VIDEO_WIDTH = 640  # px
-_GREEN, _WHITE, _SHADE = (90, 220, 150), (255, 255, 255), (20, 22, 28)
+_GREEN, _BLUE, _WHITE, _SHADE = (30, 190, 110), (60, 110, 240), (255, 255, 255), (20, 22, 28)
 
 
 def write_report(record: DemoRecord, summary: Mapping[str, Any], path: str | os.PathLike) -> Path:
@@ -74,9 +74,9 @@ def write_report(record: DemoRecord, summary: Mapping[str, Any], path: str | os.
 def _add_curves(report: Report, record: DemoRecord) -> None:
     series = {str(g.index + 1): (g.times, [100 * d for d in g.distances]) for g in record.done}
     tolerance = (100 * record.tolerance_m, "tolerance")
-    report.section("Distance to the goal").plot(
-        plots.lines(series, x="s since the goal was sent", y="cm", level=tolerance, faint=True)
-    )
+    figure = plots.lines(series, x="s since the goal was sent", y="cm", level=tolerance, faint=True)
+    figure.axes[0].set_ylim(bottom=0)
+    report.section("Distance to the goal").plot(figure)
     latency, gate = record.latencies_ms()
     report.section("Latency")
     for samples, x, caption in (
@@ -124,7 +124,7 @@ def draw(frame: Frame, goal: GoalRun, record: DemoRecord) -> np.ndarray:
     inset = cv2.resize(goal.image, (inset_width, inset_height), interpolation=cv2.INTER_AREA)
     x, y = _VIDEO_WIDTH - inset_width - 10, 10
     near = frame.distance <= record.tolerance_m
-    border = _GREEN if near else _WHITE
+    border = _GREEN if near else _BLUE
     cv2.rectangle(canvas, (x - 2, y - 2), (x + inset_width + 1, y + inset_height + 1), border, 2)
     canvas[y : y + inset_height, x : x + inset_width] = inset
     _label(canvas, "goal", (x + 6, y + inset_height - 8), 0.45, _WHITE)
