@@ -1,0 +1,41 @@
+"""A checkpoint that fits the simulated robot and has learnt nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def fresh_model(directory: Path) -> Path:
+    """Write it to ``directory`` and return that."""
+    import torch
+
+    from jepa_ros.robot.config import load_robot
+    from jepa_ros.world_model.checkpoint import build, save
+    from jepa_ros.world_model.config import ModelConfig
+
+    robot = load_robot("openarm")
+    fields = 2 * len(robot.joints) + len(robot.gripper)
+    config = ModelConfig.model_validate(
+        {
+            "name": "fresh",
+            "encoder": {"channels": (8, 16, 16), "hidden": 32, "latent_dim": 16},
+            "predictor": {"width": 32},
+            "policy": {"width": 32},
+            "preprocessing": {},
+            "control_rate": 10.0,
+            "block": 4,
+            "action": {"name": "planar_velocity", "dimension": 2, "max_speed": robot.action_space.max_speed},
+            "proprioception": {
+                "joints": tuple(robot.joints),
+                "gripper": tuple(robot.gripper),
+                "mean": (0.0,) * fields,
+                "std": (1.0,) * fields,
+            },
+            "distance": {"tolerance": 0.1, "far": 1.0},
+            "surprise": {"levels": (0.5, 1.0), "errors": (0.1, 0.2), "threshold": 0.2},
+            "robots": (robot.name,),
+        }
+    )
+    torch.manual_seed(0)
+    save(directory, config, *build(config))
+    return directory
