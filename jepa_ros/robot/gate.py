@@ -76,15 +76,15 @@ class Gate:
         self._joints = JointMonitor(
             limits.names, limits.velocity, beat, jump_factor=s.jump_factor, jump_margin=s.jump_margin
         )
-        self.clipped = self.rejected = self.stops = 0
-        self.last_rejection = ""
         self._e_stop = False
         self.reset()
 
     # ---- inputs ----------------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Forget everything but the counters and an e-stop: INACTIVE until healthy joint states come."""
+        """Forget everything but an e-stop: INACTIVE until healthy joint states come."""
+        self.clipped = self.rejected = self.stops = 0
+        self.last_rejection = ""
         self.state = GateState.INACTIVE
         self._clock = Clock(self.settings.control_period)
         self._latch = self._reason = ""
@@ -201,6 +201,10 @@ class Gate:
         window, self._publish = self._window() if self._publish else None, False
         reference = self._reference if self._path is not None else None
         return GateOutput(reference, window, self._ticks.take(), self._report(t))
+
+    def time_to_rest(self) -> float:
+        """s from the last call until what was sent ends at rest; 0 where nothing moves."""
+        return max(self._path.end - self._clock.time, 0.0) if self.state in MOVING else 0.0
 
     def _report(self, t: float) -> GateReport:
         track = self._track
