@@ -70,9 +70,10 @@ def collect(
     width: Annotated[int, typer.Option(min=16, help="Width of camera images, pixels.")] = 320,
     height: Annotated[int, typer.Option(min=16, help="Height of camera images, pixels.")] = 240,
     rate: Annotated[float, typer.Option(min=1.0, help="Camera rate, Hz.")] = 10.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that record, each with a core.")] = 2,
 ) -> int | None:
     """Record random play in simulation as a rosbag2 (mcap) bag."""
-    options = dict(out=out, episodes=episodes, seed=seed, robot=robot, width=width, height=height, rate=rate)
+    options = dict(out=out, episodes=episodes, seed=seed, robot=robot, width=width, height=height, rate=rate, workers=workers)
     return call("jepa_ros.training.collect:run", **options)
 
 
@@ -81,10 +82,16 @@ def train(
     data: Annotated[Path, typer.Option(help="Bag that `jepa_ros collect` wrote.")],
     out: Out = Path("runs/train"),
     seed: Seed = 0,
-    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after this time and keep the best.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "openarm_reach",
+    robot: Robot = "openarm",
+    updates: Annotated[int, typer.Option(min=1, help="Updates of the world model.")] = 4000,
+    policy_updates: Annotated[int, typer.Option(min=1, help="Updates of the policy, after it.")] = 6000,
+    latent_dim: Annotated[int, typer.Option(min=2, help="Numbers in a latent.")] = 16,
+    sigreg: Annotated[float, typer.Option(min=0.0, help="Weight of SIGReg.")] = 0.1,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
 ) -> int | None:
-    """Train a world model on a recorded bag."""
-    return call("jepa_ros.training.train:run", data=data, out=out, seed=seed, minutes=minutes)
+    """Train a world model and its policy on a recorded bag; goes on where it was interrupted."""
+    return call("jepa_ros.training.train:run", **locals())
 
 
 @command(evaluate, "sim")

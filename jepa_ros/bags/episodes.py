@@ -15,6 +15,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.images import decode, decode_compressed, preprocess
 from jepa_ros.robot.action_space import PlanarVelocity
 from jepa_ros.training.episodes import Episode
+from jepa_ros.world_model.config import CameraReference
 
 NEEDED = {
     "image": ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"),
@@ -72,6 +73,37 @@ def read_robot_description(path: Path) -> str | None:
                 for _, _, raw in reader.messages([connection]):
                     return typestore().deserialize_cdr(raw, connection.msgtype).data
     return None
+
+
+def read_camera(path: Path) -> CameraReference | None:
+    """Intrinsics of the first camera_info and the optical frame's pose from tf_static; None where either is missing."""
+    info, poses = None, {}
+    with open_bag(path) as reader:
+        wanted = [
+            c for c in reader.connections if c.msgtype in ("sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage")
+        ]
+        for connection, _, raw in reader.messages(wanted):
+            message = typestore().deserialize_cdr(raw, connection.msgtype)
+            if connection.msgtype.endswith("CameraInfo"):
+                info = message
+            else:
+                poses |= {t.child_frame_id: t.transform for t in message.transforms}
+            if info is not None and info.header.frame_id in poses:
+                break
+    pose = None if info is None else poses.get(info.header.frame_id)
+    if pose is None:
+        return None
+    p, q, k = pose.translation, pose.rotation, info.k
+    return CameraReference(
+        width=info.width,
+        height=info.height,
+        fx=k[0],
+        fy=k[4],
+        cx=k[2],
+        cy=k[5],
+        position=(p.x, p.y, p.z),
+        orientation=(q.x, q.y, q.z, q.w),
+    )
 
 
 def read_episodes(

@@ -18,7 +18,9 @@ TOPICS = {
     "/executed": "jepa_msgs/msg/Action",
     "/episode": "jepa_msgs/msg/Episode",
     "/robot_description": "std_msgs/msg/String",
+    "/tf_static": "tf2_msgs/msg/TFMessage",
 }
+LATCHED = ("/robot_description", "/tf_static")
 PNG_LEVEL = 1
 
 
@@ -34,7 +36,7 @@ class EpisodeWriter:
         self._writer.open()
         self._connections = {
             topic: self._writer.add_connection(
-                topic, kind, typestore=self._types, offered_qos_profiles=[_qos(topic == "/robot_description")]
+                topic, kind, typestore=self._types, offered_qos_profiles=[_qos(topic in LATCHED)]
             )
             for topic, kind in TOPICS.items()
         }
@@ -46,6 +48,20 @@ class EpisodeWriter:
     def robot_description(self, t: int, urdf: str) -> None:
         """The URDF."""
         self._write("/robot_description", t, data=urdf)
+
+    def camera_pose(self, t: int, position: np.ndarray, quaternion: np.ndarray) -> None:
+        """Pose of the camera's optical frame in the base frame: m, xyzw."""
+        make = self._make
+        rotation = make("geometry_msgs/msg/Quaternion", **dict(zip("xyzw", map(float, quaternion), strict=True)))
+        translation = make("geometry_msgs/msg/Vector3", **dict(zip("xyz", map(float, position), strict=True)))
+        transform = make("geometry_msgs/msg/Transform", translation=translation, rotation=rotation)
+        stamped = make(
+            "geometry_msgs/msg/TransformStamped",
+            header=self._header(t, self._base_frame),
+            child_frame_id=self._frame_id,
+            transform=transform,
+        )
+        self._write("/tf_static", t, transforms=[stamped])
 
     def camera_info(self, t: int, intrinsics: dict[str, float]) -> None:
         """Pinhole intrinsics in pixels: width, height, fx, fy, cx, cy."""

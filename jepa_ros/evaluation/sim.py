@@ -1,0 +1,188 @@
+"""`jepa_ros evaluate sim`: hundreds of goals in process, beside random actions and a privileged oracle."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from jepa_ros.errors import InputError
+from jepa_ros.evaluation import plots
+from jepa_ros.evaluation.closed_loop import Timing, Trial
+from jepa_ros.evaluation.report import Report
+from jepa_ros.evaluation.summary import percentiles, write_summary
+from jepa_ros.robot.config import load_robot
+from jepa_ros.world_model.checkpoint import check_robot, load
+
+KINDS = ("model", "random", "oracle")
+TASKS = ("reach",)
+
+
+def run(*, model: str, task: str, goals: int, seed: int, out: Path, robot: str = "openarm", workers: int = 2) -> int:
+    """Evaluate, showing progress; writes summary.json and report.html into `out`. Raises InputError."""
+    if task not in TASKS:
+        raise InputError(f"task '{task}': expected one of {', '.join(TASKS)}")
+    checkpoint = load(model)
+    check_robot(checkpoint.config, load_robot(robot))
+    started = time.time()
+    trials: dict[str, dict[int, Trial]] = {kind: {} for kind in KINDS}
+    workers = min(workers, goals)
+    jobs = [(str(checkpoint.directory), robot, goals, seed, share, workers) for share in range(workers)]
+    queue = multiprocessing.get_context("spawn").Manager().Queue()
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}")) as bar:
+        task_id = bar.add_task("goals", total=goals, note="")
+        with multiprocessing.get_context("spawn").Pool(workers, _quiet) as pool:
+            result = pool.map_async(_try_share, [(*job, queue) for job in jobs])
+            while len(trials["model"]) + 0 < goals or not result.ready():
+                if result.ready() and queue.empty():
+                    info = result.get()  # raises what a worker raised
+                    break
+                for index, found in _drain(queue):
+                    for kind, trial in found.items():
+                        trials[kind][index] = trial
+                    reached = sum(t.reached for t in trials["model"].values())
+                    bar.update(task_id, completed=len(trials["model"]), note=f"{reached} reached")
+            info = result.get()
+    summary = _summary(trials, info[0], checkpoint, seed, time.time() - started)
+    write_summary(out / "summary.json", summary)
+    _report(out / "report.html", summary, {k: [v[i] for i in sorted(v)] for k, v in trials.items()})
+    return 0
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """95 % confidence interval of a rate (Wilson 1927)."""
+    z, p = 1.959964, successes / trials
+    centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2)) / (1 + z * z / trials)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _quiet() -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+
+
+def _drain(queue) -> list:
+    import queue as queues
+
+    try:
+        found = [queue.get(timeout=0.2)]
+        while not queue.empty():
+            found.append(queue.get())
+    except queues.Empty:
+        return []
+    return found
+
+
+def _try_share(job) -> dict:
+    """Every `workers`-th goal by the model, at random and by the oracle; what was found goes to the queue."""
+    import torch
+
+    from jepa_ros.evaluation.actors import OracleActor, RandomActor
+    from jepa_ros.evaluation.closed_loop import ModelActor, run_trial
+    from jepa_ros.planning.reach import ReachController, ReachSettings
+    from jepa_ros.sim.cell import ArmCell
+    from jepa_ros.sim.scene import Scene
+    from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
+
+    directory, robot_name, count, seed, share, workers, queue = job
+    torch.set_num_threads(1)
+    robot, scene = load_robot(robot_name), Scene()
+    cell = ArmCell(scene, robot)
+    goals = make_goals(scene, robot, cell.space, count, seed)
+    checkpoint = load(directory)
+    timing = Timing()
+    # Rounds of the search are counted here, not timed: the same goals give the same result on any machine.
+    controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed))
+    actor = ModelActor(cell, checkpoint, controller, timing)
+    others = {"random": RandomActor(cell, seed), "oracle": OracleActor(cell)}
+    for index in range(share, count, workers):
+        goal, found = goals[index], {}
+        actor.start(goal)
+        trial = run_trial(cell, goal, actor, timing)
+        trial.plans = len(actor.plans)
+        found["model"] = trial
+        for kind, other in others.items():
+            other.start(goal)
+            found[kind] = run_trial(cell, goal, other, timing)
+        queue.put((index, found))
+    return {"goal_set_hash": goal_set_hash(goals), "places": [(*g.start_xy, *g.goal_xy) for g in goals]}
+
+
+def _summary(trials: dict[str, dict[int, Trial]], info: dict, checkpoint, seed: int, wall_s: float) -> dict:
+    from scipy.spatial import ConvexHull
+
+    n = len(trials["model"])
+    places = np.array(info["places"])
+    results = {}
+    for kind, found in trials.items():
+        reached = sum(t.reached for t in found.values())
+        finals = [t.final_distance for t in found.values()]
+        results[kind] = {
+            "reached": reached,
+            "rate": reached / n,
+            "interval_95": wilson(reached, n),
+            "final_distance_m": percentiles(finals, (50, 90)) | {"max": max(finals)},
+            "seconds_p50": float(np.median([t.seconds for t in found.values() if t.reached])) if reached else None,
+        }
+    starts = [t.start_distance for t in trials["model"].values()]
+    goals = places[:, 2:]
+    return {
+        "goals": n,
+        "goal_set_hash": info["goal_set_hash"],
+        "seed": seed,
+        "model": checkpoint.config.name,
+        "model_id": checkpoint.model_id,
+        "tolerance_m": 0.03,
+        "start_distance_m": {"min": min(starts), "median": float(np.median(starts))},
+        "goal_hull_cm2": float(ConvexHull(goals).volume * 1e4) if n > 2 else None,
+        **results["model"],
+        "random": results["random"],
+        "oracle": results["oracle"],
+        "timing": asdict(Timing()),
+        "per_goal": [
+            {"goal": i, "start_xy": places[i, :2].tolist(), "goal_xy": places[i, 2:].tolist()}
+            | {k: v for k, v in asdict(trials["model"][i]).items() if k != "distances"}
+            for i in sorted(trials["model"])
+        ],
+        "wall_s": wall_s,
+    }
+
+
+def _report(path: Path, summary: dict, trials: dict[str, list[Trial]]) -> None:
+    low, high = summary["interval_95"]
+    report = Report("Reach in simulation", f"{summary['model']}, {summary['goals']} goals, seed {summary['seed']}")
+    report.figures(
+        {
+            "reached": f"{summary['reached']} of {summary['goals']}",
+            "95 % interval": f"{100 * low:.1f} to {100 * high:.1f} %",
+            "random actions": f"{summary['random']['reached']} of {summary['goals']}",
+            "oracle": f"{summary['oracle']['reached']} of {summary['goals']}",
+        }
+    )
+    report.text("Reached: MuJoCo's gripper site within 3 cm of the goal's, held for 1 s, within 15 s.")
+    fig, (left, right) = plots.figure(2)
+    for trial in trials["model"]:
+        left.plot(0.1 * np.arange(len(trial.distances)), 100 * np.array(trial.distances), lw=0.5, alpha=0.4)
+    left.axhline(3, lw=1, ls="--")
+    left.set(title="Distance to the goal (model)", xlabel="s", ylabel="cm")
+    places = np.array([(*g["start_xy"], *g["goal_xy"]) for g in summary["per_goal"]])
+    good = np.array([g["reached"] for g in summary["per_goal"]])
+    right.plot(places[good, 2], places[good, 3], ".", ms=4, label="reached")
+    right.plot(places[~good, 2], places[~good, 3], "x", ms=6, label="missed")
+    right.set(title="Goals", xlabel="x (m)", ylabel="y (m)", aspect="equal")
+    right.legend()
+    report.plot(fig)
+    missed = [g for g in summary["per_goal"] if not g["reached"]]
+    if missed:
+        columns = ["goal", "start_xy", "goal_xy", "start_distance", "final_distance", "plans"]
+        rows = [[str(np.round(g[c], 3).tolist()) if c.endswith("xy") else g[c] for c in columns] for g in missed]
+        report.section("Missed").table(rows, columns)
+    report.write(path)

@@ -1,0 +1,126 @@
+"""What a person reads of a training: the report with its curves, and the card that ships with the checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jepa_ros.evaluation import plots
+from jepa_ros.evaluation.report import Report
+from jepa_ros.training.episodes import EpisodeSet
+from jepa_ros.training.loop import Progress
+from jepa_ros.world_model.config import ModelConfig
+
+
+def write_report(
+    path: Path,
+    config: ModelConfig,
+    summary: dict,
+    progress: Progress,
+    policy_curve: list[dict],
+    latents: torch.Tensor,
+    data: EpisodeSet,
+) -> None:
+    """report.html. latents: (N, D) of the validation episodes `data`."""
+    test = summary["test"]
+    report = Report(f"Training of {config.name}", f"seed {summary['options']['seed']}, model {summary['model_id']}")
+    report.figures(
+        {
+            "probe R² of the tool (test)": f"{test['probe_r2']:.4f}",
+            "1-step error of persistence": f"{100 * test['error_ratio@1']:.1f} %",
+            "3-step error of persistence": f"{100 * test['error_ratio@3']:.1f} %",
+            "effective rank": f"{test['effective_rank']:.1f} of {config.encoder.latent_dim}",
+            "frames/s": round(summary["frames_per_s"]),
+        }
+    )
+    report.section("Loss and health").plot(_losses(progress))
+    report.plot(_health(progress), "On validation episodes. The checkpoint is the one of least three-step error.")
+    report.section("What the latent distance says of the distance").plot(
+        _distances(latents, data, config),
+        "Pairs of validation frames. Beyond a few centimetres the distance is flat: there the policy leads.",
+    )
+    report.section("Policy").plot(_policy(policy_curve))
+    rows = [(k, v) for k, v in test.items()]
+    report.section("Test episodes").table(rows, ["figure", "value"])
+    size = len(data.frames) // 8
+    report.section("What the model sees").images(
+        [(f"validation frame {i}", data.frames[i]) for i in range(0, 8 * size, size)]
+    )
+    report.write(path)
+
+
+def _losses(progress: Progress):
+    fig, (left, right) = plots.figure(2)
+    updates = [c["update"] for c in progress.curve]
+    for key in ("one_step", "rollout", "proprioception"):
+        left.plot(updates, [c[key] for c in progress.curve], label=key, lw=1)
+    left.set(title="Prediction losses", xlabel="update", yscale="log")
+    left.legend()
+    right.plot(updates, [c["sigreg"] for c in progress.curve], lw=1)
+    right.set(title="SIGReg", xlabel="update", yscale="log")
+    return fig
+
+
+def _health(progress: Progress):
+    fig, (left, right) = plots.figure(2)
+    updates = [v["update"] for v in progress.validation]
+    for key in ("error_ratio@1", "error_ratio@3"):
+        left.plot(updates, [v[key] for v in progress.validation], label=key)
+    left.set(title="Error over the error of nothing changes", xlabel="update", yscale="log")
+    left.legend()
+    right.plot(updates, [v["effective_rank"] for v in progress.validation], label="effective rank")
+    right.set(title="Effective rank", xlabel="update")
+    return fig
+
+
+def _policy(curve: list[dict]):
+    fig, axes = plots.figure()
+    for key in ("train", "val"):
+        axes.plot([c["update"] for c in curve], [c[key] for c in curve], label=key)
+    axes.set(title="Mean square error of actions", xlabel="update")
+    axes.legend()
+    return fig
+
+
+def _distances(latents: torch.Tensor, data: EpisodeSet, config: ModelConfig):
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(len(latents), size=(2, 4000))
+    apart = np.linalg.norm(data.tool[first] - data.tool[second], axis=1)
+    distance = (latents[first] - latents[second]).square().mean(1).numpy()
+    fig, axes = plots.figure()
+    axes.plot(100 * apart, distance, ".", ms=2, alpha=0.4)
+    axes.axhline(config.distance.tolerance, lw=1, ls="--")
+    axes.set(title="Latent distance", xlabel="tool distance (cm)", ylabel="mean square over D", yscale="log")
+    return fig
+
+
+def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> None:
+    """The model card; success figures are added by hand from `jepa_ros evaluate sim`, whose command it names."""
+    test, options = summary["test"], summary["options"]
+    ratios = ", ".join(f"{k.split('@')[1]}: {100 * v:.1f} %" for k, v in test.items() if k.startswith("error_ratio"))
+    hours = summary["training_s"] / 3600
+    path.write_text(f"""# {config.name}
+
+A joint-embedding predictive world model of the simulated OpenArm's right hand, trained from random play: a
+{summary["parameters"]["encoder"] / 1e6:.2f} M convolutional encoder ({config.preprocessing.size} px → {config.encoder.latent_dim} numbers), a
+{summary["parameters"]["predictor"] / 1e6:.2f} M predictor (a step is {config.step:g} s), SIGReg against collapse, and a
+{summary["parameters"]["policy"] / 1e6:.2f} M goal-conditioned policy on its latents. No pixels are generated, no expert was watched.
+
+Made by
+
+    jepa_ros collect --episodes {sum(summary["episodes"].values())} --seed 1 --out {data}
+    jepa_ros train --data {data} --seed {options["seed"]} --updates {summary["schedule"]["updates"]}
+
+from {summary["frames"]["train"]} training frames of {summary["episodes"]["train"]} episodes (validation {summary["episodes"]["val"]}, test {summary["episodes"]["test"]}; split by episode),
+in {hours:.2f} h on one CPU core ({summary["frames_per_s"]:.0f} frames/s). Chosen on validation at update {summary["chosen_update"]}; on the test episodes:
+
+| figure | value |
+|---|---|
+| R² of a linear probe of the tool position on the pixel latent | {test["probe_r2"]:.4f} |
+| open-loop error over the error of "nothing changes", by model step | {ratios} |
+| one-step error with shuffled actions over the true one's | {test["action_sensitivity"]:.1f} |
+| effective rank | {test["effective_rank"]:.1f} of {config.encoder.latent_dim} |
+| dead dimensions | {100 * test["dead_dimensions"]:.0f} % |
+""")
