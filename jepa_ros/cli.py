@@ -73,8 +73,7 @@ def collect(
     workers: Annotated[int, typer.Option(min=1, help="Processes that record, each with a core.")] = 2,
 ) -> int | None:
     """Record random play in simulation as a rosbag2 (mcap) bag."""
-    options = dict(out=out, episodes=episodes, seed=seed, robot=robot, width=width, height=height, rate=rate, workers=workers)
-    return call("jepa_ros.training.collect:run", **options)
+    return call("jepa_ros.training.collect:run", **locals())
 
 
 @command(app)

@@ -16,8 +16,8 @@ from jepa_ros.world_model.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class Timing:
-    """What the graph takes: camera period, s between plans, s from a frame's stamp to the planner seeing its latent, and
-    from then to the plan at the gate. timeout: s a goal."""
+    """What the graph takes, in s: between frames, between plans, from a frame's stamp to the planner seeing its latent,
+    and from then to the plan at the gate. timeout: of a goal."""
 
     camera: float = 1 / 15
     replan: float = 0.2

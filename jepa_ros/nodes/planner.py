@@ -11,21 +11,19 @@ import sys
 import time
 
 import numpy as np
-from geometry_msgs.msg import Point
 from jepa_msgs.action import ReachGoal
-from jepa_msgs.msg import GateStatus, LatentState, Plan, PlannerStatus
+from jepa_msgs.msg import GateStatus, LatentState, PlannerStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
-from visualization_msgs.msg import Marker, MarkerArray
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.base import LATCHED, RELIABLE, SENSOR, JepaNode, Latest, NotReady, run
-from jepa_ros.nodes.convert import float32_array, picture, stamp_of_seconds, to_duration, to_seconds, trajectory_message
+from jepa_ros.nodes.convert import picture, to_seconds
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.goals import ActiveGoal
 from jepa_ros.nodes.parameters import Parameter
+from jepa_ros.nodes.planner_topics import PlannerTopics
 from jepa_ros.nodes.proprioception import ProprioceptionReader
 from jepa_ros.nodes.worker import Worker
 
@@ -103,13 +101,8 @@ class PlannerNode(JepaNode):
         self._control = ReachController(self._checkpoint, space, settings)
         self._reader = ProprioceptionReader(config.proprioception)
         self._warm_up()
-        self._publishers_up()
+        self._topics = PlannerTopics(self, self._robot.base_frame, self._checkpoint.model_id)
         self._worker = Worker(self._on_failure, backlog=1)
-
-    def _publishers_up(self) -> None:
-        self._plan_publisher = self.create_lifecycle_publisher(Plan, "plan", RELIABLE)
-        self._path_publisher = self.create_lifecycle_publisher(MarkerArray, "imagined_path", QoSProfile(depth=1))
-        self._status_publisher = self.create_lifecycle_publisher(PlannerStatus, "planner_status", RELIABLE)
 
     def _warm_up(self) -> None:
         """One whole plan of a made-up situation: the first one allocates and is slow."""
@@ -236,10 +229,7 @@ class PlannerNode(JepaNode):
             self._infeasible += 1
             self._set_state(PlannerStatus.WAITING, "no plan has a finite cost")
             return
-        message = self._plan_message(step, goal.id)
-        message.action_blocks = float32_array(imagined.actions)
-        message.cost, message.predicted_distance = imagined.cost, imagined.predicted_distance
-        self._plan_publisher.publish(message)
+        self._topics.plan(step, goal.id)
         taken = self.now() - step.source_stamp
         self._misses += taken > self.p.deadline or imagined.iterations < 1
         self._plans.count()
@@ -247,33 +237,14 @@ class PlannerNode(JepaNode):
         goal.feedback(imagined.distance, imagined.predicted_distance, step.plan_id)
         self._state, self._text = PlannerStatus.PLANNING, f"plan {step.plan_id} towards the goal"
         self._publish_status(step)
-        self._publish_path(step)
-
-    def _plan_message(self, step, goal_id: str) -> Plan:
-        message = Plan(plan_id=step.plan_id, goal_id=goal_id, model_id=self._checkpoint.model_id)
-        message.header.stamp = stamp_of_seconds(step.start)
-        message.header.frame_id = self._robot.base_frame
-        message.source_stamp = stamp_of_seconds(step.source_stamp)
-        message.valid_until = stamp_of_seconds(step.valid_until)
-        message.trajectory = trajectory_message(step.trajectory)
-        return message
+        space = self._control.space
+        self._topics.imagined_path(step, [(*space.position(q), space.height) for q in imagined.joints])
 
     def _stop_arm(self, goal_id: str) -> None:
         """What is left of the last plan is not followed to its end when its goal is over."""
         step = self._control.stop(self.now())
         if step is not None:
-            self._plan_publisher.publish(self._plan_message(step, goal_id))
-
-    def _publish_path(self, step) -> None:
-        marker = Marker(ns="imagined_path", type=Marker.LINE_STRIP, action=Marker.ADD)
-        marker.header.stamp, marker.header.frame_id = stamp_of_seconds(step.source_stamp), self._robot.base_frame
-        marker.scale.x, marker.lifetime = 0.008, to_duration(0.5)
-        marker.color.r, marker.color.g, marker.color.b, marker.color.a = 0.1, 0.7, 1.0, 0.9
-        marker.pose.orientation.w = 1.0
-        for q in step.imagined.joints:
-            x, y = self._control.space.position(q)
-            marker.points.append(Point(x=float(x), y=float(y), z=self._control.space.height))
-        self._path_publisher.publish(MarkerArray(markers=[marker]))
+            self._topics.plan(step, goal_id)
 
     def _on_failure(self, error: Exception) -> None:
         self._infeasible += 1
@@ -360,19 +331,11 @@ class PlannerNode(JepaNode):
     def _publish_status(self, step) -> None:
         self._status_at = time.monotonic()
         message = PlannerStatus(state=self._state, text=self._text)
-        message.header.stamp = self.get_clock().now().to_msg()
-        message.header.frame_id = self._robot.base_frame
         message.deadline_ms = 1e3 * self.p.deadline
         message.misses, message.infeasible = self._misses, self._infeasible
         message.plan_id, message.distance = self._control.plan_id, self._control.distance
         message.plan_ms, message.slack_ms = self._plan_ms, self._slack_ms
-        message.plan_age_ms = message.splice_error = message.predicted_distance = math.nan
-        if step is not None:
-            message.plan_age_ms = 1e3 * (step.start - step.source_stamp)
-            message.splice_error = step.splice_error
-            message.predicted_distance = step.imagined.predicted_distance
-            message.iterations, message.samples = step.imagined.iterations, step.imagined.samples
-        self._status_publisher.publish(message)
+        self._topics.status(message, step)
 
     def diagnose(self) -> list[Status]:
         if not self.active:

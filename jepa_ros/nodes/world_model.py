@@ -40,7 +40,7 @@ SLICE = 128  # action sequences rolled out between two looks for a frame: under 
 
 
 class WorldModelNode(JepaNode):
-    """See the module's text. in: frame, joint_states, executed; out: latent, surprise; services encode_goal, imagine."""
+    """In: frame, joint_states, executed. Out: latent, surprise. Services: encode_goal, imagine."""
 
     def __init__(self) -> None:
         super().__init__("world_model", PARAMETERS)

@@ -14,7 +14,7 @@ def latent_distance(latents: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class GoalDistance:
-    """Latent distance over the horizon: steps count `along`, the last one 1; plus `effort` times the mean square action.
+    """Latent distance over the horizon: steps count `along`, the last one 1; plus `effort` times mean square action.
 
     With nothing along the way the search is indifferent to when it arrives, and dawdles.
     """

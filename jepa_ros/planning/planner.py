@@ -22,7 +22,7 @@ from jepa_ros.world_model.checkpoint import Checkpoint
 class Situation:
     """All that a plan starts from; times in s after the frame's stamp.
 
-    latents: (history, D), a model step apart, the last one of the frame. proprioception: (P,) raw (rad, rad/s) at the frame.
+    latents: (history, D), a model step apart, the last one of the frame. proprioception: (P,) raw (rad, rad/s) there.
     committed: times (M,) → tool positions (M, 2) m and velocities (M, 2) m/s that are promised to the gate until the
     hand-over. hand_over: when the new plan takes effect. speed: factor on max_speed that the search stays within.
     """
@@ -38,8 +38,9 @@ class Situation:
 class Imagined:
     """A plan and what the model predicts of it.
 
-    knots: (n, A) from the hand-over, a tick each. actions: (ticks, A) executed actions from the frame on. cost: of the
-    objective. distance: of the frame's latent to the goal. predicted_distance: at the horizon's end. joints: (H, J) rad.
+    knots: (n, A) from the hand-over, a tick each. actions: (ticks, A) executed actions from the frame on. cost: of
+    the objective. distance: of the frame's latent to the goal. predicted_distance: at the horizon's end. joints:
+    (H, J) rad.
     """
 
     knots: np.ndarray
@@ -85,7 +86,7 @@ class LatentPlanner:
 
     @torch.inference_mode()
     def plan(self, situation: Situation, goal: torch.Tensor, elapsed: int = 0) -> Imagined:
-        """The best motion found within the budget. `elapsed`: ticks by which the hand-over moved since the last plan."""
+        """The best motion found in the budget. `elapsed`: ticks by which the hand-over moved since the last plan."""
         begin = time.perf_counter()
         imagination = _Imagination(self, situation, goal)
         solution = self.solver.solve(

@@ -7,10 +7,10 @@ from torch import nn
 
 
 class GoalPolicy(nn.Module):
-    """Latent (B, D), goal latent (B, D), proprioception (B, P), time to go (B,) in ticks → action block (B, block * A).
+    """Latent (B, D), goal latent (B, D), proprioception (B, P), time to go (B,) in ticks → actions (B, block * A).
 
-    Trained to give the actions that led from one moment of play to a later one; asked with a time to go, it answers what
-    play did on its way there.
+    Trained to give the actions that led from one moment of play to a later one; asked with a time to go, it answers
+    what play did on its way there.
     """
 
     def __init__(

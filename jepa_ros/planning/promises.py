@@ -18,7 +18,7 @@ class _Promise:
 
 
 class Promises:
-    """The plans handed over and when each takes effect (s on the ROS clock). A later one takes over from an earlier one."""
+    """The plans handed over and when each takes effect (s on the ROS clock); a later one takes over from an earlier."""
 
     def __init__(self, keep: float = 5.0):
         self._keep = keep

@@ -1,4 +1,4 @@
-"""Reaching a goal step by step: from what was seen and promised to the next plan. The node and the evaluator share it."""
+"""Reaching a goal step by step: from what was seen and promised to the next plan. Node and evaluator share it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from jepa_ros.world_model.history import LatentHistory, StateHistory
 
 @dataclass(frozen=True)
 class ReachSettings:
-    """lead: s from the start of a search to its hand-over; the search itself gets `budget` s of it. plan_ticks: control
-    ticks of a plan that are sent. dwell: s within the tolerance after which a goal counts as reached. drift: rad between
-    the promised rest and the measured joints beyond which the measured ones count."""
+    """lead: s from the start of a search to its hand-over; the search itself gets `budget` s of it. plan_ticks:
+    control ticks of a plan that are sent. dwell: s within the tolerance after which a goal counts as reached. drift:
+    rad between the promised rest and the measured joints beyond which the measured ones count."""
 
     lead: float = 0.11
     budget: float = 0.07

@@ -15,7 +15,7 @@ class Problem:
 
     repair: candidates (S, n, A) → feasible ones of the same shape; nothing else is ever evaluated or returned.
     cost: feasible candidates (S, n, A) → (S,), where NaN or Inf marks a candidate that could not be judged.
-    seeds: (K, n, A) feasible candidates to start from; the first of them is the default, which stands if none is better.
+    seeds: (K, n, A) feasible candidates to start from; the first is the default, which stands if none is better.
     """
 
     repair: Callable[[np.ndarray], np.ndarray]
@@ -37,4 +37,4 @@ class Solver(Protocol):
     """Anytime search: the best so far is returned when the budget is spent."""
 
     def solve(self, problem: Problem, budget: float, rng: np.random.Generator) -> Solution:
-        """Search for at most `budget` s of steady-clock time; the same rng state and iterations give the same result."""
+        """Search for at most `budget` s (steady clock); the same rng state and iterations give the same result."""

@@ -1,7 +1,7 @@
 """Smooth planar motion from one velocity knot a control tick.
 
-Between two knots the velocity follows the smoothstep 3 f^2 - 2 f^3, so acceleration is continuous and zero at every knot:
-there a path can be replaced by another without a jump in position, velocity or acceleration.
+Between two knots the velocity follows the smoothstep 3 f^2 - 2 f^3, so acceleration is continuous and zero at every
+knot: there a path can be replaced by another without a jump in position, velocity or acceleration.
 """
 
 from __future__ import annotations

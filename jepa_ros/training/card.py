@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -101,26 +102,42 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
     test, options = summary["test"], summary["options"]
     ratios = ", ".join(f"{k.split('@')[1]}: {100 * v:.1f} %" for k, v in test.items() if k.startswith("error_ratio"))
     hours = summary["training_s"] / 3600
-    path.write_text(f"""# {config.name}
+    counts, frames, size = summary["episodes"], summary["frames"], summary["parameters"]
+    rows = {
+        "R² of a linear probe of the tool position on the pixel latent": f"{test['probe_r2']:.4f}",
+        'open-loop error over the error of "nothing changes", by model step': ratios,
+        "one-step error with shuffled actions over the true one's": f"{test['action_sensitivity']:.1f}",
+        "effective rank": f"{test['effective_rank']:.1f} of {config.encoder.latent_dim}",
+        "dead dimensions": f"{100 * test['dead_dimensions']:.0f} %",
+    }
+    lines = [
+        f"# {config.name}",
+        "",
+        "A joint-embedding predictive world model of the simulated OpenArm's right hand, trained from random play:",
+        f"a {size['encoder'] / 1e6:.2f} M convolutional encoder ({config.preprocessing.size} px to",
+        f"{config.encoder.latent_dim} numbers), a {size['predictor'] / 1e6:.2f} M predictor (steps of {config.step:g} s),",
+        f"SIGReg against collapse, and a {size['policy'] / 1e6:.2f} M goal-conditioned policy on its latents.",
+        "No pixels are generated, no expert was watched.",
+        "",
+        "Made by",
+        "",
+        f"    jepa_ros collect --episodes {sum(counts.values())} --seed {recorded_seed(data)} --out {data}",
+        f"    jepa_ros train --data {data} --seed {options['seed']} --updates {summary['schedule']['updates']}",
+        "",
+        f"from {frames['train']} training frames of {counts['train']} episodes (validation {counts['val']}, test",
+        f"{counts['test']}; split by episode), in {hours:.2f} h on {summary['torch_threads']} CPU core",
+        f"({summary['frames_per_s']:.0f} frames/s). Chosen on validation at update {summary['chosen_update']}.",
+        "On the test episodes:",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in rows.items()),
+        "",
+    ]
+    path.write_text("\n".join(lines))
 
-A joint-embedding predictive world model of the simulated OpenArm's right hand, trained from random play: a
-{summary["parameters"]["encoder"] / 1e6:.2f} M convolutional encoder ({config.preprocessing.size} px → {config.encoder.latent_dim} numbers), a
-{summary["parameters"]["predictor"] / 1e6:.2f} M predictor (a step is {config.step:g} s), SIGReg against collapse, and a
-{summary["parameters"]["policy"] / 1e6:.2f} M goal-conditioned policy on its latents. No pixels are generated, no expert was watched.
 
-Made by
-
-    jepa_ros collect --episodes {sum(summary["episodes"].values())} --seed 1 --out {data}
-    jepa_ros train --data {data} --seed {options["seed"]} --updates {summary["schedule"]["updates"]}
-
-from {summary["frames"]["train"]} training frames of {summary["episodes"]["train"]} episodes (validation {summary["episodes"]["val"]}, test {summary["episodes"]["test"]}; split by episode),
-in {hours:.2f} h on one CPU core ({summary["frames_per_s"]:.0f} frames/s). Chosen on validation at update {summary["chosen_update"]}; on the test episodes:
-
-| figure | value |
-|---|---|
-| R² of a linear probe of the tool position on the pixel latent | {test["probe_r2"]:.4f} |
-| open-loop error over the error of "nothing changes", by model step | {ratios} |
-| one-step error with shuffled actions over the true one's | {test["action_sensitivity"]:.1f} |
-| effective rank | {test["effective_rank"]:.1f} of {config.encoder.latent_dim} |
-| dead dimensions | {100 * test["dead_dimensions"]:.0f} % |
-""")
+def recorded_seed(data: Path) -> str:
+    """The seed that a bag was collected with, or a question mark for bags that do not say."""
+    recipe = data / "recipe.json"
+    return str(json.loads(recipe.read_text())["seed"]) if recipe.exists() else "?"

@@ -28,8 +28,8 @@ class Episode:
 class Windows:
     """A batch of B windows of K model steps.
 
-    frames: (B, K + 1 + history - 1, size, size, 3) uint8, a model step apart. states: (B, K + 1, P) normalised, from the
-    last frame of the history on. actions: (B, K, block * A). tool: (B, K + 1, 2) m.
+    frames: (B, history + K, size, size, 3) uint8, a model step apart. states: (B, K + 1, P) normalised, from the last
+    frame of the history on. actions: (B, K, block * A). tool: (B, K + 1, 2) m.
     """
 
     frames: torch.Tensor

@@ -24,8 +24,8 @@ from jepa_ros.world_model.jepa import Jepa
 
 @dataclass(frozen=True)
 class Schedule:
-    """updates of the world model, then of the policy. batch windows of `steps` model steps; learning rates peak after the
-    warm-up and fall to zero by a cosine. Validation every `every` updates."""
+    """updates of the world model, then of the policy. batch windows of `steps` model steps; learning rates peak after
+    the warm-up and fall to zero by a cosine. Validation every `every` updates."""
 
     updates: int = 6000
     policy_updates: int = 6000

@@ -15,8 +15,8 @@ from jepa_ros.world_model.sigreg import sigreg
 
 @dataclass(frozen=True)
 class LossWeights:
-    """sigreg: weight of the regulariser (LeWM: 0.1), over `directions` axes. proprioception: of predicting the next one.
-    rollout: of predictions fed with predictions, beside those fed with encoded frames."""
+    """sigreg: weight of the regulariser (LeWM: 0.1), over `directions` axes. proprioception: of predicting the next
+    one. rollout: of predictions fed with predictions, beside those fed with encoded frames."""
 
     sigreg: float = 0.1
     directions: int = 256

@@ -25,7 +25,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model in evaluation mode, with the policy trained on it. model_id: 16 hex digits of config and weights."""
+    """A loaded model in evaluation mode and the policy trained on it. model_id: 16 hex digits of config and weights."""
 
     config: ModelConfig
     model: Jepa

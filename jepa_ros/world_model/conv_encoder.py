@@ -12,8 +12,8 @@ class ConvEncoder(nn.Module):
     """(B, 3, size, size) float images in [-1, 1] → (B, latent_dim) latents.
 
     The first stage takes the side to a quarter, each further one halves it: two thirds of the time of a training step
-    would otherwise go into the first. The projector's BatchNorm follows LeWM (arXiv 2603.19312): a LayerNorm there would
-    keep SIGReg from shaping the distribution of latents.
+    would otherwise go into the first. The projector's BatchNorm follows LeWM (arXiv 2603.19312): a LayerNorm there
+    would keep SIGReg from shaping the distribution of latents.
     """
 
     def __init__(self, size: int, channels: Sequence[int], hidden: int, latent_dim: int):
