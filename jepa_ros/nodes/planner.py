@@ -42,7 +42,7 @@ PARAMETERS = (
         "deadline", 0.2, "From a frame's stamp to its plan at the gate; later counts as a miss.", "s", (0.02, 5.0)
     ),
     Parameter("period", 0.2, "Between two plans, at least; a plan starts from a new frame.", "s", (0.02, 5.0)),
-    Parameter("budget", 0.07, "Time that one search may take.", "s", (0.005, 2.0), at_configure=True),
+    Parameter("budget", 0.05, "Time that one search may take.", "s", (0.005, 2.0), at_configure=True),
     Parameter(
         "lead",
         0.11,

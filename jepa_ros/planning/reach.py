@@ -25,7 +25,7 @@ class ReachSettings:
     rad between the promised rest and the measured joints beyond which the measured ones count."""
 
     lead: float = 0.11
-    budget: float = 0.07
+    budget: float = 0.05
     plan_ticks: int = 10
     dwell: float = 0.6
     drift: float = 0.05

@@ -30,14 +30,14 @@ class PredictorConfig(_Strict):
     """Sizes of the predictor."""
 
     type: Literal["mlp"] = "mlp"
-    width: int = Field(384, ge=8)
+    width: int = Field(256, ge=8)
     depth: int = Field(2, ge=1)
 
 
 class PolicyConfig(_Strict):
     """The goal-conditioned inverse-dynamics policy beside the model (System 1)."""
 
-    width: int = Field(384, ge=8)
+    width: int = Field(256, ge=8)
     depth: int = Field(2, ge=1)
     max_ticks: int = Field(40, ge=1, description="longest time to the goal that it was trained with, in control ticks")
 
