@@ -26,8 +26,8 @@ class DiagnosticsPublisher:
     The topic is absolute, as diagnostic aggregators expect; hardware_id is the node's fully qualified name.
     """
 
-    BURST = 5
-    """So many changes are published at once; after that two a second, and the rest with the next tick."""
+    BURST, REFILL = 10, 4
+    """So many changes are published at once; after that four a second, and the rest with the next tick."""
 
     def __init__(self, node, collect: Callable[[], list[Status]]) -> None:
         self._node = node
@@ -37,7 +37,7 @@ class DiagnosticsPublisher:
         self._tokens = self.BURST
 
     def tick(self) -> None:
-        self._tokens = min(self._tokens + 2, self.BURST)
+        self._tokens = min(self._tokens + self.REFILL, self.BURST)
         self._publish(self._collect())
 
     def changed(self) -> None:

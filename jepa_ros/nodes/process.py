@@ -14,6 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from jepa_ros.errors import InputError
+from jepa_ros.nodes.executor import make_executor
 from jepa_ros.nodes.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def run(node_class: Callable[[], JepaNode], argv: Sequence[str] | None = None) -
         sys.stderr.write(f"{name}: {' '.join(str(error).split())}\n")
         rclpy.try_shutdown()
         return 2
-    executor = SingleThreadedExecutor()
+    executor = make_executor()
     executor.add_node(node)
-    stop.wake = lambda: executor.create_task(lambda: None)
+    stop.wakes(lambda: executor.create_task(lambda: None))
     code = 0
     try:
         while not stop.requested and node.exit_code is None:
@@ -51,6 +52,7 @@ def run(node_class: Callable[[], JepaNode], argv: Sequence[str] | None = None) -
         node.get_logger().fatal(traceback.format_exc())
         code = 1
     finally:
+        stop.wakes(None)
         _end(node, executor)
         stop.ignore_from_now_on()
     return code or node.exit_code or 0

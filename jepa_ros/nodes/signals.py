@@ -12,14 +12,15 @@ class StopSignal:
     """Takes SIGINT and SIGTERM over while the process lives; `requested` says whether one has come.
 
     Python runs signal handlers between bytecodes of the main thread, which sits inside the middleware's wait. So the
-    interpreter's wake-up socket ends in a thread of its own, which calls `wake`. Later signals change nothing.
+    interpreter's wake-up socket ends in a thread of its own, which wakes the executor. Later signals change nothing.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self._stop = threading.Event()
-        self.wake: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+        self._wake: Callable[[], None] | None = None
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         for number in self.SIGNALS:
@@ -31,10 +32,10 @@ class StopSignal:
     def requested(self) -> bool:
         return self._stop.is_set()
 
-    def request(self) -> None:
-        """Stops as a signal would."""
-        self._stop.set()
-        self.wake()
+    def wakes(self, wake: Callable[[], None] | None) -> None:
+        """What to call when a signal comes, in another thread; None: nothing, and no call is under way any more."""
+        with self._lock:
+            self._wake = wake
 
     def ignore_from_now_on(self) -> None:
         """For the last instants of the process: an impatient second Ctrl-C must not turn a clean end into an error."""
@@ -44,5 +45,7 @@ class StopSignal:
 
     def _listen(self) -> None:
         while self._reader.recv(64):
-            self._stop.set()
-            self.wake()
+            with self._lock:
+                self._stop.set()
+                if self._wake is not None:
+                    self._wake()

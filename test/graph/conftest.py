@@ -18,7 +18,7 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 99)
 
 
-def wait_for(condition: Callable[[], object], what: str, timeout: float = 10.0, spin: Callable | None = None):
+def wait_for(condition: Callable[[], object], what: str, timeout: float = 30.0, spin: Callable | None = None):
     """The condition's first truthy value; fails the test with `what` after timeout s. spin(s) passes the time."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
@@ -45,11 +45,11 @@ class NodeProcess:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def wait(self, timeout: float = 15.0) -> int:
+    def wait(self, timeout: float = 30.0) -> int:
         """Exit code; negative where a signal ended it."""
         return self.process.wait(timeout)
 
-    def says(self, text: str, timeout: float = 15.0) -> None:
+    def says(self, text: str, timeout: float = 30.0) -> None:
         wait_for(lambda: text in self.output or self.process.poll() is not None, f"{text!r} in the output", timeout)
         assert text in self.output, self.output
 
@@ -66,7 +66,14 @@ class NodeProcess:
 def environment() -> dict[str, str]:
     """Environment of node processes: this test's domain, one thread a library, and the source tree first."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+        "LP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+    }
 
 
 def ros_arguments(parameters: dict | None = None, remaps: dict | None = None) -> list[str]:
@@ -115,10 +122,10 @@ class Client:
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
 
-    def wait_for(self, condition: Callable[[], object], what: str, timeout: float = 10.0):
+    def wait_for(self, condition: Callable[[], object], what: str, timeout: float = 30.0):
         return wait_for(condition, what, timeout, spin=lambda s: self._executor.spin_once(timeout_sec=s))
 
-    def call(self, kind: type, name: str, request, timeout: float = 10.0):
+    def call(self, kind: type, name: str, request, timeout: float = 30.0):
         """The response of a service."""
         client = self.node.create_client(kind, name)
         try:

@@ -23,15 +23,16 @@ class Bench:
 
     def __init__(self, start, client, name, parameters=None, kinds=(Image,), qos=10, warm=True):
         self.client, self.name = client, name
-        self.process = start("jepa_ros.nodes.camera", parameters, {"__ns": f"/{name}"})
+        patient = {"max_age": 2.0, **(parameters or {})}  # a busy machine is no fault
+        self.process = start("jepa_ros.nodes.camera", patient, {"__ns": f"/{name}"})
         topics = {Image: f"/{name}/image", CompressedImage: f"/{name}/image/compressed"}
         self.publishers = {kind: client.node.create_publisher(kind, topics[kind], qos) for kind in kinds}
         self.frames = client.collect(Image, f"/{name}/frame")
         self.statuses = client.collect(DiagnosticArray, "/diagnostics")
         for kind in kinds:
-            client.wait_for(self.publishers[kind].get_subscription_count, f"{name} to subscribe", 20)
+            client.wait_for(self.publishers[kind].get_subscription_count, f"{name} to subscribe")
         if warm:  # discovery is over on both sides when a frame has come through
-            client.wait_for(lambda: self.send(self.warm_up(kinds[0])) or self.frames, f"the first frame of {name}", 20)
+            client.wait_for(lambda: self.send(self.warm_up(kinds[0])) or self.frames, f"the first frame of {name}")
 
     def warm_up(self, kind):
         return self.image() if kind is Image else self.compressed(np.zeros((8, 8, 3), np.uint8))
@@ -77,7 +78,7 @@ class Bench:
         before = int(self.figures().get(f"dropped_{cause}", 0))
         self.send(message)
         self.client.wait_for(
-            lambda: int(self.figures().get(f"dropped_{cause}", 0)) > before, f"a frame dropped as {cause}", 5
+            lambda: int(self.figures().get(f"dropped_{cause}", 0)) > before, f"a frame dropped as {cause}"
         )
         assert all(f.header.stamp != message.header.stamp for f in self.frames)
 
@@ -103,7 +104,7 @@ def test_a_good_image_becomes_a_frame_with_stamp_and_frame_id(bench):
         ("step", {"step": 10}),
         ("truncated", {"height": 47}),
         ("empty", {"data": b""}),
-        ("stale", {"age": 1.0}),
+        ("stale", {"age": 5.0}),
         ("future", {"age": -0.5}),
     ],
 )
@@ -137,14 +138,14 @@ def test_a_frozen_picture_stops_passing_and_a_new_one_passes(bench):
 
 def test_diagnostics_say_error_while_nothing_passes(bench):
     bench.passes(bench.image())
-    bench.client.wait_for(lambda: bench.status().level == DiagnosticStatus.ERROR, "an error", 5)
+    bench.client.wait_for(lambda: bench.status().level == DiagnosticStatus.ERROR, "an error")
     assert bench.status().message == "no frame passes: none arrive"
 
     def recovered():
         bench.send(bench.image())
         return bench.status().level == DiagnosticStatus.OK
 
-    bench.client.wait_for(recovered, "diagnostics to be good again", 5)
+    bench.client.wait_for(recovered, "diagnostics to be good again")
 
 
 @pytest.mark.parametrize("reliability", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
@@ -205,5 +206,6 @@ def test_signals_end_it_cleanly(start, number):
     process.says("active")
     began = time.monotonic()
     process.signal(number)
-    assert process.wait() == 0 and time.monotonic() - began < 3
+    assert process.wait() == 0, process.output
+    assert time.monotonic() - began < 5
     assert "Traceback" not in process.output
