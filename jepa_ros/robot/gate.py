@@ -40,7 +40,7 @@ from jepa_ros.robot.gate_types import (
     Track,
     Window,
 )
-from jepa_ros.robot.health import Heartbeat, JointMonitor
+from jepa_ros.robot.inputs import Inputs
 from jepa_ros.robot.intake import GrossBreach, PlanIntake
 from jepa_ros.robot.limits import JointLimits
 from jepa_ros.robot.path import Path
@@ -70,12 +70,8 @@ class Gate:
         self._intake = PlanIntake(self.limits, s, motion)
         self._windows = WindowMaker(self.limits, s, motion)
         self._ticks = ControlTicks(s.control_period, executed)
-        self._latent = Heartbeat("latent", s.latent_timeout, s.latent_stamp_timeout, s.skew)
-        beat = Heartbeat("joint_states", s.joint_timeout, s.joint_stamp_timeout, s.skew)
-        # The limits as they are, not as scaled: a hand may move the arm faster than the gate would.
-        self._joints = JointMonitor(
-            limits.names, limits.velocity, beat, jump_factor=s.jump_factor, jump_margin=s.jump_margin
-        )
+        # Judged by the limits as they are, not as scaled: a hand may move the arm faster than the gate would.
+        self._inputs = Inputs(limits, s)
         self._e_stop = False
         self.reset()
 
@@ -100,20 +96,13 @@ class Gate:
     ) -> None:
         """Measured positions in rad (velocities in rad/s, empty or None where unknown) by joint name, stamp in s."""
         t = self._time(now)
-        changed = self._joints.changed
-        if not self._joints.heard(names, positions, velocities, stamp - self._clock.epoch, t):
-            return
-        if self._path is None:
-            return
-        if self._joints.changed != changed:
-            self._reference_at_change = self._reference
-        seen = min(max(self._joints.stamp, self._path.start), t)
-        self._following = float(np.abs(self._path.at(seen)[0] - self._joints.positions).max())
+        stamp -= self._clock.epoch
+        self._inputs.joint_states(names, positions, velocities, stamp, t, self._path, self._reference)
 
     def latent(self, stamp: float, now: float) -> None:
         """A latent with the stamp of its frame (s) has come; only its age matters."""
         t = self._time(now)
-        self._latent.heard(stamp - self._clock.epoch, t)
+        self._inputs.latent.heard(stamp - self._clock.epoch, t)
 
     def plan(
         self,
@@ -176,16 +165,13 @@ class Gate:
             return False, "the e-stop is still on"
         if self.state != GateState.LATCHED:
             return False, "the arm is still stopping"
-        fault = self._joints.take_trouble() or self._joints.heartbeat.fault(t)
-        if fault or self._joints.positions is None:
-            return False, fault or "no joint_states yet"
-        if self._joints.speed > self.settings.rest_speed:
-            return False, f"the arm moves at {self._joints.speed:.2f} rad/s"
+        if refused := self._inputs.release_refused(t):
+            return False, refused
         text, self._latch, self._reason = f"released after: {self._latch}", "", ""
         self._anchor(t)
         self._path = self._path.between(t, t + self.settings.roll_period)  # the controllers are told as well
         self._publish = True
-        self._healthy_since = t
+        self._inputs.healthy_since = t
         return True, text
 
     # ---- output ----------------------------------------------------------------------------------------------------
@@ -212,10 +198,10 @@ class Gate:
             state=self.state,
             text=self._text(),
             speed_scale=self.settings.speed_scale,
-            latent_age=self._latent.age(t),
+            latent_age=self._inputs.latent.age(t),
             plan_age=t - track.source_stamp if track else math.nan,
-            joint_age=self._joints.heartbeat.age(t),
-            following_error=self._following,
+            joint_age=self._inputs.joints.heartbeat.age(t),
+            following_error=self._inputs.following,
             min_distance=math.nan,
             clipped=self.clipped,
             rejected=self.rejected,
@@ -232,8 +218,8 @@ class Gate:
         if self.state == GateState.LATCHED:
             return f"latched: {self._latch}"
         if self.state == GateState.INACTIVE:
-            return f"waiting: {self._cause or 'no joint_states yet'}"
-        return f"holding: {self._cause or self._reason or 'no plan'}"
+            return f"waiting: {self._inputs.cause or self._reason or 'no joint_states yet'}"
+        return f"holding: {self._inputs.cause or self._reason or 'no plan'}"
 
     def _window(self) -> Window:
         path = self._path
@@ -267,7 +253,7 @@ class Gate:
         if window is None:
             raise InputError("plan refused: no stop within the limits from where it leads")
         if self.state != GateState.TRACKING:
-            self._moving_since, self._reference_at_change = t, self._path.at(t)
+            self._inputs.motion_begins(t, self._path.at(t))
         self._track, self.state, self._reason = track, GateState.TRACKING, ""
         self._ticks.follows(plan_id, joined)
         self._commit(*window, t)
@@ -276,41 +262,33 @@ class Gate:
 
     def _closed(self, t: float) -> str:
         """Why no plan is let in now; empty where one would be."""
-        if self.state == GateState.INACTIVE:
-            return self._cause or "no joint_states yet"
-        if self.state in (GateState.LATCHED, GateState.STOPPING):
+        inputs, needed = self._inputs, self.settings.resume_after
+        if self.state in (GateState.INACTIVE, GateState.LATCHED, GateState.STOPPING):
             return self._text()
-        if self._cause:
-            return self._cause
-        if self.state == GateState.HOLDING and t - self._healthy_since < self.settings.resume_after - 1e-6:
-            return f"inputs have been healthy for {t - self._healthy_since:.2f} s of {self.settings.resume_after:.2f} s"
+        if inputs.cause:
+            return inputs.cause
+        if self.state == GateState.HOLDING and t - inputs.healthy_since < needed - 1e-6:
+            return f"inputs have been healthy for {t - inputs.healthy_since:.2f} s of {needed:.2f} s"
         return ""
 
     def _supervise(self, t: float) -> None:
         """Look at the inputs; begin a stop where one is called for."""
-        joints, s = self._joints, self.settings
-        trouble = joints.take_trouble() or joints.heartbeat.fault(t)
-        self._cause = cause = trouble or self._latent.fault(t)
-        if cause:
-            self._healthy_since = math.inf
-        elif self._healthy_since == math.inf:
-            self._healthy_since = t
-        if self.state == GateState.INACTIVE and not trouble and joints.positions is not None:
+        inputs, s = self._inputs, self.settings
+        cause = inputs.look(t)
+        if self.state == GateState.INACTIVE and not inputs.trouble and inputs.joints.positions is not None:
             self._anchor(t)
         if self.state not in MOVING:
             return
-        if self._following > s.following_error and not self._latch:
-            self._begin_stop(f"following error {self._following:.2f} rad, limit {s.following_error:.2f}", t, latch=True)
+        if inputs.following > s.following_error and not self._latch:
+            text = f"following error {inputs.following:.2f} rad, limit {s.following_error:.2f}"
+            self._begin_stop(text, t, latch=True)
         if self.state != GateState.TRACKING:
             return
         if not cause and t > self._track.valid_until:
             cause = "plan expired and no newer one came"
         if not cause and t - self._track.received > s.plan_timeout:
             cause = f"no new plan for {s.plan_timeout:.2f} s"
-        if not cause and t - max(joints.changed, self._moving_since) > s.frozen_timeout:
-            if np.abs(self._reference[0] - self._reference_at_change[0]).max() > s.frozen_motion:
-                cause = f"joint_states frozen for {s.frozen_timeout:.2f} s in motion"
-                self._healthy_since = math.inf
+        cause = cause or inputs.frozen(t, self._reference)
         if cause:
             self._begin_stop(cause, t)
 
@@ -362,15 +340,15 @@ class Gate:
 
     def _anchor(self, t: float) -> None:
         """The measured position becomes the reference, at rest."""
-        self._path = Path.rest(self._joints.positions, t)
+        self._path = Path.rest(self._inputs.joints.positions, t)
         self._reference = self._path.at(t)
-        self._following, self._rested = 0.0, t
+        self._inputs.following, self._rested = 0.0, t
         self.state = GateState.LATCHED if self._latch else GateState.HOLDING
         self._ticks.restart(t)
 
     def _anchor_if_moved(self, trajectory: JointTrajectory, t: float) -> None:
         """Held for long and moved by hand meanwhile: a plan that starts where the arm is now starts from there."""
-        s, joints = self.settings, self._joints
+        s, joints = self.settings, self._inputs.joints
         if self.state != GateState.HOLDING or t - self._rested < s.anchor_after or joints.speed > s.rest_speed:
             return
         if joints.positions is None or set(trajectory.names) != set(self.limits.names):
@@ -391,7 +369,7 @@ class Gate:
     def _clock_went_back(self, state: np.ndarray | None, t: float) -> None:
         """state: (3, J) that a motion under way had reached."""
         self._forget(t)
-        self._reason = self._cause = "the clock went back"
+        self._reason = "the clock went back"
         if state is None:
             self.state = GateState.INACTIVE
             return
@@ -404,15 +382,12 @@ class Gate:
 
     def _forget(self, t: float) -> None:
         """Drop whatever was learnt on the clock so far."""
-        self._joints.clear()
-        self._latent.clear()
+        self._inputs.clear(t)
         self._path: Path | None = None
         self._track: Track | None = None
-        self._reference = self._reference_at_change = np.zeros((3, len(self.limits.names)))
-        self._departs = self._healthy_since = math.inf
-        self._next_roll = self._rested = self._moving_since = t
-        self._following = math.nan
-        self._cause = ""
+        self._reference = np.zeros((3, len(self.limits.names)))
+        self._departs = math.inf
+        self._next_roll = self._rested = t
         self._lost = self._publish = False
         self._ticks.restart(t)
 

@@ -67,7 +67,7 @@ class Bench:
         self.latents = node.create_publisher(LatentState, f"{self.name}/latent", 10)
         self.plans = node.create_publisher(Plan, f"{self.name}/plan", 10)
         self.seen = 0
-        self.statuses = client.collect(GateStatus, f"{self.name}/gate_status")
+        self.statuses = client.collect(GateStatus, f"{self.name}/gate_status", 200)
         self.executed = client.collect(Action, f"{self.name}/executed", 50)
         self.send_joints = self.send_latents = True
         self.frozen = None
@@ -235,7 +235,7 @@ def test_stops_smoothly_when_an_input_goes_stale(bench, cut, word, within):
 
 def test_stops_when_no_newer_plan_comes(bench):
     bench.ready()
-    bench.follow(minimum_jerk(START, GOAL), 8, valid=0.5)
+    bench.follow(minimum_jerk(START, GOAL, 1.6), 8, valid=0.8)
     bench.until("STOPPING", "expired")
     bench.until("HOLDING")
     assert bench.rests() and np.abs(bench.positions[-1][1] - GOAL).max() > 0.02
