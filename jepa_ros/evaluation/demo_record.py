@@ -72,6 +72,7 @@ class DemoRecord:
     rmw: str = ""
     distro: str = ""
     wall_s: float = 0.0
+    own_cpu: float | None = None  # cores that the recording itself took while goals were under way
     ended: str = ""  # why the run ended early; empty when it did not
 
     @property
@@ -127,6 +128,7 @@ def summarise(record: DemoRecord) -> dict[str, Any]:
         "seed": record.seed,
         "processes": record.processes,
         "wall_s": record.wall_s,
+        "demo_cpu_cores": record.own_cpu,
         "begun": len(record.goals),
         "ended_early": record.ended,
         "per_goal": [

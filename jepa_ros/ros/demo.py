@@ -159,6 +159,7 @@ class Session:
     def __init__(self, record: DemoRecord, plan: GoalSet, group: ProcessGroup, display, stop: threading.Event) -> None:
         self._record, self._plan, self._group = record, plan, group
         self._display, self._stop = display, stop
+        self._busy_since: tuple[float, float] | None = None
 
     def run(self) -> None:
         """Raises GraphEnded or Stopped where it ends early."""
@@ -183,13 +184,21 @@ class Session:
             self._client = GoalClient(node)
             self._share_lists()
             self._get_ready()
+            self._busy_since = time.process_time(), time.monotonic()
             for index in range(self._record.wanted):
                 self._go(index)
         finally:
+            self._note_cost()
             self._executor.remove_node(node)
             node.destroy_node()
             self._executor.shutdown(timeout_sec=1.0)
             rclpy.try_shutdown()
+
+    def _note_cost(self) -> None:
+        """What looking on cost while goals were under way, as a share of one core."""
+        if self._busy_since is not None:
+            cpu, wall = self._busy_since
+            self._record.own_cpu = (time.process_time() - cpu) / max(time.monotonic() - wall, 1e-3)
 
     def _share_lists(self) -> None:
         """What the recorder collects is the record's own, however the run ends."""
