@@ -138,11 +138,11 @@ class JepaNode(LifecycleNode):
 
     def warn_throttled(self, key: str, message: str, period: float = 5.0) -> None:
         """Logs a warning at most once in `period` s for each key, with how many were held back meanwhile."""
-        self._throttled(self.get_logger().warning, key, message, period)
+        self._throttled(lambda text: self.get_logger().warning(text), key, message, period)
 
     def error_throttled(self, key: str, message: str, period: float = 5.0) -> None:
         """Logs an error at most once in `period` s for each key, with how many were held back meanwhile."""
-        self._throttled(self.get_logger().error, key, message, period)
+        self._throttled(lambda text: self.get_logger().error(text), key, message, period)
 
     def diagnostics_changed(self) -> None:
         """Publishes diagnostics now if a level or message is another than was published last."""
@@ -216,7 +216,7 @@ class JepaNode(LifecycleNode):
             return True
         except NotReady as reason:
             self._problem, self._waiting = str(reason), True
-            self._throttled(self.get_logger().info, f"waiting {reason}", f"waiting: {reason}", 30.0)
+            self._throttled(self._say, f"waiting {reason}", f"waiting: {reason}", 30.0)
         except InputError as error:
             self._problem = str(error)
             self.get_logger().error(self._problem)
@@ -338,7 +338,12 @@ class JepaNode(LifecycleNode):
             own = Status("lifecycle", OK if state in ("active", "inactive") else WARN, state, {"state": state})
         return [own, *self.diagnose()]
 
+    def _say(self, text: str) -> None:
+        self.get_logger().info(text)
+
     def _throttled(self, log: Callable[[str], None], key: str, message: str, period: float) -> None:
+        # log must be a function of its own that calls the logger: rclpy pins one severity to each line that logs, and
+        # raises when that line asks for another.
         held = self._throttle.passes(key, period)
         if held is not None:
             log(f"{message} ({held} more like it)" if held else message)
