@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation import plots
 from jepa_ros.evaluation.closed_loop import Timing, Trial
+from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.report import Report
 from jepa_ros.evaluation.summary import percentiles, write_summary
 from jepa_ros.robot.config import load_robot
@@ -34,21 +34,17 @@ def run(*, model: str, task: str, goals: int, seed: int, out: Path, robot: str =
     workers = min(workers, goals)
     jobs = [(str(checkpoint.directory), robot, goals, seed, share, workers) for share in range(workers)]
     queue = multiprocessing.get_context("spawn").Manager().Queue()
-    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}")) as bar:
-        task_id = bar.add_task("goals", total=goals, note="")
+    with LongWork() as bar:
+        task_id = bar.add("goals", goals)
         with multiprocessing.get_context("spawn").Pool(workers, _quiet) as pool:
             result = pool.map_async(_try_share, [(*job, queue) for job in jobs])
-            while len(trials["model"]) + 0 < goals or not result.ready():
-                if result.ready() and queue.empty():
-                    info = result.get()  # raises what a worker raised
-                    break
+            while not (result.ready() and queue.empty()):
                 for index, found in _drain(queue):
                     for kind, trial in found.items():
                         trials[kind][index] = trial
                     reached = sum(t.reached for t in trials["model"].values())
-                    bar.update(task_id, completed=len(trials["model"]), note=f"{reached} reached")
-            info = result.get()
+                    bar.update(task_id, len(trials["model"]), f"{reached} reached")
+            info = result.get()  # raises what a worker raised
     summary = _summary(trials, info[0], checkpoint, seed, time.time() - started)
     write_summary(out / "summary.json", summary)
     _report(out / "report.html", summary, {k: [v[i] for i in sorted(v)] for k, v in trials.items()})

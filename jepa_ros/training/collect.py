@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from jepa_ros.bags.writer import EpisodeWriter
 from jepa_ros.errors import InputError
+from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.report import Report
 from jepa_ros.evaluation.summary import write_summary
 from jepa_ros.training.play import play
@@ -73,17 +73,16 @@ def run(
     parts.mkdir(parents=True, exist_ok=True)
     _expect_same(out, recipe)
     jobs = [(recipe, k, parts) for k in range(math.ceil(episodes / PART)) if not (parts / f"{k:04d}").exists()]
-    with Progress(*_COLUMNS) as bar:
-        task = bar.add_task("episodes", total=episodes, completed=episodes - sum(_size(recipe, k) for _, k, _ in jobs))
-        with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)) or 1, _ignore_interrupt) as pool:
+    with LongWork() as bar:
+        done = episodes - sum(_size(recipe, part) for _, part, _ in jobs)
+        task = bar.add("episodes", episodes, done)
+        with multiprocessing.get_context("spawn").Pool(max(1, min(workers, len(jobs))), _ignore_interrupt) as pool:
             for count in pool.imap_unordered(_record_part, jobs):
-                bar.advance(task, count)
+                done += count
+                bar.update(task, done)
     _join(out, parts)
     _report(out, recipe, time.time() - started)
     return 0
-
-
-_COLUMNS = ("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
 
 
 def _check(recipe: Recipe) -> None:

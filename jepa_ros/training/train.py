@@ -11,10 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from jepa_ros.bags.episodes import read_camera, read_episodes, read_robot_description
 from jepa_ros.errors import InputError
+from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.summary import write_summary
 from jepa_ros.robot.config import RobotConfig, load_robot
 from jepa_ros.sim.cell import make_action_space
@@ -67,7 +67,7 @@ def run(
     arm = load_robot(robot)
     options = {"data": str(data), "seed": seed, "name": name, "robot": robot, "latent_dim": latent_dim}
     _expect_same(out, options | {"schedule": asdict(schedule)})
-    with Progress(*_COLUMNS) as bar:
+    with LongWork() as bar:
         episodes = _load(Path(data), arm, bar)
         sets, config = _prepare(episodes, arm, Path(data), name, latent_dim)
         model, policy = build(config)
@@ -75,12 +75,12 @@ def run(
         state = out / "trainer.state"
         if state.exists():
             trainer.load(state)
-        task = bar.add_task("world model", total=updates, completed=trainer.progress.update)
+        task = bar.add("world model", updates, trainer.progress.update)
         trainer.run(state, _shown(bar, task, trainer))
         latents = {split: encode_all(model, part.frames) for split, part in sets.items()}
-        task = bar.add_task("policy", total=policy_updates)
+        task = bar.add("policy", policy_updates)
         curve = train_policy(
-            config, policy, latents, sets, schedule, seed, lambda values: bar.update(task, completed=values["update"])
+            config, policy, latents, sets, schedule, seed, lambda values: bar.update(task, values["update"])
         )
     config = config.model_copy(
         update={
@@ -118,24 +118,14 @@ def run(
     return 0
 
 
-_COLUMNS = (
-    TextColumn("[bold]{task.description}"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-    TextColumn("{task.fields[note]}"),
-)
-
-
-def _shown(bar: Progress, task, trainer: Trainer):
+def _shown(bar: LongWork, task, trainer: Trainer):
     def show(values: dict) -> None:
         p = trainer.progress
         note = f"{p.frames / max(p.seconds, 1e-9):.0f} frames/s"
         if p.validation:
             last = p.validation[-1]
             note += f"  error {last['error_ratio@3']:.3f} of persistence, rank {last['effective_rank']:.1f}"
-        bar.update(task, completed=values["update"], note=note)
+        bar.update(task, values["update"], note)
 
     return show
 
@@ -152,15 +142,16 @@ def _expect_same(out: Path, options: dict) -> None:
     path.write_text(json.dumps(wanted))
 
 
-def _load(data: Path, robot: RobotConfig, bar: Progress) -> list[Episode]:
+def _load(data: Path, robot: RobotConfig, bar: LongWork) -> list[Episode]:
     urdf = read_robot_description(data)
     if urdf is None:
         raise InputError(f"bag {data}: expected the topic robot_description, found none")
     space = make_action_space(robot, urdf, PERIOD)
-    task = bar.add_task("frames", total=None, note="")
+    task = bar.add("frames", None)
     fields = (tuple(robot.joints), tuple(robot.gripper))
-    episodes = list(read_episodes(data, space, fields, SIZE, lambda n: bar.update(task, completed=n)))
-    bar.update(task, total=sum(len(e.frames) for e in episodes))
+    episodes = list(read_episodes(data, space, fields, SIZE, lambda n: bar.update(task, n)))
+    frames = sum(len(e.frames) for e in episodes)
+    bar.update(task, frames, total=frames)
     for split in ("train", "val", "test"):
         found = [e for e in episodes if e.split == split and len(e.actions) >= TEST_STEPS * BLOCK]
         if not found:
