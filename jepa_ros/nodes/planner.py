@@ -305,9 +305,9 @@ class PlannerNode(JepaNode):
 
     def _on_watch(self) -> None:
         """Timeouts and cancels, whether frames come or not; and a status now and then."""
-        goal = self._goal
+        goal, held = self._goal, self._held_for()
         if goal is not None and not goal.ended:
-            goal.check(self._held_for(), self.p.hold_abort, self._control.distance)
+            goal.check(held, self.p.hold_abort, self._control.distance)
         if time.monotonic() - self._status_at > STATUS_PERIOD:
             self._publish_status(None)
 
@@ -315,7 +315,7 @@ class PlannerNode(JepaNode):
         """s for which a plan was wanted and the gate let none through."""
         moving = self._gate is not None and self._gate.state == GateStatus.TRACKING
         now = time.monotonic()
-        if moving or self._goal is None or not self._goal.ready:
+        if moving or self._goal is None or self._goal.ended or not self._goal.ready:
             self._moved_at = now
         return now - getattr(self, "_moved_at", now)
 
