@@ -23,6 +23,7 @@ from jepa_ros.ros.up import graph, on_signals
 TOLERANCE, HOLD, LIMIT = 0.03, 1.0, 15.0  # m, s, s
 READY_WITHIN = 90.0  # s, for all nodes to come up on a busy machine
 SETTLE = 1.0  # s of frames seen at the start before the first goal
+LOOK_EVERY = 0.04  # s
 LEAST_SUCCESS = 0.8  # share of goals below which the command's exit code is 1
 
 
@@ -306,9 +307,13 @@ class Session:
     # -- waiting -------------------------------------------------------------------------------------------------------
 
     def _spin(self) -> None:
-        self._executor.spin_once(timeout_sec=0.1)
-        if self._stop.is_set():
+        """Handle what has come since the last time: one wait for many messages is what makes looking on cheap."""
+        if self._stop.wait(LOOK_EVERY):
             raise Stopped
+        handled = -1
+        while handled != self._recorder.handled:
+            handled = self._recorder.handled
+            self._executor.spin_once(timeout_sec=0.0)
         ended = self._group.poll()
         if ended is not None:
             raise GraphEnded(f"{ended}: {last_words(ended)}")
