@@ -96,27 +96,27 @@ class PlanarVelocity:
         return out
 
     def to_trajectory(self, q: np.ndarray, qd: np.ndarray, qdd: np.ndarray, knots: np.ndarray) -> JointTrajectory:
-        """See ActionSpace; points every 0.05 s. Joints off the posture of their tool position return to it smoothly."""
+        """See ActionSpace; points every 0.05 s, on a spline through the ticks' ends. Joints off the posture of their
+        tool position return to it smoothly."""
         path = self.path(q, qd, knots)
-        times = np.arange(0.0, path.duration + 0.5 * POINT_PERIOD, POINT_PERIOD)
-        xy, _, _ = path.sample(times)
-        home = self._solve(xy[0], q)
+        home = self._solve(path.start, q)
         offset = np.asarray(q) - home
         settle = max(0.4, float(np.abs(offset).max()) * 1.875 / SETTLE_SPEED)
-        if np.abs(offset).max() > 2e-3:  # the plan must last until the joints have settled
-            times = np.arange(0.0, max(path.duration, settle) + 0.5 * POINT_PERIOD, POINT_PERIOD)
-            xy, _, _ = path.sample(times)
-        positions = np.empty((len(times), len(q)))
+        # The plan must last until the joints have settled.
+        duration = max(path.duration, settle) if np.abs(offset).max() > 2e-3 else path.duration
+        ticks = np.arange(round(np.ceil(duration / self.period - 1e-6)) + 1) * self.period
+        positions = np.empty((len(ticks), len(q)))
         positions[0] = home
-        for i, point in enumerate(xy[1:], start=1):
+        for i, point in enumerate(path.sample(ticks[1:])[0], start=1):
             guess = positions[i - 1] if i == 1 else 2 * positions[i - 1] - positions[i - 2]
             positions[i] = self._solve(point, guess)
-        positions += offset * _fade(times / settle)[:, None]
+        positions += offset * _fade(ticks / settle)[:, None]
         positions[0] = q
         zero = np.zeros_like(positions[0])
         ends = ([(1, np.asarray(qd, float)), (2, np.asarray(qdd, float))], [(1, zero), (2, zero)])
-        spline = make_interp_spline(times, positions, k=5, bc_type=ends)
-        velocities, accelerations = spline(times, 1), spline(times, 2)
+        spline = make_interp_spline(ticks, positions, k=5, bc_type=ends)
+        times = np.arange(round(ticks[-1] / POINT_PERIOD) + 1) * POINT_PERIOD
+        positions, velocities, accelerations = (spline(times, order) for order in range(3))
         velocities[-1] = accelerations[-1] = 0.0
         return JointTrajectory(self._names, times, positions, velocities, accelerations)
 
@@ -142,10 +142,14 @@ class PlanarVelocity:
         # This tick moves by (u + v) / 2; braking from v then takes v / c ticks and step * v (v / c + 1) / 2.
         room = (self.offsets - p @ self.normals.T) / step - 0.5 * np.maximum(0.0, u @ self.normals.T)
         allowed = c * (np.sqrt(1.0 + 2.0 * np.maximum(room, 0.0) / c) - 1.0)
-        for _ in range(3):  # the worst border first; what that gives to its neighbour's normal goes next
+        # The worst border first; what that gives to its neighbour's normal goes next. In an acute corner a sixth is
+        # left each time: a few rounds less, and pushing into it for long would creep out of the workspace.
+        for _ in range(8):
             excess = target @ self.normals.T - allowed
             worst = excess.argmax(-1)
             amount = np.maximum(0.0, np.take_along_axis(excess, worst[..., None], -1))
+            if not (amount > 1e-12).any():
+                break
             target = target - amount * self.normals[worst]
         return target
 

@@ -101,7 +101,8 @@ class Kinematics:
 
 def _rotation_error(target: np.ndarray, current: np.ndarray) -> np.ndarray:
     """(3,) small-angle rotation vector in rad that turns `current` into `target`, base axes."""
-    return 0.5 * np.cross(current.T, target.T).sum(axis=0)
+    r = target @ current.T
+    return 0.5 * np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
 
 
 def _first_line(error: Exception) -> str:
