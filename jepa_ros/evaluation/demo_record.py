@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jepa_ros.evaluation.latency import PlanSeen, count_in_window, missed, plan_uses, replan_rate
+from jepa_ros.evaluation.latency import PlanSeen, count_in_window, first_use, missed, plan_uses, replan_rate
 from jepa_ros.evaluation.summary import percentiles
 
 
@@ -85,7 +85,7 @@ class DemoRecord:
         return sum(goal.reached for goal in self.goals)
 
     def latencies_ms(self) -> tuple[list[float], list[float]]:
-        """(frame to controller message, the gate's part of it) of every plan that reached the controllers."""
+        """(frame to controller message, plan to controller message) of every plan that reached the controllers."""
         uses = plan_uses(self.plans, self.statuses, self.windows)
         return [1e3 * use.latency for use in uses], [1e3 * use.gate for use in uses]
 
@@ -99,7 +99,8 @@ def summarise(record: DemoRecord) -> dict[str, Any]:
     """The figures of summary.json. None stands for what was not measured."""
     latency, gate = record.latencies_ms()
     deadline = record.deadline_ms
-    late = missed(record.plans, record.iterations, (deadline or np.inf) * 1e-3, record.camera_period())
+    used = first_use(record.statuses, sorted(record.windows))
+    late = missed(record.plans, used, record.iterations, (deadline or np.inf) * 1e-3, record.camera_period())
     starts, finals = [g.start for g in record.done], [g.final for g in record.done]
     goals = {index: [] for index in record.plan_goals.values() if index >= 0}
     for plan in record.plans:

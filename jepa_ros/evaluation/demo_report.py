@@ -81,7 +81,7 @@ def _add_curves(report: Report, record: DemoRecord) -> None:
     report.section("Latency")
     for samples, x, caption in (
         (latency, "ms", "From a frame's stamp to the first message to the controller whose plan was made from it."),
-        (gate, "ms", "The gate's own part: from the plan's arrival to that message."),
+        (gate, "ms", "The gate's part: from the planner's sending the plan to that message."),
         (list(record.plan_ms.values()), "ms", "The planner's search."),
     ):
         if samples:

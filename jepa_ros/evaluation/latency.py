@@ -32,7 +32,7 @@ class PlanUse:
 
     plan_id: int
     latency: float  # s, frame's stamp to window
-    gate: float  # s, plan at the gate's door to window
+    gate: float  # s, plan written by the planner to window: the gate's own part and the way there
 
 
 def first_use(statuses: Iterable[tuple[float, int]], windows: Sequence[float]) -> dict[int, float]:
@@ -60,24 +60,30 @@ def plan_uses(
     """Latencies of the plans that reached the controllers, in the plans' order."""
     used = first_use(statuses, sorted(windows))
     return [
-        PlanUse(plan.plan_id, used[plan.plan_id] - plan.source, used[plan.plan_id] - plan.received)
+        PlanUse(plan.plan_id, used[plan.plan_id] - plan.source, used[plan.plan_id] - plan.sent)
         for plan in plans
         if plan.plan_id in used
     ]
 
 
 def missed(
-    plans: Iterable[PlanSeen], iterations: Mapping[int, int], deadline: float, camera_period: float
+    plans: Iterable[PlanSeen],
+    used: Mapping[int, float],
+    iterations: Mapping[int, int],
+    deadline: float,
+    camera_period: float,
 ) -> list[int]:
     """Numbers of the plans that came too late, or were given out before one full search iteration.
 
-    Late: at the gate after the frame's stamp + ``deadline`` + ``camera_period`` (s). Plans whose number of iterations
-    is not known count by their time only.
+    Late: at the gate after the frame's stamp + ``deadline`` + ``camera_period`` (s). It was there when it came out of
+    DDS on this machine, or by the window that followed from it (``used``, of ``first_use``) where that was sooner.
+    Plans whose number of iterations is not known count by their time only.
     """
     return [
         plan.plan_id
         for plan in plans
-        if plan.received > plan.source + deadline + camera_period or iterations.get(plan.plan_id, 1) < 1
+        if min(plan.received, used.get(plan.plan_id, plan.received)) > plan.source + deadline + camera_period
+        or iterations.get(plan.plan_id, 1) < 1
     ]
 
 

@@ -80,6 +80,8 @@ class Recorder:
 
     def _on_plan(self, message: Plan, info: dict) -> None:
         self.handled += 1
+        if not len(message.action_blocks):
+            return  # it ends a goal's motion: nothing was searched for, and no frame is behind it
         source = to_ns(message.source_stamp) * 1e-9
         seen = PlanSeen(message.plan_id, source, info["source_timestamp"] * 1e-9, info["received_timestamp"] * 1e-9)
         self.plans.append(seen)

@@ -36,12 +36,16 @@ def test_a_plan_without_a_window_in_its_tick_is_left_out():
 def test_latency_runs_from_the_frame_and_the_gates_part_from_the_plan():
     [use] = plan_uses([plan(1, 10.0, 10.095), plan(2, 10.2)], [(10.1, 1)], [10.1004, 10.05])
     assert use.plan_id == 1
-    assert use.latency == pytest.approx(0.1004) and use.gate == pytest.approx(0.0054)
+    assert use.latency == pytest.approx(0.1004) and use.gate == pytest.approx(0.0064)
 
 
 def test_a_miss_is_late_at_the_gate_or_not_one_iteration():
     plans = [plan(1, 0.0, 0.26), plan(2, 1.0, 1.28), plan(3, 2.0, 2.1), plan(4, 3.0, 3.1)]
-    assert missed(plans, {1: 5, 2: 5, 3: 0}, deadline=0.2, camera_period=1 / 15) == [2, 3]
+    assert missed(plans, {}, {1: 5, 2: 5, 3: 0}, deadline=0.2, camera_period=1 / 15) == [2, 3]
+
+
+def test_a_plan_that_was_followed_in_time_was_there_in_time_though_it_came_here_later():
+    assert missed([plan(1, 0.0, 0.3)], {1: 0.15}, {}, deadline=0.2, camera_period=1 / 15) == []
 
 
 def test_the_replan_rate_leaves_out_the_time_between_goals():
