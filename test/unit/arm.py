@@ -1,0 +1,31 @@
+"""The simulated arm of the tests: made once a process, drawn small."""
+
+from functools import cache
+
+from jepa_ros.robot.config import load_robot
+
+
+@cache
+def robot():
+    return load_robot("openarm")
+
+
+@cache
+def scene():
+    from jepa_ros.sim.scene import Scene
+
+    return Scene(width=64, height=48)
+
+
+@cache
+def space():
+    from jepa_ros.sim.cell import make_action_space
+
+    return make_action_space(robot(), scene().urdf)
+
+
+@cache
+def limits():
+    from jepa_ros.sim.cell import make_limits
+
+    return make_limits(robot(), scene().urdf)
