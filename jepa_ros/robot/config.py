@@ -8,12 +8,12 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from jepa_ros.errors import InputError
+from jepa_ros.errors import InputError, first_problem
 from jepa_ros.resources import resolve_robot
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ControllerConfig(_Strict):
@@ -96,7 +96,4 @@ def load_robot(name_or_path: str | Path) -> RobotConfig:
     except yaml.YAMLError as error:
         raise InputError(f"robot {path}: expected YAML, found {str(error).splitlines()[0]}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "file"
-        found = "" if isinstance(first.get("input"), dict) else f", found {first.get('input')!r}"
-        raise InputError(f"robot {path}: {field}: {first['msg']}{found}") from None
+        raise InputError(f"robot {path}: {first_problem(error)}") from None

@@ -8,13 +8,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from jepa_ros.errors import InputError
+from jepa_ros.errors import InputError, first_problem
 
 SCHEMA_VERSION = 1
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class EncoderConfig(_Strict):
@@ -153,6 +153,4 @@ def read_config(directory: Path) -> ModelConfig:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"model {path}: expected JSON, found {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "file"
-        raise InputError(f"model {path}: {field}: {first['msg']}, found {str(first.get('input'))[:80]}") from None
+        raise InputError(f"model {path}: {first_problem(error)}") from None
