@@ -133,11 +133,12 @@ class ActionHistory:
     def between(self, start: float, ticks: int) -> np.ndarray | None:
         """(ticks, A) actions of the ticks from `start` on, by linear interpolation of what was travelled; None where a
         part of that time is unknown."""
-        items = tuple(self._items)
+        edges = start + self._period * np.arange(ticks + 1)
+        low, high = edges[0] - 1.5 * self._period, edges[-1] - 1e-3
+        items = [item for item in tuple(self._items) if low < item[0] < high]
         if not items:
             return None
         starts = np.array([s for s, _ in items])
-        edges = start + self._period * np.arange(ticks + 1)
         gap = np.diff(starts).max(initial=0.0) > 1.5 * self._period
         if gap or edges[0] < starts[0] - 1e-3 or edges[-1] > starts[-1] + self._period + 1e-3:
             return None
