@@ -65,13 +65,27 @@ def open_bag(path: Path) -> Iterator[Reader]:
         reader.close()
 
 
+def read_messages(path: Path, reader: Reader, connections: list) -> Iterator[tuple]:
+    """(connection, message) in the order of recording. Raises InputError where the bag at `path` is damaged inside."""
+    raw = reader.messages(connections)
+    while True:
+        try:
+            item = next(raw, None)
+            found = item and (item[0], typestore().deserialize_cdr(item[2], item[0].msgtype))
+        except Exception as error:  # garbage may trip any part of the reader
+            raise InputError(f"bag {path}: expected whole messages, found damage: {error!r}") from None
+        if found is None:
+            return
+        yield found
+
+
 def read_robot_description(path: Path) -> str | None:
     """The URDF that the bag holds, or None."""
     with open_bag(path) as reader:
         for connection in reader.connections:
             if connection.msgtype == "std_msgs/msg/String" and connection.topic.endswith("robot_description"):
-                for _, _, raw in reader.messages([connection]):
-                    return typestore().deserialize_cdr(raw, connection.msgtype).data
+                for _, message in read_messages(path, reader, [connection]):
+                    return message.data
     return None
 
 
@@ -82,8 +96,7 @@ def read_camera(path: Path) -> CameraReference | None:
         wanted = [
             c for c in reader.connections if c.msgtype in ("sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage")
         ]
-        for connection, _, raw in reader.messages(wanted):
-            message = typestore().deserialize_cdr(raw, connection.msgtype)
+        for connection, message in read_messages(path, reader, wanted):
             if connection.msgtype.endswith("CameraInfo"):
                 info = message
             else:
@@ -125,14 +138,12 @@ def read_episodes(
 
 
 def _recordings(path: Path, joints: tuple[str, ...], gripper: tuple[str, ...], size: int) -> Iterator[_Recording]:
-    types = typestore()
     wanted = {kind for kinds in NEEDED.values() for kind in kinds}
     current: _Recording | None = None
     columns: tuple[list[int], list[int]] | None = None
     with open_bag(path) as reader:
         connections = [c for c in reader.connections if c.msgtype in wanted]
-        for connection, _, raw in reader.messages(connections):
-            message = types.deserialize_cdr(raw, connection.msgtype)
+        for connection, message in read_messages(path, reader, connections):
             stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
             if connection.msgtype == "jepa_msgs/msg/Episode":
                 if current is not None:
@@ -172,17 +183,17 @@ def _columns(path: Path, names: list[str], joints: tuple[str, ...], gripper: tup
 
 
 def _at_control_rate(r: _Recording, space: PlanarVelocity, arm: int) -> Episode | None:
-    """The episode on the control grid: each tick takes the nearest frame, within half a frame; None if one is missing
-    before the first action ends. States are interpolated at the frames' stamps; an action is the displacement let
+    """The episode on the control grid, up to where a frame is missing: each tick takes the nearest one, within three
+    quarters of the time between two, as cameras jitter. None where less than a tick is left. States are interpolated at the frames' stamps; an action is the displacement let
     through between two of them."""
     if len(r.frames) < 2 or not r.actions or len(r.states) < 2:
         return None
     times, action_times = np.array(r.frame_times), np.array(r.action_times)
-    half = 0.5 * float(np.median(np.diff(times)))
+    near = 0.75 * float(np.median(np.diff(times)))
     end = min(action_times[-1] + space.period, times[-1])
     grid = np.arange(times[0], end + 1e-6, space.period)
     nearest = np.abs(times[None, :] - grid[:, None]).argmin(1)
-    good = np.abs(times[nearest] - grid) <= half
+    good = np.abs(times[nearest] - grid) <= near
     if not good.all():
         nearest = nearest[: int(np.argmin(good))]
     if len(nearest) < 2:
