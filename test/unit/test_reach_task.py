@@ -1,0 +1,63 @@
+"""The reach task: its goals, and what counts as reached."""
+
+import arm
+import numpy as np
+import pytest
+from scipy.spatial import ConvexHull
+
+from jepa_ros.errors import InputError
+from jepa_ros.sim.tasks.reach import Reached, goal_set_hash, make_goals
+
+
+@pytest.fixture(scope="module")
+def goals():
+    return {seed: make_goals(arm.scene(), arm.robot(), arm.space(), 60, seed) for seed in range(3)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_goals_are_far_and_spread(goals, seed):
+    ways = [np.linalg.norm(g.goal_xy - g.start_xy) for g in goals[seed]]
+    assert min(ways) >= 0.10
+    assert np.median(ways) >= 0.20
+    assert ConvexHull([g.goal_xy for g in goals[seed]]).volume * 1e4 >= 700
+
+
+def test_each_goal_starts_where_the_one_before_lies(goals):
+    for before, after in zip(goals[0][:-1], goals[0][1:], strict=True):
+        np.testing.assert_array_equal(before.goal_xy, after.start_xy)
+        np.testing.assert_array_equal(before.goal_q, after.start_q)
+
+
+def test_goal_images_show_the_arm_at_the_goal(goals):
+    scene, goal = arm.scene(), goals[0][5]
+    scene.reset(dict(zip(arm.robot().joints, goal.goal_q, strict=True)))
+    np.testing.assert_allclose(scene.tool_position()[:2], goal.goal_xy, atol=2e-3)
+    np.testing.assert_array_equal(scene.render(), goal.image)
+
+
+def test_the_hash_names_the_set(goals):
+    again = make_goals(arm.scene(), arm.robot(), arm.space(), 5, 1)
+    hashes = [goal_set_hash(goals[seed]) for seed in range(3)]
+    assert len(set(hashes)) == 3 and all(len(h) == 12 for h in hashes)
+    assert goal_set_hash(again) == goal_set_hash(goals[1][:5]) != hashes[1]
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_no_goals_are_refused(count):
+    with pytest.raises(InputError, match=f"goals: expected at least 1, found {count}"):
+        make_goals(arm.scene(), arm.robot(), arm.space(), count, 0)
+
+
+def first_reached(distances, dt=0.1, **settings):
+    reached = Reached(**settings)
+    return next((i for i, d in enumerate(distances) if reached.update(i * dt, d)), None)
+
+
+def test_reached_needs_an_unbroken_hold():
+    assert first_reached([0.02] * 20) == 10
+    assert first_reached([0.05] * 3 + [0.03] * 20) == 13
+    assert first_reached([0.02] * 9 + [0.031] + [0.02] * 9 + [0.031]) is None
+    assert first_reached([0.02] * 9 + [0.031] + [0.02] * 12) == 20
+    assert first_reached([0.02] * 3, hold_s=0.0) == 0
+    assert first_reached([0.04] * 20) is None
+    assert first_reached([0.04] * 20, tolerance_m=0.05) == 10
