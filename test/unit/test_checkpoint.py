@@ -1,0 +1,174 @@
+"""Checkpoints: what is saved comes back, and what does not fit is named in one line."""
+
+import json
+import pickle
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+
+from jepa_ros.errors import InputError
+from jepa_ros.robot.config import load_robot
+from jepa_ros.world_model.checkpoint import WEIGHTS, check_robot, load, save
+
+SOME = "model.predictor.input.weight"
+
+
+@pytest.fixture
+def saved(tmp_path):
+    config = tiny.config()
+    save(tmp_path / "m", config, *tiny.fresh(config))
+    return tmp_path / "m"
+
+
+def refusal(directory):
+    with pytest.raises(InputError) as error:
+        load(directory)
+    text = str(error.value)
+    assert "\n" not in text and str(directory) in text and "expected" in text.lower() and "found" in text, text
+    return text
+
+
+def change_tensors(directory, change):
+    tensors = load_file(directory / WEIGHTS)
+    change(tensors)
+    save_file(tensors, directory / WEIGHTS)
+
+
+def change_config(directory, change):
+    values = json.loads((directory / "config.json").read_text())
+    change(values)
+    (directory / "config.json").write_text(json.dumps(values))
+
+
+def test_a_checkpoint_comes_back_bit_for_bit(saved):
+    config = tiny.config()
+    model, policy = tiny.fresh(config)
+    found = load(saved)
+    assert found.config == config and found.directory == saved.resolve()
+    for module, again in ((model, found.model), (policy, found.policy)):
+        assert not again.training and not any(p.requires_grad for p in again.parameters())
+        for name, tensor in module.state_dict().items():
+            assert torch.equal(tensor, again.state_dict()[name]), name
+    assert sorted(p.name for p in saved.iterdir()) == ["config.json", WEIGHTS]
+
+
+def test_the_id_changes_with_one_weight_and_with_the_configuration(saved):
+    before = load(saved).model_id
+    assert load(saved).model_id == before and len(before) == 16
+    change_tensors(saved, lambda tensors: tensors[SOME].view(-1)[0].add_(1e-3))
+    one_weight = load(saved).model_id
+    change_config(saved, lambda c: c["distance"].update(tolerance=0.06))
+    assert len({before, one_weight, load(saved).model_id}) == 3
+
+
+def test_saving_again_replaces_the_checkpoint(saved):
+    config = tiny.config(name="other")
+    save(saved, config, *tiny.fresh(config, seed=1))
+    assert load(saved).config.name == "other"
+
+
+def test_no_such_directory(tmp_path):
+    assert "nothing of that name" in refusal(tmp_path / "none")
+
+
+@pytest.mark.parametrize("file", ["config.json", WEIGHTS])
+def test_a_missing_file_is_named(saved, file):
+    (saved / file).unlink()
+    assert ("config.json" if file == "config.json" else WEIGHTS) in refusal(saved)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 200, -10])
+def test_truncated_weights(saved, keep):
+    path = saved / WEIGHTS
+    path.write_bytes(path.read_bytes()[:keep])
+    assert f"{path}: expected a safetensors file" in refusal(saved)
+
+
+def test_a_pickle_in_place_of_safetensors_is_not_run(saved, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "run"), "w"))
+
+    (saved / WEIGHTS).write_bytes(pickle.dumps(Bomb()))
+    assert "expected a safetensors file" in refusal(saved)
+    torch.save({"weights": torch.zeros(3)}, saved / WEIGHTS)
+    assert "expected a safetensors file" in refusal(saved)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tensor_of_another_shape(saved):
+    change_tensors(saved, lambda tensors: tensors.update({SOME: torch.zeros(3, 5)}))
+    text = refusal(saved)
+    assert SOME in text and "found (3, 5)" in text and "expected shape (16, " in text
+
+
+def test_a_renamed_tensor(saved):
+    change_tensors(saved, lambda tensors: tensors.update({f"{SOME}s": tensors.pop(SOME)}))
+    assert f"expected the tensor {SOME}," in refusal(saved)
+
+
+def test_one_tensor_too_many(saved):
+    change_tensors(saved, lambda tensors: tensors.update({"policy.more": torch.zeros(1)}))
+    assert "expected no tensor policy.more" in refusal(saved)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", [SOME, "policy.layers.0.bias"])
+def test_a_weight_that_is_not_finite(saved, name, value):
+    change_tensors(saved, lambda tensors: tensors[name].view(-1)[-1].fill_(value))
+    assert f"{name}: expected finite values" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda c: c.update(schema_version=2), ["schema_version", "1", "found 2"]),
+        (lambda c: c.update(family="other"), ["family", "lewm", "found other"]),
+        (lambda c: c.pop("block"), ["block", "expected a value"]),
+        (lambda c: c.update(surplus=1), ["surplus", "no such field"]),
+        (lambda c: c["encoder"].update(latent_dim="many"), ["encoder.latent_dim", "found many"]),
+        (lambda c: c["proprioception"].update(std=[1.0]), ["proprioception", "expected 4 values", "1"]),
+        (lambda c: c["proprioception"].update(std=[1.0, 0.0, 1.0, 1.0]), ["proprioception", "positive"]),
+        (lambda c: c["proprioception"].update(std=[1.0, 1.0, 1.0, float("nan")]), ["proprioception.std.3", "nan"]),
+        (lambda c: c["distance"].update(tolerance=float("inf")), ["distance.tolerance", "inf"]),
+        (lambda c: c["encoder"].update(latent_dim=6), ["shape"]),
+    ],
+)
+def test_a_configuration_that_cannot_be_used(saved, change, words):
+    change_config(saved, change)
+    text = refusal(saved)
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe\x00", b"null"])
+def test_a_configuration_that_is_no_json_object(saved, content):
+    (saved / "config.json").write_bytes(content)
+    assert "config.json" in refusal(saved)
+
+
+ROBOT = load_robot("openarm")
+
+
+@pytest.mark.parametrize(
+    "config, words",
+    [
+        (tiny.config(ROBOT.joints[:6]), ["joints", "joint6", "joint7"]),
+        (tiny.config(ROBOT.joints[::-1]), ["joints"]),
+        (
+            tiny.config(ROBOT.joints, action={"name": "planar_velocity", "dimension": 2, "max_speed": 0.5}),
+            ["action space", "0.5 m/s", "0.2 m/s"],
+        ),
+    ],
+)
+def test_a_model_of_another_arm_is_refused(config, words):
+    with pytest.raises(InputError) as error:
+        check_robot(config, ROBOT)
+    text = str(error.value)
+    assert "\n" not in text and text.startswith("model tiny: expected") and "openarm" in text
+    assert all(word in text for word in words), text
+
+
+def test_a_model_of_this_arm_is_taken():
+    check_robot(tiny.config(ROBOT.joints), ROBOT)

@@ -1,0 +1,83 @@
+"""Surprise: prediction errors, placed among those of held-out episodes."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from jepa_ros.world_model.surprise import SurpriseMonitor
+
+T0, FRAME = 1000.0, 1 / 15
+JOINTS = ("a", "b")
+VELOCITY = np.array([0.5, -0.25])
+"""Executed action; the knowing model predicts that the latent goes with it."""
+
+
+def monitor(until, jump_at=np.inf, jump=0.0, actions=True):
+    made = SurpriseMonitor(tiny.knowing(JOINTS))
+    for k in range(round(until / FRAME) + 1):
+        t = k * FRAME
+        xy = VELOCITY * 0.2 * t
+        made.latents.add(T0 + t, tiny.latent_of(xy) + (jump if t >= jump_at else 0.0))
+    for k in range(round(until / 0.02) + 1):
+        made.states.add(T0 + 0.02 * k, np.zeros(4))
+    for k in range(round(until / 0.1) * actions):
+        made.actions.add(T0 + 0.1 * k, VELOCITY)
+    return made
+
+
+def test_no_surprise_where_the_model_is_right():
+    reading = monitor(2.0).read(T0 + 1.8)
+    assert reading.error < 1e-4 and reading.quantile < 1e-3 and not reading.surprised
+
+
+@pytest.mark.parametrize(
+    "jump, quantile, surprised",
+    [
+        (0.1**0.5, 0.5, False),
+        (0.15**0.5, 0.7, False),
+        (0.4**0.5, 1.0, False),
+        (0.79**0.5, 1.0, False),
+        (2.0, 1.0, True),
+    ],
+)
+def test_errors_have_their_place_among_the_checkpoints(jump, quantile, surprised):
+    reading = monitor(2.0, jump_at=1.7, jump=jump).read(T0 + 1.8)
+    assert reading.error == pytest.approx(jump**2, abs=2e-3)
+    assert reading.quantile == pytest.approx(quantile, abs=0.01)
+    assert reading.surprised == surprised and reading.threshold == 0.8
+
+
+def test_read_once_a_model_step():
+    made, read = SurpriseMonitor(tiny.knowing(JOINTS)), []
+    for k in range(46):
+        stamp = T0 + k * FRAME
+        made.latents.add(stamp, torch.zeros(2))
+        made.states.add(stamp, np.zeros(4))
+        made.actions.add(T0 + 0.1 * k, np.zeros(2))
+        if made.read(stamp) is not None:
+            read.append(stamp)
+    assert read[0] == pytest.approx(T0 + 0.4, abs=1e-6), "at the first frame a model step after the first"
+    np.testing.assert_allclose(np.diff(read), 0.4, atol=1e-6)
+    assert len(read) == 7
+
+
+def test_nothing_is_said_of_what_is_unknown():
+    assert monitor(2.0).read(T0 + 0.2) is None, "no latent a model step before"
+    assert monitor(2.0).read(T0 + 2.2) is None, "no latent now"
+    assert monitor(2.0, actions=False).read(T0 + 1.8) is None, "no actions"
+    made = monitor(2.0)
+    made.states.clear()
+    assert made.read(T0 + 1.8) is None, "no states"
+
+
+def test_a_new_episode_is_read_from_its_beginning():
+    made = monitor(2.0)
+    assert made.read(T0 + 1.8) is not None
+    made.clear()
+    assert made.read(T0 + 1.8) is None
+    for k in range(10):
+        made.latents.add(T0 + k * FRAME, torch.zeros(2))
+        made.states.add(T0 + k * FRAME, np.zeros(4))
+        made.actions.add(T0 + 0.1 * k, np.zeros(2))
+    assert made.read(T0 + 6 * FRAME) is not None
