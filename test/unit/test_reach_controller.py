@@ -1,0 +1,193 @@
+"""Reaching step by step, with a model that knows its world: plans join without a jump, and end at the goal."""
+
+import arm
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from jepa_ros.planning.reach import ReachController, ReachSettings, Step, Waiting
+
+JOINTS = tuple(arm.robot().joints)
+XY = np.array([0.12, -0.30])
+T0 = 1_700_000_000.0
+CAMERA, STATES = 1 / 15, 0.02
+
+
+class Follower:
+    """An arm that follows what it is handed, exactly; frames and joint states reach the controller at once."""
+
+    def __init__(self, settings=None, xy=XY):
+        self.space = arm.space()
+        self.controller = ReachController(tiny.knowing(JOINTS), self.space, settings or ReachSettings(budget=np.inf))
+        self.now, self.plans = T0, []
+        self.rest = self.space.joints_at(xy)
+        self.due = {"frame": T0, "state": T0}
+
+    def reference(self, t):
+        plan = next((p for p in reversed(self.plans) if p.start <= t + 1e-9), None)
+        return (self.rest, np.zeros(7), np.zeros(7)) if plan is None else plan.trajectory.sample(t - plan.start)
+
+    def tool(self):
+        return self.space.position(self.reference(self.now)[0])
+
+    def run(self, seconds):
+        for _ in range(round(seconds / 0.01)):
+            self.now += 0.01
+            if self.now >= self.due["state"] - 1e-9:
+                self.due["state"] += STATES
+                q, qd, _ = self.reference(self.now)
+                self.controller.state(self.now, np.concatenate([q, qd]))
+            if self.now >= self.due["frame"] - 1e-9:
+                self.due["frame"] += CAMERA
+                self.controller.latent(self.now, tiny.latent_of(self.tool()))
+        return self
+
+    def step(self):
+        step = self.controller.step(self.now)
+        assert isinstance(step, Step), step
+        self.take(step)
+        return step
+
+    def take(self, step):
+        """Follow it from its start on, after a look at how it joins what is followed until then."""
+        for before, after in zip(self.reference(step.start), step.trajectory.sample(0.0), strict=True):
+            np.testing.assert_allclose(after, before, atol=1e-6)
+        self.plans.append(step)
+
+
+@pytest.fixture
+def follower():
+    made = Follower().run(0.3)
+    made.controller.set_goal(tiny.latent_of(XY + [0.12, 0.05]))
+    return made
+
+
+def test_says_what_it_waits_for():
+    controller = ReachController(tiny.knowing(JOINTS), arm.space())
+    reasons = [controller.step(T0)]
+    controller.set_goal(tiny.latent_of(XY))
+    reasons.append(controller.step(T0))
+    controller.latent(T0, tiny.latent_of(XY))
+    reasons.append(controller.step(T0))
+    controller.state(T0 - 5.0, np.zeros(14))
+    reasons.append(controller.step(T0))
+    texts = ["no goal", "no latent yet", "no joint states at the frame's time", "no joint states at the frame's time"]
+    assert reasons == [Waiting(text) for text in texts]
+
+
+def test_consecutive_plans_join_without_a_jump(follower):
+    steps = []
+    for _ in range(8):
+        steps.append(follower.step())  # asserts the join in position, velocity and acceleration
+        follower.run(0.2)
+    assert all(s.splice_error < 1e-9 for s in steps)
+    assert [s.plan_id for s in steps] == list(range(1, 9))
+    speeds = [np.linalg.norm(s.trajectory.velocities[0]) for s in steps[1:5]]
+    assert min(speeds) > 0.05, "the joins are in motion"
+
+
+def test_plans_start_on_the_tick_grid_after_the_lead_and_end_at_rest(follower):
+    follower.run(0.037)
+    step = follower.step()
+    lead = follower.controller.settings.lead
+    assert lead <= step.start - follower.now < lead + 0.1 + 1e-6
+    assert step.start * 10 == pytest.approx(round(step.start * 10), abs=1e-4)
+    assert step.source_stamp == follower.controller.latents.newest <= follower.now
+    assert not step.trajectory.velocities[-1].any() and not step.trajectory.accelerations[-1].any()
+    assert step.valid_until >= step.start + step.trajectory.duration
+    ticks = follower.controller.settings.plan_ticks
+    assert ticks * 0.1 <= step.trajectory.duration <= ticks * 0.1 + 0.4
+
+
+def test_reaches_the_goal_only_after_the_dwell(follower):
+    controller, tolerance = follower.controller, follower.controller.tolerance
+    within, reached = None, None
+    for _ in range(30):
+        if not controller.reached:
+            follower.step()
+        for _ in range(3):
+            follower.run(CAMERA)
+            if within is None and controller.distance <= tolerance:
+                within = controller.latents.newest
+            if reached is None and controller.reached:
+                reached = controller.latents.newest
+        if reached:
+            break
+    assert reached, f"not reached, but {controller.distance} away"
+    dwell = controller.settings.dwell
+    assert dwell - 1e-6 <= reached - within <= dwell + 2 * CAMERA
+    np.testing.assert_allclose(follower.tool(), XY + [0.12, 0.05], atol=0.02)
+
+
+def test_leaving_the_goal_starts_the_dwell_again():
+    controller = ReachController(tiny.knowing(JOINTS), arm.space())
+    controller.set_goal(torch.zeros(2))
+    near, far = torch.full((2,), 0.1), torch.full((2,), 1.0)
+    states = []
+    for k, latent in enumerate([near] * 5 + [far] + [near] * 8):
+        controller.latent(T0 + 0.1 * k, latent)
+        states.append(controller.reached)
+    assert states.index(True) == 12 and controller.settings.dwell == 0.6
+    controller.set_goal(torch.zeros(2))
+    assert not controller.reached
+
+
+def test_stop_brings_the_arm_to_rest(follower):
+    assert follower.controller.stop(follower.now) is None, "nothing is promised"
+    follower.step()
+    follower.run(0.6)
+    q, qd, _ = follower.reference(follower.now)
+    assert np.abs(qd).max() > 0.05, "it moves"
+    stop = follower.controller.stop(follower.now)
+    assert stop.imagined is None and follower.now < stop.start < follower.now + 0.2
+    follower.take(stop)
+    assert stop.trajectory.duration <= 0.6 and not stop.trajectory.velocities[-1].any()
+    follower.run(stop.start - follower.now + stop.trajectory.duration + 0.1)
+    at = follower.tool()
+    assert follower.controller.stop(follower.now) is None, "it is at rest"
+    follower.run(0.5)
+    np.testing.assert_array_equal(follower.tool(), at)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_latents_that_are_not_finite_are_ignored(follower, value):
+    controller = follower.controller
+    before = controller.latents.newest, controller.distance
+    controller.latent(follower.now + 0.01, torch.tensor([value, 0.0]))
+    assert (controller.latents.newest, controller.distance) == before
+    follower.step()
+
+
+def test_after_a_refusal_it_starts_from_what_is_measured(follower):
+    follower.step()
+    follower.controller.refused()
+    follower.plans.clear()  # the gate kept holding
+    follower.run(0.3)
+    step = follower.step()
+    np.testing.assert_allclose(step.trajectory.positions[0], follower.rest, atol=1e-9)
+
+
+def test_an_arm_that_came_to_rest_elsewhere_is_found_there(follower):
+    follower.step()
+    follower.run(2.0)
+    follower.plans.clear()
+    follower.rest = follower.space.joints_at(XY + [0.05, 0.06])
+    follower.run(0.3)
+    step = follower.step()
+    np.testing.assert_allclose(step.trajectory.positions[0], follower.rest, atol=1e-9)
+
+
+def test_time_that_goes_back_begins_a_new_episode(follower):
+    follower.step()
+    assert follower.controller.promises
+    follower.controller.latent(T0 - 100.0, tiny.latent_of(XY))
+    assert not follower.controller.promises and follower.controller.goal is not None
+    assert follower.controller.step(T0 - 100.0) == Waiting("no joint states at the frame's time")
+    follower.controller.state(T0 - 100.0, np.concatenate([follower.rest, np.zeros(7)]))
+    assert isinstance(follower.controller.step(T0 - 100.0), Step)
+
+
+def test_no_goal_no_plan(follower):
+    follower.controller.clear_goal()
+    assert follower.controller.step(follower.now) == Waiting("no goal") and not follower.controller.reached
