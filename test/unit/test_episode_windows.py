@@ -1,0 +1,74 @@
+"""Windows of episodes, their sampling, and the normalisation of proprioception."""
+
+import numpy as np
+import pytest
+
+from jepa_ros.training.episodes import Episode, EpisodeSet, normalisation
+
+BLOCK, HISTORY = 4, 2
+
+
+def episode(ticks, number, split="train", scale=1.0):
+    """Every value tells its episode and tick: frames in their corner pixel, the others as number + tick / 100."""
+    frames = np.zeros((ticks + 1, 8, 8, 3), np.uint8)
+    frames[:, 0, 0, 0], frames[:, 0, 0, 1] = number, np.arange(ticks + 1)
+    value = number + np.arange(ticks + 1)[:, None] / 100
+    return Episode(
+        frames, (scale * value * [1.0, 2.0, 0.0]).astype(np.float32), value[:-1] * [1, -1], value * [1, 1], split
+    )
+
+
+@pytest.fixture
+def data():
+    return EpisodeSet([episode(30, 1), episode(9, 2), episode(20, 3)], np.zeros(3), np.ones(3))
+
+
+def test_windows_take_the_right_frames_states_and_actions(data):
+    windows = data.windows(np.array([0, 2]), np.array([10, 5]), steps=2, block=BLOCK, history=HISTORY)
+    assert windows.frames.shape == (2, 4, 8, 8, 3)
+    assert windows.frames[:, :, 0, 0, 0].tolist() == [[1] * 4, [3] * 4]
+    assert windows.frames[:, :, 0, 0, 1].tolist() == [[6, 10, 14, 18], [1, 5, 9, 13]]
+    np.testing.assert_allclose(windows.states[:, :, 0], [[1.10, 1.14, 1.18], [3.05, 3.09, 3.13]], atol=1e-6)
+    assert windows.actions.shape == (2, 2, 8)
+    np.testing.assert_allclose(windows.actions[0, 1, 0::2], [1.14, 1.15, 1.16, 1.17], atol=1e-6)
+    np.testing.assert_allclose(windows.actions[1, 0, 1::2], [-3.05, -3.06, -3.07, -3.08], atol=1e-6)
+    np.testing.assert_allclose(windows.tool[1, :, 0], [3.05, 3.09, 3.13])
+
+
+def test_before_the_first_frame_stands_the_first(data):
+    windows = data.windows(np.array([1, 2]), np.array([0, 3]), steps=1, block=BLOCK, history=3)
+    assert windows.frames[:, :, 0, 0, 1].tolist() == [[0, 0, 0, 4], [0, 0, 3, 7]]
+    assert windows.frames[:, :, 0, 0, 0].tolist() == [[2] * 4, [3] * 4]
+
+
+def test_rows_of_frames_and_actions_agree(data):
+    rows = data.index(np.array([0, 1, 2]), np.array([29, 8, 19]))
+    np.testing.assert_allclose(data.actions[rows][:, 0], [1.29, 2.08, 3.19], atol=1e-6)
+    assert data.frames[rows][:, 0, 0, 1].tolist() == [29, 8, 19]
+    assert len(data) == 31 + 10 + 21 == len(data.actions) and data.lengths.tolist() == [30, 9, 20]
+
+
+def test_sampling_covers_all_windows_that_fit_and_no_others(data):
+    steps = 4  # 16 ticks: the second episode is too short
+    windows = data.sample(3000, steps, BLOCK, HISTORY, np.random.default_rng(0))
+    number, last = windows.frames[:, -1, 0, 0, 0].numpy(), windows.frames[:, -1, 0, 0, 1].numpy()
+    starts = {(int(n), int(t) - steps * BLOCK) for n, t in zip(number, last, strict=True)}
+    assert starts == {(1, t) for t in range(15)} | {(3, t) for t in range(5)}
+    assert np.mean(number == 1) == pytest.approx(15 / 20, abs=0.05)
+
+
+def test_the_generator_decides_the_windows(data):
+    first, again = (data.sample(8, 2, BLOCK, HISTORY, np.random.default_rng(3)).actions for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_normalisation_comes_from_training_episodes_alone():
+    train, other = [episode(30, 1), episode(20, 3)], [episode(40, 9, "val", 50.0), episode(40, 9, "test", 50.0)]
+    mean, std = normalisation(train + other)
+    states = np.concatenate([e.states for e in train])
+    np.testing.assert_allclose(mean, states.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(std[:2], states.std(0)[:2], rtol=1e-5)
+    assert std[2] == 1.0, "a field that never changes"
+    normalised = EpisodeSet(train, mean, std).states
+    np.testing.assert_allclose(normalised.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(normalised.std(0), [1, 1, 0], atol=1e-5)
