@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -40,6 +41,9 @@ def process_environment(base: Mapping[str, str] | None = None, *, isolate: bool 
         environment["ROS_DOMAIN_ID"] = str(free_domain())
     if not has_own_transport(environment):
         environment.update(dict.fromkeys(_PROFILES, str(_profile(environment))))
+    # rclpy does not start without a folder for its logs, and some containers have no home.
+    if not any(environment.get(name) for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR")):
+        environment["ROS_LOG_DIR"] = str(Path(tempfile.gettempdir(), "ros_log"))
     environment.setdefault("LP_NUM_THREADS", "1")
     environment.setdefault("OMP_NUM_THREADS", "1")
     _add_prefix(environment)

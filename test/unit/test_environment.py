@@ -106,8 +106,9 @@ def test_the_mark_of_another_environments_bootstrap_is_dropped():
 
 
 def test_messages_are_found_with_nothing_sourced():
-    bare = process_environment({"PATH": os.defpath, "HOME": os.environ.get("HOME", "/")})
-    program = "import rclpy; from jepa_msgs.msg import Plan; from tf2_msgs.msg import TFMessage; Plan(); TFMessage()"
+    bare = process_environment({"PATH": os.defpath})
+    imports = "import rclpy; from jepa_msgs.msg import Plan; from tf2_msgs.msg import TFMessage"
+    program = f"{imports}; rclpy.init(); Plan(); TFMessage()"
     done = subprocess.run([sys.executable, "-c", program], env=bare, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
