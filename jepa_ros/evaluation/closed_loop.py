@@ -34,7 +34,6 @@ class Trial:
     start_distance: float
     final_distance: float
     seconds: float
-    believed: bool = False
     plans: int = 0
     distances: list[float] = field(default_factory=list)
 

@@ -6,8 +6,12 @@ import math
 import threading
 import time
 
+import numpy as np
 from jepa_msgs.action import ReachGoal
 from rclpy.task import Future
+
+from jepa_ros.errors import InputError
+from jepa_ros.nodes.convert import picture
 
 
 class ActiveGoal:
@@ -63,3 +67,27 @@ class ActiveGoal:
         result = ReachGoal.Result(reached=self.reached, reason=self.reason)
         result.final_distance = self.distance
         return result
+
+
+def goal_latent(request: ReachGoal.Goal, checkpoint):
+    """The latent (D,) that a goal asks for. Raises InputError where it does not fit the model."""
+    import torch
+
+    from jepa_ros.images import preprocess
+
+    config = checkpoint.config
+    if request.kind == ReachGoal.Goal.IMAGE:
+        try:
+            frame = preprocess(picture(request.image), config.preprocessing.size)
+        except InputError as error:
+            raise InputError(f"goal image: {error}") from None
+        with torch.inference_mode():
+            return checkpoint.model.encode(frame[None])[0]
+    if request.kind != ReachGoal.Goal.LATENT:
+        raise InputError(f"goal kind: expected 0 (image) or 1 (latent), found {request.kind}")
+    if request.model_id != checkpoint.model_id:
+        raise InputError(f"goal latent: expected model '{checkpoint.model_id}', found '{request.model_id}'")
+    values = np.array(request.latent, np.float32)
+    if len(values) != config.encoder.latent_dim or not np.isfinite(values).all():
+        raise InputError(f"goal latent: expected {config.encoder.latent_dim} finite values, found {len(values)}")
+    return torch.from_numpy(values)

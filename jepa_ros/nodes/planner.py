@@ -19,9 +19,9 @@ from std_msgs.msg import String
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.base import LATCHED, RELIABLE, SENSOR, JepaNode, Latest, NotReady, run
-from jepa_ros.nodes.convert import picture, to_seconds
+from jepa_ros.nodes.convert import to_seconds
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.goals import ActiveGoal
+from jepa_ros.nodes.goals import ActiveGoal, goal_latent
 from jepa_ros.nodes.parameters import Parameter
 from jepa_ros.nodes.planner_topics import PlannerTopics
 from jepa_ros.nodes.proprioception import ProprioceptionReader
@@ -260,7 +260,7 @@ class PlannerNode(JepaNode):
         self._finish(False, "replaced by a new goal")
         self._goal = goal
         try:
-            latent = await self._worker.ask(lambda: self._goal_latent(goal.request), self.executor)
+            latent = await self._worker.ask(lambda: goal_latent(goal.request, self._checkpoint), self.executor)
             if self._goal is goal and not goal.ended:
                 self._control.set_goal(latent, goal.request.tolerance if goal.request.tolerance > 0 else None)
                 self._planned_at, goal.ready = -math.inf, True
@@ -275,29 +275,6 @@ class PlannerNode(JepaNode):
             done = PlannerStatus.REACHED if goal.reached else PlannerStatus.FAILED
             self._set_state(PlannerStatus.IDLE if goal.cancelled else done, goal.reason)
         return goal.close()
-
-    def _goal_latent(self, request):
-        import torch
-
-        from jepa_ros.images import preprocess
-
-        config = self._checkpoint.config
-        if request.kind == ReachGoal.Goal.IMAGE:
-            try:
-                frame = preprocess(picture(request.image), config.preprocessing.size)
-            except InputError as error:
-                raise InputError(f"goal image: {error}") from None
-            with torch.inference_mode():
-                return self._checkpoint.model.encode(frame[None])[0]
-        if request.kind != ReachGoal.Goal.LATENT:
-            raise InputError(f"goal kind {request.kind}: expected 0 (image) or 1 (latent)")
-        if request.model_id != self._checkpoint.model_id:
-            raise InputError(f"goal latent: expected model '{self._checkpoint.model_id}', found '{request.model_id}'")
-        if len(request.latent) != config.encoder.latent_dim or not np.isfinite(request.latent).all():
-            raise InputError(
-                f"goal latent: expected {config.encoder.latent_dim} finite values, found {len(request.latent)}"
-            )
-        return torch.from_numpy(np.array(request.latent, np.float32))
 
     def _finish(self, reached: bool, reason: str) -> None:
         if self._goal is not None:
