@@ -148,6 +148,20 @@ class NodeLog:
         self._file.close()
 
 
+def handle_all(executor) -> None:
+    """Run every callback that is due. spin_once does not tell whether there was one."""
+    from rclpy.executors import TimeoutException
+
+    while True:
+        try:
+            handler, _, _ = executor.wait_for_ready_callbacks(timeout_sec=0.0)
+        except TimeoutException:
+            return
+        handler()
+        if handler.exception() is not None:
+            raise handler.exception()
+
+
 def last_words(ended: Ended) -> str:
     """The last line that a node wrote, without the log's own fields."""
     line = next((line for line in reversed(ended.last_lines) if line.strip()), "it said nothing")
@@ -310,10 +324,7 @@ class Session:
         """Handle what has come since the last time: one wait for many messages is what makes looking on cheap."""
         if self._stop.wait(LOOK_EVERY):
             raise Stopped
-        handled = -1
-        while handled != self._recorder.handled:
-            handled = self._recorder.handled
-            self._executor.spin_once(timeout_sec=0.0)
+        handle_all(self._executor)
         ended = self._group.poll()
         if ended is not None:
             raise GraphEnded(f"{ended}: {last_words(ended)}")

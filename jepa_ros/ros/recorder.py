@@ -34,7 +34,6 @@ class Recorder:
 
     def __init__(self, node: Node, robot: RobotConfig) -> None:
         self.goal, self.distance = -1, float("nan")
-        self.handled = 0  # messages so far
         self.frames: list[Frame] = []
         self.images: list[tuple[int, int]] = []  # (stamp ns, publication number)
         self.latents: list[tuple[int, int]] = []
@@ -67,7 +66,6 @@ class Recorder:
             self._node.create_subscription(JointTrajectory, controller.command_topic, self._on_window, _ALL, raw=True)
 
     def _on_image(self, message: Image, info: dict) -> None:
-        self.handled += 1
         stamp = to_ns(message.header.stamp)
         self.images.append((stamp, info["publication_sequence_number"]))
         ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture(message), cv2.COLOR_RGB2BGR), _JPEG)
@@ -75,11 +73,9 @@ class Recorder:
             self.frames.append(Frame(stamp * 1e-9, data.tobytes(), self.goal, self.distance))
 
     def _on_latent(self, message: LatentState, info: dict) -> None:
-        self.handled += 1
         self.latents.append((to_ns(message.header.stamp), info["publication_sequence_number"]))
 
     def _on_plan(self, message: Plan, info: dict) -> None:
-        self.handled += 1
         if not len(message.action_blocks):
             return  # it ends a goal's motion: nothing was searched for, and no frame is behind it
         source = to_ns(message.source_stamp) * 1e-9
@@ -89,7 +85,6 @@ class Recorder:
         self._sources[message.plan_id] = source
 
     def _on_planner_status(self, message: PlannerStatus) -> None:
-        self.handled += 1
         self.planner = message
         if message.deadline_ms > 0:
             self.deadline_ms = message.deadline_ms
@@ -98,7 +93,6 @@ class Recorder:
             self.iterations[message.plan_id] = message.iterations
 
     def _on_gate_status(self, message: GateStatus, info: dict) -> None:
-        self.handled += 1
         written = info["source_timestamp"] * 1e-9
         changed = self.gate is None or self.gate.plan_id != message.plan_id
         self.gate = message
@@ -107,11 +101,9 @@ class Recorder:
             self.live_latency_ms = 1e3 * (written - self._sources[message.plan_id])
 
     def _on_window(self, data: bytes, info: dict) -> None:
-        self.handled += 1
         self.windows.append(info["source_timestamp"] * 1e-9)
 
     def _on_tf(self, message: TFMessage) -> None:
-        self.handled += 1
         self._tree.add(message)
         position = self._tree.position(self._robot.tool_frame, self._robot.base_frame)
         if position is not None:

@@ -52,13 +52,14 @@ def record():
     record.latents = [(stamp, i) for i, (stamp, n) in enumerate(record.latents) if n != 20]
     for i in range(10):
         source = START + 0.4 * i
-        record.plans.append(PlanSeen(i + 1, source, source + 0.09, source + (0.28 if i == 4 else 0.1)))
+        received = source + (0.28 if i == 4 else 0.1)
+        record.plans.append(PlanSeen(i + 1, source, received - 0.001, received))
         record.plan_goals = {**record.plan_goals, i + 1: i // 5}
         record.iterations = {**record.iterations, i + 1: 4}
         record.plan_ms = {**record.plan_ms, i + 1: 50.0 + i}
         if i != 9:
-            record.statuses.append((source + 0.102, i + 1))
-            record.windows.append(source + 0.1018)
+            record.statuses.append((received + 0.002, i + 1))
+            record.windows.append(received + 0.0018)
     record.topics, record.processes = TOPICS, [{"name": "camera", "pid": 1}, {"name": "simulator", "pid": 2}]
     record.rmw, record.distro, record.wall_s = "rmw_fastrtps_cpp", "jazzy", 12.5
     return record
@@ -74,7 +75,8 @@ def test_the_summary_has_every_promised_key_and_the_right_figures(record, tmp_pa
     assert (summary["goals"], summary["reached"], summary["deadline_misses"], summary["plans"]) == (2, 1, 1, 10)
     assert summary["latency_ms"]["p50"] == pytest.approx(101.8, abs=0.01)
     assert summary["plans_used"] == 9
-    assert summary["replan_hz"] == pytest.approx(2.5)
+    assert summary["gate_ms"]["max"] == pytest.approx(2.8, abs=0.01)
+    assert summary["replan_hz"] == pytest.approx(8 / (8 * 0.4), rel=0.1)
     assert summary["start_distance_m"] == pytest.approx({"min": 0.2, "median": 0.25})
     assert summary["final_distance_m"]["max"] == pytest.approx(0.08)
 
