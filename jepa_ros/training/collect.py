@@ -196,6 +196,7 @@ def _join(out: Path, parts: Path) -> None:
         files.append(file)
         start = info["starting_time"]["nanoseconds_since_epoch"]
         begin, end = min(begin, start), max(end, start + info["duration"]["nanoseconds"])
+        (out / file["path"]).unlink(missing_ok=True)  # of a run that was interrupted here
         os.link(directory / info["relative_file_paths"][0], out / file["path"])
     merged["message_count"], merged["files"] = total, files
     merged["relative_file_paths"] = [f["path"] for f in files]

@@ -1,0 +1,163 @@
+"""Recording of random play: parts, resumption, splits, and that what is recorded is what the arm did."""
+
+import os
+from collections import Counter
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import arm
+import numpy as np
+import pytest
+from bag_bench import FIELDS, FIRST, SPACE, write_episode
+
+from jepa_ros.bags.episodes import open_bag, read_episodes
+from jepa_ros.bags.writer import EpisodeWriter
+from jepa_ros.errors import InputError
+from jepa_ros.training import collect
+from jepa_ros.training.play import play
+
+
+def test_a_twentieth_of_the_episodes_each_is_kept_for_validation_and_test():
+    assert Counter(map(collect.split_of, range(200))) == {"train": 180, "val": 10, "test": 10}
+    assert {collect.split_of(e) for e in range(14)} == {"train", "val", "test"}
+
+
+class InProcess:
+    """Stands in for a pool of processes."""
+
+    @contextmanager
+    def Pool(self, *_):  # noqa: N802
+        yield SimpleNamespace(imap_unordered=map)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Invented episodes in parts of two, in this process; the parts that were recorded, and one that fails."""
+    done = SimpleNamespace(parts=[], fails=None)
+
+    def record(job):
+        recipe, part, parts = job
+        if part == done.fails:
+            (parts / f"{part:04d}.partial").mkdir()
+            raise KeyboardInterrupt
+        done.parts.append(part)
+        first, size = part * 2, min(2, recipe.episodes - part * 2)
+        with EpisodeWriter(parts / f"{part:04d}", "camera", "world") as bag:
+            bag.robot_description(FIRST + first * 10**10, "<robot/>")
+            for episode in range(first, first + size):
+                write_episode(bag, episode, collect.split_of(episode), 3 + episode, FIRST + episode * 10**10)
+        return size
+
+    monkeypatch.setattr(collect, "PART", 2)
+    monkeypatch.setattr(collect, "_record_part", record)
+    monkeypatch.setattr(collect, "_report", lambda *arguments: None)
+    monkeypatch.setattr(collect, "multiprocessing", SimpleNamespace(get_context=lambda _: InProcess()))
+    return done
+
+
+def lengths(bag):
+    return [len(e.actions) for e in read_episodes(bag, SPACE, FIELDS, 16)]
+
+
+def test_parts_become_one_bag_in_order(recorded, tmp_path):
+    out = tmp_path / "play"
+    assert collect.run(out=out, episodes=5, seed=0) == 0
+    assert recorded.parts == [0, 1, 2] and lengths(out) == [3, 4, 5, 6, 7]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "metadata.yaml",
+        "play_0.mcap",
+        "play_1.mcap",
+        "play_2.mcap",
+        "recipe.json",
+    ]
+    with open_bag(out) as reader:
+        per_topic = {c.topic: c.msgcount for c in reader.connections}
+        assert per_topic["/episode"] == 5 and per_topic["/executed"] == 25 and per_topic["/robot_description"] == 3
+        assert reader.message_count == sum(per_topic.values())
+        assert reader.start_time == FIRST and reader.end_time > FIRST + 4 * 10**10
+
+
+def test_parts_that_are_there_are_not_recorded_again(recorded, tmp_path):
+    recorded.fails = 1
+    with pytest.raises(KeyboardInterrupt):
+        collect.run(out=tmp_path / "play", episodes=5, seed=0)
+    assert recorded.parts == [0] and not (tmp_path / "play" / "metadata.yaml").exists()
+    recorded.fails = None
+    (tmp_path / "play" / "parts" / "0001.partial").rmdir()
+    collect.run(out=tmp_path / "play", episodes=5, seed=0)
+    assert recorded.parts == [0, 1, 2] and lengths(tmp_path / "play") == [3, 4, 5, 6, 7]
+
+
+def test_a_finished_bag_is_left_as_it_is(recorded, tmp_path):
+    collect.run(out=tmp_path / "play", episodes=3, seed=0)
+    collect.run(out=tmp_path / "play", episodes=3, seed=0)
+    assert recorded.parts == [0, 1]
+
+
+def test_an_interruption_while_joining_is_recovered_from(recorded, tmp_path, monkeypatch):
+    links = []
+
+    def link(source, target):
+        links.append(target)
+        if len(links) == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    real = os.link
+    monkeypatch.setattr(collect.os, "link", link)
+    with pytest.raises(KeyboardInterrupt):
+        collect.run(out=tmp_path / "play", episodes=5, seed=0)
+    collect.run(out=tmp_path / "play", episodes=5, seed=0)
+    assert recorded.parts == [0, 1, 2] and lengths(tmp_path / "play") == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("options", [{"episodes": 4}, {"seed": 1}, {"width": 64}])
+def test_other_options_do_not_mix_into_a_bag(recorded, tmp_path, options):
+    collect.run(out=tmp_path / "play", episodes=3, seed=0)
+    with pytest.raises(InputError, match="play: expected to go on with .* found the options") as error:
+        collect.run(**{"out": tmp_path / "play", "episodes": 3, "seed": 0} | options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rate", [15.0, 5.0, 0.0, -10.0])
+def test_a_rate_off_the_control_grid_is_refused(tmp_path, rate):
+    with pytest.raises(InputError, match="expected a multiple of the control rate of 10 Hz"):
+        collect.run(out=tmp_path / "play", episodes=1, seed=0, rate=rate)
+    assert not (tmp_path / "play").exists()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """Two short episodes of the real thing."""
+    parts = tmp_path_factory.mktemp("parts")
+    recipe = collect.Recipe(2, 3, "openarm", 64, 48, 10.0, ticks=10)
+    assert collect._record_part((recipe, 0, parts)) == 2
+    fields = (tuple(arm.robot().joints), tuple(arm.robot().gripper))
+    return parts, recipe, list(read_episodes(parts / "0000", arm.space(), fields, 32))
+
+
+def test_recorded_actions_are_what_the_tool_did(real):
+    _, _, episodes = real
+    assert len(episodes) == 2
+    for episode in episodes:
+        assert episode.frames.shape == (11, 32, 32, 3) and episode.states.shape == (11, 15)
+        assert np.abs(episode.actions).max() > 0.1
+        # the arm follows its reference some milliseconds late
+        np.testing.assert_allclose(np.diff(episode.tool, axis=0), 0.02 * episode.actions, atol=0.004)
+        np.testing.assert_allclose(episode.tool[-1] - episode.tool[0], 0.02 * episode.actions.sum(0), atol=0.012)
+    assert np.abs(episodes[0].tool[0] - episodes[1].tool[0]).max() > 0.01, "both begin at the same place"
+
+
+def test_the_seed_decides_what_is_recorded(real, tmp_path):
+    _, recipe, episodes = real
+    collect._record_part((recipe, 0, tmp_path))
+    fields = (tuple(arm.robot().joints), ())
+    for one, again in zip(episodes, read_episodes(tmp_path / "0000", arm.space(), fields, 32), strict=True):
+        np.testing.assert_array_equal(one.actions, again.actions)
+        np.testing.assert_array_equal(one.frames, again.frames)
+
+
+def test_play_holds_still_goes_slow_and_goes_fast():
+    speeds = np.linalg.norm(play(20_000, np.random.default_rng(0)), axis=1)
+    assert play(7, np.random.default_rng(0)).shape == (7, 2)
+    assert 0.05 < np.mean(speeds < 0.3) < 0.5 and np.mean(speeds > 0.8) > 0.3 and speeds.max() < 2.0
