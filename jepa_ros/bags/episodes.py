@@ -184,8 +184,9 @@ def _columns(path: Path, names: list[str], joints: tuple[str, ...], gripper: tup
 
 def _at_control_rate(r: _Recording, space: PlanarVelocity, arm: int) -> Episode | None:
     """The episode on the control grid, up to where a frame is missing: each tick takes the nearest one, within three
-    quarters of the time between two, as cameras jitter. None where less than a tick is left. States are interpolated at the frames' stamps; an action is the displacement let
-    through between two of them."""
+    quarters of the time between two, as cameras jitter. None where less than a tick is left.
+
+    States are interpolated at the frames' stamps; an action is the displacement let through between two of them."""
     if len(r.frames) < 2 or not r.actions or len(r.states) < 2:
         return None
     times, action_times = np.array(r.frame_times), np.array(r.action_times)
