@@ -1,0 +1,226 @@
+"""Training: losses fall, and an interrupted run goes on to exactly the same ones."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from jepa_ros.training.calibration import calibrate_surprise
+from jepa_ros.training.episodes import Episode, EpisodeSet, normalisation
+from jepa_ros.training.loop import Schedule, Trainer, learning_rate_factor, train_policy
+from jepa_ros.training.losses import LossWeights, jepa_loss, policy_loss
+from jepa_ros.training.validation import encode_all, latent_health, prediction_health, probe_r2
+from jepa_ros.world_model.jepa import Jepa
+
+CONFIG = tiny.config(latent=4)
+SCHEDULE = Schedule(
+    updates=40,
+    policy_updates=30,
+    batch=16,
+    policy_batch=64,
+    steps=3,
+    warm_up=5,
+    every=20,
+    loss=LossWeights(directions=16),
+)
+
+
+def episode(rng, ticks, split):
+    """A bright square that moves by the actions over 16 x 16 pixels; the joints are its place."""
+    actions = np.repeat(rng.uniform(-1, 1, (ticks // 4 + 1, 2)), 4, axis=0)[:ticks]
+    places = [np.array([8.0, 8.0])]
+    for k, action in enumerate(actions):
+        after = np.clip(places[-1] + action, 2, 13)
+        actions[k] = after - places[-1]
+        places.append(after)
+    places = np.array(places)
+    frames = np.zeros((ticks + 1, 16, 16, 3), np.uint8)
+    for frame, (x, y) in zip(frames, places.round().astype(int), strict=True):
+        frame[y - 2 : y + 2, x - 2 : x + 2] = 255
+    velocities = np.vstack([actions, actions[-1:]])
+    return Episode(
+        frames, np.hstack([places, velocities]).astype(np.float32), actions.astype(np.float32), places, split
+    )
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    episodes = [episode(rng, 24, s) for s in ["train"] * 6 + ["val"] * 2]
+    mean, std = normalisation(episodes)
+    return {s: EpisodeSet([e for e in episodes if e.split == s], mean, std) for s in ("train", "val")}
+
+
+def trainer(data, seed=0, weights=0):
+    model, _ = tiny.fresh(CONFIG, weights)
+    return Trainer(CONFIG, model.requires_grad_(True), data, SCHEDULE, seed)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A run that was never interrupted, and its losses."""
+    made, losses = trainer(data), []
+    made.run(tmp_path_factory.mktemp("whole") / "trainer.state", losses.append)
+    return made, losses
+
+
+def test_the_loss_falls(whole):
+    _, losses = whole
+    first, last = (np.mean([v["loss"] for v in part]) for part in (losses[:5], losses[-5:]))
+    assert last < 0.8 * first
+    assert [v["update"] for v in losses] == list(range(1, 41))
+
+
+def test_an_interrupted_run_goes_on_with_the_same_losses(data, whole, tmp_path):
+    class Interrupt(Exception):
+        pass
+
+    done, losses = whole
+    first, seen, state = trainer(data), [], tmp_path / "trainer.state"
+
+    def note(values):
+        seen.append(values)
+        if values["update"] == 23:
+            raise Interrupt
+
+    with pytest.raises(Interrupt):
+        first.run(state, note, save_every=0.0)
+    assert first.progress.update == 23
+    second = trainer(data, weights=99)  # other weights: all must come from the file
+    second.load(state)
+    at = second.progress.update
+    assert at == 22, "the last state that was saved"
+    second.run(state, seen.append)
+    resumed = seen[:at] + seen[at + 1 :]
+    assert resumed == losses
+    assert second.progress.validation == done.progress.validation and second.progress.curve == done.progress.curve
+    for name, tensor in done.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+
+
+def test_a_finished_run_is_not_trained_again(data, whole, tmp_path):
+    done, _ = whole
+    done.save(tmp_path / "state")
+    again = trainer(data, weights=99)
+    again.load(tmp_path / "state")
+    again.run(tmp_path / "state", lambda values: pytest.fail("it trained"))
+    for name, tensor in done.best.items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
+def test_the_weights_of_the_best_validation_are_kept(data):
+    made = trainer(data)
+    kept = []
+    for score in (3.0, 1.0, 2.0):
+        made.step()
+        kept.append({k: v.clone() for k, v in made.model.state_dict().items()})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "jepa_ros.training.loop.prediction_health",
+                lambda *a, s=score: {f"error_ratio@{k}": s for k in (1, 2, 3)},
+            )
+            made.validate()
+    assert made.progress.best == 1.0
+    assert all(torch.equal(made.best[name], kept[1][name]) for name in made.best)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(data):
+    made = trainer(data)
+    with torch.no_grad():
+        made.model.predictor.input.bias.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="update 0: the loss is nan"):
+        made.step()
+
+
+def test_another_seed_gives_other_losses(data):
+    one, same, other = (trainer(data, seed).step()["loss"] for seed in (0, 0, 1))
+    assert one == same != other
+
+
+def test_gradients_reach_encoder_and_predictor_and_no_label_is_used(data):
+    model = trainer(data).model
+    windows = data["train"].sample(8, 3, 4, 2, np.random.default_rng(0))
+    loss, parts = jepa_loss(model, windows, 2, LossWeights(directions=8), torch.Generator().manual_seed(0))
+    loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    assert model.encoder.projector[-1].weight.grad.abs().max() > 0
+    weights = LossWeights()
+    total = parts["one_step"] + parts["rollout"] + weights.proprioception * parts["proprioception"]
+    assert parts["loss"] == pytest.approx(total + weights.sigreg * parts["sigreg"], rel=1e-5)
+
+
+class Knows(torch.nn.Module):
+    """Encodes the square's place, and predicts it from the actions."""
+
+    def forward(self, latents, state, actions):
+        return latents[:, -1] + actions.unflatten(1, (4, 2)).sum(1), state
+
+
+class Place(torch.nn.Module):
+    def forward(self, images):
+        bright = (images.mean(1) > 0).float()
+        along = torch.arange(16.0) + 0.5
+        mass = bright.sum((1, 2))
+        return torch.stack([(bright.sum(1) * along).sum(1) / mass, (bright.sum(2) * along).sum(1) / mass], 1)
+
+
+def test_health_of_a_model_that_knows(data):
+    model, val = Jepa(Place(), Knows()), data["val"]
+    latents = encode_all(model, val.frames, batch=7)
+    assert latents.shape == (50, 2)
+    np.testing.assert_allclose(latents.numpy(), val.tool, atol=0.51)
+    health = prediction_health(model, val, latents, 3, 4, 2, seed=0)
+    assert health["error_ratio@1"] < 0.1 and health["error_ratio@3"] < 0.1 and health["action_sensitivity"] > 10
+    assert probe_r2(latents, val.tool, latents, val.tool) > 0.95
+    surprise = calibrate_surprise(model, latents, val, 4, 2)
+    assert list(surprise.errors) == sorted(surprise.errors) and surprise.threshold == 2 * surprise.errors[-1]
+
+
+def test_collapse_is_seen():
+    generator = torch.Generator().manual_seed(0)
+    healthy = torch.randn(500, 8, generator=generator)
+    line = torch.randn(500, 1, generator=generator) * torch.randn(1, 8, generator=generator)
+    assert latent_health(healthy)["effective_rank"] > 7
+    assert latent_health(line)["effective_rank"] < 1.1
+    healthy[:, :2] *= 0.01
+    assert latent_health(healthy)["dead_dimensions"] == 0.25
+
+
+def test_the_policy_learns_and_is_repeatable(data):
+    latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
+    config = tiny.config(latent=2)
+    curves = []
+    for _ in range(2):
+        _, policy = tiny.fresh(config)
+        policy.requires_grad_(True)
+        generator = torch.Generator().manual_seed(0)
+        before = policy_loss(policy, latents["val"], data["val"], 512, 4, generator).item()
+        curves.append(train_policy(config, policy, latents, data, SCHEDULE, 0, lambda values: None))
+    assert curves[0] == curves[1] and [v["update"] for v in curves[0]] == [20, 30]
+    assert curves[0][-1]["val"] < before
+
+
+def test_the_policy_is_asked_within_its_episode(data):
+    """With a goal in the same episode, at least a block and at most max_ticks later."""
+    part, seen = data["train"], []
+    episode = np.repeat(np.arange(6), 25)
+    latents = torch.stack([torch.arange(len(part)), torch.from_numpy(episode)], 1).float()
+
+    class Spy(torch.nn.Module):
+        max_ticks = 9
+
+        def forward(self, now, goal, state, ticks):
+            seen.append((now, goal, ticks))
+            return torch.zeros(len(now), 8)
+
+    policy_loss(Spy(), latents, part, 2000, 4, torch.Generator().manual_seed(0))
+    ((now, goal, ticks),) = seen
+    assert torch.equal(now[:, 1], goal[:, 1]), "another episode's"
+    assert torch.equal(goal[:, 0] - now[:, 0], ticks)
+    assert ticks.min() == 4 and ticks.max() == 9
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    factors = [learning_rate_factor(k, 100, 10) for k in range(101)]
+    assert factors[0] == pytest.approx(0.1) and max(factors) > 0.95 and factors[-1] == 0.0
+    assert np.argmax(factors) == 9 and (np.diff(factors[9:]) <= 0).all()
