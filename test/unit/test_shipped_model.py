@@ -1,0 +1,76 @@
+"""The model that ships with the package, and the closed loop that it is judged in."""
+
+import math
+
+import arm
+import numpy as np
+import pytest
+import tiny  # noqa: F401  (one torch thread)
+
+from jepa_ros.evaluation.actors import OracleActor, RandomActor
+from jepa_ros.evaluation.closed_loop import ModelActor, Timing, run_trial
+from jepa_ros.evaluation.sim import wilson
+from jepa_ros.planning.reach import ReachController, ReachSettings
+from jepa_ros.resources import list_models
+from jepa_ros.sim.cell import ArmCell
+from jepa_ros.sim.tasks.reach import make_goals
+from jepa_ros.world_model.checkpoint import check_robot, load
+
+NAME = "openarm_reach"
+shipped = pytest.mark.skipif(NAME not in list_models(), reason=f"config/models/{NAME} is not there")
+
+
+@pytest.fixture(scope="module")
+def cell():
+    from jepa_ros.sim.scene import Scene
+
+    return ArmCell(Scene(), arm.robot())
+
+
+@pytest.fixture(scope="module")
+def goals(cell):
+    return make_goals(cell.scene, arm.robot(), cell.space, 3, 11)
+
+
+def test_the_oracle_reaches_and_holds(cell, goals):
+    actor = OracleActor(cell)
+    actor.start(goals[0])
+    trial = run_trial(cell, goals[0], actor, Timing())
+    assert trial.reached and trial.final_distance < 0.03 < 0.2 < trial.start_distance
+    assert 1.0 <= trial.seconds < 5.0
+    assert len(trial.distances) == pytest.approx(10 * trial.seconds, abs=3)
+
+
+def test_random_play_moves_and_time_runs_out(cell, goals):
+    actor = RandomActor(cell, 0)
+    actor.start(goals[0])
+    trial = run_trial(cell, goals[0], actor, Timing(timeout=3.0))
+    assert np.ptp(trial.distances) > 0.02
+    assert not trial.reached and trial.seconds == 3.0
+
+
+def test_wilson_interval():
+    low, high = wilson(95, 100)
+    assert (low, high) == (pytest.approx(0.8882, abs=1e-3), pytest.approx(0.9785, abs=1e-3))
+    assert wilson(0, 10)[0] == 0.0 and wilson(10, 10)[1] == pytest.approx(1.0)
+
+
+@shipped
+def test_the_shipped_model_fits_the_arm():
+    checkpoint = load(NAME)
+    check_robot(checkpoint.config, arm.robot())
+    assert "openarm" in checkpoint.config.robots and len(checkpoint.model_id) == 16
+
+
+@shipped
+@pytest.mark.slow
+def test_the_shipped_model_reaches_goals(cell, goals):
+    checkpoint = load(NAME)
+    controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf))
+    actor = ModelActor(cell, checkpoint, controller, Timing())
+    trials = []
+    for goal in goals:
+        actor.start(goal)
+        trials.append(run_trial(cell, goal, actor, Timing()))
+        assert len(actor.plans) > 3
+    assert sum(t.reached for t in trials) >= 2, [t.final_distance for t in trials]
