@@ -93,6 +93,24 @@ def identify(directory: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def verify(path: Path) -> str:
+    """Load a checkpoint, predict with it once, and say in one line what it is. Raises InputError."""
+    checkpoint = load(path)
+    config = checkpoint.config
+    frame = torch.zeros(1, config.preprocessing.size, config.preprocessing.size, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        latent = checkpoint.model.encode(frame)
+        state = torch.zeros(1, config.proprioception.dimension)
+        actions = torch.zeros(1, 1, config.block * config.action.dimension)
+        predicted = checkpoint.model.rollout(latent[:, None].expand(-1, config.history, -1), state, actions)
+    if not torch.isfinite(predicted).all():
+        raise InputError(f"model {path}: expected a finite prediction of a black frame, found NaN or Inf")
+    return (
+        f"{config.name}: family {config.family}, {config.encoder.latent_dim} numbers from {config.preprocessing.size} px, "
+        f"steps of {config.step:g} s, {config.action.name}, for {', '.join(config.robots)}; id {checkpoint.model_id}"
+    )
+
+
 def check_robot(config: ModelConfig, robot: RobotConfig) -> None:
     """Raise InputError where the model's action space or joints do not fit the robot."""
     wanted, found = config.action, robot.action_space
