@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from jepa_ros.bags.episodes import read_camera, read_episodes, read_robot_description
+from jepa_ros.bags.episodes import open_bag, read_camera, read_episodes, read_robot_description
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.summary import write_summary
@@ -63,6 +63,8 @@ def run(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     started, out = time.time(), Path(out)
+    with open_bag(Path(data)):
+        pass  # what cannot be read is said before anything is made
     schedule = Schedule(updates=updates, policy_updates=policy_updates, loss=LossWeights(sigreg=sigreg))
     arm = load_robot(robot)
     options = {"data": str(data), "seed": seed, "name": name, "robot": robot, "latent_dim": latent_dim}

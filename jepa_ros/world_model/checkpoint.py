@@ -106,7 +106,7 @@ def verify(path: Path) -> str:
     if not torch.isfinite(predicted).all():
         raise InputError(f"model {path}: expected a finite prediction of a black frame, found NaN or Inf")
     return (
-        f"{config.name}: family {config.family}, {config.encoder.latent_dim} numbers from {config.preprocessing.size} px, "
+        f"{config.name}: family {config.family}, {config.preprocessing.size} px to {config.encoder.latent_dim} numbers, "
         f"steps of {config.step:g} s, {config.action.name}, for {', '.join(config.robots)}; id {checkpoint.model_id}"
     )
 
