@@ -106,8 +106,8 @@ def verify(path: Path) -> str:
     if not torch.isfinite(predicted).all():
         raise InputError(f"model {path}: expected a finite prediction of a black frame, found NaN or Inf")
     return (
-        f"{config.name}: family {config.family}, {config.preprocessing.size} px to {config.encoder.latent_dim} numbers, "
-        f"steps of {config.step:g} s, {config.action.name}, for {', '.join(config.robots)}; id {checkpoint.model_id}"
+        f"{config.name}: family {config.family}, {config.preprocessing.size} px to {config.encoder.latent_dim} "
+        f"numbers, steps of {config.step:g} s, {config.action.name}, for {', '.join(config.robots)}; id {checkpoint.model_id}"
     )
 
 
