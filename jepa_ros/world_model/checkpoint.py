@@ -105,10 +105,9 @@ def verify(path: Path) -> str:
         predicted = checkpoint.model.rollout(latent[:, None].expand(-1, config.history, -1), state, actions)
     if not torch.isfinite(predicted).all():
         raise InputError(f"model {path}: expected a finite prediction of a black frame, found NaN or Inf")
-    return (
-        f"{config.name}: family {config.family}, {config.preprocessing.size} px to {config.encoder.latent_dim} "
-        f"numbers, steps of {config.step:g} s, {config.action.name}, for {', '.join(config.robots)}; id {checkpoint.model_id}"
-    )
+    size = f"{config.preprocessing.size} px to {config.encoder.latent_dim} numbers, steps of {config.step:g} s"
+    use = f"{config.action.name}, for {', '.join(config.robots)}"
+    return f"{config.name}: family {config.family}, {size}, {use}; id {checkpoint.model_id}"
 
 
 def check_robot(config: ModelConfig, robot: RobotConfig) -> None:
