@@ -41,9 +41,10 @@ def test_clearly_larger_for_anything_else(change):
     assert statistic(change(latents())) > 4 * FLOOR
 
 
-def test_agrees_with_the_epps_pulley_integral():
+@pytest.mark.parametrize("scale, shift", [(1.3, 0.2), (0.01, 0.0)])
+def test_agrees_with_the_epps_pulley_integral(scale, shift):
     """The same axes, the characteristic function as complex numbers, integrated finely over [-3, 3] by numpy."""
-    z = latents()[:1] * 1.3 + 0.2
+    z = latents()[:1] * scale + shift
     axes = torch.randn(DIM, 64, generator=torch.Generator().manual_seed(5), dtype=torch.float64).numpy()
     axes /= np.linalg.norm(axes, axis=0)
     t = np.linspace(-3, 3, 241)
