@@ -20,7 +20,7 @@ def calibrate_distance(latents: torch.Tensor, data: EpisodeSet, seed: int, pairs
     first, second = rng.integers(len(latents), size=(2, pairs))
     apart = np.linalg.norm(data.tool[first] - data.tool[second], axis=1)
     distance = (latents[first] - latents[second]).square().mean(1).numpy()
-    near = distance[apart < NEAR_M]
+    near = distance[(apart < NEAR_M) & (first != second)]
     return DistanceConfig(tolerance=float(np.median(near)), far=float(np.quantile(distance, 0.1)))
 
 

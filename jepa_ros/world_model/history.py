@@ -27,7 +27,9 @@ class LatentHistory:
         self._items.clear()
 
     def add(self, stamp: float, latent: torch.Tensor) -> bool:
-        """Append; False, and everything before is forgotten, where time went back."""
+        """Append; False, and everything before is forgotten, where time went back. A stamp seen already is left out."""
+        if self._items and stamp == self._items[-1][0]:
+            return True
         forward = not self._items or stamp > self._items[-1][0]
         if not forward:
             self.clear()
@@ -78,7 +80,9 @@ class StateHistory:
         self._items.clear()
 
     def add(self, stamp: float, state: np.ndarray) -> bool:
-        """Append; False, and everything before is forgotten, where time went back."""
+        """Append; False, and everything before is forgotten, where time went back. A stamp seen already is left out."""
+        if self._items and stamp == self._items[-1][0]:
+            return True
         forward = not self._items or stamp > self._items[-1][0]
         if not forward:
             self.clear()
