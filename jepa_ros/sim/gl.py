@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes.util
 import os
+import sys
 
 
 def prepare() -> None:
-    """Off-screen drawing on one core, unless the user chose otherwise. Call it before mujoco is imported.
+    """Off-screen drawing on one core, unless the user chose otherwise. Call it before mujoco or torch is imported.
 
     EGL where its library is there, else OSMesa. Mesa's software renderer takes every core unless told otherwise, and
     starves whatever runs beside it.
@@ -16,3 +17,6 @@ def prepare() -> None:
         osmesa_only = not ctypes.util.find_library("EGL") and ctypes.util.find_library("OSMesa")
         os.environ["MUJOCO_GL"] = "osmesa" if osmesa_only else "egl"
     os.environ.setdefault("LP_NUM_THREADS", "1")
+    # Mesa and triton (which torch's CUDA builds import for their optimisers) each bring an LLVM of their own, and the
+    # second one to be loaded crashes the process. torch does without triton where it cannot be imported.
+    sys.modules.setdefault("triton", None)
