@@ -48,7 +48,7 @@ def graph(
     respawn: bool = False,
 ) -> ProcessGroup:
     """The nodes as a group of processes, not yet started, in ``environment`` (default: ``process_environment()``)."""
-    commands = [Command(spec.name, spec.command()) for spec in specs]
+    commands = [Command(spec.name, spec.command(), spec.nice) for spec in specs]
     return ProcessGroup(commands, environment or process_environment(), on_line, respawn, RESPAWN_DELAY)
 
 

@@ -54,6 +54,7 @@ def nodes_by_launch(kind: str, arguments: dict[str, str]) -> list[dict]:
                 "parameters": section["ros__parameters"],
                 "remappings": [tuple(rule) for rule in entity.expanded_remapping_rules or []],
                 "log_level": perform_substitutions(context, entity._Node__ros_arguments[1:]),
+                "prefix": perform_substitutions(context, entity.process_description._Executable__prefix),
             }
         )
     return found
@@ -74,7 +75,7 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
         return lambda: yaml.safe_load(text(value)) if value_type is bool else value_type(text(value))
 
     def node(*, package, executable, name, namespace, parameters, ros_arguments, remappings=(), **others):
-        common = {"output", "respawn", "respawn_delay"}
+        common = {"output", "prefix", "respawn", "respawn_delay"}
         assert set(others) <= common
         params_file, given = parameters
         namespace = text(namespace).strip("/")
@@ -88,6 +89,7 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
                 "parameters": {key: text(value) for key, value in given.items()},
                 "remappings": [(a, text(b)) for a, b in remappings],
                 "log_level": text(ros_arguments[1]),
+                "prefix": others.get("prefix", ""),
             }
         )
 

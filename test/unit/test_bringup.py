@@ -36,6 +36,7 @@ def by_up(kind, arguments):
             "parameters": dict(spec.parameters),
             "remappings": list(spec.remappings),
             "log_level": spec.log_level,
+            "prefix": f"nice -n {spec.nice}" if spec.nice else "",
         }
         for spec in node_list(kind, Arguments(**arguments))
     ]
