@@ -67,6 +67,7 @@ class DemoRecord:
     iterations: Mapping[int, int] = field(default_factory=dict)
     plan_ms: Mapping[int, float] = field(default_factory=dict)
     deadline_ms: float | None = None
+    gate_own_ms: Mapping[str, float | None] = field(default_factory=dict)  # p50 and p99, by the gate's own count
     topics: dict[str, dict] = field(default_factory=dict)  # topic -> {"type", "from": [nodes], "to": [nodes]}
     processes: list[dict] = field(default_factory=list)  # {"name", "pid"}
     rmw: str = ""
@@ -115,6 +116,7 @@ def summarise(record: DemoRecord) -> dict[str, Any]:
         "final_distance_m": percentiles(finals, (50, 90), {"max": np.max}),
         "latency_ms": percentiles(latency, (50, 99), {"max": np.max}),
         "gate_ms": percentiles(gate, (50, 99), {"max": np.max}),
+        "gate_own_ms": dict(record.gate_own_ms),
         "plan_ms": percentiles(record.plan_ms.values()),
         "deadline_ms": deadline,
         "deadline_misses": len(late),

@@ -9,8 +9,10 @@ import gc
 import math
 import sys
 import time
+from collections import deque
 from dataclasses import fields
 
+import numpy as np
 from jepa_msgs.msg import Action, GateStatus, LatentState, Plan
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -80,6 +82,7 @@ class ArmGate(JepaNode):
         self._status_sent = self._clock_moved = -math.inf
         self._clock_seen, self._clock_stopped = 0.0, False
         self._ticks, self._busy = Meter(), 0.0
+        self._reactions: deque[float] = deque(maxlen=1000)
         self._said = Throttle()
         self._description = Latest(self, String, "robot_description")
         self._e_stop = False
@@ -172,7 +175,7 @@ class ArmGate(JepaNode):
         if self._running():
             self._gate.latent(to_seconds(m.header.stamp), self.now())
 
-    def _on_plan(self, m: Plan) -> None:
+    def _on_plan(self, m: Plan, info: dict) -> None:
         if not self._running():
             return
         if self._rivals or self._unheard:
@@ -193,6 +196,8 @@ class ArmGate(JepaNode):
         elif verdict.text:
             self._warn("clipped", f"plan {m.plan_id}: {verdict.text}")
         self._step()
+        if verdict:
+            self._reactions.append(1e3 * (time.time() - info["received_timestamp"] * 1e-9))
 
     def _on_e_stop(self, m: Bool) -> None:
         self._e_stop = bool(m.data)
@@ -319,6 +324,8 @@ class ArmGate(JepaNode):
             "rate_hz": self._ticks.rate(),
             "tick_us": self._busy * 1e6,
         }
+        if self._reactions:  # from a plan's arrival to its first window being out, over the last thousand plans
+            values |= {f"plan_to_window_p{p}_ms": float(np.percentile(self._reactions, p)) for p in (50, 99)}
         return [Status("motion", level, self._rivals or self._unheard or report.text, values)]
 
 

@@ -276,6 +276,7 @@ class Session:
         finally:
             attempt.final_frame = recorder.frames[-1].jpeg if recorder.frames else None
             self._record.deadline_ms = recorder.deadline_ms
+            self._record.gate_own_ms = recorder.gate_own_ms
         self._finish(request)
         attempt.reason = self._reason(attempt, request)
         recorder.goal = -1

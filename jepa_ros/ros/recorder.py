@@ -7,6 +7,7 @@ got round to them.
 from __future__ import annotations
 
 import cv2
+from diagnostic_msgs.msg import DiagnosticArray
 from jepa_msgs.msg import GateStatus, LatentState, Plan, PlannerStatus
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -47,6 +48,7 @@ class Recorder:
         self.gate: GateStatus | None = None
         self.planner: PlannerStatus | None = None
         self.live_latency_ms: float | None = None
+        self.gate_own_ms: dict[str, float | None] = {"p50": None, "p99": None}  # the gate's own count
         self.tool_xyz = None  # (3,) m in the base frame
         self.tool_stamp = 0.0  # s
         self._node, self._robot = node, robot
@@ -57,6 +59,7 @@ class Recorder:
         node.create_subscription(Plan, "plan", self._on_plan, _ALL)
         node.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, _ALL)
         node.create_subscription(GateStatus, "gate_status", self._on_gate_status, _ALL)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, _LOSSY)
         node.create_subscription(TFMessage, "tf", self._on_tf, _LOSSY)
         node.create_subscription(TFMessage, "tf_static", self._tree.add, _FIXED)
 
@@ -99,6 +102,12 @@ class Recorder:
         self.statuses.append((written, message.plan_id))
         if changed and message.plan_id in self._sources:
             self.live_latency_ms = 1e3 * (written - self._sources[message.plan_id])
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        values = {pair.key: pair.value for status in message.status for pair in status.values}
+        for p in ("p50", "p99"):
+            if f"plan_to_window_{p}_ms" in values:
+                self.gate_own_ms[p] = float(values[f"plan_to_window_{p}_ms"])
 
     def _on_window(self, data: bytes, info: dict) -> None:
         self.windows.append(info["source_timestamp"] * 1e-9)

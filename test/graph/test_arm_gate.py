@@ -107,7 +107,7 @@ class Bench:
             if "in the past" not in str(error):  # that is this process having slept, on a machine that is too busy
                 self.wrong.append(str(error))
 
-    def plan(self, trajectory, plan_id=1, valid=3.0, ahead=0.05):
+    def plan(self, trajectory, plan_id=1, valid=3.0, ahead=0.15):
         now = self.now()
         message = Plan(plan_id=plan_id, trajectory=trajectory_message(trajectory))
         message.header.stamp = to_stamp(round((now + ahead) * 1e9))
