@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.interpolate import make_interp_spline
 
 from jepa_ros.robot.trajectory import JointTrajectory
 from jepa_ros.sim.cell import ArmCell
@@ -35,29 +36,32 @@ class RandomActor:
 
 
 class OracleActor:
-    """Straight to the goal's joints, which no model is told; at half the joints' limits."""
+    """Straight to the goal, whose joints no model is told, the tool on a line at the height of the plane.
+
+    (A straight line in joint space dips: on long ways the hand would hit the table.)
+    """
 
     def __init__(self, cell: ArmCell):
         self._cell = cell
 
     def start(self, goal: ReachGoal) -> None:
-        """Take the goal's joint positions."""
-        self._goal_q, self._sent = goal.goal_q, False
+        """Take the goal's place."""
+        self._goal, self._sent = goal, False
 
     def __call__(self, now: float) -> None:
         if self._sent:
             return
         self._sent = True
+        space, goal = self._cell.space, self._goal
         q = self._cell.gate.tick(now).reference[0]
-        way, limits = np.abs(self._goal_q - q), self._cell.gate.limits
-        # Peaks of a quintic from rest to rest over 1 in 1 s: velocity 1.875, acceleration 5.77, jerk 60.
-        duration = 2.0 * max(
-            (1.875 * way / limits.velocity).max(),
-            np.sqrt((5.77 * way / limits.acceleration).max()),
-            np.cbrt((60.0 * way / limits.jerk).max()),
-        )
-        rest = np.zeros((2, len(q)))
-        trajectory = JointTrajectory(
-            self._cell.joints, np.array([0.0, duration]), np.array([q, self._goal_q]), rest, rest
-        )
+        way = goal.goal_xy - space.position(q)
+        duration = max(1.0, 1.875 * float(np.linalg.norm(way)) / (0.8 * space.max_speed))  # minimum jerk peaks at 1.875
+        s = np.linspace(0.0, 1.0, 41)
+        positions = [q]
+        for share in (10 * s**3 - 15 * s**4 + 6 * s**5)[1:]:
+            positions.append(space.joints_at(goal.goal_xy - (1.0 - share) * way, positions[-1]))
+        rest = [(1, np.zeros(len(q))), (2, np.zeros(len(q)))]
+        spline = make_interp_spline(s * duration, np.array(positions), k=5, bc_type=(rest, rest))
+        points = (spline(s * duration, order) for order in range(3))
+        trajectory = JointTrajectory(self._cell.joints, s * duration, *points)
         self._cell.gate.plan(trajectory, now, now, now + duration + 1.0, 1, now)

@@ -94,12 +94,12 @@ class LatentPlanner:
             self.budget - (time.perf_counter() - begin),
             self._rng,
         )
-        self._last = solution.candidate
-        predicted, states, actions = imagination.predict(solution.candidate[None])
+        candidate = self._last = self._led(imagination, solution.candidate)
+        predicted, states, actions = imagination.predict(candidate[None])
         joints = states[0, :, : len(self.checkpoint.config.proprioception.joints)]
         count = joints.shape[1]
         return Imagined(
-            knots=solution.candidate,
+            knots=candidate,
             actions=actions[0].reshape(-1, self.space.dimension).numpy(),
             cost=solution.cost,
             distance=float(latent_distance(situation.latents[-1], goal)),
@@ -109,6 +109,18 @@ class LatentPlanner:
             samples=solution.samples,
             plan_ms=1e3 * (time.perf_counter() - begin),
         )
+
+    def _led(self, imagination: _Imagination, found: np.ndarray) -> np.ndarray:
+        """What was found, unless it ends where the latent distance is flat: then the policy's best way goes on.
+
+        Latent distances saturate: from far away no plan within the horizon looks better than standing still.
+        """
+        predicted, _, _ = imagination.predict(found[None])
+        if float(latent_distance(predicted[0, -1], imagination.goal)) <= self.checkpoint.config.distance.far:
+            return found
+        ways = imagination.repair(imagination.proposals())
+        costs = np.nan_to_num(imagination.cost(ways), nan=np.inf)
+        return ways[int(np.argmin(costs))] if np.isfinite(costs).any() else found
 
     def _seeds(self, imagination: _Imagination, elapsed: int) -> np.ndarray:
         """(K, n, A): the last plan moved on in time (else: stop), stop, and what the policy proposes."""
