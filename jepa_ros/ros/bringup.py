@@ -124,6 +124,15 @@ def node_list(kind: str, arguments: Arguments | None = None) -> list[NodeSpec]:
     return specs
 
 
+def check_inputs(arguments: Arguments) -> None:
+    """Raise InputError, in one line, where the nodes would refuse the robot's file or the model's config.json."""
+    from jepa_ros.robot.config import load_robot
+    from jepa_ros.world_model.config import read_config
+
+    load_robot(arguments.robot)
+    read_config(resolve_model(arguments.model))
+
+
 def check_params_file(path: Path) -> None:
     """Raise InputError, in one line, where nodes would refuse a ROS parameters file or silently not hear it.
 

@@ -15,7 +15,7 @@ import numpy as np
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.demo_record import DemoRecord, GoalRun, summarise
 from jepa_ros.resources import resolve_model
-from jepa_ros.ros.bringup import Arguments, node_list
+from jepa_ros.ros.bringup import Arguments, check_inputs, node_list
 from jepa_ros.ros.environment import process_environment
 from jepa_ros.ros.processes import Ended, ProcessGroup
 from jepa_ros.ros.up import graph, on_signals
@@ -55,7 +55,9 @@ def run(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"out {out}: expected a directory, found a file")
-    specs = node_list("sim", Arguments(robot=robot, model=model))
+    arguments = Arguments(robot=robot, model=model)
+    specs = node_list("sim", arguments)
+    check_inputs(arguments)
     began = time.monotonic()
     record = DemoRecord(goals, seed, resolve_model(model).name, robot, TOLERANCE, HOLD, LIMIT)
     log = NodeLog(out / "nodes.log")

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jepa_ros.ros.bringup import RESPAWN_DELAY, Arguments, NodeSpec, node_list
+from jepa_ros.ros.bringup import RESPAWN_DELAY, Arguments, NodeSpec, check_inputs, node_list
 from jepa_ros.ros.environment import process_environment
 from jepa_ros.ros.processes import Command, ProcessGroup
 
@@ -24,6 +24,7 @@ def up(kind: str, arguments: Arguments | None = None, out=None) -> int:
     """
     arguments = arguments or Arguments()
     specs = node_list(kind, arguments)
+    check_inputs(arguments)
     say = prefixed([spec.name for spec in specs], out or sys.stdout)
     stop = threading.Event()
     with on_signals(stop.set), graph(specs, say, respawn=arguments.respawn) as group:
