@@ -192,3 +192,7 @@ def main() -> None:
         app(prog_name="jepa_ros")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
