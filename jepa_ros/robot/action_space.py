@@ -13,7 +13,6 @@ from jepa_ros.robot.kinematics import Kinematics
 from jepa_ros.robot.planar_path import PlanarPath
 from jepa_ros.robot.trajectory import JointTrajectory
 
-POINT_PERIOD = 0.05  # s between the points of a planned trajectory
 SETTLE_SPEED = 0.3  # rad/s at which joints return to the posture that belongs to a tool position
 
 
@@ -96,8 +95,8 @@ class PlanarVelocity:
         return out
 
     def to_trajectory(self, q: np.ndarray, qd: np.ndarray, qdd: np.ndarray, knots: np.ndarray) -> JointTrajectory:
-        """See ActionSpace; points every 0.05 s, on a spline through the ticks' ends. Joints off the posture of their
-        tool position return to it smoothly."""
+        """See ActionSpace; points at the ticks' ends. Joints off the posture of their tool position return to it
+        smoothly."""
         path = self.path(q, qd, knots)
         home = self._solve(path.start, q)
         offset = np.asarray(q) - home
@@ -115,10 +114,10 @@ class PlanarVelocity:
         zero = np.zeros_like(positions[0])
         ends = ([(1, np.asarray(qd, float)), (2, np.asarray(qdd, float))], [(1, zero), (2, zero)])
         spline = make_interp_spline(ticks, positions, k=5, bc_type=ends)
-        times = np.arange(round(ticks[-1] / POINT_PERIOD) + 1) * POINT_PERIOD
-        positions, velocities, accelerations = (spline(times, order) for order in range(3))
+        # Between two ticks' ends the spline is one quintic, which position, velocity and acceleration there define.
+        positions, velocities, accelerations = (spline(ticks, order) for order in range(3))
         velocities[-1] = accelerations[-1] = 0.0
-        return JointTrajectory(self._names, times, positions, velocities, accelerations)
+        return JointTrajectory(self._names, ticks, positions, velocities, accelerations)
 
     def path(self, q: np.ndarray, qd: np.ndarray, knots: np.ndarray) -> PlanarPath:
         """The tool's path for knots (n, 2) from joint state (q, qd), with the knots appended that bring it to rest."""
