@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 
-class LatentHistory:
-    """Latents (D,) of the last `keep` s by the stamp of their frame."""
+class _History:
+    """Items of the last `keep` s by stamp."""
 
     def __init__(self, keep: float):
         self._keep = keep
-        self._items: deque[tuple[float, torch.Tensor]] = deque()
+        self._items: deque = deque()
 
     def __len__(self) -> int:
         return len(self._items)
@@ -26,23 +26,27 @@ class LatentHistory:
         """Forget all: a new episode begins."""
         self._items.clear()
 
-    def add(self, stamp: float, latent: torch.Tensor) -> bool:
+    def add(self, stamp: float, item) -> bool:
         """Append; False, and everything before is forgotten, where time went back. A stamp seen already is left out."""
         if self._items and stamp == self._items[-1][0]:
             return True
         forward = not self._items or stamp > self._items[-1][0]
         if not forward:
             self.clear()
-        self._items.append((stamp, latent))
+        self._items.append((stamp, item))
         while stamp - self._items[0][0] > self._keep:
             self._items.popleft()
         return forward
 
     @property
     def newest(self) -> float | None:
-        """Stamp of the newest latent, or None."""
+        """Stamp of the newest item, or None."""
         items = tuple(self._items)
         return items[-1][0] if items else None
+
+
+class LatentHistory(_History):
+    """Latents (D,) of the last `keep` s by the stamp of their frame."""
 
     def tolerance(self) -> float:
         """Half the time between frames, in s."""
@@ -68,34 +72,8 @@ class LatentHistory:
         return torch.stack(found[::-1])
 
 
-class StateHistory:
+class StateHistory(_History):
     """Proprioception (P,) of the last `keep` s, interpolated by stamp."""
-
-    def __init__(self, keep: float):
-        self._keep = keep
-        self._items: deque[tuple[float, np.ndarray]] = deque()
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._items.clear()
-
-    def add(self, stamp: float, state: np.ndarray) -> bool:
-        """Append; False, and everything before is forgotten, where time went back. A stamp seen already is left out."""
-        if self._items and stamp == self._items[-1][0]:
-            return True
-        forward = not self._items or stamp > self._items[-1][0]
-        if not forward:
-            self.clear()
-        self._items.append((stamp, state))
-        while stamp - self._items[0][0] > self._keep:
-            self._items.popleft()
-        return forward
-
-    @property
-    def newest(self) -> float | None:
-        """Stamp of the newest state, or None."""
-        items = tuple(self._items)
-        return items[-1][0] if items else None
 
     @property
     def latest(self) -> np.ndarray | None:
