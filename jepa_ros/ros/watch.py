@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from importlib.metadata import distributions
 
@@ -15,6 +16,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
+ASK_AGAIN = 2.0  # s; an answer sent before discovery has matched both ends is lost
 _PLUMBING = ("/rosout", "/parameter_events", "/transition_event", "/clock", "/diagnostics", "_action/")
 
 
@@ -25,7 +27,7 @@ class GraphWatch:
         self._node, self._names = node, list(names)
         self._states: dict[str, int] = {}
         self._clients = {name: node.create_client(GetState, f"{name}/get_state") for name in names}
-        self._asked: dict[str, Future] = {}
+        self._asked: dict[str, tuple[Future, float]] = {}
         self._diagnostics: dict[str, DiagnosticStatus] = {}
         self._set_state = node.create_client(SetState, "set_state")
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=50))
@@ -71,13 +73,19 @@ class GraphWatch:
         return {topic: data for topic, data in found.items() if data["from"]}
 
     def _ask(self) -> None:
+        now = time.monotonic()
         for name, client in self._clients.items():
-            if client.service_is_ready() and (name not in self._asked or self._asked[name].done()):
-                self._asked[name] = client.call_async(GetState.Request())
-                self._asked[name].add_done_callback(lambda future, name=name: self._told(name, future))
+            future, since = self._asked.get(name, (None, now))
+            waits = future is not None and not future.done()
+            if not client.service_is_ready() or (waits and now - since < ASK_AGAIN):
+                continue
+            if waits:
+                client.remove_pending_request(future)
+            self._asked[name] = client.call_async(GetState.Request()), now
+            self._asked[name][0].add_done_callback(lambda future, name=name: self._told(name, future))
 
     def _told(self, name: str, future: Future) -> None:
-        if future.result() is not None:
+        if not future.cancelled() and future.result() is not None:
             self._states[name] = future.result().current_state.id
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:

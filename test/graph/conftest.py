@@ -125,14 +125,26 @@ class Client:
     def wait_for(self, condition: Callable[[], object], what: str, timeout: float = 30.0):
         return wait_for(condition, what, timeout, spin=lambda s: self._executor.spin_once(timeout_sec=s))
 
-    def call(self, kind: type, name: str, request, timeout: float = 30.0):
-        """The response of a service."""
+    def call(self, kind: type, name: str, request, timeout: float = 30.0, again: float | None = None):
+        """The response of a service.
+
+        again: s after which a request that only reads is sent once more: an answer that leaves before the server's
+        discovery has found this client is lost.
+        """
         client = self.node.create_client(kind, name)
         try:
             self.wait_for(client.service_is_ready, f"service {name}", timeout)
-            future = client.call_async(request)
-            self.wait_for(future.done, f"the response of {name}", timeout)
-            return future.result()
+            answers = [client.call_async(request)]
+            sent = time.monotonic()
+
+            def answered():
+                nonlocal sent
+                if again is not None and time.monotonic() - sent > again:
+                    answers.append(client.call_async(request))
+                    sent = time.monotonic()
+                return next((a for a in answers if a.done()), None)
+
+            return self.wait_for(answered, f"the response of {name}", timeout).result()
         finally:
             self.node.destroy_client(client)
 
@@ -145,7 +157,7 @@ class Client:
     def state(self, node: str) -> str:
         from lifecycle_msgs.srv import GetState
 
-        return self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label
+        return self.call(GetState, f"{node}/get_state", GetState.Request(), again=2.0).current_state.label
 
     def transition(self, node: str, label: str) -> bool:
         from lifecycle_msgs.msg import Transition
@@ -168,7 +180,8 @@ class Client:
         from rcl_interfaces.srv import GetParameters
         from rclpy.parameter import parameter_value_to_python
 
-        response = self.call(GetParameters, f"{node}/get_parameters", GetParameters.Request(names=[name]))
+        request = GetParameters.Request(names=[name])
+        response = self.call(GetParameters, f"{node}/get_parameters", request, again=2.0)
         return parameter_value_to_python(response.values[0])
 
     def close(self) -> None:
