@@ -153,10 +153,22 @@ class Path:
         if not len(h) or h.max() <= KNOT * 1.001:
             return self
         parts = np.maximum(np.ceil(h / KNOT - 1e-3), 1).astype(int)
-        times = [t0 + step * k / n for t0, step, n in zip(self._times[:-1], h, parts, strict=True) for k in range(n)]
-        states = [self.at(t) for t in times]
-        for k, i in enumerate(np.concatenate(([0], np.cumsum(parts)[:-1]))):  # the given knots stay as given
-            states[i] = self.states[k]
+        segment = np.repeat(np.arange(len(h)), parts)
+        first = np.cumsum(parts) - parts
+        u = (np.arange(len(segment)) - first[segment]) / parts[segment]
+        v = 1.0 / h[segment]
+        one, none = np.ones_like(u), np.zeros_like(u)
+        basis = np.stack(
+            (
+                np.stack((one, u, u**2, u**3, u**4, u**5), axis=1),
+                np.stack((none, one, 2 * u, 3 * u**2, 4 * u**3, 5 * u**4), axis=1) * v[:, None],
+                np.stack((none, none, 2 * one, 6 * u, 12 * u**2, 20 * u**3), axis=1) * v[:, None] ** 2,
+            ),
+            axis=1,
+        )
+        states = basis @ self._coefficients[segment]
+        states[first] = self.states[:-1]  # the given knots stay as given
+        times = self.times[segment] + u * h[segment]
         return Path(np.append(times, self.end), np.concatenate((states, self.states[-1:])))
 
 
