@@ -26,6 +26,7 @@ from jepa_ros.nodes.commands import CommandInterface, TrajectoryCommand
 from jepa_ros.nodes.convert import float32_array, to_seconds, to_stamp, trajectory_of
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status, Throttle
 from jepa_ros.nodes.parameters import Parameter
+from jepa_ros.nodes.realtime import raise_priority
 from jepa_ros.robot.config import load_robot
 from jepa_ros.robot.description import RobotDescription
 from jepa_ros.robot.gate import MOVING, Gate
@@ -65,6 +66,13 @@ PARAMETERS = (
         unit="s",
         range=(0.05, 60.0),
     ),
+    Parameter(
+        "thread_priority",
+        50,
+        "SCHED_FIFO priority of the process, where the system grants it; 0 leaves the scheduling alone.",
+        range=(0, 99),
+        at_configure=True,
+    ),
     *(_setting(field) for field in fields(GateSettings)),
 )
 
@@ -100,6 +108,7 @@ class ArmGate(JepaNode):
         from jepa_ros.robot.kinematics import Kinematics
 
         p = self.p
+        self._scheduling = raise_priority(p.thread_priority)
         robot = load_robot(p.robot)
         if self._description.message is None:
             raise NotReady("no robot_description has come yet")
@@ -195,9 +204,9 @@ class ArmGate(JepaNode):
             self._warn("rejected", f"plan {m.plan_id} rejected: {verdict.text}")
         elif verdict.text:
             self._warn("clipped", f"plan {m.plan_id}: {verdict.text}")
-        self._step()
-        if verdict:
-            self._reactions.append(1e3 * (time.time() - info["received_timestamp"] * 1e-9))
+        sent = self._step()
+        if verdict and sent:
+            self._reactions.append(1e3 * (sent - info["received_timestamp"] * 1e-9))
 
     def _on_e_stop(self, m: Bool) -> None:
         self._e_stop = bool(m.data)
@@ -249,14 +258,16 @@ class ArmGate(JepaNode):
             if now > 0.0:
                 self._gate.halt("the clock stands still", now)
 
-    def _step(self) -> None:
-        now = self.now()
+    def _step(self) -> float | None:
+        """Publish what is due; the system time at which a window was written, None where none was."""
+        now, sent = self.now(), None
         if now <= 0.0:  # simulated time before its first message
-            return
+            return None
         output: GateOutput = self._gate.tick(now)
         if output.window is not None:
             for command in self._commands:
                 command.send(output.window, now)
+            sent = time.time()
         for tick in output.executed:
             self._publish_executed(tick)
         changed = self._report is None or output.status.state != self._report.state
@@ -267,6 +278,7 @@ class ArmGate(JepaNode):
             self._publish_status(output.status)
         if changed:
             self.diagnostics_changed()
+        return sent
 
     def _look_around(self) -> None:
         """Twice a second: is there a controller, and nobody else who commands it?"""
@@ -321,6 +333,7 @@ class ArmGate(JepaNode):
             "rejected": report.rejected,
             "last_rejection": report.last_rejection,
             "stops": report.stops,
+            "scheduling": self._scheduling,
             "rate_hz": self._ticks.rate(),
             "tick_us": self._busy * 1e6,
         }
