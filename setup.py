@@ -41,7 +41,7 @@ setup(
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     data_files=[] if editable else data_files,
     install_requires=["setuptools", *requirements("torch", "core")],
-    extras_require={"test": ["pytest", "hypothesis"]},
+    extras_require={"models": requirements("models"), "test": ["pytest", "hypothesis"]},
     python_requires=">=3.10",
     zip_safe=False,
     maintainer="jepa_ros maintainers",

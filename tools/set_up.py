@@ -73,7 +73,8 @@ def plan_keys(ros: str, torch: str) -> dict[str, str]:
     sources = [path for folder in message_packages(ros) for path in folder.rglob("*") if path.is_file()]
     keys["messages"] = digest([keys["ros"]], [*sources, ROOT / "tools" / "messages.py"])
     keys["torch"] = digest([keys["ros"], torch])
-    keys["packages"] = digest([keys["torch"]], [requirements / f"{name}.txt" for name in ("torch", "core", "test")])
+    packages = ("torch", "core", "models", "test", "parity")
+    keys["packages"] = digest([keys["torch"]], [requirements / f"{name}.txt" for name in packages])
     keys["jepa_ros"] = digest([keys["packages"]], [ROOT / "setup.py", ROOT / "setup.cfg", ROOT / "package.xml"])
     return keys
 
@@ -127,9 +128,7 @@ def make_venv(ros: str) -> None:
 
 def venv_fits(ros: str) -> bool:
     """Whether the existing environment is of this Python and sees, or does not see, the system's packages."""
-    settings = dict(
-        line.split(" = ", 1) for line in (VENV / "pyvenv.cfg").read_text().splitlines() if " = " in line
-    )
+    settings = dict(line.split(" = ", 1) for line in (VENV / "pyvenv.cfg").read_text().splitlines() if " = " in line)
     version = ".".join(map(str, sys.version_info[:3]))
     site = settings.get("include-system-site-packages") == "true"
     return settings.get("version") == version and site == (ros == DISTRIBUTION)
@@ -192,7 +191,10 @@ def core_requirements(ros: str) -> list[str]:
 
 
 def install_packages(ros: str) -> None:
-    pip("packages", "-r", "requirements/torch.txt", "-r", "requirements/test.txt", *core_requirements(ros))
+    files = [word for name in ("torch", "models", "test") for word in ("-r", f"requirements/{name}.txt")]
+    pip("packages", *files, *core_requirements(ros))
+    # What these require is not to be had beside torch's CPU build, nor needed: see the file.
+    pip("parity", "--no-deps", "-r", "requirements/parity.txt")
 
 
 def install_jepa_ros() -> None:

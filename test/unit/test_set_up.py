@@ -170,6 +170,31 @@ def test_a_change_repeats_what_depends_on_it(tmp_path):
     assert not [step for step in before if before[step] == other_ros[step]]
 
 
+def test_a_change_of_any_list_of_packages_installs_them_again(tmp_path, monkeypatch):
+    for name in ("ros", "torch", "core", "models", "test", "parity"):
+        (tmp_path / "requirements").mkdir(exist_ok=True)
+        (tmp_path / "requirements" / f"{name}.txt").write_text(f"{name}\n")
+    (tmp_path / "tools").mkdir()
+    for name in ("setup.py", "setup.cfg", "package.xml", "tools/messages.py"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(set_up, "ROOT", tmp_path)
+    for name in ("models", "parity"):
+        before = set_up.plan_keys(machine.WHEELS, "torch")
+        (tmp_path / "requirements" / f"{name}.txt").write_text("another\n")
+        after = set_up.plan_keys(machine.WHEELS, "torch")
+        assert {step for step in before if before[step] != after[step]} == {"packages", "jepa_ros"}
+
+
+def test_reference_code_of_the_parity_tests_is_installed_without_what_it_requires(monkeypatch):
+    calls = []
+    monkeypatch.setattr(set_up, "pip", lambda name, *arguments: calls.append(arguments))
+    set_up.install_packages(machine.WHEELS)
+    ours = [call for call in calls if "requirements/parity.txt" not in call]
+    peers = [call for call in calls if "requirements/parity.txt" in call]
+    assert len(ours) == 1 and "requirements/models.txt" in ours[0] and "--no-deps" not in ours[0]
+    assert [("--no-deps" in call) for call in peers] == [True]
+
+
 def test_when_everything_is_done_nothing_runs(venv, monkeypatch):
     keys = set_up.plan_keys(machine.WHEELS, "torch")
     for step, key in keys.items():
