@@ -9,28 +9,21 @@ from torch import nn
 
 
 class ConvEncoder(nn.Module):
-    """(B, 3, size, size) float images in [-1, 1] → (B, latent_dim) latents.
+    """(B, 3, size, size) normalised images → (B, width), the last stage's features in a row.
 
     The first stage takes the side to a quarter, each further one halves it: two thirds of the time of a training step
-    would otherwise go into the first. The projector's BatchNorm follows LeWM (arXiv 2603.19312): a LayerNorm there
-    would keep SIGReg from shaping the distribution of latents.
+    would otherwise go into the first.
     """
 
-    def __init__(self, size: int, channels: Sequence[int], hidden: int, latent_dim: int):
+    def __init__(self, size: int = 64, channels: Sequence[int] = (48, 96, 128)):
         super().__init__()
-        stages, inputs = [], 3
+        stages, inputs, side = [], 3, size
         for outputs in channels:
             kernel, stride = (6, 4) if inputs == 3 else (3, 2)
             stages += [nn.Conv2d(inputs, outputs, kernel, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.GELU()]
-            inputs = outputs
-        side = size // 2 ** (len(channels) + 1)
+            inputs, side = outputs, (side + 2 - kernel) // stride + 1
+        self.width = inputs * side * side
         self.stages = nn.Sequential(*stages)
-        self.projector = nn.Sequential(
-            nn.Linear(inputs * side * side, hidden, bias=False),
-            nn.BatchNorm1d(hidden),
-            nn.GELU(),
-            nn.Linear(hidden, latent_dim),
-        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.projector(self.stages(images).flatten(1))
+        return self.stages(images).flatten(1)

@@ -1,0 +1,132 @@
+"""LeWM: an encoder and an action-conditioned predictor in its latent space, trained together (arXiv 2603.19312)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from jepa_ros.errors import InputError
+from jepa_ros.world_model.action_encoder import ActionEncoder
+from jepa_ros.world_model.causal_predictor import CausalPredictor
+from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.conv_encoder import ConvEncoder
+from jepa_ros.world_model.projector import Projector
+from jepa_ros.world_model.protocol import Context, PredictiveModel, as_images
+from jepa_ros.world_model.vit_encoder import VitEncoder
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class LeWM(PredictiveModel):
+    """The WorldModel of family `lewm`: latents (B, D), states (B, P), action blocks (B, T, K).
+
+    A token of the predictor is a latent and, where P > 0, the state beside it; the action's embedding is as wide. The
+    prediction projector turns what comes out into the next latent (with `residual`: into its change); a linear layer
+    into the change of the state. With P = 0 and without `residual` this is the published model.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        projector: Projector,
+        action_encoder: ActionEncoder,
+        predictor: CausalPredictor,
+        prediction_projector: Projector,
+        history: int,
+        states: int = 0,
+        residual: bool = False,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ):
+        super().__init__()
+        self.encoder, self.projector = encoder, projector
+        self.action_encoder, self.predictor = action_encoder, predictor
+        self.prediction_projector = prediction_projector
+        self.state_head = nn.Linear(predictor.outputs, states) if states else None
+        self.latent_shape, self.history, self.residual = (projector.outputs,), history, residual
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+
+    def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """See WorldModel."""
+        return self.projector(self.encoder(as_images(frames, self.mean, self.std)))
+
+    def predict(
+        self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See WorldModel."""
+        return self._advance(latents, states, self.action_encoder(actions))
+
+    def rollout(self, context: Context, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See WorldModel. In evaluation mode actions are embedded once and the last layer computes the last step only;
+        in training mode that would change the statistics of the BatchNorm, so there it is `predict` again and again.
+        """
+        if self.training:
+            return super().rollout(context, actions)
+        latents, states = list(context.latents.unbind(1)), list(context.states.unbind(1))
+        embedded = self.action_encoder(torch.cat([context.actions, actions], dim=1))
+        first = len(latents)
+        for step in range(first, first + actions.shape[1]):
+            low = max(0, step - self.history)
+            window = torch.stack(latents[low:step], 1), torch.stack(states[low:step], 1), embedded[:, low:step]
+            latent, state = self._advance(*window, last_only=True)
+            latents.append(latent[:, 0])
+            states.append(state[:, 0])
+        return torch.stack(latents[first:], 1), torch.stack(states[first:], 1)
+
+    def _advance(
+        self, latents: torch.Tensor, states: torch.Tensor, embedded: torch.Tensor, last_only: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = latents if self.state_head is None else torch.cat([latents, states], dim=-1)
+        predicted = self.predictor(tokens, embedded, last_only)
+        if last_only:
+            latents, states = latents[:, -1:], states[:, -1:]
+        latent = self.prediction_projector(predicted)
+        return (
+            latents + latent if self.residual else latent,
+            states if self.state_head is None else states + self.state_head(predicted),
+        )
+
+
+def build_lewm(config: ModelConfig) -> LeWM:
+    """A model of the sizes in `config`, with fresh weights.
+
+    Raises InputError where the sizes do not go together.
+    """
+    if len(config.latent_shape) != 1:
+        raise InputError(f"latent_shape: expected one number for family lewm, found {list(config.latent_shape)}")
+    latent, states = config.latent_shape[0], config.proprioception.dimension
+    token, image, sizes = latent + states, config.preprocessing, config.predictor
+    encoder = _encoder(config)
+    return LeWM(
+        encoder,
+        Projector(encoder.width, config.projector_hidden, latent),
+        ActionEncoder(config.action_block, sizes.action_smoothed, token, sizes.action_scale),
+        CausalPredictor(
+            config.history,
+            token,
+            sizes.width,
+            sizes.depth,
+            sizes.heads,
+            sizes.head_dim,
+            sizes.mlp,
+            sizes.dropout,
+            sizes.embedding_dropout,
+        ),
+        Projector(sizes.width, config.projector_hidden, latent),
+        config.history,
+        states,
+        sizes.residual,
+        image.mean,
+        image.std,
+    )
+
+
+def _encoder(config: ModelConfig) -> VitEncoder | ConvEncoder:
+    encoder, size = config.encoder, config.preprocessing.size
+    if encoder.type == "conv":
+        return ConvEncoder(size, encoder.channels)
+    return VitEncoder(size, encoder.patch, encoder.width, encoder.depth, encoder.heads, encoder.mlp)
