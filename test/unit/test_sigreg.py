@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-import tiny  # noqa: F401  (one torch thread)
 import torch
 
-from jepa_ros.world_model.sigreg import sigreg
+from jepa_ros.world_model.anti_collapse.sigreg import sigreg
+
+torch.set_num_threads(1)
 
 BATCH, DIM = 512, 8
 FLOOR = 1.06

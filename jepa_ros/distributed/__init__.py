@@ -1,0 +1,1 @@
+"""What makes training in several processes (torchrun) equal to one process on the whole batch."""

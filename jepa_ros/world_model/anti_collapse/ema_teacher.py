@@ -1,0 +1,67 @@
+"""A teacher that follows the encoder slowly: predictions are compared with its latents, and no gradient reaches it.
+
+BYOL (arXiv 2006.07733) and I-JEPA (arXiv 2301.08243): an exponential moving average, a stop-gradient, and a predictor
+on the student's side alone, which a world model has anyway. Nothing forbids a collapse; in practice the dynamics of
+training keep away from it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse
+
+
+class EmaTeacher(AntiCollapse):
+    """Targets are the teacher's latents; there is no regulariser.
+
+    The teacher copies what `model.encode` uses. In training its BatchNorms take the statistics of the batch, as BYOL's
+    do. Where ranks train together, convert_batch_norm goes before this.
+
+    model: the student. size: pixels a side of its frames. updates: length of training; the momentum rises over it from
+    `start` to 1 by a cosine.
+    """
+
+    def __init__(self, model: nn.Module, size: int, updates: int, start: float = 0.996):
+        super().__init__()
+        self.teacher = encoder_of(model, size).requires_grad_(False)
+        self.updates, self.start = updates, start
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def momentum(self) -> float:
+        """Share of itself that the teacher keeps at step k of K: 1 - (1 - start)(cos(pi k / K) + 1) / 2 (BYOL)."""
+        done = min(1.0, int(self.step) / self.updates)
+        return 1.0 - (1.0 - self.start) * (math.cos(math.pi * done) + 1.0) / 2.0
+
+    @torch.no_grad()
+    def targets(self, model: nn.Module, frames: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """See AntiCollapse: the teacher's latents, without gradient."""
+        return self.teacher.encode(frames)
+
+    @torch.no_grad()
+    def after_step(self, model: nn.Module) -> None:
+        """Move the teacher towards the model by 1 - momentum."""
+        student = dict(model.named_parameters())
+        names, mine = zip(*self.teacher.named_parameters(), strict=True)
+        torch._foreach_lerp_(mine, [student[name] for name in names], 1.0 - self.momentum())
+        self.step += 1
+
+
+def encoder_of(model: nn.Module, size: int) -> nn.Module:
+    """A copy of the model with only the children that `encode` calls; a teacher has no use for a second predictor."""
+    made = copy.deepcopy(model)
+    called: set[nn.Module] = set()
+    hooks = [m.register_forward_hook(lambda module, *_: called.add(module)) for m in made.modules()]
+    made.eval()
+    with torch.no_grad():
+        made.encode(torch.zeros(1, size, size, 3, dtype=torch.uint8))
+    for hook in hooks:
+        hook.remove()
+    for name, child in list(made.named_children()):
+        if not any(module in called for module in child.modules()):
+            delattr(made, name)
+    return made.train(model.training)

@@ -1,0 +1,56 @@
+"""SIGReg: latents are kept from collapsing by asking that they look like an isotropic Gaussian.
+
+LeJEPA (arXiv 2511.08544) with the settings of LeWM (arXiv 2603.19312): the Epps-Pulley statistic of random
+one-dimensional projections, integrated over 17 knots on [0, 3] by the trapezoid rule with weight exp(-t^2 / 2).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from jepa_ros.distributed.ranks import count_ranks, mean_over_ranks
+from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse, by_position, full_precision
+
+
+class SigReg(AntiCollapse):
+    """LeWM's: predictions are compared with the latents themselves, no stop-gradient and no teacher (eq. 1-3).
+
+    directions: random axes of a call (LeWM: 1024).
+    """
+
+    weight: ClassVar[float] = 0.1
+
+    def __init__(self, directions: int = 1024):
+        super().__init__()
+        self.directions = directions
+
+    def loss(self, latents: torch.Tensor, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """See AntiCollapse; over the batch of all ranks."""
+        return sigreg(by_position(latents), self.directions, generator)
+
+
+def sigreg(latents: torch.Tensor, directions: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Scalar loss of latents (T, B, D): the statistic over B, times B, averaged over T and `directions` random axes.
+
+    With several ranks, B is the batch of all of them: their characteristic functions are averaged, and each draws the
+    same axes. Raises ValueError where there is no generator to draw the same from.
+    """
+    if generator is None and count_ranks() > 1:
+        raise ValueError("sigreg: expected a generator of one state on all ranks, found None")
+    with torch.autocast(latents.device.type, enabled=False):
+        z = full_precision(latents)
+        device = z.device if generator is None else generator.device
+        axes = torch.randn(z.shape[-1], directions, generator=generator, device=device, dtype=z.dtype).to(z.device)
+        axes = axes / axes.norm(dim=0, keepdim=True)
+        t = torch.linspace(0.0, 3.0, 17, device=z.device, dtype=z.dtype)
+        gaussian = torch.exp(-0.5 * t**2)
+        trapezoid = torch.full_like(t, 2 * (t[1] - t[0]).item())  # twice: the integrand is even
+        trapezoid[[0, -1]] *= 0.5
+        angles = (z @ axes).unsqueeze(-1) * t
+        # Real and imaginary part of the empirical characteristic function, each (T, directions, knots).
+        local = torch.stack([angles.cos().mean(-3), angles.sin().mean(-3)])
+        (real, imaginary), batch = mean_over_ranks(local, z.shape[-2])
+        error = (real - gaussian).square() + imaginary.square()
+        return (error @ (trapezoid * gaussian)).mean() * batch

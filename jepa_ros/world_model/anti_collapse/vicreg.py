@@ -1,0 +1,53 @@
+"""VICReg: every number of the latent must vary over the batch, and no two may say the same.
+
+arXiv 2105.04906, equations 1, 3 and 4, on the latents themselves and not on an expander's output: they are what the
+planner measures distances in. PLDM (arXiv 2502.14819) trains world models so.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from jepa_ros.distributed.ranks import mean_over_ranks
+from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse, by_position, full_precision
+
+
+class VicReg(AntiCollapse):
+    """Predictions are compared with the latents themselves, gradients on both sides (the paper's invariance term).
+
+    variance, covariance: weights of the two terms. The paper's are 25, 25 and 1 for invariance, variance and
+    covariance; what is predicted here weighs 1, so all are divided by 25.
+    """
+
+    weight: ClassVar[float] = 1.0
+
+    def __init__(self, variance: float = 1.0, covariance: float = 1.0 / 25.0):
+        super().__init__()
+        self.variance, self.covariance = variance, covariance
+
+    def loss(self, latents: torch.Tensor, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """See AntiCollapse; over the batch of all ranks."""
+        variance, covariance = variance_and_covariance(by_position(latents))
+        return self.variance * variance + self.covariance * covariance
+
+
+def variance_and_covariance(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two scalar losses of latents (T, B, D), each of the batch of all ranks and averaged over T.
+
+    The hinge of the standard deviations at 1 (epsilon 1e-4), averaged over D; the squares of the covariance matrix off
+    its diagonal, summed and divided by D.
+    """
+    with torch.autocast(latents.device.type, enabled=False):
+        z = full_precision(latents)
+        batch, dim = z.shape[-2:]
+        mean, count = mean_over_ranks(z.mean(-2, keepdim=True), batch)
+        centred = z - mean
+        second, _ = mean_over_ranks(centred.mT @ centred / batch, batch)  # (T, D, D)
+        matrix = second * (count / (count - 1))
+        diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+        hinge = F.relu(1.0 - (diagonal + 1e-4).sqrt()).mean()
+        off = matrix.square().sum((-2, -1)) - diagonal.square().sum(-1)
+        return hinge, off.mean() / dim
