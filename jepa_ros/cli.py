@@ -22,9 +22,11 @@ app = typer.Typer(help="Control arms with a JEPA world model, on ROS 2.", **_APP
 evaluate = typer.Typer(help="Measure a model.", **_APP)
 up = typer.Typer(help="Start the nodes.", **_APP)
 models = typer.Typer(help="List, inspect and verify checkpoints.", **_APP)
+imports = typer.Typer(help="Turn checkpoints of other code bases into ours.", **_APP)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(up, name="up")
 app.add_typer(models, name="models")
+app.add_typer(imports, name="import")
 
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn at random.")]
 Model = Annotated[str, typer.Option(help="Name of a model that ships with the package, or a checkpoint's directory.")]
@@ -174,6 +176,20 @@ def models_verify(model: Annotated[str, typer.Argument(help="Name or directory."
     """Load a checkpoint completely and say what it is."""
     path = call("jepa_ros.resources:resolve_model", name_or_path=model)
     typer.echo(call("jepa_ros.world_model.checkpoint:verify", path=path))
+
+
+@command(imports, "lewm")
+def import_lewm(
+    path: Annotated[
+        Path, typer.Argument(help="State dict of stable-worldmodel (.pt, .ckpt, .safetensors), or its folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="Directory for the checkpoint: new, or empty.")],
+    block: Annotated[int, typer.Option(min=1, help="Control ticks of a model step.")] = 5,
+    control_rate: Annotated[float, typer.Option(help="Control ticks a second, Hz; the file does not say.")] = 10.0,
+) -> int | None:
+    """Import a LeWM checkpoint of stable-worldmodel."""
+    call("jepa_ros.world_model.importers.lewm:import_lewm", **locals())
+    typer.echo(call("jepa_ros.world_model.checkpoint:verify", path=out))
 
 
 def read_json(path: Path) -> Any:
