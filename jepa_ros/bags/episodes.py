@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,8 +41,8 @@ class _Recording:
 
 
 @contextmanager
-def open_bag(path: Path) -> Iterator[Reader]:
-    """A reader of the bag directory `path`, closed at the end.
+def open_bag(path: Path, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> Iterator[Reader]:
+    """A reader of the bag directory `path`, closed at the end. needed: message types, one of each must be there.
 
     Raises InputError that names the bag and what was found, or the topics that are missing and those that are there.
     """
@@ -54,7 +54,7 @@ def open_bag(path: Path) -> Iterator[Reader]:
     except (ReaderError, OSError, ValueError, KeyError) as error:
         raise InputError(f"bag {path}: expected a rosbag2 directory, found one that cannot be read: {error}") from None
     there = {c.msgtype for c in reader.connections}
-    missing = [topic for topic, kinds in NEEDED.items() if not there & set(kinds)]
+    missing = [topic for topic, kinds in needed.items() if not there & set(kinds)]
     if missing:
         found = ", ".join(sorted(f"{c.topic} ({c.msgtype})" for c in reader.connections)) or "no topic at all"
         reader.close()
