@@ -31,8 +31,8 @@ class Reconstruction(AntiCollapse):
     round (DreamerV2, arXiv 2010.02193, "KL balancing").
 
     latent: D. size: S. mean, std: of the frames' colours, on values of 0 to 1. masked: share of patches of `patch`
-    pixels a side that the encoder is not shown; it costs a second pass of the encoder, whose running statistics are left
-    alone.
+    pixels a side that the encoder is not shown; it costs a second pass of the encoder, which leaves no trace in its
+    running statistics.
     """
 
     weight: ClassVar[float] = 1.0
