@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jepa_ros.errors import InputError
+from jepa_ros.world_model.config import FrozenEncoderConfig
 
 # model_type of config.json → class in transformers. Only these are built, so no code of a checkpoint is ever run.
 KINDS = {
@@ -73,7 +74,7 @@ def load_frozen_encoder(directory: Path, size: int) -> FrozenEncoder:
     """
     kind = read_kind(directory)
     weight_files(directory)
-    transformers = _transformers()
+    transformers = import_transformers()
     model_class = getattr(transformers, KINDS[kind])
     try:
         with _quiet(transformers):
@@ -96,6 +97,21 @@ def load_frozen_encoder(directory: Path, size: int) -> FrozenEncoder:
         raise InputError(f"encoder {directory}: expected a model of type {kind}, found {_reason(error)}") from None
     _check_tensors(directory, found)
     return FrozenEncoder(kind, model, size)
+
+
+def load_configured_encoder(config: FrozenEncoderConfig, directory: Path, size: int) -> FrozenEncoder:
+    """The encoder that the checkpoint `directory` names, for images of size x size pixels.
+
+    Raises InputError as load_frozen_encoder, and where its weights are not those that the predictor was trained with.
+    """
+    place = directory / config.directory
+    encoder = load_frozen_encoder(place, size)
+    if (found := weights_digest(place)) != config.sha256:
+        raise InputError(
+            f"encoder {place}: expected the weights that the model was trained with, SHA-256 {config.sha256[:16]}, "
+            f"found {found[:16]}"
+        )
+    return encoder
 
 
 def read_kind(directory: Path) -> str:
@@ -183,7 +199,8 @@ def _check_tensors(directory: Path, found: dict) -> None:
         raise InputError(f"encoder {directory}: {key}: expected shape {tuple(wanted)}, found {tuple(held)}")
 
 
-def _transformers():
+def import_transformers():
+    """The package transformers, which only these encoders need. Raises InputError where it is not installed."""
     try:
         import transformers
     except ImportError:

@@ -3,13 +3,19 @@
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from scipy.spatial.transform import Rotation
 from torch.overrides import TorchFunctionMode
 
+from jepa_ros.world_model import checkpoint
 from jepa_ros.world_model.block_causal_predictor import BlockCausalPredictor
+from jepa_ros.world_model.importers.vjepa2_ac import encoder_settings, import_vjepa2_ac, rename_encoder
+from jepa_ros.world_model.protocol import Context
 
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 
 def reference_code():
@@ -34,6 +40,8 @@ ac_predictor, vision_transformer = reference_code()
 pytestmark = pytest.mark.filterwarnings("ignore:.*sdp_kernel.*:FutureWarning")
 
 GRID, LATENT, WIDTH, HEADS = 3, 40, 48, 2
+# Of the files in the official layout: heads have 64 numbers, as the published models' do.
+SIZE, PATCH, ENCODER_WIDTH, PREDICTOR_WIDTH = 32, 16, 128, 64
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +130,145 @@ def test_published_sizes_of_the_predictor():
     count = sum(p.numel() for p in ours.parameters())
     assert count == sum(p.numel() for p in reference.parameters())
     assert 300e6 < count < 310e6, count  # "a ~300M parameter transformer"
+
+
+# ---------------------------------------------------------------------------------------- the official layout
+
+
+def official_encoder():
+    """The reference's V-JEPA 2 encoder as its hub makes it, but small."""
+    return vision_transformer.VisionTransformer(
+        img_size=(SIZE, SIZE), patch_size=PATCH, num_frames=16, tubelet_size=2, embed_dim=ENCODER_WIDTH, depth=2,
+        num_heads=2, mlp_ratio=48 / 11, norm_layer=lambda width: torch.nn.LayerNorm(width, eps=1e-6), use_rope=True,
+    )  # fmt: skip
+
+
+def official_predictor():
+    return ac_predictor.vit_ac_predictor(
+        img_size=(SIZE, SIZE), patch_size=PATCH, num_frames=16, tubelet_size=2, embed_dim=ENCODER_WIDTH,
+        predictor_embed_dim=PREDICTOR_WIDTH, depth=2, num_heads=1,
+    )  # fmt: skip
+
+
+def write_official(path, encoder, predictor):
+    """A file with the keys of vjepa2-ac-vitg.pt."""
+    encoder_state = {f"module.backbone.{key}": value for key, value in encoder.state_dict().items()}
+    encoder_state["module.backbone.pos_embed"] = torch.zeros(1, 4, ENCODER_WIDTH)
+    predictor_state = {f"module.{key}": value for key, value in predictor.state_dict().items()}
+    held = {"encoder": encoder_state, "predictor": predictor_state, "opt": {"state": {}}, "scaler": None, "epoch": 315}
+    torch.save(held, path)
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """The reference's encoder and predictor, and the model that our import makes of their file."""
+    torch.set_num_threads(1)
+    torch.manual_seed(11)
+    encoder, predictor = disturb(official_encoder()), disturb(official_predictor())
+    folder = tmp_path_factory.mktemp("official")
+    write_official(folder / "official.pt", encoder, predictor)
+    import_vjepa2_ac(folder / "official.pt", folder / "ours", size=SIZE)
+    return encoder, predictor, folder / "ours"
+
+
+def reference_encode(encoder, frames):
+    """WorldModel.encode of the official notebooks/utils/world_model_wrapper.py, after its colours are normalised."""
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
+    images = (images - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(
+        3, 1, 1
+    )
+    features = encoder(images.unsqueeze(2).repeat(1, 1, 2, 1, 1))
+    return F.layer_norm(features, (features.size(-1),))
+
+
+def reference_move(pose, action):
+    """compute_new_pose of the official notebooks/utils/mpc_utils.py, with scipy: pose and action (B, 7)."""
+    turned = Rotation.from_euler("xyz", action[:, 3:6]) * Rotation.from_euler("xyz", pose[:, 3:6])
+    opening = np.clip(pose[:, 6:] + action[:, 6:], 0, 1)
+    moved = np.concatenate([pose[:, :3] + action[:, :3], turned.as_euler("xyz"), opening], axis=1)
+    return torch.from_numpy(moved).float()
+
+
+def situation(seed, situations=3, steps=2):
+    generator = np.random.default_rng(seed)
+    frames = generator.integers(0, 256, (situations, SIZE, SIZE, 3), dtype=np.uint8)
+    states = torch.from_numpy(generator.uniform(-1, 1, (situations, 1, 7))).float()
+    actions = torch.from_numpy(generator.uniform(-0.5, 0.5, (situations, steps, 7))).float()
+    return frames, states, actions
+
+
+def test_an_imported_encoder_equals_the_reference(imported):
+    encoder, _, directory = imported
+    frames, _, _ = situation(1)
+    with torch.no_grad():
+        expected = reference_encode(encoder, frames)
+        found = checkpoint.load(directory).model.encode(frames)
+    assert found.shape == (3, 4, ENCODER_WIDTH)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_an_imported_model_imagines_as_the_reference_does(imported):
+    """From one observed frame, two actions: the official planning's roll-out."""
+    encoder, predictor, directory = imported
+    model = checkpoint.load(directory).model
+    frames, states, actions = situation(2)
+    with torch.no_grad():
+        latents = model.encode(frames)[:, None]
+        found, moved = model.rollout(Context(latents, states, actions[:, :0]), actions)
+        frames_so_far, poses = reference_encode(encoder, frames), states
+        for step in range(actions.shape[1]):
+            predicted = predictor(frames_so_far, actions[:, : step + 1], poses)[:, -4:]
+            predicted = F.layer_norm(predicted, (ENCODER_WIDTH,))
+            pose = reference_move(poses[:, -1].numpy(), actions[:, step].numpy())
+            torch.testing.assert_close(found[:, step], predicted, atol=1e-4, rtol=0)
+            torch.testing.assert_close(moved[:, step], pose, atol=1e-4, rtol=0)
+            frames_so_far, poses = torch.cat([frames_so_far, predicted], 1), torch.cat([poses, pose[:, None]], 1)
+
+
+@pytest.mark.parametrize("part", ["encoder", "predictor"])
+def test_one_changed_weight_of_the_official_file_is_seen(part, imported, tmp_path):
+    encoder, predictor, directory = imported
+    changed = {"encoder": encoder, "predictor": predictor}[part]
+    weight = next(module for name, module in changed.named_modules() if name.endswith("blocks.1.mlp.fc1")).weight
+    with torch.no_grad():
+        weight[0, 0] += 1.0
+        try:
+            write_official(tmp_path / "changed.pt", encoder, predictor)
+        finally:
+            weight[0, 0] -= 1.0
+    import_vjepa2_ac(tmp_path / "changed.pt", tmp_path / "ours", size=SIZE)
+    frames, states, actions = situation(3)
+    imagined = []
+    for model in (checkpoint.load(place).model for place in (directory, tmp_path / "ours")):
+        with torch.no_grad():
+            imagined.append(model.predict(model.encode(frames)[:, None], states, actions[:, :1])[0])
+    assert (imagined[0] - imagined[1]).abs().max() > 1e-3
+
+
+def test_an_encoder_in_transformers_format_serves_in_place_of_the_files(imported, tmp_path):
+    encoder, predictor, directory = imported
+    write_official(tmp_path / "official.pt", encoder, predictor)
+    import_vjepa2_ac(tmp_path / "official.pt", tmp_path / "ours", encoder=directory / "encoder", size=SIZE)
+    assert not (tmp_path / "ours" / "encoder").exists()
+    frames, _, _ = situation(4)
+    found, expected = (checkpoint.load(place).model.encode(frames) for place in (tmp_path / "ours", directory))
+    assert torch.equal(found, expected)
+
+
+def test_published_sizes_of_the_encoder(tmp_path):
+    """ViT-g of the official hub, as our import would write it: 40 layers, 22 heads, 1408 wide, MLP 6144."""
+    with OnMeta():
+        reference = vision_transformer.vit_giant_xformers(
+            img_size=(256, 256), patch_size=16, num_frames=64, tubelet_size=2, use_rope=True
+        )
+    with torch.device("meta"):
+        renamed = rename_encoder(tmp_path, {key: value for key, value in reference.state_dict().items()})
+        settings = encoder_settings(tmp_path, renamed, 256)
+        ours = transformers.VJEPA2Model(transformers.VJEPA2Config(**settings)).encoder
+    assert {f"encoder.{key}": value.shape for key, value in ours.state_dict().items()} == {
+        key: value.shape for key, value in renamed.items()
+    }
+    count = sum(p.numel() for p in ours.parameters())
+    assert count == sum(p.numel() for p in reference.parameters())
+    assert 1.00e9 < count < 1.02e9, count
+    assert settings["num_attention_heads"] == reference.num_heads == 22

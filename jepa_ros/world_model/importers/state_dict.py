@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def find_state_dict(path: Path) -> Path:
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """Tensors by name, on the CPU. Raises InputError where the file is truncated, foreign, or holds other objects."""
-    held = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    held = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     while isinstance(held, Mapping) and (inner := [k for k in WRAPPERS if isinstance(held.get(k), Mapping)]):
         held = held[inner[0]]
     if not isinstance(held, Mapping) or not held:
@@ -86,12 +87,14 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{path}: expected a safetensors file, found one that cannot be read: {error}") from None
 
 
-def _read_torch(path: Path) -> object:
+def read_torch(path: Path) -> object:
+    """What torch.save wrote, if that is tensors and plain containers, on the CPU; their bytes stay in the file until
+    they are used, where its format allows. Raises InputError where it is truncated, foreign, or holds other objects."""
     expected = f"{path}: expected a file of tensors that torch.save wrote"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: what matters of them is an exception
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         unsafe = re.search(r"GLOBAL (\S+)", str(error))
         found = f"an object {unsafe[1]}, which is not unpickled: save a state dict" if unsafe else "another pickle"

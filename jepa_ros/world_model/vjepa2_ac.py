@@ -1,0 +1,128 @@
+"""Family vjepa2_ac: V-JEPA 2-AC (arXiv 2506.09985, section 3), a frozen V-JEPA 2 encoder and a predictor of patches.
+
+A state is the gripper in the robot's base frame: position x, y, z (m), orientation as extrinsic x-y-z Euler angles
+(rad), opening of 0 to 1. An action is its change over a model step.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from jepa_ros.errors import InputError
+from jepa_ros.world_model.block_causal_predictor import EXTRA, BlockCausalPredictor
+from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.frozen_encoder import FrozenEncoder, load_configured_encoder
+from jepa_ros.world_model.protocol import PredictiveModel, as_images
+
+STATES = 7
+# Without gradients a pass takes about this many tokens at once: 0.5 GB for the published sizes, whatever the number of
+# situations.
+TOKENS_AT_ONCE = 32768
+LOCKED = 1e-6  # cosine of the middle Euler angle under which the other two turn about one axis
+
+
+class VJepa2Ac(PredictiveModel):
+    """Frozen encoder and block-causal predictor. latent_shape: (patches, width of the encoder)."""
+
+    states = STATES
+
+    def __init__(
+        self,
+        encoder: FrozenEncoder,
+        predictor: BlockCausalPredictor,
+        history: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ):
+        super().__init__()
+        self.latent_shape, self.history = (encoder.tokens, encoder.width), history
+        self.encoder, self.predictor = encoder, predictor
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+
+    def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """See WorldModel. Every frame is encoded for itself, as a still of two equal frames, and layer-normed."""
+        return self.encoder(as_images(frames, self.mean, self.std))
+
+    def predict(
+        self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See WorldModel. States and actions (B, T, 7), as above and not normalised.
+
+        Predicted features are layer-normed as encoded ones are; predicted states are the states moved by the actions.
+        Raises InputError where states or actions are not of 7 numbers.
+        """
+        for name, given in (("states", states), ("actions", actions)):
+            if given.shape[-1] != STATES:
+                raise InputError(f"{name}: expected {STATES} numbers a step, found {given.shape[-1]}")
+        situations, steps, patches, width = latents.shape
+        at_once = situations
+        if not torch.is_grad_enabled():
+            at_once = max(1, TOKENS_AT_ONCE // (steps * (EXTRA + patches)))
+        parts = zip(*(x.split(at_once) for x in (latents, actions, states)), strict=True)
+        predicted = torch.cat([F.layer_norm(self.predictor(*part), (width,)) for part in parts])
+        return predicted, move(states, actions)
+
+
+def build_vjepa2_ac(config: ModelConfig, directory: Path) -> VJepa2Ac:
+    """The model of a checkpoint `directory` with fresh predictor weights and its encoder's own.
+
+    Raises InputError where the encoder cannot be read, is another one than config.json names, or sizes do not fit.
+    """
+    return assemble(config, load_configured_encoder(config.encoder, directory, config.preprocessing.size))
+
+
+def assemble(config: ModelConfig, encoder: FrozenEncoder) -> VJepa2Ac:
+    """The model with this encoder and fresh predictor weights. Raises InputError where sizes do not fit."""
+    sizes, images = config.predictor, config.preprocessing
+    if config.action_block != STATES:
+        raise InputError(
+            f"model {config.name}: expected action blocks of {STATES} numbers for vjepa2_ac, "
+            f"found {config.action_block}"
+        )
+    if sizes.width % sizes.heads:
+        raise InputError(
+            f"model {config.name}: predictor: expected a width that {sizes.heads} heads divide, found {sizes.width}"
+        )
+    predictor = BlockCausalPredictor(
+        encoder.width, math.isqrt(encoder.tokens), sizes.width, sizes.depth, sizes.heads, sizes.mlp_ratio
+    )
+    return VJepa2Ac(encoder, predictor, config.history, images.mean, images.std)
+
+
+def move(states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    """States (..., 7) moved by actions (..., 7): positions added, the action's rotation applied after the state's,
+    openings added and kept in 0 to 1 (compute_new_pose of the official MPC code)."""
+    turned = euler_matrix(actions[..., 3:6]) @ euler_matrix(states[..., 3:6])
+    opening = (states[..., 6:] + actions[..., 6:]).clamp(0.0, 1.0)
+    return torch.cat([states[..., :3] + actions[..., :3], matrix_euler(turned), opening], dim=-1)
+
+
+def euler_matrix(angles: torch.Tensor) -> torch.Tensor:
+    """Extrinsic x-y-z Euler angles (..., 3) in rad → rotation matrices (..., 3, 3): Rz(c) Ry(b) Rx(a)."""
+    (ca, cb, cc), (sa, sb, sc) = angles.cos().unbind(-1), angles.sin().unbind(-1)
+    rows = [
+        [cc * cb, cc * sb * sa - sc * ca, cc * sb * ca + sc * sa],
+        [sc * cb, sc * sb * sa + cc * ca, sc * sb * ca - cc * sa],
+        [-sb, cb * sa, cb * ca],
+    ]
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def matrix_euler(matrix: torch.Tensor) -> torch.Tensor:
+    """Rotation matrices (..., 3, 3) → extrinsic x-y-z Euler angles (..., 3) in rad, the middle one in ±π/2. Where that
+    is ±π/2 the last one is 0, for only their sum or difference is known."""
+    cosine = torch.hypot(matrix[..., 0, 0], matrix[..., 1, 0])
+    locked = cosine < LOCKED
+    first = torch.where(
+        locked,
+        torch.atan2(-matrix[..., 1, 2], matrix[..., 1, 1]),
+        torch.atan2(matrix[..., 2, 1], matrix[..., 2, 2]),
+    )
+    last = torch.atan2(matrix[..., 1, 0], matrix[..., 0, 0]).masked_fill(locked, 0.0)
+    return torch.stack([first, torch.atan2(-matrix[..., 2, 0], cosine), last], dim=-1)
