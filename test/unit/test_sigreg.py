@@ -56,6 +56,11 @@ def test_agrees_with_the_epps_pulley_integral(scale, shift):
     assert statistic(z) == pytest.approx(BATCH * integral.mean(), rel=2e-3)
 
 
+def test_gradients_are_those_of_finite_differences():
+    z = latents()[:, :7].requires_grad_()
+    torch.autograd.gradcheck(lambda z: sigreg(z, 5, torch.Generator().manual_seed(0)), z)
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.0, 1e-6, 1e3])
 def test_gradients_are_finite(scale):
     z = (latents().float() * scale).requires_grad_()

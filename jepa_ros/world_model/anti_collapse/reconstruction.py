@@ -82,25 +82,30 @@ class Reconstruction(AntiCollapse):
 
 
 class Decoder(nn.Module):
-    """Latents (N, D) → images (N, 3, size, size): a linear map to an eighth of the size, then three doublings."""
+    """Latents (N, D) → images (N, 3, size, size): a linear map to a grid of an eighth of the size, two convolutions on
+    it, and a linear map from each of its places to the pixels there, as MAE ends.
 
-    def __init__(self, latent: int, size: int, channels: tuple[int, int, int] = (128, 64, 32)):
+    It costs about what the small convolutional encoder does.
+    """
+
+    def __init__(self, latent: int, size: int, channels: int = 64, patch: int = 8):
         super().__init__()
-        self.size, self.start = size, -(-size // 8)
-        self.channels = channels
-        self.input = nn.Linear(latent, channels[0] * self.start**2)
-        self.doublings = nn.Sequential(
-            *(
-                layer
-                for wide, narrow in zip(channels, (*channels[1:], 3), strict=True)
-                for layer in (nn.GELU(), nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1))
-            )
+        self.size, self.channels, self.side = size, channels, -(-size // patch)
+        self.input = nn.Linear(latent, channels * self.side**2)
+        self.output = nn.Sequential(
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, 3 * patch**2, 1),
+            nn.PixelShuffle(patch),
         )
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """See the class; sizes that are no multiple of 8 are cut from the next one."""
-        first = self.input(latents).view(-1, self.channels[0], self.start, self.start)
-        return self.doublings(first)[:, :, : self.size, : self.size]
+        """See the class; sizes that are no multiple of the patch are cut from the next one."""
+        grid = self.input(latents).view(-1, self.channels, self.side, self.side)
+        return self.output(grid)[:, :, : self.size, : self.size]
 
 
 @contextmanager

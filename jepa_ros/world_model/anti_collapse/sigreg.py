@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from jepa_ros.distributed.ranks import count_ranks, mean_over_ranks
 from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse, by_position, full_precision
@@ -48,9 +49,30 @@ def sigreg(latents: torch.Tensor, directions: int, generator: torch.Generator | 
         gaussian = torch.exp(-0.5 * t**2)
         trapezoid = torch.full_like(t, 2 * (t[1] - t[0]).item())  # twice: the integrand is even
         trapezoid[[0, -1]] *= 0.5
-        angles = (z @ axes).unsqueeze(-1) * t
         # Real and imaginary part of the empirical characteristic function, each (T, directions, knots).
-        local = torch.stack([angles.cos().mean(-3), angles.sin().mean(-3)])
+        local = _CharacteristicFunction.apply(z @ axes, t)
         (real, imaginary), batch = mean_over_ranks(local, z.shape[-2])
         error = (real - gaussian).square() + imaginary.square()
         return (error @ (trapezoid * gaussian)).mean() * batch
+
+
+class _CharacteristicFunction(torch.autograd.Function):
+    """Of samples (T, B, M) at knots (K,): (2, T, M, K), the mean cosine and the mean sine over B.
+
+    Cosine and sine are each other's derivative: with both at hand the backward pass needs no more of them, which halves
+    the time.
+    """
+
+    @staticmethod
+    def forward(ctx, samples: torch.Tensor, knots: torch.Tensor) -> torch.Tensor:
+        angles = samples.unsqueeze(-1) * knots
+        cos, sin = angles.cos(), angles.sin_()
+        ctx.save_for_backward(cos, sin, knots)
+        return torch.stack([cos.mean(-3), sin.mean(-3)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        cos, sin, knots = ctx.saved_tensors
+        real, imaginary = (gradient * knots / cos.shape[-3]).unsqueeze(-3).unbind(0)
+        return (imaginary * cos).sum(-1) - (real * sin).sum(-1), None
