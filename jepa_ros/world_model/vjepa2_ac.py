@@ -19,7 +19,9 @@ from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.frozen_encoder import FrozenEncoder, load_configured_encoder
 from jepa_ros.world_model.protocol import PredictiveModel, as_images
 
-STATES = 7
+# Names of a state's numbers: the fields that a checkpoint's proprioception has.
+STATE_FIELDS = ("x", "y", "z", "roll", "pitch", "yaw", "opening")
+STATES = len(STATE_FIELDS)
 # Without gradients a pass takes about this many tokens at once: 0.5 GB for the published sizes, whatever the number of
 # situations.
 TOKENS_AT_ONCE = 32768
@@ -31,19 +33,20 @@ class VJepa2Ac(PredictiveModel):
 
     states = STATES
 
-    def __init__(
-        self,
-        encoder: FrozenEncoder,
-        predictor: BlockCausalPredictor,
-        history: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-    ):
+    def __init__(self, encoder: FrozenEncoder, config: ModelConfig):
+        """Raises InputError where the sizes in config do not fit the family or each other."""
         super().__init__()
-        self.latent_shape, self.history = (encoder.tokens, encoder.width), history
-        self.encoder, self.predictor = encoder, predictor
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
-        self.register_buffer("std", torch.tensor(std), persistent=False)
+        sizes, images, state = config.predictor, config.preprocessing, config.proprioception
+        _check_sizes(config)
+        self.latent_shape, self.history = (encoder.tokens, encoder.width), config.history
+        self.encoder = encoder
+        self.predictor = BlockCausalPredictor(
+            encoder.width, math.isqrt(encoder.tokens), sizes.width, sizes.depth, sizes.heads, sizes.mlp_ratio
+        )
+        for name, values in (
+            ("mean", images.mean), ("std", images.std), ("state_mean", state.mean), ("state_std", state.std)
+        ):  # fmt: skip
+            self.register_buffer(name, torch.tensor(values), persistent=False)
 
     def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """See WorldModel. Every frame is encoded for itself, as a still of two equal frames, and layer-normed."""
@@ -52,7 +55,7 @@ class VJepa2Ac(PredictiveModel):
     def predict(
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See WorldModel. States and actions (B, T, 7), as above and not normalised.
+        """See WorldModel. Actions (B, T, 7) are those of above, in m and rad.
 
         Predicted features are layer-normed as encoded ones are; predicted states are the states moved by the actions.
         Raises InputError where states or actions are not of 7 numbers.
@@ -64,9 +67,10 @@ class VJepa2Ac(PredictiveModel):
         at_once = situations
         if not torch.is_grad_enabled():
             at_once = max(1, TOKENS_AT_ONCE // (steps * (EXTRA + patches)))
-        parts = zip(*(x.split(at_once) for x in (latents, actions, states)), strict=True)
+        poses = states * self.state_std + self.state_mean
+        parts = zip(*(x.split(at_once) for x in (latents, actions, poses)), strict=True)
         predicted = torch.cat([F.layer_norm(self.predictor(*part), (width,)) for part in parts])
-        return predicted, move(states, actions)
+        return predicted, (move(poses, actions) - self.state_mean) / self.state_std
 
 
 def build_vjepa2_ac(config: ModelConfig, directory: Path) -> VJepa2Ac:
@@ -74,25 +78,18 @@ def build_vjepa2_ac(config: ModelConfig, directory: Path) -> VJepa2Ac:
 
     Raises InputError where the encoder cannot be read, is another one than config.json names, or sizes do not fit.
     """
-    return assemble(config, load_configured_encoder(config.encoder, directory, config.preprocessing.size))
+    return VJepa2Ac(load_configured_encoder(config.encoder, directory, config.preprocessing.size), config)
 
 
-def assemble(config: ModelConfig, encoder: FrozenEncoder) -> VJepa2Ac:
-    """The model with this encoder and fresh predictor weights. Raises InputError where sizes do not fit."""
-    sizes, images = config.predictor, config.preprocessing
-    if config.action_block != STATES:
+def _check_sizes(config: ModelConfig) -> None:
+    for name, found in (("action blocks", config.action_block), ("proprioception", config.proprioception.dimension)):
+        if found != STATES:
+            raise InputError(f"model {config.name}: expected {name} of {STATES} numbers for vjepa2_ac, found {found}")
+    if config.predictor.width % config.predictor.heads:
         raise InputError(
-            f"model {config.name}: expected action blocks of {STATES} numbers for vjepa2_ac, "
-            f"found {config.action_block}"
+            f"model {config.name}: predictor: expected a width that {config.predictor.heads} heads divide, "
+            f"found {config.predictor.width}"
         )
-    if sizes.width % sizes.heads:
-        raise InputError(
-            f"model {config.name}: predictor: expected a width that {sizes.heads} heads divide, found {sizes.width}"
-        )
-    predictor = BlockCausalPredictor(
-        encoder.width, math.isqrt(encoder.tokens), sizes.width, sizes.depth, sizes.heads, sizes.mlp_ratio
-    )
-    return VJepa2Ac(encoder, predictor, config.history, images.mean, images.std)
 
 
 def move(states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:

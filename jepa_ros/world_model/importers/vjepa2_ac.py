@@ -29,7 +29,7 @@ from jepa_ros.world_model.frozen_encoder import (
 )
 from jepa_ros.world_model.importers.lewm import UNCALIBRATED
 from jepa_ros.world_model.importers.state_dict import check_state_dict, read_torch, shape, strip_prefix
-from jepa_ros.world_model.vjepa2_ac import STATES, VJepa2Ac, assemble
+from jepa_ros.world_model.vjepa2_ac import STATE_FIELDS, STATES, VJepa2Ac
 
 # Published, and not to be seen in the tensors.
 SIZE = 256  # pixels of an image's side
@@ -77,7 +77,7 @@ def import_vjepa2_ac(
         frozen = load_frozen_encoder(place, size)
         settings = {"type": "transformers", "directory": str(given or "encoder"), "sha256": weights_digest(place)}
         config = _config(path, parts["predictor"], frozen, settings, name or out.name)
-        model = assemble(config, frozen)
+        model = VJepa2Ac(frozen, config)
         check_state_dict(path, parts["predictor"], model.predictor.state_dict())
         model.predictor.load_state_dict(parts["predictor"])
         checkpoint.save(whole, config, model, None)
@@ -189,6 +189,7 @@ def _config(
         "control_rate": RATE,
         "block": 1,
         "action": {"name": "pose_delta", "dimension": STATES},
+        "proprioception": {"gripper": STATE_FIELDS, "mean": [0.0] * STATES, "std": [1.0] * STATES},
         **UNCALIBRATED,
     }
     try:
