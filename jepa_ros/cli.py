@@ -192,6 +192,24 @@ def import_lewm(
     typer.echo(call("jepa_ros.world_model.checkpoint:verify", path=out))
 
 
+@command(imports, "vjepa2-ac")
+def import_vjepa2_ac(
+    path: Annotated[Path, typer.Argument(help="Official checkpoint of V-JEPA 2-AC (vjepa2-ac-vitg.pt).")],
+    out: Annotated[Path, typer.Option(help="Directory for the checkpoint: new, or empty.")],
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Its V-JEPA 2 encoder: a directory in transformers' format, or a Hugging Face repository; default: "
+            "the encoder in the file, converted."
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(min=8, help="Side of an image in pixels; the file does not say.")] = 256,
+) -> int | None:
+    """Import the official checkpoint of V-JEPA 2-AC."""
+    call("jepa_ros.world_model.importers.vjepa2_ac:import_vjepa2_ac", **locals(), allow_download=True)
+    typer.echo(call("jepa_ros.world_model.checkpoint:verify", path=out))
+
+
 def read_json(path: Path) -> Any:
     """Contents of a JSON file; raises InputError when it cannot be read."""
     try:
