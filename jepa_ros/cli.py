@@ -82,17 +82,50 @@ def collect(
 def train(
     data: Annotated[Path, typer.Option(help="Bag that `jepa_ros collect` wrote.")],
     out: Out = Path("runs/train"),
+    recipe: Annotated[
+        str, typer.Option(help="Name of a recipe in config/recipes (reach, lewm, ...), or a YAML file.")
+    ] = "reach",
     seed: Seed = 0,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "openarm_reach",
     robot: Robot = "openarm",
-    updates: Annotated[int, typer.Option(min=1, help="Updates of the world model.")] = 4000,
-    policy_updates: Annotated[int, typer.Option(min=1, help="Updates of the policy, after it.")] = 6000,
-    latent_dim: Annotated[int, typer.Option(min=2, help="Numbers in a latent.")] = 16,
-    sigreg: Annotated[float, typer.Option(min=0.0, help="Weight of SIGReg.")] = 0.1,
+    updates: Annotated[
+        int | None, typer.Option(min=1, help="Updates of the world model; default: the recipe's.")
+    ] = None,
+    policy_updates: Annotated[
+        int | None, typer.Option(min=0, help="Updates of the policy; default: the recipe's.")
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Frozen encoder: a directory in transformers' format, or a Hugging Face repository."),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
 ) -> int | None:
     """Train a world model and its policy on a recorded bag; goes on where it was interrupted."""
     return call("jepa_ros.training.train:run", **locals())
+
+
+@command(app)
+def pretrain(
+    bags: Annotated[list[Path], typer.Argument(help="Bags of any robot; only their pictures are read.")],
+    out: Annotated[Path, typer.Option(help="Directory for encoder/, summary.json and report.html.")],
+    method: Annotated[str, typer.Option(help="vjepa (clips) or ijepa (stills).")] = "vjepa",
+    topic: Annotated[list[str], typer.Option(help="Image topic, raw or compressed; may be given again.")] = ("image",),
+    size: Annotated[int, typer.Option(min=8, help="Side of a picture that the encoder sees, pixels.")] = 64,
+    patch: Annotated[int, typer.Option(min=1, help="Side of a patch, pixels.")] = 8,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of a clip (vjepa).")] = 8,
+    stride: Annotated[int, typer.Option(min=1, help="Every so many frames of the topic are one of the clip.")] = 1,
+    width: Annotated[int, typer.Option(min=8, help="Numbers of a patch's features.")] = 192,
+    depth: Annotated[int, typer.Option(min=1, help="Layers of the encoder.")] = 6,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads of a layer.")] = 3,
+    updates: Annotated[int, typer.Option(min=1, help="Updates of the encoder.")] = 4000,
+    batch: Annotated[int, typer.Option(min=1, help="Clips of an update.")] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Learning rate at its peak.")] = 1e-3,
+    momentum: Annotated[float, typer.Option(min=0.0, max=1.0, help="Momentum of the teacher; rises to 1.")] = 0.998,
+    seed: Seed = 0,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
+) -> int | None:
+    """Pre-train an encoder on the pictures of bags, without actions; goes on where it was interrupted."""
+    return call("jepa_ros.training.pretrain:run", **locals())
 
 
 @command(evaluate, "sim")

@@ -9,6 +9,7 @@ import numpy as np
 
 from jepa_ros.images import preprocess
 from jepa_ros.planning.reach import ReachController, Step
+from jepa_ros.robot.gate_types import ExecutedTick
 from jepa_ros.sim.cell import CYCLE, ArmCell
 from jepa_ros.sim.tasks.reach import Reached, ReachGoal
 from jepa_ros.world_model.checkpoint import Checkpoint
@@ -44,9 +45,11 @@ def run_trial(
     act: Callable[[float], None],
     timing: Timing,
     done: Callable[[], bool] = lambda: False,
+    executed: Callable[[ExecutedTick], None] = lambda tick: None,
 ) -> Trial:
     """From the goal's start, at rest, until it is held or time is up. `act` is called before each 10 ms cycle with the
-    time in s and hands plans to cell.gate. Distances are of MuJoCo's own gripper site in the plane."""
+    time in s and hands plans to cell.gate; `executed` hears what the gate let through. Distances are of MuJoCo's own
+    gripper site in the plane."""
     cell.reset(goal.start_q)
     begin, reached = cell.scene.time, Reached()
     target = np.array([*goal.goal_xy, cell.space.height])
@@ -57,7 +60,8 @@ def run_trial(
     trial = Trial(False, distance(), distance(), timing.timeout)
     while cell.scene.time - begin < timing.timeout:
         act(cell.scene.time)
-        for _ in cell.advance(CYCLE):
+        for tick in cell.advance(CYCLE):
+            executed(tick)
             trial.distances.append(distance())
         if reached.update(cell.scene.time, distance()):
             trial.reached, trial.seconds = True, cell.scene.time - begin
@@ -79,13 +83,16 @@ class ModelActor:
         """Set the goal image; call after the cell was reset or right before the trial begins."""
         size = self._checkpoint.config.preprocessing.size
         latent = self._checkpoint.model.encode(preprocess(goal.image, size)[None])[0]
-        self._controller.latents.clear()
-        self._controller.states.clear()
+        self._controller.seen.clear()
         self._controller.restart()
         self._controller.set_goal(latent)
         self.plans = []
         self._frame_at = self._plan_at = None
         self._pending: list[tuple[float, Callable[[], None]]] = []
+
+    def executed(self, tick: ExecutedTick) -> None:
+        """The gate let this through."""
+        self._controller.executed(tick.start, tick.values)
 
     def __call__(self, now: float) -> None:
         self._controller.state(now, self._cell.proprioception(self._checkpoint.config.proprioception.gripper))

@@ -14,11 +14,14 @@ LINE_EVERY = 15.0  # s between lines in a log
 
 
 class LongWork:
-    """A context manager that shows how far one or more tasks are; on stderr, so that results can be piped."""
+    """A context manager that shows how far one or more tasks are; on stderr, so that results can be piped.
 
-    def __init__(self) -> None:
+    quiet: show nothing; for all but one of several processes that do the same.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
         console = Console(file=sys.stderr)
-        self._live = console.is_terminal
+        self._quiet, self._live = quiet, console.is_terminal and not quiet
         columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bar = Progress(
             *columns, TimeLeftColumn(), TextColumn("{task.fields[note]}"), console=console, disable=not self._live
@@ -41,7 +44,7 @@ class LongWork:
         self._bar.update(task, completed=completed, note=note, **({} if total is None else {"total": total}))
         entry = self._bar.tasks[task]
         last = entry.total is not None and completed >= entry.total
-        if not self._live and (last or time.monotonic() - self._printed >= LINE_EVERY):
+        if not self._live and not self._quiet and (last or time.monotonic() - self._printed >= LINE_EVERY):
             self._printed = time.monotonic()
             of = "" if entry.total is None else f" of {entry.total:.0f}"
             sys.stderr.write(f"{entry.description}: {completed}{of}  {note}".rstrip() + "\n")

@@ -102,7 +102,7 @@ def _try_share(job) -> dict:
     for index in range(share, count, workers):
         goal, found = goals[index], {}
         actor.start(goal)
-        trial = run_trial(cell, goal, actor, timing)
+        trial = run_trial(cell, goal, actor, timing, executed=actor.executed)
         trial.plans = len(actor.plans)
         found["model"] = trial
         for kind, other in others.items():

@@ -70,7 +70,7 @@ class ActiveGoal:
 
 
 def goal_latent(request: ReachGoal.Goal, checkpoint):
-    """The latent (D,) that a goal asks for. Raises InputError where it does not fit the model."""
+    """The latent (*L) that a goal asks for. Raises InputError where it does not fit the model."""
     import torch
 
     from jepa_ros.images import preprocess
@@ -88,6 +88,7 @@ def goal_latent(request: ReachGoal.Goal, checkpoint):
     if request.model_id != checkpoint.model_id:
         raise InputError(f"goal latent: expected model '{checkpoint.model_id}', found '{request.model_id}'")
     values = np.array(request.latent, np.float32)
-    if len(values) != config.encoder.latent_dim or not np.isfinite(values).all():
-        raise InputError(f"goal latent: expected {config.encoder.latent_dim} finite values, found {len(values)}")
-    return torch.from_numpy(values)
+    wanted = math.prod(config.latent_shape)
+    if len(values) != wanted or not np.isfinite(values).all():
+        raise InputError(f"goal latent: expected {wanted} finite values, found {len(values)}")
+    return torch.from_numpy(values).reshape(config.latent_shape)

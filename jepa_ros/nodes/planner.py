@@ -12,8 +12,9 @@ import time
 
 import numpy as np
 from jepa_msgs.action import ReachGoal
-from jepa_msgs.msg import GateStatus, LatentState, PlannerStatus
+from jepa_msgs.msg import Action, GateStatus, LatentState, PlannerStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
@@ -109,18 +110,18 @@ class PlannerNode(JepaNode):
         import torch
 
         config, control = self._checkpoint.config, self._control
-        latent = torch.zeros(config.encoder.latent_dim)
+        latent = torch.zeros(config.latent_shape)
         for k in range(config.history + 1):
             control.latent(1.0 + k * config.step, latent)
         rest = np.array(config.proprioception.mean)
         rest[: len(self._robot.joints)] = [self._robot.home[j] for j in self._robot.joints]
-        control.state(control.latents.newest, rest)
-        control.set_goal(torch.ones(config.encoder.latent_dim))
+        newest = control.seen.latents.newest
+        control.state(newest, rest)
+        control.set_goal(torch.ones(config.latent_shape))
         for _ in range(3):
-            control.step(control.latents.newest + 0.05)
+            control.step(newest + 0.05)
         control.clear_goal()
-        control.latents.clear()
-        control.states.clear()
+        control.seen.clear()
         control.restart()
         control.plan_id = 0
 
@@ -128,6 +129,7 @@ class PlannerNode(JepaNode):
         self._kept = [
             self.create_subscription(LatentState, "latent", self._on_latent, RELIABLE),
             self.create_subscription(JointState, "joint_states", self._on_joint_states, SENSOR),
+            self.create_subscription(Action, "executed", self._on_executed, QoSProfile(depth=50)),
             self.create_subscription(GateStatus, "gate_status", self._on_gate_status, RELIABLE),
         ]
         self._action = ActionServer(
@@ -169,13 +171,11 @@ class PlannerNode(JepaNode):
             found = f"'{message.model_id}'"
             self.error_throttled("model_id", f"latent: expected model '{self._checkpoint.model_id}', found {found}")
             return
-        if len(message.data) != self._checkpoint.config.encoder.latent_dim:
-            self.error_throttled(
-                "shape",
-                f"latent: expected {self._checkpoint.config.encoder.latent_dim} values, found {len(message.data)}",
-            )
+        shape = self._checkpoint.config.latent_shape
+        if len(message.data) != math.prod(shape):
+            self.error_throttled("shape", f"latent: expected {math.prod(shape)} values, found {len(message.data)}")
             return
-        latent = torch.from_numpy(np.array(message.data, np.float32))
+        latent = torch.from_numpy(np.array(message.data, np.float32)).reshape(shape)
         self._worker.urgent(lambda: self._think(to_seconds(message.header.stamp), latent))
 
     def _on_joint_states(self, message: JointState) -> None:
@@ -183,6 +183,10 @@ class PlannerNode(JepaNode):
             self._control.state(*self._reader.read(message))
         except InputError as error:
             self.warn_throttled("joint_states", str(error))
+
+    def _on_executed(self, message: Action) -> None:
+        if len(message.values) == self._checkpoint.config.action.dimension and np.isfinite(message.values).all():
+            self._control.executed(to_seconds(message.header.stamp), message.values)
 
     def _on_gate_status(self, message: GateStatus) -> None:
         self._gate, self._gate_at = message, time.monotonic()

@@ -58,13 +58,15 @@ class WorldModelNode(JepaNode):
 
         from jepa_ros.robot.config import load_robot
         from jepa_ros.world_model.checkpoint import check_robot, load
+        from jepa_ros.world_model.history import ContextReader
         from jepa_ros.world_model.surprise import SurpriseMonitor
 
         torch.set_num_threads(self.p.threads)
         self._checkpoint = load(self.p.model)
         check_robot(self._checkpoint.config, load_robot(self.p.robot))
         self._size = self._checkpoint.config.preprocessing.size
-        self._monitor = SurpriseMonitor(self._checkpoint)
+        self._seen = ContextReader(self._checkpoint.config)
+        self._monitor = SurpriseMonitor(self._checkpoint, self._seen)
         self._reader = ProprioceptionReader(self._checkpoint.config.proprioception)
         for _ in range(3):  # the first inference allocates and is slow
             self._encode(np.zeros((self._size, self._size, 3), np.uint8))
@@ -74,7 +76,7 @@ class WorldModelNode(JepaNode):
 
     def activate(self) -> None:
         self._frame_at = time.monotonic()
-        self._monitor.clear()
+        self._seen.clear()
         self.create_subscription(Image, "frame", self._on_frame, QoSProfile(depth=3))
         self.create_subscription(JointState, "joint_states", self._on_joint_states, SENSOR)
         self.create_subscription(Action, "executed", self._on_executed, QoSProfile(depth=50))
@@ -116,11 +118,11 @@ class WorldModelNode(JepaNode):
         except InputError as error:
             self.warn_throttled("joint_states", str(error))
             return
-        self._monitor.states.add(stamp, state)
+        self._seen.states.add(stamp, state)
 
     def _on_executed(self, message: Action) -> None:
         if len(message.values) == self._checkpoint.config.action.dimension and np.isfinite(message.values).all():
-            self._monitor.actions.add(to_seconds(message.header.stamp), message.values)
+            self._seen.actions.add(to_seconds(message.header.stamp), message.values)
 
     # -- in the worker's thread ----------------------------------------------------------------------------------------
 
@@ -142,8 +144,8 @@ class WorldModelNode(JepaNode):
         self._latents.publish(message)
         self._encoded.count()
         stamp = to_seconds(header.stamp)
-        if not self._monitor.latents.add(stamp, latent):
-            self._monitor.actions.clear()
+        if not self._seen.latents.add(stamp, latent):
+            self._seen.actions.clear()
         reading = self._monitor.read(stamp)
         if reading is not None:
             self._surprised = reading.surprised
@@ -194,7 +196,7 @@ class WorldModelNode(JepaNode):
 
     def _checked_actions(self, request) -> np.ndarray:
         config = self._checkpoint.config
-        width = config.block * config.action.dimension
+        width = config.action_block
         wanted = request.samples * request.horizon * width
         if not 1 <= request.samples <= self.p.max_samples or not 1 <= request.horizon <= 64:
             found = f"{request.samples} and {request.horizon}"
@@ -209,20 +211,15 @@ class WorldModelNode(JepaNode):
     def _imagine(self, stamp: float, actions: np.ndarray):
         import torch
 
-        begin, config = time.perf_counter(), self._checkpoint.config
-        stamp = stamp or self._monitor.latents.newest
-        history = None if stamp is None else self._monitor.latents.window(stamp, config.history, config.step)
-        state = None if stamp is None else self._monitor.states.at(stamp)
-        if history is None or state is None:
+        begin = time.perf_counter()
+        stamp = stamp or self._seen.latents.newest
+        context = None if stamp is None else self._seen.at(stamp)
+        if context is None:
             raise InputError("imagine: stamp: expected one with a latent and joint states, found none near it")
-        normalised = (state - np.array(config.proprioception.mean)) / np.array(config.proprioception.std)
-        state = torch.as_tensor(normalised, dtype=torch.float32)
         last = []
         for part in torch.from_numpy(actions).split(SLICE):
             with torch.inference_mode():
-                rolled = self._checkpoint.model.rollout(
-                    history.expand(len(part), -1, -1), state.expand(len(part), -1), part
-                )
+                rolled, _ = self._checkpoint.model.rollout(context.expand(len(part)), part)
             last.append(rolled[:, -1])
             self._worker.yield_to_urgent()
         latents = torch.cat(last)

@@ -8,8 +8,8 @@ import torch
 
 
 def latent_distance(latents: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-    """Squared L2 over D, divided by D, of latents (..., D) to goal (D,): (...,)."""
-    return (latents - goal).square().mean(-1)
+    """Mean square over the latent, of latents (..., *L) to goal (*L): (...,)."""
+    return (latents - goal).square().flatten(-goal.ndim).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class GoalDistance:
     effort: float = 0.002
 
     def __call__(self, predicted: torch.Tensor, goal: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """predicted (S, H, D), goal (D,), actions (S, H, block * A) → costs (S,)."""
+        """predicted (S, H, *L), goal (*L), actions (S, H, K) → costs (S,)."""
         distance = latent_distance(predicted, goal)
         weights = torch.full((distance.shape[1],), self.along)
         weights[-1] = 1.0

@@ -16,19 +16,19 @@ from jepa_ros.planning.solver import Problem, Solver
 from jepa_ros.robot.action_space import PlanarVelocity
 from jepa_ros.robot.planar_path import travel_matrix
 from jepa_ros.world_model.checkpoint import Checkpoint
+from jepa_ros.world_model.protocol import Context
 
 
 @dataclass(frozen=True)
 class Situation:
     """All that a plan starts from; times in s after the frame's stamp.
 
-    latents: (history, D), a model step apart, the last one of the frame. proprioception: (P,) raw (rad, rad/s) there.
-    committed: times (M,) → tool positions (M, 2) m and velocities (M, 2) m/s that are promised to the gate until the
-    hand-over. hand_over: when the new plan takes effect. speed: factor on max_speed that the search stays within.
+    context: B = 1, its last entry the frame's. committed: times (M,) → tool positions (M, 2) m and velocities (M, 2)
+    m/s that are promised to the gate until the hand-over. hand_over: when the new plan takes effect. speed: factor on
+    max_speed that the search stays within.
     """
 
-    latents: torch.Tensor
-    proprioception: np.ndarray
+    context: Context
     committed: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     hand_over: float
     speed: float = 1.0
@@ -80,10 +80,6 @@ class LatentPlanner:
         self._rng = np.random.default_rng(self.seed)
         self._last: np.ndarray | None = None
 
-    def normalise(self, proprioception: np.ndarray) -> torch.Tensor:
-        """Raw proprioception (P,) → normalised (P,)."""
-        return (torch.as_tensor(proprioception, dtype=torch.float32) - self._mean) / self._std
-
     @torch.inference_mode()
     def plan(self, situation: Situation, goal: torch.Tensor, elapsed: int = 0) -> Imagined:
         """The best motion found in the budget. `elapsed`: ticks by which the hand-over moved since the last plan."""
@@ -102,7 +98,7 @@ class LatentPlanner:
             knots=candidate,
             actions=actions[0].reshape(-1, self.space.dimension).numpy(),
             cost=solution.cost,
-            distance=float(latent_distance(situation.latents[-1], goal)),
+            distance=float(latent_distance(situation.context.latents[0, -1], goal)),
             predicted_distance=float(latent_distance(predicted[0, -1], goal)),
             joints=(joints * self._std[:count] + self._mean[:count]).numpy(),
             iterations=solution.iterations,
@@ -115,6 +111,8 @@ class LatentPlanner:
 
         Latent distances saturate: from far away no plan within the horizon looks better than standing still.
         """
+        if self.checkpoint.policy is None:
+            return found
         predicted, _, _ = imagination.predict(found[None])
         if float(latent_distance(predicted[0, -1], imagination.goal)) <= self.checkpoint.config.distance.far:
             return found
@@ -126,7 +124,7 @@ class LatentPlanner:
         """(K, n, A): the last plan moved on in time (else: stop), stop, and what the policy proposes."""
         n = imagination.ticks
         stop = np.zeros((1, n, self.space.dimension))
-        seeds = [stop, imagination.proposals()]
+        seeds = [stop] if self.checkpoint.policy is None else [stop, imagination.proposals()]
         if self._last is not None:
             rest = self._last[elapsed:][:n]
             kept = np.zeros_like(stop)
@@ -144,7 +142,6 @@ class _Imagination:
         self._tick, self._block = config.tick, config.block
         self._total = planner.horizon * config.block
         self.ticks = max(1, int(np.ceil((self._total * self._tick - situation.hand_over) / self._tick - 1e-6)))
-        self.proprioception = planner.normalise(situation.proprioception)
         self._ends = np.arange(self._total + 1) * self._tick
         at = situation.hand_over
         position, velocity = situation.committed(np.append(np.minimum(self._ends, at), at))
@@ -161,18 +158,16 @@ class _Imagination:
         return space.constrain(self._xy, self._start, knots)
 
     def actions(self, knots: np.ndarray) -> torch.Tensor:
-        """Candidates (S, n, A) → what the gate would let through a model tick: (S, H, block * A)."""
+        """Candidates (S, n, A) → what the gate would let through a model tick: (S, H, K)."""
         start = np.broadcast_to(self._start, (len(knots), 1, knots.shape[-1]))
         path = self._offset + self._matrix @ np.concatenate([start, knots], axis=1)
         moved = np.diff(path, axis=1) / (self._planner.space.max_speed * self._tick)
         return torch.from_numpy(moved.astype(np.float32)).reshape(len(knots), self._planner.horizon, -1)
 
     def predict(self, knots: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Candidates (S, n, A) → latents (S, H, D), normalised proprioception (S, H, P), actions (S, H, block * A)."""
+        """Candidates (S, n, A) → latents (S, H, *L), normalised proprioception (S, H, P), actions (S, H, K)."""
         actions = self.actions(knots)
-        latents = self._situation.latents.expand(len(knots), -1, -1)
-        state = self.proprioception.expand(len(knots), -1)
-        predicted, states = self._planner.checkpoint.model.rollout_states(latents, state, actions)
+        predicted, states = self._planner.checkpoint.model.rollout(self._situation.context.expand(len(knots)), actions)
         return predicted, states, actions
 
     def cost(self, knots: np.ndarray) -> np.ndarray:
@@ -186,8 +181,7 @@ class _Imagination:
         fixed = int(self._situation.hand_over / self._tick + 1e-6)
         actions = propose(
             self._planner.checkpoint,
-            self._situation.latents,
-            self.proprioception,
+            self._situation.context,
             self.goal,
             self._planner.horizon,
             committed.reshape(-1, self._planner.space.dimension)[:fixed],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from jepa_ros.world_model.checkpoint import Checkpoint
+from jepa_ros.world_model.protocol import Context
 
 TICKS_TO_GO = (4.0, 8.0, 12.0, 16.0, 24.0, 36.0)
 BOLDNESS = (1.0, 1.6, 2.5)
@@ -12,30 +13,33 @@ BOLDNESS = (1.0, 1.6, 2.5)
 
 
 def propose(
-    checkpoint: Checkpoint,
-    latents: torch.Tensor,
-    proprioception: torch.Tensor,
-    goal: torch.Tensor,
-    horizon: int,
-    committed: torch.Tensor,
+    checkpoint: Checkpoint, context: Context, goal: torch.Tensor, horizon: int, committed: torch.Tensor
 ) -> torch.Tensor:
-    """Roll the policy out in imagination, once for each time to go and boldness: actions (K, horizon * block, A).
+    """Roll the policy out in imagination, once for each time to go and boldness: actions (count, horizon * block, A).
 
-    latents (history, D), proprioception (P,) normalised, goal (D,), committed (c, A): ticks that are promised already.
+    context: B = 1. goal (*L). committed (c, A): ticks that are promised already.
     """
-    config = checkpoint.config
+    config, policy = checkpoint.config, checkpoint.policy
     count = len(TICKS_TO_GO) * len(BOLDNESS)
     ticks = torch.tensor(TICKS_TO_GO).repeat_interleave(len(BOLDNESS))
     boldness = torch.tensor(BOLDNESS).repeat(len(TICKS_TO_GO)).unsqueeze(1)
-    history, state = latents.expand(count, -1, -1), proprioception.expand(count, -1)
-    goals, taken = goal.expand(count, -1), []
+    seen, goals, taken = context.expand(count), goal.flatten().expand(count, -1), []
     for step in range(horizon):
-        actions = checkpoint.policy(history[:, -1], goals, state, ticks) * boldness
+        actions = policy(seen.latents[:, -1].flatten(1), goals, seen.states[:, -1], ticks) * boldness
         actions = actions.clamp(-1.0, 1.0).reshape(count, config.block, config.action.dimension)
         promised = committed[step * config.block : (step + 1) * config.block]
         actions[:, : len(promised)] = promised
-        latent, state = checkpoint.model.predictor(history, state, actions.flatten(1))
-        history = torch.cat([history[:, 1:], latent.unsqueeze(1)], dim=1)
+        seen = _moved_on(checkpoint, seen, actions.flatten(1)[:, None])
         ticks = (ticks - config.block).clamp(min=4.0)
         taken.append(actions)
     return torch.cat(taken, dim=1)
+
+
+def _moved_on(checkpoint: Checkpoint, seen: Context, block: torch.Tensor) -> Context:
+    """The context one model step later, as the model imagines it."""
+    latents, states = checkpoint.model.rollout(seen, block)
+    return Context(
+        torch.cat([seen.latents[:, 1:], latents], dim=1),
+        torch.cat([seen.states[:, 1:], states], dim=1),
+        torch.cat([seen.actions, block], dim=1)[:, 1:],
+    )

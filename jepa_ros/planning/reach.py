@@ -15,7 +15,7 @@ from jepa_ros.planning.promises import Promises
 from jepa_ros.robot.action_space import PlanarVelocity
 from jepa_ros.robot.trajectory import JointTrajectory
 from jepa_ros.world_model.checkpoint import Checkpoint
-from jepa_ros.world_model.history import LatentHistory, StateHistory
+from jepa_ros.world_model.history import ContextReader
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class ReachController:
         s, config = self.settings, checkpoint.config
         self.config, self.space = config, space
         self.planner = LatentPlanner(checkpoint, space, horizon=s.horizon, budget=s.budget, seed=s.seed)
-        keep = config.history * config.step + 1.0
-        self.latents, self.states = LatentHistory(keep), StateHistory(keep)
+        self.seen = ContextReader(config)
         self.promises = Promises()
         self.goal: torch.Tensor | None = None
         self.tolerance = config.distance.tolerance
@@ -77,10 +76,11 @@ class ReachController:
     # -- what is seen --------------------------------------------------------------------------------------------------
 
     def latent(self, stamp: float, latent: torch.Tensor) -> None:
-        """A frame's latent (D,). Time that went back begins a new episode."""
+        """A frame's latent (*L). Time that went back begins a new episode."""
         if not bool(torch.isfinite(latent).all()):
             return
-        if not self.latents.add(stamp, latent):
+        if not self.seen.latents.add(stamp, latent):
+            self.seen.actions.clear()
             self.restart()
         if self.goal is None:
             return
@@ -92,7 +92,11 @@ class ReachController:
 
     def state(self, stamp: float, proprioception: np.ndarray) -> None:
         """Measured proprioception (P,) raw."""
-        self.states.add(stamp, proprioception)
+        self.seen.states.add(stamp, proprioception)
+
+    def executed(self, start: float, values: np.ndarray) -> None:
+        """What the gate let through in the control tick from `start` on, (A,)."""
+        self.seen.actions.add(start, values)
 
     def refused(self) -> None:
         """The gate does not follow: the next plan starts from the measured joints."""
@@ -106,13 +110,13 @@ class ReachController:
     # -- goals ---------------------------------------------------------------------------------------------------------
 
     def set_goal(self, goal: torch.Tensor, tolerance: float | None = None) -> None:
-        """Latent (D,) to reach, and the latent distance that counts as reached (default: the model's)."""
+        """Latent (*L) to reach, and the latent distance that counts as reached (default: the model's)."""
         self.goal, self._within, self._last_start = goal, None, None
         self.tolerance = tolerance or self.config.distance.tolerance
         self.planner.reset()
-        stamp = self.latents.newest
+        stamp = self.seen.latents.newest
         if stamp is not None:
-            self.distance = float(latent_distance(self.latents.at(stamp), goal))
+            self.distance = float(latent_distance(self.seen.latents.at(stamp), goal))
 
     def clear_goal(self) -> None:
         """No goal: no more plans."""
@@ -121,7 +125,7 @@ class ReachController:
     @property
     def reached(self) -> bool:
         """Whether the latent has been within the tolerance for the dwell time."""
-        newest = self.latents.newest
+        newest = self.seen.latents.newest
         return self._within is not None and newest is not None and newest - self._within >= self.settings.dwell
 
     # -- plans ---------------------------------------------------------------------------------------------------------
@@ -131,17 +135,16 @@ class ReachController:
         begin = time.perf_counter()
         if self.goal is None:
             return Waiting("no goal")
-        stamp = self.latents.newest
+        stamp = self.seen.latents.newest
         if stamp is None:
             return Waiting("no latent yet")
         tick = self.config.tick
-        state = self.states.at(stamp)
-        if state is None:
+        context = self.seen.at(stamp, self._promised if self.promises else None)
+        if context is None:
             return Waiting("no joint states at the frame's time")
         start = math.ceil((now + self.settings.lead) / tick - 1e-6) * tick
         self._anchor(now)
-        latents = self.latents.window(stamp, self.config.history, self.config.step)
-        situation = Situation(latents, state, lambda t: self.promises.tool(stamp + t), start - stamp, self.speed)
+        situation = Situation(context, lambda t: self.promises.tool(stamp + t), start - stamp, self.speed)
         elapsed = 0 if self._last_start is None else round((start - self._last_start) / tick)
         imagined = self.planner.plan(situation, self.goal, elapsed)
         self._last_start = start
@@ -176,9 +179,15 @@ class ReachController:
             1e3 * (time.perf_counter() - begin),
         )
 
+    def _promised(self, start: float) -> np.ndarray:
+        """(K,) the action block that was promised for the model step from `start` on."""
+        tick, block = self.config.tick, self.config.block
+        xy, _ = self.promises.tool(start + tick * np.arange(block + 1))
+        return (np.diff(xy, axis=0) / (self.space.max_speed * tick)).ravel()
+
     def _anchor(self, now: float) -> None:
         """Where nothing is promised, or the arm came to rest elsewhere than promised, start from what is measured."""
-        measured = self.states.latest[: len(self.config.proprioception.joints)]
+        measured = self.seen.states.latest[: len(self.config.proprioception.joints)]
         if self.promises and (
             now < self.promises.end or np.abs(self.promises.joints(now)[0] - measured).max() < self.settings.drift
         ):

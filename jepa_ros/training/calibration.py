@@ -7,7 +7,7 @@ import torch
 
 from jepa_ros.training.episodes import EpisodeSet
 from jepa_ros.world_model.config import DistanceConfig, SurpriseConfig
-from jepa_ros.world_model.jepa import Jepa
+from jepa_ros.world_model.protocol import Context, PredictiveModel
 
 LEVELS = (0.5, 0.9, 0.95, 0.99, 0.999)
 NEAR_M = 0.01
@@ -19,25 +19,28 @@ def calibrate_distance(latents: torch.Tensor, data: EpisodeSet, seed: int, pairs
     rng = np.random.default_rng(seed)
     first, second = rng.integers(len(latents), size=(2, pairs))
     apart = np.linalg.norm(data.tool[first] - data.tool[second], axis=1)
-    distance = (latents[first] - latents[second]).square().mean(1).numpy()
+    distance = latent_distance_pairs(latents[first], latents[second])
     near = distance[(apart < NEAR_M) & (first != second)]
     return DistanceConfig(tolerance=float(np.median(near)), far=float(np.quantile(distance, 0.1)))
 
 
 @torch.inference_mode()
-def calibrate_surprise(
-    model: Jepa, latents: torch.Tensor, data: EpisodeSet, block: int, history: int
-) -> SurpriseConfig:
+def calibrate_surprise(model: PredictiveModel, latents: torch.Tensor, data: EpisodeSet, block: int) -> SurpriseConfig:
     """Quantiles of the one-step error over every validation window; the threshold is twice the 99.9 % one."""
-    errors = []
+    errors, h = [], model.history
     for episode, length in enumerate(data.lengths):
         ticks = np.arange(0, length - block + 1)
         at = np.full(len(ticks), episode)
-        z = [latents[data.index(at, np.maximum(ticks + k * block, 0))] for k in range(1 - history, 2)]
-        now = data.index(at, ticks)
-        actions = torch.from_numpy(data.actions[now[:, None] + np.arange(block)]).flatten(1)
-        predicted, _ = model.predictor(torch.stack(z[:history], 1), torch.from_numpy(data.states[now]), actions)
-        errors.append((predicted - z[-1]).square().mean(1))
+        rows = data.rows(at, ticks, 1, block, h)
+        actions = data.blocks(at, ticks, 1, block, h)
+        context = Context(latents[rows[:, :h]], torch.from_numpy(data.states[rows[:, :h]]), actions[:, :-1])
+        predicted, _ = model.rollout(context, actions[:, -1:])
+        errors.append((predicted[:, 0] - latents[rows[:, h]]).square().flatten(1).mean(1))
     errors = torch.cat(errors)
     quantiles = tuple(float(v) for v in torch.quantile(errors, torch.tensor(LEVELS)))
     return SurpriseConfig(levels=LEVELS, errors=quantiles, threshold=2 * quantiles[-1])
+
+
+def latent_distance_pairs(first: torch.Tensor, second: torch.Tensor) -> np.ndarray:
+    """(N,) mean square over the latent between rows of (N, *L)."""
+    return (first - second).square().flatten(1).mean(1).numpy()

@@ -32,7 +32,7 @@ def write_report(
             "probe R² of the tool (test)": f"{test['probe_r2']:.4f}",
             "1-step error of persistence": f"{100 * test['error_ratio@1']:.1f} %",
             "3-step error of persistence": f"{100 * test['error_ratio@3']:.1f} %",
-            "effective rank": f"{test['effective_rank']:.1f} of {config.encoder.latent_dim}",
+            "effective rank": f"{test['effective_rank']:.1f} of {config.latent_shape[-1]}",
             "frames/s": round(summary["frames_per_s"]),
         }
     )
@@ -42,7 +42,8 @@ def write_report(
         _distances(latents, data, config),
         "Pairs of validation frames. Beyond a few centimetres the distance is flat: there the policy leads.",
     )
-    report.section("Policy").plot(_policy(policy_curve))
+    if policy_curve:
+        report.section("Policy").plot(_policy(policy_curve))
     rows = [(k, v) for k, v in test.items()]
     report.section("Test episodes").table(rows, ["figure", "value"])
     size = len(data.frames) // 8
@@ -56,11 +57,13 @@ def _losses(progress: Progress):
     fig, (left, right) = plots.figure(2)
     updates = [c["update"] for c in progress.curve]
     for key in ("one_step", "rollout", "proprioception"):
-        left.plot(updates, [c[key] for c in progress.curve], label=key, lw=1)
+        if progress.curve and key in progress.curve[0]:
+            left.plot(updates, [c[key] for c in progress.curve], label=key, lw=1)
     left.set(title="Prediction losses", xlabel="update", yscale="log")
     left.legend()
-    right.plot(updates, [c["sigreg"] for c in progress.curve], lw=1)
-    right.set(title="SIGReg", xlabel="update", yscale="log")
+    if progress.curve and "anti_collapse" in progress.curve[0]:
+        right.plot(updates, [c["anti_collapse"] for c in progress.curve], lw=1)
+    right.set(title="Regulariser against collapse", xlabel="update", yscale="log")
     return fig
 
 
@@ -99,7 +102,7 @@ def _distances(latents: torch.Tensor, data: EpisodeSet, config: ModelConfig):
 
 def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> None:
     """The model card; success figures are added by hand from `jepa_ros evaluate sim`, whose command it names."""
-    test, options = summary["test"], summary["options"]
+    test, options, recipe = summary["test"], summary["options"], summary["options"]["recipe"]
     ratios = ", ".join(f"{k.split('@')[1]}: {100 * v:.1f} %" for k, v in test.items() if k.startswith("error_ratio"))
     hours = summary["training_s"] / 3600
     counts, frames, size = summary["episodes"], summary["frames"], summary["parameters"]
@@ -107,22 +110,22 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
         "R² of a linear probe of the tool position on the pixel latent": f"{test['probe_r2']:.4f}",
         'open-loop error over the error of "nothing changes", by model step': ratios,
         "one-step error with shuffled actions over the true one's": f"{test['action_sensitivity']:.1f}",
-        "effective rank": f"{test['effective_rank']:.1f} of {config.encoder.latent_dim}",
+        "effective rank": f"{test['effective_rank']:.1f} of {config.latent_shape[-1]}",
         "dead dimensions": f"{100 * test['dead_dimensions']:.0f} %",
     }
     lines = [
         f"# {config.name}",
         "",
-        "A joint-embedding predictive world model of the simulated OpenArm's right hand, trained from random play:",
-        f"a {size['encoder'] / 1e6:.2f} M convolutional encoder ({config.preprocessing.size} px to",
-        f"{config.encoder.latent_dim} numbers), a {size['predictor'] / 1e6:.2f} M predictor with steps of",
-        f"{config.step:g} s, SIGReg against collapse, and a {size['policy'] / 1e6:.2f} M goal-conditioned policy",
-        "on its latents. No pixels are generated, no expert was watched.",
+        f"A joint-embedding predictive world model (family {config.family}) of {', '.join(config.robots)}: frames of",
+        f"{config.preprocessing.size} px become latents of {' x '.join(map(str, config.latent_shape))} numbers, and",
+        f"the next one, {config.step:g} s later, is predicted from {config.history} and the actions between them. Against",
+        f"collapse: {recipe['anti_collapse']}. No pixels are generated, no expert was watched. Parameters:",
+        f"{', '.join(f'{part} {count:,}' for part, count in size.items())}.",
         "",
         "Made by",
         "",
         f"    jepa_ros collect --episodes {sum(counts.values())} --seed {recorded_seed(data)} --out {data}",
-        f"    jepa_ros train --data {data} --seed {options['seed']} --updates {summary['schedule']['updates']}",
+        f"    jepa_ros train --data {data} --recipe {summary['recipe']} --seed {options['seed']}",
         "",
         f"from {frames['train']} training frames of {counts['train']} episodes (validation {counts['val']}, test",
         f"{counts['test']}; split by episode), in {hours:.2f} h on {summary['torch_threads']} CPU core",

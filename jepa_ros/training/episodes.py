@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+
+from jepa_ros.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -23,26 +25,28 @@ class Episode:
     tool: np.ndarray
     split: str
 
+    def blind(self) -> Episode:
+        """The same without proprioception (P = 0)."""
+        return replace(self, states=self.states[:, :0])
+
 
 @dataclass(frozen=True)
 class Windows:
-    """A batch of B windows of K model steps.
+    """A batch of B windows of n frames, a model step apart: `history` frames that are looked back on, then K steps.
 
-    frames: (B, history + K, size, size, 3) uint8, a model step apart. states: (B, K + 1, P) normalised, from the last
-    frame of the history on. actions: (B, K, block * A). tool: (B, K + 1, 2) m.
+    frames: (B, n, size, size, 3) uint8. states: (B, n, P) normalised. actions: (B, n - 1, block * A), between them.
     """
 
     frames: torch.Tensor
     states: torch.Tensor
     actions: torch.Tensor
-    tool: np.ndarray
 
 
 class EpisodeSet:
     """Episodes of one split, stacked so that a batch is four index operations.
 
-    mean, std: (P,) that normalise the proprioception, from training episodes. Frames before an episode's first are that
-    first frame: the arm had been at rest there.
+    mean, std: (P,) that normalise the proprioception, from training episodes. Before an episode's first frame the arm
+    was at rest: that frame, that state, no action.
     """
 
     def __init__(self, episodes: list[Episode], mean: np.ndarray, std: np.ndarray):
@@ -58,29 +62,44 @@ class EpisodeSet:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def sample(self, batch: int, steps: int, block: int, history: int, rng: np.random.Generator) -> Windows:
-        """B windows of `steps` model steps of `block` ticks each, uniform over all that fit."""
-        room = np.maximum(self.lengths - steps * block + 1, 0)
-        episode = rng.choice(len(room), size=batch, p=room / room.sum())
-        tick = (rng.random(batch) * room[episode]).astype(int)
-        return self.windows(episode, tick, steps, block, history)
+    def draw(self, count: int, ticks: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Episodes and ticks (count,) after which at least `ticks` ticks follow, uniform over all that fit.
+
+        Raises InputError where no episode is that long.
+        """
+        room = np.maximum(self.lengths - ticks + 1, 0)
+        if not room.any():
+            raise InputError(f"episodes: expected one of {ticks} ticks, found at most {self.lengths.max(initial=0)}")
+        episode = rng.choice(len(room), size=count, p=room / room.sum())
+        return episode, (rng.random(count) * room[episode]).astype(int)
+
+    def rows(self, episode: np.ndarray, tick: np.ndarray, steps: int, block: int, history: int) -> np.ndarray:
+        """(B, history + steps) rows of frames a model step apart, the history ending at `tick` (B,) of `episode`."""
+        return self._start[episode][:, None] + np.maximum(tick[:, None] + _offsets(steps, block, history), 0)
+
+    def blocks(self, episode: np.ndarray, tick: np.ndarray, steps: int, block: int, history: int) -> torch.Tensor:
+        """(B, history + steps - 1, block * A) action blocks between the frames of `rows`."""
+        ticks = (tick[:, None] + _offsets(steps, block, history)[:-1])[:, :, None] + np.arange(block)
+        actions = self.actions[self._start[episode][:, None, None] + np.maximum(ticks, 0)]
+        actions = np.where(ticks[..., None] < 0, np.float32(0), actions)
+        return torch.from_numpy(actions.reshape(*actions.shape[:2], -1))
 
     def windows(self, episode: np.ndarray, tick: np.ndarray, steps: int, block: int, history: int) -> Windows:
         """The windows whose history ends at `tick` (B,) of `episode` (B,)."""
-        offsets = np.arange(1 - history, steps + 1) * block
-        at = self._start[episode][:, None] + np.maximum(tick[:, None] + offsets, 0)
-        present = at[:, history - 1 :]
-        ticks = present[:, :-1, None] + np.arange(block)
+        rows = self.rows(episode, tick, steps, block, history)
         return Windows(
-            torch.from_numpy(self.frames[at]),
-            torch.from_numpy(self.states[present]),
-            torch.from_numpy(self.actions[ticks].reshape(len(at), steps, -1)),
-            self.tool[present],
+            torch.from_numpy(self.frames[rows]),
+            torch.from_numpy(self.states[rows]),
+            self.blocks(episode, tick, steps, block, history),
         )
 
     def index(self, episode: np.ndarray, tick: np.ndarray) -> np.ndarray:
         """Rows (B,) of `frames`, `states`, `actions` and `tool` for ticks of episodes."""
         return self._start[episode] + tick
+
+
+def _offsets(steps: int, block: int, history: int) -> np.ndarray:
+    return np.arange(1 - history, steps + 1) * block
 
 
 def normalisation(episodes: list[Episode]) -> tuple[np.ndarray, np.ndarray]:

@@ -14,71 +14,101 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+from jepa_ros.distributed import torchrun
+from jepa_ros.distributed.batch_norm import convert_batch_norm
+from jepa_ros.distributed.ranks import count_ranks
+from jepa_ros.errors import InputError
 from jepa_ros.planning.policy import GoalPolicy
 from jepa_ros.training.episodes import EpisodeSet
-from jepa_ros.training.losses import LossWeights, jepa_loss, policy_loss
-from jepa_ros.training.validation import encode_all, latent_health, prediction_health, probe_r2
+from jepa_ros.training.losses import WorldModelLoss, policy_loss
+from jepa_ros.training.recipe import LossWeights, Schedule
+from jepa_ros.training.validation import collapse, encode_all, latent_health, prediction_health, probe_r2
+from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse
+from jepa_ros.world_model.checkpoint import own_state
 from jepa_ros.world_model.config import ModelConfig
-from jepa_ros.world_model.jepa import Jepa
+from jepa_ros.world_model.protocol import PredictiveModel
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """updates of the world model, then of the policy. batch windows of `steps` model steps; learning rates peak after
-    the warm-up and fall to zero by a cosine. Validation every `every` updates."""
-
-    updates: int = 6000
-    policy_updates: int = 6000
-    batch: int = 48
-    policy_batch: int = 512
-    steps: int = 4
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    warm_up: int = 200
-    every: int = 500
-    loss: LossWeights = field(default_factory=LossWeights)
+COLLAPSED_FOR = 2  # validations in a row
 
 
 @dataclass
 class Progress:
-    """All that a resumed run needs to go on with the same losses, but for the weights and the optimiser's state."""
+    """All that a resumed run needs to go on with the same losses, but for the weights and the optimiser's state.
+
+    seconds: spent in updates and validations; loading: of these, waiting for data. stopped: why training ended early.
+    """
 
     update: int = 0
     best: float = math.inf
     curve: list[dict] = field(default_factory=list)
     validation: list[dict] = field(default_factory=list)
     seconds: float = 0.0
+    loading: float = 0.0
     frames: int = 0
+    stopped: str = ""
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames trained on, of all processes, a second."""
+        return self.frames / max(self.seconds, 1e-9)
+
+    @property
+    def loader_share(self) -> float:
+        """Share of the time that updates waited for data."""
+        return self.loading / max(self.seconds, 1e-9)
 
 
 class Trainer:
-    """Trains one world model; `state_file` holds everything between calls, written whole or not at all."""
+    """Trains one world model; `state_file` holds everything between calls, written whole or not at all.
 
-    def __init__(self, config: ModelConfig, model: Jepa, data: dict[str, EpisodeSet], schedule: Schedule, seed: int):
+    Under torchrun every process draws the same global batch and takes its part of it, statistics and gradients are
+    reduced over all of them, and so losses and weights are those of one process on the whole batch.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        model: PredictiveModel,
+        anti_collapse: AntiCollapse,
+        data: dict[str, EpisodeSet],
+        schedule: Schedule,
+        weights: LossWeights,
+        seed: int,
+    ):
+        if schedule.batch % count_ranks():
+            raise InputError(f"batch: expected a multiple of {count_ranks()} processes, found {schedule.batch}")
+        if count_ranks() > 1:
+            convert_batch_norm(model)
         self.config, self.model, self.data, self.schedule, self.seed = config, model, data, schedule, seed
+        self.loss = WorldModelLoss(config, weights, anti_collapse, schedule.steps)
+        if count_ranks() > 1:
+            convert_batch_norm(self.loss)
+        self.parameters = [p for p in (*model.parameters(), *self.loss.parameters()) if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+            self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay
         )
         self.windows = np.random.default_rng([seed, 1])
         self.directions = torch.Generator().manual_seed(seed)
         self.progress = Progress()
-        self.best = copy.deepcopy(model.state_dict())
+        self.best = copy.deepcopy(own_state(model))
+        self._forward = torch.compile(self.loss) if schedule.compile else self.loss
 
     def run(self, state_file: Path, report: Callable[[dict], None], save_every: float = 60.0) -> None:
-        """Train to the end of the schedule; `report` is called after each update with its losses and progress."""
-        saved = time.monotonic()
-        while self.progress.update < self.schedule.updates:
+        """Train to the end of the schedule, or until the latents have collapsed (see progress.stopped); `report` is
+        called after each update with its losses and progress. Afterwards the model has its best weights."""
+        saved, p = time.monotonic(), self.progress
+        while p.update < self.schedule.updates and not p.stopped:
             started = time.monotonic()
             parts = self.step()
-            if self.progress.update % self.schedule.every == 0 or self.progress.update == self.schedule.updates:
+            if p.update % self.schedule.every == 0 or p.update == self.schedule.updates:
                 parts |= self.validate()
-            self.progress.seconds += time.monotonic() - started
-            report(parts | {"update": self.progress.update})
+            p.seconds += time.monotonic() - started
+            report(parts | {"update": p.update})
             if time.monotonic() - saved > save_every:
                 self.save(state_file)
                 saved = time.monotonic()
         self.save(state_file)
-        self.model.load_state_dict(self.best)
+        self.model.load_state_dict(self.best, strict=False)
         self.model.eval()
 
     def step(self) -> dict[str, float]:
@@ -86,61 +116,80 @@ class Trainer:
         s, p = self.schedule, self.progress
         for group in self.optimizer.param_groups:
             group["lr"] = s.learning_rate * learning_rate_factor(p.update, s.updates, s.warm_up)
-        batch = self.data["train"].sample(s.batch, s.steps, self.config.block, self.config.history, self.windows)
+        begin = time.monotonic()
+        batch = self._batch()
+        p.loading += time.monotonic() - begin
         self.model.train()
-        loss, parts = jepa_loss(self.model, batch, self.config.history, s.loss, self.directions)
-        if not math.isfinite(parts["loss"]):
-            raise FloatingPointError(f"update {p.update}: the loss is {parts['loss']}")
+        with torch.autocast("cpu", torch.bfloat16, enabled=s.precision == "bfloat16"):
+            loss, parts = self._forward(self.model, batch, self.directions)
+        values = {name: float(value) for name, value in torchrun.average(parts).items()}
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(f"update {p.update}: the loss is {values['loss']}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        clip_grad_norm_(self.model.parameters(), 1.0)
+        torchrun.average_gradients(self.parameters)
+        clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
+        self.loss.anti_collapse.after_step(self.model)
         p.update += 1
-        p.frames += batch.frames.shape[0] * batch.frames.shape[1]
+        p.frames += s.batch * batch.frames.shape[1]
         if p.update % 20 == 0:
-            p.curve.append({"update": p.update, **parts})
-        return parts
+            p.curve.append({"update": p.update, **values})
+        return values
+
+    def _batch(self):
+        s, c, train = self.schedule, self.config, self.data["train"]
+        episode, tick = train.draw(s.batch, s.steps * c.block, self.windows)
+        own = torchrun.own_part(s.batch)
+        return train.windows(episode[own], tick[own], s.steps, c.block, c.history)
 
     def validate(self) -> dict[str, float]:
         """Health on validation episodes; the weights of the least three-step error ratio are kept."""
         self.model.eval()
         val, train = self.data["val"], self.data["train"]
         latents = encode_all(self.model, val.frames)
-        s = self.schedule
-        health = prediction_health(self.model, val, latents, s.steps, self.config.block, self.config.history, self.seed)
+        health = prediction_health(self.model, val, latents, max(3, self.schedule.steps), self.config.block, self.seed)
         health |= latent_health(latents)
         some = np.random.default_rng(self.seed).permutation(len(train))[:4000]
         health["probe_r2"] = probe_r2(encode_all(self.model, train.frames[some]), train.tool[some], latents, val.tool)
-        health["update"] = self.progress.update
-        self.progress.validation.append(health)
-        score = health[f"error_ratio@{min(3, s.steps)}"]
-        if score < self.progress.best:
-            self.progress.best = score
-            self.best = copy.deepcopy(self.model.state_dict())
+        p, health["update"] = self.progress, self.progress.update
+        p.validation.append(health)
+        last = [collapse(h) for h in p.validation[-COLLAPSED_FOR:]]
+        if len(last) == COLLAPSED_FOR and all(last):
+            p.stopped = f"update {p.update}: {last[-1]}"
+        if health["error_ratio@3"] < p.best:
+            p.best = health["error_ratio@3"]
+            self.best = copy.deepcopy(own_state(self.model))
         return health
 
     def save(self, path: Path) -> None:
-        """Everything needed to go on, by way of a temporary file."""
+        """Everything needed to go on, by way of a temporary file; the first process writes for all."""
         state = {
             "progress": asdict(self.progress),
-            "model": self.model.state_dict(),
+            "model": own_state(self.model),
+            "loss": self.loss.state_dict(),
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "windows": self.windows.bit_generator.state,
             "directions": self.directions.get_state(),
+            "torch": torch.get_rng_state(),
         }
-        torch.save(state, path.with_suffix(".partial"))
-        os.replace(path.with_suffix(".partial"), path)
+        if torchrun.rank() == 0:
+            torch.save(state, path.with_suffix(".partial"))
+            os.replace(path.with_suffix(".partial"), path)
+        torchrun.wait()
 
     def load(self, path: Path) -> None:
         """Go on where `save` left off."""
         state = torch.load(path, weights_only=True)
         self.progress = Progress(**state["progress"])
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(state["model"], strict=False)
+        self.loss.load_state_dict(state["loss"])
         self.best = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.windows.bit_generator.state = state["windows"]
         self.directions.set_state(state["directions"])
+        torch.set_rng_state(state["torch"])
 
 
 def train_policy(
@@ -152,7 +201,7 @@ def train_policy(
     seed: int,
     report: Callable[[dict], None],
 ) -> list[dict]:
-    """Train the policy on frozen latents (N, D) of each split; keeps the weights of least validation loss.
+    """Train the policy on frozen latents (N, *L) of each split; keeps the weights of least validation loss.
 
     It takes two minutes, so it is not resumed but run again, to the same result.
     """

@@ -2,52 +2,76 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from jepa_ros.planning.policy import GoalPolicy
 from jepa_ros.training.episodes import EpisodeSet, Windows
-from jepa_ros.world_model.jepa import Jepa
-from jepa_ros.world_model.sigreg import sigreg
+from jepa_ros.training.objectives import InverseDynamics, Rollout, Straightening
+from jepa_ros.training.recipe import LossWeights
+from jepa_ros.world_model.anti_collapse import AntiCollapse
+from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.protocol import Context, PredictiveModel
 
 
-@dataclass(frozen=True)
-class LossWeights:
-    """sigreg: weight of the regulariser (LeWM: 0.1), over `directions` axes. proprioception: of predicting the next
-    one. rollout: of predictions fed with predictions, beside those fed with encoded frames."""
+class WorldModelLoss(nn.Module):
+    """Error of the predicted latents plus what keeps them from collapsing (LeWM, arXiv 2603.19312, eq. 1-3), and the
+    optional parts whose weight is not 0. What these parts learn themselves are parameters of this module."""
 
-    sigreg: float = 0.1
-    directions: int = 256
-    proprioception: float = 0.1
-    rollout: float = 1.0
+    def __init__(self, config: ModelConfig, weights: LossWeights, anti_collapse: AntiCollapse, steps: int):
+        super().__init__()
+        self.weights, self.anti_collapse, self._history = weights, anti_collapse, config.history
+        self.rollout = Rollout() if weights.rollout and steps > 1 else None
+        self.straightening = Straightening() if weights.straightening else None
+        self.inverse_dynamics = None
+        if weights.inverse_dynamics:
+            self.inverse_dynamics = InverseDynamics(config.latent_shape[-1], config.action_block)
+
+    def forward(
+        self, model: PredictiveModel, batch: Windows, generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of a batch, and its parts without gradient.
+
+        The one-step error is over every run of `history` frames in the windows, at each of their positions, so that
+        shorter contexts are learnt as well.
+        """
+        w, h = self.weights, self._history
+        b, n = batch.frames.shape[:2]
+        frames = batch.frames.flatten(0, 1)
+        flat = model.encode(frames)
+        latents = flat.unflatten(0, (b, n))
+        targets = self.anti_collapse.targets(model, frames, flat).unflatten(0, (b, n))
+        latent, state = model.predict(*(_runs(x, h, n - h) for x in (latents, batch.states, batch.actions)))
+        parts = {"one_step": F.mse_loss(latent, _runs(targets[:, 1:], h, n - h))}
+        total = parts["one_step"]
+        if w.proprioception and batch.states.shape[-1]:
+            parts["proprioception"] = F.mse_loss(state, _runs(batch.states[:, 1:], h, n - h))
+            total = total + w.proprioception * parts["proprioception"]
+        if w.anti_collapse:
+            time_first = latents.transpose(0, 1)
+            images = batch.frames.transpose(0, 1).flatten(0, 1)
+            parts["anti_collapse"] = self.anti_collapse.loss(time_first, images, generator)
+            total = total + w.anti_collapse * parts["anti_collapse"]
+        if self.rollout is not None:
+            context = Context(latents[:, :h], batch.states[:, :h], batch.actions[:, : h - 1])
+            parts["rollout"], states = self.rollout(model, context, batch.actions[:, h - 1 :], targets[:, h:])
+            total = total + w.rollout * parts["rollout"]
+            if w.proprioception and batch.states.shape[-1]:
+                parts["state_rollout"] = F.mse_loss(states, batch.states[:, h:])
+                total = total + w.proprioception * parts["state_rollout"]
+        if self.straightening is not None:
+            parts["straightening"] = self.straightening(latents)
+            total = total + w.straightening * parts["straightening"]
+        if self.inverse_dynamics is not None:
+            parts["inverse_dynamics"] = self.inverse_dynamics(latents, batch.actions)
+            total = total + w.inverse_dynamics * parts["inverse_dynamics"]
+        return total, {name: value.detach() for name, value in (parts | {"loss": total}).items()}
 
 
-def jepa_loss(
-    model: Jepa, batch: Windows, history: int, weights: LossWeights, generator: torch.Generator
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """Mean square error of predicted latents plus SIGReg (LeWM, arXiv 2603.19312, eq. 1-3): no stop-gradient, no EMA.
-
-    Every step is predicted twice: from encoded frames, and from the predictions before it.
-    """
-    b, length = batch.frames.shape[:2]
-    steps = batch.actions.shape[1]
-    latents = model.encode(batch.frames.flatten(0, 1)).view(b, length, -1)
-    targets = latents[:, history:]
-    inputs = latents.unfold(1, history, 1)[:, :steps].transpose(2, 3)  # (b, steps, history, D)
-    one_step, state = model.predictor(
-        inputs.flatten(0, 1), batch.states[:, :-1].flatten(0, 1), batch.actions.flatten(0, 1)
-    )
-    one = F.mse_loss(one_step, targets.flatten(0, 1))
-    proprioception = F.mse_loss(state, batch.states[:, 1:].flatten(0, 1))
-    rolled, states = model.rollout_states(latents[:, :history], batch.states[:, 0], batch.actions)
-    multi = F.mse_loss(rolled[:, 1:], targets[:, 1:])
-    proprioception = 0.5 * (proprioception + F.mse_loss(states, batch.states[:, 1:]))
-    gaussian = sigreg(latents.transpose(0, 1), weights.directions, generator)
-    loss = one + weights.rollout * multi + weights.proprioception * proprioception + weights.sigreg * gaussian
-    parts = {"one_step": one, "rollout": multi, "proprioception": proprioception, "sigreg": gaussian, "loss": loss}
-    return loss, {name: float(value.detach()) for name, value in parts.items()}
+def _runs(x: torch.Tensor, length: int, count: int) -> torch.Tensor:
+    """(B, n, ...) → (B * count, length, ...): the first `count` runs of `length` entries."""
+    return torch.cat([x[:, k : k + length] for k in range(count)])
 
 
 def policy_loss(
@@ -60,7 +84,7 @@ def policy_loss(
 ) -> torch.Tensor:
     """Mean square error of the action block at a moment of play, given a later frame of it as the goal.
 
-    latents: (N, D) of all frames of `data`. The time to go is uniform between a block and policy.max_ticks.
+    latents: (N, *L) of all frames of `data`. The time to go is uniform between a block and policy.max_ticks.
     """
     lengths = torch.from_numpy(data.lengths)
     episode = torch.randint(len(lengths), (batch,), generator=generator)
@@ -70,5 +94,6 @@ def policy_loss(
     ticks = block + (torch.rand(batch, generator=generator) * (longest - block + 1)).long()
     now = torch.from_numpy(data.index(episode.numpy(), tick.numpy()))
     actions = torch.from_numpy(data.actions[now[:, None] + torch.arange(block)]).flatten(1)
-    predicted = policy(latents[now], latents[now + ticks], torch.from_numpy(data.states[now.numpy()]), ticks.float())
+    z, goal = latents[now].flatten(1), latents[now + ticks].flatten(1)
+    predicted = policy(z, goal, torch.from_numpy(data.states[now.numpy()]), ticks.float())
     return F.mse_loss(predicted, actions)

@@ -7,132 +7,216 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from jepa_ros.bags.episodes import open_bag, read_camera, read_episodes, read_robot_description
+from jepa_ros.distributed import torchrun
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.summary import write_summary
+from jepa_ros.planning.policy import GoalPolicy
 from jepa_ros.robot.config import RobotConfig, load_robot
 from jepa_ros.sim.cell import make_action_space
 from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
 from jepa_ros.training.card import write_card, write_report
 from jepa_ros.training.episodes import Episode, EpisodeSet, normalisation
-from jepa_ros.training.loop import Schedule, Trainer, train_policy
-from jepa_ros.training.losses import LossWeights
+from jepa_ros.training.logs import TensorBoard
+from jepa_ros.training.loop import Trainer, train_policy
+from jepa_ros.training.recipe import Recipe, read_recipe
 from jepa_ros.training.validation import encode_all, latent_health, prediction_health, probe_r2
-from jepa_ros.world_model.checkpoint import build, identify, save
+from jepa_ros.world_model.anti_collapse import make_anti_collapse
+from jepa_ros.world_model.checkpoint import build, identify, own_state, save
 from jepa_ros.world_model.config import (
     ActionConfig,
     DistanceConfig,
-    EncoderConfig,
+    FrozenEncoderConfig,
     ModelConfig,
-    PolicyConfig,
-    PredictorConfig,
-    PreprocessingConfig,
     ProprioceptionConfig,
     SurpriseConfig,
 )
+from jepa_ros.world_model.protocol import PredictiveModel
 
 PERIOD = 0.1  # s of a control tick
 BLOCK = 4  # ticks of a model step
-SIZE = 64  # pixels
 TEST_STEPS = 4
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything that a training needs once its data are read."""
+
+    config: ModelConfig
+    recipe: Recipe
+    sets: dict[str, EpisodeSet]
+    model: PredictiveModel
+    policy: GoalPolicy | None
+    trainer: Trainer
 
 
 def run(
     *,
     data: Path,
     out: Path,
+    recipe: str = "reach",
     seed: int = 0,
     name: str = "openarm_reach",
     robot: str = "openarm",
-    updates: int = 4000,
-    policy_updates: int = 6000,
-    latent_dim: int = 16,
-    sigreg: float = 0.1,
+    updates: int | None = None,
+    policy_updates: int | None = None,
+    encoder: str | None = None,
     threads: int = 1,
 ) -> int:
     """Train, showing progress; a second call with the same options goes on where the first was interrupted.
 
-    Writes `out`/checkpoint, summary.json and report.html. Raises InputError.
+    updates, policy_updates, encoder: in place of the recipe's. Under torchrun all processes train together. Writes
+    `out`/checkpoint, summary.json and report.html. Returns 1 where training stopped because the latents had collapsed.
+    Raises InputError.
     """
     torch.set_num_threads(threads)
-    torch.manual_seed(seed)
     started, out = time.time(), Path(out)
     with open_bag(Path(data)):
         pass  # what cannot be read is said before anything is made
-    schedule = Schedule(updates=updates, policy_updates=policy_updates, loss=LossWeights(sigreg=sigreg))
+    chosen = changed(read_recipe(recipe), updates, policy_updates, encoder)
     arm = load_robot(robot)
-    options = {"data": str(data), "seed": seed, "name": name, "robot": robot, "latent_dim": latent_dim}
-    _expect_same(out, options | {"schedule": asdict(schedule)})
-    with LongWork() as bar:
-        episodes = _load(Path(data), arm, bar)
-        sets, config = _prepare(episodes, arm, Path(data), name, latent_dim)
-        model, policy = build(config)
-        trainer = Trainer(config, model, sets, schedule, seed)
-        state = out / "trainer.state"
-        if state.exists():
-            trainer.load(state)
-        task = bar.add("world model", updates, trainer.progress.update)
-        trainer.run(state, _shown(bar, task, trainer))
-        latents = {split: encode_all(model, part.frames) for split, part in sets.items()}
-        task = bar.add("policy", policy_updates)
-        curve = train_policy(
-            config, policy, latents, sets, schedule, seed, lambda values: bar.update(task, values["update"])
-        )
-    config = config.model_copy(
-        update={
-            "distance": calibrate_distance(latents["val"], sets["val"], seed),
-            "surprise": calibrate_surprise(model, latents["val"], sets["val"], BLOCK, config.history),
-        }
-    )
-    checkpoint = out / "checkpoint"
-    save(checkpoint, config, model, policy)
-    test = _test(trainer, latents, sets, seed)
-    p = trainer.progress
-    summary = {
-        "options": options,
-        "schedule": asdict(schedule),
-        "episodes": {split: len(part.episodes) for split, part in sets.items()},
-        "frames": {split: len(part) for split, part in sets.items()},
-        "parameters": {
-            "encoder": _count(model.encoder),
-            "predictor": _count(model.predictor),
-            "policy": _count(policy),
-        },
-        "chosen_update": min(p.validation, key=lambda v: v["error_ratio@3"])["update"],
-        "validation": p.validation[-1],
-        "test": test,
-        "policy": curve[-1],
-        "frames_per_s": p.frames / max(p.seconds, 1e-9),
-        "training_s": p.seconds,
-        "model_id": identify(checkpoint),
-        "torch_threads": threads,
-        "wall_s": time.time() - started,
-    }
+    options = {"data": str(data), "seed": seed, "name": name, "robot": robot, "recipe": chosen.model_dump()}
+    first = torchrun.start() == 0
+    if first:
+        expect_same(out, options)
+    try:
+        with LongWork(quiet=not first) as bar:
+            sets, config = load(Path(data), arm, name, chosen, bar)
+            work = prepare(config, chosen, sets, seed, out / "checkpoint")
+            fit(work, out, bar)
+            if not first:
+                return 0
+            latents = {split: encode_all(work.model, part.frames) for split, part in sets.items()}
+            curve = _fit_policy(work, latents, seed, bar)
+    finally:
+        torchrun.stop()
+    config, summary = _finish(work, latents, curve, out, options, {"recipe": recipe, "torch_threads": threads})
+    summary["wall_s"] = time.time() - started
     write_summary(out / "summary.json", summary)
-    write_report(out / "report.html", config, summary, p, curve, latents["val"], sets["val"])
-    write_card(checkpoint / "README.md", config, summary, Path(data))
+    write_report(out / "report.html", config, summary, work.trainer.progress, curve, latents["val"], sets["val"])
+    if stopped := work.trainer.progress.stopped:
+        print(f"training stopped early: {stopped}")
+        return 1
     return 0
 
 
-def _shown(bar: LongWork, task, trainer: Trainer):
-    def show(values: dict) -> None:
-        p = trainer.progress
-        note = f"{p.frames / max(p.seconds, 1e-9):.0f} frames/s"
-        if p.validation:
-            last = p.validation[-1]
-            note += f"  error {last['error_ratio@3']:.3f} of persistence, rank {last['effective_rank']:.1f}"
-        bar.update(task, values["update"], note)
+def changed(recipe: Recipe, updates: int | None, policy_updates: int | None, encoder: str | None) -> Recipe:
+    """The recipe with what the command line says otherwise. Raises InputError."""
+    schedule = recipe.schedule
+    if updates is not None:
+        schedule = schedule.model_copy(update={"updates": updates, "warm_up": min(schedule.warm_up, updates)})
+    if policy_updates is not None:
+        schedule = schedule.model_copy(update={"policy_updates": policy_updates})
+    recipe = recipe.model_copy(update={"schedule": schedule})
+    if encoder is None:
+        return recipe
+    if recipe.encoder.type != "transformers":
+        raise InputError(f"encoder: expected a recipe with a frozen encoder, found one of type {recipe.encoder.type}")
+    return recipe.model_copy(update={"encoder": recipe.encoder.model_copy(update={"source": encoder})})
 
-    return show
+
+def prepare(config: ModelConfig, recipe: Recipe, sets: dict[str, EpisodeSet], seed: int, directory: Path) -> Work:
+    """A model with fresh weights of this seed and its trainer."""
+    torch.manual_seed(seed)
+    model, policy = build(config, directory)
+    settings = {"directions": recipe.loss.directions} if recipe.anti_collapse == "sigreg" else {}
+    regulariser = make_anti_collapse(recipe.anti_collapse, model, config, updates=recipe.schedule.updates, **settings)
+    trainer = Trainer(config, model, regulariser, sets, recipe.schedule, recipe.loss, seed)
+    return Work(config, recipe, sets, model, policy, trainer)
 
 
-def _expect_same(out: Path, options: dict) -> None:
+def fit(work: Work, out: Path, bar: LongWork) -> None:
+    """Train the world model to its end, from where `out`/trainer.state left off."""
+    trainer, state = work.trainer, out / "trainer.state"
+    if state.exists():
+        trainer.load(state)
+    task = bar.add("world model", work.recipe.schedule.updates, trainer.progress.update)
+    with TensorBoard(out / "tensorboard" if torchrun.rank() == 0 else None) as logs:
+
+        def show(values: dict) -> None:
+            p = trainer.progress
+            note = f"{p.frames_per_second:.0f} frames/s, {100 * p.loader_share:.0f} % of it loading"
+            if p.validation:
+                last = p.validation[-1]
+                note += f"  error {last['error_ratio@3']:.3f} of persistence, rank {last['effective_rank']:.1f}"
+            bar.update(task, values["update"], note)
+            logs.add(values)
+
+        trainer.run(state, show)
+
+
+def _fit_policy(work: Work, latents: dict[str, torch.Tensor], seed: int, bar: LongWork) -> list[dict]:
+    schedule = work.recipe.schedule
+    if work.policy is None or not schedule.policy_updates:
+        return []
+    task = bar.add("policy", schedule.policy_updates)
+    return train_policy(
+        work.config, work.policy, latents, work.sets, schedule, seed, lambda values: bar.update(task, values["update"])
+    )
+
+
+def _finish(
+    work: Work, latents: dict, curve: list[dict], out: Path, options: dict, notes: dict
+) -> tuple[ModelConfig, dict]:
+    """Calibrate, write the checkpoint with its card, and look at the test episodes once."""
+    sets, p, seed = work.sets, work.trainer.progress, options["seed"]
+    config = work.config.model_copy(
+        update={
+            "distance": calibrate_distance(latents["val"], sets["val"], seed),
+            "surprise": calibrate_surprise(work.model, latents["val"], sets["val"], BLOCK),
+        }
+    )
+    checkpoint = out / "checkpoint"
+    save(checkpoint, config, work.model, work.policy)
+    summary = {
+        "options": options,
+        "episodes": {split: len(part.episodes) for split, part in sets.items()},
+        "frames": {split: len(part) for split, part in sets.items()},
+        "parameters": _sizes(work),
+        "chosen_update": min(p.validation, key=lambda v: v["error_ratio@3"])["update"],
+        "stopped": p.stopped,
+        "validation": p.validation[-1],
+        "test": judged(work, latents, seed),
+        "policy": curve[-1] if curve else None,
+        "frames_per_s": p.frames_per_second,
+        "loader_share": p.loader_share,
+        "training_s": p.seconds,
+        "model_id": identify(checkpoint),
+        **notes,
+    }
+    write_card(checkpoint / "README.md", config, summary, Path(options["data"]))
+    return config, summary
+
+
+def judged(work: Work, latents: dict[str, torch.Tensor], seed: int) -> dict[str, float]:
+    """The figures of the test episodes; latents: (N, *L) of each split."""
+    sets = work.sets
+    health = prediction_health(work.model, sets["test"], latents["test"], TEST_STEPS, BLOCK, seed)
+    health |= latent_health(latents["test"])
+    health["probe_r2"] = probe_r2(latents["train"], sets["train"].tool, latents["test"], sets["test"].tool)
+    return health
+
+
+def _sizes(work: Work) -> dict[str, int]:
+    """Parameters that were trained, by the model's parts."""
+    parts: dict[str, int] = {}
+    for key, value in own_state(work.model).items():
+        part = key.split(".")[0]
+        parts[part] = parts.get(part, 0) + value.numel()
+    if work.policy is not None:
+        parts["policy"] = sum(p.numel() for p in work.policy.parameters())
+    return parts
+
+
+def expect_same(out: Path, options: dict) -> None:
+    """Note the options of a run in `out`, or raise InputError where it was begun with others."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "options.json"
     wanted = json.loads(json.dumps(options))
@@ -144,38 +228,31 @@ def _expect_same(out: Path, options: dict) -> None:
     path.write_text(json.dumps(wanted))
 
 
-def _load(data: Path, robot: RobotConfig, bar: LongWork) -> list[Episode]:
-    urdf = read_robot_description(data)
-    if urdf is None:
-        raise InputError(f"bag {data}: expected the topic robot_description, found none")
-    space = make_action_space(robot, urdf, PERIOD)
-    task = bar.add("frames", None)
-    fields = (tuple(robot.joints), tuple(robot.gripper))
-    episodes = list(read_episodes(data, space, fields, SIZE, lambda n: bar.update(task, n)))
-    frames = sum(len(e.frames) for e in episodes)
-    bar.update(task, frames, total=frames)
-    for split in ("train", "val", "test"):
-        found = [e for e in episodes if e.split == split and len(e.actions) >= TEST_STEPS * BLOCK]
-        if not found:
-            counts = {s: sum(e.split == s for e in episodes) for s in ("train", "val", "test")}
-            raise InputError(f"bag {data}: expected {split} episodes of {TEST_STEPS * BLOCK} ticks, found {counts}")
-    return [e for e in episodes if len(e.actions) >= TEST_STEPS * BLOCK]
-
-
-def _prepare(
-    episodes: list[Episode], robot: RobotConfig, data: Path, name: str, latent_dim: int
+def load(
+    data: Path, robot: RobotConfig, name: str, recipe: Recipe, bar: LongWork
 ) -> tuple[dict[str, EpisodeSet], ModelConfig]:
+    """Episodes of a bag by split, and the configuration of what the recipe makes of them. Raises InputError."""
+    episodes = _read(data, robot, recipe, bar)
+    if not recipe.proprioception:
+        episodes = [e.blind() for e in episodes]
     mean, std = normalisation(episodes)
-    sets = {s: EpisodeSet([e for e in episodes if e.split == s], mean, std) for s in ("train", "val", "test")}
-    proprioception = ProprioceptionConfig(
-        joints=tuple(robot.joints), gripper=tuple(robot.gripper), mean=tuple(mean.tolist()), std=tuple(std.tolist())
-    )
+    sets = {s: EpisodeSet([e for e in episodes if e.split == s], mean, std) for s in SPLITS}
+    proprioception = ProprioceptionConfig()
+    if recipe.proprioception:
+        proprioception = ProprioceptionConfig(
+            joints=tuple(robot.joints), gripper=tuple(robot.gripper), mean=tuple(mean.tolist()), std=tuple(std.tolist())
+        )
+    encoder, shape = _encoder(recipe)
     config = ModelConfig(
+        family=recipe.family,
         name=name,
-        encoder=EncoderConfig(latent_dim=latent_dim),
-        predictor=PredictorConfig(),
-        policy=PolicyConfig(),
-        preprocessing=PreprocessingConfig(size=SIZE),
+        encoder=encoder,
+        predictor=recipe.predictor,
+        projector_hidden=recipe.projector_hidden,
+        latent_shape=shape,
+        policy=recipe.policy,
+        preprocessing=recipe.preprocessing,
+        history=recipe.history,
         control_rate=1.0 / PERIOD,
         block=BLOCK,
         action=ActionConfig(name="planar_velocity", dimension=2, max_speed=robot.action_space.max_speed),
@@ -189,15 +266,31 @@ def _prepare(
     return sets, config
 
 
-def _test(trainer: Trainer, latents: dict[str, torch.Tensor], sets: dict[str, EpisodeSet], seed: int) -> dict:
-    """The figures of the test episodes, looked at once."""
-    health = prediction_health(
-        trainer.model, sets["test"], latents["test"], TEST_STEPS, BLOCK, trainer.config.history, seed
-    )
-    health |= latent_health(latents["test"])
-    health["probe_r2"] = probe_r2(latents["train"], sets["train"].tool, latents["test"], sets["test"].tool)
-    return health
+def _encoder(recipe: Recipe):
+    """The encoder's configuration and the shape of its latents."""
+    if recipe.encoder.type != "transformers":
+        return recipe.encoder, (recipe.latent_dim,)
+    from jepa_ros.world_model.frozen_encoder import load_frozen_encoder, resolve_encoder, weights_digest
+
+    directory = resolve_encoder(recipe.encoder.source, allow_download=True)
+    encoder = load_frozen_encoder(directory, recipe.preprocessing.size)
+    config = FrozenEncoderConfig(directory=str(directory), sha256=weights_digest(directory))
+    return config, (encoder.tokens, encoder.width)
 
 
-def _count(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+def _read(data: Path, robot: RobotConfig, recipe: Recipe, bar: LongWork) -> list[Episode]:
+    urdf = read_robot_description(data)
+    if urdf is None:
+        raise InputError(f"bag {data}: expected the topic robot_description, found none")
+    space = make_action_space(robot, urdf, PERIOD)
+    task = bar.add("frames", None)
+    fields = (tuple(robot.joints), tuple(robot.gripper))
+    found = read_episodes(data, space, fields, recipe.preprocessing.size, lambda n: bar.update(task, n))
+    needed = max(TEST_STEPS, recipe.schedule.steps) * BLOCK
+    episodes = [e for e in found if len(e.actions) >= needed]
+    frames = sum(len(e.frames) for e in episodes)
+    bar.update(task, frames, total=frames)
+    counts = {s: sum(e.split == s for e in episodes) for s in SPLITS}
+    if missing := [s for s in SPLITS if not counts[s]]:
+        raise InputError(f"bag {data}: expected {missing[0]} episodes of {needed} ticks, found {counts}")
+    return episodes

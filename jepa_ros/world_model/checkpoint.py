@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,58 +11,74 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from jepa_ros.errors import InputError
 from jepa_ros.planning.policy import GoalPolicy
 from jepa_ros.resources import resolve_model
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.world_model.config import ModelConfig, read_config
-from jepa_ros.world_model.conv_encoder import ConvEncoder
-from jepa_ros.world_model.jepa import Jepa
-from jepa_ros.world_model.mlp_predictor import MlpPredictor
+from jepa_ros.world_model.protocol import Context, PredictiveModel
 
 WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model in evaluation mode and the policy trained on it. model_id: 16 hex digits of config and weights."""
+    """A loaded model in evaluation mode and the policy trained on it, if any. model_id: 16 hex digits of config and
+    weights."""
 
     config: ModelConfig
-    model: Jepa
-    policy: GoalPolicy
+    model: PredictiveModel
+    policy: GoalPolicy | None
     model_id: str
     directory: Path
 
 
-def build(config: ModelConfig) -> tuple[Jepa, GoalPolicy]:
-    """A model and policy of the sizes in `config`, with fresh weights."""
-    latent_dim, actions = config.encoder.latent_dim, config.block * config.action.dimension
-    encoder = ConvEncoder(config.preprocessing.size, config.encoder.channels, config.encoder.hidden, latent_dim)
-    predictor = MlpPredictor(
-        latent_dim,
-        config.history,
-        config.proprioception.dimension,
-        actions,
-        config.predictor.width,
-        config.predictor.depth,
-    )
-    policy = GoalPolicy(
-        latent_dim,
-        config.proprioception.dimension,
-        actions,
-        config.policy.width,
-        config.policy.depth,
-        config.policy.max_ticks,
-    )
-    return Jepa(encoder, predictor), policy
+def build(config: ModelConfig, directory: Path) -> tuple[nn.Module, GoalPolicy | None]:
+    """A model of the sizes in `config` and its policy, with fresh weights; frozen encoders are read from `directory`.
+
+    Raises InputError where a frozen encoder is missing, or the sizes do not give the latents that `config` promises.
+    """
+    model = _FAMILIES[config.family](config, directory)
+    if tuple(model.latent_shape) != config.latent_shape:
+        raise InputError(
+            f"model {directory}: expected latents of shape {config.latent_shape}, found {tuple(model.latent_shape)} "
+            "from its encoder"
+        )
+    if config.policy is None:
+        return model, None
+    size, p = math.prod(config.latent_shape), config.policy
+    return model, GoalPolicy(size, config.proprioception.dimension, config.action_block, p.width, p.depth, p.max_ticks)
 
 
-def save(directory: Path, config: ModelConfig, model: Jepa, policy: GoalPolicy) -> None:
-    """Write config.json and model.safetensors; each appears whole or not at all."""
+def _lewm(config: ModelConfig, directory: Path) -> nn.Module:
+    from jepa_ros.world_model.lewm import build_lewm
+
+    return build_lewm(config)
+
+
+def _dino_wm(config: ModelConfig, directory: Path) -> nn.Module:
+    from jepa_ros.world_model.patch_model import build_patch_model
+
+    return build_patch_model(config, directory)
+
+
+def _vjepa2_ac(config: ModelConfig, directory: Path) -> nn.Module:
+    from jepa_ros.world_model.vjepa2_ac import build_vjepa2_ac
+
+    return build_vjepa2_ac(config, directory)
+
+
+_FAMILIES = {"lewm": _lewm, "dino_wm": _dino_wm, "vjepa2_ac": _vjepa2_ac}
+
+
+def save(directory: Path, config: ModelConfig, model: nn.Module, policy: GoalPolicy | None) -> None:
+    """Write config.json and model.safetensors; each appears whole or not at all. A frozen encoder is not written."""
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{k}": v.detach().contiguous() for k, v in model.state_dict().items()}
-    tensors |= {f"policy.{k}": v.detach().contiguous() for k, v in policy.state_dict().items()}
+    tensors = {f"model.{k}": v.detach().contiguous() for k, v in own_state(model).items()}
+    if policy is not None:
+        tensors |= {f"policy.{k}": v.detach().contiguous() for k, v in policy.state_dict().items()}
     save_file(tensors, directory / f"{WEIGHTS}.partial")
     (directory / "config.json.partial").write_text(config.model_dump_json(indent=2) + "\n")
     for name in (WEIGHTS, "config.json"):
@@ -75,14 +92,22 @@ def load(name_or_path: str | Path) -> Checkpoint:
     """
     directory = resolve_model(name_or_path)
     config = read_config(directory)
-    model, policy = build(config)
+    model, policy = build(config, directory)
     tensors = _read_weights(directory / WEIGHTS)
     for module, prefix in ((model, "model."), (policy, "policy.")):
+        if module is None:
+            continue
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        _check(directory / WEIGHTS, module.state_dict(), own, prefix)
-        module.load_state_dict(own)
+        _check(directory / WEIGHTS, own_state(module), own, prefix)
+        module.load_state_dict(own, strict=False)
         module.eval().requires_grad_(False)
     return Checkpoint(config, model, policy, identify(directory), directory)
+
+
+def own_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Its weights without those of a frozen encoder, which stay in their own directory."""
+    frozen = tuple(f"{name}." for name, part in module.named_modules() if getattr(part, "frozen", False))
+    return {k: v for k, v in module.state_dict().items() if not (frozen and k.startswith(frozen))}
 
 
 def identify(directory: Path) -> str:
@@ -99,15 +124,28 @@ def verify(path: Path) -> str:
     config = checkpoint.config
     frame = torch.zeros(1, config.preprocessing.size, config.preprocessing.size, 3, dtype=torch.uint8)
     with torch.inference_mode():
-        latent = checkpoint.model.encode(frame)
-        state = torch.zeros(1, config.proprioception.dimension)
-        actions = torch.zeros(1, 1, config.block * config.action.dimension)
-        predicted = checkpoint.model.rollout(latent[:, None].expand(-1, config.history, -1), state, actions)
+        predicted, _ = checkpoint.model.rollout(resting_context(config, checkpoint.model.encode(frame)), blank(config))
     if not torch.isfinite(predicted).all():
         raise InputError(f"model {path}: expected a finite prediction of a black frame, found NaN or Inf")
-    size = f"{config.preprocessing.size} px to {config.encoder.latent_dim} numbers, steps of {config.step:g} s"
-    use = f"{config.action.name}, for {', '.join(config.robots)}"
+    shape = " x ".join(map(str, config.latent_shape))
+    size = f"{config.preprocessing.size} px to {shape} numbers, steps of {config.step:g} s"
+    use = f"{config.action.name}, for {', '.join(config.robots) or 'no robot yet'}"
     return f"{config.name}: family {config.family}, {size}, {use}; id {checkpoint.model_id}"
+
+
+def resting_context(config: ModelConfig, latent: torch.Tensor) -> Context:
+    """The context of an arm that has stood still in its mean posture: latent (1, *L) all along."""
+    h = config.history
+    return Context(
+        latent[:, None].expand(-1, h, *latent.shape[1:]),
+        torch.zeros(1, h, config.proprioception.dimension),
+        torch.zeros(1, h - 1, config.action_block),
+    )
+
+
+def blank(config: ModelConfig, steps: int = 1) -> torch.Tensor:
+    """Action blocks (1, steps, K) of standing still."""
+    return torch.zeros(1, steps, config.action_block)
 
 
 def check_robot(config: ModelConfig, robot: RobotConfig) -> None:

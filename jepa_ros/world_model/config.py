@@ -10,28 +10,89 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from jepa_ros.errors import InputError, first_problem
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class EncoderConfig(_Strict):
-    """Sizes of the encoder."""
+class ConvEncoderConfig(_Strict):
+    """A small convolutional encoder."""
 
     type: Literal["conv"] = "conv"
     channels: tuple[int, ...] = (48, 96, 128)
-    hidden: int = Field(256, ge=1)
-    latent_dim: int = Field(64, ge=2)
 
 
-class PredictorConfig(_Strict):
-    """Sizes of the predictor."""
+class VitEncoderConfig(_Strict):
+    """A vision transformer from scratch; the defaults are ViT-Tiny, LeWM's."""
 
-    type: Literal["mlp"] = "mlp"
-    width: int = Field(256, ge=8)
-    depth: int = Field(2, ge=1)
+    type: Literal["vit"] = "vit"
+    patch: int = Field(14, ge=1)
+    width: int = Field(192, ge=1)
+    depth: int = Field(12, ge=1)
+    heads: int = Field(3, ge=1)
+    mlp: int = Field(768, ge=1)
+
+
+class FrozenEncoderConfig(_Strict):
+    """An encoder in transformers' format that stays as it is; its latents are patch tokens.
+
+    directory: relative to the checkpoint, or absolute. sha256: of its weights file, so that latents never mix.
+    """
+
+    type: Literal["transformers"] = "transformers"
+    directory: str = "encoder"
+    sha256: str
+
+
+class CausalPredictorConfig(_Strict):
+    """LeWM's predictor and action encoder: AdaLN-zero on the action embedding, learned positions, causal attention.
+
+    residual: the change of the latent is predicted, not the latent.
+    """
+
+    type: Literal["causal"] = "causal"
+    width: int = Field(192, ge=1)
+    depth: int = Field(6, ge=1)
+    heads: int = Field(16, ge=1)
+    head_dim: int = Field(64, ge=1)
+    mlp: int = Field(2048, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    embedding_dropout: float = Field(0.0, ge=0, lt=1)
+    action_smoothed: int = Field(10, ge=1)
+    action_scale: int = Field(4, ge=1)
+    residual: bool = False
+
+
+class PatchPredictorConfig(_Strict):
+    """DINO-WM's and JEPA-WMs' predictor of patch tokens.
+
+    conditioning: concat (DINO-WM: action and proprioception embeddings beside every token) or adaln (JEPA-WMs).
+    positions: learned or rope. action_width, state_width: of concat's embeddings; adaln's are as wide as the tokens.
+    """
+
+    type: Literal["patch"] = "patch"
+    conditioning: Literal["concat", "adaln"] = "adaln"
+    positions: Literal["learned", "rope"] = "rope"
+    depth: int = Field(6, ge=1)
+    heads: int = Field(16, ge=1)
+    head_dim: int = Field(64, ge=1)
+    mlp: int = Field(2048, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    embedding_dropout: float = Field(0.0, ge=0, lt=1)
+    action_width: int = Field(10, ge=1)
+    state_width: int = Field(10, ge=0)
+
+
+class BlockCausalPredictorConfig(_Strict):
+    """V-JEPA 2-AC's predictor; the defaults are the published sizes."""
+
+    type: Literal["block_causal"] = "block_causal"
+    width: int = Field(1024, ge=1)
+    depth: int = Field(24, ge=1)
+    heads: int = Field(16, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
 
 
 class PolicyConfig(_Strict):
@@ -45,24 +106,24 @@ class PolicyConfig(_Strict):
 class ActionConfig(_Strict):
     """Action space that the model was trained in."""
 
-    name: Literal["planar_velocity"]
+    name: Literal["planar_velocity", "pose_delta", "foreign"]
     dimension: int = Field(ge=1)
-    max_speed: float = Field(gt=0, description="m/s of an action of 1")
+    max_speed: float = Field(1.0, gt=0, description="m/s of an action of 1 (planar_velocity)")
 
 
 class ProprioceptionConfig(_Strict):
     """Joint positions (rad), then velocities (rad/s) of `joints`, then positions of `gripper`; mean and std of each."""
 
-    joints: tuple[str, ...]
+    joints: tuple[str, ...] = ()
     gripper: tuple[str, ...] = ()
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     @model_validator(mode="after")
     def _sizes(self) -> ProprioceptionConfig:
         if not len(self.mean) == len(self.std) == self.dimension:
             raise ValueError(f"mean and std: expected {self.dimension} values, found {len(self.mean)}, {len(self.std)}")
-        if min(self.std) <= 0:
+        if min(self.std, default=1.0) <= 0:
             raise ValueError(f"std: expected positive values, found {min(self.std)}")
         return self
 
@@ -73,9 +134,12 @@ class ProprioceptionConfig(_Strict):
 
 
 class PreprocessingConfig(_Strict):
-    """images.preprocess: centre crop to a square, then area-averaged to `size` x `size`."""
+    """images.preprocess: centre crop to a square, then area-averaged to `size` x `size`; then, on values of 0 to 1,
+    mean and std of the three colours."""
 
     size: int = Field(64, ge=8, le=1024)
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
 
 class DistanceConfig(_Strict):
@@ -106,25 +170,49 @@ class CameraReference(_Strict):
     orientation: tuple[float, float, float, float]
 
 
+_FAMILIES = {
+    "lewm": (("conv", "vit"), "causal"),
+    "dino_wm": (("transformers",), "patch"),
+    "vjepa2_ac": (("transformers",), "block_causal"),
+}
+
+
 class ModelConfig(_Strict):
     """The whole of config.json."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
-    family: Literal["lewm"] = "lewm"
+    schema_version: Literal[2] = SCHEMA_VERSION
+    family: Literal["lewm", "dino_wm", "vjepa2_ac"] = "lewm"
     name: str
-    encoder: EncoderConfig
-    predictor: PredictorConfig
-    policy: PolicyConfig
+    encoder: ConvEncoderConfig | VitEncoderConfig | FrozenEncoderConfig = Field(discriminator="type")
+    predictor: CausalPredictorConfig | PatchPredictorConfig | BlockCausalPredictorConfig = Field(discriminator="type")
+    projector_hidden: int = Field(2048, ge=1, description="width of the projectors with BatchNorm (lewm)")
+    latent_shape: tuple[int, ...] = Field(min_length=1, max_length=2, description="(D,) or (tokens, D)")
+    policy: PolicyConfig | None = None
     preprocessing: PreprocessingConfig
     history: int = Field(2, ge=1, le=16)
     control_rate: float = Field(gt=0, description="control ticks a second")
     block: int = Field(ge=1, description="control ticks of a model step")
     action: ActionConfig
-    proprioception: ProprioceptionConfig
+    proprioception: ProprioceptionConfig = ProprioceptionConfig()
     distance: DistanceConfig
     surprise: SurpriseConfig
     camera: CameraReference | None = None
-    robots: tuple[str, ...] = Field(description="robots (config/robots) that it was trained for")
+    robots: tuple[str, ...] = Field((), description="robots (config/robots) that it was trained for")
+
+    @model_validator(mode="after")
+    def _family(self) -> ModelConfig:
+        encoders, predictor = _FAMILIES[self.family]
+        if self.encoder.type not in encoders or self.predictor.type != predictor:
+            raise ValueError(
+                f"family {self.family}: expected an encoder {' or '.join(encoders)} and a predictor {predictor}, "
+                f"found {self.encoder.type} and {self.predictor.type}"
+            )
+        return self
+
+    @property
+    def action_block(self) -> int:
+        """Numbers K of an action block."""
+        return self.block * self.action.dimension
 
     @property
     def tick(self) -> float:

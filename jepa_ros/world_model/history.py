@@ -7,9 +7,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 import torch
+
+from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.protocol import Context
+
+REPORTED_WITHIN = 3
+"""Ticks within which the gate's report of a tick has arrived."""
 
 
 class _History:
@@ -46,7 +53,7 @@ class _History:
 
 
 class LatentHistory(_History):
-    """Latents (D,) of the last `keep` s by the stamp of their frame."""
+    """Latents (*L) of the last `keep` s by the stamp of their frame."""
 
     def tolerance(self) -> float:
         """Half the time between frames, in s."""
@@ -59,7 +66,7 @@ class LatentHistory(_History):
         return nearest[1] if nearest is not None and abs(nearest[0] - stamp) <= self.tolerance() else None
 
     def window(self, stamp: float, count: int, step: float) -> torch.Tensor | None:
-        """(count, D): latents `step` s apart up to `stamp`; None where there is none at `stamp`.
+        """(count, *L): latents `step` s apart up to `stamp`; None where there is none at `stamp`.
 
         Where older ones are missing the oldest found stands for them: an episode begins at rest.
         """
@@ -74,6 +81,16 @@ class LatentHistory(_History):
 
 class StateHistory(_History):
     """Proprioception (P,) of the last `keep` s, interpolated by stamp."""
+
+    def window(self, stamp: float, count: int, step: float) -> np.ndarray | None:
+        """(count, P): states `step` s apart up to `stamp`, as LatentHistory.window."""
+        found = [self.at(stamp - k * step) for k in range(count)]
+        if found[0] is None:
+            return None
+        for k in range(1, count):
+            if found[k] is None:
+                found[k] = found[k - 1]
+        return np.stack(found[::-1])
 
     @property
     def latest(self) -> np.ndarray | None:
@@ -112,9 +129,9 @@ class ActionHistory:
         while start - self._items[0][0] > self._keep:
             self._items.popleft()
 
-    def between(self, start: float, ticks: int) -> np.ndarray | None:
+    def between(self, start: float, ticks: int, ahead: float = 0.0) -> np.ndarray | None:
         """(ticks, A) actions of the ticks from `start` on, by linear interpolation of what was travelled; None where a
-        part of that time is unknown."""
+        part of that time is unknown. For `ahead` s after the last known tick its action counts as going on."""
         edges = start + self._period * np.arange(ticks + 1)
         low, high = edges[0] - 1.5 * self._period, edges[-1] - 1e-3
         items = [item for item in tuple(self._items) if low < item[0] < high]
@@ -122,9 +139,61 @@ class ActionHistory:
             return None
         starts = np.array([s for s, _ in items])
         gap = np.diff(starts).max(initial=0.0) > 1.5 * self._period
-        if gap or edges[0] < starts[0] - 1e-3 or edges[-1] > starts[-1] + self._period + 1e-3:
+        missing = edges[-1] - (starts[-1] + self._period)
+        if gap or edges[0] < starts[0] - 1e-3 or missing > ahead + 1e-3:
             return None
         values = np.array([v for _, v in items])
+        if missing > 1e-3:
+            more = np.arange(1, np.ceil(missing / self._period - 1e-6) + 1)
+            starts = np.append(starts, starts[-1] + more * self._period)
+            values = np.vstack([values, *[values[-1:]] * len(more)])
         travelled = np.vstack([np.zeros(values.shape[1]), np.cumsum(values, axis=0)])
         known = np.append(starts, starts[-1] + self._period)
         return np.diff(np.stack([np.interp(edges, known, column) for column in travelled.T], axis=1), axis=0)
+
+
+class ContextReader:
+    """What was seen, measured and done, as the context that a model of this configuration imagines from."""
+
+    def __init__(self, config: ModelConfig):
+        self._config = config
+        keep = (config.history + 1) * config.step + 1.0
+        self.latents, self.states = LatentHistory(keep), StateHistory(keep)
+        self.actions = ActionHistory(keep, config.tick)
+        self._mean, self._std = np.array(config.proprioception.mean), np.array(config.proprioception.std)
+
+    def clear(self) -> None:
+        """A new episode begins."""
+        for history in (self.latents, self.states, self.actions):
+            history.clear()
+
+    def normalise(self, states: np.ndarray) -> torch.Tensor:
+        """Raw proprioception (..., P) → normalised."""
+        return torch.as_tensor((states - self._mean) / self._std, dtype=torch.float32)
+
+    def at(self, stamp: float, promised: Callable[[float], np.ndarray] | None = None) -> Context | None:
+        """The one situation at `stamp` (B = 1); None where its latent or state is unknown.
+
+        A tick is reported once it is over: until then the last one counts as going on, or what was `promised` for the
+        block (K,) from a moment on. Where nothing is known the arm was at rest: the gate reports all that moves.
+        """
+        config = self._config
+        latents = self.latents.window(stamp, config.history, config.step)
+        states = self.states.window(stamp, config.history, config.step)
+        if latents is None or states is None:
+            return None
+        past = [stamp - k * config.step for k in range(config.history - 1, 0, -1)]
+        blocks = [self._past(start, promised) for start in past]
+        actions = np.array(blocks).reshape(-1, config.action_block)
+        return Context(latents[None], self.normalise(states)[None], torch.as_tensor(actions[None], dtype=torch.float32))
+
+    def block(self, start: float, ahead: float = 0.0) -> np.ndarray | None:
+        """(K,) of the model step from `start` on; None where a part of it is unknown."""
+        actions = self.actions.between(start, self._config.block, ahead)
+        return None if actions is None else actions.ravel()
+
+    def _past(self, start: float, promised: Callable[[float], np.ndarray] | None) -> np.ndarray:
+        known = self.block(start, 0.0 if promised else REPORTED_WITHIN * self._config.tick)
+        if known is None and promised:
+            known = promised(start)
+        return np.zeros(self._config.action_block) if known is None else known

@@ -18,8 +18,10 @@ def fresh_model(directory: Path) -> Path:
     config = ModelConfig.model_validate(
         {
             "name": "fresh",
-            "encoder": {"channels": (8, 16, 16), "hidden": 32, "latent_dim": 16},
-            "predictor": {"width": 32},
+            "encoder": {"type": "conv", "channels": (8, 16, 16)},
+            "predictor": {"type": "causal", "width": 32, "depth": 1, "heads": 2, "head_dim": 16, "mlp": 64},
+            "projector_hidden": 32,
+            "latent_shape": (16,),
             "policy": {"width": 32},
             "preprocessing": {},
             "control_rate": 10.0,
@@ -37,5 +39,5 @@ def fresh_model(directory: Path) -> Path:
         }
     )
     torch.manual_seed(0)
-    save(directory, config, *build(config))
+    save(directory, config, *build(config, directory))
     return directory

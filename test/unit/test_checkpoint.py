@@ -12,7 +12,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.robot.config import load_robot
 from jepa_ros.world_model.checkpoint import WEIGHTS, check_robot, load, save
 
-SOME = "model.predictor.input.weight"
+SOME = "model.predictor.input_projection.weight"
 
 
 @pytest.fixture
@@ -124,16 +124,17 @@ def test_a_weight_that_is_not_finite(saved, name, value):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda c: c.update(schema_version=2), ["schema_version", "1", "found 2"]),
+        (lambda c: c.update(schema_version=1), ["schema_version", "2", "found 1"]),
         (lambda c: c.update(family="other"), ["family", "lewm", "found other"]),
         (lambda c: c.pop("block"), ["block", "expected a value"]),
         (lambda c: c.update(surplus=1), ["surplus", "no such field"]),
-        (lambda c: c["encoder"].update(latent_dim="many"), ["encoder.latent_dim", "found many"]),
+        (lambda c: c.update(latent_shape=["many"]), ["latent_shape.0", "found many"]),
         (lambda c: c["proprioception"].update(std=[1.0]), ["proprioception", "expected 4 values", "1"]),
         (lambda c: c["proprioception"].update(std=[1.0, 0.0, 1.0, 1.0]), ["proprioception", "positive"]),
         (lambda c: c["proprioception"].update(std=[1.0, 1.0, 1.0, float("nan")]), ["proprioception.std.3", "nan"]),
         (lambda c: c["distance"].update(tolerance=float("inf")), ["distance.tolerance", "inf"]),
-        (lambda c: c["encoder"].update(latent_dim=6), ["shape"]),
+        (lambda c: c.update(latent_shape=[6]), ["shape"]),
+        (lambda c: c.update(family="dino_wm"), ["family dino_wm", "transformers", "found conv and causal"]),
     ],
 )
 def test_a_configuration_that_cannot_be_used(saved, change, words):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jepa_ros.errors import InputError
 from jepa_ros.training.episodes import Episode, EpisodeSet, normalisation
 
 BLOCK, HISTORY = 4, 2
@@ -28,17 +29,24 @@ def test_windows_take_the_right_frames_states_and_actions(data):
     assert windows.frames.shape == (2, 4, 8, 8, 3)
     assert windows.frames[:, :, 0, 0, 0].tolist() == [[1] * 4, [3] * 4]
     assert windows.frames[:, :, 0, 0, 1].tolist() == [[6, 10, 14, 18], [1, 5, 9, 13]]
-    np.testing.assert_allclose(windows.states[:, :, 0], [[1.10, 1.14, 1.18], [3.05, 3.09, 3.13]], atol=1e-6)
-    assert windows.actions.shape == (2, 2, 8)
-    np.testing.assert_allclose(windows.actions[0, 1, 0::2], [1.14, 1.15, 1.16, 1.17], atol=1e-6)
-    np.testing.assert_allclose(windows.actions[1, 0, 1::2], [-3.05, -3.06, -3.07, -3.08], atol=1e-6)
-    np.testing.assert_allclose(windows.tool[1, :, 0], [3.05, 3.09, 3.13])
+    np.testing.assert_allclose(windows.states[0, :, 0], [1.06, 1.10, 1.14, 1.18], atol=1e-6)
+    np.testing.assert_allclose(windows.states[1, :, 0], [3.01, 3.05, 3.09, 3.13], atol=1e-6)
+    assert windows.actions.shape == (2, 3, 8)
+    np.testing.assert_allclose(windows.actions[0, 2, 0::2], [1.14, 1.15, 1.16, 1.17], atol=1e-6)
+    np.testing.assert_allclose(windows.actions[1, 0, 1::2], [-3.01, -3.02, -3.03, -3.04], atol=1e-6)
 
 
 def test_before_the_first_frame_stands_the_first(data):
     windows = data.windows(np.array([1, 2]), np.array([0, 3]), steps=1, block=BLOCK, history=3)
     assert windows.frames[:, :, 0, 0, 1].tolist() == [[0, 0, 0, 4], [0, 0, 3, 7]]
     assert windows.frames[:, :, 0, 0, 0].tolist() == [[2] * 4, [3] * 4]
+
+
+def test_before_the_first_frame_nothing_was_done(data):
+    windows = data.windows(np.array([1, 2]), np.array([0, 3]), steps=1, block=BLOCK, history=3)
+    assert not windows.actions[0, :2].any()
+    np.testing.assert_allclose(windows.actions[0, 2, 0::2], [2.00, 2.01, 2.02, 2.03], atol=1e-6)
+    np.testing.assert_allclose(windows.actions[1, 1, 0::2], [0.0, 3.00, 3.01, 3.02], atol=1e-6)
 
 
 def test_rows_of_frames_and_actions_agree(data):
@@ -50,7 +58,7 @@ def test_rows_of_frames_and_actions_agree(data):
 
 def test_sampling_covers_all_windows_that_fit_and_no_others(data):
     steps = 4  # 16 ticks: the second episode is too short
-    windows = data.sample(3000, steps, BLOCK, HISTORY, np.random.default_rng(0))
+    windows = data.windows(*data.draw(3000, steps * BLOCK, np.random.default_rng(0)), steps, BLOCK, HISTORY)
     number, last = windows.frames[:, -1, 0, 0, 0].numpy(), windows.frames[:, -1, 0, 0, 1].numpy()
     starts = {(int(n), int(t) - steps * BLOCK) for n, t in zip(number, last, strict=True)}
     assert starts == {(1, t) for t in range(15)} | {(3, t) for t in range(5)}
@@ -58,8 +66,13 @@ def test_sampling_covers_all_windows_that_fit_and_no_others(data):
 
 
 def test_the_generator_decides_the_windows(data):
-    first, again = (data.sample(8, 2, BLOCK, HISTORY, np.random.default_rng(3)).actions for _ in range(2))
+    first, again = (data.draw(8, 2 * BLOCK, np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
+
+
+def test_episodes_that_are_all_too_short_are_said_to_be(data):
+    with pytest.raises(InputError, match="expected one of 31 ticks, found at most 30"):
+        data.draw(1, 31, np.random.default_rng(0))
 
 
 def test_normalisation_comes_from_training_episodes_alone():

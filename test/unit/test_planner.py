@@ -9,6 +9,7 @@ import torch
 from jepa_ros.planning.planner import LatentPlanner, Situation, _Imagination
 from jepa_ros.planning.promises import Promises
 from jepa_ros.robot.planar_path import PlanarPath
+from jepa_ros.world_model.protocol import Context
 
 JOINTS = tuple(arm.robot().joints)
 XY = np.array([0.15, -0.30])
@@ -34,7 +35,8 @@ def moving(hand_over, begun=-0.17):
     )
     position = promises.tool(np.array([STAMP]))[0][0]
     latents = torch.stack([tiny.latent_of(position)] * 2)
-    situation = Situation(latents, np.zeros(14), lambda t: promises.tool(STAMP + t), hand_over)
+    context = Context(latents[None], torch.zeros(1, 2, 14), torch.zeros(1, 1, 8))
+    situation = Situation(context, lambda t: promises.tool(STAMP + t), hand_over)
     return situation, promises
 
 
@@ -104,7 +106,7 @@ def test_the_same_seed_gives_the_same_plan(planner):
 def test_the_speed_factor_bounds_the_search(planner):
     planner.reset()
     situation, _ = moving(0.137, begun=-60.0)
-    slow = Situation(situation.latents, situation.proprioception, situation.committed, 0.137, speed=0.3)
+    slow = Situation(situation.context, situation.committed, 0.137, speed=0.3)
     knots = planner.plan(slow, tiny.latent_of(XY + [0.15, 0.0])).knots
     assert 0.2 < np.linalg.norm(knots, axis=1).max() <= 0.3 + 1e-9
 

@@ -93,7 +93,7 @@ def test_plans_start_on_the_tick_grid_after_the_lead_and_end_at_rest(follower):
     lead = follower.controller.settings.lead
     assert lead <= step.start - follower.now < lead + 0.1 + 1e-6
     assert step.start * 10 == pytest.approx(round(step.start * 10), abs=1e-4)
-    assert step.source_stamp == follower.controller.latents.newest <= follower.now
+    assert step.source_stamp == follower.controller.seen.latents.newest <= follower.now
     assert not step.trajectory.velocities[-1].any() and not step.trajectory.accelerations[-1].any()
     assert step.valid_until >= step.start + step.trajectory.duration
     ticks = follower.controller.settings.plan_ticks
@@ -109,9 +109,9 @@ def test_reaches_the_goal_only_after_the_dwell(follower):
         for _ in range(3):
             follower.run(CAMERA)
             if within is None and controller.distance <= tolerance:
-                within = controller.latents.newest
+                within = controller.seen.latents.newest
             if reached is None and controller.reached:
-                reached = controller.latents.newest
+                reached = controller.seen.latents.newest
         if reached:
             break
     assert reached, f"not reached, but {controller.distance} away"
@@ -153,9 +153,9 @@ def test_stop_brings_the_arm_to_rest(follower):
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_latents_that_are_not_finite_are_ignored(follower, value):
     controller = follower.controller
-    before = controller.latents.newest, controller.distance
+    before = controller.seen.latents.newest, controller.distance
     controller.latent(follower.now + 0.01, torch.tensor([value, 0.0]))
-    assert (controller.latents.newest, controller.distance) == before
+    assert (controller.seen.latents.newest, controller.distance) == before
     follower.step()
 
 

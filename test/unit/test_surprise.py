@@ -5,6 +5,7 @@ import pytest
 import tiny
 import torch
 
+from jepa_ros.world_model.history import ContextReader
 from jepa_ros.world_model.surprise import SurpriseMonitor
 
 T0, FRAME = 1000.0, 1 / 15
@@ -13,21 +14,28 @@ VELOCITY = np.array([0.5, -0.25])
 """Executed action; the knowing model predicts that the latent goes with it."""
 
 
+def fresh():
+    """A monitor, and what it sees."""
+    checkpoint = tiny.knowing(JOINTS)
+    seen = ContextReader(checkpoint.config)
+    return SurpriseMonitor(checkpoint, seen), seen
+
+
 def monitor(until, jump_at=np.inf, jump=0.0, actions=True):
-    made = SurpriseMonitor(tiny.knowing(JOINTS))
+    made, seen = fresh()
     for k in range(round(until / FRAME) + 1):
         t = k * FRAME
         xy = VELOCITY * 0.2 * t
-        made.latents.add(T0 + t, tiny.latent_of(xy) + (jump if t >= jump_at else 0.0))
+        seen.latents.add(T0 + t, tiny.latent_of(xy) + (jump if t >= jump_at else 0.0))
     for k in range(round(until / 0.02) + 1):
-        made.states.add(T0 + 0.02 * k, np.zeros(4))
+        seen.states.add(T0 + 0.02 * k, np.zeros(4))
     for k in range(round(until / 0.1) * actions):
-        made.actions.add(T0 + 0.1 * k, VELOCITY)
-    return made
+        seen.actions.add(T0 + 0.1 * k, VELOCITY)
+    return made, seen
 
 
 def test_no_surprise_where_the_model_is_right():
-    reading = monitor(2.0).read(T0 + 1.8)
+    reading = monitor(2.0)[0].read(T0 + 1.8)
     assert reading.error < 1e-4 and reading.quantile < 1e-3 and not reading.surprised
 
 
@@ -42,19 +50,19 @@ def test_no_surprise_where_the_model_is_right():
     ],
 )
 def test_errors_have_their_place_among_the_checkpoints(jump, quantile, surprised):
-    reading = monitor(2.0, jump_at=1.7, jump=jump).read(T0 + 1.8)
+    reading = monitor(2.0, jump_at=1.7, jump=jump)[0].read(T0 + 1.8)
     assert reading.error == pytest.approx(jump**2, abs=2e-3)
     assert reading.quantile == pytest.approx(quantile, abs=0.01)
     assert reading.surprised == surprised and reading.threshold == 0.8
 
 
 def test_read_once_a_model_step():
-    made, read = SurpriseMonitor(tiny.knowing(JOINTS)), []
+    (made, seen), read = fresh(), []
     for k in range(46):
         stamp = T0 + k * FRAME
-        made.latents.add(stamp, torch.zeros(2))
-        made.states.add(stamp, np.zeros(4))
-        made.actions.add(T0 + 0.1 * k, np.zeros(2))
+        seen.latents.add(stamp, torch.zeros(2))
+        seen.states.add(stamp, np.zeros(4))
+        seen.actions.add(T0 + 0.1 * k, np.zeros(2))
         if made.read(stamp) is not None:
             read.append(stamp)
     assert read[0] == pytest.approx(T0 + 0.4, abs=1e-6), "at the first frame a model step after the first"
@@ -63,21 +71,21 @@ def test_read_once_a_model_step():
 
 
 def test_nothing_is_said_of_what_is_unknown():
-    assert monitor(2.0).read(T0 + 0.2) is None, "no latent a model step before"
-    assert monitor(2.0).read(T0 + 2.2) is None, "no latent now"
-    assert monitor(2.0, actions=False).read(T0 + 1.8) is None, "no actions"
-    made = monitor(2.0)
-    made.states.clear()
+    assert monitor(2.0)[0].read(T0 + 0.2) is None, "no latent a model step before"
+    assert monitor(2.0)[0].read(T0 + 2.2) is None, "no latent now"
+    assert monitor(2.0, actions=False)[0].read(T0 + 1.8) is None, "no actions"
+    made, seen = monitor(2.0)
+    seen.states.clear()
     assert made.read(T0 + 1.8) is None, "no states"
 
 
 def test_a_new_episode_is_read_from_its_beginning():
-    made = monitor(2.0)
+    made, seen = monitor(2.0)
     assert made.read(T0 + 1.8) is not None
-    made.clear()
+    seen.clear()
     assert made.read(T0 + 1.8) is None
     for k in range(10):
-        made.latents.add(T0 + k * FRAME, torch.zeros(2))
-        made.states.add(T0 + k * FRAME, np.zeros(4))
-        made.actions.add(T0 + 0.1 * k, np.zeros(2))
+        seen.latents.add(T0 + k * FRAME, torch.zeros(2))
+        seen.states.add(T0 + k * FRAME, np.zeros(4))
+        seen.actions.add(T0 + 0.1 * k, np.zeros(2))
     assert made.read(T0 + 6 * FRAME) is not None

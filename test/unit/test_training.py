@@ -7,10 +7,12 @@ import torch
 
 from jepa_ros.training.calibration import calibrate_surprise
 from jepa_ros.training.episodes import Episode, EpisodeSet, normalisation
-from jepa_ros.training.loop import Schedule, Trainer, learning_rate_factor, train_policy
-from jepa_ros.training.losses import LossWeights, jepa_loss, policy_loss
+from jepa_ros.training.loop import Trainer, learning_rate_factor, train_policy
+from jepa_ros.training.losses import WorldModelLoss, policy_loss
+from jepa_ros.training.recipe import LossWeights, Schedule
 from jepa_ros.training.validation import encode_all, latent_health, prediction_health, probe_r2
-from jepa_ros.world_model.jepa import Jepa
+from jepa_ros.world_model.anti_collapse import SigReg
+from jepa_ros.world_model.protocol import PredictiveModel
 
 CONFIG = tiny.config(latent=4)
 SCHEDULE = Schedule(
@@ -21,8 +23,8 @@ SCHEDULE = Schedule(
     steps=3,
     warm_up=5,
     every=20,
-    loss=LossWeights(directions=16),
 )
+WEIGHTS = LossWeights(directions=16)
 
 
 def episode(rng, ticks, split):
@@ -53,7 +55,7 @@ def data():
 
 def trainer(data, seed=0, weights=0):
     model, _ = tiny.fresh(CONFIG, weights)
-    return Trainer(CONFIG, model.requires_grad_(True), data, SCHEDULE, seed)
+    return Trainer(CONFIG, model.requires_grad_(True), SigReg(WEIGHTS.directions), data, SCHEDULE, WEIGHTS, seed)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +129,7 @@ def test_the_weights_of_the_best_validation_are_kept(data):
 def test_a_loss_that_is_no_number_stops_the_run(data):
     made = trainer(data)
     with torch.no_grad():
-        made.model.predictor.input.bias.fill_(torch.nan)
+        made.model.predictor.input_projection.bias.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="update 0: the loss is nan"):
         made.step()
 
@@ -138,22 +140,52 @@ def test_another_seed_gives_other_losses(data):
 
 
 def test_gradients_reach_encoder_and_predictor_and_no_label_is_used(data):
-    model = trainer(data).model
-    windows = data["train"].sample(8, 3, 4, 2, np.random.default_rng(0))
-    loss, parts = jepa_loss(model, windows, 2, LossWeights(directions=8), torch.Generator().manual_seed(0))
+    made = trainer(data)
+    model, train = made.model, data["train"]
+    windows = train.windows(*train.draw(8, 12, np.random.default_rng(0)), 3, 4, 2)
+    loss, parts = made.loss(model, windows, torch.Generator().manual_seed(0))
     loss.backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
-    assert model.encoder.projector[-1].weight.grad.abs().max() > 0
-    weights = LossWeights()
-    total = parts["one_step"] + parts["rollout"] + weights.proprioception * parts["proprioception"]
-    assert parts["loss"] == pytest.approx(total + weights.sigreg * parts["sigreg"], rel=1e-5)
+    assert model.projector.layers[-1].weight.grad.abs().max() > 0
+    states = WEIGHTS.proprioception * (parts["proprioception"] + parts["state_rollout"])
+    total = parts["one_step"] + parts["rollout"] + states + WEIGHTS.anti_collapse * parts["anti_collapse"]
+    torch.testing.assert_close(parts["loss"], total)
 
 
-class Knows(torch.nn.Module):
+def test_optional_losses_add_up_and_are_trained(data):
+    weights = LossWeights(directions=16, rollout=0.0, proprioception=0.0, inverse_dynamics=0.5, straightening=0.3)
+    model, _ = tiny.fresh(CONFIG)
+    loss = WorldModelLoss(CONFIG, weights, SigReg(16), 3)
+    train = data["train"]
+    windows = train.windows(*train.draw(8, 12, np.random.default_rng(0)), 3, 4, 2)
+    total, parts = loss(model.requires_grad_(True), windows, torch.Generator().manual_seed(0))
+    wanted = parts["one_step"] + 0.1 * parts["anti_collapse"]
+    torch.testing.assert_close(total, wanted + 0.5 * parts["inverse_dynamics"] + 0.3 * parts["straightening"])
+    total.backward()
+    assert all(p.grad.abs().max() > 0 for p in loss.inverse_dynamics.parameters())
+
+
+def test_a_collapse_stops_training_and_says_why(data, tmp_path):
+    made = trainer(data)
+    flat = {"effective_rank": 1.2, "dead_dimensions": 0.0, "spread": 0.5}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jepa_ros.training.loop.latent_health", lambda latents: flat)
+        made.schedule = SCHEDULE.model_copy(update={"every": 5})
+        made.run(tmp_path / "state", lambda values: None)
+    assert made.progress.update == 10, "at the second validation in a row"
+    assert "update 10: collapsed: the latents lie on a line (effective rank 1.20)" == made.progress.stopped
+
+
+class Knows(PredictiveModel):
     """Encodes the square's place, and predicts it from the actions."""
 
-    def forward(self, latents, state, actions):
-        return latents[:, -1] + actions.unflatten(1, (4, 2)).sum(1), state
+    latent_shape, history = (2,), 2
+
+    def encode(self, frames):
+        return Place()(torch.as_tensor(frames).permute(0, 3, 1, 2) - 127.5)
+
+    def predict(self, latents, states, actions):
+        return latents + actions.unflatten(-1, (4, 2)).sum(-2), states
 
 
 class Place(torch.nn.Module):
@@ -165,14 +197,14 @@ class Place(torch.nn.Module):
 
 
 def test_health_of_a_model_that_knows(data):
-    model, val = Jepa(Place(), Knows()), data["val"]
+    model, val = Knows(), data["val"]
     latents = encode_all(model, val.frames, batch=7)
     assert latents.shape == (50, 2)
     np.testing.assert_allclose(latents.numpy(), val.tool, atol=0.51)
-    health = prediction_health(model, val, latents, 3, 4, 2, seed=0)
+    health = prediction_health(model, val, latents, 3, 4, seed=0)
     assert health["error_ratio@1"] < 0.1 and health["error_ratio@3"] < 0.1 and health["action_sensitivity"] > 10
     assert probe_r2(latents, val.tool, latents, val.tool) > 0.95
-    surprise = calibrate_surprise(model, latents, val, 4, 2)
+    surprise = calibrate_surprise(model, latents, val, 4)
     assert list(surprise.errors) == sorted(surprise.errors) and surprise.threshold == 2 * surprise.errors[-1]
 
 

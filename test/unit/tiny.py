@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from jepa_ros.world_model.checkpoint import Checkpoint, build
 from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.protocol import PredictiveModel
 
 torch.set_num_threads(1)
 
@@ -19,8 +19,19 @@ def config(joints=("a", "b"), gripper=(), *, size=16, latent=4, block=4, history
     fields = 2 * len(joints) + len(gripper)
     values = {
         "name": "tiny",
-        "encoder": {"channels": (4, 8), "hidden": 16, "latent_dim": latent},
-        "predictor": {"width": 16, "depth": 1},
+        "encoder": {"type": "conv", "channels": (4, 8)},
+        "predictor": {
+            "type": "causal",
+            "width": 16,
+            "depth": 1,
+            "heads": 2,
+            "head_dim": 8,
+            "mlp": 32,
+            "dropout": 0.0,
+            "residual": True,
+        },
+        "projector_hidden": 16,
+        "latent_shape": (latent,),
         "policy": {"width": 16, "depth": 1},
         "preprocessing": {"size": size},
         "history": history,
@@ -38,18 +49,19 @@ def config(joints=("a", "b"), gripper=(), *, size=16, latent=4, block=4, history
 def fresh(made: ModelConfig, seed: int = 0):
     """Model and policy in evaluation mode with random weights."""
     torch.manual_seed(seed)
-    modules = build(made)
+    modules = build(made, Path("nowhere"))
     for module in modules:
         module.eval().requires_grad_(False)
     return modules
 
 
-class Shifts(nn.Module):
-    """The predictor of a world whose latent is the tool's position over SCALE, and whose joints never move."""
+class Shifts(PredictiveModel):
+    """A world whose latent is the tool's position over SCALE, and whose joints never move."""
 
-    def forward(self, latents, proprioception, actions):
-        moved = actions.unflatten(1, (-1, 2)).sum(1) * (0.2 * 0.1 / SCALE)
-        return latents[:, -1] + moved, proprioception
+    latent_shape, history = (2,), 2
+
+    def predict(self, latents, states, actions):
+        return latents + actions.unflatten(-1, (-1, 2)).sum(-2) * (0.2 * 0.1 / SCALE), states
 
 
 def latent_of(xy) -> torch.Tensor:
@@ -60,6 +72,5 @@ def latent_of(xy) -> torch.Tensor:
 def knowing(joints) -> Checkpoint:
     """A checkpoint of `Shifts`, with a policy that has learnt nothing."""
     made = config(joints, latent=2)
-    model, policy = fresh(made)
-    model.predictor = Shifts()
-    return Checkpoint(made, model, policy, "0" * 16, Path("nowhere"))
+    _, policy = fresh(made)
+    return Checkpoint(made, Shifts(), policy, "0" * 16, Path("nowhere"))

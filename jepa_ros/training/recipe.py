@@ -1,0 +1,103 @@
+"""Recipes: which model `jepa_ros train` makes and how, as a YAML file in config/recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from jepa_ros.errors import InputError, first_problem
+from jepa_ros.resources import config_path
+from jepa_ros.world_model.config import (
+    CausalPredictorConfig,
+    ConvEncoderConfig,
+    PatchPredictorConfig,
+    PolicyConfig,
+    PreprocessingConfig,
+    VitEncoderConfig,
+)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FrozenSource(_Strict):
+    """An encoder in transformers' format: a directory, or a Hugging Face repository that may be fetched by name."""
+
+    type: Literal["transformers"] = "transformers"
+    source: str
+
+
+class LossWeights(_Strict):
+    """What the parts of the loss count beside the one-step prediction, which counts 1.
+
+    anti_collapse: of the regulariser (LeWM: 0.1). directions: random axes of SIGReg (LeWM: 1024). rollout: of
+    predictions fed with predictions, over `Schedule.steps`. proprioception: of the next state.
+    """
+
+    anti_collapse: float = Field(0.1, ge=0)
+    directions: int = Field(256, ge=1)
+    rollout: float = Field(1.0, ge=0)
+    proprioception: float = Field(0.1, ge=0)
+    inverse_dynamics: float = Field(0.0, ge=0)
+    straightening: float = Field(0.0, ge=0)
+
+
+class Schedule(_Strict):
+    """updates of the world model, then of the policy. batch: windows over all processes, of `steps` model steps after
+    the history; learning rates peak after `warm_up` updates and fall to zero by a cosine. Validation every `every`.
+
+    There is no gradient accumulation: SIGReg is a statistic of the whole batch, and of parts it would be another one.
+    """
+
+    updates: int = Field(4000, ge=1)
+    policy_updates: int = Field(6000, ge=0)
+    batch: int = Field(48, ge=2)
+    policy_batch: int = Field(512, ge=2)
+    steps: int = Field(4, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    warm_up: int = Field(200, ge=0)
+    every: int = Field(500, ge=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+
+
+class Recipe(_Strict):
+    """The whole of a recipe. latent_dim: of families whose latent is one vector; frozen encoders bring their own."""
+
+    family: Literal["lewm", "dino_wm"] = "lewm"
+    encoder: ConvEncoderConfig | VitEncoderConfig | FrozenSource = Field(discriminator="type")
+    predictor: CausalPredictorConfig | PatchPredictorConfig = Field(discriminator="type")
+    projector_hidden: int = Field(2048, ge=1)
+    latent_dim: int = Field(192, ge=2)
+    policy: PolicyConfig | None = None
+    preprocessing: PreprocessingConfig
+    history: int = Field(3, ge=1, le=16)
+    proprioception: bool = True
+    anti_collapse: Literal["sigreg", "vicreg", "ema", "reconstruction", "none"] = "sigreg"
+    loss: LossWeights = LossWeights()
+    schedule: Schedule = Schedule()
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    return sorted(path.stem for path in config_path("recipes").glob("*.yaml"))
+
+
+def read_recipe(name_or_path: str | Path) -> Recipe:
+    """A recipe by name (config/recipes) or file. Raises InputError that names the field, expected and found."""
+    path = Path(name_or_path)
+    if path.suffix != ".yaml":
+        path = config_path("recipes", f"{name_or_path}.yaml")
+    if not path.is_file():
+        raise InputError(f"recipe {name_or_path}: expected a YAML file or one of {list_recipes()}, found neither")
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text()))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path}: expected YAML, found {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise InputError(f"recipe {path}: {first_problem(error)}") from None
