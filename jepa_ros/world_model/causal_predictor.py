@@ -53,9 +53,9 @@ class ConditionalBlock(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: torch.Tensor, condition: torch.Tensor, last_only: bool = False) -> torch.Tensor:
-        """Tokens and conditions (B, T, width) → (B, T, width), or (B, 1, width): the last token's."""
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(condition).chunk(6, dim=-1)
+    def forward(self, x: torch.Tensor, modulation: torch.Tensor, last_only: bool = False) -> torch.Tensor:
+        """Tokens (B, T, width), modulation (B, T, 6 width) → (B, T, width), or (B, 1, width): the last token's."""
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=-1)
         attended = self.attention(modulate(self.attention_norm(x), shift, scale), last_only)
         if last_only:
             x, gate, mlp_shift, mlp_scale, mlp_gate = (y[:, -1:] for y in (x, gate, mlp_shift, mlp_scale, mlp_gate))
@@ -93,13 +93,20 @@ class CausalPredictor(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.output_projection = _projection(width, self.outputs)
 
-    def forward(self, tokens: torch.Tensor, conditions: torch.Tensor, last_only: bool = False) -> torch.Tensor:
-        """With `last_only` the last entry alone, (B, 1, outputs): what no one asks for is not computed."""
-        x = self.input_projection(self.dropout(tokens + self.positions[:, : tokens.shape[1]]))
+    def forward(self, tokens: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+        return self.advance(tokens, self.modulations(conditions))
+
+    def modulations(self, conditions: torch.Tensor) -> list[torch.Tensor]:
+        """What conditions (B, T, inputs) ask of each layer, (B, T, 6 width): the same wherever they are in a window."""
         condition = F.silu(self.condition_projection(conditions))
+        return [block.modulation(condition) for block in self.blocks]
+
+    def advance(self, tokens: torch.Tensor, modulations: list[torch.Tensor], last_only: bool = False) -> torch.Tensor:
+        """As forward; with `last_only` the last entry alone, (B, 1, outputs): what no one asks for is not computed."""
+        x = self.input_projection(self.dropout(tokens + self.positions[:, : tokens.shape[1]]))
         last = len(self.blocks) - 1
-        for number, block in enumerate(self.blocks):
-            x = block(x, condition, last_only and number == last)
+        for number, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
+            x = block(x, modulation, last_only and number == last)
         return self.output_projection(self.norm(x))
 
 

@@ -19,7 +19,7 @@ class ConvEncoder(nn.Module):
         super().__init__()
         stages, inputs, side = [], 3, size
         for outputs in channels:
-            kernel, stride = (6, 4) if inputs == 3 else (3, 2)
+            kernel, stride = (3, 2) if stages else (6, 4)
             stages += [nn.Conv2d(inputs, outputs, kernel, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.GELU()]
             inputs, side = outputs, (side + 2 - kernel) // stride + 1
         self.width = inputs * side * side

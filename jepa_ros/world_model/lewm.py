@@ -58,30 +58,30 @@ class LeWM(PredictiveModel):
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See WorldModel."""
-        return self._advance(latents, states, self.action_encoder(actions))
+        return self._advance(latents, states, self.predictor.modulations(self.action_encoder(actions)))
 
     def rollout(self, context: Context, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See WorldModel. In evaluation mode actions are embedded once and the last layer computes the last step only;
-        in training mode that would change the statistics of the BatchNorm, so there it is `predict` again and again.
+        """See WorldModel. In evaluation mode what the layers ask of actions is computed once, and of the last layer the
+        last step only. In training mode the BatchNorm would see another batch, so there it is `predict` step by step.
         """
         if self.training:
             return super().rollout(context, actions)
         latents, states = list(context.latents.unbind(1)), list(context.states.unbind(1))
-        embedded = self.action_encoder(torch.cat([context.actions, actions], dim=1))
+        modulations = self.predictor.modulations(self.action_encoder(torch.cat([context.actions, actions], dim=1)))
         first = len(latents)
         for step in range(first, first + actions.shape[1]):
             low = max(0, step - self.history)
-            window = torch.stack(latents[low:step], 1), torch.stack(states[low:step], 1), embedded[:, low:step]
-            latent, state = self._advance(*window, last_only=True)
+            window = torch.stack(latents[low:step], 1), torch.stack(states[low:step], 1)
+            latent, state = self._advance(*window, [m[:, low:step] for m in modulations], last_only=True)
             latents.append(latent[:, 0])
             states.append(state[:, 0])
         return torch.stack(latents[first:], 1), torch.stack(states[first:], 1)
 
     def _advance(
-        self, latents: torch.Tensor, states: torch.Tensor, embedded: torch.Tensor, last_only: bool = False
+        self, latents: torch.Tensor, states: torch.Tensor, modulations: list[torch.Tensor], last_only: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = latents if self.state_head is None else torch.cat([latents, states], dim=-1)
-        predicted = self.predictor(tokens, embedded, last_only)
+        predicted = self.predictor.advance(tokens, modulations, last_only)
         if last_only:
             latents, states = latents[:, -1:], states[:, -1:]
         latent = self.prediction_projector(predicted)

@@ -84,7 +84,8 @@ def import_lewm(path: Path, out: Path, block: int = 5, control_rate: float = 10.
         raise InputError(f"{out}: expected a directory that is new or empty, found one with files in it")
     theirs = strip_prefix(source, read_state_dict(source), ANCHOR)
     ours = rename_tensors(source, theirs)
-    config = _config(source, ours, _read_settings(source), block, control_rate, name or out.name)
+    settings = _read_settings(source)
+    config = _config(source, ours, settings, block, control_rate, name or out.name)
     with torch.device("meta"):
         check_state_dict(source, ours, build_lewm(config).state_dict())
     model = build_lewm(config)
@@ -93,7 +94,7 @@ def import_lewm(path: Path, out: Path, block: int = 5, control_rate: float = 10.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as partial:
         whole = Path(partial, "checkpoint")
         checkpoint.save(whole, config, model, None)
-        (whole / "README.md").write_text(_card(source, config, model))
+        (whole / "README.md").write_text(_card(source, config, model, bool(settings)))
         os.replace(whole, out)
     return out
 
@@ -210,9 +211,10 @@ def _setting(path: Path, settings: dict, part: str, key: str, default: float) ->
     return value
 
 
-def _card(source: Path, config: ModelConfig, model: torch.nn.Module) -> str:
+def _card(source: Path, config: ModelConfig, model: torch.nn.Module, settings: bool) -> str:
     vit, predictor, action = config.encoder, config.predictor, config.action
     sizes = f"width {predictor.width}, {predictor.depth} layers, {predictor.heads} heads x {predictor.head_dim}"
+    heads = "those of the config.json beside it, else the published ones" if settings else "the published ones"
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     return f"""# {config.name}
 
@@ -232,6 +234,7 @@ Not in the file, and so not known:
 
 - what an action means. The reference training standardises actions with mean and deviation of its data set; do the same
   before the model sees them.
+- heads and dropout: {heads} were taken.
 - the control rate and the ticks of a block: {config.control_rate:g} Hz and {config.block} were given to the import.
 - distances and surprise: nothing was calibrated. No goal counts as reached and nothing as a surprise until `distance`
   and `surprise` in config.json are measured.
