@@ -43,20 +43,47 @@ def message_definitions() -> Path:
     return root / "msg" if root is not None else _ament_share(MESSAGES)
 
 
+def installed_models() -> Path:
+    """Folder of the models that `jepa_ros models install` copied here; it need not exist.
+
+    `models` in $JEPA_ROS_HOME, else in jepa_ros of $XDG_DATA_HOME, else in ~/.local/share/jepa_ros.
+    """
+    if home := os.environ.get("JEPA_ROS_HOME"):
+        return Path(home).expanduser() / "models"
+    data = Path(os.environ.get("XDG_DATA_HOME") or "")
+    # The XDG base directory specification tells to ignore paths that are not absolute.
+    return (data if data.is_absolute() else Path.home() / ".local" / "share") / PACKAGE / "models"
+
+
 def resolve_model(name_or_path: str | os.PathLike) -> Path:
-    """Directory of a checkpoint, given as a path or as the name of one that ships in `config/models/`.
+    """Directory of a checkpoint, given as a path or as a name: of one that ships in `config/models/`, else of one that
+    was installed.
 
     Raises InputError that names what exists when it is neither a directory nor a known name.
     """
-    models = config_path("models")
     wanted = Path(name_or_path).expanduser()
-    if _looks_like_name(name_or_path) and (models / wanted).is_dir():
-        return models / wanted
+    if _looks_like_name(name_or_path):
+        for models in (config_path("models"), installed_models()):
+            if (models / wanted).is_dir():
+                return models / wanted
     if os.fspath(name_or_path) and wanted.is_dir():
         return wanted.resolve()
-    found = "a file" if wanted.is_file() else "nothing of that name"
+    found = what_file(wanted) if wanted.is_file() else "nothing of that name"
     known = _listed(list_models())
     raise InputError(f"model '{name_or_path}': expected a checkpoint's directory or one of [{known}], found {found}")
+
+
+def what_file(path: Path) -> str:
+    """What a file is that was given where a checkpoint's directory is expected, for messages."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError:
+        start = b""
+    # torch.save writes a zip archive around a pickle; bare pickles begin with their protocol's opcode.
+    if start == b"PK" or start[:1] == b"\x80":
+        return "a file that may hold a pickle, which is never loaded; `jepa_ros import` reads those of known code bases"
+    return "a file"
 
 
 def resolve_robot(name_or_path: str | os.PathLike) -> Path:
@@ -76,8 +103,13 @@ def resolve_robot(name_or_path: str | os.PathLike) -> Path:
 
 
 def list_models() -> list[str]:
-    """Names of the checkpoints that ship with the package, sorted."""
-    return sorted(path.parent.name for path in config_path("models").glob("*/config.json"))
+    """Names of the checkpoints that ship with the package and of those that were installed, sorted."""
+    return sorted({path.name for path in (*models_in(config_path("models")), *models_in(installed_models()))})
+
+
+def models_in(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, sorted by name; hidden ones are copies that are not finished."""
+    return sorted(p.parent for p in folder.glob("*/config.json") if not p.parent.name.startswith("."))
 
 
 def list_robots() -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ from jepa_ros.planning.policy import GoalPolicy
 from jepa_ros.resources import resolve_model
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.world_model.config import ModelConfig, read_config
+from jepa_ros.world_model.identity import WEIGHTS, identify
 from jepa_ros.world_model.protocol import Context, PredictiveModel
-
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -108,14 +106,6 @@ def own_state(module: nn.Module) -> dict[str, torch.Tensor]:
     """Its weights without those of a frozen encoder, which stay in their own directory."""
     frozen = tuple(f"{name}." for name, part in module.named_modules() if getattr(part, "frozen", False))
     return {k: v for k, v in module.state_dict().items() if not (frozen and k.startswith(frozen))}
-
-
-def identify(directory: Path) -> str:
-    """16 hex digits that differ wherever weights or configuration do; latents of two models never mix."""
-    digest = hashlib.sha256()
-    for name in ("config.json", WEIGHTS):
-        digest.update((directory / name).read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def verify(path: Path) -> str:

@@ -53,7 +53,15 @@ def share(tmp_path, monkeypatch):
     (tmp_path / "config" / "robots").mkdir()
     (tmp_path / "config" / "robots" / "arm.yaml").touch()
     monkeypatch.setattr(resources, "_source_root", lambda: tmp_path)
+    monkeypatch.setenv("JEPA_ROS_HOME", str(tmp_path / "home"))
     return tmp_path
+
+
+def install(name):
+    folder = resources.installed_models() / name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    return folder
 
 
 def test_names_and_paths_are_resolved(share, tmp_path):
@@ -79,6 +87,46 @@ def test_unknown_robot_names_what_exists(share):
 def test_file_where_a_model_is_expected(share):
     with pytest.raises(InputError, match="found a file"):
         resources.resolve_model(share / "config" / "robots" / "arm.yaml")
+
+
+def test_a_pickle_where_a_model_is_expected_is_called_one(share, tmp_path):
+    for name, content in (("a.pt", b"PK\x03\x04..."), ("a.pkl", b"\x80\x04...")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"model '.*{name}': expected .*found a file that may hold a pickle"):
+            resources.resolve_model(tmp_path / name)
+
+
+def test_installed_models_are_found_by_name(share):
+    folder = install("grasp")
+    assert resources.list_models() == ["grasp", "reach"]
+    assert resources.resolve_model("grasp") == folder
+    with pytest.raises(InputError, match=r"one of \[grasp, reach\]"):
+        resources.resolve_model("raech")
+
+
+def test_a_model_that_ships_wins_over_an_installed_one_of_its_name(share):
+    install("reach")
+    assert resources.list_models() == ["reach"]
+    assert resources.resolve_model("reach") == share / "config" / "models" / "reach"
+
+
+def test_an_unfinished_copy_is_no_model(share):
+    install(".grasp.1234")
+    assert resources.list_models() == ["reach"]
+
+
+def test_where_installed_models_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("JEPA_ROS_HOME", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    usual = tmp_path / ".local" / "share" / "jepa_ros" / "models"
+    assert resources.installed_models() == usual
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    assert resources.installed_models() == usual
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert resources.installed_models() == tmp_path / "data" / "jepa_ros" / "models"
+    monkeypatch.setenv("JEPA_ROS_HOME", "~/mine")
+    assert resources.installed_models() == tmp_path / "mine" / "models"
 
 
 def test_input_error_is_one_line():
