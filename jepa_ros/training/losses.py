@@ -26,7 +26,7 @@ class WorldModelLoss(nn.Module):
         self.straightening = Straightening() if weights.straightening else None
         self.inverse_dynamics = None
         if weights.inverse_dynamics:
-            self.inverse_dynamics = InverseDynamics(config.latent_shape[-1], config.action_block)
+            self.inverse_dynamics = InverseDynamics(config)
 
     def forward(
         self, model: PredictiveModel, batch: Windows, generator: torch.Generator
