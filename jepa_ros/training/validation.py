@@ -62,15 +62,18 @@ def latent_health(latents: torch.Tensor) -> dict[str, float]:
     }
 
 
-def probe_r2(train: torch.Tensor, train_tool: np.ndarray, test: torch.Tensor, test_tool: np.ndarray) -> float:
-    """R^2 of a linear probe of the tool position (m) from the pixel latent alone, fitted on training episodes.
-
-    Patch tokens are averaged first."""
+def probe(train: torch.Tensor, train_tool: np.ndarray, test: torch.Tensor) -> np.ndarray:
+    """Tool positions (M, 2) m that a linear probe reads off the latents `test` (M, *L), fitted on `train` (N, *L) with
+    train_tool (N, 2) m. Patch tokens are averaged first."""
     train, test = (z.mean(1) if z.ndim > 2 else z for z in (train, test))
     design = np.hstack([train.numpy(), np.ones((len(train), 1))])
     weights = np.linalg.lstsq(design, train_tool, rcond=None)[0]
-    predicted = np.hstack([test.numpy(), np.ones((len(test), 1))]) @ weights
-    residual = ((predicted - test_tool) ** 2).sum()
+    return np.hstack([test.numpy(), np.ones((len(test), 1))]) @ weights
+
+
+def probe_r2(train: torch.Tensor, train_tool: np.ndarray, test: torch.Tensor, test_tool: np.ndarray) -> float:
+    """R^2 of a linear probe of the tool position (m) from the pixel latent alone, fitted on training episodes."""
+    residual = ((probe(train, train_tool, test) - test_tool) ** 2).sum()
     return float(1 - residual / ((test_tool - test_tool.mean(0)) ** 2).sum())
 
 
