@@ -23,17 +23,8 @@ CONFIG = ModelConfig.model_validate(
     {
         "name": "small",
         "encoder": {"type": "vit", "patch": 4, "width": 24, "depth": 2, "heads": 3, "mlp": 20},
-        "predictor": {
-            "type": "causal",
-            "width": 24,
-            "depth": 3,
-            "heads": 2,
-            "head_dim": 8,
-            "mlp": 28,
-            "dropout": 0.2,
-            "action_smoothed": 7,
-            "action_scale": 3,
-        },
+        "predictor": {"type": "causal", "width": 24, "depth": 3, "heads": 2, "head_dim": 8, "mlp": 28}
+        | {"dropout": 0.2, "action_smoothed": 7, "action_scale": 3},
         "projector_hidden": 26,
         "latent_shape": [22],
         "preprocessing": {"size": 16, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
@@ -46,10 +37,7 @@ CONFIG = ModelConfig.model_validate(
     }
 )
 # What tensors do not say; the reference writes it beside them.
-SETTINGS = {
-    "encoder": {"num_attention_heads": 3},
-    "predictor": {"dim_head": 8, "heads": 2, "dropout": 0.2},
-}
+SETTINGS = {"encoder": {"num_attention_heads": 3}, "predictor": {"dim_head": 8, "heads": 2, "dropout": 0.2}}
 TRANSFORMERS_4 = {
     "{q}": "encoder.encoder.layer.{i}.attention.attention.query",
     "{k}": "encoder.encoder.layer.{i}.attention.attention.key",
