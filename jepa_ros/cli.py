@@ -99,6 +99,9 @@ def train(
         typer.Option(help="Frozen encoder: a directory in transformers' format, or a Hugging Face repository."),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
+    save_every: Annotated[
+        float, typer.Option(min=0.0, help="Seconds between states that a stopped run goes on from.")
+    ] = 60.0,
 ) -> int | None:
     """Train a world model and its policy on a recorded bag; goes on where it was interrupted."""
     return call("jepa_ros.training.train:run", **locals())

@@ -130,6 +130,7 @@ def read_episodes(
     joints, gripper = fields
     frames = 0
     for recording in _recordings(path, joints, gripper, size):
+        _check(path, recording, space.period)
         episode = _at_control_rate(recording, space, len(joints))
         frames += len(recording.frames)
         progress(frames)
@@ -155,24 +156,48 @@ def _recordings(path: Path, joints: tuple[str, ...], gripper: tuple[str, ...], s
             if connection.msgtype == "sensor_msgs/msg/JointState":
                 columns = columns or _columns(path, message.name, joints, gripper)
                 arm, fingers = columns
-                position, velocity = message.position, message.velocity
-                current.states.append(np.concatenate([position[arm], velocity[arm], position[fingers]]))
+                current.states.append(_state(path, message, arm, fingers))
                 current.state_times.append(t)
             elif connection.msgtype == "jepa_msgs/msg/Action":
                 current.actions.append(message.values)
                 current.action_times.append(t)
             elif connection.msgtype != "jepa_msgs/msg/Episode":
-                current.frames.append(preprocess(_image(message), size))
+                current.frames.append(preprocess(_image(path, connection.topic, message), size))
                 current.frame_times.append(t)
     if current is not None:
         yield current
 
 
-def _image(message) -> np.ndarray:
-    if hasattr(message, "format"):
-        return decode_compressed(message.format, message.data)
-    m = message
-    return decode(m.encoding, m.width, m.height, m.step, m.data, m.is_bigendian)
+def _image(path: Path, topic: str, m) -> np.ndarray:
+    try:
+        if hasattr(m, "format"):
+            return decode_compressed(m.format, m.data)
+        return decode(m.encoding, m.width, m.height, m.step, m.data, m.is_bigendian)
+    except InputError as error:
+        raise InputError(f"bag {path}: {topic}: {error}") from None
+
+
+def _state(path: Path, message, arm: list[int], fingers: list[int]) -> np.ndarray:
+    """(P,) positions and velocities of the arm, positions of the fingers."""
+    for name, values in (("position", message.position), ("velocity", message.velocity)):
+        if len(values) != len(message.name):
+            raise InputError(
+                f"bag {path}: joint_states: expected a {name} for each of {len(message.name)} joints, "
+                f"found {len(values)}"
+            )
+    return np.concatenate([message.position[arm], message.velocity[arm], message.position[fingers]])
+
+
+def _check(path: Path, r: _Recording, period: float) -> None:
+    """Refuse an episode that would poison or crash a training. Raises InputError."""
+    where = f"bag {path}: episode {r.number}"
+    for what, rows in (("joint_states", r.states), ("executed", r.actions)):
+        if len({len(row) for row in rows}) > 1:
+            raise InputError(f"{where}: {what}: expected equally many values a message, found different numbers")
+        if rows and not np.isfinite(np.array(rows, float)).all():
+            raise InputError(f"{where}: {what}: expected finite values, found NaN or Inf")
+    if len(r.frames) > 2 and (every := float(np.median(np.diff(r.frame_times)))) > 1.2 * period:
+        raise InputError(f"{where}: images: expected {1 / period:g} Hz at least, found {1 / every:.1f} Hz")
 
 
 def _columns(path: Path, names: list[str], joints: tuple[str, ...], gripper: tuple[str, ...]) -> tuple[list, list]:

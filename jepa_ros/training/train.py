@@ -14,6 +14,7 @@ import torch
 
 from jepa_ros.bags.episodes import open_bag, read_camera, read_episodes, read_robot_description
 from jepa_ros.distributed import torchrun
+from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.summary import write_summary
@@ -69,6 +70,7 @@ def run(
     policy_updates: int | None = None,
     encoder: str | None = None,
     threads: int = 1,
+    save_every: float = 60.0,
 ) -> int:
     """Train, showing progress; a second call with the same options goes on where the first was interrupted.
 
@@ -83,21 +85,23 @@ def run(
     chosen = changed(read_recipe(recipe), updates, policy_updates, encoder)
     arm = load_robot(robot)
     options = {"data": str(data), "seed": seed, "name": name, "robot": robot, "recipe": chosen.model_dump()}
-    first = torchrun.start() == 0
+    first, processes = torchrun.start() == 0, count_ranks()
     if first:
         expect_same(out, options)
     try:
         with LongWork(quiet=not first) as bar:
             sets, config = load(Path(data), arm, name, chosen, bar)
             work = prepare(config, chosen, sets, seed, out / "checkpoint")
-            fit(work, out, bar)
+            fit(work, out, bar, save_every)
             if not first:
                 return 0
             latents = {split: encode_all(work.model, part.frames) for split, part in sets.items()}
             curve = _fit_policy(work, latents, seed, bar)
     finally:
         torchrun.stop()
-    config, summary = _finish(work, latents, curve, out, options, {"recipe": recipe, "torch_threads": threads})
+    config, summary = _finish(
+        work, latents, curve, out, options, {"recipe": recipe, "torch_threads": threads, "processes": processes}
+    )
     summary["wall_s"] = time.time() - started
     write_summary(out / "summary.json", summary)
     write_report(out / "report.html", config, summary, work.trainer.progress, curve, latents["val"], sets["val"])
@@ -132,8 +136,8 @@ def prepare(config: ModelConfig, recipe: Recipe, sets: dict[str, EpisodeSet], se
     return Work(config, recipe, sets, model, policy, trainer)
 
 
-def fit(work: Work, out: Path, bar: LongWork) -> None:
-    """Train the world model to its end, from where `out`/trainer.state left off."""
+def fit(work: Work, out: Path, bar: LongWork, save_every: float = 60.0) -> None:
+    """Train the world model to its end, from where `out`/trainer.state left off; saved there each `save_every` s."""
     trainer, state = work.trainer, out / "trainer.state"
     if state.exists():
         trainer.load(state)
@@ -149,7 +153,7 @@ def fit(work: Work, out: Path, bar: LongWork) -> None:
             bar.update(task, values["update"], note)
             logs.add(values)
 
-        trainer.run(state, show)
+        trainer.run(state, show, save_every)
 
 
 def _fit_policy(work: Work, latents: dict[str, torch.Tensor], seed: int, bar: LongWork) -> list[dict]:

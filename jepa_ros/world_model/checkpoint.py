@@ -79,6 +79,9 @@ def save(directory: Path, config: ModelConfig, model: nn.Module, policy: GoalPol
         tensors |= {f"policy.{k}": v.detach().contiguous() for k, v in policy.state_dict().items()}
     save_file(tensors, directory / f"{WEIGHTS}.partial")
     (directory / "config.json.partial").write_text(config.model_dump_json(indent=2) + "\n")
+    umask = os.umask(0)
+    os.umask(umask)
+    (directory / f"{WEIGHTS}.partial").chmod(0o666 & ~umask)  # safetensors leaves it to its owner alone
     for name in (WEIGHTS, "config.json"):
         os.replace(directory / f"{name}.partial", directory / name)
 

@@ -1,0 +1,158 @@
+"""`jepa_ros train` from a bag to a checkpoint: interrupted, under torchrun, and with data that it must refuse."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reach_bag
+import yaml
+from safetensors.torch import load_file
+
+from jepa_ros.errors import InputError
+from jepa_ros.training.recipe import list_recipes, read_recipe
+from jepa_ros.training.train import run
+from jepa_ros.world_model.checkpoint import load
+
+TINY = {
+    "family": "lewm",
+    "encoder": {"type": "conv", "channels": [4, 8]},
+    "predictor": {"type": "causal", "width": 16, "depth": 1, "heads": 2, "head_dim": 8, "mlp": 32, "dropout": 0.1},
+    "projector_hidden": 16,
+    "latent_dim": 4,
+    "policy": {"width": 16, "depth": 1},
+    "preprocessing": {"size": 16},
+    "history": 2,
+    "loss": {"directions": 16},
+    "schedule": {"updates": 60, "policy_updates": 20, "batch": 8, "steps": 2, "warm_up": 5, "every": 20},
+}
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
+    return reach_bag.write(tmp_path_factory.mktemp("bag") / "play")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(bag, recipe, tmp_path_factory):
+    """The folder of a whole run."""
+    out = tmp_path_factory.mktemp("trained")
+    assert run(data=bag, out=out, recipe=recipe, name="tiny") == 0
+    return out
+
+
+def weights(out: Path):
+    return load_file(out / "checkpoint" / "model.safetensors")
+
+
+def command(bag, recipe, out, *launcher):
+    arguments = ["train", "--data", str(bag), "--recipe", recipe, "--name", "tiny", "--out", str(out)]
+    return [sys.executable, *launcher, "-m", "jepa_ros.cli", *arguments]
+
+
+def test_it_leaves_a_checkpoint_a_card_and_figures(trained):
+    checkpoint = load(trained / "checkpoint")
+    assert checkpoint.config.latent_shape == (4,) and checkpoint.policy is not None
+    assert checkpoint.config.distance.tolerance != 1.0, "calibrated"
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["model_id"] == checkpoint.model_id
+    assert {"probe_r2", "effective_rank", "action_sensitivity", "error_ratio@1", "error_ratio@4"} <= set(
+        summary["test"]
+    )
+    assert summary["frames_per_s"] > 0 and 0 <= summary["loader_share"] < 1
+    assert (trained / "report.html").stat().st_size > 10_000
+    assert "jepa_ros train --data" in (trained / "checkpoint" / "README.md").read_text()
+    assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(bag, recipe, trained, tmp_path):
+    process = subprocess.Popen([*command(bag, recipe, tmp_path), "--save-every", "0"])
+    end = time.monotonic() + 120
+    while not (tmp_path / "trainer.state").exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / "trainer.state").exists() and not (tmp_path / "summary.json").exists()
+    assert run(data=bag, out=tmp_path, recipe=recipe, name="tiny") == 0
+    one, other = weights(trained), weights(tmp_path)
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_torchrun_trains_with_two_processes(bag, recipe, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = subprocess.run(command(bag, recipe, tmp_path, *launcher), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["processes"] == 2 and np.isfinite(summary["test"]["error_ratio@1"])
+    assert load(tmp_path / "checkpoint").config.name == "tiny"
+
+
+def test_other_options_do_not_mix_into_a_run(bag, recipe, trained):
+    with pytest.raises(InputError, match="found other seed"):
+        run(data=bag, out=trained, recipe=recipe, name="tiny", seed=5)
+
+
+def spoilt(path, change):
+    return reach_bag.write(path / "bag", spoil=change)
+
+
+def nan_joint(number, tick, joints, action):
+    if (number, tick) == (2, 7):
+        joints[3] = np.nan
+    return joints, action
+
+
+def nan_action(number, tick, joints, action):
+    return joints, action * (np.inf if (number, tick) == (1, 3) else 1.0)
+
+
+@pytest.mark.parametrize("change, what", [(nan_joint, "episode 2: joint_states"), (nan_action, "episode 1: executed")])
+def test_a_value_that_is_no_number_is_refused_with_its_place(tmp_path, recipe, change, what):
+    with pytest.raises(InputError, match=f"{what}: expected finite values, found NaN or Inf"):
+        run(data=spoilt(tmp_path, change), out=tmp_path / "out", recipe=recipe)
+    assert not (tmp_path / "out" / "checkpoint").exists()
+
+
+def test_episodes_shorter_than_the_window_are_refused(tmp_path, recipe):
+    bag = reach_bag.write(tmp_path / "bag", ticks=12)
+    with pytest.raises(InputError, match="expected train episodes of 16 ticks"):
+        run(data=bag, out=tmp_path / "out", recipe=recipe)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_recipes_that_ship_are_valid(name):
+    assert read_recipe(name).schedule.updates > 0
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (yaml.safe_dump(TINY | {"surplus": 1}), ["surplus", "no such field"]),
+        ("{", ["expected YAML"]),
+        ("[1]", ["expected", "found"]),
+        (yaml.safe_dump(TINY | {"history": 0}), ["history"]),
+    ],
+)
+def test_a_recipe_that_cannot_be_used(tmp_path, content, words):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError) as error:
+        read_recipe(path)
+    text = str(error.value)
+    assert str(path) in text and all(word in text for word in words) and "\n" not in text
+
+
+def test_an_unknown_recipe_is_named_with_those_that_exist():
+    with pytest.raises(InputError, match="recipe elsewhere: .*reach.*found neither"):
+        read_recipe("elsewhere")
