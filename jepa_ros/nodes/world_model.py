@@ -36,7 +36,7 @@ PARAMETERS = (
     Parameter("frame_timeout", 0.5, "Without a frame for this long, diagnostics report an error.", "s", (0.05, 60.0)),
     Parameter("max_samples", 8192, "Most action sequences that one `imagine` may ask for.", range=(1, 100_000)),
 )
-SLICE = 128  # action sequences rolled out between two looks for a frame: under 20 ms
+SLICE = 0.008  # s of rolling out between two looks for a frame
 
 
 class WorldModelNode(JepaNode):
@@ -216,11 +216,16 @@ class WorldModelNode(JepaNode):
         context = None if stamp is None else self._seen.at(stamp)
         if context is None:
             raise InputError("imagine: stamp: expected one with a latent and joint states, found none near it")
-        last = []
-        for part in torch.from_numpy(actions).split(SLICE):
+        last, rest, count = [], torch.from_numpy(actions), 16
+        while len(rest):
+            part, rest = rest[:count], rest[count:]
+            started = time.perf_counter()
             with torch.inference_mode():
                 rolled, _ = self._checkpoint.model.rollout(context.expand(len(part)), part)
             last.append(rolled[:, -1])
+            # As many sequences as fit into a slice at the pace of this one; never many more, as one may be lucky.
+            pace = (time.perf_counter() - started) / len(part)
+            count = int(min(max(SLICE / pace, 1), 2 * len(part)))
             self._worker.yield_to_urgent()
         latents = torch.cat(last)
         return float32_array(latents.numpy()), list(latents.shape), 1e3 * (time.perf_counter() - begin)
