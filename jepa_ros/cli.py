@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 a threshold not met, 2 bad input (one line on stderr, no t
 
 import functools
 import importlib
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ _APP = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_ena
 app = typer.Typer(help="Control arms with a JEPA world model, on ROS 2.", **_APP)
 evaluate = typer.Typer(help="Measure a model.", **_APP)
 up = typer.Typer(help="Start the nodes.", **_APP)
-models = typer.Typer(help="List, inspect and verify checkpoints.", **_APP)
+models = typer.Typer(help="List, inspect, verify and install checkpoints.", **_APP)
 imports = typer.Typer(help="Turn checkpoints of other code bases into ours.", **_APP)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(up, name="up")
@@ -193,25 +192,49 @@ def demo(
     return call("jepa_ros.ros.demo:run", goals=goals, seed=seed, out=out, model=model, headless=headless)
 
 
+ModelArgument = Annotated[str, typer.Argument(help="Name or directory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
 @command(models, "list")
-def models_list() -> int | None:
-    """Name the models that ship with the package."""
-    for name in call("jepa_ros.resources:list_models"):
-        typer.echo(name)
+def models_list(as_json: AsJson = False) -> int | None:
+    """Show the models that ship with the package and those that were installed."""
+    return call("jepa_ros.models.commands:list_models", **locals())
 
 
 @command(models, "inspect")
-def models_inspect(model: Annotated[str, typer.Argument(help="Name or directory.")]) -> int | None:
-    """Print a checkpoint's config.json."""
-    path = call("jepa_ros.resources:resolve_model", name_or_path=model) / "config.json"
-    typer.echo(json.dumps(read_json(path), indent=2))
+def models_inspect(
+    model: ModelArgument,
+    data: Annotated[
+        Path | None, typer.Option(help="Bag that `jepa_ros collect` wrote: shows the latent space on it.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Directory for report.html, latent.png and summary.json.")] = Path(
+        "runs/inspect"
+    ),
+    episodes: Annotated[int, typer.Option(min=2, help="Episodes of the bag to look at.")] = 100,
+    robot: Annotated[
+        str | None, typer.Option(help="Robot in the bag; default: the one that the model was trained for.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int | None:
+    """Show what a checkpoint is and which robots it fits; with --data also what its latents are like."""
+    return call("jepa_ros.models.commands:inspect", **locals())
 
 
 @command(models, "verify")
-def models_verify(model: Annotated[str, typer.Argument(help="Name or directory.")]) -> int | None:
+def models_verify(model: ModelArgument) -> int | None:
     """Load a checkpoint completely and say what it is."""
-    path = call("jepa_ros.resources:resolve_model", name_or_path=model)
-    typer.echo(call("jepa_ros.world_model.checkpoint:verify", path=path))
+    return call("jepa_ros.models.commands:verify", **locals())
+
+
+@command(models, "install")
+def models_install(
+    source: Annotated[str, typer.Argument(help="A checkpoint's directory, or a Hugging Face repository: owner/name.")],
+    name: Annotated[str | None, typer.Option(help="What to call it; default: the name in its config.json.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another model of that name.")] = False,
+) -> int | None:
+    """Verify a checkpoint and copy it to where models are found by name ($JEPA_ROS_HOME, ~/.local/share/jepa_ros)."""
+    return call("jepa_ros.models.commands:install", **locals())
 
 
 @command(imports, "lewm")
@@ -244,16 +267,6 @@ def import_vjepa2_ac(
     """Import the official checkpoint of V-JEPA 2-AC."""
     call("jepa_ros.world_model.importers.vjepa2_ac:import_vjepa2_ac", **locals(), allow_download=True)
     typer.echo(call("jepa_ros.world_model.checkpoint:verify", path=out))
-
-
-def read_json(path: Path) -> Any:
-    """Contents of a JSON file; raises InputError when it cannot be read."""
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: expected a checkpoint's config.json, found {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON, found {error}") from None
 
 
 def main() -> None:

@@ -49,6 +49,13 @@ def style() -> dict[str, Any]:
     }
 
 
+def paper_style() -> dict[str, Any]:
+    """The same for a picture file, which has no page to take colours from: dark on white."""
+    colours = {_INK: "#1b1f27", _FAINT: "#c4cad4"}
+    plain = {key: colours.get(value, value) if isinstance(value, str) else value for key, value in style().items()}
+    return plain | {"figure.facecolor": "white", "savefig.facecolor": "white"}
+
+
 def figure(columns: int = 1, rows: int = 1, size: tuple[float, float] | None = None, **axes: Any):
     """A figure with ``rows × columns`` axes in the house style, off screen: ``(figure, axes)``.
 

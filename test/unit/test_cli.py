@@ -1,26 +1,15 @@
 """The command line: instant, one line for bad input, no traceback on Ctrl-C."""
 
-import json
 import subprocess
 import sys
 
 import pytest
 from typer.testing import CliRunner
 
-from jepa_ros import cli, resources
+from jepa_ros import cli
 from jepa_ros.errors import InputError
 
 HEAVY = ("torch", "mujoco", "rclpy", "numpy", "cv2", "plotly")
-
-
-@pytest.fixture
-def models(tmp_path, monkeypatch):
-    """A share directory with one checkpoint, `reach`, and one whose config.json is broken."""
-    for name, text in (("reach", '{"family": "lewm"}'), ("broken", "{")):
-        folder = tmp_path / "config" / "models" / name
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text(text)
-    monkeypatch.setattr(resources, "_source_root", lambda: tmp_path)
 
 
 def run(*arguments: str):
@@ -42,7 +31,7 @@ def test_nothing_heavy_is_loaded(arguments):
 
 @pytest.mark.parametrize(
     "command",
-    [["collect"], ["train"], ["demo"], ["evaluate", "sim"], ["up", "sim"], ["up", "robot"], ["models", "verify"]],
+    [["collect"], ["train"], ["demo"], ["evaluate", "sim"], ["up", "sim"], ["up", "robot"], ["models", "inspect"]],
 )
 def test_every_command_has_help(command):
     result = run(*command, "--help")
@@ -86,18 +75,3 @@ def test_options_reach_the_implementation(monkeypatch):
     target, options = calls[0]
     assert target == "jepa_ros.ros.demo:run"
     assert (options["goals"], options["seed"], options["headless"]) == (3, 1, True)
-
-
-def test_models_are_listed_and_inspected(models):
-    assert run("models", "list").output.split() == ["broken", "reach"]
-    assert json.loads(run("models", "inspect", "reach").output) == {"family": "lewm"}
-
-
-def test_broken_config_is_named(models):
-    result = run("models", "inspect", "broken")
-    assert result.exit_code == 2 and "config.json: expected JSON" in result.stderr
-
-
-def test_unknown_model_is_named(models):
-    result = run("models", "inspect", "raech")
-    assert result.exit_code == 2 and "[broken, reach]" in result.stderr
