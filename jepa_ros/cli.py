@@ -130,6 +130,32 @@ def pretrain(
     return call("jepa_ros.training.pretrain:run", **locals())
 
 
+@command(app)
+def compare(
+    data: Annotated[Path, typer.Option(help="Bag that `jepa_ros collect` wrote.")],
+    out: Out = Path("runs/compare"),
+    recipe: Annotated[str, typer.Option(help="Recipe of the model that all share, as for train.")] = "reach",
+    robot: Robot = "openarm",
+    methods: Annotated[
+        str, typer.Option(help="Names with commas between: sigreg, vicreg, ema, reconstruction, none.")
+    ] = "sigreg,vicreg,ema,reconstruction",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 3,
+    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
+    updates: Annotated[int | None, typer.Option(min=1, help="Updates of a run; default: the recipe's.")] = None,
+    tune: Annotated[
+        int, typer.Option(min=0, help="Values of its regulariser that each method may try; 0: the published one.")
+    ] = 3,
+    tune_updates: Annotated[
+        int | None, typer.Option(min=1, help="Updates of a try; default: a quarter of a run's.")
+    ] = None,
+    goals: Annotated[int, typer.Option(min=0, help="Goals to reach in closed loop by each run.")] = 50,
+    goal_seed: Annotated[int, typer.Option(help="Seed of these goals.")] = 3000,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one core.")] = 2,
+) -> int | None:
+    """Set ways against collapse side by side on a recorded bag; goes on where it was interrupted."""
+    return call("jepa_ros.training.compare:run", **locals())
+
+
 @command(evaluate, "sim")
 def evaluate_sim(
     model: Model = "openarm_reach",
