@@ -115,7 +115,7 @@ def verify(path: Path) -> str:
     """Load a checkpoint, predict with it once, and say in one line what it is. Raises InputError."""
     checkpoint = load(path)
     config = checkpoint.config
-    frame = torch.zeros(1, config.preprocessing.size, config.preprocessing.size, 3, dtype=torch.uint8)
+    frame = torch.zeros(1, *config.frame_shape, dtype=torch.uint8)
     with torch.inference_mode():
         predicted, _ = checkpoint.model.rollout(resting_context(config, checkpoint.model.encode(frame)), blank(config))
     if not torch.isfinite(predicted).all():

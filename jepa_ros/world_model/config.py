@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from jepa_ros.errors import InputError, first_problem
 
@@ -175,10 +176,15 @@ _FAMILIES = {
     "dino_wm": (("transformers",), "patch"),
     "vjepa2_ac": (("transformers",), "block_causal"),
 }
+_TOPIC = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 
 
 class ModelConfig(_Strict):
-    """The whole of config.json."""
+    """The whole of config.json.
+
+    cameras: relative topics of the frames that one situation is seen in, one a camera, in the order of the views that
+    `encode` takes. The world_model node subscribes to each; a camera node publishes it.
+    """
 
     schema_version: Literal[2] = SCHEMA_VERSION
     family: Literal["lewm", "dino_wm", "vjepa2_ac"] = "lewm"
@@ -189,6 +195,7 @@ class ModelConfig(_Strict):
     latent_shape: tuple[int, ...] = Field(min_length=1, max_length=2, description="(D,) or (tokens, D)")
     policy: PolicyConfig | None = None
     preprocessing: PreprocessingConfig
+    cameras: tuple[str, ...] = ("frame",)
     history: int = Field(2, ge=1, le=16)
     control_rate: float = Field(gt=0, description="control ticks a second")
     block: int = Field(ge=1, description="control ticks of a model step")
@@ -208,6 +215,20 @@ class ModelConfig(_Strict):
                 f"found {self.encoder.type} and {self.predictor.type}"
             )
         return self
+
+    @field_validator("cameras")
+    @classmethod
+    def _topics(cls, cameras: tuple[str, ...]) -> tuple[str, ...]:
+        bad = [camera for camera in cameras if not _TOPIC.fullmatch(camera)]
+        if bad or not cameras or len(set(cameras)) < len(cameras):
+            raise ValueError("expected different relative topics, at least one")
+        return cameras
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Of what a situation is seen in: (size, size, 3), with several cameras (cameras, size, size, 3)."""
+        view = (self.preprocessing.size, self.preprocessing.size, 3)
+        return view if len(self.cameras) == 1 else (len(self.cameras), *view)
 
     @property
     def action_block(self) -> int:

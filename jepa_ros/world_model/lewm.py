@@ -14,7 +14,7 @@ from jepa_ros.world_model.causal_predictor import CausalPredictor
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.conv_encoder import ConvEncoder
 from jepa_ros.world_model.projector import Projector
-from jepa_ros.world_model.protocol import Context, PredictiveModel, as_images
+from jepa_ros.world_model.protocol import Context, PredictiveModel, as_images, flatten_views
 from jepa_ros.world_model.vit_encoder import VitEncoder
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -25,7 +25,9 @@ class LeWM(PredictiveModel):
 
     A token of the predictor is a latent and, where P > 0, the state beside it; the action's embedding is as wide. The
     prediction projector turns what comes out into the next latent (with `residual`: into its change); a linear layer
-    into the change of the state. With P = 0 and without `residual` this is the published model.
+    into the change of the state. With P = 0, without `residual` and with one camera this is the published model.
+
+    Several cameras: the one encoder sees each view, and the projector takes their features side by side.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class LeWM(PredictiveModel):
         residual: bool = False,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        cameras: int = 1,
     ):
         super().__init__()
         self.encoder, self.projector = encoder, projector
@@ -47,12 +50,14 @@ class LeWM(PredictiveModel):
         self.prediction_projector = prediction_projector
         self.state_head = nn.Linear(predictor.outputs, states) if states else None
         self.latent_shape, self.history, self.residual = (projector.outputs,), history, residual
+        self.cameras = cameras
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
 
     def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """See WorldModel."""
-        return self.projector(self.encoder(as_images(frames, self.mean, self.std)))
+        features = self.encoder(as_images(flatten_views(frames, self.cameras), self.mean, self.std))
+        return self.projector(features.reshape(len(frames), self.cameras * features.shape[-1]))
 
     def predict(
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
@@ -103,7 +108,7 @@ def build_lewm(config: ModelConfig) -> LeWM:
     encoder = _encoder(config)
     return LeWM(
         encoder,
-        Projector(encoder.width, config.projector_hidden, latent),
+        Projector(len(config.cameras) * encoder.width, config.projector_hidden, latent),
         ActionEncoder(config.action_block, sizes.action_smoothed, token, sizes.action_scale),
         CausalPredictor(
             config.history,
@@ -122,6 +127,7 @@ def build_lewm(config: ModelConfig) -> LeWM:
         sizes.residual,
         image.mean,
         image.std,
+        len(config.cameras),
     )
 
 

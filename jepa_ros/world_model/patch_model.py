@@ -14,29 +14,35 @@ from torch import nn
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.patch_predictor import PatchPredictor
-from jepa_ros.world_model.protocol import PredictiveModel, as_images
+from jepa_ros.world_model.protocol import PredictiveModel, as_images, flatten_views
 
 
 class PatchWorldModel(PredictiveModel):
-    """Frozen encoder and trained predictor."""
+    """Frozen encoder and trained predictor. Several cameras: the tokens of all views, one view after the other."""
 
     def __init__(self, encoder: nn.Module, config: ModelConfig):
         """encoder: a FrozenEncoder, or what stands in for one.
 
-        Raises InputError where its tokens are not config.latent_shape, or the predictor's sizes do not fit each other.
+        Raises InputError where its tokens, of all cameras, are not config.latent_shape, the predictor's sizes do not
+        fit each other, or rope is asked for with several cameras: it counts rows and columns of one grid.
         """
         super().__init__()
-        found = (encoder.tokens, encoder.width)
+        self.cameras = len(config.cameras)
+        found = (self.cameras * encoder.tokens, encoder.width)
         if config.latent_shape != found:
             raise InputError(
                 f"model {config.name}: expected an encoder with latent_shape {config.latent_shape} (tokens, width) "
                 f"at {config.preprocessing.size} px, found one with {found}"
             )
+        if self.cameras > 1 and config.predictor.positions == "rope":
+            raise InputError(
+                f"model {config.name}: predictor.positions: expected learned for {self.cameras} cameras, found rope"
+            )
         self.latent_shape, self.history = config.latent_shape, config.history
         self.encoder = encoder
         self.predictor = PatchPredictor(
             config.predictor,
-            tokens=encoder.tokens,
+            tokens=self.cameras * encoder.tokens,
             width=encoder.width,
             history=config.history,
             actions=config.action_block,
@@ -47,7 +53,8 @@ class PatchWorldModel(PredictiveModel):
 
     def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """See WorldModel."""
-        return self.encoder(as_images(frames, self.mean, self.std)).float()
+        features = self.encoder(as_images(flatten_views(frames, self.cameras), self.mean, self.std))
+        return features.float().view(len(frames), *self.latent_shape)
 
     def predict(
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor

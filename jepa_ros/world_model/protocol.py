@@ -1,8 +1,8 @@
 """The seam between world models and everything that uses one, whatever its family.
 
-Shapes: B situations; T steps in a row, a model step apart, oldest first; h = `history`, the steps that a model looks
-back; L = `latent_shape`, (D,) or (tokens, D); P numbers of proprioception, 0 where a model takes none; K = block * A
-numbers of an action block.
+Shapes: B situations; C cameras that see one; S pixels of a frame's side; T steps in a row, a model step apart, oldest
+first; h = `history`, the steps that a model looks back; L = `latent_shape`, (D,) or (tokens, D), of all views together;
+P numbers of proprioception, 0 where a model takes none; K = block * A numbers of an action block.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import nn
+
+from jepa_ros.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class WorldModel(Protocol):
     history: int
 
     def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Frames (B, size, size, 3) uint8 rgb → latents (B, *L)."""
+        """Frames uint8 rgb, (B, S, S, 3) or, of C > 1 cameras in the order of ModelConfig.cameras, (B, C, S, S, 3) →
+        latents (B, *L). Raises InputError where the number of views is another."""
 
     def predict(
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
@@ -69,6 +72,18 @@ class PredictiveModel(nn.Module):
             latents.append(latent[:, -1])
             states.append(state[:, -1])
         return torch.stack(latents[first:], 1), torch.stack(states[first:], 1)
+
+
+def flatten_views(frames: np.ndarray | torch.Tensor, cameras: int) -> np.ndarray | torch.Tensor:
+    """Frames as `encode` takes them → (B * C, S, S, 3), the views of a situation one after the other.
+
+    Raises InputError where they are not of so many cameras.
+    """
+    views = () if cameras == 1 else (cameras,)
+    if frames.ndim != 4 + len(views) or tuple(frames.shape[1:-3]) != views or frames.shape[-1] != 3:
+        expected = ", ".join(map(str, ("B", *views, "S", "S", 3)))
+        raise InputError(f"frames: expected shape ({expected}), found {tuple(frames.shape)}")
+    return frames if cameras == 1 else frames.reshape(-1, *frames.shape[2:])
 
 
 def as_images(frames: np.ndarray | torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.world_model.block_causal_predictor import EXTRA, BlockCausalPredictor
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.frozen_encoder import FrozenEncoder, load_configured_encoder
-from jepa_ros.world_model.protocol import PredictiveModel, as_images
+from jepa_ros.world_model.protocol import PredictiveModel, as_images, flatten_views
 
 # Names of a state's numbers: the fields that a checkpoint's proprioception has.
 STATE_FIELDS = ("x", "y", "z", "roll", "pitch", "yaw", "opening")
@@ -50,7 +50,7 @@ class VJepa2Ac(PredictiveModel):
 
     def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """See WorldModel. Every frame is encoded for itself, as a still of two equal frames, and layer-normed."""
-        return self.encoder(as_images(frames, self.mean, self.std))
+        return self.encoder(as_images(flatten_views(frames, 1), self.mean, self.std))
 
     def predict(
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
@@ -82,6 +82,8 @@ def build_vjepa2_ac(config: ModelConfig, directory: Path) -> VJepa2Ac:
 
 
 def _check_sizes(config: ModelConfig) -> None:
+    if len(config.cameras) > 1:
+        raise InputError(f"model {config.name}: expected one camera for vjepa2_ac, found {', '.join(config.cameras)}")
     for name, found in (("action blocks", config.action_block), ("proprioception", config.proprioception.dimension)):
         if found != STATES:
             raise InputError(f"model {config.name}: expected {name} of {STATES} numbers for vjepa2_ac, found {found}")

@@ -210,7 +210,7 @@ def test_a_teacher_keeps_what_encoding_needs_wherever_it_lies():
         def encode(self, frames):
             return self.layers[0](frames.float().mean((1, 2))) * self.scale
 
-    kept = encoder_of(Nested(), 8)
+    kept = encoder_of(Nested(), (8, 8, 3))
     assert {name for name, _ in kept.named_parameters()} == {"layers.0.weight", "layers.0.bias", "scale"}
 
 

@@ -32,21 +32,23 @@ def make_anti_collapse(
     """The method called `name` for a model of `config`; `settings` are its class's own options.
 
     updates: length of training; ema alone needs it. Raises InputError for an unknown name or setting, a missing length,
-    and for any method but none where the encoder is frozen: what cannot change cannot collapse.
+    for any method but none where the encoder is frozen: what cannot change cannot collapse; and for reconstruction with
+    several cameras: its decoder draws one picture.
     """
     if name not in METHODS:
         raise InputError(f"anti-collapse: expected one of {', '.join(METHODS)}, found '{name}'")
     if isinstance(config.encoder, FrozenEncoderConfig) and name != "none":
         raise InputError(f"anti-collapse: expected none, as the encoder of {config.name} is frozen, found '{name}'")
-    size = config.preprocessing.size
     given: dict[str, Any] = {}
     if name == "ema":
         if not updates or updates < 1:
             raise InputError(f"anti-collapse ema: expected the number of updates of its schedule, found {updates}")
-        given = {"model": model, "size": size, "updates": updates}
+        given = {"model": model, "shape": config.frame_shape, "updates": updates}
     if name == "reconstruction":
+        if len(config.cameras) > 1:
+            raise InputError(f"anti-collapse reconstruction: expected one camera, found {', '.join(config.cameras)}")
         colours = config.preprocessing
-        given = {"model": model, "latent": config.latent_shape[-1], "size": size}
+        given = {"model": model, "latent": config.latent_shape[-1], "size": colours.size}
         given |= {"mean": colours.mean, "std": colours.std}
     known = set() if name == "none" else set(inspect.signature(METHODS[name]).parameters) - set(given)
     if unknown := sorted(set(settings) - known):

@@ -22,13 +22,13 @@ class EmaTeacher(AntiCollapse):
     The teacher copies what `model.encode` uses. In training its BatchNorms take the statistics of the batch, as BYOL's
     do. Where ranks train together, convert_batch_norm goes before this.
 
-    model: the student. size: pixels a side of its frames. updates: length of training; the momentum rises over it from
-    `start` to 1 by a cosine.
+    model: the student. shape: of what it sees a situation in, ModelConfig.frame_shape. updates: length of training; the
+    momentum rises over it from `start` to 1 by a cosine.
     """
 
-    def __init__(self, model: nn.Module, size: int, updates: int, start: float = 0.996):
+    def __init__(self, model: nn.Module, shape: tuple[int, ...], updates: int, start: float = 0.996):
         super().__init__()
-        self.teacher = encoder_of(model, size).requires_grad_(False)
+        self.teacher = encoder_of(model, shape).requires_grad_(False)
         self.updates, self.start = updates, start
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
@@ -51,14 +51,15 @@ class EmaTeacher(AntiCollapse):
         self.step += 1
 
 
-def encoder_of(model: nn.Module, size: int) -> nn.Module:
-    """A copy of the model with only the children that `encode` calls; a teacher has no use for a second predictor."""
+def encoder_of(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """A copy of the model with only the children that `encode` calls, with frames (1, *shape); a teacher has no use for
+    a second predictor."""
     made = copy.deepcopy(model)
     called: set[nn.Module] = set()
     hooks = [m.register_forward_hook(lambda module, *_: called.add(module)) for m in made.modules()]
     made.eval()
     with torch.no_grad():
-        made.encode(torch.zeros(1, size, size, 3, dtype=torch.uint8))
+        made.encode(torch.zeros(1, *shape, dtype=torch.uint8))
     for hook in hooks:
         hook.remove()
     for name, child in list(made.named_children()):

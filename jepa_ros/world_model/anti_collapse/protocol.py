@@ -1,6 +1,7 @@
 """The seam between training and the ways to keep latents from collapsing to a constant.
 
-Shapes: T time steps, B windows, N = T * B frames, S pixels a side, L = the model's latent_shape.
+Shapes: T time steps, B windows, N = T * B situations, F = the model's frame_shape, (S, S, 3) for one camera and
+(cameras, S, S, 3) for more, S pixels a side; L = the model's latent_shape.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class AntiCollapse(nn.Module):
     weight: ClassVar[float] = 0.0
 
     def targets(self, model: nn.Module, frames: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """What predictions are compared with (N, *L), for frames (N, S, S, 3) uint8 and latents (N, *L), which are
+        """What predictions are compared with (N, *L), for frames (N, *F) uint8 and latents (N, *L), which are
         model.encode(frames) with gradients."""
         return latents
 
@@ -31,7 +32,7 @@ class AntiCollapse(nn.Module):
         """Scalar regulariser of latents (T, B, *L), not yet weighted: of the batch of all ranks or, where it is a mean
         over frames, of this rank's.
 
-        frames (T * B, S, S, 3) uint8, the time step in front: frames[t * B + b]. generator draws what is drawn; where
+        frames (T * B, *F) uint8, the time step in front: frames[t * B + b]. generator draws what is drawn; where
         ranks train together it must have the same state on each.
         """
         return latents.new_zeros(())
