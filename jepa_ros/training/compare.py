@@ -53,8 +53,9 @@ def run(
     """Compare, showing progress; a second call goes on where the first was interrupted, and may ask for more methods or
     seeds.
 
-    methods: names, with commas between. updates: of each run; default: the recipe's. tune: values tried for each method, of tune_updates (default: a
-    quarter) each; 0 takes the published ones. goals: of each run in closed loop. Raises InputError.
+    methods: names, with commas between. updates: of each run; default: the recipe's. tune: values tried for each
+    method, of tune_updates (default: a quarter) each; 0 takes the published ones. goals: of each run in closed loop.
+    Raises InputError.
     """
     started, out = time.time(), Path(out)
     chosen_methods = _known(methods.split(","))
@@ -78,15 +79,15 @@ def run(
         for method in chosen_methods
         for value in grid(method, tune)
     ]
-    with LongWork() as bar:
-        perform_all(source, trials, workers, bar, "tuning")
+    with LongWork() as bar, Processes(source, workers, bar) as processes:
+        processes.perform(trials, "tuning")
         values = {method: best([t for t in trials if t.method == method], method) for method in chosen_methods}
         jobs = [
             Job(method, values[method], s, updates, "test", goals, out / "runs" / f"{method}-{s}")
             for s in range(seed, seed + seeds)
             for method in chosen_methods
         ]
-        perform_all(source, jobs, workers, bar, "runs")
+        processes.perform(jobs, "runs")
     summary = summarise([j.result() for j in jobs], [t.result() for t in trials], values, options, CRITERION)
     summary |= {"updates": updates, "seeds": seeds, "wall_s": time.time() - started}
     write_summary(out / "summary.json", summary)
@@ -112,49 +113,59 @@ def best(trials: list[Job], method: str) -> float:
     return min(trials, key=error).value if trials else PUBLISHED.get(method, 0.0)
 
 
-def perform_all(source: Source, jobs: list[Job], workers: int, bar: LongWork, what: str) -> None:
-    """Do the jobs that are not done yet, `workers` at a time, each in a process with one thread.
+class Processes:
+    """Processes of one thread that perform runs, `workers` at a time; started when there is something to do.
 
-    Raises RuntimeError where a process dies, and what a job raised.
+    Leaving by an exception, Ctrl-C among them, ends them at once: what they have saved is gone on with the next time.
     """
-    left = [job for job in jobs if not job.done]
-    if not left:
-        return
-    context = multiprocessing.get_context("spawn")
-    news = context.Queue()
-    task = bar.add(what, sum(job.updates for job in jobs))
-    reached = {job.name: job.updates for job in jobs if job.done}
-    with _interrupts_ignored():  # by the children too, which inherit it: the parent alone ends them
-        pool = ProcessPoolExecutor(min(workers, len(left)), context, _begin, (news,))
-        futures = [pool.submit(_perform, source, job) for job in left]
-    try:
-        _watch(futures, news, reached, bar, task)
-        for future in sorted(futures, key=lambda future: not future.done()):  # a failed one is done, others may not be
-            future.result()
-    except BrokenProcessPool:
-        raise RuntimeError("compare: a process ended before its run did; out of memory?") from None
-    except BaseException:
-        for child in multiprocessing.active_children():
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
+    def __init__(self, source: Source, workers: int, bar: LongWork):
+        self._source, self._workers, self._bar = source, workers, bar
+        self._context = multiprocessing.get_context("spawn")
+        self._pool: ProcessPoolExecutor | None = None
 
-def _watch(futures: list[Future], news, reached: dict[str, int], bar: LongWork, task) -> None:
-    """Show what the processes report until all futures are done, or one has failed."""
-    notes: dict[str, str] = {}
-    while not (all(future.done() for future in futures) and news.empty()):
-        if any(future.done() and future.exception() for future in futures):
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, kind: type | None, *exception: object) -> None:
+        if kind is not None:
+            for child in multiprocessing.active_children():
+                child.terminate()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def perform(self, jobs: list[Job], what: str) -> None:
+        """Do the jobs that are not done yet. Raises what a job raised, and RuntimeError where a process dies."""
+        left = [job for job in jobs if not job.done]
+        if not left:
             return
+        with _interrupts_ignored():  # by the children too, which inherit it: the parent alone ends them
+            if self._pool is None:
+                self._news = self._context.Queue()
+                self._pool = ProcessPoolExecutor(self._workers, self._context, _begin, (self._news,))
+            futures = [self._pool.submit(_perform, self._source, job) for job in left]
+        task = self._bar.add(what, sum(job.updates for job in jobs))
+        self._watch(futures, {job.name: job.updates for job in jobs if job.done}, task)
         try:
-            name, update, doing = news.get(timeout=0.2)
-        except queues.Empty:
-            continue
-        reached[name], notes[name] = update, f"{name} {doing}"
-        if not doing:
-            del notes[name]
-        bar.update(task, sum(reached.values()), ", ".join(notes.values()))
+            for future in sorted(futures, key=lambda future: not future.done()):  # if one failed, others may go on
+                future.result()
+        except BrokenProcessPool:
+            raise RuntimeError("compare: a process ended before its run did; out of memory?") from None
+
+    def _watch(self, futures: list[Future], reached: dict[str, int], task) -> None:
+        """Show what the processes report until all futures are done, or one has failed."""
+        notes: dict[str, str] = {}
+        while not (all(future.done() for future in futures) and self._news.empty()):
+            if any(future.done() and future.exception() for future in futures):
+                return
+            try:
+                name, update, doing = self._news.get(timeout=0.2)
+            except queues.Empty:
+                continue
+            reached[name], notes[name] = update, f"{name} {doing}"
+            if not doing:
+                del notes[name]
+            self._bar.update(task, sum(reached.values()), ", ".join(notes.values()))
 
 
 _news = None

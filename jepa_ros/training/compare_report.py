@@ -206,7 +206,7 @@ def _horizons(methods: Mapping[str, Mapping]):
         left.plot(steps, still, "--", color=plots.COLOURS[-1], label="nothing changes")
     left.set(title="Imagined tool (cm)", xlabel="model steps", yscale="log", xticks=steps)
     right.set(title="Latent error ÷ persistence", xlabel="model steps", yscale="log", xticks=steps)
-    left.legend(fontsize=8)
+    _legend(left)
     return fig
 
 
@@ -221,5 +221,10 @@ def _curves(methods: Mapping[str, Mapping]):
                     ax.plot(*zip(*points, strict=True), lw=1, color=plots.COLOURS[x], label=label)
     left.set(title="Probe R² of the tool", xlabel="update", ylim=(0, 1))
     right.set(title="Effective rank", xlabel="update")
-    right.legend(fontsize=8)
+    _legend(right)
     return fig
+
+
+def _legend(ax) -> None:
+    if ax.get_legend_handles_labels()[0]:  # there is none where every run failed
+        ax.legend(fontsize=8)

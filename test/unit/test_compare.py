@@ -1,0 +1,341 @@
+"""`jepa_ros compare`: everything but the method is the same, runs are not repeated, figures are what they say."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reach_bag
+import torch
+import yaml
+
+from jepa_ros.errors import InputError
+from jepa_ros.training import compare
+from jepa_ros.training.compare import METHODS, best, grid, run
+from jepa_ros.training.compare_report import spread, summarise, text, write_report
+from jepa_ros.training.compare_run import Job, Source, imagined_places, perform, trainer_of
+from jepa_ros.training.recipe import Recipe
+from jepa_ros.training.train import load
+from jepa_ros.world_model.protocol import PredictiveModel
+
+torch.set_num_threads(1)
+
+TINY = {
+    "family": "lewm",
+    "encoder": {"type": "conv", "channels": [4, 8]},
+    "predictor": {"type": "causal", "width": 16, "depth": 1, "heads": 2, "head_dim": 8, "mlp": 32, "dropout": 0.0},
+    "projector_hidden": 16,
+    "latent_dim": 4,
+    "preprocessing": {"size": 16},
+    "history": 2,
+    "loss": {"directions": 16},
+    "schedule": {"updates": 12, "policy_updates": 0, "batch": 8, "steps": 2, "warm_up": 5, "every": 6},
+}
+FOUR = ("sigreg", "vicreg", "ema", "reconstruction")
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
+    return reach_bag.write(tmp_path_factory.mktemp("bag") / "play")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def source(bag):
+    return Source(bag, "openarm", Recipe.model_validate(TINY), 3000)
+
+
+@pytest.fixture(scope="module")
+def loaded(source):
+    from jepa_ros.evaluation.progress import LongWork
+    from jepa_ros.robot.config import load_robot
+
+    with LongWork(quiet=True) as bar:
+        return load(source.data, load_robot("openarm"), "compared", source.recipe, bar)
+
+
+def job(directory, method="sigreg", value=0.1, seed=0, updates=12, **changes):
+    return Job(**{"split": "test", "goals": 0, "directory": directory / f"{method}-{seed}"} | changes | {
+        "method": method, "value": value, "seed": seed, "updates": updates
+    })  # fmt: skip
+
+
+def quiet(update, doing):
+    pass
+
+
+# --- the same for all ------------------------------------------------------------------------------------------------
+
+
+def test_methods_begin_with_the_same_weights_and_see_the_same_windows(source, loaded, tmp_path):
+    sets, config = loaded
+    trainers = [trainer_of(job(tmp_path, method), source.recipe, config, sets) for method in METHODS]
+    first, *others = [t.model.state_dict() for t in trainers]
+    for state in others:
+        assert all(torch.equal(first[name], value) for name, value in state.items())
+    drawn = [t.windows.bit_generator.state for t in trainers]
+    assert all(state == drawn[0] for state in drawn)
+    assert all(t.schedule == trainers[0].schedule for t in trainers)
+    assert {m: t.loss.weights.anti_collapse for m, t in zip(METHODS, trainers, strict=True)} == {
+        "sigreg": 0.1, "vicreg": 0.1, "ema": 0.0, "reconstruction": 0.1, "none": 0.0
+    }  # fmt: skip
+
+
+def test_another_seed_is_another_beginning(source, loaded, tmp_path):
+    sets, config = loaded
+    one, other = (trainer_of(job(tmp_path, seed=s), source.recipe, config, sets).model.state_dict() for s in (0, 1))
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_value_of_a_teacher_is_its_momentum(source, loaded, tmp_path):
+    sets, config = loaded
+    trainer = trainer_of(job(tmp_path, "ema", 0.05), source.recipe, config, sets)
+    assert trainer.loss.anti_collapse.momentum() == pytest.approx(0.95)
+
+
+def test_values_are_tried_from_the_published_one_outwards():
+    assert grid("sigreg", 3) == [0.1, 0.316, 0.0316]
+    assert grid("ema", 5) == pytest.approx([0.004, 0.0126, 0.00126, 0.04, 0.0004], rel=0.01)
+    assert grid("vicreg", 1) == [1.0] and grid("vicreg", 0) == [] == grid("none", 3)
+    assert {len(grid(method, 4)) for method in FOUR} == {4}
+
+
+# --- a run -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", FOUR)
+def test_a_run_leaves_its_figures(source, tmp_path, method):
+    told = []
+    made = job(tmp_path, method, 0.01)
+    perform(source, made, lambda update, doing: told.append(update))
+    assert told == list(range(1, 13)) and made.done
+    result = made.result()
+    assert (result["method"], result["value"], result["seed"], result["updates"]) == (method, 0.01, 0, 12)
+    assert not result["failed"] and [v["update"] for v in result["validation"]] == [6, 12]
+    wanted = {"probe_r2", "effective_rank", "dead_dimensions", "action_sensitivity"}
+    wanted |= {f"{name}@{k}" for name in ("error_ratio", "imagined_cm", "still_cm") for k in (1, 2, 3, 4)}
+    assert wanted <= set(result["test"]) and all(np.isfinite(result["test"][name]) for name in wanted)
+    assert sorted(p.name for p in made.directory.iterdir()) == ["summary.json"]
+
+
+def test_a_run_that_was_interrupted_goes_on_to_the_same_figures(source, tmp_path, monkeypatch):
+    whole, halved = job(tmp_path / "whole", "reconstruction"), job(tmp_path / "halved", "reconstruction")
+    perform(source, whole, quiet)
+
+    class Interrupt(Exception):
+        pass
+
+    def stop(update, doing):
+        if update == 7:
+            raise Interrupt
+
+    monkeypatch.setattr("jepa_ros.training.loop.Trainer.run.__defaults__", (0.0,))  # saved after each update
+    with pytest.raises(Interrupt):
+        perform(source, halved, stop)
+    assert not halved.done and (halved.directory / "trainer.state").exists()
+    updates = []
+    perform(source, halved, lambda update, doing: updates.append(update))
+    assert updates == list(range(7, 13))
+    assert halved.result()["test"] == whole.result()["test"]
+
+
+def test_a_run_whose_loss_is_no_number_is_a_result_too(source, tmp_path):
+    made = job(tmp_path, "sigreg", 1e38)
+    perform(source, made, quiet)
+    assert "the loss is" in made.result()["failed"] and "test" not in made.result()
+
+
+class Knows(PredictiveModel):
+    """Its latents are tool positions in dm, and actions move them by what they do."""
+
+    history = 2
+
+    def predict(self, latents, states, actions):
+        return latents + actions.unflatten(-1, (-1, 2)).sum(-2) * (10 * reach_bag.SPEED * reach_bag.PERIOD), states
+
+
+def test_imagined_places_are_in_metres_and_right_for_a_model_that_knows(loaded):
+    sets, config = loaded
+    latents = {split: torch.from_numpy(10 * part.tool).float() for split, part in sets.items()}
+    error, still = imagined_places(Knows(), sets, latents, "test", config.block, 256)
+    assert error.shape == still.shape == (4,)
+    assert (error < 2e-3).all() and (still > 2 * error).all()
+    rng = np.random.default_rng(0)
+    episode, tick = sets["test"].draw(4000, 16, rng)
+    moved = (
+        sets["test"].tool[sets["test"].index(episode, tick + 4)] - sets["test"].tool[sets["test"].index(episode, tick)]
+    )
+    assert still[0] == pytest.approx(np.sqrt((moved**2).sum(1).mean()), rel=0.15)
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compared(bag, recipe, tmp_path_factory):
+    """Two methods, two seeds, two values each, in two processes."""
+    out = tmp_path_factory.mktemp("compared")
+    options = {"data": bag, "out": out, "recipe": recipe, "methods": "sigreg,ema", "seeds": 2, "tune": 2, "goals": 0}
+    assert run(**options, workers=2) == 0
+    return out, options
+
+
+def test_every_run_leaves_its_own_folder(compared):
+    out, _ = compared
+    assert sorted(p.parent.name for p in out.glob("runs/*/summary.json")) == ["ema-0", "ema-1", "sigreg-0", "sigreg-1"]
+    assert sorted(p.parent.name for p in out.glob("tune/*/summary.json")) == [
+        "ema-0.004", "ema-0.0126", "sigreg-0.1", "sigreg-0.316"
+    ]  # fmt: skip
+    page = (out / "report.html").read_text()
+    assert "EMA teacher" in page and "comparable only within one latent space" in page and "<svg" in page
+
+
+def test_the_summary_is_of_the_runs(compared):
+    out, _ = compared
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary["methods"]) == {"sigreg", "ema"} and summary["updates"] == 12
+    runs = [json.loads((out / "runs" / f"ema-{s}" / "summary.json").read_text()) for s in (0, 1)]
+    found = summary["methods"]["ema"]
+    for name in ("probe_r2", "imagined_cm@4", "error_ratio@2"):
+        values = [r["test"][name] for r in runs]
+        assert found["test"][name]["values"] == values and values[0] != values[1]
+        assert found["test"][name]["mean"] == pytest.approx(np.mean(values), rel=1e-5)
+        assert found["test"][name]["std"] == pytest.approx(np.std(values, ddof=1), rel=1e-4)
+    assert all(r["value"] == found["value"] and r["updates"] == 12 for r in runs)
+    tried = summary["tuning"]["ema"]
+    assert found["value"] == min(tried, key=lambda t: t["imagined_cm@4"])["value"]
+    assert json.loads((out / "tune" / "ema-0.004" / "summary.json").read_text())["updates"] == 3, "a quarter"
+
+
+def test_finished_runs_are_not_repeated_and_more_may_be_asked_for(compared, monkeypatch):
+    out, options = compared
+    before = {p: p.stat().st_mtime_ns for p in out.glob("*/*/summary.json")}
+    assert run(**options | {"methods": "sigreg,ema,none", "seeds": 2}) == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert {p.parent.name for p in out.glob("runs/*/summary.json")} - {p.parent.name for p in before} == {
+        "none-0", "none-1"
+    }  # fmt: skip
+    monkeypatch.setattr(compare, "ProcessPoolExecutor", lambda *a: pytest.fail("it started a process"))
+    assert run(**options) == 0
+
+
+def test_other_options_do_not_mix_into_a_comparison(compared):
+    _, options = compared
+    with pytest.raises(InputError, match="found other tune"):
+        run(**options | {"tune": 3})
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"methods": "sigreg,dropout"}, "methods: expected some of sigreg, vicreg, ema, reconstruction, none, found"),
+        ({"methods": ""}, "methods: expected some of .* found ''"),
+        ({"recipe": "dino_wm"}, "expected an encoder that is trained, found a frozen one"),
+        ({"data": "nowhere"}, "nowhere"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_anything_is_made(bag, recipe, tmp_path, changes, said):
+    with pytest.raises(InputError, match=said):
+        run(**{"data": bag, "out": tmp_path / "out", "recipe": recipe} | changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_process_cannot_use_is_raised_here(bag, recipe, tmp_path):
+    """The bag's test episodes are too short for windows that the recipe asks for."""
+    long = dict(TINY, schedule=TINY["schedule"] | {"steps": 9})
+    path = tmp_path / "long.yaml"
+    path.write_text(yaml.safe_dump(long))
+    with pytest.raises(InputError, match="episodes of 36 ticks"):
+        run(data=bag, out=tmp_path / "out", recipe=str(path), methods="sigreg", tune=0, goals=0, seeds=1, workers=1)
+
+
+def alive(group):
+    """Commands of the processes that run in a group (Linux)."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, pgrp = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:3]
+            if int(pgrp) == group and state != "Z":
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def test_an_interruption_is_clean(bag, recipe, tmp_path):
+    long = dict(TINY, schedule=TINY["schedule"] | {"updates": 4000, "every": 2000})
+    path = tmp_path / "long.yaml"
+    path.write_text(yaml.safe_dump(long))
+    arguments = ["compare", "--data", str(bag), "--recipe", str(path), "--out", str(tmp_path / "out")]
+    arguments += ["--methods", "vicreg", "--seeds", "2", "--tune", "0", "--goals", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jepa_ros.cli", *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    end = time.monotonic() + 240
+    while len(list(tmp_path.glob("out/runs/*"))) < 2 and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    while alive(process.pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert alive(process.pid) == [], "nobody goes on"
+    assert not list(tmp_path.glob("out/runs/*/summary.json"))
+
+
+def test_the_loop_is_closed_over_each_runs_own_checkpoint(source, tmp_path):
+    made = job(tmp_path, "vicreg", 1.0, goals=1)
+    told = []
+    perform(source, made, lambda update, doing: told.append(doing))
+    assert told[-1] == "goal 1"
+    loop = made.result()["closed_loop"]
+    assert loop["goals"] == 1 and loop["reached"] in (0, 1) and loop["per_goal"] == [bool(loop["reached"])]
+    assert loop["final_distance_m"]["p50"] < 1.0
+    assert (made.directory / "checkpoint" / "model.safetensors").exists()
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_spreads_leave_out_what_is_missing():
+    assert spread([1.0, None, 3.0]) == {"mean": 2.0, "std": pytest.approx(2**0.5), "values": [1.0, None, 3.0]}
+    assert text(spread([1.0, 3.0])) == "2 ± 1.4" and text(spread([2.0])) == "2" and text(spread([None])) == "–"
+
+
+def test_the_best_value_is_of_least_error_on_validation(tmp_path):
+    jobs = [job(tmp_path / str(k), value=v, split="val") for k, v in enumerate((0.1, 0.3, 0.03))]
+    for made, found in zip(jobs, (2.0, None, 1.5), strict=True):
+        made.directory.mkdir(parents=True)
+        (made.directory / "summary.json").write_text(json.dumps({"val": {"imagined_cm@4": found}}))
+    assert best(jobs, "sigreg") == 0.03
+    assert best([], "sigreg") == 0.1
+
+
+def test_runs_that_failed_are_reported(tmp_path):
+    run_ = {"method": "none", "seed": 0, "value": 0.0, "frames_per_s": 9.0, "validation": []}
+    figures = dict.fromkeys(("probe_r2", "effective_rank", "error_ratio@1", "action_sensitivity"), None)
+    loop = {"goals": 4, "reached": 1, "goal_set_hash": "x", "final_distance_m": {"p50": 0.1}}
+    runs = [
+        run_ | {"failed": "update 9: the loss is nan"},
+        run_ | {"seed": 1, "failed": "collapsed: ...", "test": figures, "closed_loop": loop},
+    ]
+    options = {"data": "bag", "goals": 4, "tune": 0, "tune_updates": 1, "seed": 0}
+    summary = summarise(runs, [], {"none": 0.0}, options, "imagined_cm@4") | {"updates": 12, "seeds": 2}
+    found = summary["methods"]["none"]
+    assert found["failed"] == {"0": "update 9: the loss is nan", "1": "collapsed: ..."}
+    assert (found["closed_loop"]["reached"], found["closed_loop"]["goals"]) == (1, 4)
+    write_report(tmp_path / "report.html", summary)
+    page = (tmp_path / "report.html").read_text()
+    assert "Runs that stopped early" in page and "the loss is nan" in page and "1 of 4" in page
