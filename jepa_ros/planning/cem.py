@@ -28,9 +28,8 @@ class Cem:
     def solve(self, problem: Problem, budget: float, rng: np.random.Generator) -> Solution:
         """See Solver. Elites come from finite costs only; with none left the default (the first seed) is returned."""
         begin = time.perf_counter()
-        pool, costs = problem.seeds, _finite(problem.cost(problem.seeds))
-        evaluated, rounds, sigma = len(pool), 0, None
-        slowest = time.perf_counter() - begin
+        pool, costs = problem.seeds, _finite(problem.seed_costs)
+        evaluated, rounds, sigma, slowest = len(pool), 0, None, 0.0
         while rounds < self.iterations and np.isfinite(costs).any():
             started = time.perf_counter()
             if rounds and started - begin + slowest > budget:

@@ -85,13 +85,15 @@ class LatentPlanner:
         """The best motion found in the budget. `elapsed`: ticks by which the hand-over moved since the last plan."""
         begin = time.perf_counter()
         imagination = _Imagination(self, situation, goal)
+        seeds, ways = self._seeds(imagination, elapsed)
+        costs = imagination.cost(seeds)
         solution = self.solver.solve(
-            Problem(imagination.repair, imagination.cost, self._seeds(imagination, elapsed)),
+            Problem(imagination.repair, imagination.cost, seeds, costs),
             self.budget - (time.perf_counter() - begin),
             self._rng,
         )
-        candidate = self._last = self._led(imagination, solution.candidate)
-        predicted, states, actions = imagination.predict(candidate[None])
+        candidate, (predicted, states, actions) = self._led(imagination, solution.candidate, seeds[ways:], costs[ways:])
+        self._last = candidate
         joints = states[0, :, : len(self.checkpoint.config.proprioception.joints)]
         count = joints.shape[1]
         return Imagined(
@@ -106,31 +108,34 @@ class LatentPlanner:
             plan_ms=1e3 * (time.perf_counter() - begin),
         )
 
-    def _led(self, imagination: _Imagination, found: np.ndarray) -> np.ndarray:
-        """What was found, unless it ends where the latent distance is flat: then the policy's best way goes on.
+    def _led(
+        self, imagination: _Imagination, found: np.ndarray, ways: np.ndarray, costs: np.ndarray
+    ) -> tuple[np.ndarray, tuple[torch.Tensor, ...]]:
+        """What was found and what is predicted of it; but where that ends in the flat part of the latent distance, the
+        best of the policy's `ways` (K, n, A), which cost (K,), goes on.
 
         Latent distances saturate: from far away no plan within the horizon looks better than standing still.
         """
-        if self.checkpoint.policy is None:
-            return found
-        predicted, _, _ = imagination.predict(found[None])
-        if float(latent_distance(predicted[0, -1], imagination.goal)) <= self.checkpoint.config.distance.far:
-            return found
-        ways = imagination.repair(imagination.proposals())
-        costs = np.nan_to_num(imagination.cost(ways), nan=np.inf)
-        return ways[int(np.argmin(costs))] if np.isfinite(costs).any() else found
+        predicted = imagination.predict(found[None])
+        ends = float(latent_distance(predicted[0][0, -1], imagination.goal))
+        if ends <= self.checkpoint.config.distance.far or not np.isfinite(costs).any():
+            return found, predicted
+        way = ways[int(np.argmin(np.nan_to_num(costs, nan=np.inf)))]
+        return way, imagination.predict(way[None])
 
-    def _seeds(self, imagination: _Imagination, elapsed: int) -> np.ndarray:
-        """(K, n, A): the last plan moved on in time (else: stop), stop, and what the policy proposes."""
+    def _seeds(self, imagination: _Imagination, elapsed: int) -> tuple[np.ndarray, int]:
+        """(K, n, A): the last plan moved on in time (else: stop), stop, and from which on what the policy proposes."""
         n = imagination.ticks
-        stop = np.zeros((1, n, self.space.dimension))
-        seeds = [stop] if self.checkpoint.policy is None else [stop, imagination.proposals()]
+        seeds = [np.zeros((1, n, self.space.dimension))]
         if self._last is not None:
             rest = self._last[elapsed:][:n]
-            kept = np.zeros_like(stop)
+            kept = np.zeros_like(seeds[0])
             kept[0, : len(rest)] = rest
             seeds.insert(0, kept)
-        return imagination.repair(np.concatenate(seeds))
+        ways = len(seeds)
+        if self.checkpoint.policy is not None:
+            seeds.append(imagination.proposals())
+        return imagination.repair(np.concatenate(seeds)), ways
 
 
 class _Imagination:

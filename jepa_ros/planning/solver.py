@@ -16,11 +16,13 @@ class Problem:
     repair: candidates (S, n, A) → feasible ones of the same shape; nothing else is ever evaluated or returned.
     cost: feasible candidates (S, n, A) → (S,), where NaN or Inf marks a candidate that could not be judged.
     seeds: (K, n, A) feasible candidates to start from; the first is the default, which stands if none is better.
+    seed_costs: (K,) their costs.
     """
 
     repair: Callable[[np.ndarray], np.ndarray]
     cost: Callable[[np.ndarray], np.ndarray]
     seeds: np.ndarray
+    seed_costs: np.ndarray
 
 
 @dataclass(frozen=True)

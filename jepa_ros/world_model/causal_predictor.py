@@ -21,16 +21,18 @@ class CausalAttention(nn.Module):
         """→ (B, T, width), or (B, 1, width): the last token's."""
         x = self.norm(x)
         inner = self.heads * self.head_dim
-        if last_only:
-            query = F.linear(x[:, -1:], self.qkv.weight[:inner])
-            key, value = F.linear(x, self.qkv.weight[inner:]).split(inner, dim=-1)
-        else:
-            query, key, value = self.qkv(x).split(inner, dim=-1)
-        query, key, value = (y.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2) for y in (query, key, value))
+        split = (self.heads, self.head_dim)
+        if last_only and not self.training:
+            query = F.linear(x[:, -1:], self.qkv.weight[:inner]).unflatten(-1, split)
+            key, value = F.linear(x, self.qkv.weight[inner:]).unflatten(-1, (2, *split)).unbind(2)
+            # One query and a few keys: sums of products cost less than a call of the attention kernel.
+            share = (query * key).sum(-1, keepdim=True).mul(self.head_dim**-0.5).softmax(1)
+            return self.output((share * value).sum(1, keepdim=True).flatten(2))
+        query, key, value = (y.unflatten(-1, split).transpose(1, 2) for y in self.qkv(x).split(inner, dim=-1))
         mixed = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=not last_only
-        )
-        return self.output(mixed.transpose(1, 2).flatten(2))
+            query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=True
+        ).transpose(1, 2)
+        return self.output((mixed[:, -1:] if last_only else mixed).flatten(2))
 
 
 class ConditionalBlock(nn.Module):

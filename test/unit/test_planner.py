@@ -116,11 +116,12 @@ def test_the_last_plan_is_the_default_moved_on_in_time(planner):
     situation, _ = moving(0.1)
     first = planner.plan(situation, tiny.latent_of(XY + 0.05)).knots
     imagination = _Imagination(planner, situation, torch.zeros(2))
-    seeds = planner._seeds(imagination, 4)
+    seeds, _ = planner._seeds(imagination, 4)
     np.testing.assert_allclose(seeds[0], imagination.repair(np.vstack([first[4:], np.zeros((4, 2))])[None])[0])
     planner.reset()
-    stop = planner._seeds(imagination, 0)[0]
-    assert not stop[-1].any() and len(planner._seeds(imagination, 0)) == len(seeds) - 1
+    fewer, _ = planner._seeds(imagination, 0)
+    stop = fewer[0]
+    assert not stop[-1].any() and len(fewer) == len(seeds) - 1
 
 
 def test_a_prediction_that_is_no_number_leaves_the_default(planner):
