@@ -10,12 +10,12 @@ import numpy as np
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
+from jepa_ros.bags.cameras import COMPRESSED, RAW, image_connections
 from jepa_ros.bags.episodes import open_bag
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
 from jepa_ros.images import ImageError, decode, decode_compressed, preprocess
 
-RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 GAP = 1.5
 """Frames further apart than this many times the topic's median period do not follow one another."""
 
@@ -54,7 +54,7 @@ def read_stretches(
     read = {topic: _Topic() for topic in topics}
     count = 0
     with open_bag(bag, {}) as reader:
-        names = {c.topic: topic for topic in topics for c in _connections(bag, reader, topic)}
+        names = {c.topic: topic for topic in topics for c in image_connections(bag, reader, topic)}
         wanted = [c for c in reader.connections if c.topic in names and c.msgtype in (RAW, COMPRESSED)]
         for connection, recorded, message in _messages(bag, reader, wanted):
             _add(read[names[connection.topic]], message, recorded, size)
@@ -67,18 +67,6 @@ def read_stretches(
             raise InputError(f"bag {bag}: {name}: expected pictures, found {found}")
         stretches += _cut(topic, f"{bag} {name}")
     return stretches, sum(topic.unusable for topic in read.values())
-
-
-def _connections(bag: Path, reader: Reader, topic: str) -> list[Connection]:
-    """Those of one topic's pictures; the raw ones where the bag holds compressed ones too."""
-    images = [c for c in reader.connections if c.msgtype in (RAW, COMPRESSED)]
-    name = topic.strip("/")
-    for wanted in (name, f"{name}/compressed"):
-        found = [c for c in images if c.topic.strip("/") == wanted]
-        if found:
-            return found
-    there = ", ".join(sorted({c.topic for c in images})) or "none of images"
-    raise InputError(f"bag {bag}: expected the image topic {topic}, found {there}")
 
 
 def _messages(bag: Path, reader: Reader, connections: list[Connection]) -> Iterator[tuple]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from rosbags.rosbag2 import Reader, ReaderError
 
+from jepa_ros.bags.cameras import COMPRESSED, RAW, camera_connections, namespace
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
 from jepa_ros.images import decode, decode_compressed, preprocess
@@ -18,7 +19,7 @@ from jepa_ros.training.episodes import Episode
 from jepa_ros.world_model.config import CameraReference
 
 NEEDED = {
-    "image": ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"),
+    "image": (COMPRESSED, RAW),
     "joint_states": ("sensor_msgs/msg/JointState",),
     "executed": ("jepa_msgs/msg/Action",),
     "episode": ("jepa_msgs/msg/Episode",),
@@ -27,13 +28,14 @@ NEEDED = {
 
 @dataclass
 class _Recording:
-    """The messages of one episode as they come; times in s from the episode's start."""
+    """The messages of one episode as they come; times in s from the episode's start. Frames and their times: a list for
+    each camera."""
 
     number: int
     split: str
     start: int
-    frames: list[np.ndarray] = field(default_factory=list)
-    frame_times: list[float] = field(default_factory=list)
+    frames: list[list[np.ndarray]]
+    frame_times: list[list[float]]
     states: list[np.ndarray] = field(default_factory=list)
     state_times: list[float] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
@@ -89,12 +91,16 @@ def read_robot_description(path: Path) -> str | None:
     return None
 
 
-def read_camera(path: Path) -> CameraReference | None:
-    """Intrinsics of the first camera_info and the optical frame's pose from tf_static; None where either is missing."""
+def read_camera(path: Path, topic: str = "") -> CameraReference | None:
+    """Intrinsics of the first camera_info, in the namespace of the image topic where one is given, and the optical
+    frame's pose from tf_static; None where either is missing."""
     info, poses = None, {}
     with open_bag(path) as reader:
         wanted = [
-            c for c in reader.connections if c.msgtype in ("sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage")
+            c
+            for c in reader.connections
+            if c.msgtype == "tf2_msgs/msg/TFMessage"
+            or (c.msgtype == "sensor_msgs/msg/CameraInfo" and (not topic or namespace(c.topic) == namespace(topic)))
         ]
         for connection, message in read_messages(path, reader, wanted):
             if connection.msgtype.endswith("CameraInfo"):
@@ -125,31 +131,40 @@ def read_episodes(
     fields: tuple[tuple[str, ...], tuple[str, ...]],
     size: int,
     progress: Callable[[int], None] = lambda frames: None,
+    cameras: tuple[str, ...] = (),
 ) -> Iterator[Episode]:
-    """Episodes of a bag. fields: joints and gripper joints of the proprioception. progress: called with frames read."""
+    """Episodes of a bag. fields: joints and gripper joints of the proprioception. progress: called with frames read.
+
+    cameras: the image topics in the order of the model's views; none: the one that there is. Raises InputError where
+    the bag cannot be read, lacks a topic or a joint, or holds what would spoil a training.
+    """
     joints, gripper = fields
     frames = 0
-    for recording in _recordings(path, joints, gripper, size):
+    for recording in _recordings(path, joints, gripper, size, cameras):
         _check(path, recording, space.period)
         episode = _at_control_rate(recording, space, len(joints))
-        frames += len(recording.frames)
+        frames += sum(map(len, recording.frames))
         progress(frames)
         if episode is not None:
             yield episode
 
 
-def _recordings(path: Path, joints: tuple[str, ...], gripper: tuple[str, ...], size: int) -> Iterator[_Recording]:
-    wanted = {kind for kinds in NEEDED.values() for kind in kinds}
+def _recordings(
+    path: Path, joints: tuple[str, ...], gripper: tuple[str, ...], size: int, cameras: tuple[str, ...]
+) -> Iterator[_Recording]:
+    wanted = {kind for name, kinds in NEEDED.items() for kind in kinds if name != "image"}
     current: _Recording | None = None
     columns: tuple[list[int], list[int]] | None = None
     with open_bag(path) as reader:
-        connections = [c for c in reader.connections if c.msgtype in wanted]
+        images = camera_connections(path, reader, cameras)
+        view = {c.id: k for k, connections in enumerate(images) for c in connections}
+        connections = [c for c in reader.connections if c.msgtype in wanted or c.id in view]
         for connection, message in read_messages(path, reader, connections):
             stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
             if connection.msgtype == "jepa_msgs/msg/Episode":
                 if current is not None:
                     yield current
-                current = _Recording(message.id, message.split, stamp)
+                current = _Recording(message.id, message.split, stamp, [[] for _ in images], [[] for _ in images])
             if current is None:
                 continue
             t = (stamp - current.start) * 1e-9
@@ -161,9 +176,9 @@ def _recordings(path: Path, joints: tuple[str, ...], gripper: tuple[str, ...], s
             elif connection.msgtype == "jepa_msgs/msg/Action":
                 current.actions.append(message.values)
                 current.action_times.append(t)
-            elif connection.msgtype != "jepa_msgs/msg/Episode":
-                current.frames.append(preprocess(_image(path, connection.topic, message), size))
-                current.frame_times.append(t)
+            elif connection.id in view:
+                current.frames[view[connection.id]].append(preprocess(_image(path, connection.topic, message), size))
+                current.frame_times[view[connection.id]].append(t)
     if current is not None:
         yield current
 
@@ -196,8 +211,9 @@ def _check(path: Path, r: _Recording, period: float) -> None:
             raise InputError(f"{where}: {what}: expected equally many values a message, found different numbers")
         if rows and not np.isfinite(np.array(rows, float)).all():
             raise InputError(f"{where}: {what}: expected finite values, found NaN or Inf")
-    if len(r.frames) > 2 and (every := float(np.median(np.diff(r.frame_times)))) > 1.2 * period:
-        raise InputError(f"{where}: images: expected {1 / period:g} Hz at least, found {1 / every:.1f} Hz")
+    for times in r.frame_times:
+        if len(times) > 2 and (every := float(np.median(np.diff(times)))) > 1.2 * period:
+            raise InputError(f"{where}: images: expected {1 / period:g} Hz at least, found {1 / every:.1f} Hz")
 
 
 def _columns(path: Path, names: list[str], joints: tuple[str, ...], gripper: tuple[str, ...]) -> tuple[list, list]:
@@ -211,28 +227,39 @@ def _at_control_rate(r: _Recording, space: PlanarVelocity, arm: int) -> Episode 
     """The episode on the control grid, up to where a frame is missing: each tick takes the nearest one, within three
     quarters of the time between two, as cameras jitter. None where less than a tick is left.
 
-    States are interpolated at the frames' stamps; an action is the displacement let through between two of them."""
-    if len(r.frames) < 2 or not r.actions or len(r.states) < 2:
+    Frames of further cameras are those nearest to the first one's, within as much; an episode begins where all are
+    there. States are interpolated at the first camera's stamps; an action is the displacement let through between two
+    of them."""
+    if min(map(len, r.frames)) < 2 or not r.actions or len(r.states) < 2:
         return None
-    times, action_times = np.array(r.frame_times), np.array(r.action_times)
-    near = 0.75 * float(np.median(np.diff(times)))
+    times, action_times = np.array(r.frame_times[0]), np.array(r.action_times)
+    others = [_nearest(np.array(own), times) for own in r.frame_times[1:]]
+    whole = np.logical_and.reduce([np.ones(len(times), bool), *(near for _, near in others)])
     end = min(action_times[-1] + space.period, times[-1])
-    grid = np.arange(times[0], end + 1e-6, space.period)
-    nearest = np.abs(times[None, :] - grid[:, None]).argmin(1)
-    good = np.abs(times[nearest] - grid) <= near
+    grid = np.arange(times[int(np.argmax(whole))], end + 1e-6, space.period)
+    nearest, good = _nearest(times, grid)
+    good &= whole[nearest]
     if not good.all():
         nearest = nearest[: int(np.argmin(good))]
     if len(nearest) < 2:
         return None
     at = times[nearest]
+    views = [np.stack([r.frames[0][i] for i in nearest])]
+    for frames, (index, _) in zip(r.frames[1:], others, strict=True):
+        views.append(np.stack([frames[i] for i in index[nearest]]))
     edges = np.append(action_times, action_times[-1] + space.period)
     travelled = np.vstack([np.zeros(len(r.actions[0])), np.cumsum(np.array(r.actions, float), axis=0)])
     actions = np.diff(_interpolate(at, edges, travelled), axis=0)
     states = _interpolate(at, np.array(r.state_times), np.array(r.states))
     tool = np.array([space.position(q) for q in states[:, :arm]])
-    return Episode(
-        np.stack([r.frames[i] for i in nearest]), states.astype(np.float32), actions.astype(np.float32), tool, r.split
-    )
+    frames = views[0] if len(views) == 1 else np.stack(views, axis=1)
+    return Episode(frames, states.astype(np.float32), actions.astype(np.float32), tool, r.split)
+
+
+def _nearest(times: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each wanted time (n,): the index of the nearest of `times`, and whether that may stand for it."""
+    index = np.abs(times[None, :] - wanted[:, None]).argmin(1)
+    return index, np.abs(times[index] - wanted) <= 0.75 * float(np.median(np.diff(times)))
 
 
 def _interpolate(at: np.ndarray, times: np.ndarray, values: np.ndarray) -> np.ndarray:

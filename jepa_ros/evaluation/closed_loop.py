@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jepa_ros.errors import InputError
 from jepa_ros.images import preprocess
 from jepa_ros.planning.reach import ReachController, Step
 from jepa_ros.robot.gate_types import ExecutedTick
 from jepa_ros.sim.cell import CYCLE, ArmCell
 from jepa_ros.sim.tasks.reach import Reached, ReachGoal
 from jepa_ros.world_model.checkpoint import Checkpoint
+from jepa_ros.world_model.config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,19 @@ def run_trial(
     return trial
 
 
+def expect_one_camera(config: ModelConfig) -> None:
+    """Raise InputError where a model needs more views than the simulated cell has."""
+    if len(config.cameras) > 1:
+        raise InputError(
+            f"model {config.name}: expected one camera, as the simulated cell has, found {', '.join(config.cameras)}"
+        )
+
+
 class ModelActor:
-    """Drives a cell by the model, with the graph's delays."""
+    """Drives a cell by the model, with the graph's delays. Raises InputError for a model of several cameras."""
 
     def __init__(self, cell: ArmCell, checkpoint: Checkpoint, controller: ReachController, timing: Timing):
+        expect_one_camera(checkpoint.config)
         self._cell, self._checkpoint, self._controller, self._timing = cell, checkpoint, controller, timing
         self.plans: list[Step] = []
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation import plots
-from jepa_ros.evaluation.closed_loop import Timing, Trial
+from jepa_ros.evaluation.closed_loop import Timing, Trial, expect_one_camera
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.report import Report
 from jepa_ros.evaluation.summary import percentiles, write_summary
@@ -29,6 +29,7 @@ def run(*, model: str, task: str, goals: int, seed: int, out: Path, robot: str =
         raise InputError(f"task '{task}': expected one of {', '.join(TASKS)}")
     checkpoint = load(model)
     check_robot(checkpoint.config, load_robot(robot))
+    expect_one_camera(checkpoint.config)
     started = time.time()
     trials: dict[str, dict[int, Trial]] = {kind: {} for kind in KINDS}
     workers = min(workers, goals)

@@ -46,9 +46,10 @@ def write_report(
         report.section("Policy").plot(_policy(policy_curve))
     rows = [(k, v) for k, v in test.items()]
     report.section("Test episodes").table(rows, ["figure", "value"])
-    size = len(data.frames) // 8
+    shown = range(0, 8 * (len(data.frames) // 8), len(data.frames) // 8)
+    views = data.frames[shown].reshape(len(shown), -1, *data.frames.shape[-3:])
     report.section("What the model sees").images(
-        [(f"validation frame {i}", data.frames[i]) for i in range(0, 8 * size, size)]
+        [(f"validation frame {i}", list(pictures)) for i, pictures in zip(shown, views, strict=True)]
     )
     report.write(path)
 
@@ -117,9 +118,10 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
         f"# {config.name}",
         "",
         f"A joint-embedding predictive world model (family {config.family}) of {', '.join(config.robots)}: frames of",
-        f"{config.preprocessing.size} px become latents of {' x '.join(map(str, config.latent_shape))} numbers, and",
-        f"the next one, {config.step:g} s later, is predicted from {config.history} and the actions between them. Against",
-        f"collapse: {recipe['anti_collapse']}. No pixels are generated, no expert was watched. Parameters:",
+        f"{config.preprocessing.size} px ({', '.join(config.cameras)}) become latents of",
+        f"{' x '.join(map(str, config.latent_shape))} numbers, and the next one, {config.step:g} s later, is predicted",
+        f"from {config.history} and the actions between them. Against collapse: {recipe['anti_collapse']}. No pixels",
+        "are generated, no expert was watched. Parameters:",
         f"{', '.join(f'{part} {count:,}' for part, count in size.items())}.",
         "",
         "Made by",

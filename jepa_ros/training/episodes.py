@@ -14,9 +14,9 @@ from jepa_ros.errors import InputError
 class Episode:
     """One recorded episode at the control rate, T ticks long.
 
-    frames: (T + 1, size, size, 3) uint8, preprocessed. states: (T + 1, P) raw proprioception. actions: (T, A) executed.
+    frames: (T + 1, size, size, 3) uint8, preprocessed; of C > 1 cameras (T + 1, C, size, size, 3).
+    states: (T + 1, P) raw proprioception. actions: (T, A) executed. split: train, val or test.
     tool: (T + 1, 2) m, tool position computed from the measured joints; for probes and calibration alone, never a loss.
-    split: train, val or test.
     """
 
     frames: np.ndarray
@@ -34,7 +34,8 @@ class Episode:
 class Windows:
     """A batch of B windows of n frames, a model step apart: `history` frames that are looked back on, then K steps.
 
-    frames: (B, n, size, size, 3) uint8. states: (B, n, P) normalised. actions: (B, n - 1, block * A), between them.
+    frames: (B, n, size, size, 3) uint8, with C > 1 cameras (B, n, C, size, size, 3). states: (B, n, P) normalised.
+    actions: (B, n - 1, block * A), between them.
     """
 
     frames: torch.Tensor

@@ -67,7 +67,11 @@ class Schedule(_Strict):
 
 
 class Recipe(_Strict):
-    """The whole of a recipe. latent_dim: of families whose latent is one vector; frozen encoders bring their own."""
+    """The whole of a recipe. latent_dim: of families whose latent is one vector; frozen encoders bring their own.
+
+    cameras: image topics of the bag that one situation is seen in, in the order of the views; none: the one that there
+    is. What the world_model node calls them is bags.cameras.frame_topics.
+    """
 
     family: Literal["lewm", "dino_wm"] = "lewm"
     encoder: ConvEncoderConfig | VitEncoderConfig | FrozenSource = Field(discriminator="type")
@@ -76,6 +80,7 @@ class Recipe(_Strict):
     latent_dim: int = Field(192, ge=2)
     policy: PolicyConfig | None = None
     preprocessing: PreprocessingConfig
+    cameras: tuple[str, ...] = ()
     history: int = Field(3, ge=1, le=16)
     proprioception: bool = True
     anti_collapse: Literal["sigreg", "vicreg", "ema", "reconstruction", "none"] = "sigreg"

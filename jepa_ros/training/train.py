@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from jepa_ros.bags.cameras import frame_topics
 from jepa_ros.bags.episodes import open_bag, read_camera, read_episodes, read_robot_description
 from jepa_ros.distributed import torchrun
 from jepa_ros.distributed.ranks import count_ranks
@@ -224,7 +225,10 @@ def expect_same(out: Path, options: dict) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / "options.json"
     wanted = json.loads(json.dumps(options))
-    if path.exists() and (found := json.loads(path.read_text())) != wanted:
+    found = json.loads(path.read_text()) if path.exists() else wanted
+    if "recipe" in found:
+        found["recipe"] = {"cameras": []} | found["recipe"]  # runs begun when recipes had no such field go on
+    if found != wanted:
         differ = sorted(k for k in wanted if wanted[k] != found.get(k))
         raise InputError(
             f"{out}: expected to go on with the options it was begun with, found other {', '.join(differ)}"
@@ -256,6 +260,7 @@ def load(
         latent_shape=shape,
         policy=recipe.policy,
         preprocessing=recipe.preprocessing,
+        cameras=frame_topics(recipe.cameras),
         history=recipe.history,
         control_rate=1.0 / PERIOD,
         block=BLOCK,
@@ -264,7 +269,7 @@ def load(
         # Calibrated once the model is trained.
         distance=DistanceConfig(tolerance=1.0, far=1.0),
         surprise=SurpriseConfig(levels=(0.5,), errors=(1.0,), threshold=1.0),
-        camera=read_camera(data),
+        camera=read_camera(data, *recipe.cameras[:1]),
         robots=(robot.name,),
     )
     return sets, config
@@ -279,7 +284,7 @@ def _encoder(recipe: Recipe):
     directory = resolve_encoder(recipe.encoder.source, allow_download=True)
     encoder = load_frozen_encoder(directory, recipe.preprocessing.size)
     config = FrozenEncoderConfig(directory=str(directory), sha256=weights_digest(directory))
-    return config, (encoder.tokens, encoder.width)
+    return config, (max(1, len(recipe.cameras)) * encoder.tokens, encoder.width)
 
 
 def _read(data: Path, robot: RobotConfig, recipe: Recipe, bar: LongWork) -> list[Episode]:
@@ -289,7 +294,8 @@ def _read(data: Path, robot: RobotConfig, recipe: Recipe, bar: LongWork) -> list
     space = make_action_space(robot, urdf, PERIOD)
     task = bar.add("frames", None)
     fields = (tuple(robot.joints), tuple(robot.gripper))
-    found = read_episodes(data, space, fields, recipe.preprocessing.size, lambda n: bar.update(task, n))
+    size = recipe.preprocessing.size
+    found = read_episodes(data, space, fields, size, lambda n: bar.update(task, n), recipe.cameras)
     needed = max(TEST_STEPS, recipe.schedule.steps) * BLOCK
     episodes = [e for e in found if len(e.actions) >= needed]
     frames = sum(len(e.frames) for e in episodes)

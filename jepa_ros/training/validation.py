@@ -11,7 +11,7 @@ from jepa_ros.world_model.protocol import Context, PredictiveModel
 
 @torch.inference_mode()
 def encode_all(model: PredictiveModel, frames: np.ndarray, batch: int = 256) -> torch.Tensor:
-    """Latents (N, *L) of frames (N, size, size, 3) uint8."""
+    """Latents (N, *L) of frames (N, *F) uint8, F the model's frame_shape."""
     return torch.cat([model.encode(frames[i : i + batch]) for i in range(0, len(frames), batch)])
 
 
