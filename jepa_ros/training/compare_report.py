@@ -26,6 +26,7 @@ TITLES = {
     "reconstruction": "reconstruction",
     "none": "none",
 }
+SHORT = {"ema": "EMA", "reconstruction": "pixels"}
 NOTE = """Read the first three columns first. **Goals reached** is what a world model is for; the planner searches
 alone, without the policy that leads it in the shipped model. **Probe R²** says whether the latent holds where the tool
 is, and **imagined tool** whether that can still be read from latents that the model imagined: a least-squares probe,
@@ -188,7 +189,7 @@ def _strips(methods: Mapping[str, Mapping], goals: bool):
             ax.plot([x] * len(there), there, "o", ms=5, alpha=0.7, color=plots.COLOURS[x])
             if there:
                 ax.plot([x - 0.25, x + 0.25], [np.mean(there)] * 2, color=plots.COLOURS[x])
-        ax.set_xticks(range(len(methods)), [TITLES[m].split()[0][:8] for m in methods], fontsize=8)
+        ax.set_xticks(range(len(methods)), [SHORT.get(m, TITLES[m]) for m in methods], fontsize=8)
         ax.set_title(LEADING[name], loc="left", fontsize=9)
     return fig
 
@@ -206,7 +207,7 @@ def _horizons(methods: Mapping[str, Mapping]):
         left.plot(steps, still, "--", color=plots.COLOURS[-1], label="nothing changes")
     left.set(title="Imagined tool (cm)", xlabel="model steps", yscale="log", xticks=steps)
     right.set(title="Latent error ÷ persistence", xlabel="model steps", yscale="log", xticks=steps)
-    _legend(left)
+    _legend(right)
     return fig
 
 
@@ -217,9 +218,12 @@ def _curves(methods: Mapping[str, Mapping]):
             label = TITLES[method] if number == 0 else None
             for ax, name in ((left, "probe_r2"), (right, "effective_rank")):
                 points = [(c["update"], c[name]) for c in curve if c[name] is not None]
-                if points:
-                    ax.plot(*zip(*points, strict=True), lw=1, color=plots.COLOURS[x], label=label)
-    left.set(title="Probe R² of the tool", xlabel="update", ylim=(0, 1))
+                if not points:
+                    continue
+                updates, values = zip(*points, strict=True)
+                shown = 1.0 - np.array(values) if name == "probe_r2" else values
+                ax.plot(updates, shown, lw=1, color=plots.COLOURS[x], label=label)
+    left.set(title="What the probe misses (1 - R²)", xlabel="update", yscale="log")
     right.set(title="Effective rank", xlabel="update")
     _legend(right)
     return fig
