@@ -91,7 +91,8 @@ class Trainer:
         self.directions = torch.Generator().manual_seed(seed)
         self.progress = Progress()
         self.best = copy.deepcopy(own_state(model))
-        self._forward = torch.compile(self.loss) if schedule.compile else self.loss
+        if schedule.compile:
+            model.encoder.compile()  # where the time goes; its weights keep their names
 
     def run(self, state_file: Path, report: Callable[[dict], None], save_every: float = 60.0) -> None:
         """Train to the end of the schedule, or until the latents have collapsed (see progress.stopped); `report` is
@@ -121,7 +122,7 @@ class Trainer:
         p.loading += time.monotonic() - begin
         self.model.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=s.precision == "bfloat16"):
-            loss, parts = self._forward(self.model, batch, self.directions)
+            loss, parts = self.loss(self.model, batch, self.directions)
         values = {name: float(value) for name, value in torchrun.average(parts).items()}
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"update {p.update}: the loss is {values['loss']}")

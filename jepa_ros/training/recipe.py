@@ -49,6 +49,7 @@ class LossWeights(_Strict):
 class Schedule(_Strict):
     """updates of the world model, then of the policy. batch: windows over all processes, of `steps` model steps after
     the history; learning rates peak after `warm_up` updates and fall to zero by a cosine. Validation every `every`.
+    compile: the encoder, by torch.compile; worth its minute for transformers on a GPU, not for small ones on a CPU.
 
     There is no gradient accumulation: SIGReg is a statistic of the whole batch, and of parts it would be another one.
     """
