@@ -128,10 +128,13 @@ def _put(staged: Path, target: Path) -> None:
         staged.rename(target)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    before = target.rename(aside / target.name)
     try:
-        staged.rename(target)
-    except OSError:
-        before.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+        before = target.rename(aside / target.name)
+        try:
+            staged.rename(target)
+        except BaseException:
+            before.rename(target)
+            raise
+    finally:
+        if target.exists():  # else the only copy of the other model is the one aside
+            shutil.rmtree(aside, ignore_errors=True)

@@ -91,16 +91,20 @@ def apart(space: LatentSpace, row: int, other: int) -> str:
     return millimetres(float(np.linalg.norm(space.tool[row] - space.tool[other])))
 
 
-def draw_neighbours(axes, space: LatentSpace) -> None:
-    """A row of axes for each pair of test frames: the frame, its nearest ones, a gap, and so again."""
-    for ax in axes.flat:
-        ax.set_axis_off()
+def draw_neighbours(ax, space: LatentSpace) -> None:
+    """Test frames with their nearest ones beside them, two such rows side by side."""
+    width, height = NEIGHBOURS + 1.4, 1.3  # in frames
     for place, (row, near) in enumerate(neighbour_rows(space)):
         line, offset = divmod(place, 2)
         for column, shown in enumerate([row, *near]):
-            ax = axes[line, offset * (NEIGHBOURS + 2) + column]
-            ax.imshow(space.frames[shown])
-            ax.set_title(apart(space, row, shown) if column else "test frame", fontsize=8)
+            left, bottom = offset * width + 1.05 * column, -line * height
+            ax.imshow(space.frames[shown], extent=(left, left + 1, bottom, bottom + 1))
+            words = apart(space, row, shown) if column else "test frame"
+            ax.text(left + 0.5, bottom + 1.04, words, ha="center", fontsize=8)
+    ax.set(xlim=(0, 2 * width - 0.1), ylim=((1 - QUERIES // 2) * height - 0.05, 1.25))
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    ax.set_title("Nearest frames of other episodes by the latent, and how far their tools are", fontsize=11)
 
 
 def write_picture(path: Path, config: ModelConfig, space: LatentSpace, found: dict[str, Any]) -> None:
@@ -120,8 +124,7 @@ def write_picture(path: Path, config: ModelConfig, space: LatentSpace, found: di
         draw_probe(first, space, found)
         draw_spectrum(second, space, found)
         draw_distance(third, space, config)
-        bottom.suptitle("Nearest frames of other episodes by the latent, and how far their tools are", fontsize=11)
-        draw_neighbours(bottom.subplots(3, 2 * NEIGHBOURS + 3), space)
+        draw_neighbours(bottom.subplots(), space)
         figure.suptitle(f"Latent space of {config.name}", fontsize=14, fontweight="bold")
         try:
             figure.savefig(partial, format="png", dpi=110)

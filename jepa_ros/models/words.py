@@ -83,10 +83,10 @@ def latent_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("probe error (median)", millimetres(probe["error_p50"])),
         ("effective rank", f"{told(found['effective_rank'], '{:.1f}')} of {found['dimensions']}"),
         ("dead dimensions", told(found["dead_dimensions"], "{:.0%}").replace("%", " %")),
-        ("tool distance to the nearest frame by the latent", millimetres(near["tool_distance"])),
-        ("to the nearest there is", millimetres(near["least_tool_distance"])),
-        ("to any frame", millimetres(near["random_tool_distance"])),
-        ("latent with tool distance, rank correlation", told(found["distance"]["rank_correlation"], "{:.2f}")),
+        ("tool distance to the frame nearest by the latent", millimetres(near["tool_distance"])),
+        ("tool distance to the really nearest frame", millimetres(near["least_tool_distance"])),
+        ("tool distance to a random frame", millimetres(near["random_tool_distance"])),
+        ("rank correlation of latent and tool distance", told(found["distance"]["rank_correlation"], "{:.2f}")),
     ]
 
 

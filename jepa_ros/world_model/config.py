@@ -258,8 +258,14 @@ def read_config(directory: Path) -> ModelConfig:
             f"model {directory}: expected a checkpoint with config.json, found {held or 'an empty directory'}"
         )
     try:
-        return ModelConfig.model_validate(json.loads(path.read_text()))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        values = json.loads(path.read_text())
+        if isinstance(values, dict) and "model_type" in values:
+            kind = str(values["model_type"])[:80]
+            raise InputError(
+                f"model {path}: expected a checkpoint of jepa_ros, found a transformers model of type {kind}"
+            )
+        return ModelConfig.model_validate(values)
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"model {path}: expected JSON, found {error}") from None
     except ValidationError as error:
         raise InputError(f"model {path}: {first_problem(error)}") from None
