@@ -150,13 +150,20 @@ def _effort(report: Report, summary: Mapping) -> None:
             TITLES[m],
             f"{t['value']:g}",
             t[summary["criterion"]],
-            "chosen" if t["value"] == summary["methods"][m]["value"] else "",
+            _verdict(t["value"], summary["methods"][m]["value"], tried),
         )
         for m, tried in summary["tuning"].items()
         for t in tried
     ]
     if rows:
         report.table(rows, ["method", "value", summary["criterion"], ""])
+
+
+def _verdict(value: float, chosen: float, tried: Sequence[Mapping]) -> str:
+    """Whether a value was chosen; one at the edge of the grid says that a better one may lie beyond."""
+    if value != chosen:
+        return ""
+    return "chosen, at the edge" if len(tried) > 1 and value in (tried[0]["value"], tried[-1]["value"]) else "chosen"
 
 
 def text(figure: Mapping | None, digits: int = 3) -> str:

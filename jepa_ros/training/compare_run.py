@@ -73,6 +73,7 @@ def perform(source: Source, job: Job, report: Callable[[int, str], None]) -> Non
     """Train, from where an interruption left off; measure; leave summary.json. `report` hears of updates and of what
     else is done."""
     started = time.time()
+    report(0, "reading")
     sets, config = _loaded(source)
     job.directory.mkdir(parents=True, exist_ok=True)
     trainer, failed = trainer_of(job, source.recipe, config, sets), ""
