@@ -241,6 +241,9 @@ def models_inspect(
     robot: Annotated[
         str | None, typer.Option(help="Robot in the bag; default: the one that the model was trained for.")
     ] = None,
+    camera: Annotated[
+        list[str], typer.Option(help="Image topic of the bag; given again for each further view of the model.")
+    ] = (),
     as_json: AsJson = False,
 ) -> int | None:
     """Show what a checkpoint is and which robots it fits; with --data also what its latents are like."""

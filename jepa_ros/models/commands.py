@@ -24,7 +24,9 @@ def list_models(*, as_json: bool) -> None:
             _say(f"{entry['name']} cannot be used: {entry['problem']}")
 
 
-def inspect(*, model: str, data: Path | None, out: Path, episodes: int, robot: str | None, as_json: bool) -> None:
+def inspect(
+    *, model: str, data: Path | None, out: Path, episodes: int, robot: str | None, camera: Sequence[str], as_json: bool
+) -> None:
     """Everything that a checkpoint's files say; with `data` also a picture of its latent space."""
     from jepa_ros.models.facts import read_facts
 
@@ -33,7 +35,7 @@ def inspect(*, model: str, data: Path | None, out: Path, episodes: int, robot: s
     if data is not None:
         from jepa_ros.models.latent_report import look
 
-        facts["latent_space"] = look(directory, facts, Path(data), Path(out), episodes, robot)
+        facts["latent_space"] = look(directory, facts, Path(data), Path(out), episodes, robot, tuple(camera))
     if as_json:
         return _json(facts)
     _say(f"{facts['name']}  ({directory})")

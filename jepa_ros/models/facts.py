@@ -43,7 +43,7 @@ def read_facts(directory: Path) -> dict[str, Any]:
         "frozen_encoder": frozen,
         "max_speed": config.action.max_speed,
         "history": config.history,
-        **{key: values[key] for key in ("encoder", "predictor", "policy", "preprocessing", "camera")},
+        **{key: values[key] for key in ("encoder", "predictor", "policy", "preprocessing", "cameras", "camera")},
         "proprioception": list(config.proprioception.joints + config.proprioception.gripper),
         "distance": values["distance"],
         "surprise": values["surprise"],

@@ -98,9 +98,11 @@ def draw_neighbours(ax, space: LatentSpace) -> None:
         line, offset = divmod(place, 2)
         for column, shown in enumerate([row, *near]):
             left, bottom = offset * width + 1.05 * column, -line * height
-            ax.imshow(space.frames[shown], extent=(left, left + 1, bottom, bottom + 1))
+            picture = space.picture(shown)
+            top = bottom + picture.shape[0] / picture.shape[1]
+            ax.imshow(picture, extent=(left, left + 1, bottom, top))
             words = apart(space, row, shown) if column else "test frame"
-            ax.text(left + 0.5, bottom + 1.04, words, ha="center", fontsize=8)
+            ax.text(left + 0.5, top + 0.04, words, ha="center", fontsize=8)
     ax.set(xlim=(0, 2 * width - 0.1), ylim=((1 - QUERIES // 2) * height - 0.05, 1.25))
     ax.set_aspect("equal")
     ax.set_axis_off()

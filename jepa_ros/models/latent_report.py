@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jepa_ros.bags.cameras import COMPRESSED, RAW, namespace
 from jepa_ros.bags.episodes import open_bag
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation import plots
@@ -21,22 +22,28 @@ from jepa_ros.world_model.config import ModelConfig
 
 
 def look(
-    directory: Path, facts: dict[str, Any], data: Path, out: Path, limit: int, robot: str | None
+    directory: Path,
+    facts: dict[str, Any],
+    data: Path,
+    out: Path,
+    limit: int,
+    robot: str | None,
+    cameras: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Write summary.json, report.html and latent.png to `out`; returns the numbers of latent_space.measure.
 
     facts: of facts.read_facts. limit: episodes to read. robot: whose tool the bag shows, default: the first that the
-    model was trained for. Shows progress. Raises InputError where model, bag or robot cannot be used.
+    model was trained for. cameras: image topics in the order of the model's views.
+    Shows progress. Raises InputError where model, bag or robot cannot be used.
     """
     started = time.monotonic()
-    with open_bag(data):
-        pass  # what cannot be read is said before anything long is begun
     checkpoint = load(directory)
     config = checkpoint.config
+    cameras = choose_cameras(data, config, cameras)
     arm = choose_robot(config, robot)
     with LongWork() as bar:
         task = bar.add("frames", None)
-        episodes = read(data, arm, config, limit, lambda n: bar.update(task, n))
+        episodes = read(data, arm, config, limit, lambda n: bar.update(task, n), cameras)
         total = sum(len(e.frames) for e in episodes)
         bar.update(task, total, total=total)
         task = bar.add("latents", total)
@@ -63,6 +70,31 @@ def choose_robot(config: ModelConfig, name: str | None) -> RobotConfig:
     if name is None and not config.robots:
         raise InputError(f"model {config.name}: expected a robot that it was trained for, found none: give --robot")
     return load_robot(name or config.robots[0])
+
+
+def choose_cameras(data: Path, config: ModelConfig, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Image topics of the bag, one for each view of the model: the given ones, else those that the model's frame topics
+    were named after (bags.cameras.frame_topics). Raises InputError where there are more or fewer."""
+    with open_bag(data) as reader:
+        there = sorted({c.topic.strip("/").removesuffix("/compressed") for c in reader.connections if _is_image(c)})
+    views = config.cameras
+    if given:
+        chosen = given
+    elif len(views) == 1:
+        return ()
+    else:
+        spaces = [view.rpartition("/")[0] for view in views]
+        chosen = tuple(topic for space in spaces for topic in there if space in (topic, namespace(topic)))
+    if len(chosen) != len(views):
+        raise InputError(
+            f"bag {data}: expected image topics for the views {', '.join(views)} of model {config.name}, found "
+            f"{', '.join(chosen or there)}: give --camera for each"
+        )
+    return chosen
+
+
+def _is_image(connection) -> bool:
+    return connection.msgtype in (RAW, COMPRESSED)
 
 
 def write_report(
@@ -109,7 +141,7 @@ def _pictures(space: LatentSpace) -> list[tuple[str, list]]:
     items = []
     for row, near in figures.neighbour_rows(space):
         distances = ", ".join(figures.apart(space, row, other) for other in near)
-        items.append((distances, [space.frames[shown] for shown in (row, *near)]))
+        items.append((distances, [space.picture(shown) for shown in (row, *near)]))
     return items
 
 

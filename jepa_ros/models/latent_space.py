@@ -34,7 +34,8 @@ ASKED = 300  # frames whose nearest ones are looked for
 class LatentSpace:
     """Latents of episodes and what they are of.
 
-    pooled: (N, D) float32. whole: (M, *L), of the rows `kept` (M,), ascending. frames: (N, size, size, 3) uint8.
+    pooled: (N, D) float32. whole: (M, *L), of the rows `kept` (M,), ascending. frames: (N, size, size, 3) uint8, with
+    several cameras (N, cameras, size, size, 3).
     tool: (N, 2) m. episode: (N,) ascending. time: (N,) s in the episode. test: (N,) bool; the others may train a probe.
     """
 
@@ -46,6 +47,11 @@ class LatentSpace:
     episode: np.ndarray
     time: np.ndarray
     test: np.ndarray
+
+    def picture(self, row: int) -> np.ndarray:
+        """(height, width, 3): what a person is shown of a frame, the views of several cameras side by side."""
+        frame = self.frames[row]
+        return frame if frame.ndim == 3 else np.concatenate(list(frame), axis=1)
 
     @cached_property
     def probed(self) -> np.ndarray:
@@ -111,11 +117,17 @@ class LatentSpace:
 
 
 def read(
-    data: Path, robot: RobotConfig, config: ModelConfig, limit: int, progress: Callable[[int], None]
+    data: Path,
+    robot: RobotConfig,
+    config: ModelConfig,
+    limit: int,
+    progress: Callable[[int], None],
+    cameras: tuple[str, ...] = (),
 ) -> list[Episode]:
     """The first `limit` episodes of a bag, and on until there are some of split test and some of another.
 
-    progress: called with the number of frames read. Raises InputError where the bag cannot be read or has none.
+    progress: called with the number of frames read. cameras: as read_episodes takes them.
+    Raises InputError where the bag cannot be read or has none.
     """
     from jepa_ros.sim.cell import make_action_space
 
@@ -125,7 +137,7 @@ def read(
     space = make_action_space(robot, urdf, config.tick)
     fields = (tuple(robot.joints), tuple(robot.gripper))
     episodes: list[Episode] = []
-    for episode in read_episodes(data, space, fields, config.preprocessing.size, progress):
+    for episode in read_episodes(data, space, fields, config.preprocessing.size, progress, cameras):
         episodes.append(episode)
         if len(episodes) >= limit and _both(episodes):
             break

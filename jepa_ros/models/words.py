@@ -42,7 +42,7 @@ def fact_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("policy", sizes(facts["policy"]) if facts["policy"] else "none"),
         ("parameters", ", ".join(f"{part} {short(count)}" for part, count in facts["parameters"].items())),
         ("latent", f"{shape(facts['latent_shape'])} numbers"),
-        ("frames", f"{image['size']} x {image['size']} px, {colours}"),
+        ("frames", f"{image['size']} x {image['size']} px of {numbers(facts['cameras'])}, {colours}"),
         ("history", f"{facts['history']} frames, a step apart"),
         ("model step", step),
         ("actions", actions(facts) + speed),

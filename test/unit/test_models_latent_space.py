@@ -2,19 +2,22 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny
 import torch
+import two_views
 from model_bench import URDF, run, share, write_bag, write_model, write_robot
 from torch import nn
 
 from jepa_ros.errors import InputError
-from jepa_ros.models.latent_report import choose_robot
+from jepa_ros.models.latent_report import choose_cameras, choose_robot
 from jepa_ros.models.latent_space import LatentSpace, encode, measure, rank_correlation, read
 from jepa_ros.robot.config import load_robot
 from jepa_ros.training.episodes import Episode
+from jepa_ros.world_model.config import read_config
 from jepa_ros.world_model.protocol import PredictiveModel
 
 EPISODES, TICKS = 8, 12
@@ -194,3 +197,25 @@ def test_a_model_of_no_robot_asks_for_one(root):
         choose_robot(config, None)
     assert choose_robot(config, "slides").name == "slides"
     assert choose_robot(tiny.config(robots=("slides", "gone")), None).name == "slides"
+
+
+def test_a_model_of_several_cameras_finds_them_in_the_bag(root):
+    bag = two_views.add_wrist(write_bag(root / "one", ["train", "test"]), root / "bag")
+    write_model(root / "m", gripper=("g",), robots=("slides",), cameras=("frame", "wrist/frame"))
+    config = read_config(root / "m")
+    assert choose_cameras(bag, config, ()) == ("image", "wrist/image")
+    assert choose_cameras(bag, config, ("/wrist/image", "/image")) == ("/wrist/image", "/image")
+    assert choose_cameras(bag, tiny.config(), ()) == (), "which the bag's reader settles"
+    with pytest.raises(InputError, match=r"views frame, wrist/frame of model tiny, found image: give --camera"):
+        choose_cameras(root / "one", config, ())
+    result = run("inspect", root / "m", "--data", bag, "--out", root / "out", "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["cameras"] == ["frame", "wrist/frame"] and facts["latent_space"]["frames"] == 22
+
+
+def test_views_are_shown_side_by_side():
+    frames = np.random.default_rng(0).integers(0, 255, (1, 2, 8, 8, 3), np.uint8)
+    space = replace(known(turned), frames=frames)
+    assert (space.picture(0) == np.hstack(frames[0])).all()
+    assert known(turned).picture(0).shape == (8, 8, 3)
