@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from jepa_ros.evaluation.sim import wilson
 
 LEADING = {
     "reached": "goals reached",
+    "final": "median final distance (cm)",
     "probe_r2": "probe R² of the tool",
     "imagined_cm@4": "imagined tool, 4 steps ahead (cm)",
     "effective_rank": "effective rank",
     "dead_dimensions": "dead dimensions",
     "action_sensitivity": "action sensitivity",
 }
+CLOSED = ("reached", "final")
 TITLES = {
     "sigreg": "SIGReg",
     "vicreg": "VICReg",
@@ -26,8 +29,10 @@ TITLES = {
     "reconstruction": "reconstruction",
     "none": "none",
 }
+EDGES = (0.10, 0.16, 0.22, 0.28, 0.34, 0.50)
+"""m, of distances to the goal."""
 SHORT = {"ema": "EMA", "reconstruction": "pixels"}
-NOTE = """Read the first three columns first. **Goals reached** is what a world model is for; the planner searches
+NOTE = """Read the columns from the left. **Goals reached** is what a world model is for; the planner searches
 alone, without the policy that leads it in the shipped model. **Probe R²** says whether the latent holds where the tool
 is, and **imagined tool** whether that can still be read from latents that the model imagined: a least-squares probe,
 fitted on training episodes, in centimetres whatever the latent space.
@@ -82,9 +87,18 @@ def _closed_loop(runs: Sequence[Mapping]) -> dict:
         "goals": goals,
         "interval_95": wilson(reached, goals) if goals else None,
         "rate": spread([t["reached"] / t["goals"] for t in tried]),
+        "by_distance": by_distance(
+            [pair for t in tried for pair in zip(t.get("start_distance_m", ()), t["per_goal"], strict=False)]
+        ),
         "goal_set_hash": sorted({t["goal_set_hash"] for t in tried}),
-        "final_distance_m_p50": spread([t["final_distance_m"]["p50"] for t in tried]),
+        "final_cm": spread([100 * t["final_distance_m"]["p50"] for t in tried]),
     }
+
+
+def by_distance(trials: Sequence[tuple[float, bool]], edges: Sequence[float] = EDGES) -> list[float | None]:
+    """Share reached of the trials (distance to the goal at the start in m, reached) between edges; None of none."""
+    groups = [[ok for d, ok in trials if low <= d < high] for low, high in itertools.pairwise(edges)]
+    return [sum(group) / len(group) if group else None for group in groups]
 
 
 def _curve(run: Mapping) -> list[dict]:
@@ -115,9 +129,15 @@ def write_report(path: Path, summary: Mapping) -> None:
             }
         )
     report.text(NOTE)
-    columns = ["method", *(v for k, v in LEADING.items() if k != "reached" or options["goals"])]
+    columns = ["method", *(v for k, v in LEADING.items() if k not in CLOSED or options["goals"])]
     report.section("On test episodes").table([_row(m, found, columns) for m, found in methods.items()], columns)
     report.plot(_strips(methods, bool(options["goals"])), "A dot a seed; a line at their mean.")
+    if options["goals"]:
+        report.section("By distance to the goal").plot(
+            _distances(methods),
+            "All seeds together. Where far goals are missed and near ones reached, the latent distance is flat far "
+            "from the goal and gives the search no direction; in the shipped model a policy leads there.",
+        )
     report.section("By horizon").plot(
         _horizons(methods), "Mean over seeds. Left: comparable. Right: within a method only."
     )
@@ -175,16 +195,17 @@ def text(figure: Mapping | None, digits: int = 3) -> str:
 
 
 def _row(method: str, found: Mapping, columns: Sequence[str]) -> list[str]:
-    cells = {LEADING[name]: text(found["test"].get(name), 4) for name in LEADING if name != "reached"}
+    cells = {LEADING[name]: text(found["test"].get(name), 4) for name in LEADING if name not in CLOSED}
     if (loop := found.get("closed_loop")) and loop["goals"]:
         low, high = loop["interval_95"]
         cells[LEADING["reached"]] = f"{100 * loop['rate']['mean']:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+        cells[LEADING["final"]] = text(loop["final_cm"])
     return [TITLES[method], *(cells.get(column, "–") for column in columns[1:])]
 
 
 def _strips(methods: Mapping[str, Mapping], goals: bool):
     """A panel for each leading figure, a column of dots for each method."""
-    shown = [name for name in LEADING if name != "reached" or goals]
+    shown = [name for name in LEADING if name != "final" and (name != "reached" or goals)]
     rows = -(-len(shown) // 3)
     fig, axes = plots.figure(3, rows, size=(9.0, 2.8 * rows))
     for ax in np.ravel(axes)[len(shown) :]:
@@ -198,6 +219,18 @@ def _strips(methods: Mapping[str, Mapping], goals: bool):
                 ax.plot([x - 0.25, x + 0.25], [np.mean(there)] * 2, color=plots.COLOURS[x])
         ax.set_xticks(range(len(methods)), [SHORT.get(m, TITLES[m]) for m in methods], fontsize=8)
         ax.set_title(LEADING[name], loc="left", fontsize=9)
+    return fig
+
+
+def _distances(methods: Mapping[str, Mapping]):
+    fig, ax = plots.figure()
+    middles = [50 * (low + high) for low, high in itertools.pairwise(EDGES)]
+    for x, (method, found) in enumerate(methods.items()):
+        points = [(m, s) for m, s in zip(middles, found["closed_loop"]["by_distance"], strict=True) if s is not None]
+        if points:
+            ax.plot(*zip(*points, strict=True), "o-", ms=4, color=plots.COLOURS[x], label=TITLES[method])
+    ax.set(title="Share of goals reached", xlabel="distance at the start (cm)", ylim=(-0.05, 1.05))
+    _legend(ax)
     return fig
 
 

@@ -194,6 +194,7 @@ def try_goals(job: Job, source: Source, report: Callable[[int], None]) -> dict:
         "reached": sum(t.reached for t in trials),
         "final_distance_m": percentiles([t.final_distance for t in trials], (50, 90)),
         "per_goal": [t.reached for t in trials],
+        "start_distance_m": [t.start_distance for t in trials],
     }
 
 
