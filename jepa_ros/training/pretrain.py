@@ -46,7 +46,7 @@ def run(
     heads: int = 3,
     updates: int = 4000,
     batch: int = 32,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 2e-4,
     momentum: float = 0.998,
     seed: int = 0,
     threads: int = 1,
