@@ -121,7 +121,7 @@ def pretrain(
     heads: Annotated[int, typer.Option(min=1, help="Attention heads of a layer.")] = 3,
     updates: Annotated[int, typer.Option(min=1, help="Updates of the encoder.")] = 4000,
     batch: Annotated[int, typer.Option(min=1, help="Clips of an update.")] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="Learning rate at its peak.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Learning rate at its peak.")] = 2e-4,
     momentum: Annotated[float, typer.Option(min=0.0, max=1.0, help="Momentum of the teacher; rises to 1.")] = 0.998,
     seed: Seed = 0,
     threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
