@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from jepa_msgs.action import ReachGoal
 from rclpy.task import Future
+from sensor_msgs.msg import Image
 
 from jepa_ros.errors import InputError
+from jepa_ros.images import preprocess
 from jepa_ros.nodes.convert import picture
+from jepa_ros.world_model.config import ModelConfig
 
 
 class ActiveGoal:
@@ -69,18 +73,28 @@ class ActiveGoal:
         return result
 
 
+def goal_frames(images: Sequence[Image], config: ModelConfig) -> np.ndarray:
+    """What goal images, one a camera in the model's order, are to `encode`: (*frame_shape).
+
+    Raises InputError where their number is another or one cannot be used.
+    """
+    if len(images) != len(config.cameras):
+        names = ", ".join(config.cameras)
+        raise InputError(f"goal images: expected {len(config.cameras)} ({names}), found {len(images)}")
+    try:
+        views = [preprocess(picture(image), config.preprocessing.size) for image in images]
+    except InputError as error:
+        raise InputError(f"goal image: {error}") from None
+    return np.stack(views).reshape(config.frame_shape)
+
+
 def goal_latent(request: ReachGoal.Goal, checkpoint):
     """The latent (*L) that a goal asks for. Raises InputError where it does not fit the model."""
     import torch
 
-    from jepa_ros.images import preprocess
-
     config = checkpoint.config
     if request.kind == ReachGoal.Goal.IMAGE:
-        try:
-            frame = preprocess(picture(request.image), config.preprocessing.size)
-        except InputError as error:
-            raise InputError(f"goal image: {error}") from None
+        frame = goal_frames([request.image, *request.more_images], config)
         with torch.inference_mode():
             return checkpoint.model.encode(frame[None])[0]
     if request.kind != ReachGoal.Goal.LATENT:
