@@ -2,6 +2,16 @@
 
 Whatever does not belong in front of a model that moves an arm ends here: malformed, stale, future, repeated and frozen
 frames are counted by cause, named in diagnostics, and never pass.
+
+A model of several cameras needs one such node each, in a namespace of its own: with `cameras` of frame and wrist/frame
+the first one runs as ever, and a second one, which takes /wrist/image and gives /wrist/frame, beside it:
+
+    ros2 run jepa_ros camera --ros-args -r __ns:=/wrist -p model:=MODEL -r image:=/wrist_camera/color/image_raw
+
+or in a launch file
+
+    Node(package="jepa_ros", executable="camera", name="camera", namespace="wrist", parameters=[{"model": "MODEL"}],
+         remappings=[("image", "/wrist_camera/color/image_raw")])
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ class Worker:
         """Run when nothing is urgent; the future (to be awaited in a callback of `executor`) gets what it returns or
         raises."""
         future = Future(executor=executor)
+        future.add_done_callback(lambda _: None)  # without one rclpy does not wake the executor for what awaits this
 
         def job() -> None:
             try:

@@ -1,5 +1,8 @@
 """world_model: camera frames in, latent states and surprise out; encodes goals and imagines on request.
 
+A model of several cameras (`cameras` in its config.json) is shown one frame of each, taken at the same moment: within
+half a control tick of the first camera's, whose header the latent has. Moments that a camera missed have no latent.
+
 Everything that torch does happens in one worker thread: frames first, questions in slices between them.
 """
 
@@ -7,18 +10,20 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 
 import numpy as np
 from jepa_msgs.msg import Action, LatentState, Surprise
 from jepa_msgs.srv import EncodeGoal, Imagine
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, JointState
 
 from jepa_ros.errors import InputError
-from jepa_ros.images import preprocess
 from jepa_ros.nodes.base import RELIABLE, SENSOR, JepaNode, run
 from jepa_ros.nodes.convert import float32_array, picture, to_seconds
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
+from jepa_ros.nodes.goals import goal_frames
 from jepa_ros.nodes.parameters import Parameter
 from jepa_ros.nodes.proprioception import ProprioceptionReader
 from jepa_ros.nodes.worker import Worker
@@ -33,20 +38,32 @@ PARAMETERS = (
         range=(1, 64),
         at_configure=True,
     ),
-    Parameter("frame_timeout", 0.5, "Without a frame for this long, diagnostics report an error.", "s", (0.05, 60.0)),
+    Parameter(
+        "frame_timeout",
+        0.5,
+        "Without frames of all cameras for this long, diagnostics report an error.",
+        "s",
+        (0.05, 60.0),
+    ),
     Parameter("max_samples", 8192, "Most action sequences that one `imagine` may ask for.", range=(1, 100_000)),
 )
+STAMP_SLACK = 1e-3  # s that stamps may jitter beyond half a control tick
 SLICE = 0.008  # s of rolling out between two looks for a frame
 
 
 class WorldModelNode(JepaNode):
-    """In: frame, joint_states, executed. Out: latent, surprise. Services: encode_goal, imagine."""
+    """In: frame (more than one with several cameras), joint_states, executed. Out: latent, surprise. Services:
+    encode_goal, imagine."""
 
     def __init__(self) -> None:
         super().__init__("world_model", PARAMETERS)
         self._worker: Worker | None = None
         self._frames, self._encoded = Meter(), Meter()
-        self._frame_at = time.monotonic()
+        self._frame_at: dict[str, float] = {}  # steady time of each camera's last frame
+        self._whole_at = time.monotonic()  # of the last time that all cameras' frames came together
+        self._inputs, self._answers = [], []
+        self._input_group = MutuallyExclusiveCallbackGroup()  # while a question is answered its own group stands still
+        self._views = None
         self._encode_ms, self._surprised = 0.0, False
         self._failure = ""
         self._bad_frames = 0
@@ -60,36 +77,45 @@ class WorldModelNode(JepaNode):
         from jepa_ros.world_model.checkpoint import check_robot, load
         from jepa_ros.world_model.history import ContextReader
         from jepa_ros.world_model.surprise import SurpriseMonitor
+        from jepa_ros.world_model.views import ViewMatcher
 
         torch.set_num_threads(self.p.threads)
         self._checkpoint = load(self.p.model)
         check_robot(self._checkpoint.config, load_robot(self.p.robot))
-        self._size = self._checkpoint.config.preprocessing.size
-        self._seen = ContextReader(self._checkpoint.config)
+        config = self._checkpoint.config
+        self._size, self._cameras = config.preprocessing.size, config.cameras
+        self._seen = ContextReader(config)
+        self._views = ViewMatcher(config.cameras, 0.5 * config.tick + STAMP_SLACK)
         self._monitor = SurpriseMonitor(self._checkpoint, self._seen)
-        self._reader = ProprioceptionReader(self._checkpoint.config.proprioception)
+        self._reader = ProprioceptionReader(config.proprioception)
         for _ in range(3):  # the first inference allocates and is slow
-            self._encode(np.zeros((self._size, self._size, 3), np.uint8))
+            self._encode(np.zeros(config.frame_shape, np.uint8))
         self._latents = self.create_lifecycle_publisher(LatentState, "latent", RELIABLE)
         self._surprises = self.create_lifecycle_publisher(Surprise, "surprise", RELIABLE)
         self._worker = Worker(self._on_failure)
 
     def activate(self) -> None:
-        self._frame_at = time.monotonic()
+        self._whole_at = time.monotonic()
+        self._frame_at = dict.fromkeys(self._cameras, self._whole_at)
         self._seen.clear()
-        self.create_subscription(Image, "frame", self._on_frame, QoSProfile(depth=3))
-        self.create_subscription(JointState, "joint_states", self._on_joint_states, SENSOR)
-        self.create_subscription(Action, "executed", self._on_executed, QoSProfile(depth=50))
-        self.create_service(EncodeGoal, "encode_goal", self._on_encode_goal)
-        self.create_service(Imagine, "imagine", self._on_imagine)
+        self._views.clear()
+        self._listen(JointState, "joint_states", self._on_joint_states, SENSOR)
+        self._listen(Action, "executed", self._on_executed, QoSProfile(depth=50))
+        for camera in self._cameras:
+            self._listen(Image, camera, partial(self._on_frame, camera), QoSProfile(depth=3))
+        self._answers = [
+            self.create_service(EncodeGoal, "encode_goal", self._on_encode_goal),
+            self.create_service(Imagine, "imagine", self._on_imagine),
+        ]
+
+    def _listen(self, kind: type, topic: str, callback, qos: QoSProfile) -> None:
+        self._inputs.append(self.create_subscription(kind, topic, callback, qos, callback_group=self._input_group))
 
     def deactivate(self) -> None:
-        for subscription in [
-            s for s in self.subscriptions if s.topic_name.endswith(("/frame", "/joint_states", "/executed"))
-        ]:
-            self.destroy_subscription(subscription)
-        for service in [s for s in self.services if s.srv_name.endswith(("/encode_goal", "/imagine"))]:
-            self.destroy_service(service)
+        while self._inputs:
+            self.destroy_subscription(self._inputs.pop())
+        while self._answers:
+            self.destroy_service(self._answers.pop())
 
     def cleanup(self) -> None:
         if self._worker is not None:
@@ -98,19 +124,23 @@ class WorldModelNode(JepaNode):
 
     # -- inputs --------------------------------------------------------------------------------------------------------
 
-    def _on_frame(self, message: Image) -> None:
-        self._frames.count()
-        self._frame_at = time.monotonic()
+    def _on_frame(self, camera: str, message: Image) -> None:
+        if camera == self._cameras[0]:
+            self._frames.count()
+        self._frame_at[camera] = time.monotonic()
         try:
             frame = picture(message)
             if frame.shape != (self._size, self._size, 3):
                 expected = f"{self._size} x {self._size}"
-                raise InputError(f"frame: expected {expected} pixels, found {frame.shape[1]} x {frame.shape[0]}")
+                raise InputError(f"{camera}: expected {expected} pixels, found {frame.shape[1]} x {frame.shape[0]}")
         except InputError as error:
             self._bad_frames += 1
-            self.warn_throttled("frame", str(error))
+            self.warn_throttled(camera, str(error))
             return
-        self._worker.urgent(lambda: self._see(message.header, frame))
+        stamp = to_seconds(message.header.stamp)
+        for views in self._views.add(camera, stamp, (message.header, frame)):
+            self._whole_at = time.monotonic()
+            self._worker.urgent(partial(self._see, views[0][0], [frame for _, frame in views]))
 
     def _on_joint_states(self, message: JointState) -> None:
         try:
@@ -132,9 +162,9 @@ class WorldModelNode(JepaNode):
         with torch.inference_mode():
             return self._checkpoint.model.encode(frame[None])[0]
 
-    def _see(self, header, frame: np.ndarray) -> None:
+    def _see(self, header, views: list[np.ndarray]) -> None:
         begin = time.perf_counter()
-        latent = self._encode(frame)
+        latent = self._encode(views[0] if len(views) == 1 else np.stack(views))
         message = self._latent_message(header, latent)
         message.encode_ms = self._encode_ms = 1e3 * (time.perf_counter() - begin)
         if not np.isfinite(message.norm):
@@ -174,10 +204,10 @@ class WorldModelNode(JepaNode):
 
     async def _on_encode_goal(self, request, response):
         try:
-            frame = preprocess(picture(request.image), self._size)
+            frame = goal_frames([request.image, *request.more_images], self._checkpoint.config)
             latent = await self._worker.ask(lambda: self._encode(frame), self.executor)
         except InputError as error:
-            response.success, response.message = False, f"goal image: {error}"
+            response.success, response.message = False, str(error)
             return response
         response.success, response.latent = True, self._latent_message(request.image.header, latent)
         return response
@@ -233,11 +263,10 @@ class WorldModelNode(JepaNode):
     # -- diagnostics ---------------------------------------------------------------------------------------------------
 
     def diagnose(self) -> list[Status]:
-        silent = time.monotonic() - self._frame_at
         if not self.active:
             level, text = OK, "not active"
-        elif silent > self.p.frame_timeout:
-            level, text = ERROR, "no frames arrive from the camera node"
+        elif missing := self._what_is_missing():
+            level, text = ERROR, missing
         elif self._failure:
             level, text = ERROR, f"inference failed with {self._failure}"
         elif self._surprised:
@@ -251,7 +280,24 @@ class WorldModelNode(JepaNode):
             "dropped": self._worker.dropped if self._worker else 0,
             "encode_ms": self._encode_ms,
         }
+        if self._views and len(self._cameras) > 1:
+            values |= {"cameras": ", ".join(self._cameras), "incomplete_sets": self._views.incomplete}
         return [Status("inference", level, text, values)]
+
+    def _what_is_missing(self) -> str:
+        """Why there is nothing to encode, in one sentence; empty where there is."""
+        now, timeout = time.monotonic(), self.p.frame_timeout
+        silent = [camera for camera, at in self._frame_at.items() if now - at > timeout]
+        if silent and len(self._cameras) == 1:
+            return "no frames arrive from the camera node"
+        if silent:
+            return f"no frames arrive on {', '.join(silent)}"
+        if now - self._whole_at <= timeout or len(self._cameras) == 1:
+            return ""
+        for camera, apart in self._views.apart.items():
+            order = "later" if apart > 0 else "earlier"
+            return f"{camera}: frames are stamped {abs(apart):.3g} s {order} than those on {self._cameras[0]}"
+        return f"no frames of the same moment arrive on {', '.join(self._cameras)}"
 
 
 def main(argv=None) -> int:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
-
-import numpy as np
 
 LAG = 0.5
 """Cameras may come this much later than one another, in s. A frame this much older than its camera's last one is merely
@@ -102,9 +101,10 @@ class _Camera:
         return min(self.frames, key=lambda frame: abs(frame[0] - stamp), default=None)
 
     def may_come_nearer(self, stamp: float) -> bool:
-        """Whether the next frame, a period after the last one, may lie nearer to `stamp` than all that are there."""
+        """Whether the next frame may lie nearer to `stamp` than all that are there, as soon after the last one as the
+        two of those that were closest together."""
         since = stamp - self.newest
         if since <= 0:
             return False
-        period = float(np.median(np.diff([s for s, _ in self.frames]))) if len(self.frames) > 2 else 0.0
-        return since > 0.5 * period
+        apart = [after[0] - before[0] for before, after in pairwise(self.frames)]
+        return len(apart) < 2 or since > 0.5 * min(apart)

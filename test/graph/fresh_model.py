@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def fresh_model(directory: Path) -> Path:
-    """Write it to ``directory`` and return that."""
+def fresh_model(directory: Path, **changes) -> Path:
+    """Write it to ``directory`` and return that. changes: fields of its configuration, in place of these."""
     import torch
 
     from jepa_ros.robot.config import load_robot
@@ -37,6 +37,7 @@ def fresh_model(directory: Path) -> Path:
             "surprise": {"levels": (0.5, 1.0), "errors": (0.1, 0.2), "threshold": 0.2},
             "robots": (robot.name,),
         }
+        | changes
     )
     torch.manual_seed(0)
     save(directory, config, *build(config, directory))
