@@ -283,7 +283,7 @@ def _encoder(recipe: Recipe):
 
     directory = resolve_encoder(recipe.encoder.source, allow_download=True)
     encoder = load_frozen_encoder(directory, recipe.preprocessing.size)
-    config = FrozenEncoderConfig(directory=str(directory), sha256=weights_digest(directory))
+    config = FrozenEncoderConfig(directory=str(directory.resolve()), sha256=weights_digest(directory))
     return config, (max(1, len(recipe.cameras)) * encoder.tokens, encoder.width)
 
 

@@ -149,7 +149,7 @@ def check_robot(config: ModelConfig, robot: RobotConfig) -> None:
             f"model {config.name}: expected a robot with action space {wanted.name} of {wanted.max_speed} m/s, "
             f"found {found.type} of {found.max_speed} m/s on {robot.name}"
         )
-    if config.proprioception.joints != tuple(robot.joints):
+    if config.proprioception.dimension and config.proprioception.joints != tuple(robot.joints):
         raise InputError(
             f"model {config.name}: expected the joints {list(config.proprioception.joints)}, "
             f"found {robot.joints} on {robot.name}"
