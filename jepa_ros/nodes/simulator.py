@@ -149,6 +149,10 @@ class Simulator(JepaNode):
         end = self._created + DISCOVERY
         while not (found := company()) and time.monotonic() < end:
             time.sleep(0.02)
+        named = time.monotonic() + 2.0  # of its topics discovery may tell before it tells the node's name
+        while UNKNOWN in found and time.monotonic() < named:
+            time.sleep(0.02)
+            found = company() or found
         if found:
             self.cleanup()
             raise InputError(f"{found}; simulate in another ROS_DOMAIN_ID or namespace")
@@ -331,6 +335,9 @@ class Simulator(JepaNode):
 def _expectation(error: InputError) -> str:
     """What was expected, without the figures found: the same for every rejection of a kind."""
     return str(error).split(", found")[0]
+
+
+UNKNOWN = "_NODE_NAME_UNKNOWN_"  # rmw's word for it
 
 
 def _full_name(info) -> str:

@@ -275,7 +275,12 @@ def test_an_interruption_is_clean(bag, recipe, tmp_path):
     arguments = ["compare", "--data", str(bag), "--recipe", str(path), "--out", str(tmp_path / "out")]
     arguments += ["--methods", "vicreg", "--seeds", "1", "--tune", "0", "--goals", "0"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "jepa_ros.cli", *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", "jepa_ros.cli", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # As in a terminal, also where the tests themselves run in the background and have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     end = time.monotonic() + 240
     while len(list(tmp_path.glob("out/runs/*"))) < 1 and process.poll() is None and time.monotonic() < end:
