@@ -18,7 +18,7 @@ class Cem:
     that samples are smooth enough to move the arm instead of shaking it.
     """
 
-    samples: int = 96
+    samples: int = 64
     elites: int = 12
     iterations: int = 4
     sigma: float = 0.4

@@ -8,7 +8,7 @@ from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.protocol import Context
 
 TICKS_TO_GO = (4.0, 8.0, 12.0, 16.0, 24.0, 36.0)
-BOLDNESS = (1.0, 1.6, 2.5)
+BOLDNESS = (1.0, 2.0)
 """Factors on the policy's actions: the mean of many ways of random play is slower than any of them."""
 
 

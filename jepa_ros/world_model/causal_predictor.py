@@ -27,7 +27,7 @@ class CausalAttention(nn.Module):
             key, value = F.linear(x, self.qkv.weight[inner:]).unflatten(-1, (2, *split)).unbind(2)
             # One query and a few keys: sums of products cost less than a call of the attention kernel.
             share = (query * key).sum(-1, keepdim=True).mul(self.head_dim**-0.5).softmax(1)
-            return self.output((share * value).sum(1, keepdim=True).flatten(2))
+            return self.output[0]((share * value).sum(1, keepdim=True).flatten(2))
         query, key, value = (y.unflatten(-1, split).transpose(1, 2) for y in self.qkv(x).split(inner, dim=-1))
         mixed = F.scaled_dot_product_attention(
             query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=True
@@ -40,9 +40,7 @@ class ConditionalBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, head_dim: int, mlp: int, dropout: float):
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.attention = CausalAttention(width, heads, head_dim, dropout)
-        self.mlp_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.mlp = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, mlp),
@@ -58,11 +56,17 @@ class ConditionalBlock(nn.Module):
     def forward(self, x: torch.Tensor, modulation: torch.Tensor, last_only: bool = False) -> torch.Tensor:
         """Tokens (B, T, width), modulation (B, T, 6 width) → (B, T, width), or (B, 1, width): the last token's."""
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=-1)
-        attended = self.attention(modulate(self.attention_norm(x), shift, scale), last_only)
+        attended = self.attention(modulate(_normed(x), shift, scale), last_only)
         if last_only:
             x, gate, mlp_shift, mlp_scale, mlp_gate = (y[:, -1:] for y in (x, gate, mlp_shift, mlp_scale, mlp_gate))
         x = torch.addcmul(x, gate, attended)
-        return torch.addcmul(x, mlp_gate, self.mlp(modulate(self.mlp_norm(x), mlp_shift, mlp_scale)))
+        return torch.addcmul(x, mlp_gate, self._mlp(modulate(_normed(x), mlp_shift, mlp_scale)))
+
+    def _mlp(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            return self.mlp(x)
+        norm, rise, activation, _, fall, _ = self.mlp  # a dropout that does nothing still costs a call
+        return fall(activation(rise(norm(x))))
 
 
 class CausalPredictor(nn.Module):
@@ -110,6 +114,11 @@ class CausalPredictor(nn.Module):
         for number, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
             x = block(x, modulation, last_only and number == last)
         return self.output_projection(self.norm(x))
+
+
+def _normed(x: torch.Tensor) -> torch.Tensor:
+    """LayerNorm without weights, which the modulation takes the place of."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
 def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
