@@ -8,6 +8,7 @@ prints both as JSON. Age: from a frame's stamp to its latent's arrival here.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -26,8 +27,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    os.environ |= process_environment()  # this process listens in the nodes' own ROS domain
     command = [sys.executable, "-m", "jepa_ros.cli", "up", "sim", "--model", arguments.model]
-    graph = subprocess.Popen(command, env=process_environment(), stdout=subprocess.DEVNULL)
+    graph = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         text = json.dumps(measure(arguments), indent=2)
     finally:
