@@ -17,22 +17,12 @@ class CausalAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * heads * head_dim, bias=False)
         self.output = nn.Sequential(nn.Linear(heads * head_dim, width), nn.Dropout(dropout))
 
-    def forward(self, x: torch.Tensor, last_only: bool = False) -> torch.Tensor:
-        """→ (B, T, width), or (B, 1, width): the last token's."""
-        x = self.norm(x)
-        inner = self.heads * self.head_dim
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         split = (self.heads, self.head_dim)
-        if last_only and not self.training:
-            query = F.linear(x[:, -1:], self.qkv.weight[:inner]).unflatten(-1, split)
-            key, value = F.linear(x, self.qkv.weight[inner:]).unflatten(-1, (2, *split)).unbind(2)
-            # One query and a few keys: sums of products cost less than a call of the attention kernel.
-            share = (query * key).sum(-1, keepdim=True).mul(self.head_dim**-0.5).softmax(1)
-            return self.output[0]((share * value).sum(1, keepdim=True).flatten(2))
-        query, key, value = (y.unflatten(-1, split).transpose(1, 2) for y in self.qkv(x).split(inner, dim=-1))
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=True
-        ).transpose(1, 2)
-        return self.output((mixed[:, -1:] if last_only else mixed).flatten(2))
+        query, key, value = (y.unflatten(-1, split).transpose(1, 2) for y in self.qkv(self.norm(x)).chunk(3, dim=-1))
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+        return self.output(mixed.transpose(1, 2).flatten(2))
 
 
 class ConditionalBlock(nn.Module):
@@ -53,20 +43,11 @@ class ConditionalBlock(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: torch.Tensor, modulation: torch.Tensor, last_only: bool = False) -> torch.Tensor:
-        """Tokens (B, T, width), modulation (B, T, 6 width) → (B, T, width), or (B, 1, width): the last token's."""
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=-1)
-        attended = self.attention(modulate(_normed(x), shift, scale), last_only)
-        if last_only:
-            x, gate, mlp_shift, mlp_scale, mlp_gate = (y[:, -1:] for y in (x, gate, mlp_shift, mlp_scale, mlp_gate))
-        x = torch.addcmul(x, gate, attended)
-        return torch.addcmul(x, mlp_gate, self._mlp(modulate(_normed(x), mlp_shift, mlp_scale)))
-
-    def _mlp(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            return self.mlp(x)
-        norm, rise, activation, _, fall, _ = self.mlp  # a dropout that does nothing still costs a call
-        return fall(activation(rise(norm(x))))
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, T, width) and what SiLU made of their conditions, (B, T, width) → (B, T, width)."""
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(condition).chunk(6, dim=-1)
+        x = torch.addcmul(x, gate, self.attention(modulate(_normed(x), shift, scale)))
+        return torch.addcmul(x, mlp_gate, self.mlp(modulate(_normed(x), mlp_shift, mlp_scale)))
 
 
 class CausalPredictor(nn.Module):
@@ -100,19 +81,10 @@ class CausalPredictor(nn.Module):
         self.output_projection = _projection(width, self.outputs)
 
     def forward(self, tokens: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
-        return self.advance(tokens, self.modulations(conditions))
-
-    def modulations(self, conditions: torch.Tensor) -> list[torch.Tensor]:
-        """What conditions (B, T, inputs) ask of each layer, (B, T, 6 width): the same wherever they are in a window."""
         condition = F.silu(self.condition_projection(conditions))
-        return [block.modulation(condition) for block in self.blocks]
-
-    def advance(self, tokens: torch.Tensor, modulations: list[torch.Tensor], last_only: bool = False) -> torch.Tensor:
-        """As forward; with `last_only` the last entry alone, (B, 1, outputs): what no one asks for is not computed."""
         x = self.input_projection(self.dropout(tokens + self.positions[:, : tokens.shape[1]]))
-        last = len(self.blocks) - 1
-        for number, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
-            x = block(x, modulation, last_only and number == last)
+        for block in self.blocks:
+            x = block(x, condition)
         return self.output_projection(self.norm(x))
 
 

@@ -13,6 +13,7 @@ from jepa_ros.world_model.action_encoder import ActionEncoder
 from jepa_ros.world_model.causal_predictor import CausalPredictor
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.conv_encoder import ConvEncoder
+from jepa_ros.world_model.imagination import CausalImagination
 from jepa_ros.world_model.projector import Projector
 from jepa_ros.world_model.protocol import Context, PredictiveModel, as_images, flatten_views
 from jepa_ros.world_model.vit_encoder import VitEncoder
@@ -51,6 +52,7 @@ class LeWM(PredictiveModel):
         self.state_head = nn.Linear(predictor.outputs, states) if states else None
         self.latent_shape, self.history, self.residual = (projector.outputs,), history, residual
         self.cameras = cameras
+        self._imagination: CausalImagination | None = None
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
 
@@ -63,37 +65,22 @@ class LeWM(PredictiveModel):
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See WorldModel."""
-        return self._advance(latents, states, self.predictor.modulations(self.action_encoder(actions)))
-
-    def rollout(self, context: Context, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See WorldModel. In evaluation mode what the layers ask of actions is computed once, and of the last layer the
-        last step only. In training mode the BatchNorm would see another batch, so there it is `predict` step by step.
-        """
-        if self.training:
-            return super().rollout(context, actions)
-        latents, states = list(context.latents.unbind(1)), list(context.states.unbind(1))
-        modulations = self.predictor.modulations(self.action_encoder(torch.cat([context.actions, actions], dim=1)))
-        first = len(latents)
-        for step in range(first, first + actions.shape[1]):
-            low = max(0, step - self.history)
-            window = torch.stack(latents[low:step], 1), torch.stack(states[low:step], 1)
-            latent, state = self._advance(*window, [m[:, low:step] for m in modulations], last_only=True)
-            latents.append(latent[:, 0])
-            states.append(state[:, 0])
-        return torch.stack(latents[first:], 1), torch.stack(states[first:], 1)
-
-    def _advance(
-        self, latents: torch.Tensor, states: torch.Tensor, modulations: list[torch.Tensor], last_only: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = latents if self.state_head is None else torch.cat([latents, states], dim=-1)
-        predicted = self.predictor.advance(tokens, modulations, last_only)
-        if last_only:
-            latents, states = latents[:, -1:], states[:, -1:]
+        predicted = self.predictor(tokens, self.action_encoder(actions))
         latent = self.prediction_projector(predicted)
         return (
             latents + latent if self.residual else latent,
             states if self.state_head is None else states + self.state_head(predicted),
         )
+
+    def rollout(self, context: Context, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See WorldModel. In training mode, where BatchNorm depends on the batch, it is `predict` step by step; in
+        evaluation mode the same numbers come sooner (CausalImagination)."""
+        if self.training:
+            return super().rollout(context, actions)
+        if self._imagination is None or not self._imagination.current:
+            self._imagination = CausalImagination(self)
+        return self._imagination.rollout(context, actions)
 
 
 def build_lewm(config: ModelConfig) -> LeWM:

@@ -133,8 +133,8 @@ def test_a_rollout_is_repeated_prediction_on_a_window_that_slides(model, seen):
         window = slice(max(0, seen + step - model.history), seen + step)
         latent, state = model.predict(z[:, window], s[:, window], actions[:, window])
         z, s = torch.cat([z, latent[:, -1:]], 1), torch.cat([s, state[:, -1:]], 1)
-    torch.testing.assert_close(rolled[0], z[:, seen:], atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(rolled[1], s[:, seen:], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(rolled[0], z[:, seen:], atol=5e-6, rtol=1e-5)
+    torch.testing.assert_close(rolled[1], s[:, seen:], atol=5e-6, rtol=1e-5)
 
 
 def test_one_situation_is_rolled_out_for_many_plans_as_for_each(model):
@@ -145,6 +145,19 @@ def test_one_situation_is_rolled_out_for_many_plans_as_for_each(model):
     for n in range(7):
         alone = model.rollout(context, actions[n : n + 1])
         torch.testing.assert_close(together[0][n : n + 1], alone[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_rollout_is_of_the_weights_as_they_are(model):
+    latents, states, actions = draw(model, model.history + 2)
+    context = Context(*(x[:, : model.history - k] for x, k in ((latents, 0), (states, 0), (actions, 1))))
+    before = model.rollout(context, actions[:, -2:])[0]
+    with torch.no_grad():
+        model.predictor.blocks[0].attention.qkv.weight.mul_(1.5)
+    after = model.rollout(context, actions[:, -2:])[0]
+    assert (after - before).abs().max() > 1e-4
+    torch.testing.assert_close(after, PredictiveModel.rollout(model, context, actions[:, -2:])[0], atol=5e-6, rtol=1e-5)
+    with torch.no_grad():
+        model.predictor.blocks[0].attention.qkv.weight.div_(1.5)  # the models are shared
 
 
 def test_in_training_a_rollout_sees_the_batches_of_predict():

@@ -1,0 +1,216 @@
+"""LeWM's roll-out in evaluation mode: the same numbers as `predict` step by step, from fewer and larger operations.
+
+What actions ask of the layers is computed once, normalisations that no longer change are folded into the linear layers
+beside them, and of the last layer only the last token is computed. Gradients reach the context and the actions, not
+the weights. Inside, time comes before the batch: (T, B, width).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from jepa_ros.world_model.causal_predictor import ConditionalBlock
+from jepa_ros.world_model.projector import Projector
+from jepa_ros.world_model.protocol import Context
+
+Affine = tuple[torch.Tensor, torch.Tensor | None]
+"""Weight (inputs, outputs), ready for a product from the right, and bias (outputs,)."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One ConditionalBlock's weights. key_value: without the query's columns, for the last layer's earlier tokens."""
+
+    modulation: Affine
+    attention_norm: nn.LayerNorm
+    query: Affine
+    key_value: Affine
+    qkv: Affine
+    output: Affine
+    mlp_norm: nn.LayerNorm
+    rise: Affine
+    fall: Affine
+    heads: int
+    head_dim: int
+
+
+class CausalImagination:
+    """Rolls a LeWM out. Made of its weights as they are now: `current` tells whether they still are."""
+
+    def __init__(self, model: nn.Module):
+        predictor, projector = model.predictor, model.prediction_projector
+        self._tensors = _Tensors(model)
+        self._history, self._residual = model.history, model.residual
+        self._latent = model.latent_shape[0]
+        first, _, second = model.action_encoder.layers
+        # Two linear layers in a row are one.
+        self._action_rise = _product(_affine(model.action_encoder.smoothing), _affine(first))
+        self._condition = _product(_affine(second), _affine(predictor.condition_projection))
+        self._layers = [_layer(block) for block in predictor.blocks]
+        weight, bias = _affine(predictor.input_projection) or (None, None)
+        positions = predictor.positions[0].detach()  # (frames, inputs)
+        self._input = weight
+        self._positions = (positions if weight is None else positions @ weight + bias)[:, None]
+        self._norm = predictor.norm
+        # The projector's first layer and the state's head read the same: one product serves both.
+        rise, self._fall = _folded(projector)
+        heads = [rise] if model.state_head is None else [rise, _affine(model.state_head)]
+        hidden = (torch.cat([w for w, _ in heads], 1), torch.cat([b for _, b in heads]))
+        self._hidden, self._hidden_width = _product(_affine(predictor.output_projection), hidden), len(rise[1])
+
+    @property
+    def current(self) -> bool:
+        """Whether the model's weights still are the ones that this was made of."""
+        return self._tensors.unchanged
+
+    def rollout(self, context: Context, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See WorldModel.rollout."""
+        first = context.latents.shape[1]
+        tokens = list(torch.cat([context.latents, context.states], dim=-1).unbind(1))
+        asked = self._asked(torch.cat([context.actions, actions], dim=1).transpose(0, 1))
+        for step in range(first, first + actions.shape[1]):
+            low = max(0, step - self._history)
+            wanted = [[m[low:step] for m in layer] for layer in asked]
+            tokens.append(self._next(torch.stack(tokens[low:step]), wanted))
+        imagined = torch.stack(tokens[first:], 1)
+        return imagined[..., : self._latent], imagined[..., self._latent :]
+
+    def _asked(self, actions: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+        """Per layer shift, 1 + scale and gate of attention, then of the MLP, each (T, B, width), for actions
+        (T, B, K)."""
+        condition = F.silu(_apply(F.silu(_apply(actions, self._action_rise)), self._condition))
+        return [_apply(condition, layer.modulation).chunk(6, dim=-1) for layer in self._layers]
+
+    def _next(self, window: torch.Tensor, asked: list[list[torch.Tensor]]) -> torch.Tensor:
+        """The token (B, inputs) that follows a window (T, B, inputs)."""
+        positions = self._positions[: len(window)]
+        x = window + positions if self._input is None else torch.matmul(window, self._input) + positions
+        for number, (layer, wanted) in enumerate(zip(self._layers, asked, strict=True)):
+            x = _block(layer, x, wanted, last_only=number == len(self._layers) - 1)
+        hidden = _apply(_norm(x[0], self._norm), self._hidden)
+        latent = _apply(F.gelu(hidden[:, : self._hidden_width]), self._fall)
+        if self._residual:
+            latent = latent + window[-1, :, : self._latent]
+        state = hidden[:, self._hidden_width :] + window[-1, :, self._latent :]
+        return torch.cat([latent, state], dim=-1)
+
+
+def _block(layer: _Layer, x: torch.Tensor, asked: list[torch.Tensor], last_only: bool) -> torch.Tensor:
+    """ConditionalBlock on (T, B, width); with last_only → (1, B, width), the last token's."""
+    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = asked
+    seen = _norm(torch.addcmul(shift, _norm(x), scale), layer.attention_norm)
+    if last_only:
+        x, gate, mlp_shift, mlp_scale, mlp_gate = (y[-1:] for y in (x, gate, mlp_shift, mlp_scale, mlp_gate))
+        query, (key, value) = _apply(seen[-1:], layer.query), _apply(seen, layer.key_value).chunk(2, dim=-1)
+    else:
+        query, key, value = _apply(seen, layer.qkv).chunk(3, dim=-1)
+    x = torch.addcmul(x, gate, _apply(_attend(layer, query, key, value), layer.output))
+    y = _norm(torch.addcmul(mlp_shift, _norm(x), mlp_scale), layer.mlp_norm)
+    return torch.addcmul(x, mlp_gate, _apply(F.gelu(_apply(y, layer.rise)), layer.fall))
+
+
+def _attend(layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Causal attention of the last tokens (Q, B, inner) to those up to each of them, of key, value (T, B, inner).
+
+    A few queries on a few keys: sums of products cost less than a call of the attention kernel.
+    """
+    split = (layer.heads, layer.head_dim)
+    query, key, value = (y.unflatten(-1, split) for y in (query, key, value))
+    mixed, before = [], len(key) - len(query)
+    for q in range(len(query)):
+        seen = before + q + 1
+        if seen == 1:
+            mixed.append(value[0])
+            continue
+        # The query is scaled by head_dim ** -0.5 in its weights already.
+        share = (query[q] * key[:seen]).sum(-1, keepdim=True).softmax(0)
+        mixed.append((share * value[:seen]).sum(0))
+    return torch.stack(mixed).flatten(2)
+
+
+def _norm(x: torch.Tensor, norm: nn.LayerNorm | None = None) -> torch.Tensor:
+    if norm is None:  # LayerNorm without weights, which the modulation takes the place of
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def _apply(x: torch.Tensor, affine: Affine) -> torch.Tensor:
+    """x (..., inputs) → (..., outputs)."""
+    weight, bias = affine
+    flat = x.reshape(-1, x.shape[-1])
+    product = flat @ weight if bias is None else torch.addmm(bias, flat, weight)
+    return product.view(*x.shape[:-1], weight.shape[1])
+
+
+def _affine(layer: nn.Module) -> Affine | None:
+    """A linear layer's; None of an Identity."""
+    if isinstance(layer, nn.Identity):
+        return None
+    return layer.weight.detach().T.contiguous(), None if layer.bias is None else layer.bias.detach()
+
+
+def _product(first: Affine | None, second: Affine | None) -> Affine:
+    """Both layers, one after the other, as one; None stands for a layer that changes nothing."""
+    if first is None or second is None:
+        return first or second
+    (a, b), (c, d) = first, second
+    bias = d if b is None else b @ c + (0.0 if d is None else d)
+    return a @ c, bias
+
+
+def _folded(projector: Projector) -> tuple[Affine, Affine]:
+    """A projector's two linear layers, the BatchNorm between them folded into the first."""
+    rise, norm, _, fall = projector.layers
+    factor = norm.weight.detach() * torch.rsqrt(norm.running_var + norm.eps)
+    weight, bias = _affine(rise)
+    return (weight * factor, (bias - norm.running_mean) * factor + norm.bias.detach()), _affine(fall)
+
+
+def _layer(block: ConditionalBlock) -> _Layer:
+    attention, (mlp_norm, rise, _, _, fall, _) = block.attention, block.mlp
+    weight, bias = _affine(block.modulation)
+    width, inner = weight.shape[0], attention.heads * attention.head_dim
+    bias = bias.clone()
+    for scale in (1, 4):  # of shift, scale, gate twice
+        bias[scale * width : (scale + 1) * width] += 1.0
+    qkv, _ = _affine(attention.qkv)
+    qkv[:, :inner] *= attention.head_dim**-0.5
+    return _Layer(
+        modulation=(weight, bias),
+        attention_norm=attention.norm,
+        query=(qkv[:, :inner].contiguous(), None),
+        key_value=(qkv[:, inner:].contiguous(), None),
+        qkv=(qkv, None),
+        output=_affine(attention.output[0]),
+        mlp_norm=mlp_norm,
+        rise=_affine(rise),
+        fall=_affine(fall),
+        heads=attention.heads,
+        head_dim=attention.head_dim,
+    )
+
+
+class _Tensors:
+    """The weights that a roll-out depends on: where they lie, and how often they were written to."""
+
+    def __init__(self, model: nn.Module):
+        parts = (model.action_encoder, model.predictor, model.prediction_projector, model.state_head)
+        self._modules = [module for part in parts if part is not None for module in part.modules()]
+        self._found = self._look()
+
+    @property
+    def unchanged(self) -> bool:
+        return self._found == self._look()
+
+    def _look(self) -> list[tuple[int, int]]:
+        return [
+            (tensor.data_ptr(), tensor._version)
+            for module in self._modules
+            for tensors in (module._parameters, module._buffers)
+            for tensor in tensors.values()
+            if tensor is not None
+        ]
