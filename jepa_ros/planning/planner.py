@@ -92,16 +92,16 @@ class LatentPlanner:
             self.budget - (time.perf_counter() - begin),
             self._rng,
         )
-        candidate, (predicted, states, actions) = self._led(imagination, solution.candidate, seeds[ways:], costs[ways:])
+        candidate, predicted, states, actions = self._led(imagination, solution.candidate, seeds[ways:], costs[ways:])
         self._last = candidate
-        joints = states[0, :, : len(self.checkpoint.config.proprioception.joints)]
+        joints = states[:, : len(self.checkpoint.config.proprioception.joints)]
         count = joints.shape[1]
         return Imagined(
             knots=candidate,
-            actions=actions[0].reshape(-1, self.space.dimension).numpy(),
+            actions=actions.reshape(-1, self.space.dimension).numpy(),
             cost=solution.cost,
             distance=float(latent_distance(situation.context.latents[0, -1], goal)),
-            predicted_distance=float(latent_distance(predicted[0, -1], goal)),
+            predicted_distance=float(latent_distance(predicted[-1], goal)),
             joints=(joints * self._std[:count] + self._mean[:count]).numpy(),
             iterations=solution.iterations,
             samples=solution.samples,
@@ -110,18 +110,18 @@ class LatentPlanner:
 
     def _led(
         self, imagination: _Imagination, found: np.ndarray, ways: np.ndarray, costs: np.ndarray
-    ) -> tuple[np.ndarray, tuple[torch.Tensor, ...]]:
-        """What was found and what is predicted of it; but where that ends in the flat part of the latent distance, the
-        best of the policy's `ways` (K, n, A), which cost (K,), goes on.
+    ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What was found, and latents, states and actions that are predicted of it; but where that ends in the flat
+        part of the latent distance, the best of the policy's `ways` (K, n, A), which cost (K,), goes on.
 
         Latent distances saturate: from far away no plan within the horizon looks better than standing still.
         """
-        predicted = imagination.predict(found[None])
-        ends = float(latent_distance(predicted[0][0, -1], imagination.goal))
+        predicted, *others = imagination.recall(found)
+        ends = float(latent_distance(predicted[-1], imagination.goal))
         if ends <= self.checkpoint.config.distance.far or not np.isfinite(costs).any():
-            return found, predicted
+            return found, predicted, *others
         way = ways[int(np.argmin(np.nan_to_num(costs, nan=np.inf)))]
-        return way, imagination.predict(way[None])
+        return way, *imagination.recall(way)
 
     def _seeds(self, imagination: _Imagination, elapsed: int) -> tuple[np.ndarray, int]:
         """(K, n, A): the last plan moved on in time (else: stop), stop, and from which on what the policy proposes."""
@@ -154,6 +154,7 @@ class _Imagination:
         self._offset = position[:-1]  # where the committed part alone leads by the end of each model tick
         after = np.maximum(self._ends - at, 0.0)
         self._matrix = travel_matrix(self.ticks + 1, after, self._tick) * space.max_speed
+        self._least, self._best = np.inf, None
 
     def repair(self, knots: np.ndarray) -> np.ndarray:
         """Candidates within speed (also the speed factor), acceleration and workspace."""
@@ -177,8 +178,20 @@ class _Imagination:
 
     def cost(self, knots: np.ndarray) -> np.ndarray:
         """(S,) costs of candidates (S, n, A)."""
-        predicted, _, actions = self.predict(knots)
-        return self._planner.objective(predicted, self.goal, actions).numpy()
+        predicted, states, actions = self.predict(knots)
+        costs = self._planner.objective(predicted, self.goal, actions).numpy()
+        best = int(np.argmin(np.nan_to_num(costs, nan=np.inf)))
+        if costs[best] < self._least:
+            self._least = float(costs[best])
+            self._best = (knots[best], predicted[best], states[best], actions[best])
+        return costs
+
+    def recall(self, knots: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Latents (H, *L), states (H, P) and actions (H, K) of one candidate (n, A); the best one's are known still."""
+        if self._best is not None and np.array_equal(knots, self._best[0]):
+            return self._best[1:]
+        predicted, states, actions = self.predict(knots[None])
+        return predicted[0], states[0], actions[0]
 
     def proposals(self) -> np.ndarray:
         """(K, n, A) knots of the policy's imagined ways to the goal, not yet repaired."""

@@ -10,7 +10,7 @@ from jepa_ros.robot.planar_path import PlanarPath
 from jepa_ros.robot.trajectory import JointTrajectory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Promise:
     start: float
     path: PlanarPath
@@ -52,8 +52,12 @@ class Promises:
 
     def tool(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position and velocity (M, 2) of the tool at times (M,)."""
-        samples = [(plan := self._at(t)).path.sample(np.array([max(0.0, t - plan.start)])) for t in times]
-        return np.concatenate([p for p, _, _ in samples]), np.concatenate([v for _, v, _ in samples])
+        position, velocity = np.empty((len(times), 2)), np.empty((len(times), 2))
+        followed = [self._at(t) for t in times]
+        for plan in set(followed):
+            of_it = [i for i, p in enumerate(followed) if p is plan]
+            position[of_it], velocity[of_it], _ = plan.path.sample(np.maximum(0.0, times[of_it] - plan.start))
+        return position, velocity
 
     def _at(self, t: float) -> _Promise:
         return next((p for p in reversed(self._plans) if p.start <= t + 1e-9), self._plans[0])

@@ -81,18 +81,18 @@ class PlanarVelocity:
         xy (2,) m and start (2,) are position and knot where they begin. Of each knot only as much is let through as can
         still be braked before the workspace's border; outside of it only inward motion is. Leading axes are samples.
         """
-        wanted = np.asarray(knots, dtype=float)
+        wanted = np.array(knots, dtype=float)
+        wanted /= np.maximum(1.0, np.hypot(wanted[..., 0], wanted[..., 1]))[..., None]
         shape = wanted.shape[:-2] + (2,)
-        p, u, out = np.broadcast_to(xy, shape), np.broadcast_to(start, shape), np.empty_like(wanted)
-        for tick in range(wanted.shape[-2]):
-            target = wanted[..., tick, :]
-            target = target / np.maximum(1.0, np.linalg.norm(target, axis=-1, keepdims=True))
-            change = self._braked(p, u, target) - u
-            scale = np.minimum(1.0, self.max_change / np.maximum(1e-9, np.abs(change).max(-1, keepdims=True)))
-            after = u + change * scale
-            p = p + 0.5 * (u + after) * (self.max_speed * self.period)
-            out[..., tick, :] = u = after
-        return out
+        p, u = (np.broadcast_to(x, shape).reshape(-1, 2) for x in (xy, start))
+        ticks = np.moveaxis(wanted.reshape(-1, *wanted.shape[-2:]), 1, 0)
+        for tick in ticks:
+            change = self._braked(p, u, tick) - u
+            scale = self.max_change / np.maximum(self.max_change, np.abs(change).max(1))
+            after = u + change * scale[:, None]
+            p = p + (0.5 * self.max_speed * self.period) * (u + after)
+            tick[:] = u = after
+        return wanted
 
     def to_trajectory(self, q: np.ndarray, qd: np.ndarray, qdd: np.ndarray, knots: np.ndarray) -> JointTrajectory:
         """See ActionSpace; points at the ticks' ends. Joints off the posture of their tool position return to it
@@ -136,20 +136,26 @@ class PlanarVelocity:
         return self._kinematics.inverse(target, self._rotation, start, self._posture, iterations=30)[0]
 
     def _braked(self, p: np.ndarray, u: np.ndarray, target: np.ndarray) -> np.ndarray:
-        step = self.max_speed * self.period
+        """Of a next knot (S, 2) that is wanted at p, moving with u, as much as can be braked before the border."""
+        step, normals = self.max_speed * self.period, self.normals.T
         c = 0.5 * self.max_change  # half of it for braking: the other half may be needed to turn at the same time
         # This tick moves by (u + v) / 2; braking from v then takes v / c ticks and step * v (v / c + 1) / 2.
-        room = (self.offsets - p @ self.normals.T) / step - 0.5 * np.maximum(0.0, u @ self.normals.T)
-        allowed = c * (np.sqrt(1.0 + 2.0 * np.maximum(room, 0.0) / c) - 1.0)
+        room = (self.offsets - p @ normals) / step - 0.5 * np.maximum(0.0, u @ normals)
+        allowed = c * (np.sqrt(1.0 + (2.0 / c) * np.maximum(room, 0.0)) - 1.0)
+        beyond = np.flatnonzero((target @ normals - allowed).max(1) > 1e-12)
+        if not len(beyond):
+            return target
+        target, few, allowed = target.copy(), target[beyond], allowed[beyond]
         # The worst border first; what that gives to its neighbour's normal goes next. In an acute corner a sixth is
         # left each time: a few rounds less, and pushing into it for long would creep out of the workspace.
         for _ in range(8):
-            excess = target @ self.normals.T - allowed
-            worst = excess.argmax(-1)
-            amount = np.maximum(0.0, np.take_along_axis(excess, worst[..., None], -1))
+            excess = few @ normals - allowed
+            worst = excess.argmax(1)
+            amount = np.maximum(0.0, excess[np.arange(len(few)), worst])
             if not (amount > 1e-12).any():
                 break
-            target = target - amount * self.normals[worst]
+            few = few - amount[:, None] * self.normals[worst]
+        target[beyond] = few
         return target
 
 
