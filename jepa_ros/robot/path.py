@@ -6,6 +6,7 @@ nothing: windows can be cut from plans where needed and the controllers still fo
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from functools import cached_property, lru_cache
 
@@ -53,16 +54,18 @@ class Path:
         return len(self._times)
 
     @cached_property
+    def _durations(self) -> np.ndarray:
+        """(N - 1, 1) s of each segment."""
+        return (self.times[1:] - self.times[:-1])[:, None]
+
+    @cached_property
     def _coefficients(self) -> np.ndarray:
-        """(N - 1, 6, J) coefficients of each segment in its normalised time."""
-        h = np.diff(self.times)[:, None]
-        j = self.states.shape[2]
-        ends = np.empty((len(h), 6, j))
-        for k, x in ((0, self.states[:-1]), (3, self.states[1:])):
-            ends[:, k] = x[:, 0]
-            ends[:, k + 1] = x[:, 1] * h
-            ends[:, k + 2] = x[:, 2] * h * h
-        return _HERMITE @ ends
+        """(6, N - 1, J) coefficients of each segment in its normalised time."""
+        h = self._durations
+        scaled = np.array((np.ones_like(h), h, h * h))
+        states = self.states.transpose(1, 0, 2)
+        ends = np.concatenate((states[:, :-1] * scaled, states[:, 1:] * scaled))
+        return (_HERMITE @ ends.reshape(6, -1)).reshape(ends.shape)
 
     def at(self, t: float) -> np.ndarray:
         """(3, J) position, velocity and acceleration at time t s."""
@@ -85,7 +88,7 @@ class Path:
                 (0.0, 0.0, 2 * a, 6 * u * a, 12 * u2 * a, 20 * u3 * a),
             )
         )
-        return basis @ self._coefficients[i]
+        return basis @ self._coefficients[:, i]
 
     def samples(self, step: float = 0.005) -> np.ndarray:
         """Every segment at m times no more than `step` s apart, both ends included: (4, m, N - 1, J).
@@ -94,12 +97,11 @@ class Path:
         """
         if len(self) == 1:
             return np.concatenate((self._rest, np.zeros((1, self._rest.shape[1]))))[:, None, None, :]
-        h = np.diff(self.times)
-        m = max(1, int(np.ceil(h.max() / step - 1e-9)))
+        h = self._durations
+        m = max(1, int(math.ceil(float(h.max()) / step - 1e-9)))
         c = self._coefficients
-        n, _, j = c.shape
-        out = (_basis(m) @ c.transpose(1, 0, 2).reshape(6, n * j)).reshape(4, m + 1, n, j)
-        scale = (1.0 / h)[:, None]
+        out = (_basis(m) @ c.reshape(6, -1)).reshape(4, m + 1, *c.shape[1:])
+        scale = 1.0 / h
         out[1] *= scale
         out[2] *= scale**2
         out[3] *= scale**3
@@ -149,7 +151,7 @@ class Path:
 
     def divided(self) -> Path:
         """The same curve with no segment longer than KNOT."""
-        h = np.diff(self.times)
+        h = self._durations[:, 0]
         if not len(h) or h.max() <= KNOT * 1.001:
             return self
         parts = np.maximum(np.ceil(h / KNOT - 1e-3), 1).astype(int)
@@ -166,7 +168,7 @@ class Path:
             ),
             axis=1,
         )
-        states = basis @ self._coefficients[segment]
+        states = basis @ self._coefficients[:, segment].transpose(1, 0, 2)
         states[first] = self.states[:-1]  # the given knots stay as given
         times = self.times[segment] + u * h[segment]
         return Path(np.append(times, self.end), np.concatenate((states, self.states[-1:])))
