@@ -18,9 +18,9 @@ class Cem:
     that samples are smooth enough to move the arm instead of shaking it.
     """
 
-    samples: int = 64
+    samples: int = 48
     elites: int = 12
-    iterations: int = 4
+    iterations: int = 3
     sigma: float = 0.4
     floor: float = 0.02
     hold: int = 2
