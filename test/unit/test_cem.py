@@ -30,7 +30,7 @@ def test_finds_the_minimum_of_a_quadratic():
     solution = solve(problem(), iterations=25)
     np.testing.assert_allclose(solution.candidate, TARGET, atol=0.1)
     assert solution.cost == pytest.approx(quadratic(solution.candidate[None])[0])
-    assert solution.iterations == 25 and solution.samples == 2 + 25 * 64
+    assert solution.iterations == 25 and solution.samples == 2 + 25 * Cem().samples
 
 
 def test_only_repaired_candidates_are_judged_and_returned():
