@@ -51,7 +51,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"{NAME} = {NAME}.cli:main",
-            *(f"{node} = {NAME}.nodes.{node}:main" for node in NODES),
+            *(f"{node} = {NAME}.nodes.entry:main" for node in NODES),
         ],
     },
 )

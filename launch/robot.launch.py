@@ -5,7 +5,7 @@ The robot's own bring-up gives joint_states, robot_description, tf and the contr
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument as argument
-from launch.actions import EmitEvent, RegisterEventHandler, SetEnvironmentVariable
+from launch.actions import EmitEvent, OpaqueFunction, RegisterEventHandler, SetEnvironmentVariable
 from launch.conditions import IfCondition, UnlessCondition
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
@@ -20,10 +20,20 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from jepa_ros.ros.bringup import Arguments, check_inputs, node_list
+
 
 def default_environment(name, value, condition=None) -> SetEnvironmentVariable:
     """Set for the nodes, unless the user has set it."""
     return SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value), condition=condition)
+
+
+def refuse_what_does_not_fit(context) -> None:
+    """Raise InputError, in one line, before any node starts."""
+    names = ("robot", "model", "camera_topic", "params_file", "namespace", "log_level")
+    arguments = Arguments(**{name: LaunchConfiguration(name).perform(context) for name in names})
+    node_list("robot", arguments)
+    check_inputs(arguments)
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -60,6 +70,7 @@ def generate_launch_description() -> LaunchDescription:
             argument("use_sim_time", default_value="false", description="follow /clock"),
             argument("respawn", default_value="false", description="start a node again when it ends"),
             argument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
+            OpaqueFunction(function=refuse_what_does_not_fit),
             # They let big images through and keep a node to one core.
             default_environment("FASTRTPS_DEFAULT_PROFILES_FILE", fastdds_profile, IfCondition(no_own_transport)),
             default_environment("FASTDDS_DEFAULT_PROFILES_FILE", fastdds_profile, IfCondition(no_own_transport)),
@@ -67,6 +78,7 @@ def generate_launch_description() -> LaunchDescription:
             Node(
                 executable="camera",
                 name="camera",
+                exec_name="camera",
                 parameters=[params_file, {"model": model, "use_sim_time": use_sim_time}],
                 remappings=[("image", camera_topic)],
                 **others,
@@ -74,18 +86,21 @@ def generate_launch_description() -> LaunchDescription:
             Node(
                 executable="world_model",
                 name="world_model",
+                exec_name="world_model",
                 parameters=[params_file, {"robot": robot, "model": model, "use_sim_time": use_sim_time}],
                 **others,
             ),
             Node(
                 executable="planner",
                 name="planner",
+                exec_name="planner",
                 parameters=[params_file, {"robot": robot, "model": model, "use_sim_time": use_sim_time}],
                 **others,
             ),
             Node(
                 executable="arm_gate",
                 name="arm_gate",
+                exec_name="arm_gate",
                 parameters=[params_file, {"robot": robot, "use_sim_time": use_sim_time}],
                 **common,
             ),

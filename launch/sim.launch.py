@@ -2,7 +2,7 @@
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument as argument
-from launch.actions import EmitEvent, RegisterEventHandler, SetEnvironmentVariable
+from launch.actions import EmitEvent, OpaqueFunction, RegisterEventHandler, SetEnvironmentVariable
 from launch.conditions import IfCondition, UnlessCondition
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
@@ -17,10 +17,20 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from jepa_ros.ros.bringup import Arguments, check_inputs, node_list
+
 
 def default_environment(name, value, condition=None) -> SetEnvironmentVariable:
     """Set for the nodes, unless the user has set it."""
     return SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value), condition=condition)
+
+
+def refuse_what_does_not_fit(context) -> None:
+    """Raise InputError, in one line, before any node starts."""
+    names = ("robot", "model", "camera_topic", "params_file", "namespace", "log_level")
+    arguments = Arguments(**{name: LaunchConfiguration(name).perform(context) for name in names})
+    node_list("sim", arguments)
+    check_inputs(arguments)
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -57,6 +67,7 @@ def generate_launch_description() -> LaunchDescription:
             argument("use_sim_time", default_value="false", description="follow /clock, which the simulator gives"),
             argument("respawn", default_value="false", description="start a node again when it ends"),
             argument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
+            OpaqueFunction(function=refuse_what_does_not_fit),
             # They let big images through and keep the renderer to one core.
             default_environment("FASTRTPS_DEFAULT_PROFILES_FILE", fastdds_profile, IfCondition(no_own_transport)),
             default_environment("FASTDDS_DEFAULT_PROFILES_FILE", fastdds_profile, IfCondition(no_own_transport)),
@@ -65,6 +76,7 @@ def generate_launch_description() -> LaunchDescription:
             Node(
                 executable="simulator",
                 name="simulator",
+                exec_name="simulator",
                 parameters=[params_file, {"robot": robot, "use_sim_time": use_sim_time}],
                 remappings=[("image", camera_topic)],
                 **others,
@@ -72,6 +84,7 @@ def generate_launch_description() -> LaunchDescription:
             Node(
                 executable="camera",
                 name="camera",
+                exec_name="camera",
                 parameters=[params_file, {"model": model, "use_sim_time": use_sim_time}],
                 remappings=[("image", camera_topic)],
                 **others,
@@ -79,18 +92,21 @@ def generate_launch_description() -> LaunchDescription:
             Node(
                 executable="world_model",
                 name="world_model",
+                exec_name="world_model",
                 parameters=[params_file, {"robot": robot, "model": model, "use_sim_time": use_sim_time}],
                 **others,
             ),
             Node(
                 executable="planner",
                 name="planner",
+                exec_name="planner",
                 parameters=[params_file, {"robot": robot, "model": model, "use_sim_time": use_sim_time}],
                 **others,
             ),
             Node(
                 executable="arm_gate",
                 name="arm_gate",
+                exec_name="arm_gate",
                 parameters=[params_file, {"robot": robot, "use_sim_time": use_sim_time}],
                 **common,
             ),

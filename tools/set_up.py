@@ -207,8 +207,14 @@ def link_share() -> None:
     """Let `ros2 run` and `ros2 launch` find nodes, launch files and configuration of the source tree."""
     for name in ("arm_gate", "camera", "planner", "simulator", "world_model", "jepa_ros"):
         relink(VENV / "lib" / "jepa_ros" / name, VENV / "bin" / name)
-    for name in ("config", "launch", "package.xml"):
+    for name in ("config", "package.xml"):
         relink(VENV / "share" / "jepa_ros" / name, ROOT / name)
+    # ros2 launch walks this folder without following links to folders: the files are linked, one by one.
+    files = VENV / "share" / "jepa_ros" / "launch"
+    if files.is_symlink():
+        files.unlink()
+    for file in (ROOT / "launch").glob("*.launch.py"):
+        relink(files / file.name, file)
     relink(VENV / "share" / "ament_index" / "resource_index" / "packages" / "jepa_ros", ROOT / "resource" / "jepa_ros")
 
 

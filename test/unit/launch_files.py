@@ -75,7 +75,7 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
         return lambda: yaml.safe_load(text(value)) if value_type is bool else value_type(text(value))
 
     def node(*, package, executable, name, namespace, parameters, ros_arguments, remappings=(), **others):
-        common = {"output", "prefix", "respawn", "respawn_delay"}
+        common = {"exec_name", "output", "prefix", "respawn", "respawn_delay"}
         assert set(others) <= common
         params_file, given = parameters
         namespace = text(namespace).strip("/")
@@ -101,6 +101,7 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
         "launch.actions": {
             "DeclareLaunchArgument": declare,
             "EmitEvent": ignored,
+            "OpaqueFunction": ignored,
             "RegisterEventHandler": ignored,
             "SetEnvironmentVariable": ignored,
         },
