@@ -66,6 +66,10 @@ class PlanarVelocity:
         """Tool velocity (2,) over max_speed: the knot at which a plan that continues (q, qd) starts."""
         return (self._kinematics.jacobian(q)[:2] @ qd) / self.max_speed
 
+    def inside(self, xy: np.ndarray) -> bool:
+        """Whether the tool position xy (2,) m lies in the workspace."""
+        return bool((self.normals @ np.asarray(xy) <= self.offsets).all())
+
     def joints_at(self, xy: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
         """Joint positions (J,) rad that hold the tool at xy (2,) m. Raises InputError where that is out of reach."""
         target = np.array([*xy, self.height])

@@ -58,6 +58,27 @@ class CameraConfig(_Strict):
     topic: str
 
 
+class KeepOutConfig(_Strict):
+    """A box that the arm must stay out of: lowest and highest corner, m in the base frame."""
+
+    name: str = Field(min_length=1)
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+
+    @model_validator(mode="after")
+    def _corners_in_order(self) -> KeepOutConfig:
+        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"{self.name}: expected low < high on every axis, found {self.low} and {self.high}")
+        return self
+
+
+class SelfCollisionConfig(_Strict):
+    """How far the arm's links stay from each other and from the rest of the robot; see robot/collision.py."""
+
+    margin: float = Field(default=0.02, ge=0, le=0.5, description="m between two links")
+    ignore: list[tuple[str, str]] = Field(default=[], description="pairs of links that may touch")
+
+
 class RobotConfig(_Strict):
     """One arm (one side of a bimanual robot) and how it is commanded."""
 
@@ -72,6 +93,8 @@ class RobotConfig(_Strict):
     home: dict[str, float] = Field(description="rad, the posture that inverse kinematics leans to")
     gripper: list[str] = Field(default=[], description="gripper joints, part of the proprioception")
     camera: CameraConfig
+    keep_out: list[KeepOutConfig] = Field(default=[], description="boxes that the arm stays out of")
+    self_collision: SelfCollisionConfig | None = Field(default=SelfCollisionConfig(), description="null: not looked at")
 
     @model_validator(mode="after")
     def _names_agree(self) -> RobotConfig:
@@ -82,6 +105,9 @@ class RobotConfig(_Strict):
         commanded = [j for c in self.controllers for j in c.joints]
         if sorted(commanded) != sorted(self.joints):
             raise ValueError(f"controllers: expected each joint once, found {commanded}")
+        boxes = [box.name for box in self.keep_out]
+        if len(set(boxes)) < len(boxes):
+            raise ValueError(f"keep_out: expected different names, found {boxes}")
         return self
 
 

@@ -7,6 +7,11 @@ from xml.etree import ElementTree as ET
 import mujoco
 import numpy as np
 
+from jepa_ros.robot.capsules import enclosing_capsule
+
+COLLISION_GROUP = 3  # of the geoms that stand for the bodies in contacts
+BOXES, SLICES = 4, 32  # that stand for the pedestal, and that they are put together from
+
 
 def urdf_from_mujoco(
     model: mujoco.MjModel,
@@ -21,9 +26,14 @@ def urdf_from_mujoco(
     Link frames are the body frames (moved to the joint's anchor where a joint has one). velocity_limits: rad/s of each
     joint; effort limits are the servos' force ranges in N m. sites: MuJoCo site → name of the link fixed there. A joint
     that an equality constraint ties to another becomes a URDF mimic joint.
+
+    Collision elements enclose the collision meshes: of each body, one cylinder that is to be read as a capsule (URDF
+    has none), its length that between the centres of the half balls at both ends. What of the robot is the world's own
+    (the pedestal: plate, pole and head) is a stack of boxes. MuJoCo itself collides with convex hulls: that of the
+    pedestal is more, it fills the room between plate and head.
     """
     robot = ET.Element("robot", name=name)
-    ET.SubElement(robot, "link", name="world")
+    _add_boxes(ET.SubElement(robot, "link", name="world"), model, prefix)
     mimics = _mimics(model)
     anchors = {0: np.zeros(3)}
     for body in range(1, model.nbody):
@@ -60,6 +70,86 @@ def _add_link(robot: ET.Element, model: mujoco.MjModel, body: int, anchor: np.nd
     ET.SubElement(inertial, "mass", value=f"{model.body_mass[body]:.9g}")
     xx, yy, zz = (f"{v:.9g}" for v in model.body_inertia[body])
     ET.SubElement(inertial, "inertia", ixx=xx, iyy=yy, izz=zz, ixy="0", ixz="0", iyz="0")
+    meshes = _collision_meshes(model, body)
+    if not meshes:
+        return
+    capsule = enclosing_capsule(np.vstack([_vertices(model, geom) for geom in meshes.values()]) - anchor)
+    centre, rotation, length = capsule.placement
+    quaternion = np.zeros(4)
+    mujoco.mju_mat2Quat(quaternion, rotation.ravel())
+    geometry = _add_collision(link, model.body(body).name, centre, quaternion)
+    ET.SubElement(geometry, "cylinder", radius=f"{capsule.radius:.6g}", length=f"{length:.6g}")
+
+
+def _add_boxes(link: ET.Element, model: mujoco.MjModel, prefix: str) -> None:
+    """The world's own collision meshes whose names start with `prefix`, each as boxes one above the other."""
+    for name, geom in _collision_meshes(model, 0).items():
+        if not name.startswith(prefix):
+            continue
+        for i, (low, high) in enumerate(_slabs(_vertices(model, geom)[_faces(model, geom)])):
+            geometry = _add_collision(link, f"{name}_{i}", 0.5 * (low + high), np.array([1.0, 0, 0, 0]))
+            ET.SubElement(geometry, "box", size=_numbers(high - low))
+
+
+def _slabs(triangles: np.ndarray) -> list[np.ndarray]:
+    """BOXES boxes (2, 3), lowest and highest corner in m, one above the other around a surface (N, 3 corners, 3).
+
+    Begins with thin slices and joins those two neighbours whose common box is the least larger, until BOXES are left.
+    """
+    heights = np.linspace(triangles[..., 2].min(), triangles[..., 2].max(), SLICES + 1)
+    pieces = [_between(triangles, low, high) for low, high in zip(heights[:-1], heights[1:], strict=True)]
+    boxes = [np.stack([piece.min(0), piece.max(0)]) for piece in pieces if len(piece)]
+    while len(boxes) > BOXES:
+        neighbours = list(zip(boxes[:-1], boxes[1:], strict=True))
+        joined = [np.stack([np.minimum(a[0], b[0]), np.maximum(a[1], b[1])]) for a, b in neighbours]
+        grown = [_volume(j) - _volume(a) - _volume(b) for j, (a, b) in zip(joined, neighbours, strict=True)]
+        k = int(np.argmin(grown))
+        boxes[k : k + 2] = [joined[k]]
+    return boxes
+
+
+def _volume(box: np.ndarray) -> float:
+    return float(np.prod(box[1] - box[0]))
+
+
+def _between(triangles: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Corners (N, 3) of the parts of triangles (M, 3, 3) between two heights in m."""
+    a, b = triangles.reshape(-1, 3), np.roll(triangles, -1, axis=1).reshape(-1, 3)
+    kept = [a[(a[:, 2] >= low) & (a[:, 2] <= high)]]
+    for height in (low, high):
+        crossing = (a[:, 2] - height) * (b[:, 2] - height) < 0
+        s = (height - a[crossing, 2]) / (b[crossing, 2] - a[crossing, 2])
+        kept.append(a[crossing] + s[:, None] * (b[crossing] - a[crossing]))
+    return np.vstack(kept)
+
+
+def _collision_meshes(model: mujoco.MjModel, body: int) -> dict[str, int]:
+    """Name → index of the body's geoms that are meshes to collide with."""
+    geoms = range(model.body_geomadr[body], model.body_geomadr[body] + model.body_geomnum[body])
+    meshes = [g for g in geoms if model.geom_type[g] == mujoco.mjtGeom.mjGEOM_MESH]
+    return {model.geom(g).name: g for g in meshes if model.geom_group[g] == COLLISION_GROUP}
+
+
+def _vertices(model: mujoco.MjModel, geom: int) -> np.ndarray:
+    """Vertices (N, 3) m of a geom's mesh in its body's frame."""
+    mesh, matrix = int(model.geom_dataid[geom]), np.zeros(9)
+    first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
+    mujoco.mju_quat2Mat(matrix, model.geom_quat[geom])
+    return model.mesh_vert[first : first + count] @ matrix.reshape(3, 3).T + model.geom_pos[geom]
+
+
+def _faces(model: mujoco.MjModel, geom: int) -> np.ndarray:
+    """Corners (M, 3) of the triangles of a geom's mesh, as indices of its vertices."""
+    mesh = int(model.geom_dataid[geom])
+    first, count = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
+    return model.mesh_face[first : first + count]
+
+
+def _add_collision(link: ET.Element, name: str, position: np.ndarray, quaternion: np.ndarray) -> ET.Element:
+    """A collision element at a position (3,) m and quaternion (4,) wxyz in the link; returns its geometry element."""
+    collision = ET.SubElement(link, "collision", name=name)
+    _origin(collision, position, quaternion)
+    return ET.SubElement(collision, "geometry")
 
 
 def _add_joint(robot, model, body, joint, anchors, velocity_limits, mimics) -> None:
