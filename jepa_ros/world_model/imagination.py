@@ -1,8 +1,13 @@
 """LeWM's roll-out in evaluation mode: the same numbers as `predict` step by step, from fewer and larger operations.
 
 What actions ask of the layers is computed once, normalisations that no longer change are folded into the linear layers
-beside them, and of the last layer only the last token is computed. Gradients reach the context and the actions, not
-the weights. Inside, time comes before the batch: (T, B, width).
+beside them, of the last layer only the last token is computed, the first token of a window, which sees itself alone,
+needs no query and no softmax, and keys and values are kept as long as the window grows (once it slides every token's
+position is another, so they are not the same any more). Gradients reach the context and the actions, not the weights.
+Inside, time comes before the batch: (T, B, width).
+
+In bfloat16 the large products are rounded: of the blocks, of what actions ask of them and of the projectors. What says
+where things are stays float32: tokens, actions and their encoder, normalisations, softmax and the residual stream.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jepa_ros.world_model.causal_predictor import ConditionalBlock
+from jepa_ros.world_model.precision import multiplies_bfloat16
 from jepa_ros.world_model.projector import Projector
 from jepa_ros.world_model.protocol import Context
 
@@ -23,13 +29,15 @@ Affine = tuple[torch.Tensor, torch.Tensor | None]
 
 @dataclass(frozen=True)
 class _Layer:
-    """One ConditionalBlock's weights. key_value: without the query's columns, for the last layer's earlier tokens."""
+    """One ConditionalBlock's weights. key_value: without the query's columns, for tokens that need no query. alone: value
+    and output in one, for a token that sees itself alone; None where heads are so small that it saves nothing."""
 
     modulation: Affine
     attention_norm: nn.LayerNorm
     query: Affine
     key_value: Affine
     qkv: Affine
+    alone: Affine | None
     output: Affine
     mlp_norm: nn.LayerNorm
     rise: Affine
@@ -39,9 +47,12 @@ class _Layer:
 
 
 class CausalImagination:
-    """Rolls a LeWM out. Made of its weights as they are now: `current` tells whether they still are."""
+    """Rolls a LeWM out. Made of its weights as they are now: `current` tells whether they still are.
 
-    def __init__(self, model: nn.Module):
+    dtype: float32, or bfloat16 for what is rounded then.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32):
         predictor, projector = model.predictor, model.prediction_projector
         self._tensors = _Tensors(model)
         self._history, self._residual = model.history, model.residual
@@ -50,17 +61,18 @@ class CausalImagination:
         # Two linear layers in a row are one.
         self._action_rise = _product(_affine(model.action_encoder.smoothing), _affine(first))
         self._condition = _product(_affine(second), _affine(predictor.condition_projection))
-        self._layers = [_layer(block) for block in predictor.blocks]
+        self._layers = [_layer(block, dtype) for block in predictor.blocks]
         weight, bias = _affine(predictor.input_projection) or (None, None)
         positions = predictor.positions[0].detach()  # (frames, inputs)
         self._input = weight
         self._positions = (positions if weight is None else positions @ weight + bias)[:, None]
         self._norm = predictor.norm
         # The projector's first layer and the state's head read the same: one product serves both.
-        rise, self._fall = _folded(projector)
+        rise, fall = _folded(projector)
         heads = [rise] if model.state_head is None else [rise, _affine(model.state_head)]
         hidden = (torch.cat([w for w, _ in heads], 1), torch.cat([b for _, b in heads]))
-        self._hidden, self._hidden_width = _product(_affine(predictor.output_projection), hidden), len(rise[1])
+        hidden = _product(_affine(predictor.output_projection), hidden)
+        self._hidden, self._fall, self._hidden_width = _round(hidden, dtype), _round(fall, dtype), len(rise[1])
 
     @property
     def current(self) -> bool:
@@ -72,10 +84,13 @@ class CausalImagination:
         first = context.latents.shape[1]
         tokens = list(torch.cat([context.latents, context.states], dim=-1).unbind(1))
         asked = self._asked(torch.cat([context.actions, actions], dim=1).transpose(0, 1))
+        cache, cached = [_Cache() for _ in self._layers], 0
         for step in range(first, first + actions.shape[1]):
-            low = max(0, step - self._history)
-            wanted = [[m[low:step] for m in layer] for layer in asked]
-            tokens.append(self._next(torch.stack(tokens[low:step]), wanted))
+            grows = step <= self._history
+            begin = cached if grows else step - self._history
+            wanted = [[m[begin:step] for m in layer] for layer in asked]
+            tokens.append(self._next(torch.stack(tokens[begin:step]), wanted, cache if grows else None, cached))
+            cached = step if grows else 0
         imagined = torch.stack(tokens[first:], 1)
         return imagined[..., : self._latent], imagined[..., self._latent :]
 
@@ -85,32 +100,75 @@ class CausalImagination:
         condition = F.silu(_apply(F.silu(_apply(actions, self._action_rise)), self._condition))
         return [_apply(condition, layer.modulation).chunk(6, dim=-1) for layer in self._layers]
 
-    def _next(self, window: torch.Tensor, asked: list[list[torch.Tensor]]) -> torch.Tensor:
-        """The token (B, inputs) that follows a window (T, B, inputs)."""
-        positions = self._positions[: len(window)]
+    def _next(
+        self, window: torch.Tensor, asked: list[list[torch.Tensor]], cache: list[_Cache] | None, cached: int
+    ) -> torch.Tensor:
+        """The token (B, inputs) that follows a window, of which (T, B, inputs) are those that are not `cached` yet."""
+        first = cached if cache else 0
+        positions = self._positions[first : first + len(window)]
         x = window + positions if self._input is None else torch.matmul(window, self._input) + positions
         for number, (layer, wanted) in enumerate(zip(self._layers, asked, strict=True)):
-            x = _block(layer, x, wanted, last_only=number == len(self._layers) - 1)
+            known = cache[number] if cache else None
+            x = _block(layer, x, wanted, known, last_only=number == len(self._layers) - 1)
         hidden = _apply(_norm(x[0], self._norm), self._hidden)
         latent = _apply(F.gelu(hidden[:, : self._hidden_width]), self._fall)
         if self._residual:
             latent = latent + window[-1, :, : self._latent]
         state = hidden[:, self._hidden_width :] + window[-1, :, self._latent :]
-        return torch.cat([latent, state], dim=-1)
+        return torch.cat([latent.to(window.dtype), state], dim=-1)
 
 
-def _block(layer: _Layer, x: torch.Tensor, asked: list[torch.Tensor], last_only: bool) -> torch.Tensor:
-    """ConditionalBlock on (T, B, width); with last_only → (1, B, width), the last token's."""
+@dataclass
+class _Cache:
+    """Keys and values (T, B, inner) of a layer's tokens so far."""
+
+    key: torch.Tensor | None = None
+    value: torch.Tensor | None = None
+
+    def extend(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of further tokens come after; all of them."""
+        if self.key is not None:
+            key, value = torch.cat([self.key, key]), torch.cat([self.value, value])
+        self.key, self.value = key, value
+        return key, value
+
+
+def _block(
+    layer: _Layer, x: torch.Tensor, asked: list[torch.Tensor], cache: _Cache | None, last_only: bool
+) -> torch.Tensor:
+    """ConditionalBlock on (T, B, width), after what is in the cache; with last_only → (1, B, width), the last one's."""
     shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = asked
-    seen = _norm(torch.addcmul(shift, _norm(x), scale), layer.attention_norm)
+    seen = _norm(_modulated(shift, _norm(x), scale), layer.attention_norm)
     if last_only:
         x, gate, mlp_shift, mlp_scale, mlp_gate = (y[-1:] for y in (x, gate, mlp_shift, mlp_scale, mlp_gate))
-        query, (key, value) = _apply(seen[-1:], layer.query), _apply(seen, layer.key_value).chunk(2, dim=-1)
-    else:
+    x = _modulated(x, gate, _attended(layer, seen, len(x), cache))
+    y = _norm(_modulated(mlp_shift, _norm(x), mlp_scale), layer.mlp_norm)
+    return _modulated(x, mlp_gate, _apply(F.gelu(_apply(y, layer.rise)), layer.fall))
+
+
+def _modulated(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """x + a * b, in float32."""
+    if b.dtype != torch.float32 or a.dtype != torch.float32:
+        x, a, b = x.float(), a.float(), b.float()
+    return torch.addcmul(x, a, b)
+
+
+def _attended(layer: _Layer, seen: torch.Tensor, count: int, cache: _Cache | None) -> torch.Tensor:
+    """What attention adds (count, B, width) to the last `count` of the tokens `seen` (T, B, width), after those in the
+    cache."""
+    whole, begins = count == len(seen), cache is None or cache.key is None
+    alone = whole and begins and layer.alone is not None
+    if whole and not alone:
         query, key, value = _apply(seen, layer.qkv).chunk(3, dim=-1)
-    x = torch.addcmul(x, gate, _apply(_attend(layer, query, key, value), layer.output))
-    y = _norm(torch.addcmul(mlp_shift, _norm(x), mlp_scale), layer.mlp_norm)
-    return torch.addcmul(x, mlp_gate, _apply(F.gelu(_apply(y, layer.rise)), layer.fall))
+    else:
+        query = _apply(seen[alone - count :], layer.query) if count > alone else None
+        key, value = _apply(seen, layer.key_value).chunk(2, dim=-1)
+    if cache is not None:
+        key, value = cache.extend(key, value)
+    parts = [_apply(seen[:1], layer.alone)] if alone else []
+    if query is not None:
+        parts.append(_apply(_attend(layer, query, key, value), layer.output))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _attend(layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -127,8 +185,8 @@ def _attend(layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.
             mixed.append(value[0])
             continue
         # The query is scaled by head_dim ** -0.5 in its weights already.
-        share = (query[q] * key[:seen]).sum(-1, keepdim=True).softmax(0)
-        mixed.append((share * value[:seen]).sum(0))
+        share = (query[q] * key[:seen]).sum(-1, keepdim=True).softmax(0, dtype=torch.float32)
+        mixed.append((share.to(value.dtype) * value[:seen]).sum(0))
     return torch.stack(mixed).flatten(2)
 
 
@@ -139,11 +197,22 @@ def _norm(x: torch.Tensor, norm: nn.LayerNorm | None = None) -> torch.Tensor:
 
 
 def _apply(x: torch.Tensor, affine: Affine) -> torch.Tensor:
-    """x (..., inputs) → (..., outputs)."""
+    """x (..., inputs) → (..., outputs), in the dtype of the weights."""
     weight, bias = affine
-    flat = x.reshape(-1, x.shape[-1])
-    product = flat @ weight if bias is None else torch.addmm(bias, flat, weight)
+    flat, dtype = x.reshape(-1, x.shape[-1]), weight.dtype
+    if dtype == torch.bfloat16 and not multiplies_bfloat16(x.device):
+        # Same rounding, but summed by float32's units: where there are no others this is ten times sooner.
+        product = (flat.to(dtype).float() @ weight.float()).to(dtype)
+        product = product if bias is None else product + bias
+    else:
+        flat = flat.to(dtype)
+        product = flat @ weight if bias is None else torch.addmm(bias, flat, weight)
     return product.view(*x.shape[:-1], weight.shape[1])
+
+
+def _round(affine: Affine, dtype: torch.dtype) -> Affine:
+    weight, bias = affine
+    return weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def _affine(layer: nn.Module) -> Affine | None:
@@ -170,7 +239,7 @@ def _folded(projector: Projector) -> tuple[Affine, Affine]:
     return (weight * factor, (bias - norm.running_mean) * factor + norm.bias.detach()), _affine(fall)
 
 
-def _layer(block: ConditionalBlock) -> _Layer:
+def _layer(block: ConditionalBlock, dtype: torch.dtype) -> _Layer:
     attention, (mlp_norm, rise, _, _, fall, _) = block.attention, block.mlp
     weight, bias = _affine(block.modulation)
     width, inner = weight.shape[0], attention.heads * attention.head_dim
@@ -179,16 +248,18 @@ def _layer(block: ConditionalBlock) -> _Layer:
         bias[scale * width : (scale + 1) * width] += 1.0
     qkv, _ = _affine(attention.qkv)
     qkv[:, :inner] *= attention.head_dim**-0.5
+    output = _affine(attention.output[0])
     return _Layer(
-        modulation=(weight, bias),
+        modulation=_round((weight, bias), dtype),
         attention_norm=attention.norm,
-        query=(qkv[:, :inner].contiguous(), None),
-        key_value=(qkv[:, inner:].contiguous(), None),
-        qkv=(qkv, None),
-        output=_affine(attention.output[0]),
+        query=_round((qkv[:, :inner].contiguous(), None), dtype),
+        key_value=_round((qkv[:, inner:].contiguous(), None), dtype),
+        qkv=_round((qkv, None), dtype),
+        alone=_round(_product((qkv[:, 2 * inner :], None), output), dtype) if inner > width else None,
+        output=_round(output, dtype),
         mlp_norm=mlp_norm,
-        rise=_affine(rise),
-        fall=_affine(fall),
+        rise=_round(_affine(rise), dtype),
+        fall=_round(_affine(fall), dtype),
         heads=attention.heads,
         head_dim=attention.head_dim,
     )

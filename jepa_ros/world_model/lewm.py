@@ -53,6 +53,7 @@ class LeWM(PredictiveModel):
         self.latent_shape, self.history, self.residual = (projector.outputs,), history, residual
         self.cameras = cameras
         self._imagination: CausalImagination | None = None
+        self._imagines_in = torch.float32
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
 
@@ -79,8 +80,19 @@ class LeWM(PredictiveModel):
         if self.training:
             return super().rollout(context, actions)
         if self._imagination is None or not self._imagination.current:
-            self._imagination = CausalImagination(self)
+            with torch.inference_mode(False):  # what is made in it could not take part in gradients later
+                self._imagination = CausalImagination(self, self._imagines_in)
         return self._imagination.rollout(context, actions)
+
+    def imagine_in(self, dtype: torch.dtype) -> None:
+        """Roll out in float32, or in bfloat16, which is sooner where the processor multiplies it; latents and states
+        that come out are float32 in any case. Weights, `encode` and `predict` stay as they are.
+
+        Raises InputError for another dtype.
+        """
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise InputError(f"dtype: expected torch.float32 or torch.bfloat16, found {dtype}")
+        self._imagination, self._imagines_in = None, dtype
 
 
 def build_lewm(config: ModelConfig) -> LeWM:
