@@ -21,7 +21,9 @@ app = typer.Typer(help="Control arms with a JEPA world model, on ROS 2.", **_APP
 evaluate = typer.Typer(help="Measure a model.", **_APP)
 up = typer.Typer(help="Start the nodes.", **_APP)
 models = typer.Typer(help="List, inspect, verify and install checkpoints.", **_APP)
+train = typer.Typer(**_APP | {"no_args_is_help": False})
 imports = typer.Typer(help="Turn checkpoints of other code bases into ours.", **_APP)
+app.add_typer(train, name="train")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(up, name="up")
 app.add_typer(models, name="models")
@@ -33,27 +35,31 @@ Robot = Annotated[str, typer.Option(help="Name of a robot that ships with the pa
 Out = Annotated[Path, typer.Option(help="Directory for summary.json and report.html.")]
 
 
-def command(group: typer.Typer, name: str | None = None) -> Callable:
-    """Register a function as a sub-command whose bad input is one line and whose Ctrl-C is no traceback.
+def guard(function: Callable) -> Callable:
+    """The function as a command whose bad input is one line and whose Ctrl-C is no traceback.
 
-    The function returns the exit code, or None for 0.
+    It returns the exit code, or None for 0; from before a sub-command it returns nothing.
     """
 
-    def decorate(function: Callable) -> Callable:
-        @functools.wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> None:
-            try:
-                code = function(*args, **kwargs)
-            except InputError as error:
-                typer.echo(f"jepa_ros: {error}", err=True)
-                raise typer.Exit(2) from None
-            except KeyboardInterrupt:
-                raise typer.Exit(130) from None
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = function(*args, **kwargs)
+        except InputError as error:
+            typer.echo(f"jepa_ros: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        context = kwargs.get("context")
+        if context is None or context.invoked_subcommand is None:
             raise typer.Exit(code or 0)
 
-        return group.command(name)(guarded)
+    return guarded
 
-    return decorate
+
+def command(group: typer.Typer, name: str | None = None) -> Callable:
+    """Register a guarded function as a sub-command."""
+    return lambda function: group.command(name)(guard(function))
 
 
 def call(target: str, **options: Any) -> int | None:
@@ -77,9 +83,13 @@ def collect(
     return call("jepa_ros.training.collect:run", **locals())
 
 
-@command(app)
-def train(
-    data: Annotated[Path, typer.Option(help="Bag that `jepa_ros collect` wrote.")],
+@train.callback(invoke_without_command=True)
+@guard
+def train_all(
+    context: typer.Context,
+    data: Annotated[
+        Path | None, typer.Option(help="Bag that `jepa_ros collect` wrote.", show_default="required")
+    ] = None,
     out: Out = Path("runs/train"),
     recipe: Annotated[
         str, typer.Option(help="Name of a recipe in config/recipes (reach, lewm, ...), or a YAML file.")
@@ -102,8 +112,38 @@ def train(
         float, typer.Option(min=0.0, help="Seconds between states that a stopped run goes on from.")
     ] = 60.0,
 ) -> int | None:
-    """Train a world model and its policy on a recorded bag; goes on where it was interrupted."""
-    return call("jepa_ros.training.train:run", **locals())
+    """Train a world model and its heads on a recorded bag; goes on where it was interrupted."""
+    options = {name: value for name, value in locals().items() if name != "context"}
+    if context.invoked_subcommand is None:
+        if data is None:
+            raise InputError("train: expected a bag after --data, found none")
+        return call("jepa_ros.training.train:run", **options)
+    for name in options:
+        if context.get_parameter_source(name).name == "COMMANDLINE":
+            raise InputError(f"train: expected the option {name} after {context.invoked_subcommand}, found it before")
+
+
+@command(train, "policy")
+def train_policy(
+    model: Annotated[str, typer.Option(help="Model whose world model stays as it is: a name or a directory.")],
+    data: Annotated[Path, typer.Option(help="Bag of play with the model's robot and camera.")],
+    objects: Annotated[
+        list[str],
+        typer.Option("--object", help="NAME=TOPIC (PoseStamped, PointStamped): a probe that reads where it is."),
+    ] = (),
+    out: Out = Path("runs/policy"),
+    camera: Annotated[
+        list[str], typer.Option(help="Image topic of the bag; given again for each further view of the model.")
+    ] = (),
+    robot: Annotated[
+        str | None, typer.Option(help="Robot in the bag; default: the one that the model was trained for.")
+    ] = None,
+    seed: Seed = 0,
+    updates: Annotated[int | None, typer.Option(min=1, help="Updates of the heads; default: 6000.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
+) -> int | None:
+    """Train policy, learned distance and probes on a model that stays as it is."""
+    return call("jepa_ros.training.train_policy:run", **locals())
 
 
 @command(app)

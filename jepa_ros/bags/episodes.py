@@ -11,6 +11,7 @@ import numpy as np
 from rosbags.rosbag2 import Reader, ReaderError
 
 from jepa_ros.bags.cameras import COMPRESSED, RAW, camera_connections, namespace
+from jepa_ros.bags.positions import Places
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
 from jepa_ros.images import decode, decode_compressed, preprocess
@@ -29,7 +30,7 @@ NEEDED = {
 @dataclass
 class _Recording:
     """The messages of one episode as they come; times in s from the episode's start. Frames and their times: a list for
-    each camera."""
+    each camera. objects: times and positions (3,) m by name."""
 
     number: int
     split: str
@@ -40,6 +41,7 @@ class _Recording:
     state_times: list[float] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
     action_times: list[float] = field(default_factory=list)
+    objects: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -132,17 +134,19 @@ def read_episodes(
     size: int,
     progress: Callable[[int], None] = lambda frames: None,
     cameras: tuple[str, ...] = (),
+    places: Places | None = None,
 ) -> Iterator[Episode]:
     """Episodes of a bag. fields: joints and gripper joints of the proprioception. progress: called with frames read.
 
-    cameras: the image topics in the order of the model's views; none: the one that there is. Raises InputError where
-    the bag cannot be read, lacks a topic or a joint, or holds what would spoil a training.
+    cameras: the image topics in the order of the model's views; none: the one that there is. places: positions to read
+    along; the episodes are PlacedEpisodes then. Raises InputError where the bag cannot be read, lacks a topic or a
+    joint, or holds what would spoil a training.
     """
     joints, gripper = fields
     frames = 0
-    for recording in _recordings(path, joints, gripper, size, cameras):
+    for recording in _recordings(path, joints, gripper, size, cameras, places):
         _check(path, recording, space.period)
-        episode = _at_control_rate(recording, space, len(joints))
+        episode = _at_control_rate(recording, space, len(joints), places)
         frames += sum(map(len, recording.frames))
         progress(frames)
         if episode is not None:
@@ -150,7 +154,12 @@ def read_episodes(
 
 
 def _recordings(
-    path: Path, joints: tuple[str, ...], gripper: tuple[str, ...], size: int, cameras: tuple[str, ...]
+    path: Path,
+    joints: tuple[str, ...],
+    gripper: tuple[str, ...],
+    size: int,
+    cameras: tuple[str, ...],
+    places: Places | None,
 ) -> Iterator[_Recording]:
     wanted = {kind for name, kinds in NEEDED.items() for kind in kinds if name != "image"}
     current: _Recording | None = None
@@ -158,7 +167,8 @@ def _recordings(
     with open_bag(path) as reader:
         images = camera_connections(path, reader, cameras)
         view = {c.id: k for k, connections in enumerate(images) for c in connections}
-        connections = [c for c in reader.connections if c.msgtype in wanted or c.id in view]
+        objects = {} if places is None else places.connections(path, reader)
+        connections = [c for c in reader.connections if c.msgtype in wanted or c.id in view or c.id in objects]
         for connection, message in read_messages(path, reader, connections):
             stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
             if connection.msgtype == "jepa_msgs/msg/Episode":
@@ -179,6 +189,9 @@ def _recordings(
             elif connection.id in view:
                 current.frames[view[connection.id]].append(preprocess(_image(path, connection.topic, message), size))
                 current.frame_times[view[connection.id]].append(t)
+            elif connection.id in objects:
+                seen = current.objects.setdefault(objects[connection.id], [])
+                seen.append((t, places.position(path, connection, message)))
     if current is not None:
         yield current
 
@@ -223,7 +236,7 @@ def _columns(path: Path, names: list[str], joints: tuple[str, ...], gripper: tup
     return [names.index(j) for j in joints], [names.index(j) for j in gripper]
 
 
-def _at_control_rate(r: _Recording, space: PlanarVelocity, arm: int) -> Episode | None:
+def _at_control_rate(r: _Recording, space: PlanarVelocity, arm: int, places: Places | None) -> Episode | None:
     """The episode on the control grid, up to where a frame is missing: each tick takes the nearest one, within three
     quarters of the time between two, as cameras jitter. None where less than a tick is left.
 
@@ -253,7 +266,8 @@ def _at_control_rate(r: _Recording, space: PlanarVelocity, arm: int) -> Episode 
     states = _interpolate(at, np.array(r.state_times), np.array(r.states))
     tool = np.array([space.position(q) for q in states[:, :arm]])
     frames = views[0] if len(views) == 1 else np.stack(views, axis=1)
-    return Episode(frames, states.astype(np.float32), actions.astype(np.float32), tool, r.split)
+    episode = Episode(frames, states.astype(np.float32), actions.astype(np.float32), tool, r.split)
+    return episode if places is None else places.place(episode, at, states[:, :arm], r.objects)
 
 
 def _nearest(times: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -84,8 +84,9 @@ def _try_share(job) -> dict:
 
     from jepa_ros.evaluation.actors import OracleActor, RandomActor
     from jepa_ros.evaluation.closed_loop import ModelActor, run_trial
+    from jepa_ros.planning.guardrails import Guardrails
     from jepa_ros.planning.reach import ReachController, ReachSettings
-    from jepa_ros.sim.cell import ArmCell
+    from jepa_ros.sim.cell import ArmCell, make_limits
     from jepa_ros.sim.scene import Scene
     from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
 
@@ -97,7 +98,8 @@ def _try_share(job) -> dict:
     checkpoint = load(directory)
     timing = Timing()
     # Rounds of the search are counted here, not timed: the same goals give the same result on any machine.
-    controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed))
+    rails = Guardrails.of_robot(robot, scene.urdf, cell.space, make_limits(robot, scene.urdf))
+    controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed), rails)
     actor = ModelActor(cell, checkpoint, controller, timing)
     others = {"random": RandomActor(cell, seed), "oracle": OracleActor(cell)}
     for index in range(share, count, workers):

@@ -22,43 +22,12 @@ from jepa_ros.errors import InputError
 from jepa_ros.nodes.base import LATCHED, RELIABLE, SENSOR, JepaNode, Latest, NotReady, run
 from jepa_ros.nodes.convert import to_seconds
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.goals import ActiveGoal, goal_latent
-from jepa_ros.nodes.parameters import Parameter
+from jepa_ros.nodes.goals import ActiveGoal, read_goals
+from jepa_ros.nodes.planner_parameters import PARAMETERS
 from jepa_ros.nodes.planner_topics import PlannerTopics
 from jepa_ros.nodes.proprioception import ProprioceptionReader
 from jepa_ros.nodes.worker import Worker
 
-PARAMETERS = (
-    Parameter("model", "openarm_reach", "Checkpoint: name in config/models, or directory.", at_configure=True),
-    Parameter("robot", "openarm", "Robot (name in config/robots, or file) that the model must fit.", at_configure=True),
-    Parameter(
-        "threads",
-        1,
-        "torch threads; more than the free cores make everything slower.",
-        range=(1, 64),
-        at_configure=True,
-    ),
-    Parameter("seed", 0, "Seed of the search's samples.", range=(0, 2**31 - 1), at_configure=True),
-    Parameter(
-        "deadline", 0.2, "From a frame's stamp to its plan at the gate; later counts as a miss.", "s", (0.02, 5.0)
-    ),
-    Parameter("period", 0.2, "Between two plans, at least; a plan starts from a new frame.", "s", (0.02, 5.0)),
-    Parameter("budget", 0.05, "Time that one search may take.", "s", (0.005, 2.0), at_configure=True),
-    Parameter(
-        "lead",
-        0.11,
-        "From the start of a search to the moment its plan takes effect.",
-        "s",
-        (0.01, 3.0),
-        at_configure=True,
-    ),
-    Parameter("horizon", 5, "Model steps that are imagined.", range=(1, 32), at_configure=True),
-    Parameter("latent_timeout", 0.3, "No plan is made from a frame older than this.", "s", (0.02, 10.0)),
-    Parameter(
-        "goal_timeout", 30.0, "Goals that name no timeout of their own are aborted after this.", "s", (0.1, 3600.0)
-    ),
-    Parameter("hold_abort", 5.0, "A goal during which the arm was held for this long is aborted.", "s", (0.1, 3600.0)),
-)
 STATUS_PERIOD = 0.5  # s between statuses while no plans are made
 
 
@@ -85,10 +54,13 @@ class PlannerNode(JepaNode):
             raise NotReady("for robot_description: nobody publishes it yet")
         import torch
 
+        from jepa_ros.planning.guardrails import Guardrails
         from jepa_ros.planning.reach import ReachController, ReachSettings
         from jepa_ros.robot.action_space import PlanarVelocity
         from jepa_ros.robot.config import load_robot
+        from jepa_ros.robot.description import RobotDescription
         from jepa_ros.robot.kinematics import Kinematics
+        from jepa_ros.robot.limits import JointLimits
         from jepa_ros.world_model.checkpoint import check_robot, load
 
         torch.set_num_threads(self.p.threads)
@@ -98,8 +70,13 @@ class PlannerNode(JepaNode):
         check_robot(config, self._robot)
         urdf, robot = self._description.message.data, self._robot
         space = PlanarVelocity(robot, Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame), config.tick)
-        settings = ReachSettings(lead=self.p.lead, budget=self.p.budget, horizon=self.p.horizon, seed=self.p.seed)
-        self._control = ReachController(self._checkpoint, space, settings)
+        names = ("lead", "budget", "horizon", "seed", "solver", "policy", "metric", "smoothness", "uncertainty")
+        settings = ReachSettings(**{name: getattr(self.p, name) for name in names})
+        limits = JointLimits.from_description(
+            RobotDescription.from_urdf(urdf), robot.joint_limits, robot.joints, robot.position_margin
+        )
+        rails = Guardrails.of_robot(robot, urdf, space, limits)
+        self._control = ReachController(self._checkpoint, space, settings, rails)
         self._reader = ProprioceptionReader(config.proprioception)
         self._warm_up()
         self._topics = PlannerTopics(self, self._robot.base_frame, self._checkpoint.model_id)
@@ -201,7 +178,9 @@ class PlannerNode(JepaNode):
         if goal is None or not goal.ready:
             return
         goal.distance = self._control.distance
-        if self._control.reached:
+        if len(goal.stages) > 1 and self._control.passed:
+            self._control.set_goal(goal.next_stage())
+        elif self._control.reached:
             goal.finish(True, "within the tolerance", self._control.distance)
             return
         if time.monotonic() - self._planned_at < self.p.period - 0.02:
@@ -215,6 +194,7 @@ class PlannerNode(JepaNode):
         self._planned_at = time.monotonic()
         step = self._control.step(now)
         if not hasattr(step, "trajectory"):
+            self._infeasible += step.infeasible
             self._set_state(PlannerStatus.WAITING, step.text)
             return
         if self._goal is goal and not goal.ended:
@@ -229,10 +209,6 @@ class PlannerNode(JepaNode):
 
     def _publish(self, step, goal: ActiveGoal) -> None:
         imagined = step.imagined
-        if not math.isfinite(imagined.cost):
-            self._infeasible += 1
-            self._set_state(PlannerStatus.WAITING, "no plan has a finite cost")
-            return
         self._topics.plan(step, goal.id)
         taken = self.now() - step.source_stamp
         self._misses += taken > self.p.deadline or imagined.iterations < 1
@@ -264,9 +240,9 @@ class PlannerNode(JepaNode):
         self._finish(False, "replaced by a new goal")
         self._goal = goal
         try:
-            latent = await self._worker.ask(lambda: goal_latent(goal.request, self._checkpoint), self.executor)
+            goal.stages = await self._worker.ask(lambda: self._goals_of(goal.request), self.executor)
             if self._goal is goal and not goal.ended:
-                self._control.set_goal(latent, goal.request.tolerance if goal.request.tolerance > 0 else None)
+                self._control.set_goal(goal.stages[0])
                 self._planned_at, goal.ready = -math.inf, True
                 self._set_state(PlannerStatus.WAITING, "for the next frame")
         except InputError as error:
@@ -279,6 +255,9 @@ class PlannerNode(JepaNode):
             done = PlannerStatus.REACHED if goal.reached else PlannerStatus.FAILED
             self._set_state(PlannerStatus.IDLE if goal.cancelled else done, goal.reason)
         return goal.close()
+
+    def _goals_of(self, request) -> list:
+        return read_goals(request, self._checkpoint, self._control.goals, self._robot.base_frame)
 
     def _finish(self, reached: bool, reason: str) -> None:
         if self._goal is not None:

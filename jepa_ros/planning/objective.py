@@ -1,4 +1,4 @@
-"""What a plan is judged by: the distance in latent space between what the model predicts and the goal."""
+"""What the search minimises: the distance to the goal over the horizon, and prices on the way there."""
 
 from __future__ import annotations
 
@@ -6,25 +6,37 @@ from dataclasses import dataclass
 
 import torch
 
+from jepa_ros.planning.goal import Goal, Outcome
+from jepa_ros.world_model.probes import Probe
 
-def latent_distance(latents: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-    """Mean square over the latent, of latents (..., *L) to goal (*L): (...,)."""
-    return (latents - goal).square().flatten(-goal.ndim).mean(-1)
+SURE = 0.01
+"""m between where the model sees the tool and where the plan leads it, up to which it is not called uncertain."""
 
 
 @dataclass(frozen=True)
-class GoalDistance:
-    """Latent distance over the horizon: steps count `along`, the last one 1; plus `effort` times mean square action.
-
-    With nothing along the way the search is indifferent to when it arrives, and dawdles.
+class Objective:
+    """Costs of candidates. along: what the steps before the last count, which counts 1; with nothing along the way the
+    search is indifferent to when it arrives, and dawdles. effort: price of the mean square action. smoothness: of the
+    mean square change of an action from tick to tick. uncertainty: of the model's disagreement with itself, per
+    (10 cm)²: how far the tool that it sees in its predicted latents (`sight`, its probe of the tool) is from where the
+    plan leads it.
     """
 
     along: float = 0.3
     effort: float = 0.002
+    smoothness: float = 0.0
+    uncertainty: float = 0.0
+    sight: Probe | None = None
 
-    def __call__(self, predicted: torch.Tensor, goal: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """predicted (S, H, *L), goal (*L), actions (S, H, K) → costs (S,)."""
-        distance = latent_distance(predicted, goal)
-        weights = torch.full((distance.shape[1],), self.along)
+    def __call__(self, goal: Goal, outcome: Outcome, actions: torch.Tensor) -> torch.Tensor:
+        """outcome of S candidates, whose actions are (S, ticks, A) → costs (S,)."""
+        cost = goal.cost(outcome)
+        weights = torch.full((cost.shape[1],), self.along, dtype=cost.dtype)
         weights[-1] = 1.0
-        return distance @ weights + self.effort * actions.square().mean((1, 2))
+        total = cost @ weights + self.effort * actions.square().mean((1, 2))
+        if self.smoothness:
+            total = total + self.smoothness * actions.diff(dim=1).square().mean((1, 2))
+        if self.uncertainty and self.sight is not None:
+            apart = (self.sight.read(outcome.latents)[..., :2] - outcome.tool).norm(dim=-1)
+            total = total + self.uncertainty * ((apart - SURE).clamp(min=0.0) / 0.1).square().mean(1)
+        return total

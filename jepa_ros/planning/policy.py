@@ -9,8 +9,8 @@ from torch import nn
 class GoalPolicy(nn.Module):
     """Latent (B, D), goal latent (B, D), proprioception (B, P), time to go (B,) in ticks → actions (B, block * A).
 
-    Trained to give the actions that led from one moment of play to a later one; asked with a time to go, it answers
-    what play did on its way there.
+    Trained to give the actions that led from one moment of play to a later one, and none from there on; asked with a
+    time to go, it answers what play did on its way there. max_ticks: longest time to go that it knows.
     """
 
     def __init__(
@@ -26,5 +26,6 @@ class GoalPolicy(nn.Module):
     def forward(
         self, latent: torch.Tensor, goal: torch.Tensor, proprioception: torch.Tensor, ticks: torch.Tensor
     ) -> torch.Tensor:
-        time = (ticks.clamp(1, self.max_ticks) / self.max_ticks).unsqueeze(1)
+        """See the class."""
+        time = (ticks.clamp(0, self.max_ticks) / self.max_ticks).unsqueeze(1)
         return self.layers(torch.cat([latent, goal, proprioception, time], dim=1))

@@ -5,24 +5,32 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from jepa_ros.planning.objective import latent_distance
-from jepa_ros.planning.planner import Imagined, LatentPlanner, Situation
+from jepa_ros.planning.goal import Goal, GoalMaker, Outcome
+from jepa_ros.planning.imagination import Situation
+from jepa_ros.planning.objective import Objective
+from jepa_ros.planning.planner import Imagined, LatentPlanner
 from jepa_ros.planning.promises import Promises
+from jepa_ros.planning.solvers import make_solver
 from jepa_ros.robot.action_space import PlanarVelocity
 from jepa_ros.robot.trajectory import JointTrajectory
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.history import ContextReader
+
+if TYPE_CHECKING:
+    from jepa_ros.planning.guardrails import Guardrails
 
 
 @dataclass(frozen=True)
 class ReachSettings:
     """lead: s from the start of a search to its hand-over; the search itself gets `budget` s of it. plan_ticks:
     control ticks of a plan that are sent. dwell: s within the tolerance after which a goal counts as reached. drift:
-    rad between the promised rest and the measured joints beyond which the measured ones count."""
+    rad between the promised rest and the measured joints beyond which the measured ones count. solver: see
+    planning.solvers; policy: planner.USES; metric: goal.METRICS; smoothness, uncertainty: prices, see Objective."""
 
     lead: float = 0.11
     budget: float = 0.05
@@ -31,6 +39,11 @@ class ReachSettings:
     drift: float = 0.05
     horizon: int = 5
     seed: int = 0
+    solver: str = "icem"
+    policy: str = "seed"
+    metric: str = "l2"
+    smoothness: float = 0.0
+    uncertainty: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,28 +63,47 @@ class Step:
 
 @dataclass(frozen=True)
 class Waiting:
-    """No plan now; text says for what."""
+    """No plan now; text says for what. infeasible: there would be one, but for what it may not do."""
 
     text: str
+    infeasible: bool = False
 
 
 class ReachController:
     """One arm, one goal at a time. Feed it latents, states and whether the gate follows; ask it for steps."""
 
-    def __init__(self, checkpoint: Checkpoint, space: PlanarVelocity, settings: ReachSettings | None = None):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        space: PlanarVelocity,
+        settings: ReachSettings | None = None,
+        guardrails: Guardrails | None = None,
+    ):
         self.settings = settings or ReachSettings()
         s, config = self.settings, checkpoint.config
-        self.config, self.space = config, space
-        self.planner = LatentPlanner(checkpoint, space, horizon=s.horizon, budget=s.budget, seed=s.seed)
+        self.config, self.space, self.guardrails = config, space, guardrails
+        prices = {"smoothness": s.smoothness, "uncertainty": s.uncertainty, "sight": checkpoint.probes.get("tool")}
+        self.planner = LatentPlanner(
+            checkpoint,
+            space,
+            horizon=s.horizon,
+            budget=s.budget,
+            solver=make_solver(s.solver),
+            objective=Objective(**prices),
+            guardrails=guardrails,
+            policy=s.policy,
+            seed=s.seed,
+        )
+        self.goals = GoalMaker(checkpoint, space, s.metric, guardrails)
         self.seen = ContextReader(config)
         self.promises = Promises()
-        self.goal: torch.Tensor | None = None
-        self.tolerance = config.distance.tolerance
+        self.goal: Goal | None = None
         self.speed = 1.0
         self.distance = math.nan
         self.plan_id = 0
         self._within: float | None = None
         self._last_start: float | None = None
+        self._forbidden = ""
 
     # -- what is seen --------------------------------------------------------------------------------------------------
 
@@ -82,13 +114,8 @@ class ReachController:
         if not self.seen.latents.add(stamp, latent):
             self.seen.actions.clear()
             self.restart()
-        if self.goal is None:
-            return
-        self.distance = float(latent_distance(latent, self.goal))
-        if self.distance > self.tolerance:
-            self._within = None
-        elif self._within is None:
-            self._within = stamp
+        if self.goal is not None:
+            self._judge(stamp, latent)
 
     def state(self, stamp: float, proprioception: np.ndarray) -> None:
         """Measured proprioception (P,) raw."""
@@ -109,14 +136,34 @@ class ReachController:
 
     # -- goals ---------------------------------------------------------------------------------------------------------
 
-    def set_goal(self, goal: torch.Tensor, tolerance: float | None = None) -> None:
-        """Latent (*L) to reach, and the latent distance that counts as reached (default: the model's)."""
+    def set_goal(self, goal: Goal | torch.Tensor, tolerance: float = 0.0) -> None:
+        """What to reach, or a latent (*L) and the latent distance at which it is (0: the model's own)."""
+        if isinstance(goal, torch.Tensor):
+            goal = Goal((self.goals.latent(goal, tolerance),))
         self.goal, self._within, self._last_start = goal, None, None
-        self.tolerance = tolerance or self.config.distance.tolerance
+        self.distance = math.nan
         self.planner.reset()
         stamp = self.seen.latents.newest
         if stamp is not None:
-            self.distance = float(latent_distance(self.seen.latents.at(stamp), goal))
+            self._judge(stamp, self.seen.latents.at(stamp))
+
+    def _judge(self, stamp: float, latent: torch.Tensor) -> None:
+        """How far away the goal is, as seen in a frame's latent (*L), and since when it is within the tolerances."""
+        goal, measured = self.goal, self.seen.states.latest
+        if measured is None:
+            if goal.needs_states:
+                return
+            states, tool = torch.zeros(1, 1, 0), torch.zeros(1, 1, 2)
+        else:
+            states = self.seen.normalise(measured)[None, None]
+            q = measured[: len(self.config.proprioception.joints)]
+            tool = torch.as_tensor(self.space.position(q), dtype=torch.float32)[None, None]
+        outcome = Outcome(latent[None, None], states, tool)
+        self.distance = float(goal.distance(outcome)[0, 0])
+        if not bool(goal.within(outcome)[0, 0]):
+            self._within = None
+        elif self._within is None:
+            self._within = stamp
 
     def clear_goal(self) -> None:
         """No goal: no more plans."""
@@ -124,9 +171,14 @@ class ReachController:
 
     @property
     def reached(self) -> bool:
-        """Whether the latent has been within the tolerance for the dwell time."""
+        """Whether the goal has been within its tolerances for the dwell time."""
         newest = self.seen.latents.newest
         return self._within is not None and newest is not None and newest - self._within >= self.settings.dwell
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is within its tolerances now; enough for a goal on the way to another."""
+        return self._within is not None
 
     # -- plans ---------------------------------------------------------------------------------------------------------
 
@@ -146,8 +198,12 @@ class ReachController:
         self._anchor(now)
         situation = Situation(context, lambda t: self.promises.tool(stamp + t), start - stamp, self.speed)
         elapsed = 0 if self._last_start is None else round((start - self._last_start) / tick)
-        imagined = self.planner.plan(situation, self.goal, elapsed)
+        self._forbidden = ""
+        imagined = self.planner.plan(situation, self.goal, elapsed, lambda knots: self._allowed(knots, start))
         self._last_start = start
+        if not math.isfinite(imagined.cost):
+            self.planner.reset()
+            return Waiting(f"no plan is allowed: {self._forbidden or 'none has a finite cost'}", infeasible=True)
         return self._hand_over(imagined.knots[: self.settings.plan_ticks], start, stamp, imagined, begin)
 
     def stop(self, now: float) -> Step | None:
@@ -159,7 +215,16 @@ class ReachController:
         xy, velocity = self.promises.tool(np.array([start]))
         still = np.zeros((1, self.space.dimension))
         knots = self.space.constrain(xy[0], velocity[0] / self.space.max_speed, still)
+        # It is let through in any case: what it puts an end to is worse.
         return self._hand_over(knots, start, now, None, begin)
+
+    def _allowed(self, knots: np.ndarray, start: float) -> bool:
+        """Whether the guardrails allow the joint path of knots (n, A), as far as it would be handed over."""
+        if self.guardrails is None:
+            return True
+        state = self.promises.joints(start)
+        self._forbidden = self.guardrails.check(self.space.to_trajectory(*state, knots[: self.settings.plan_ticks]))
+        return not self._forbidden
 
     def _hand_over(
         self, knots: np.ndarray, start: float, stamp: float, imagined: Imagined | None, begin: float

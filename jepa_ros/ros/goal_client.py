@@ -99,6 +99,10 @@ class GoalClient:
         if isinstance(image, np.ndarray):
             image = image_message(image, self._node.get_clock().now().to_msg(), "")
         goal = ReachGoal.Goal(kind=ReachGoal.Goal.IMAGE, image=image, tolerance=tolerance, timeout=timeout)
+        return self.ask(goal, on_feedback)
+
+    def ask(self, goal: ReachGoal.Goal, on_feedback: Callable[[ReachGoal.Feedback], None] | None = None) -> Request:
+        """Send any goal: a place, joints, a mixture, several in a row."""
         request = Request(on_feedback)
         self._client.send_goal_async(goal, feedback_callback=request._heard).add_done_callback(request._answered)
         return request

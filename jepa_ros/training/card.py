@@ -11,6 +11,8 @@ import torch
 from jepa_ros.evaluation import plots
 from jepa_ros.evaluation.report import Report
 from jepa_ros.training.episodes import EpisodeSet
+from jepa_ros.training.heads import Heads
+from jepa_ros.training.heads_report import head_rows, judge_heads, write_heads
 from jepa_ros.training.loop import Progress
 from jepa_ros.world_model.config import ModelConfig
 
@@ -20,13 +22,13 @@ def write_report(
     config: ModelConfig,
     summary: dict,
     progress: Progress,
-    policy_curve: list[dict],
+    heads: Heads,
     latents: torch.Tensor,
     data: EpisodeSet,
 ) -> None:
-    """report.html. latents: (N, D) of the validation episodes `data`."""
-    test = summary["test"]
-    report = Report(f"Training of {config.name}", f"seed {summary['options']['seed']}, model {summary['model_id']}")
+    """report.html. latents: (N, *L) of the validation episodes `data`."""
+    test, seed = summary["test"], summary["options"]["seed"]
+    report = Report(f"Training of {config.name}", f"seed {seed}, model {summary['model_id']}")
     report.figures(
         {
             "probe R² of the tool (test)": f"{test['probe_r2']:.4f}",
@@ -42,8 +44,7 @@ def write_report(
         _distances(latents, data, config),
         "Pairs of validation frames. Beyond a few centimetres the distance is flat: there the policy leads.",
     )
-    if policy_curve:
-        report.section("Policy").plot(_policy(policy_curve))
+    write_heads(report, heads, judge_heads(heads, latents, data, config.block, seed), latents, data, seed)
     rows = [(k, v) for k, v in test.items()]
     report.section("Test episodes").table(rows, ["figure", "value"])
     shown = range(0, 8 * (len(data.frames) // 8), len(data.frames) // 8)
@@ -80,15 +81,6 @@ def _health(progress: Progress):
     return fig
 
 
-def _policy(curve: list[dict]):
-    fig, axes = plots.figure()
-    for key in ("train", "val"):
-        axes.plot([c["update"] for c in curve], [c[key] for c in curve], label=key)
-    axes.set(title="Mean square error of actions", xlabel="update")
-    axes.legend()
-    return fig
-
-
 def _distances(latents: torch.Tensor, data: EpisodeSet, config: ModelConfig):
     rng = np.random.default_rng(0)
     first, second = rng.integers(len(latents), size=(2, 4000))
@@ -113,6 +105,7 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
         "one-step error with shuffled actions over the true one's": f"{test['action_sensitivity']:.1f}",
         "effective rank": f"{test['effective_rank']:.1f} of {config.latent_shape[-1]}",
         "dead dimensions": f"{100 * test['dead_dimensions']:.0f} %",
+        **head_rows(summary["heads"]),
     }
     lines = [
         f"# {config.name}",

@@ -1,4 +1,4 @@
-"""The training loops of world model and policy: seeded, resumable to the same losses, chosen on validation."""
+"""The training loop of world models: seeded, resumable to the same losses, chosen on validation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from jepa_ros.distributed import torchrun
 from jepa_ros.distributed.batch_norm import convert_batch_norm
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
-from jepa_ros.planning.policy import GoalPolicy
 from jepa_ros.training.episodes import EpisodeSet
-from jepa_ros.training.losses import WorldModelLoss, policy_loss
+from jepa_ros.training.losses import WorldModelLoss
 from jepa_ros.training.recipe import LossWeights, Schedule
 from jepa_ros.training.validation import collapse, encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse
@@ -191,44 +190,6 @@ class Trainer:
         self.windows.bit_generator.state = state["windows"]
         self.directions.set_state(state["directions"])
         torch.set_rng_state(state["torch"])
-
-
-def train_policy(
-    config: ModelConfig,
-    policy: GoalPolicy,
-    latents: dict[str, torch.Tensor],
-    data: dict[str, EpisodeSet],
-    schedule: Schedule,
-    seed: int,
-    report: Callable[[dict], None],
-) -> list[dict]:
-    """Train the policy on frozen latents (N, *L) of each split; keeps the weights of least validation loss.
-
-    It takes two minutes, so it is not resumed but run again, to the same result.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3, weight_decay=schedule.weight_decay)
-    best, kept, curve = math.inf, copy.deepcopy(policy.state_dict()), []
-    for update in range(1, schedule.policy_updates + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * learning_rate_factor(update, schedule.policy_updates, schedule.warm_up)
-        policy.train()
-        loss = policy_loss(policy, latents["train"], data["train"], schedule.policy_batch, config.block, generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if update % schedule.every == 0 or update == schedule.policy_updates:
-            policy.eval()
-            with torch.inference_mode():
-                fixed = torch.Generator().manual_seed(seed)
-                val = float(policy_loss(policy, latents["val"], data["val"], 4096, config.block, fixed))
-            curve.append({"update": update, "train": float(loss.detach()), "val": val})
-            if val < best:
-                best, kept = val, copy.deepcopy(policy.state_dict())
-        report({"update": update, "policy_loss": float(loss.detach())})
-    policy.load_state_dict(kept)
-    policy.eval()
-    return curve
 
 
 def learning_rate_factor(update: int, updates: int, warm_up: int) -> float:

@@ -1,4 +1,4 @@
-"""The loss of the world model and of the policy beside it."""
+"""The losses of the world model and of the heads beside it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from jepa_ros.planning.policy import GoalPolicy
+from jepa_ros.planning.reachability import Reachability
 from jepa_ros.training.episodes import EpisodeSet, Windows
 from jepa_ros.training.objectives import InverseDynamics, Rollout, Straightening
 from jepa_ros.training.recipe import LossWeights
 from jepa_ros.world_model.anti_collapse import AntiCollapse
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.protocol import Context, PredictiveModel
+
+QUANTILE = 0.05
+"""Of the times that play took between two places: about what a direct way takes."""
+NEAR = 0.4
+"""Share of the pairs of moments that are near each other, as where a goal is about to be reached."""
 
 
 class WorldModelLoss(nn.Module):
@@ -84,16 +90,45 @@ def policy_loss(
 ) -> torch.Tensor:
     """Mean square error of the action block at a moment of play, given a later frame of it as the goal.
 
-    latents: (N, *L) of all frames of `data`. The time to go is uniform between a block and policy.max_ticks.
+    latents: (N, *L) of all frames of `data`. From the goal on, the arm is to stand still, whatever play did there: so a
+    goal that is there already asks for no action.
     """
-    lengths = torch.from_numpy(data.lengths)
-    episode = torch.randint(len(lengths), (batch,), generator=generator)
-    room = lengths[episode] - block
-    tick = (torch.rand(batch, generator=generator) * (room + 1)).long()
-    longest = (lengths[episode] - tick).clamp(max=policy.max_ticks)
-    ticks = block + (torch.rand(batch, generator=generator) * (longest - block + 1)).long()
-    now = torch.from_numpy(data.index(episode.numpy(), tick.numpy()))
-    actions = torch.from_numpy(data.actions[now[:, None] + torch.arange(block)]).flatten(1)
+    now, ticks = draw_pairs(data, batch, policy.max_ticks, block, block, generator)
+    before = torch.arange(block) < ticks[:, None]
+    actions = torch.from_numpy(data.actions[now[:, None] + torch.arange(block)]) * before.unsqueeze(2)
     z, goal = latents[now].flatten(1), latents[now + ticks].flatten(1)
     predicted = policy(z, goal, torch.from_numpy(data.states[now.numpy()]), ticks.float())
-    return F.mse_loss(predicted, actions)
+    return F.mse_loss(predicted, actions.flatten(1))
+
+
+def reachability_loss(
+    reachability: Reachability,
+    latents: torch.Tensor,
+    data: EpisodeSet,
+    batch: int,
+    block: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Quantile loss, in ticks, of the time that play took from a moment to a later one (Koenker and Bassett 1978).
+
+    latents: as for policy_loss. The quantile is low, so that play's detours do not count.
+    """
+    now, ticks = draw_pairs(data, batch, reachability.max_ticks, 0, block, generator)
+    z, goal = latents[now].flatten(1), latents[now + ticks].flatten(1)
+    late = ticks - reachability(z, goal, torch.from_numpy(data.states[now.numpy()]))
+    return torch.maximum(QUANTILE * late, (QUANTILE - 1.0) * late).mean()
+
+
+def draw_pairs(
+    data: EpisodeSet, batch: int, longest: int, room: int, block: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (batch,) of frames after which `room` ticks of their episodes follow, and ticks (batch,) of 0 to `longest`
+    to a later frame of the same episode. For the share NEAR of them it is at most two blocks away."""
+    lengths = torch.from_numpy(data.lengths)
+    episode = torch.randint(len(lengths), (batch,), generator=generator)
+    tick = (torch.rand(batch, generator=generator) * (lengths[episode] - room + 1)).long()
+    most = (lengths[episode] - tick).clamp(max=longest)
+    near = torch.rand(batch, generator=generator) < NEAR
+    most = torch.where(near, most.clamp(max=2 * block), most)
+    ticks = (torch.rand(batch, generator=generator) * (most + 1)).long()
+    return torch.from_numpy(data.index(episode.numpy(), tick.numpy())), ticks

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jepa_ros.errors import InputError, first_problem
 from jepa_ros.resources import config_path
@@ -31,11 +31,17 @@ class FrozenSource(_Strict):
     source: str
 
 
+PUBLISHED_WEIGHTS = {"sigreg": 0.1, "vicreg": 1.0, "ema": 0.0, "reconstruction": 1.0, "none": 0.0}
+"""What a method against collapse counts beside the prediction: LeWM's 0.1, VICReg's 25 : 25 : 1 over the 25 of its
+invariance; a moving average of the weights adds no loss, and a reconstruction counts as much as the prediction."""
+
+
 class LossWeights(_Strict):
     """What the parts of the loss count beside the one-step prediction, which counts 1.
 
-    anti_collapse: of the regulariser (LeWM: 0.1). directions: random axes of SIGReg (LeWM: 1024). rollout: of
-    predictions fed with predictions, over `Schedule.steps`. proprioception: of the next state.
+    anti_collapse: of the regulariser; a recipe that does not say gets its method's own, PUBLISHED_WEIGHTS. directions:
+    random axes of SIGReg (LeWM: 1024). rollout: of predictions fed with predictions, over `Schedule.steps`.
+    proprioception: of the next state.
     """
 
     anti_collapse: float = Field(0.1, ge=0)
@@ -87,6 +93,13 @@ class Recipe(_Strict):
     anti_collapse: Literal["sigreg", "vicreg", "ema", "reconstruction", "none"] = "sigreg"
     loss: LossWeights = LossWeights()
     schedule: Schedule = Schedule()
+
+    @model_validator(mode="after")
+    def _published_weight(self) -> Recipe:
+        if "anti_collapse" not in self.loss.model_fields_set:
+            weight = {"anti_collapse": PUBLISHED_WEIGHTS[self.anti_collapse]}
+            object.__setattr__(self, "loss", self.loss.model_copy(update=weight))
+        return self
 
 
 def list_recipes() -> list[str]:

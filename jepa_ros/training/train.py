@@ -1,6 +1,6 @@
-"""`jepa_ros train`: a world model and its policy from a recorded bag, to a checkpoint with its card.
+"""`jepa_ros train`: a world model and its heads from a recorded bag, to a checkpoint with its card.
 
-bag → episodes → world model (chosen on validation) → policy on its frozen latents → calibration → test → checkpoint
+bag → episodes → world model (chosen on validation) → heads on its frozen latents → calibration → test → checkpoint
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from pathlib import Path
 import torch
 
 from jepa_ros.bags.cameras import frame_topics
-from jepa_ros.bags.episodes import open_bag, read_camera, read_episodes, read_robot_description
+from jepa_ros.bags.episodes import open_bag, read_camera
 from jepa_ros.distributed import torchrun
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.summary import write_summary
-from jepa_ros.planning.policy import GoalPolicy
 from jepa_ros.robot.config import RobotConfig, load_robot
-from jepa_ros.sim.cell import make_action_space
 from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
 from jepa_ros.training.card import write_card, write_report
 from jepa_ros.training.episodes import Episode, EpisodeSet, normalisation
+from jepa_ros.training.heads import Heads, train_heads, with_head_sizes
+from jepa_ros.training.heads_report import describe_sizes, judge_heads
 from jepa_ros.training.logs import TensorBoard
-from jepa_ros.training.loop import Trainer, train_policy
-from jepa_ros.training.recipe import Recipe, read_recipe
+from jepa_ros.training.loop import Trainer
+from jepa_ros.training.recipe import Recipe, Schedule, read_recipe
+from jepa_ros.training.splits import SPLITS, read_splits
 from jepa_ros.training.validation import encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
 from jepa_ros.world_model.checkpoint import build, identify, own_state, save
@@ -44,7 +45,6 @@ from jepa_ros.world_model.protocol import PredictiveModel
 PERIOD = 0.1  # s of a control tick
 BLOCK = 4  # ticks of a model step
 TEST_STEPS = 4
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,6 @@ class Work:
     recipe: Recipe
     sets: dict[str, EpisodeSet]
     model: PredictiveModel
-    policy: GoalPolicy | None
     trainer: Trainer
 
 
@@ -97,15 +96,15 @@ def run(
             if not first:
                 return 0
             latents = {split: encode_all(work.model, part.frames) for split, part in sets.items()}
-            curve = _fit_policy(work, latents, seed, bar)
+            heads = fit_heads(work.config, latents, sets, chosen.schedule, seed, bar)
     finally:
         torchrun.stop()
     config, summary = _finish(
-        work, latents, curve, out, options, {"recipe": recipe, "torch_threads": threads, "processes": processes}
+        work, latents, heads, out, options, {"recipe": recipe, "torch_threads": threads, "processes": processes}
     )
     summary["wall_s"] = time.time() - started
     write_summary(out / "summary.json", summary)
-    write_report(out / "report.html", config, summary, work.trainer.progress, curve, latents["val"], sets["val"])
+    write_report(out / "report.html", config, summary, work.trainer.progress, heads, latents["val"], sets["val"])
     if stopped := work.trainer.progress.stopped:
         print(f"training stopped early: {stopped}")
         return 1
@@ -130,11 +129,11 @@ def changed(recipe: Recipe, updates: int | None, policy_updates: int | None, enc
 def prepare(config: ModelConfig, recipe: Recipe, sets: dict[str, EpisodeSet], seed: int, directory: Path) -> Work:
     """A model with fresh weights of this seed and its trainer."""
     torch.manual_seed(seed)
-    model, policy = build(config, directory)
+    model, _ = build(config, directory)
     settings = {"directions": recipe.loss.directions} if recipe.anti_collapse == "sigreg" else {}
     regulariser = make_anti_collapse(recipe.anti_collapse, model, config, updates=recipe.schedule.updates, **settings)
     trainer = Trainer(config, model, regulariser, sets, recipe.schedule, recipe.loss, seed)
-    return Work(config, recipe, sets, model, policy, trainer)
+    return Work(config, recipe, sets, model, trainer)
 
 
 def fit(work: Work, out: Path, bar: LongWork, save_every: float = 60.0) -> None:
@@ -157,39 +156,46 @@ def fit(work: Work, out: Path, bar: LongWork, save_every: float = 60.0) -> None:
         trainer.run(state, show, save_every)
 
 
-def _fit_policy(work: Work, latents: dict[str, torch.Tensor], seed: int, bar: LongWork) -> list[dict]:
-    schedule = work.recipe.schedule
-    if work.policy is None or not schedule.policy_updates:
-        return []
-    task = bar.add("policy", schedule.policy_updates)
-    return train_policy(
-        work.config, work.policy, latents, work.sets, schedule, seed, lambda values: bar.update(task, values["update"])
-    )
+def fit_heads(
+    config: ModelConfig,
+    latents: dict[str, torch.Tensor],
+    sets: dict[str, EpisodeSet],
+    schedule: Schedule,
+    seed: int,
+    bar: LongWork,
+) -> Heads:
+    """train_heads, showing progress."""
+    task = bar.add("policy", schedule.policy_updates) if schedule.policy_updates and config.policy else None
+
+    def show(values: dict) -> None:
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name != "update")
+        bar.update(task, values["update"], losses)
+
+    return train_heads(config, latents, sets, schedule, seed, show)
 
 
-def _finish(
-    work: Work, latents: dict, curve: list[dict], out: Path, options: dict, notes: dict
-) -> tuple[ModelConfig, dict]:
+def _finish(work: Work, latents: dict, heads: Heads, out: Path, options: dict, notes: dict) -> tuple[ModelConfig, dict]:
     """Calibrate, write the checkpoint with its card, and look at the test episodes once."""
     sets, p, seed = work.sets, work.trainer.progress, options["seed"]
-    config = work.config.model_copy(
+    config = heads.describe(work.config).model_copy(
         update={
             "distance": calibrate_distance(latents["val"], sets["val"], seed),
             "surprise": calibrate_surprise(work.model, latents["val"], sets["val"], BLOCK),
         }
     )
     checkpoint = out / "checkpoint"
-    save(checkpoint, config, work.model, work.policy)
+    save(checkpoint, config, work.model, heads.policy, heads.reachability, heads.probes)
     summary = {
         "options": options,
         "episodes": {split: len(part.episodes) for split, part in sets.items()},
         "frames": {split: len(part) for split, part in sets.items()},
-        "parameters": _sizes(work),
+        "parameters": _sizes(work.model) | describe_sizes(heads),
         "chosen_update": min(p.validation, key=lambda v: v["error_ratio@3"])["update"],
         "stopped": p.stopped,
         "validation": p.validation[-1],
         "test": judged(work, latents, seed),
-        "policy": curve[-1] if curve else None,
+        "policy": heads.curve[-1] if heads.curve else None,
+        "heads": judge_heads(heads, latents["test"], sets["test"], config.block, seed),
         "frames_per_s": p.frames_per_second,
         "loader_share": p.loader_share,
         "training_s": p.seconds,
@@ -209,14 +215,12 @@ def judged(work: Work, latents: dict[str, torch.Tensor], seed: int) -> dict[str,
     return health
 
 
-def _sizes(work: Work) -> dict[str, int]:
+def _sizes(model: PredictiveModel) -> dict[str, int]:
     """Parameters that were trained, by the model's parts."""
     parts: dict[str, int] = {}
-    for key, value in own_state(work.model).items():
+    for key, value in own_state(model).items():
         part = key.split(".")[0]
         parts[part] = parts.get(part, 0) + value.numel()
-    if work.policy is not None:
-        parts["policy"] = sum(p.numel() for p in work.policy.parameters())
     return parts
 
 
@@ -272,7 +276,7 @@ def load(
         camera=read_camera(data, *recipe.cameras[:1]),
         robots=(robot.name,),
     )
-    return sets, config
+    return sets, with_head_sizes(config)
 
 
 def _encoder(recipe: Recipe):
@@ -288,19 +292,6 @@ def _encoder(recipe: Recipe):
 
 
 def _read(data: Path, robot: RobotConfig, recipe: Recipe, bar: LongWork) -> list[Episode]:
-    urdf = read_robot_description(data)
-    if urdf is None:
-        raise InputError(f"bag {data}: expected the topic robot_description, found none")
-    space = make_action_space(robot, urdf, PERIOD)
-    task = bar.add("frames", None)
-    fields = (tuple(robot.joints), tuple(robot.gripper))
-    size = recipe.preprocessing.size
-    found = read_episodes(data, space, fields, size, lambda n: bar.update(task, n), recipe.cameras)
     needed = max(TEST_STEPS, recipe.schedule.steps) * BLOCK
-    episodes = [e for e in found if len(e.actions) >= needed]
-    frames = sum(len(e.frames) for e in episodes)
-    bar.update(task, frames, total=frames)
-    counts = {s: sum(e.split == s for e in episodes) for s in SPLITS}
-    if missing := [s for s in SPLITS if not counts[s]]:
-        raise InputError(f"bag {data}: expected {missing[0]} episodes of {needed} ticks, found {counts}")
-    return episodes
+    fields = (tuple(robot.joints), tuple(robot.gripper))
+    return read_splits(data, robot, fields, PERIOD, recipe.preprocessing.size, needed, bar, recipe.cameras)

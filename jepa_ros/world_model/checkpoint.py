@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError
@@ -14,23 +16,27 @@ from torch import nn
 
 from jepa_ros.errors import InputError
 from jepa_ros.planning.policy import GoalPolicy
+from jepa_ros.planning.reachability import Reachability
 from jepa_ros.resources import resolve_model
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.world_model.config import ModelConfig, read_config
 from jepa_ros.world_model.identity import WEIGHTS, identify
+from jepa_ros.world_model.probes import Probe
 from jepa_ros.world_model.protocol import Context, PredictiveModel
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model in evaluation mode and the policy trained on it, if any. model_id: 16 hex digits of config and
-    weights."""
+    """A loaded model in evaluation mode and the heads trained on it, if any: policy, learned distance, and probes by
+    name. model_id: 16 hex digits of config and weights."""
 
     config: ModelConfig
     model: PredictiveModel
     policy: GoalPolicy | None
     model_id: str
     directory: Path
+    reachability: Reachability | None = None
+    probes: dict[str, Probe] = field(default_factory=dict)
 
 
 def build(config: ModelConfig, directory: Path) -> tuple[nn.Module, GoalPolicy | None]:
@@ -44,10 +50,21 @@ def build(config: ModelConfig, directory: Path) -> tuple[nn.Module, GoalPolicy |
             f"model {directory}: expected latents of shape {config.latent_shape}, found {tuple(model.latent_shape)} "
             "from its encoder"
         )
-    if config.policy is None:
-        return model, None
+    return model, build_policy(config)
+
+
+def build_policy(config: ModelConfig) -> GoalPolicy | None:
+    """The policy of the sizes in `config`, with fresh weights."""
     size, p = math.prod(config.latent_shape), config.policy
-    return model, GoalPolicy(size, config.proprioception.dimension, config.action_block, p.width, p.depth, p.max_ticks)
+    if p is None:
+        return None
+    return GoalPolicy(size, config.proprioception.dimension, config.action_block, p.width, p.depth, p.max_ticks)
+
+
+def build_reachability(config: ModelConfig) -> Reachability | None:
+    """The learned distance of the sizes in `config`, with fresh weights."""
+    size, r = math.prod(config.latent_shape), config.reachability
+    return r and Reachability(size, config.proprioception.dimension, r.width, r.embedding, r.max_ticks)
 
 
 def _lewm(config: ModelConfig, directory: Path) -> nn.Module:
@@ -71,12 +88,21 @@ def _vjepa2_ac(config: ModelConfig, directory: Path) -> nn.Module:
 _FAMILIES = {"lewm": _lewm, "dino_wm": _dino_wm, "vjepa2_ac": _vjepa2_ac}
 
 
-def save(directory: Path, config: ModelConfig, model: nn.Module, policy: GoalPolicy | None) -> None:
+def save(
+    directory: Path,
+    config: ModelConfig,
+    model: nn.Module,
+    policy: GoalPolicy | None,
+    reachability: Reachability | None = None,
+    probes: Mapping[str, Probe] = MappingProxyType({}),
+) -> None:
     """Write config.json and model.safetensors; each appears whole or not at all. A frozen encoder is not written."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{k}": v.detach().contiguous() for k, v in own_state(model).items()}
-    if policy is not None:
-        tensors |= {f"policy.{k}": v.detach().contiguous() for k, v in policy.state_dict().items()}
+    for prefix, head in (("policy.", policy), ("reachability.", reachability)):
+        if head is not None:
+            tensors |= {f"{prefix}{k}": v.detach().contiguous() for k, v in head.state_dict().items()}
+    tensors |= {f"probe.{name}": probe.weights.contiguous() for name, probe in probes.items()}
     save_file(tensors, directory / f"{WEIGHTS}.partial")
     (directory / "config.json.partial").write_text(config.model_dump_json(indent=2) + "\n")
     umask = os.umask(0)
@@ -94,15 +120,26 @@ def load(name_or_path: str | Path) -> Checkpoint:
     directory = resolve_model(name_or_path)
     config = read_config(directory)
     model, policy = build(config, directory)
+    reachability = build_reachability(config)
     tensors = _read_weights(directory / WEIGHTS)
-    for module, prefix in ((model, "model."), (policy, "policy.")):
-        if module is None:
-            continue
-        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        _check(directory / WEIGHTS, own_state(module), own, prefix)
-        module.load_state_dict(own, strict=False)
-        module.eval().requires_grad_(False)
-    return Checkpoint(config, model, policy, identify(directory), directory)
+    for prefix, module in (("model.", model), ("policy.", policy), ("reachability.", reachability)):
+        own = _under(tensors, prefix)
+        _check(directory / WEIGHTS, {} if module is None else own_state(module), own, prefix)
+        if module is not None:
+            module.load_state_dict(own, strict=False)
+            module.eval().requires_grad_(False)
+    probes = _probes(directory / WEIGHTS, config, _under(tensors, "probe."))
+    return Checkpoint(config, model, policy, identify(directory), directory, reachability, probes)
+
+
+def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _probes(path: Path, config: ModelConfig, found: dict[str, torch.Tensor]) -> dict[str, Probe]:
+    rows, shape = config.latent_shape[-1] + 1, config.latent_shape
+    _check(path, {p.name: torch.empty(rows, p.dimension) for p in config.probes}, found, "probe.")
+    return {p.name: Probe(p.name, found[p.name].float(), p.error_m, shape) for p in config.probes}
 
 
 def own_state(module: nn.Module) -> dict[str, torch.Tensor]:

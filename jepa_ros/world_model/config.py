@@ -104,6 +104,22 @@ class PolicyConfig(_Strict):
     max_ticks: int = Field(40, ge=1, description="longest time to the goal that it was trained with, in control ticks")
 
 
+class ReachabilityConfig(_Strict):
+    """The learned distance in control ticks beside the model (planning/reachability.py)."""
+
+    width: int = Field(256, ge=8)
+    embedding: int = Field(32, ge=1, description="numbers that a latent is embedded in")
+    max_ticks: int = Field(60, ge=1, description="longest way that it was trained with, in control ticks")
+
+
+class ProbeConfig(_Strict):
+    """A linear read-out of a named position from the latent (world_model/probes.py)."""
+
+    name: str
+    dimension: int = Field(ge=1, le=3)
+    error_m: float = Field(ge=0, description="root mean square of the distance to the truth on test episodes, m")
+
+
 class ActionConfig(_Strict):
     """Action space that the model was trained in."""
 
@@ -176,6 +192,7 @@ _FAMILIES = {
     "dino_wm": (("transformers",), "patch"),
     "vjepa2_ac": (("transformers",), "block_causal"),
 }
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _TOPIC = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 
 
@@ -194,6 +211,8 @@ class ModelConfig(_Strict):
     projector_hidden: int = Field(2048, ge=1, description="width of the projectors with BatchNorm (lewm)")
     latent_shape: tuple[int, ...] = Field(min_length=1, max_length=2, description="(D,) or (tokens, D)")
     policy: PolicyConfig | None = None
+    reachability: ReachabilityConfig | None = None
+    probes: tuple[ProbeConfig, ...] = ()
     preprocessing: PreprocessingConfig
     cameras: tuple[str, ...] = ("frame",)
     history: int = Field(2, ge=1, le=16)
@@ -223,6 +242,14 @@ class ModelConfig(_Strict):
         if bad or not cameras or len(set(cameras)) < len(cameras):
             raise ValueError("expected different relative topics, at least one")
         return cameras
+
+    @field_validator("probes")
+    @classmethod
+    def _names(cls, probes: tuple[ProbeConfig, ...]) -> tuple[ProbeConfig, ...]:
+        names = {probe.name for probe in probes if _NAME.fullmatch(probe.name)}
+        if len(names) < len(probes):
+            raise ValueError("expected different names of letters, digits and underscores")
+        return probes
 
     @property
     def frame_shape(self) -> tuple[int, ...]:

@@ -10,7 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.config import load_robot
-from jepa_ros.world_model.checkpoint import WEIGHTS, check_robot, load, save
+from jepa_ros.world_model.checkpoint import WEIGHTS, build_reachability, check_robot, load, save
+from jepa_ros.world_model.config import ProbeConfig, ReachabilityConfig
+from jepa_ros.world_model.identity import identify
+from jepa_ros.world_model.probes import Probe
 
 SOME = "model.predictor.input_projection.weight"
 
@@ -52,6 +55,72 @@ def test_a_checkpoint_comes_back_bit_for_bit(saved):
         for name, tensor in module.state_dict().items():
             assert torch.equal(tensor, again.state_dict()[name]), name
     assert sorted(p.name for p in saved.iterdir()) == ["config.json", WEIGHTS]
+
+
+def with_heads(directory):
+    """The tiny model with a learned distance and two probes; what was saved."""
+    sizes = ReachabilityConfig(width=16, embedding=4)
+    probes = {n: Probe(n, torch.randn(5, k), 0.01 * k, (4,)) for n, k in (("tool", 3), ("puck", 2))}
+    named = tuple(ProbeConfig(name=p.name, dimension=p.dimension, error_m=p.error) for p in probes.values())
+    config = tiny.config(reachability=sizes, probes=named)
+    reachability = build_reachability(config)
+    save(directory, config, *tiny.fresh(config), reachability, probes)
+    return reachability, probes
+
+
+def test_heads_come_back_bit_for_bit(tmp_path):
+    reachability, probes = with_heads(tmp_path / "m")
+    found = load(tmp_path / "m")
+    assert not found.reachability.training and not any(p.requires_grad for p in found.reachability.parameters())
+    for name, tensor in reachability.state_dict().items():
+        assert torch.equal(tensor, found.reachability.state_dict()[name]), name
+    assert list(found.probes) == ["tool", "puck"]
+    for name, probe in probes.items():
+        again = found.probes[name]
+        assert torch.equal(probe.weights, again.weights) and (probe.error, probe.name) == (again.error, again.name)
+        assert again.read(torch.zeros(7, 2, 4)).shape == (7, 2, probe.dimension)
+
+
+def test_a_checkpoint_of_before_there_were_heads_loads_with_the_same_id(saved):
+    def old(values):
+        del values["reachability"], values["probes"]
+
+    change_config(saved, old)
+    found = load(saved)
+    assert found.reachability is None and found.probes == {}
+    assert found.model_id == identify(saved)
+    assert "reachability" not in (saved / "config.json").read_text()
+
+
+def test_the_model_that_ships_keeps_its_id():
+    checkpoint = load("openarm_reach")
+    assert checkpoint.model_id == identify(checkpoint.directory)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda t: t.pop("probe.puck"), "expected the tensor probe.puck, found none"),
+        (lambda t: t.update({"probe.cup": torch.zeros(5, 3)}), "expected no tensor probe.cup, found one"),
+        (lambda t: t.update({"probe.puck": torch.zeros(4, 2)}), "probe.puck: expected shape (5, 2), found (4, 2)"),
+        (lambda t: t["probe.tool"].fill_(float("nan")), "probe.tool: expected finite values"),
+        (lambda t: t.pop("reachability.haste.0.bias"), "expected the tensor reachability.haste.0.bias, found none"),
+        (lambda t: t.update({"reachability.more": torch.zeros(1)}), "expected no tensor reachability.more"),
+        (lambda t: t["reachability.embed.0.bias"].fill_(float("inf")), "reachability.embed.0.bias: expected finite"),
+    ],
+)
+def test_heads_that_do_not_fit_are_refused(tmp_path, change, words):
+    with_heads(tmp_path / "m")
+    change_tensors(tmp_path / "m", change)
+    assert words in refusal(tmp_path / "m")
+
+
+def test_heads_that_the_configuration_does_not_know_are_refused(tmp_path):
+    with_heads(tmp_path / "m")
+    change_config(tmp_path / "m", lambda c: c.update(reachability=None))
+    assert "expected no tensor reachability." in refusal(tmp_path / "m")
+    change_config(tmp_path / "m", lambda c: c.update(policy=None))
+    assert "expected no tensor policy." in refusal(tmp_path / "m")
 
 
 def test_the_id_changes_with_one_weight_and_with_the_configuration(saved):
@@ -134,6 +203,9 @@ def test_a_weight_that_is_not_finite(saved, name, value):
         (lambda c: c["proprioception"].update(std=[1.0, 1.0, 1.0, float("nan")]), ["proprioception.std.3", "nan"]),
         (lambda c: c["distance"].update(tolerance=float("inf")), ["distance.tolerance", "inf"]),
         (lambda c: c.update(latent_shape=[6]), ["shape"]),
+        (lambda c: c.update(probes=[{"name": "a b", "dimension": 3, "error_m": 0.1}]), ["probes", "letters", "a b"]),
+        (lambda c: c.update(probes=[{"name": "a", "dimension": 1, "error_m": 0.1}] * 2), ["probes", "different names"]),
+        (lambda c: c.update(reachability={"width": 0}), ["reachability.width", "found 0"]),
         (lambda c: c.update(family="dino_wm"), ["family dino_wm", "transformers", "found conv and causal"]),
     ],
 )

@@ -6,8 +6,12 @@ import pytest
 import tiny
 import torch
 
-from jepa_ros.planning.planner import LatentPlanner, Situation, _Imagination
+from jepa_ros.errors import InputError
+from jepa_ros.planning.goal import Goal, GoalMaker
+from jepa_ros.planning.imagination import Imagination, Situation
+from jepa_ros.planning.planner import KEPT, USES, LatentPlanner
 from jepa_ros.planning.promises import Promises
+from jepa_ros.planning.solvers import SOLVERS, make_solver
 from jepa_ros.robot.planar_path import PlanarPath
 from jepa_ros.world_model.protocol import Context
 
@@ -21,6 +25,15 @@ RNG = np.random.default_rng(4)
 @pytest.fixture(scope="module")
 def planner():
     return LatentPlanner(tiny.knowing(JOINTS), arm.space(), budget=np.inf)
+
+
+def imagine(planner, situation, goal=None):
+    goal = seeing(planner, torch.zeros(2)) if goal is None else goal
+    return Imagination(planner.checkpoint, planner.space, situation, goal, planner.objective, planner.horizon)
+
+
+def seeing(planner, latent):
+    return Goal((GoalMaker(planner.checkpoint, planner.space).latent(latent),))
 
 
 def moving(hand_over, begun=-0.17):
@@ -52,9 +65,9 @@ def executed(space, promises, hand_over, knots, ticks):
 @pytest.mark.parametrize("hand_over", [0.0, 0.1, 0.137, 0.2, 0.281])
 def test_imagined_actions_are_what_executing_the_knots_does(planner, hand_over):
     situation, promises = moving(hand_over)
-    imagination = _Imagination(planner, situation, torch.zeros(2))
+    imagination = imagine(planner, situation)
     knots = imagination.repair(RNG.uniform(-1, 1, (3, imagination.ticks, 2)))
-    imagined = imagination.actions(knots).reshape(3, 20, 2).numpy()
+    imagined = imagination.predict(knots)[1].reshape(3, 20, 2).numpy()
     for one, found in zip(knots, imagined, strict=True):
         np.testing.assert_allclose(found, executed(planner.space, promises, hand_over, one, 20), atol=1e-4)
 
@@ -66,32 +79,32 @@ def test_imagined_actions_are_what_the_joints_do(planner, hand_over):
     """
     situation, promises = moving(hand_over)
     space = planner.space
-    imagination = _Imagination(planner, situation, torch.zeros(2))
+    imagination = imagine(planner, situation)
     knots = imagination.repair(np.repeat(RNG.uniform(-1, 1, (1, 10, 2)), 2, axis=1)[:, : imagination.ticks])
     q, qd, qdd = promises.joints(STAMP + hand_over)
     promises.add(STAMP + hand_over, space.path(q, qd, knots[0]), space.to_trajectory(q, qd, qdd, knots[0]))
     joints = [promises.joints(STAMP + k * TICK)[0] for k in range(21)]
     done = [space.executed(a, b) for a, b in zip(joints[:-1], joints[1:], strict=True)]
-    imagined = imagination.actions(knots).reshape(20, 2).numpy()
+    imagined = imagination.predict(knots)[1].reshape(20, 2).numpy()
     np.testing.assert_allclose(imagined, done, atol=0.1)
     np.testing.assert_allclose(imagined.sum(0) * STEP, np.sum(done, axis=0) * STEP, atol=0.002)
 
 
 def test_knots_last_to_the_end_of_the_horizon(planner):
     for hand_over, ticks in ((0.0, 20), (0.137, 19), (0.2, 18), (5.0, 1)):
-        assert _Imagination(planner, moving(hand_over)[0], torch.zeros(2)).ticks == ticks
+        assert imagine(planner, moving(hand_over)[0]).ticks == ticks
 
 
 def test_a_plan_goes_to_the_goal(planner):
     planner.reset()
     situation, promises = moving(0.137)
     target = XY + [0.08, 0.03]
-    imagined = planner.plan(situation, tiny.latent_of(target))
+    imagined = planner.plan(situation, seeing(planner, tiny.latent_of(target)))
     assert imagined.distance > 1.0 and imagined.predicted_distance < 0.03 * imagined.distance
     moved = imagined.actions.sum(0) * STEP
     np.testing.assert_allclose(promises.tool(np.array([STAMP]))[0][0] + moved, target, atol=0.01)
     assert imagined.joints.shape == (5, 7) and imagined.actions.shape == (20, 2)
-    assert np.isfinite(imagined.cost) and imagined.iterations == 4
+    assert np.isfinite(imagined.cost) and imagined.iterations == planner.solver.iterations
 
 
 def test_the_same_seed_gives_the_same_plan(planner):
@@ -99,7 +112,7 @@ def test_the_same_seed_gives_the_same_plan(planner):
     plans = []
     for _ in range(2):
         planner.reset()
-        plans.append(planner.plan(situation, tiny.latent_of(XY + 0.05)).knots)
+        plans.append(planner.plan(situation, seeing(planner, tiny.latent_of(XY + 0.05))).knots)
     np.testing.assert_array_equal(*plans)
 
 
@@ -107,25 +120,102 @@ def test_the_speed_factor_bounds_the_search(planner):
     planner.reset()
     situation, _ = moving(0.137, begun=-60.0)
     slow = Situation(situation.context, situation.committed, 0.137, speed=0.3)
-    knots = planner.plan(slow, tiny.latent_of(XY + [0.15, 0.0])).knots
+    knots = planner.plan(slow, seeing(planner, tiny.latent_of(XY + [0.15, 0.0]))).knots
     assert 0.2 < np.linalg.norm(knots, axis=1).max() <= 0.3 + 1e-9
 
 
 def test_the_last_plan_is_the_default_moved_on_in_time(planner):
     planner.reset()
     situation, _ = moving(0.1)
-    first = planner.plan(situation, tiny.latent_of(XY + 0.05)).knots
-    imagination = _Imagination(planner, situation, torch.zeros(2))
+    first = planner.plan(situation, seeing(planner, tiny.latent_of(XY + 0.05))).knots
+    imagination = imagine(planner, situation)
     seeds, _ = planner._seeds(imagination, 4)
     np.testing.assert_allclose(seeds[0], imagination.repair(np.vstack([first[4:], np.zeros((4, 2))])[None])[0])
     planner.reset()
     fewer, _ = planner._seeds(imagination, 0)
     stop = fewer[0]
-    assert not stop[-1].any() and len(fewer) == len(seeds) - 1
+    assert not stop[-1].any() and len(fewer) == len(seeds) - KEPT
 
 
 def test_a_prediction_that_is_no_number_leaves_the_default(planner):
     planner.reset()
     situation, _ = moving(0.1)
-    imagined = planner.plan(situation, torch.full((2,), torch.nan))
+    imagined = planner.plan(situation, seeing(planner, torch.full((2,), torch.nan)))
     assert imagined.cost == np.inf and not imagined.knots[-1].any(), "it stops"
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_solver_plans_to_the_goal(solver):
+    made = make_solver(solver, iterations=12)
+    planner = LatentPlanner(tiny.knowing(JOINTS), arm.space(), budget=np.inf, solver=made)
+    target = XY + [0.06, 0.02]
+    imagined = planner.plan(moving(0.137)[0], seeing(planner, tiny.latent_of(target)))
+    share = 0.5 if solver == "shooting" else 0.1
+    assert imagined.predicted_distance < share * imagined.distance
+
+
+def test_gradients_are_those_of_the_costs(planner):
+    situation, _ = moving(0.137)
+    imagination = imagine(planner, situation, seeing(planner, tiny.latent_of(XY + 0.05)))
+    knots = imagination.repair(RNG.uniform(-0.3, 0.3, (2, imagination.ticks, 2)))
+    with torch.inference_mode():
+        costs, slope = imagination.gradient(knots)
+    np.testing.assert_allclose(costs, imagination.cost(knots))
+    for index in ((0, 3, 0), (1, 10, 1)):
+        moved = knots.copy()
+        moved[index] += 0.05
+        expected = imagination.cost(moved)[index[0]] - costs[index[0]]
+        moved[index] -= 0.1
+        expected = 0.5 * (expected + costs[index[0]] - imagination.cost(moved)[index[0]]) / 0.05
+        assert slope[index] == pytest.approx(expected, rel=0.02, abs=1e-3)
+
+
+def test_a_way_that_arrives_is_not_searched_further():
+    planner = LatentPlanner(tiny.knowing(JOINTS), arm.space(), budget=np.inf, policy="first")
+    situation, promises = moving(0.1, begun=-60.0)
+    here = promises.tool(np.array([STAMP]))[0][0]
+    there = planner.plan(situation, seeing(planner, tiny.latent_of(here + [0.08, 0.03])))
+    assert there.samples > 100, "no seed ends there"
+    here = planner.plan(situation, seeing(planner, tiny.latent_of(here)))
+    assert here.samples < 30 and here.iterations == 1
+
+
+def test_what_may_not_be_handed_over_is_not(planner):
+    planner.reset()
+    situation, _ = moving(0.1)
+    goal = seeing(planner, tiny.latent_of(XY + 0.05))
+    asked = []
+
+    def second(knots):
+        asked.append(knots)
+        return len(asked) == 2
+
+    imagined = planner.plan(situation, goal, allowed=second)
+    np.testing.assert_array_equal(imagined.knots, asked[1])
+    assert np.isfinite(imagined.cost)
+    planner.reset()
+    assert planner.plan(situation, goal, allowed=lambda knots: False).cost == np.inf
+
+
+def test_forbidden_candidates_are_never_chosen(planner):
+    class NotEast:
+        def feasible(self, paths):
+            return (paths[..., 0] <= paths[:, :1, 0] + 0.02).all(1)
+
+        def price(self, paths):
+            return np.zeros(len(paths))
+
+    made = LatentPlanner(tiny.knowing(JOINTS), arm.space(), budget=np.inf, guardrails=NotEast())
+    situation, _ = moving(0.1, begun=-60.0)
+    imagined = made.plan(situation, seeing(made, tiny.latent_of(XY + [0.1, 0.05])))
+    assert np.isfinite(imagined.cost) and imagined.actions[:, 0].sum() * STEP < 0.021
+    assert imagined.actions[:, 1].sum() * STEP > 0.03, "as near as may be"
+
+
+def test_a_policy_that_is_not_there_is_named():
+    checkpoint = tiny.knowing(JOINTS)
+    with pytest.raises(InputError, match="policy: expected one of seed, first, alone, none, found 'always'"):
+        LatentPlanner(checkpoint, arm.space(), policy="always")
+    with pytest.raises(InputError, match="expected a policy and a learned distance"):
+        LatentPlanner(checkpoint, arm.space(), policy="alone")
+    assert USES[0] == "seed"

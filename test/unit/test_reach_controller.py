@@ -101,7 +101,7 @@ def test_plans_start_on_the_tick_grid_after_the_lead_and_end_at_rest(follower):
 
 
 def test_reaches_the_goal_only_after_the_dwell(follower):
-    controller, tolerance = follower.controller, follower.controller.tolerance
+    controller, tolerance = follower.controller, follower.controller.config.distance.tolerance
     within, reached = None, None
     for _ in range(30):
         if not controller.reached:

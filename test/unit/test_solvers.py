@@ -1,106 +1,172 @@
-"""The cross-entropy method: finds minima, keeps to its budget, survives costs that are no numbers."""
+"""Search algorithms: each finds minima, keeps to its budget and survives costs that are no numbers."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from jepa_ros.planning import cem
-from jepa_ros.planning.cem import Cem
+from jepa_ros.errors import InputError
+from jepa_ros.planning import solver as seam
+from jepa_ros.planning.noise import coloured
 from jepa_ros.planning.solver import Problem
+from jepa_ros.planning.solvers import SOLVERS, make_solver
 
 N, A = 6, 2
 TARGET = np.linspace([0.6, -0.5], [-0.2, 0.3], N)
+SLOW = {"icem": 30, "cem": 12, "mppi": 60, "gradient": 60, "shooting": 400}
+"""Rounds after which each has come near; shooting never comes near."""
 
 
 def quadratic(x):
-    return np.square(x - TARGET).sum((1, 2))
+    return np.square(x - TARGET).sum((2, 3))
 
 
-def problem(cost=quadratic, repair=lambda x: np.clip(x, -1, 1), seeds=None):
-    seeds = np.zeros((2, N, A)) if seeds is None else seeds
-    return Problem(repair, cost, seeds, cost(seeds))
+def problem(cost=quadratic, repair=lambda x: np.clip(x, -1, 1), seeds=None, problems=1):
+    seeds = np.zeros((problems, 2, N, A)) if seeds is None else seeds
+    return Problem(repair, cost, seeds, cost(seeds), lambda x: (cost(x), 2 * (x - TARGET)))
 
 
-def solve(made, seed=0, budget=np.inf, **settings):
-    return Cem(**settings).solve(made, budget, np.random.default_rng(seed))
+def solve(name, made, seed=0, budget=np.inf, **settings):
+    return make_solver(name, **settings).solve(made, budget, np.random.default_rng(seed))
 
 
-def test_finds_the_minimum_of_a_quadratic():
-    solution = solve(problem(), iterations=25)
-    np.testing.assert_allclose(solution.candidate, TARGET, atol=0.1)
-    assert solution.cost == pytest.approx(quadratic(solution.candidate[None])[0])
-    assert solution.iterations == 25 and solution.samples == 2 + 25 * Cem().samples
+@pytest.fixture(params=SOLVERS)
+def name(request):
+    return request.param
 
 
-def test_only_repaired_candidates_are_judged_and_returned():
+def test_finds_the_minimum_of_a_quadratic(name):
+    solution = solve(name, problem(), iterations=SLOW[name])
+    near = 0.6 if name == "shooting" else 0.1
+    np.testing.assert_allclose(solution.candidates[0], TARGET, atol=near)
+    assert solution.costs == pytest.approx(quadratic(solution.candidates[:, None])[:, 0])
+    assert solution.iterations == SLOW[name]
+
+
+def test_only_repaired_candidates_are_judged_and_returned(name):
     judged = []
 
     def cost(x):
         judged.append(np.abs(x).max())
-        return np.square(x - 2.0).sum((1, 2))
+        return np.square(x - 2.0).sum((2, 3))
 
-    solution = solve(problem(cost, lambda x: np.clip(x, -0.3, 0.3)), iterations=20)
+    solution = solve(name, problem(cost, lambda x: np.clip(x, -0.3, 0.3)), iterations=8)
     assert max(judged) <= 0.3
-    np.testing.assert_allclose(solution.candidate, 0.3, atol=0.03)
+    assert np.abs(solution.candidates).max() <= 0.3 and np.abs(solution.elites).max() <= 0.3
 
 
-def test_the_seed_decides():
-    one, again, other = solve(problem(), 1), solve(problem(), 1), solve(problem(), 2)
-    np.testing.assert_array_equal(one.candidate, again.candidate)
-    assert one.cost == again.cost
-    assert np.abs(one.candidate - other.candidate).max() > 1e-6
+def test_the_seed_decides(name):
+    one, again, other = (solve(name, problem(), seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.candidates, again.candidates)
+    assert one.costs == again.costs
+    assert np.abs(one.candidates - other.candidates).max() > 1e-6
 
 
-def test_never_worse_than_its_seeds():
-    seeds = np.stack([np.zeros((N, A)), TARGET + 1e-3])
-    for seed in range(5):
-        assert solve(problem(seeds=seeds), seed, iterations=1).cost <= quadratic(seeds).min()
+def test_never_worse_than_its_seeds(name):
+    seeds = np.stack([np.zeros((N, A)), TARGET + 1e-3])[None]
+    for seed in range(3):
+        assert solve(name, problem(seeds=seeds), seed, iterations=1).costs <= quadratic(seeds).min()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_costs_that_are_no_numbers_are_passed_over(value):
+def test_costs_that_are_no_numbers_are_passed_over(name, value):
     def cost(x):
-        return np.where(x[:, 0, 0] > 0.2, value, quadratic(x))
+        return np.where(x[..., 0, 0] > 0.2, value, quadratic(x))
 
-    solution = solve(problem(cost), iterations=15)
-    assert np.isfinite(solution.cost) and solution.candidate[0, 0] <= 0.2
-    assert solution.cost < 0.5 * quadratic(np.zeros((1, N, A)))[0]
+    solution = solve(name, problem(cost), iterations=SLOW[name])
+    assert np.isfinite(solution.costs).all() and solution.candidates[0, 0, 0] <= 0.2
+    assert np.isfinite(solution.candidates).all()
+    assert solution.costs < quadratic(np.zeros((1, 1, N, A)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_the_first_seed_stands_where_no_cost_is_finite(value):
-    seeds = np.random.default_rng(0).uniform(-1, 1, (3, N, A))
-    solution = solve(problem(lambda x: np.full(len(x), value), seeds=seeds))
-    np.testing.assert_array_equal(solution.candidate, seeds[0])
-    assert solution.cost == np.inf and solution.samples == 3
+def test_without_one_finite_cost_the_default_stands(name, value):
+    seeds = np.random.default_rng(0).uniform(-1, 1, (1, 3, N, A))
+    solution = solve(name, problem(lambda x: np.full(x.shape[:2], value), seeds=seeds))
+    assert solution.costs == np.inf
+    np.testing.assert_array_equal(solution.candidates[0], seeds[0, 0])
 
 
-def test_the_first_seed_stands_where_none_is_better():
-    seeds = np.random.default_rng(0).uniform(-1, 1, (3, N, A))
-    np.testing.assert_array_equal(solve(problem(lambda x: np.ones(len(x)), seeds=seeds)).candidate, seeds[0])
+def test_the_first_seed_stands_where_none_is_better(name):
+    seeds = np.random.default_rng(0).uniform(-1, 1, (1, 3, N, A))
+    solution = solve(name, problem(lambda x: np.ones(x.shape[:2]), seeds=seeds))
+    np.testing.assert_array_equal(solution.candidates[0], seeds[0, 0])
 
 
-@pytest.mark.parametrize("cost_s, budget, rounds", [(0.03, 0.1, 3), (0.03, 0.119, 3), (0.03, 10.0, 4), (0.2, 0.1, 1)])
-def test_keeps_to_its_budget(monkeypatch, cost_s, budget, rounds):
-    """A slow cost on a clock of its own. One round is always judged, then what fits."""
-    clock = SimpleNamespace(now=100.0, calls=0)
+def test_problems_side_by_side_have_each_its_own_goal(name):
+    targets = np.stack([TARGET, -TARGET, 0.5 * TARGET])
 
     def cost(x):
-        clock.now, clock.calls = clock.now + cost_s, clock.calls + 1
+        return np.square(x - targets[:, None]).sum((2, 3))
+
+    seeds = np.zeros((3, 1, N, A))
+    made = Problem(lambda x: x, cost, seeds, cost(seeds), lambda x: (cost(x), 2 * (x - targets[:, None])))
+    solution = solve(name, made, iterations=SLOW[name])
+    assert solution.candidates.shape == (3, N, A) and solution.elites.shape[0] == 3
+    start = np.square(targets).sum((1, 2))
+    assert (solution.costs <= (1.0 if name == "shooting" else 0.1) * start).all()
+
+
+def test_one_problem_without_finite_costs_does_not_keep_another_from_its_goal(name):
+    def cost(x):
+        return np.stack([np.full(x.shape[1], np.nan), quadratic(x)[1]])
+
+    solution = solve(name, problem(cost, problems=2), iterations=SLOW[name])
+    assert solution.costs[0] == np.inf and not solution.candidates[0].any()
+    assert solution.costs[1] < 0.5 * quadratic(np.zeros((1, 1, N, A)))
+
+
+@pytest.mark.parametrize("cost_s, budget, rounds", [(0.03, 0.1, 3), (0.03, 0.119, 3), (0.2, 0.1, 1)])
+def test_keeps_to_its_budget(monkeypatch, name, cost_s, budget, rounds):
+    """A slow cost on a clock of its own. One round is always judged, then what fits."""
+    clock = SimpleNamespace(now=50.0)
+
+    def cost(x):
+        clock.now += cost_s
         return quadratic(x)
 
-    monkeypatch.setattr(cem, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    made = problem(cost)
-    begin, clock.calls = clock.now, 0
-    solution = solve(made, budget=budget)
-    assert clock.calls == rounds == solution.iterations
-    assert clock.now - begin <= max(budget, cost_s) + 1e-9
+    monkeypatch.setattr(seam, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    solution = solve(name, problem(cost), budget=budget, iterations=50)
+    assert solution.iterations == rounds
 
 
-def test_noise_is_smooth_and_leaves_the_mean_itself():
-    noise = Cem(samples=4000, hold=2)._noise((N, A), np.random.default_rng(0))
-    assert not noise[0].any()
-    spread = noise[1:].std(0)
-    assert (spread > 0.6).all() and (spread < 1.1).all()
-    np.testing.assert_allclose(noise[:, 1::2][:, :-1] + noise[:, 3::2] - 2 * noise[:, 2::2][:, :2], 0, atol=1e-12)
+def test_elites_come_best_first(name):
+    solution = solve(name, problem())
+    costs = quadratic(solution.elites)[0]
+    assert (np.diff(costs) >= 0).all() and len(costs) > 3
+    np.testing.assert_array_equal(solution.elites[0, 0], solution.candidates[0])
+
+
+def test_noise_has_unit_variance_and_is_the_smoother_the_redder():
+    rough = []
+    for exponent in (0.0, 1.0, 2.0, 3.0):
+        for n in (17, 18):
+            noise = coloured((2, 4000, n, 2), exponent, np.random.default_rng(0))
+            assert noise.shape == (2, 4000, n, 2) and noise.std() == pytest.approx(1.0, abs=0.02)
+        rough.append(np.abs(np.diff(noise, axis=2)).mean())
+    assert rough == sorted(rough, reverse=True) and rough[-1] < 0.4 * rough[0]
+
+
+def test_one_knot_has_no_colour():
+    assert coloured((1, 100, 1, 2), 2.0, np.random.default_rng(0)).std() == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: make_solver("annealing"),
+            "solver: expected one of icem, cem, mppi, gradient, shooting, found 'ann",
+        ),
+        (lambda: make_solver("cem", colour=2.0), "solver cem: expected settings of elites, .*, found colour"),
+        (
+            lambda: make_solver("gradient").solve(
+                Problem(lambda x: x, quadratic, np.zeros((1, 1, N, A)), np.ones((1, 1))), 1.0, np.random.default_rng(0)
+            ),
+            "solver gradient: expected costs that have a gradient",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, sentence):
+    with pytest.raises(InputError, match=sentence):
+        call()

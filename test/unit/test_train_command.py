@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from jepa_ros.errors import InputError
-from jepa_ros.training.recipe import list_recipes, read_recipe
+from jepa_ros.training.recipe import LossWeights, Recipe, list_recipes, read_recipe
 from jepa_ros.training.train import run
 from jepa_ros.world_model.checkpoint import load
 
@@ -64,12 +64,14 @@ def command(bag, recipe, out, *launcher):
 def test_it_leaves_a_checkpoint_a_card_and_figures(trained):
     checkpoint = load(trained / "checkpoint")
     assert checkpoint.config.latent_shape == (4,) and checkpoint.policy is not None
+    assert checkpoint.reachability is not None and list(checkpoint.probes) == ["tool"]
     assert checkpoint.config.distance.tolerance != 1.0, "calibrated"
     summary = json.loads((trained / "summary.json").read_text())
     assert summary["model_id"] == checkpoint.model_id
     assert {"probe_r2", "effective_rank", "action_sensitivity", "error_ratio@1", "error_ratio@4"} <= set(
         summary["test"]
     )
+    assert summary["heads"]["probe_error_m"]["tool"] == pytest.approx(checkpoint.probes["tool"].error, rel=1e-4)
     assert summary["frames_per_s"] > 0 and 0 <= summary["loader_share"] < 1
     assert (trained / "report.html").stat().st_size > 10_000
     assert "jepa_ros train --data" in (trained / "checkpoint" / "README.md").read_text()
@@ -156,3 +158,15 @@ def test_a_recipe_that_cannot_be_used(tmp_path, content, words):
 def test_an_unknown_recipe_is_named_with_those_that_exist():
     with pytest.raises(InputError, match="recipe elsewhere: .*reach.*found neither"):
         read_recipe("elsewhere")
+
+
+@pytest.mark.parametrize(
+    "method, weight", [("sigreg", 0.1), ("vicreg", 1.0), ("ema", 0.0), ("reconstruction", 1.0), ("none", 0.0)]
+)
+def test_a_method_counts_as_published_unless_the_recipe_says_otherwise(method, weight):
+    silent = Recipe.model_validate(TINY | {"anti_collapse": method})
+    assert silent.loss.anti_collapse == weight and silent.loss.directions == 16
+    said = Recipe.model_validate(TINY | {"anti_collapse": method, "loss": {"anti_collapse": 0.3}})
+    assert said.loss.anti_collapse == 0.3
+    assert Recipe.model_validate(TINY | {"anti_collapse": method, "loss": LossWeights()}).loss.anti_collapse == weight
+    assert Recipe.model_validate(silent.model_dump()) == silent

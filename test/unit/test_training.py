@@ -7,8 +7,8 @@ import tiny
 import torch
 
 from jepa_ros.training.calibration import calibrate_surprise
-from jepa_ros.training.loop import Trainer, learning_rate_factor, train_policy
-from jepa_ros.training.losses import WorldModelLoss, policy_loss
+from jepa_ros.training.loop import Trainer, learning_rate_factor
+from jepa_ros.training.losses import WorldModelLoss
 from jepa_ros.training.recipe import LossWeights, Schedule
 from jepa_ros.training.validation import encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.world_model.anti_collapse import SigReg
@@ -17,9 +17,7 @@ from jepa_ros.world_model.protocol import PredictiveModel
 CONFIG = tiny.config(latent=4)
 SCHEDULE = Schedule(
     updates=40,
-    policy_updates=30,
     batch=16,
-    policy_batch=64,
     steps=3,
     warm_up=5,
     every=20,
@@ -195,40 +193,6 @@ def test_collapse_is_seen():
     assert latent_health(line)["effective_rank"] < 1.1
     healthy[:, :2] *= 0.01
     assert latent_health(healthy)["dead_dimensions"] == 0.25
-
-
-def test_the_policy_learns_and_is_repeatable(data):
-    latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
-    config = tiny.config(latent=2)
-    curves = []
-    for _ in range(2):
-        _, policy = tiny.fresh(config)
-        policy.requires_grad_(True)
-        generator = torch.Generator().manual_seed(0)
-        before = policy_loss(policy, latents["val"], data["val"], 512, 4, generator).item()
-        curves.append(train_policy(config, policy, latents, data, SCHEDULE, 0, lambda values: None))
-    assert curves[0] == curves[1] and [v["update"] for v in curves[0]] == [20, 30]
-    assert curves[0][-1]["val"] < before
-
-
-def test_the_policy_is_asked_within_its_episode(data):
-    """With a goal in the same episode, at least a block and at most max_ticks later."""
-    part, seen = data["train"], []
-    episode = np.repeat(np.arange(6), 25)
-    latents = torch.stack([torch.arange(len(part)), torch.from_numpy(episode)], 1).float()
-
-    class Spy(torch.nn.Module):
-        max_ticks = 9
-
-        def forward(self, now, goal, state, ticks):
-            seen.append((now, goal, ticks))
-            return torch.zeros(len(now), 8)
-
-    policy_loss(Spy(), latents, part, 2000, 4, torch.Generator().manual_seed(0))
-    ((now, goal, ticks),) = seen
-    assert torch.equal(now[:, 1], goal[:, 1]), "another episode's"
-    assert torch.equal(goal[:, 0] - now[:, 0], ticks)
-    assert ticks.min() == 4 and ticks.max() == 9
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():

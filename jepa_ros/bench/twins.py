@@ -1,0 +1,167 @@
+"""One LeWM twice: the reference's and ours, with the same random weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from jepa_ros.bench.peer import Peer
+from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.importers.lewm import rename_tensors
+from jepa_ros.world_model.lewm import IMAGENET_MEAN, IMAGENET_STD, LeWM, build_lewm
+from jepa_ros.world_model.protocol import Context
+
+
+class Sizes(NamedTuple):
+    """Of a LeWM; the published ones (arXiv 2603.19312). width: of the ViT and of the predictor. actions: of a block."""
+
+    size: int = 224
+    patch: int = 14
+    width: int = 192
+    layers: int = 12
+    vit_heads: int = 3
+    latent: int = 192
+    history: int = 3
+    depth: int = 6
+    heads: int = 16
+    head_dim: int = 64
+    mlp: int = 2048
+    hidden: int = 2048
+    actions: int = 10
+
+
+class Search(NamedTuple):
+    """Of the cross-entropy method: samples a round, rounds, samples that shape the next one, model steps."""
+
+    samples: int = 300
+    iterations: int = 10
+    elites: int = 30
+    horizon: int = 5
+
+
+PAPER = Sizes()
+
+
+class Twins:
+    """theirs and ours in evaluation mode, `rounded` as ours but imagining in bfloat16; and one situation: a frame's
+    latent, and a goal's. Images are not encoded in any plan: the reference takes both latents from its cache."""
+
+    def __init__(self, peer: Peer, sizes: Sizes = PAPER, seed: int = 0):
+        torch.manual_seed(seed)
+        self.sizes = sizes
+        self.theirs = reference(peer, sizes).eval().requires_grad_(False)
+        for parameter in self.theirs.parameters():  # nothing has the value it begins with: AdaLN's are zeros
+            parameter.add_(torch.randn_like(parameter) * 0.1 * min(1.0, (24 / sizes.width) ** 0.5))
+        for name, statistic in self.theirs.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                statistic.copy_(torch.rand_like(statistic) + 0.5)
+        self.ours = build_lewm(_config(sizes)).eval().requires_grad_(False)
+        self.ours.load_state_dict(rename_tensors("reference", self.theirs.state_dict()))
+        self.rounded = copy.deepcopy(self.ours)
+        self.rounded.imagine_in(torch.bfloat16)
+        self.latent, self.goal = torch.randn(2, 1, 1, sizes.latent)
+
+    def info(self) -> dict[str, torch.Tensor]:
+        """The situation as the reference's solver takes it; its pixels and goal only say that there is one frame."""
+        return {
+            "pixels": torch.zeros(1, 1, 1),
+            "goal": torch.zeros(1, 1, 1),
+            "emb": self.latent,
+            "goal_emb": self.goal,
+        }
+
+    def their_costs(self, actions: torch.Tensor) -> torch.Tensor:
+        """Action blocks (S, H, K) → (S,), as the reference's solver asks for them."""
+        info = {key: x[:, None].expand(1, len(actions), *x.shape[1:]) for key, x in self.info().items()}
+        return self.theirs.get_cost(info, actions[None])[0]
+
+    def our_costs(self, model: LeWM, actions: torch.Tensor) -> torch.Tensor:
+        """The same by `ours` or `rounded`: squared L2 of the last latent to the goal's."""
+        return final_costs(model, self.latent, self.goal[0, 0], actions)
+
+
+def final_costs(model: LeWM, latent: torch.Tensor, goal: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    """Squared L2 to goal (D,) of what action blocks (S, H, K) lead to from latent (1, 1, D) on: (S,)."""
+    still = latent.new_zeros(1, 0, actions.shape[-1])
+    context = Context(latent, latent.new_zeros(1, 1, 0), still).expand(len(actions))
+    return (model.rollout(context, actions)[0][:, -1] - goal).square().sum(-1)
+
+
+def multiplications(sizes: Sizes, horizon: int) -> dict[str, float]:
+    """Million multiplications of one sample's roll-out from one frame, in linear layers: as the reference does them,
+    and as ours does."""
+    s, inner = sizes, sizes.heads * sizes.head_dim
+    query, keys, mlp, modulation = s.width * inner, 2 * s.width * inner, 2 * s.width * s.mlp, 6 * s.width**2
+    projector, alone = s.hidden * (s.width + s.latent), s.width**2
+    token = 2 * query + keys + mlp
+    windows = [min(step, s.history) for step in range(1, horizon + 1)]
+    theirs = sum(w * s.depth * (token + modulation) for w in windows)
+    ours = horizon * s.depth * modulation
+    for step, window in enumerate(windows, 1):
+        first = keys + alone + mlp  # sees itself alone
+        if step <= s.history:  # earlier tokens are kept
+            ours += s.depth * (first if step == 1 else token)
+        else:
+            ours += (
+                (s.depth - 1) * (first + (window - 1) * token) + (window - 1) * keys + (token if window > 1 else first)
+            )
+    actions = horizon * (s.actions * 10 + 40 * s.latent + 4 * s.latent**2)
+    return {
+        "reference": (theirs + sum(windows) * projector + actions) / 1e6,
+        "ours": (ours + horizon * projector + actions) / 1e6,
+    }
+
+
+def reference(peer: Peer, s: Sizes) -> nn.Module:
+    """The peer's LeWM as its training builds it, with fresh weights."""
+    from transformers import ViTConfig, ViTModel
+
+    vit = ViTConfig(
+        hidden_size=s.width,
+        num_hidden_layers=s.layers,
+        num_attention_heads=s.vit_heads,
+        intermediate_size=4 * s.width,
+        image_size=s.size,
+        patch_size=s.patch,
+    )
+    predictor = peer.parts.Predictor(
+        num_frames=s.history,
+        depth=s.depth,
+        heads=s.heads,
+        mlp_dim=s.mlp,
+        input_dim=s.latent,
+        hidden_dim=s.width,
+        output_dim=s.width,
+        dim_head=s.head_dim,
+    )
+    return peer.lewm.LeWM(
+        ViTModel(vit, add_pooling_layer=False),
+        predictor,
+        peer.parts.Embedder(input_dim=s.actions, emb_dim=s.latent),
+        peer.parts.MLP(s.width, s.hidden, s.latent, norm_fn=nn.BatchNorm1d),
+        peer.parts.MLP(s.width, s.hidden, s.latent, norm_fn=nn.BatchNorm1d),
+    )
+
+
+def _config(s: Sizes) -> ModelConfig:
+    encoder = {"type": "vit", "patch": s.patch, "width": s.width, "depth": s.layers, "heads": s.vit_heads}
+    predictor = {"type": "causal", "width": s.width, "depth": s.depth, "heads": s.heads, "head_dim": s.head_dim}
+    return ModelConfig.model_validate(
+        {
+            "name": "lewm",
+            "encoder": encoder | {"mlp": 4 * s.width},
+            "predictor": predictor | {"mlp": s.mlp},
+            "projector_hidden": s.hidden,
+            "latent_shape": [s.latent],
+            "preprocessing": {"size": s.size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+            "history": s.history,
+            "control_rate": 10.0,
+            "block": 1,
+            "action": {"name": "foreign", "dimension": s.actions},
+            "distance": {"tolerance": 1.0, "far": 2.0},
+            "surprise": {"levels": [], "errors": [], "threshold": 1.0},
+        }
+    )

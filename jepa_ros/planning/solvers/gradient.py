@@ -1,0 +1,59 @@
+"""Gradient descent on the candidates, through the model, by Adam (arXiv 1412.6980)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jepa_ros.errors import InputError
+from jepa_ros.planning.noise import coloured
+from jepa_ros.planning.solver import Pool, Problem, Rounds, Solution
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Every step moves all `starts` (the best seeds, and noise around the best one) and makes them feasible again.
+
+    rate: of Adam, in units of a knot. sigma, colour: of the noise.
+    """
+
+    starts: int = 8
+    iterations: int = 10
+    rate: float = 0.1
+    sigma: float = 0.3
+    colour: float = 2.0
+    elites: int = 12
+
+    def solve(self, problem: Problem, budget: float, rng: np.random.Generator) -> Solution:
+        """See Solver. A step without a finite gradient leaves its candidate where it is.
+
+        Raises InputError where the problem has no gradient.
+        """
+        if problem.gradient is None:
+            raise InputError("solver gradient: expected costs that have a gradient, found a problem without one")
+        pool, rounds = Pool(problem, self.elites), Rounds(self.iterations, budget)
+        x = self._starts(problem, pool, rng)
+        first, second = np.zeros_like(x), np.zeros_like(x)
+        for number in rounds:
+            costs, slope = problem.gradient(x)
+            pool.offer(x, costs)
+            known = np.isfinite(slope).all((2, 3), keepdims=True) & np.isfinite(costs)[..., None, None]
+            slope = np.where(known, slope, 0.0)
+            first = BETA1 * first + (1 - BETA1) * slope
+            second = BETA2 * second + (1 - BETA2) * slope**2
+            unbiased = first / (1 - BETA1 ** (number + 1))
+            size = np.sqrt(second / (1 - BETA2 ** (number + 1))) + EPSILON
+            x = problem.repair(np.where(known, x - self.rate * unbiased / size, x))
+        pool.offer(x, problem.cost(x))
+        return pool.solution(rounds.done)
+
+    def _starts(self, problem: Problem, pool: Pool, rng: np.random.Generator) -> np.ndarray:
+        some = pool.candidates[:, : self.starts]
+        missing = self.starts - some.shape[1]
+        if missing <= 0:
+            return some
+        noise = coloured((len(some), missing, *some.shape[2:]), self.colour, rng)
+        return np.concatenate([some, problem.repair(pool.best[:, None] + self.sigma * noise)], axis=1)

@@ -1,0 +1,64 @@
+"""The policy alone (System 1): the way that it would go, without a search."""
+
+from __future__ import annotations
+
+import torch
+
+from jepa_ros.errors import InputError
+from jepa_ros.world_model.checkpoint import Checkpoint
+from jepa_ros.world_model.protocol import Context, WorldModel
+
+IMAGINED = 2
+"""Model steps that the policy is asked for: the next decision comes before the first is over, and each further one
+costs a prediction and brings no goal nearer."""
+PATIENCE = 2.0
+"""Control ticks added to the learned time to go, which is that of the fastest play: asked for as little, the policy
+ends twice as far from the goal."""
+
+
+class PolicyAlone:
+    """Rolls the policy out in the model's imagination, each step asked with the time to go that is predicted there, so
+    that it slows down as it nears the goal and stands still on it.
+
+    Raises InputError where the model has no policy or no learned distance.
+    """
+
+    def __init__(self, checkpoint: Checkpoint):
+        if checkpoint.policy is None or checkpoint.reachability is None:
+            missing = "policy" if checkpoint.policy is None else "learned distance"
+            raise InputError(
+                f"model {checkpoint.directory}: expected a policy and a learned distance (`jepa_ros train policy` adds "
+                f"them), found no {missing}"
+            )
+        self._checkpoint, self._policy, self._reachability = checkpoint, checkpoint.policy, checkpoint.reachability
+
+    @torch.inference_mode()
+    def decide(self, context: Context, goal: torch.Tensor, committed: torch.Tensor, horizon: int) -> torch.Tensor:
+        """Actions (horizon * block, A) from the frame on.
+
+        context: B = 1, its last entry the frame's. goal: (*L). committed: (c, A), ticks that are promised already.
+        horizon: model steps; after IMAGINED of them the last action goes on for as long as the way takes, then rest.
+        """
+        config, goals, taken = self._checkpoint.config, goal.flatten()[None], []
+        for step in range(min(horizon, IMAGINED)):
+            if step:
+                context = moved_on(self._checkpoint.model, context, taken[-1].flatten()[None, None])
+            latent, state = context.latents[:, -1].flatten(1), context.states[:, -1]
+            ticks = self._reachability(latent, goals, state)
+            actions = self._policy(latent, goals, state, ticks + PATIENCE).clamp(-1.0, 1.0)
+            actions = actions.reshape(config.block, config.action.dimension)
+            promised = committed[step * config.block : (step + 1) * config.block]
+            actions[: len(promised)] = promised
+            taken.append(actions)
+        after = torch.arange((horizon - len(taken)) * config.block).unsqueeze(1)
+        return torch.cat([*taken, taken[-1][-1:] * (after + config.block < ticks)])
+
+
+def moved_on(model: WorldModel, context: Context, block: torch.Tensor) -> Context:
+    """The context (B, h, ...) one model step later, after an action block (B, 1, K), as the model imagines it."""
+    latents, states = model.rollout(context, block)
+    return Context(
+        torch.cat([context.latents[:, 1:], latents], dim=1),
+        torch.cat([context.states[:, 1:], states], dim=1),
+        torch.cat([context.actions, block], dim=1)[:, 1:],
+    )

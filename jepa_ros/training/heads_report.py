@@ -1,0 +1,165 @@
+"""How good the heads of a model are on episodes that they were not trained on, in figures and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from jepa_ros.evaluation import plots
+from jepa_ros.evaluation.report import Report
+from jepa_ros.planning.policy import GoalPolicy
+from jepa_ros.planning.reachability import Reachability
+from jepa_ros.training.episodes import EpisodeSet
+from jepa_ros.training.heads import Heads, positions
+
+PAIRS = 20_000
+SAME_M = 0.005
+"""Two frames whose tools are nearer than this are at the same place, in m."""
+TICKS_TO_GO = (0, 1, 2, 4, 8, 12, 16, 24, 32, 40)
+
+
+@torch.inference_mode()
+def judge_heads(heads: Heads, latents: torch.Tensor, data: EpisodeSet, block: int, seed: int) -> dict:
+    """Figures on the episodes `data` with latents (N, *L).
+
+    reachability_spearman: rank correlation of predicted ticks to go with the tool's distance, of random pairs.
+    reachability_same_place_ticks: median of the prediction where the tools are within SAME_M; None where none are.
+    policy_error: root mean square error of actions (of 1) by ticks to go; 0 is the goal itself.
+    probe_error_m: by name.
+    """
+    figures: dict = {"probe_error_m": {name: probe.error for name, probe in heads.probes.items()}}
+    if heads.reachability is not None:
+        ticks, apart = predicted_ticks(heads.reachability, latents, data, seed)
+        same = ticks[apart < SAME_M]
+        moved = ticks.std() > 0 and apart.std() > 0
+        figures["reachability_spearman"] = float(spearmanr(ticks, apart)[0]) if moved else None
+        figures["reachability_same_place_ticks"] = float(np.median(same)) if len(same) else None
+    if heads.policy is not None:
+        figures["policy_error"] = policy_errors(heads.policy, latents, data, block)
+    return figures
+
+
+@torch.inference_mode()
+def predicted_ticks(
+    reachability: Reachability, latents: torch.Tensor, data: EpisodeSet, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) predicted ticks to go and (n,) m between the tools, of random pairs of different frames."""
+    first, second = np.random.default_rng(seed).integers(len(data), size=(2, PAIRS))
+    first, second = first[first != second], second[first != second]
+    states = torch.from_numpy(data.states[first])
+    parts = [slice(i, i + 1024) for i in range(0, len(first), 1024)]  # pairs of patch tokens would not fit at once
+    ticks = [reachability(latents[first[p]].flatten(1), latents[second[p]].flatten(1), states[p]) for p in parts]
+    return torch.cat(ticks).numpy(), np.linalg.norm(data.tool[first] - data.tool[second], axis=1)
+
+
+@torch.inference_mode()
+def policy_errors(
+    policy: GoalPolicy, latents: torch.Tensor, data: EpisodeSet, block: int, count: int = 2048
+) -> dict[str, float]:
+    """Root mean square error of actions by ticks to go, as `policy_loss` has it; of up to `count` moments each."""
+    errors = {}
+    for ticks in TICKS_TO_GO:
+        room = max(ticks, block)
+        rows = [data.index(np.full(n, e), np.arange(n)) for e, n in enumerate(np.maximum(data.lengths - room + 1, 0))]
+        now = np.concatenate(rows)[:: max(1, sum(map(len, rows)) // count)]
+        if not len(now) or ticks > policy.max_ticks:
+            continue
+        before = (np.arange(block) < ticks)[:, None]
+        wanted = torch.from_numpy(data.actions[now[:, None] + np.arange(block)] * before).flatten(1)
+        goal = latents[now + ticks].flatten(1)
+        time = torch.full((len(now),), float(ticks))
+        found = policy(latents[now].flatten(1), goal, torch.from_numpy(data.states[now]), time)
+        errors[str(ticks)] = float((found - wanted).square().mean().sqrt())
+    return errors
+
+
+def write_heads(
+    report: Report, heads: Heads, figures: Mapping, latents: torch.Tensor, data: EpisodeSet, seed: int
+) -> None:
+    """Sections of a report on the heads. latents (N, *L), data: of the episodes that `figures` are of."""
+    if heads.curve:
+        report.section("Policy and learned distance").plot(_curves(heads), "Weights of least validation loss are kept.")
+    if heads.reachability is not None:
+        ticks, apart = predicted_ticks(heads.reachability, latents, data, seed)
+        report.section("Ticks to go").plot(
+            _ticks(ticks[:4000], apart[:4000]),
+            f"Random pairs of frames. Rank correlation {figures['reachability_spearman'] or 0:.3f}.",
+        )
+    if heads.policy is not None:
+        report.section("What the policy misses by").plot(
+            _errors(figures["policy_error"]),
+            "Goals far away in time leave open which way play took; the last centimetres do not.",
+        )
+    places = positions(data)
+    for name, probe in heads.probes.items():
+        report.section(f"Probe of {name}").plot(
+            _scatter(probe.read(latents).numpy(), places[name]),
+            f"Root mean square error {100 * probe.error:.2f} cm, by a linear map of the pixel latent.",
+        )
+
+
+def head_rows(figures: Mapping) -> dict[str, str]:
+    """What a card and a report say of the heads, as text by name."""
+    rows = {
+        f"error of the probe of {name} (root mean square)": f"{100 * error:.2f} cm"
+        for name, error in figures["probe_error_m"].items()
+    }
+    if figures.get("reachability_spearman") is not None:
+        rows["rank correlation of predicted ticks to go with the tool's distance"] = (
+            f"{figures['reachability_spearman']:.3f}"
+        )
+    for ticks in ("0", "8"):
+        if ticks in figures.get("policy_error", {}):
+            rows[f"error of the policy's actions (of 1), {ticks} ticks before the goal"] = (
+                f"{figures['policy_error'][ticks]:.3f}"
+            )
+    return rows
+
+
+def describe_sizes(heads: Heads) -> dict[str, int]:
+    """Parameters of the heads that there are."""
+    sizes = {}
+    for name, head in (("policy", heads.policy), ("reachability", heads.reachability)):
+        if head is not None:
+            sizes[name] = sum(p.numel() for p in head.parameters())
+    return sizes
+
+
+def _curves(heads: Heads):
+    names = [name for name in ("policy", "reachability") if name in heads.curve[0]]
+    fig, axes = plots.figure(len(names))
+    titles = {"policy": "Mean square error of actions", "reachability": "Quantile loss (ticks)"}
+    for ax, name in zip(np.atleast_1d(axes), names, strict=True):
+        for key, label in ((name, "train"), (f"{name}_val", "val")):
+            ax.plot([c["update"] for c in heads.curve], [c[key] for c in heads.curve], label=label)
+        ax.set(title=titles[name], xlabel="update")
+        ax.legend()
+    return fig
+
+
+def _ticks(ticks: np.ndarray, apart: np.ndarray):
+    fig, axes = plots.figure()
+    axes.plot(100 * apart, ticks, ".", ms=2, alpha=0.4)
+    axes.set(title="Predicted ticks to go", xlabel="tool distance (cm)", ylabel="control ticks")
+    return fig
+
+
+def _errors(errors: Mapping[str, float]):
+    fig, axes = plots.figure()
+    axes.plot([int(k) for k in errors], list(errors.values()), marker="o")
+    axes.set(title="Error of actions (of 1)", xlabel="ticks to go")
+    return fig
+
+
+def _scatter(found: np.ndarray, true: np.ndarray):
+    seen = np.isfinite(true).all(1)
+    found, true = found[seen], true[seen]
+    step = max(1, len(true) // 2000)
+    fig, axes = plots.figure(true.shape[1])
+    for ax, k, axis in zip(np.atleast_1d(axes), range(true.shape[1]), "xyz", strict=False):
+        ax.plot(100 * true[::step, k], 100 * found[::step, k], ".", ms=2, alpha=0.4)
+        ax.set(title=axis, xlabel="true (cm)", ylabel="read (cm)")
+    return fig

@@ -1,0 +1,124 @@
+"""Goals without an image, mixtures and goals in a row, through the simulated graph."""
+
+import numpy as np
+import pytest
+from jepa_msgs.action import ReachGoal
+from jepa_msgs.msg import GoalTerm, PlannerStatus, SubGoal
+from sensor_msgs.msg import JointState
+
+from jepa_ros.resources import list_models
+from jepa_ros.robot.config import load_robot
+from jepa_ros.ros.goal_client import GoalClient
+from jepa_ros.sim.cell import make_action_space
+from jepa_ros.sim.scene import Scene
+
+pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
+ROBOT = load_robot("openarm")
+
+
+class Graph:
+    """All nodes of the simulated bring-up, a client of reach_goal, and where the tool really is."""
+
+    def __init__(self, start, client):
+        for node in ("simulator", "camera", "world_model", "planner", "arm_gate"):
+            start(f"jepa_ros.nodes.{node}", {"frozen_after": 0.0} if node == "camera" else None)
+        self.client, self.goals = client, GoalClient(client.node)
+        self.space = make_action_space(ROBOT, Scene().urdf, 0.1)
+        self.states = client.collect(JointState, "joint_states")
+        self.statuses = client.collect(PlannerStatus, "planner_status")
+        client.wait_for(self.goals.is_ready, "the planner", 120.0)
+        client.wait_for(lambda: self.states, "joint states")
+
+    def joints(self) -> np.ndarray:
+        newest = self.states[-1]
+        return np.array([newest.position[newest.name.index(j)] for j in ROBOT.joints])
+
+    def tool(self) -> np.ndarray:
+        self.client.spin(0.1)
+        return self.space.position(self.joints())
+
+    def reach(self, goal: ReachGoal.Goal):
+        """(outcome, feedback) of a goal."""
+        heard = []
+        goal.timeout = goal.timeout or 25.0
+        request = self.goals.ask(goal, heard.append)
+        self.client.wait_for(lambda: request.outcome, "the action's end", 60.0)
+        return request.outcome, heard
+
+
+def place(xy, kind=GoalTerm.POSE, **fields) -> GoalTerm:
+    term = GoalTerm(kind=kind, **fields)
+    term.pose.header.frame_id = ROBOT.base_frame
+    term.pose.pose.position.x, term.pose.pose.position.y = map(float, xy)
+    term.pose.pose.position.z = ROBOT.action_space.height
+    return term
+
+
+@pytest.fixture(scope="module")
+def graph(start, client):
+    return Graph(start, client)
+
+
+def test_a_pose_is_reached(graph):
+    goal = ReachGoal.Goal(kind=ReachGoal.Goal.POSE, pose=place((0.22, -0.30)).pose)
+    outcome, heard = graph.reach(goal)
+    assert outcome.reached, outcome.reason
+    assert np.linalg.norm(graph.tool() - [0.22, -0.30]) < 0.02
+    assert outcome.final_distance < 0.012 and heard[-1].stages == 1, "distances in m"
+
+
+def test_joint_positions_are_reached(graph):
+    wanted = graph.space.joints_at(np.array([0.12, -0.38]))
+    term = GoalTerm(kind=GoalTerm.JOINTS, joints=list(ROBOT.joints), positions=wanted.tolist(), tolerance=0.06)
+    outcome, _ = graph.reach(ReachGoal.Goal(kind=ReachGoal.Goal.TERMS, terms=[term]))
+    assert outcome.reached, outcome.reason
+    assert np.linalg.norm(graph.tool() - [0.12, -0.38]) < 0.04
+
+
+def test_goals_in_a_row_are_passed_in_order(graph):
+    places = [(0.15, -0.40), (0.25, -0.30), (0.12, -0.25)]
+    via = [SubGoal(terms=[place(xy)]) for xy in places[:2]]
+    passed = []
+    goal = ReachGoal.Goal(kind=ReachGoal.Goal.POSE, pose=place(places[2]).pose, via=via)
+    outcome, heard = graph.reach(goal)
+    for message in heard:
+        if message.stage not in passed:
+            passed.append(message.stage)
+    assert outcome.reached and passed == [0, 1, 2], (outcome.reason, passed)
+    assert {message.stages for message in heard} == {3}
+    assert np.linalg.norm(graph.tool() - places[2]) < 0.02
+
+
+def test_a_mixture_of_two_places_ends_between_them(graph):
+    terms = [place((0.15, -0.35), tolerance=0.08), place((0.25, -0.35), tolerance=0.08)]
+    outcome, _ = graph.reach(ReachGoal.Goal(kind=ReachGoal.Goal.TERMS, terms=terms))
+    assert outcome.reached, outcome.reason
+    assert abs(graph.tool()[0] - 0.20) < 0.04
+
+
+@pytest.mark.parametrize(
+    ("goal", "reason"),
+    [
+        (ReachGoal.Goal(kind=9), "goal kind: expected 0 (image) to 4 (object), found 9"),
+        (ReachGoal.Goal(kind=ReachGoal.Goal.TERMS), "goal: expected at least one term, found none"),
+        (ReachGoal.Goal(kind=ReachGoal.Goal.POSE), "goal pose: expected one in the frame"),
+        (
+            ReachGoal.Goal(kind=ReachGoal.Goal.POSE, pose=place((2.0, 2.0)).pose),
+            "pose: expected a place in the workspace, found [2.0, 2.0] m",
+        ),
+        (
+            ReachGoal.Goal(kind=ReachGoal.Goal.TERMS, terms=[place((0.2, -0.3), GoalTerm.OBJECT, object="cup")]),
+            "object 'cup': expected one that the model has a probe for",
+        ),
+        (
+            ReachGoal.Goal(kind=ReachGoal.Goal.TERMS, terms=[place((0.2, -0.3), weight=-2.0)]),
+            "goal: expected positive weights, found -2",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_for_ends_with_a_reason(graph, goal, reason):
+    if reason.startswith("goal pose"):
+        goal.pose.header.frame_id = "camera"
+    outcome, _ = graph.reach(goal)
+    assert not outcome.reached and outcome.how == "aborted"
+    assert reason in outcome.reason

@@ -1,0 +1,34 @@
+"""Random goals, obstacles, models, solvers and seeds: no plan breaks a constraint, and what can be gets a plan.
+
+The same trials as test/benchmarks/plan_properties.py, fewer.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import plan_properties  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def found():
+    world = plan_properties.World()
+    return [plan_properties.trial(world, index) for index in range(30)]
+
+
+def test_no_plan_breaks_a_constraint(found):
+    assert [f["violation"] for f in found if f["violation"]] == []
+
+
+def test_what_is_feasible_gets_a_plan_that_moves_and_ends_nearer(found):
+    feasible = [f for f in found if f["feasible"]]
+    assert 5 < len(feasible) < 25
+    assert all(f["planned"] and f["moved"] > 0.005 and f["nearer"] > 0.0 for f in feasible)
+    assert {f["solver"] for f in found} == {"icem", "cem", "mppi", "gradient", "shooting"}
+
+
+def test_a_forbidden_place_is_refused_with_the_reason(found):
+    held = [f["text"] for f in found if not f["planned"]]
+    assert held and all("too near to a keep-out box" in text or "no plan is allowed" in text for text in held)

@@ -1,0 +1,295 @@
+"""`jepa_ros train policy`: new heads on a model that stays as it is, and bags and models that it must refuse."""
+
+import json
+
+import arm
+import numpy as np
+import object_bag
+import patch_world
+import pytest
+import reach_bag
+import squares
+import tiny
+import torch
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from jepa_ros import cli
+from jepa_ros.bags.typestore import typestore
+from jepa_ros.errors import InputError
+from jepa_ros.training.heads import train_heads
+from jepa_ros.training.losses import policy_loss
+from jepa_ros.training.recipe import Schedule
+from jepa_ros.training.train_policy import expect_memory, run
+from jepa_ros.world_model.checkpoint import build, load, save
+from jepa_ros.world_model.config import ReachabilityConfig
+
+SCHEDULE = Schedule(policy_updates=30, policy_batch=64, warm_up=5, every=20)
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
+    return object_bag.write(tmp_path_factory.mktemp("bag"))
+
+
+def made_model(directory, **changes):
+    """A model for the arm of the bags, as old ones are: with a policy alone."""
+    robot = arm.robot()
+    config = tiny.config(tuple(robot.joints), tuple(robot.gripper), **changes)
+    save(directory, config, *tiny.fresh(config))
+    (directory / "README.md").write_text("# tiny\n")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return made_model(tmp_path_factory.mktemp("model") / "old")
+
+
+@pytest.fixture(scope="module")
+def trained(model, bag, tmp_path_factory):
+    """The folder of a whole run."""
+    out = tmp_path_factory.mktemp("trained")
+    assert run(model=str(model), data=bag, out=out, objects=["puck=/puck"], updates=30) == 0
+    return out
+
+
+def test_the_world_model_stays_as_it_is_bit_for_bit(model, trained):
+    before, after = (load_file(d / "model.safetensors") for d in (model, trained / "checkpoint"))
+    kept = [name for name in before if name.startswith("model.")]
+    assert kept and all(torch.equal(before[name], after[name]) for name in kept)
+    assert {name for name in after if name.startswith("model.")} == set(kept)
+    assert not torch.equal(before["policy.layers.0.weight"], after["policy.layers.0.weight"])
+    configs = [json.loads((d / "config.json").read_text()) for d in (model, trained / "checkpoint")]
+    assert [key for key in configs[0] if configs[0][key] != configs[1][key]] == ["reachability", "probes"]
+
+
+def test_it_leaves_a_checkpoint_with_all_heads_a_card_and_figures(model, trained):
+    checkpoint = load(trained / "checkpoint")
+    assert checkpoint.policy is not None and checkpoint.reachability is not None
+    assert list(checkpoint.probes) == ["tool", "puck"] and checkpoint.model_id != load(model).model_id
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["model_id"] == checkpoint.model_id and summary["world_model"] == load(model).model_id
+    errors = summary["heads"]["probe_error_m"]
+    assert {name: pytest.approx(p.error, rel=1e-4) for name, p in checkpoint.probes.items()} == errors
+    assert {"0", "8"} <= set(summary["heads"]["policy_error"])
+    assert -1 <= summary["heads"]["reachability_spearman"] <= 1
+    card = (trained / "checkpoint" / "README.md").read_text()
+    assert card.startswith("# tiny") and "train policy --model" in card and "--object puck=/puck" in card
+    page = (trained / "report.html").read_text()
+    assert all(
+        f"<h2>{word}" in page for word in ("Policy and learned", "Ticks to go", "Probe of tool", "Probe of puck")
+    )
+
+
+def test_the_same_seed_gives_the_same_heads(model, bag, trained, tmp_path):
+    run(model=str(model), data=bag, out=tmp_path, objects=["puck=/puck"], updates=30)
+    one, same = (load_file(d / "checkpoint" / "model.safetensors") for d in (trained, tmp_path))
+    assert one.keys() == same.keys() and all(torch.equal(one[name], same[name]) for name in one)
+
+
+def test_heads_are_trained_again_on_a_model_that_has_some(trained, bag, tmp_path):
+    assert run(model=str(trained / "checkpoint"), data=bag, out=tmp_path, seed=1, updates=5) == 0
+    assert list(load(tmp_path / "checkpoint").probes) == ["tool"]
+
+
+def test_a_model_without_policy_and_proprioception_gets_heads(bag, tmp_path):
+    config = tiny.config((), policy=None)
+    save(tmp_path / "blind", config, *build(config, tmp_path))
+    assert run(model=str(tmp_path / "blind"), data=bag, out=tmp_path / "out", updates=5) == 0
+    assert load(tmp_path / "out" / "checkpoint").reachability is not None
+
+
+def test_a_model_of_patch_tokens_gets_heads(bag, tmp_path):
+    patch_world.from_directory(tmp_path)
+    given = patch_world.made_config(tmp_path, "adaln").model_dump()
+    given |= {"proprioception": {}, "block": 4, "name": "patches", "robots": ("openarm",)}
+    given["action"] = {"name": "planar_velocity", "dimension": 2, "max_speed": 0.2}
+    config = type(tiny.config()).model_validate(given)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "encoder").rename(tmp_path / "model" / "encoder")
+    save(tmp_path / "model", config, *build(config, tmp_path / "model"))
+    assert run(model=str(tmp_path / "model"), data=bag, out=tmp_path / "out", updates=5) == 0
+    found = load(tmp_path / "out" / "checkpoint")
+    assert found.probes["tool"].weights.shape == (config.latent_shape[-1] + 1, 3)
+    frame = torch.zeros(2, *config.frame_shape, dtype=torch.uint8)
+    latents = found.model.encode(frame)
+    assert found.probes["tool"].read(latents).shape == (2, 3)
+    assert found.reachability(latents.flatten(1), latents.flatten(1), torch.zeros(2, 0)).shape == (2,)
+
+
+def test_latents_that_do_not_fit_into_memory_are_refused():
+    with pytest.raises(InputError, match="found 400000.0 GB .*give a bag with fewer episodes"):
+        expect_memory(tiny.config(latent=1000), 10**11)
+
+
+def refusal(**options):
+    with pytest.raises(InputError) as error:
+        run(**options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_model_of_another_robot_is_refused(bag, tmp_path):
+    config = tiny.config(("shoulder", "elbow"))
+    save(tmp_path / "other", config, *tiny.fresh(config))
+    text = refusal(model=str(tmp_path / "other"), data=bag, out=tmp_path)
+    assert "expected the joints ['shoulder', 'elbow'], found" in text
+
+
+def without(bag, path, topic):
+    """A copy of a bag that lacks one topic."""
+    types = typestore()
+    with Reader(bag) as reader, Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        kept = [c for c in reader.connections if c.topic != topic]
+        copies = {c.id: writer.add_connection(c.topic, c.msgtype, typestore=types) for c in kept}
+        for connection, stamp, raw in reader.messages(kept):
+            writer.write(copies[connection.id], stamp, raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    "topic, words", [("/joint_states", "topics joint_states"), ("/robot_description", "topic robot_description")]
+)
+def test_a_bag_that_lacks_a_topic_is_refused(model, bag, tmp_path, topic, words):
+    data = without(bag, tmp_path / "bag", topic)
+    assert f"expected the {words}" in refusal(model=str(model), data=data, out=tmp_path / "out")
+
+
+def test_a_bag_of_other_joints_is_refused(model, tmp_path, monkeypatch):
+    robot = arm.robot()
+    renamed = robot.model_copy(update={"gripper": ["left_finger"]})
+    monkeypatch.setattr(arm, "robot", lambda: renamed)
+    data = reach_bag.write(tmp_path / "bag")
+    text = refusal(model=str(model), data=data, out=tmp_path / "out")
+    assert f"joint_states: expected the joints {list(robot.gripper)}, found" in text
+
+
+def test_episodes_too_short_to_learn_a_way_from_are_refused(model, tmp_path):
+    data = reach_bag.write(tmp_path / "bag", ticks=7)
+    assert "expected train episodes of 8 ticks" in refusal(model=str(model), data=data, out=tmp_path / "out")
+
+
+def test_an_object_that_the_bag_lacks_is_refused_with_the_topics_there_are(model, bag, tmp_path):
+    text = refusal(model=str(model), data=bag, out=tmp_path, objects=["cup=/cup"])
+    assert "positions of cup on the topic /cup" in text and "/puck (PoseStamped)" in text
+
+
+def test_an_object_that_test_episodes_never_saw_is_refused(model, tmp_path):
+    data = object_bag.write(tmp_path, episodes=range(5))
+    text = refusal(model=str(model), data=data, out=tmp_path, objects=["puck=/puck"], updates=5)
+    assert "object puck: expected positions in training and test episodes" in text
+
+
+def test_a_model_of_two_cameras_asks_for_both(bag, tmp_path):
+    path = made_model(tmp_path / "two", cameras=("left/frame", "right/frame"))
+    assert "expected 2 cameras (left/frame, right/frame), found 1" in refusal(model=str(path), data=bag, out=tmp_path)
+
+
+def test_the_model_is_not_written_over(trained, bag):
+    text = refusal(model=str(trained / "checkpoint"), data=bag, out=trained)
+    assert "expected another directory than the model's own" in text
+
+
+def test_the_command_line_has_both(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(cli, "call", lambda target, **options: calls.append((target, options)))
+
+    def invoke(*arguments):
+        return CliRunner().invoke(cli.app, ["train", *arguments])
+
+    assert "policy" in invoke("--help").output and "--recipe" in invoke("--help").output
+    assert invoke("--data", "bag", "--updates", "7").exit_code == 0
+    assert invoke("policy", "--model", "m", "--data", "bag", "--object", "a=/b", "--object", "c=/d").exit_code == 0
+    (first, options), (second, others) = calls
+    assert first == "jepa_ros.training.train:run" and options["updates"] == 7 and "context" not in options
+    assert second == "jepa_ros.training.train_policy:run" and list(others["objects"]) == ["a=/b", "c=/d"]
+    nothing, early = invoke(), invoke("--seed", "1", "policy", "--model", "m", "--data", "bag")
+    assert nothing.exit_code == early.exit_code == 2 and len(calls) == 2
+    assert "expected a bag after --data" in nothing.stderr
+    assert "expected the option seed after policy, found it before" in early.stderr
+
+
+def test_the_policy_learns_and_is_repeatable():
+    data = squares.sets()
+    latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
+    config = tiny.config(latent=2, reachability=ReachabilityConfig(width=16))
+    made = [train_heads(config, latents, data, SCHEDULE, 0, lambda values: None) for _ in range(2)]
+    assert made[0].curve == made[1].curve and [v["update"] for v in made[0].curve] == [20, 30]
+    _, untrained = tiny.fresh(config)
+    generator = torch.Generator().manual_seed(0)
+    before = policy_loss(untrained, latents["val"], data["val"], 512, 4, generator).item()
+    assert made[0].curve[-1]["policy_val"] < before
+    assert not made[0].probes, "episodes without positions have none"
+
+
+def test_heads_do_not_disturb_one_another():
+    data = squares.sets()
+    latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
+    both, alone = (
+        train_heads(tiny.config(latent=2, reachability=r), latents, data, SCHEDULE, 0, lambda values: None)
+        for r in (ReachabilityConfig(width=16), None)
+    )
+    assert alone.reachability is None
+    assert [c["policy"] for c in both.curve] == [c["policy"] for c in alone.curve]
+
+
+def test_training_heads_leaves_the_random_numbers_of_others_alone():
+    data = squares.sets()
+    latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train_heads(tiny.config(latent=2), latents, data, SCHEDULE, 0, lambda values: None)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_without_updates_there_is_no_policy():
+    data = squares.sets()
+    latents = {s: torch.from_numpy(part.tool).float() for s, part in data.items()}
+    config = tiny.config(latent=2, reachability=ReachabilityConfig())
+    none = Schedule(policy_updates=0)
+    heads = train_heads(config, latents, data, none, 0, lambda values: pytest.fail("it trained"))
+    described = heads.describe(config)
+    assert heads.policy is None and described.policy is None and described.reachability is None
+
+
+class Spy(torch.nn.Module):
+    """Notes what it is asked, and answers with no action."""
+
+    max_ticks = 9
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, now, goal, state, ticks):
+        self.seen.append((now, goal, ticks))
+        return torch.zeros(len(now), 8)
+
+
+def numbered(part):
+    """Latents (N, 2) that are the row and the episode."""
+    episode = np.repeat(np.arange(len(part.episodes)), part.lengths + 1)
+    return torch.stack([torch.arange(len(part)), torch.from_numpy(episode)], 1).float()
+
+
+def test_the_policy_is_asked_within_its_episode():
+    """With a goal in the same episode: now, soon, or at most max_ticks later."""
+    part, spy = squares.sets()["train"], Spy()
+    policy_loss(spy, numbered(part), part, 2000, 4, torch.Generator().manual_seed(0))
+    ((now, goal, ticks),) = spy.seen
+    assert torch.equal(now[:, 1], goal[:, 1]), "another episode's"
+    assert torch.equal(goal[:, 0] - now[:, 0], ticks)
+    assert ticks.min() == 0 and ticks.max() == 9
+
+
+def test_at_the_goal_no_action_is_wanted():
+    part, spy = squares.sets()["train"], Spy()
+    spy.max_ticks = 0
+    assert policy_loss(spy, numbered(part), part, 500, 4, torch.Generator().manual_seed(0)) == 0.0
+    spy.max_ticks = 1
+    one = policy_loss(spy, numbered(part), part, 4000, 4, torch.Generator().manual_seed(0))
+    whole = float(np.square(part.actions).mean())
+    assert one == pytest.approx(whole / 8, rel=0.2), "half of them a tick before it: a quarter of the block counts"
