@@ -67,6 +67,8 @@ class PlannerNode(JepaNode):
         self._robot = load_robot(self.p.robot)
         self._checkpoint = load(self.p.model)
         config = self._checkpoint.config
+        if hasattr(self._checkpoint.model, "imagine_in"):
+            self._checkpoint.model.imagine_in(getattr(torch, self.p.precision))
         check_robot(config, self._robot)
         urdf, robot = self._description.message.data, self._robot
         space = PlanarVelocity(robot, Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame), config.tick)

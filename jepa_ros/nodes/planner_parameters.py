@@ -38,7 +38,7 @@ PARAMETERS = (
     ),
     Parameter(
         "policy",
-        "seed",
+        "first",
         "What the fast policy is for: seed (the search starts from its ways, too), first (searched further only where "
         "the model predicts a miss), alone (no search), none.",
         choices=("seed", "first", "alone", "none"),
@@ -49,6 +49,13 @@ PARAMETERS = (
         "l2",
         "Distance of latents that the search goes by: l2, l1, or reachability (learned; for models that have it).",
         choices=("l2", "l1", "reachability"),
+        at_configure=True,
+    ),
+    Parameter(
+        "precision",
+        "float32",
+        "Of the imagination's products; bfloat16 is sooner where the processor multiplies it (models of family lewm).",
+        choices=("float32", "bfloat16"),
         at_configure=True,
     ),
     Parameter("smoothness", 0.0, "Price of actions that change.", range=(0.0, 100.0), at_configure=True),

@@ -100,11 +100,11 @@ class Imagination:
 
     def cost(self, knots: np.ndarray) -> np.ndarray:
         """(S,) costs of candidates (S, n, A); Inf of those that the guardrails forbid."""
-        outcome, actions = self.predict(knots)
+        paths = self.paths(knots)
+        outcome, actions = self._predicted(torch.from_numpy(paths), self.situation.context)
         costs = self.objective(self.goal, outcome, actions.unflatten(2, (-1, self.space.dimension)).flatten(1, 2))
         costs = costs.numpy().astype(float)
         if self.guardrails is not None:
-            paths = self.paths(knots)
             allowed = self.guardrails.feasible(paths)
             costs = np.where(allowed, costs + self.guardrails.price(paths), np.inf)
         least = int(np.argmin(np.nan_to_num(costs, nan=np.inf)))

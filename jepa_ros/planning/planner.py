@@ -56,8 +56,8 @@ class Imagined:
 class LatentPlanner:
     """Searches in the model's imagination; keeps the last plan's elites as a warm start. One goal at a time.
 
-    horizon: model steps. budget: s that one search may take. policy: see USES. Raises InputError where the policy is to
-    be used alone or first and the model has none.
+    horizon: model steps. budget: s that one search may take. policy: see USES; a model without one is searched, but
+    raises InputError where the policy is to act alone.
     """
 
     checkpoint: Checkpoint
@@ -67,14 +67,12 @@ class LatentPlanner:
     solver: Solver = field(default_factory=ICem)
     objective: Objective = field(default_factory=Objective)
     guardrails: Guardrails | None = None
-    policy: str = "seed"
+    policy: str = "first"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.policy not in USES:
             raise InputError(f"policy: expected one of {', '.join(USES)}, found '{self.policy}'")
-        if self.policy in ("first", "alone") and self.checkpoint.policy is None:
-            raise InputError(f"policy {self.policy}: expected a model with a policy, found {self.checkpoint.directory}")
         proprioception = self.checkpoint.config.proprioception
         self._mean = torch.tensor(proprioception.mean)
         self._std = torch.tensor(proprioception.std)

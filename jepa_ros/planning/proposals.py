@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from jepa_ros.planning.system1 import moved_on
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.protocol import Context
 
@@ -29,17 +30,7 @@ def propose(
         actions = actions.clamp(-1.0, 1.0).reshape(count, config.block, config.action.dimension)
         promised = committed[step * config.block : (step + 1) * config.block]
         actions[:, : len(promised)] = promised
-        seen = _moved_on(checkpoint, seen, actions.flatten(1)[:, None])
+        seen = moved_on(checkpoint.model, seen, actions.flatten(1)[:, None])
         ticks = (ticks - config.block).clamp(min=4.0)
         taken.append(actions)
     return torch.cat(taken, dim=1)
-
-
-def _moved_on(checkpoint: Checkpoint, seen: Context, block: torch.Tensor) -> Context:
-    """The context one model step later, as the model imagines it."""
-    latents, states = checkpoint.model.rollout(seen, block)
-    return Context(
-        torch.cat([seen.latents[:, 1:], latents], dim=1),
-        torch.cat([seen.states[:, 1:], states], dim=1),
-        torch.cat([seen.actions, block], dim=1)[:, 1:],
-    )

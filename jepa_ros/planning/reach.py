@@ -40,7 +40,7 @@ class ReachSettings:
     horizon: int = 5
     seed: int = 0
     solver: str = "icem"
-    policy: str = "seed"
+    policy: str = "first"
     metric: str = "l2"
     smoothness: float = 0.0
     uncertainty: float = 0.0

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.protocol import Context, WorldModel
 
-IMAGINED = 2
-"""Model steps that the policy is asked for: the next decision comes before the first is over, and each further one
-costs a prediction and brings no goal nearer."""
+OWN = 2
+"""Control ticks after the promised ones that the policy itself decides; by then the next decision is there. Each model
+step more costs a prediction and brings no goal nearer."""
 PATIENCE = 2.0
 """Control ticks added to the learned time to go, which is that of the fastest play: asked for as little, the policy
-ends twice as far from the goal."""
+ends nearly twice as far from the goal."""
 
 
 class PolicyAlone:
-    """Rolls the policy out in the model's imagination, each step asked with the time to go that is predicted there, so
-    that it slows down as it nears the goal and stands still on it.
+    """Asks the policy with the time to go that is predicted, so that it slows down as it nears the goal and stands
+    still on it; where what is promised outlasts a model step, it asks in the model's imagination of that step.
 
     Raises InputError where the model has no policy or no learned distance.
     """
@@ -37,10 +39,12 @@ class PolicyAlone:
         """Actions (horizon * block, A) from the frame on.
 
         context: B = 1, its last entry the frame's. goal: (*L). committed: (c, A), ticks that are promised already.
-        horizon: model steps; after IMAGINED of them the last action goes on for as long as the way takes, then rest.
+        horizon: model steps; after those that hold OWN ticks the last action goes on for as long as the way takes, then
+        rest.
         """
+        steps = min(horizon, math.ceil((len(committed) + OWN) / self._checkpoint.config.block))
         config, goals, taken = self._checkpoint.config, goal.flatten()[None], []
-        for step in range(min(horizon, IMAGINED)):
+        for step in range(steps):
             if step:
                 context = moved_on(self._checkpoint.model, context, taken[-1].flatten()[None, None])
             latent, state = context.latents[:, -1].flatten(1), context.states[:, -1]
