@@ -84,7 +84,7 @@ class Trainer:
             convert_batch_norm(self.loss)
         self.parameters = [p for p in (*model.parameters(), *self.loss.parameters()) if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+            self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
         )
         self.windows = np.random.default_rng([seed, 1])
         self.directions = torch.Generator().manual_seed(seed)
