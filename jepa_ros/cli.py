@@ -23,11 +23,13 @@ up = typer.Typer(help="Start the nodes.", **_APP)
 models = typer.Typer(help="List, inspect, verify and install checkpoints.", **_APP)
 train = typer.Typer(**_APP | {"no_args_is_help": False})
 imports = typer.Typer(help="Turn checkpoints of other code bases into ours.", **_APP)
+bench = typer.Typer(help="Measure our code beside that of others.", **_APP)
 app.add_typer(train, name="train")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(up, name="up")
 app.add_typer(models, name="models")
 app.add_typer(imports, name="import")
+app.add_typer(bench, name="bench")
 
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn at random.")]
 Model = Annotated[str, typer.Option(help="Name of a model that ships with the package, or a checkpoint's directory.")]
@@ -336,6 +338,22 @@ def import_vjepa2_ac(
     """Import the official checkpoint of V-JEPA 2-AC."""
     call("jepa_ros.world_model.importers.vjepa2_ac:import_vjepa2_ac", **locals(), allow_download=True)
     typer.echo(call("jepa_ros.world_model.checkpoint:verify", path=out))
+
+
+@command(bench, "plan")
+def bench_plan(
+    against: Annotated[str, typer.Option(help="Whose planning to measure beside: stable-worldmodel.")],
+    out: Out = Path("runs/bench_plan"),
+    model: Model = "openarm_reach",
+    starts: Annotated[int, typer.Option(min=0, help="Starts and goals in simulation; 0: none.")] = 100,
+    seed: Seed = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Pairs of plans of the published sizes.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for plans on a GPU as well.")] = "cpu",
+    table: Annotated[Path | None, typer.Option(help="Markdown file for the figures.")] = None,
+    fail_on_miss: Annotated[bool, typer.Option("--fail-on-miss", help="Exit code 1 where a target is missed.")] = False,
+) -> int | None:
+    """Time our planning and the reference's in turns: the same work, the same costs, the same quality."""
+    return call("jepa_ros.bench.plan:run", **locals())
 
 
 def main() -> None:

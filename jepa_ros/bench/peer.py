@@ -46,7 +46,7 @@ def load_peer(name: str) -> Peer:
     for module, package in (("stable_worldmodel", name), ("einops", "einops"), ("transformers", "transformers")):
         if importlib.util.find_spec(module) is None:
             raise InputError(
-                f"--against {name}: expected the Python package {package} (requirements/peers.txt), found none"
+                f"--against {name}: expected the Python package {package} (requirements/parity.txt), found none"
             )
     return _load()
 

@@ -2,14 +2,15 @@
 
 Both go through the same controller, gate and physics, with the same simulated delays, though the reference's plans take
 longer than these allow. It searches knots that are made feasible as ours are, by the squared L2 of the last latent to
-the goal's, and starts from its last plan as its own policy does.
+the goal's, and its whole plan is executed before the next one, as published: with only the last latent to go by, a
+search that begins anew all the time puts its arrival off for ever.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -35,13 +36,14 @@ EVERY = 5
 
 @dataclass
 class SameQuality:
-    """Trials by side on the same starts and goals; times of plans on the same situations, whole plans of ours and of
-    the reference bare (its solver and the model's roll-outs alone); squared L2 that both predict of them."""
+    """Trials by side on the same starts and goals; times of plans on the same situations, as executed, and of the
+    reference also bare (its solver and the model's roll-outs alone); squared L2 that is predicted of them."""
 
     ours: list[Trial] = field(default_factory=list)
     theirs: list[Trial] = field(default_factory=list)
     our_times: Times = field(default_factory=Times)
     their_times: Times = field(default_factory=Times)
+    bare_times: Times = field(default_factory=Times)
     our_costs: list[float] = field(default_factory=list)
     their_costs: list[float] = field(default_factory=list)
 
@@ -68,25 +70,30 @@ class PeerSolver:
         return Solution(best[:, 0], problem.cost(best)[:, 0], best, s.iterations, s.iterations * s.samples)
 
 
-def bare_plan(peer: Peer, search: Search, checkpoint: Checkpoint, situation: Situation, goal: torch.Tensor) -> float:
-    """The reference's search over action blocks (H, K) within bounds, with nothing of ours but the model; the squared
-    L2 that it ends with."""
-    config, context, least = checkpoint.config, situation.context, -1.0
+def bare_plan(peer: Peer, search: Search, checkpoint: Checkpoint, situation: Situation, goal: torch.Tensor) -> None:
+    """The reference's search over action blocks (H, K) within bounds, on nothing of ours but the model."""
+    context, s = situation.context, search
 
     def cost(candidates: torch.Tensor) -> torch.Tensor:
-        latents, _ = checkpoint.model.rollout(context.expand(len(candidates)), candidates.clamp(least, 1.0))
+        latents, _ = checkpoint.model.rollout(context.expand(len(candidates)), candidates.clamp(-1.0, 1.0))
         return (latents[:, -1] - goal).square().flatten(1).sum(1)
 
-    s = search
-    solver = ReferenceCem(peer, Costs(cost), s.horizon, config.action_block, s.samples, s.iterations, s.elites, 0)
-    return float(cost(solver.solve({"latent": context.latents})[None])[0])
+    block = checkpoint.config.action_block
+    solver = ReferenceCem(peer, Costs(cost), s.horizon, block, s.samples, s.iterations, s.elites, 0)
+    solver.solve({"latent": context.latents})
 
 
 class BesidePlanner:
     """Our planner, which is timed now and then, and the reference on the same situation before or after it."""
 
-    def __init__(self, planner: LatentPlanner, found: SameQuality, bare: Callable[[Situation, torch.Tensor], float]):
-        self._planner, self._found, self._bare, self._count = planner, found, bare, 0
+    def __init__(
+        self,
+        ours: LatentPlanner,
+        theirs: LatentPlanner,
+        bare: Callable[[Situation, torch.Tensor], None],
+        found: SameQuality,
+    ):
+        self._planner, self._theirs, self._bare, self._found, self._count = ours, theirs, bare, found, 0
 
     def reset(self) -> None:
         """See LatentPlanner."""
@@ -97,19 +104,18 @@ class BesidePlanner:
         self._count += 1
         if self._count % EVERY:
             return self._planner.plan(situation, goal, *more)
-        results: dict[str, Imagined | float] = {}
-
-        def ours() -> None:
-            self._found.our_times.take(lambda: results.update(ours=self._planner.plan(situation, goal, *more)))
-
-        def theirs() -> None:
-            self._found.their_times.take(lambda: results.update(theirs=self._bare(situation, goal.latent)))
-
-        for side in (ours, theirs) if self._count // EVERY % 2 else (theirs, ours):
-            side()
-        # Ours is the mean square.
-        self._found.our_costs.append(results["ours"].predicted_distance * goal.latent.numel())
-        self._found.their_costs.append(results["theirs"])
+        results: dict[str, Imagined] = {}
+        self._theirs.reset()
+        sides = [
+            (self._found.our_times, lambda: results.update(ours=self._planner.plan(situation, goal, *more))),
+            (self._found.their_times, lambda: results.update(theirs=self._theirs.plan(situation, goal))),
+            (self._found.bare_times, lambda: self._bare(situation, goal.latent)),
+        ]
+        first = self._count // EVERY % len(sides)
+        for times, work in sides[first:] + sides[:first]:
+            times.take(work)
+        for name, costs in (("ours", self._found.our_costs), ("theirs", self._found.their_costs)):
+            costs.append(results[name].predicted_distance * goal.latent.numel())  # of a mean square, a sum
         return results["ours"]
 
 
@@ -148,13 +154,22 @@ def same_quality(
 def _actors(
     peer: Peer, checkpoint: Checkpoint, cell: ArmCell, found: SameQuality, search: Search, seed: int, timing: Timing
 ) -> tuple[ModelActor, ModelActor]:
-    """Ours as it ships, but for rounds that are counted, not timed; and the reference's search in the same controller."""
-    controllers = [ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed)) for _ in range(2)]
-    ours, theirs = controllers
-    ours.planner = BesidePlanner(
-        ours.planner, found, lambda situation, goal: bare_plan(peer, search, checkpoint, situation, goal)
+    """Ours as it ships, but for rounds that are counted, not timed; and the reference's search in the same place."""
+    whole = search.horizon * checkpoint.config.block
+    ours = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed))
+    theirs = ReachController(
+        checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed, plan_ticks=whole, horizon=search.horizon)
     )
-    theirs.planner = LatentPlanner(
+    theirs.planner, beside = (_their_planner(peer, checkpoint, cell, search, seed) for _ in range(2))
+    ours.planner = BesidePlanner(
+        ours.planner, beside, lambda situation, goal: bare_plan(peer, search, checkpoint, situation, goal), found
+    )
+    seldom = replace(timing, replan=whole * checkpoint.config.tick)
+    return ModelActor(cell, checkpoint, ours, timing), ModelActor(cell, checkpoint, theirs, seldom)
+
+
+def _their_planner(peer: Peer, checkpoint: Checkpoint, cell: ArmCell, search: Search, seed: int) -> LatentPlanner:
+    return LatentPlanner(
         checkpoint,
         cell.space,
         horizon=search.horizon,
@@ -164,4 +179,3 @@ def _actors(
         policy="none",
         seed=seed,
     )
-    return tuple(ModelActor(cell, checkpoint, controller, timing) for controller in controllers)

@@ -6,8 +6,9 @@ needs no query and no softmax, and keys and values are kept as long as the windo
 position is another, so they are not the same any more). Gradients reach the context and the actions, not the weights.
 Inside, time comes before the batch: (T, B, width).
 
-In bfloat16 the large products are rounded: of the blocks, of what actions ask of them and of the projectors. What says
-where things are stays float32: tokens, actions and their encoder, normalisations, softmax and the residual stream.
+In bfloat16 the products of the blocks are rounded, and of what actions ask of them. Tokens, actions and their encoder,
+normalisations, the residual stream and the projector stay float32: with the projector rounded too, a search that has
+narrowed down no longer tells its candidates apart.
 """
 
 from __future__ import annotations
@@ -26,22 +27,25 @@ from jepa_ros.world_model.protocol import Context
 Affine = tuple[torch.Tensor, torch.Tensor | None]
 """Weight (inputs, outputs), ready for a product from the right, and bias (outputs,)."""
 
+Linear = tuple[torch.Tensor, torch.Tensor | None]
+"""The same as F.linear takes it: a view (outputs, inputs) of the weight."""
+
 
 @dataclass(frozen=True)
 class _Layer:
-    """One ConditionalBlock's weights. key_value: without the query's columns, for tokens that need no query. alone: value
-    and output in one, for a token that sees itself alone; None where heads are so small that it saves nothing."""
+    """One ConditionalBlock's weights. key_value: without the query's columns, for tokens that need no query. alone:
+    value and output in one, for a token that sees itself alone; None where heads are so small that it saves nothing."""
 
-    modulation: Affine
+    modulation: Linear
     attention_norm: nn.LayerNorm
-    query: Affine
-    key_value: Affine
-    qkv: Affine
-    alone: Affine | None
-    output: Affine
+    query: Linear
+    key_value: Linear
+    qkv: Linear
+    alone: Linear | None
+    output: Linear
     mlp_norm: nn.LayerNorm
-    rise: Affine
-    fall: Affine
+    rise: Linear
+    fall: Linear
     heads: int
     head_dim: int
 
@@ -49,19 +53,19 @@ class _Layer:
 class CausalImagination:
     """Rolls a LeWM out. Made of its weights as they are now: `current` tells whether they still are.
 
-    dtype: float32, or bfloat16 for what is rounded then.
+    rounded: in bfloat16, as far as the module says.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32):
+    def __init__(self, model: nn.Module, rounded: bool = False):
         predictor, projector = model.predictor, model.prediction_projector
         self._tensors = _Tensors(model)
         self._history, self._residual = model.history, model.residual
         self._latent = model.latent_shape[0]
         first, _, second = model.action_encoder.layers
         # Two linear layers in a row are one.
-        self._action_rise = _product(_affine(model.action_encoder.smoothing), _affine(first))
-        self._condition = _product(_affine(second), _affine(predictor.condition_projection))
-        self._layers = [_layer(block, dtype) for block in predictor.blocks]
+        self._action_rise = _linear(_product(_affine(model.action_encoder.smoothing), _affine(first)))
+        self._condition = _linear(_product(_affine(second), _affine(predictor.condition_projection)))
+        self._layers = [_layer(block, rounded) for block in predictor.blocks]
         weight, bias = _affine(predictor.input_projection) or (None, None)
         positions = predictor.positions[0].detach()  # (frames, inputs)
         self._input = weight
@@ -72,7 +76,7 @@ class CausalImagination:
         heads = [rise] if model.state_head is None else [rise, _affine(model.state_head)]
         hidden = (torch.cat([w for w, _ in heads], 1), torch.cat([b for _, b in heads]))
         hidden = _product(_affine(predictor.output_projection), hidden)
-        self._hidden, self._fall, self._hidden_width = _round(hidden, dtype), _round(fall, dtype), len(rise[1])
+        self._hidden, self._fall, self._hidden_width = _linear(hidden), _linear(fall), len(rise[1])
 
     @property
     def current(self) -> bool:
@@ -88,20 +92,19 @@ class CausalImagination:
         for step in range(first, first + actions.shape[1]):
             grows = step <= self._history
             begin = cached if grows else step - self._history
-            wanted = [[m[begin:step] for m in layer] for layer in asked]
+            wanted = [layer[begin:step] for layer in asked]
             tokens.append(self._next(torch.stack(tokens[begin:step]), wanted, cache if grows else None, cached))
             cached = step if grows else 0
         imagined = torch.stack(tokens[first:], 1)
         return imagined[..., : self._latent], imagined[..., self._latent :]
 
-    def _asked(self, actions: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
-        """Per layer shift, 1 + scale and gate of attention, then of the MLP, each (T, B, width), for actions
-        (T, B, K)."""
+    def _asked(self, actions: torch.Tensor) -> list[torch.Tensor]:
+        """Per layer (T, B, 6 * width): shift, 1 + scale and gate of attention, then of the MLP; actions (T, B, K)."""
         condition = F.silu(_apply(F.silu(_apply(actions, self._action_rise)), self._condition))
-        return [_apply(condition, layer.modulation).chunk(6, dim=-1) for layer in self._layers]
+        return [_apply(condition, layer.modulation) for layer in self._layers]
 
     def _next(
-        self, window: torch.Tensor, asked: list[list[torch.Tensor]], cache: list[_Cache] | None, cached: int
+        self, window: torch.Tensor, asked: list[torch.Tensor], cache: list[_Cache] | None, cached: int
     ) -> torch.Tensor:
         """The token (B, inputs) that follows a window, of which (T, B, inputs) are those that are not `cached` yet."""
         first = cached if cache else 0
@@ -115,7 +118,7 @@ class CausalImagination:
         if self._residual:
             latent = latent + window[-1, :, : self._latent]
         state = hidden[:, self._hidden_width :] + window[-1, :, self._latent :]
-        return torch.cat([latent.to(window.dtype), state], dim=-1)
+        return torch.cat([latent, state], dim=-1)
 
 
 @dataclass
@@ -133,22 +136,21 @@ class _Cache:
         return key, value
 
 
-def _block(
-    layer: _Layer, x: torch.Tensor, asked: list[torch.Tensor], cache: _Cache | None, last_only: bool
-) -> torch.Tensor:
+def _block(layer: _Layer, x: torch.Tensor, asked: torch.Tensor, cache: _Cache | None, last_only: bool) -> torch.Tensor:
     """ConditionalBlock on (T, B, width), after what is in the cache; with last_only → (1, B, width), the last one's."""
-    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = asked
+    shift, scale, *later = asked.chunk(6, dim=-1)
     seen = _norm(_modulated(shift, _norm(x), scale), layer.attention_norm)
-    if last_only:
-        x, gate, mlp_shift, mlp_scale, mlp_gate = (y[-1:] for y in (x, gate, mlp_shift, mlp_scale, mlp_gate))
+    if last_only and len(x) > 1:
+        x, *later = (y[-1:] for y in (x, *later))
+    gate, mlp_shift, mlp_scale, mlp_gate = later
     x = _modulated(x, gate, _attended(layer, seen, len(x), cache))
     y = _norm(_modulated(mlp_shift, _norm(x), mlp_scale), layer.mlp_norm)
     return _modulated(x, mlp_gate, _apply(F.gelu(_apply(y, layer.rise)), layer.fall))
 
 
 def _modulated(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """x + a * b, in float32."""
-    if b.dtype != torch.float32 or a.dtype != torch.float32:
+    """x + a * b, of what is rounded in float32."""
+    if torch.bfloat16 in (a.dtype, b.dtype):
         x, a, b = x.float(), a.float(), b.float()
     return torch.addcmul(x, a, b)
 
@@ -185,34 +187,35 @@ def _attend(layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.
             mixed.append(value[0])
             continue
         # The query is scaled by head_dim ** -0.5 in its weights already.
-        share = (query[q] * key[:seen]).sum(-1, keepdim=True).softmax(0, dtype=torch.float32)
-        mixed.append((share.to(value.dtype) * value[:seen]).sum(0))
+        share = (query[q] * key[:seen]).sum(-1, keepdim=True).softmax(0)
+        mixed.append((share * value[:seen]).sum(0))
     return torch.stack(mixed).flatten(2)
 
 
 def _norm(x: torch.Tensor, norm: nn.LayerNorm | None = None) -> torch.Tensor:
     if norm is None:  # LayerNorm without weights, which the modulation takes the place of
-        return F.layer_norm(x, x.shape[-1:], eps=1e-6)
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return torch.layer_norm(x, x.shape[-1:], None, None, 1e-6)
+    return torch.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
-def _apply(x: torch.Tensor, affine: Affine) -> torch.Tensor:
+def _apply(x: torch.Tensor, linear: Linear) -> torch.Tensor:
     """x (..., inputs) → (..., outputs), in the dtype of the weights."""
-    weight, bias = affine
-    flat, dtype = x.reshape(-1, x.shape[-1]), weight.dtype
-    if dtype == torch.bfloat16 and not multiplies_bfloat16(x.device):
-        # Same rounding, but summed by float32's units: where there are no others this is ten times sooner.
-        product = (flat.to(dtype).float() @ weight.float()).to(dtype)
-        product = product if bias is None else product + bias
-    else:
-        flat = flat.to(dtype)
-        product = flat @ weight if bias is None else torch.addmm(bias, flat, weight)
-    return product.view(*x.shape[:-1], weight.shape[1])
+    weight, bias = linear
+    if weight.dtype != torch.bfloat16:
+        return F.linear(x, weight, bias)
+    x = x.to(weight.dtype)
+    if multiplies_bfloat16(x.device):
+        return F.linear(x, weight, bias)
+    # Same rounding, but summed by float32's units: where there are no others this is ten times sooner.
+    product = F.linear(x.float(), weight.float()).to(weight.dtype)
+    return product if bias is None else product + bias
 
 
-def _round(affine: Affine, dtype: torch.dtype) -> Affine:
+def _linear(affine: Affine, rounded: bool = False) -> Linear:
     weight, bias = affine
-    return weight.to(dtype), None if bias is None else bias.to(dtype)
+    if rounded:
+        weight, bias = weight.bfloat16(), None if bias is None else bias.bfloat16()
+    return weight.contiguous().T, bias
 
 
 def _affine(layer: nn.Module) -> Affine | None:
@@ -239,7 +242,7 @@ def _folded(projector: Projector) -> tuple[Affine, Affine]:
     return (weight * factor, (bias - norm.running_mean) * factor + norm.bias.detach()), _affine(fall)
 
 
-def _layer(block: ConditionalBlock, dtype: torch.dtype) -> _Layer:
+def _layer(block: ConditionalBlock, rounded: bool) -> _Layer:
     attention, (mlp_norm, rise, _, _, fall, _) = block.attention, block.mlp
     weight, bias = _affine(block.modulation)
     width, inner = weight.shape[0], attention.heads * attention.head_dim
@@ -250,16 +253,16 @@ def _layer(block: ConditionalBlock, dtype: torch.dtype) -> _Layer:
     qkv[:, :inner] *= attention.head_dim**-0.5
     output = _affine(attention.output[0])
     return _Layer(
-        modulation=_round((weight, bias), dtype),
+        modulation=_linear((weight, bias), rounded),
         attention_norm=attention.norm,
-        query=_round((qkv[:, :inner].contiguous(), None), dtype),
-        key_value=_round((qkv[:, inner:].contiguous(), None), dtype),
-        qkv=_round((qkv, None), dtype),
-        alone=_round(_product((qkv[:, 2 * inner :], None), output), dtype) if inner > width else None,
-        output=_round(output, dtype),
+        query=_linear((qkv[:, :inner], None), rounded),
+        key_value=_linear((qkv[:, inner:], None), rounded),
+        qkv=_linear((qkv, None), rounded),
+        alone=_linear(_product((qkv[:, 2 * inner :], None), output), rounded) if inner > width else None,
+        output=_linear(output, rounded),
         mlp_norm=mlp_norm,
-        rise=_round(_affine(rise), dtype),
-        fall=_round(_affine(fall), dtype),
+        rise=_linear(_affine(rise), rounded),
+        fall=_linear(_affine(fall), rounded),
         heads=attention.heads,
         head_dim=attention.head_dim,
     )
@@ -270,7 +273,8 @@ class _Tensors:
 
     def __init__(self, model: nn.Module):
         parts = (model.action_encoder, model.predictor, model.prediction_projector, model.state_head)
-        self._modules = [module for part in parts if part is not None for module in part.modules()]
+        modules = [module for part in parts if part is not None for module in part.modules()]
+        self._held = [tensors for m in modules for tensors in (m._parameters, m._buffers) if tensors]
         self._found = self._look()
 
     @property
@@ -280,8 +284,7 @@ class _Tensors:
     def _look(self) -> list[tuple[int, int]]:
         return [
             (tensor.data_ptr(), tensor._version)
-            for module in self._modules
-            for tensors in (module._parameters, module._buffers)
+            for tensors in self._held
             for tensor in tensors.values()
             if tensor is not None
         ]

@@ -53,7 +53,7 @@ class LeWM(PredictiveModel):
         self.latent_shape, self.history, self.residual = (projector.outputs,), history, residual
         self.cameras = cameras
         self._imagination: CausalImagination | None = None
-        self._imagines_in = torch.float32
+        self._rounded = False
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
 
@@ -81,7 +81,7 @@ class LeWM(PredictiveModel):
             return super().rollout(context, actions)
         if self._imagination is None or not self._imagination.current:
             with torch.inference_mode(False):  # what is made in it could not take part in gradients later
-                self._imagination = CausalImagination(self, self._imagines_in)
+                self._imagination = CausalImagination(self, self._rounded)
         return self._imagination.rollout(context, actions)
 
     def imagine_in(self, dtype: torch.dtype) -> None:
@@ -92,7 +92,7 @@ class LeWM(PredictiveModel):
         """
         if dtype not in (torch.float32, torch.bfloat16):
             raise InputError(f"dtype: expected torch.float32 or torch.bfloat16, found {dtype}")
-        self._imagination, self._imagines_in = None, dtype
+        self._imagination, self._rounded = None, dtype == torch.bfloat16
 
 
 def build_lewm(config: ModelConfig) -> LeWM:

@@ -1,0 +1,238 @@
+"""`jepa_ros bench plan`: same work and same costs on both sides, times in turns, one line for a missing peer."""
+
+import importlib.util
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from jepa_ros import cli
+from jepa_ros.bench import pairs, plan
+from jepa_ros.bench.cuda import check_device
+from jepa_ros.bench.peer import load_peer
+from jepa_ros.bench.same_quality import EVERY, BesidePlanner, PeerSolver, SameQuality
+from jepa_ros.bench.same_work import our_plan, same_costs
+from jepa_ros.bench.twins import PAPER, Search, Sizes, Twins, multiplications
+from jepa_ros.errors import InputError
+from jepa_ros.evaluation.closed_loop import Trial
+from jepa_ros.planning.solver import Problem
+from jepa_ros.world_model import imagination
+from jepa_ros.world_model.precision import processor_flags
+
+torch.set_num_threads(1)
+
+needs_peer = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("stable_worldmodel", "einops", "transformers")),
+    reason="stable-worldmodel is not installed",
+)
+TINY = Sizes(size=28, patch=7, width=24, layers=1, vit_heads=3, latent=24, depth=2, heads=4, mlp=32, hidden=40)
+SHORT = Search(samples=12, iterations=2, elites=4, horizon=5)
+
+
+@pytest.fixture(scope="module")
+def twins():
+    return Twins(load_peer("stable-worldmodel"), TINY, seed=1)
+
+
+def test_sides_take_turns_and_each_begins_a_round():
+    order, told = [], []
+    sides = {name: (lambda name=name: order.append(name)) for name in "abc"}
+    times = pairs.alternate(sides, 3, told.append)
+    assert order == list("abc" + "bca" + "cab") and told == [1, 2, 3]
+    assert all(len(times[name].wall) == len(times[name].processor) == 3 for name in "abc")
+
+
+def test_a_ratio_is_of_pairs_so_that_a_slower_machine_changes_nothing():
+    ours, drift = np.array([1.0, 1.2, 0.9]), np.array([1.0, 3.0, 10.0])
+    found = pairs.ratio(list(2.0 * ours * drift), list(ours * drift))
+    assert (found.median, found.min, found.max) == pytest.approx((2.0, 2.0, 2.0)) and found.pairs == 3
+    assert pairs.ratio([2.0, 3.0, 10.0], [1.0, 1.0, 1.0]) == pairs.Ratio(3.0, 2.0, 10.0, 3)
+
+
+def test_another_peer_is_refused_in_one_line():
+    done = CliRunner().invoke(cli.app, ["bench", "plan", "--against", "other-world"])
+    assert done.exit_code == 2
+    assert done.stderr.splitlines() == ["jepa_ros: --against: expected one of stable-worldmodel, found 'other-world'"]
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="expected the Python package stable-worldmodel .*, found none"):
+        load_peer("stable-worldmodel")
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="expected cpu or cuda, found 'tpu'"):
+        check_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="expected a GPU"):
+            check_device("cuda")
+
+
+@needs_peer
+@pytest.mark.parametrize("horizon", [1, 3, 5])
+def test_costs_are_those_of_the_reference(twins, horizon):
+    found = same_costs(twins, horizon, 40, seed=0)
+    assert found.max_difference < 1e-4
+    assert found.costs["reference"].std() > 0.01
+    assert found.rank_correlation > 0.9
+    assert not np.array_equal(found.costs["bfloat16"], found.costs["float32"])
+
+
+@needs_peer
+def test_one_changed_weight_shows_in_the_costs():
+    twins = Twins(load_peer("stable-worldmodel"), TINY, seed=1)
+    twins.ours.predictor.blocks[0].mlp[1].weight[0, 0] += 0.5
+    assert same_costs(twins, 5, 20, seed=0).max_difference > 1e-4
+
+
+@needs_peer
+def test_our_search_ends_with_less_than_standing_still(twins):
+    with torch.inference_mode():
+        best = our_plan(lambda x: twins.our_costs(twins.ours, x), twins, SHORT, seed=0)
+        tried = torch.stack([torch.zeros(5, TINY.actions), torch.from_numpy(best).float()])
+        still, found = twins.our_costs(twins.ours, tried)
+    assert found < still
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 5, 8])
+def test_ours_never_multiplies_more(horizon):
+    count = multiplications(PAPER, horizon)
+    assert 0 < count["ours"] < count["reference"]
+
+
+def test_the_published_rollout_is_139_million_multiplications():
+    assert multiplications(PAPER, 5)["reference"] == pytest.approx(139.4, abs=0.1)
+
+
+@needs_peer
+def test_the_references_search_is_a_solver_and_judges_what_is_feasible_only():
+    target, asked = np.linspace(-0.5, 0.5, 6).reshape(3, 2), []
+
+    def cost(candidates):
+        asked.append(candidates)
+        return np.square(candidates - target).sum((2, 3))
+
+    problem = Problem(lambda x: np.clip(x, -0.3, 0.3), cost, np.zeros((1, 1, 3, 2)), np.full((1, 1), np.inf))
+    solver = PeerSolver(load_peer("stable-worldmodel"), Search(64, 8, 8), seed=0)
+    solution = solver.solve(problem, math.inf, np.random.default_rng(0))
+    assert solution.candidates.shape == (1, 3, 2) and solution.samples == 8 * 64
+    assert solution.costs[0] < 0.3 * np.square(target).sum()
+    assert max(np.abs(x).max() for x in asked) <= 0.3
+
+
+def test_bfloat16_units_are_read_from_the_kernels_list(tmp_path):
+    path = tmp_path / "cpuinfo"
+    path.write_text("processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: sse avx512_bf16 amx_bf16\n")
+    assert processor_flags(path) == {"sse", "avx512_bf16", "amx_bf16"}
+    assert processor_flags(tmp_path / "none") == frozenset()
+
+
+class Planner:
+    """Knows one plan, and is told of situations."""
+
+    def __init__(self, distance):
+        self.asked, self.made = [], SimpleNamespace(predicted_distance=distance)
+
+    def reset(self):
+        pass
+
+    def plan(self, situation, goal, *more):
+        self.asked.append((situation, more))
+        return self.made
+
+
+def test_both_sides_are_timed_on_the_same_situations_and_ours_is_what_drives():
+    ours, theirs, bare, found = Planner(0.5), Planner(0.25), [], SameQuality()
+    beside = BesidePlanner(ours, theirs, lambda situation, goal: bare.append(situation), found)
+    goal = SimpleNamespace(latent=torch.zeros(4))
+    count = 6 * EVERY
+    assert all(beside.plan(number, goal, 0) is ours.made for number in range(1, count + 1))
+    assert [situation for situation, _ in ours.asked] == list(range(1, count + 1))
+    timed = list(range(EVERY, count + 1, EVERY))
+    assert [situation for situation, _ in theirs.asked] == bare == timed
+    assert len(found.our_times.wall) == len(found.their_times.wall) == len(found.bare_times.wall) == len(timed)
+    assert found.our_costs == [2.0] * 6 and found.their_costs == [1.0] * 6
+
+
+def quality(ours, theirs):
+    return SameQuality(
+        [Trial(reached, 0.2, distance, 3.0) for reached, distance in ours],
+        [Trial(reached, 0.2, distance, 3.0) for reached, distance in theirs],
+    )
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, not_worse",
+    [
+        ([(True, 0.001)] * 8, [(True, 0.02)] * 8, True),
+        ([(True, 0.02)] * 8, [(True, 0.001)] * 8, False),
+        ([(True, 0.001)] * 7 + [(False, 0.1)], [(True, 0.02)] * 8, False),
+    ],
+)
+def test_a_speed_counts_only_where_ours_is_not_worse(ours, theirs, not_worse):
+    found = plan.quality_figures(quality(ours, theirs))
+    assert found["not_worse"] is not_worse
+    assert found["ours"]["reached"] == sum(reached for reached, _ in ours)
+    low, high = found["ours"]["interval_95"]
+    assert low < found["ours"]["reached"] / 8 <= high
+
+
+def test_targets_are_limits_from_below_or_above():
+    assert plan.Target(2.0, least=True).met(2.0) and plan.Target(2.0, least=False).met(2.0)
+    assert plan.Target(2.0, least=True).met(1.9) is False and plan.Target(2.0, least=False).met(2.1) is False
+    assert plan.Target(2.0, least=True).met(None) is None
+
+
+@needs_peer
+def test_the_command_leaves_summary_report_and_table(tmp_path, monkeypatch):
+    options = {"against": "stable-worldmodel", "starts": 0, "repeats": 2, "sizes": TINY, "search": SHORT}
+    monkeypatch.setattr(plan, "TARGETS", {name: plan.Target(0.0, least=True) for name in plan.TARGETS})
+    assert plan.run(out=tmp_path, table=tmp_path / "table.md", fail_on_miss=True, **options) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    for name in ("ratio_same_work_fp32", "ratio_same_work"):
+        assert summary["spread"][name]["min"] <= summary[name] <= summary["spread"][name]["max"]
+    assert summary["max_cost_difference"] < 1e-4 and summary["ratio_same_quality"] is None
+    assert {"machine", "torch", "threads", "flags", "bf16_rank_correlation"} <= set(summary)
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "table.md").read_text().startswith("# Planning speed")
+
+    monkeypatch.setitem(plan.TARGETS, "ratio_same_work_fp32", plan.Target(1e9, least=True))
+    assert plan.run(out=tmp_path, **options) == 0
+    assert plan.run(out=tmp_path, fail_on_miss=True, **options) == 1
+
+
+@needs_peer
+def test_bfloat16_is_a_choice_that_can_be_taken_back(twins):
+    actions = torch.randn(7, 5, TINY.actions, generator=torch.Generator().manual_seed(0))
+    model = Twins(load_peer("stable-worldmodel"), TINY, seed=1).ours
+    exact = twins.our_costs(model, actions)
+    model.imagine_in(torch.bfloat16)
+    rounded = twins.our_costs(model, actions)
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.0)
+    model.imagine_in(torch.float32)
+    assert torch.equal(twins.our_costs(model, actions), exact)
+    with pytest.raises(InputError, match="dtype: expected .* found torch.float16"):
+        model.imagine_in(torch.float16)
+
+
+@needs_peer
+def test_units_for_bfloat16_and_float32s_give_the_same_but_for_rounding(twins, monkeypatch):
+    actions = torch.randn(50, 5, TINY.actions, generator=torch.Generator().manual_seed(0))
+    found = []
+    for has in (True, False):
+        monkeypatch.setattr(imagination, "multiplies_bfloat16", lambda device, has=has: has)
+        found.append(twins.our_costs(twins.rounded, actions))
+    torch.testing.assert_close(*found, rtol=0.05, atol=0.0)
+
+
+@needs_peer
+def test_gradients_reach_the_actions_in_bfloat16_too(twins):
+    actions = torch.zeros(3, 5, TINY.actions, requires_grad=True)
+    twins.our_costs(twins.rounded, actions).sum().backward()
+    assert actions.grad.abs().sum((1, 2)).min() > 0.0
