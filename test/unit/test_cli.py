@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jepa_ros import cli
+from jepa_ros.commands import graph
 from jepa_ros.errors import InputError
 
 HEAVY = ("torch", "mujoco", "rclpy", "numpy", "cv2", "plotly")
@@ -42,7 +43,7 @@ def test_bad_input_is_one_line_and_exit_2(monkeypatch):
     def refuse(target, **options):
         raise InputError("model 'raech': expected one of [reach],\n found nothing")
 
-    monkeypatch.setattr(cli, "call", refuse)
+    monkeypatch.setattr(graph, "call", refuse)
     result = run("demo", "--model", "raech")
     assert result.exit_code == 2
     assert result.stderr.splitlines() == ["jepa_ros: model 'raech': expected one of [reach], found nothing"]
@@ -57,20 +58,20 @@ def test_interrupt_leaves_no_traceback(monkeypatch):
     def interrupted(target, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "call", interrupted)
+    monkeypatch.setattr(graph, "call", interrupted)
     result = run("demo")
     assert result.exit_code == 130 and "Traceback" not in result.output
 
 
 @pytest.mark.parametrize("code", [None, 0, 1])
 def test_a_commands_exit_code_is_passed_on(monkeypatch, code):
-    monkeypatch.setattr(cli, "call", lambda target, **options: code)
+    monkeypatch.setattr(graph, "call", lambda target, **options: code)
     assert run("demo").exit_code == (code or 0)
 
 
 def test_options_reach_the_implementation(monkeypatch):
     calls = []
-    monkeypatch.setattr(cli, "call", lambda target, **options: calls.append((target, options)))
+    monkeypatch.setattr(graph, "call", lambda target, **options: calls.append((target, options)))
     run("demo", "--goals", "3", "--seed", "1", "--headless")
     target, options = calls[0]
     assert target == "jepa_ros.ros.demo:run"

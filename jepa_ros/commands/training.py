@@ -1,0 +1,139 @@
+"""From recordings to models: collect, train, pretrain, compare."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jepa_ros.commands.base import Out, Robot, Seed, app, call, command, group, guard
+from jepa_ros.errors import InputError
+
+train = group("train", no_args_is_help=False)
+
+
+@command(app)
+def collect(
+    out: Annotated[Path, typer.Option(help="Bag to write: a directory that is made, or gone on with.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to record.")] = 500,
+    seed: Seed = 0,
+    robot: Robot = "openarm",
+    width: Annotated[int, typer.Option(min=16, help="Width of camera images, pixels.")] = 320,
+    height: Annotated[int, typer.Option(min=16, help="Height of camera images, pixels.")] = 240,
+    rate: Annotated[float, typer.Option(min=1.0, help="Camera rate, Hz.")] = 10.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that record, each with a core.")] = 2,
+) -> int | None:
+    """Record random play in simulation as a rosbag2 (mcap) bag."""
+    return call("jepa_ros.training.collect:run", **locals())
+
+
+@train.callback(invoke_without_command=True)
+@guard
+def train_all(
+    context: typer.Context,
+    data: Annotated[
+        Path | None, typer.Option(help="Bag that `jepa_ros collect` wrote.", show_default="required")
+    ] = None,
+    out: Out = Path("runs/train"),
+    recipe: Annotated[
+        str, typer.Option(help="Name of a recipe in config/recipes (reach, lewm, ...), or a YAML file.")
+    ] = "reach",
+    seed: Seed = 0,
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "openarm_reach",
+    robot: Robot = "openarm",
+    updates: Annotated[
+        int | None, typer.Option(min=1, help="Updates of the world model; default: the recipe's.")
+    ] = None,
+    policy_updates: Annotated[
+        int | None, typer.Option(min=0, help="Updates of the policy; default: the recipe's.")
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Frozen encoder: a directory in transformers' format, or a Hugging Face repository."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
+    save_every: Annotated[
+        float, typer.Option(min=0.0, help="Seconds between states that a stopped run goes on from.")
+    ] = 60.0,
+) -> int | None:
+    """Train a world model and its heads on a recorded bag; goes on where it was interrupted."""
+    options = {name: value for name, value in locals().items() if name != "context"}
+    if context.invoked_subcommand is None:
+        if data is None:
+            raise InputError("train: expected a bag after --data, found none")
+        return call("jepa_ros.training.train:run", **options)
+    for name in options:
+        if context.get_parameter_source(name).name == "COMMANDLINE":
+            raise InputError(f"train: expected the option {name} after {context.invoked_subcommand}, found it before")
+
+
+@command(train, "policy")
+def train_policy(
+    model: Annotated[str, typer.Option(help="Model whose world model stays as it is: a name or a directory.")],
+    data: Annotated[Path, typer.Option(help="Bag of play with the model's robot and camera.")],
+    objects: Annotated[
+        list[str],
+        typer.Option("--object", help="NAME=TOPIC (PoseStamped, PointStamped): a probe that reads where it is."),
+    ] = (),
+    out: Out = Path("runs/policy"),
+    camera: Annotated[
+        list[str], typer.Option(help="Image topic of the bag; given again for each further view of the model.")
+    ] = (),
+    robot: Annotated[
+        str | None, typer.Option(help="Robot in the bag; default: the one that the model was trained for.")
+    ] = None,
+    seed: Seed = 0,
+    updates: Annotated[int | None, typer.Option(min=1, help="Updates of the heads; default: 6000.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
+) -> int | None:
+    """Train policy, learned distance and probes on a model that stays as it is."""
+    return call("jepa_ros.training.train_policy:run", **locals())
+
+
+@command(app)
+def pretrain(
+    bags: Annotated[list[Path], typer.Argument(help="Bags of any robot; only their pictures are read.")],
+    out: Annotated[Path, typer.Option(help="Directory for encoder/, summary.json and report.html.")],
+    method: Annotated[str, typer.Option(help="vjepa (clips) or ijepa (stills).")] = "vjepa",
+    topic: Annotated[list[str], typer.Option(help="Image topic, raw or compressed; may be given again.")] = ("image",),
+    size: Annotated[int, typer.Option(min=8, help="Side of a picture that the encoder sees, pixels.")] = 64,
+    patch: Annotated[int, typer.Option(min=1, help="Side of a patch, pixels.")] = 8,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of a clip (vjepa).")] = 8,
+    stride: Annotated[int, typer.Option(min=1, help="Every so many frames of the topic are one of the clip.")] = 1,
+    width: Annotated[int, typer.Option(min=8, help="Numbers of a patch's features.")] = 192,
+    depth: Annotated[int, typer.Option(min=1, help="Layers of the encoder.")] = 6,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads of a layer.")] = 3,
+    updates: Annotated[int, typer.Option(min=1, help="Updates of the encoder.")] = 4000,
+    batch: Annotated[int, typer.Option(min=1, help="Clips of an update.")] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Learning rate at its peak.")] = 2e-4,
+    momentum: Annotated[float, typer.Option(min=0.0, max=1.0, help="Momentum of the teacher; rises to 1.")] = 0.998,
+    seed: Seed = 0,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
+) -> int | None:
+    """Pre-train an encoder on the pictures of bags, without actions; goes on where it was interrupted."""
+    return call("jepa_ros.training.pretrain:run", **locals())
+
+
+@command(app)
+def compare(
+    data: Annotated[Path, typer.Option(help="Bag that `jepa_ros collect` wrote.")],
+    out: Out = Path("runs/compare"),
+    recipe: Annotated[str, typer.Option(help="Recipe of the model that all share, as for train.")] = "reach",
+    robot: Robot = "openarm",
+    methods: Annotated[
+        str, typer.Option(help="Names with commas between: sigreg, vicreg, ema, reconstruction, none.")
+    ] = "sigreg,vicreg,ema,reconstruction",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 3,
+    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
+    updates: Annotated[int | None, typer.Option(min=1, help="Updates of a run; default: the recipe's.")] = None,
+    tune: Annotated[
+        int, typer.Option(min=0, help="Values of its regulariser that each method may try; 0: the published one.")
+    ] = 3,
+    tune_updates: Annotated[
+        int | None, typer.Option(min=1, help="Updates of a try; default: a quarter of a run's.")
+    ] = None,
+    goals: Annotated[int, typer.Option(min=0, help="Goals to reach in closed loop by each run.")] = 50,
+    goal_seed: Annotated[int, typer.Option(help="Seed of these goals.")] = 3000,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one core.")] = 2,
+) -> int | None:
+    """Set ways against collapse side by side on a recorded bag; goes on where it was interrupted."""
+    return call("jepa_ros.training.compare:run", **locals())
