@@ -16,7 +16,7 @@ from jepa_ros.evaluation.closed_loop import Timing, Trial, expect_one_camera
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.report import Report
 from jepa_ros.evaluation.summary import percentiles, write_summary
-from jepa_ros.robot.config import load_robot
+from jepa_ros.robot.config import load_robot, planar_space
 from jepa_ros.world_model.checkpoint import check_robot, load
 
 KINDS = ("model", "random", "oracle")
@@ -28,7 +28,9 @@ def run(*, model: str, task: str, goals: int, seed: int, out: Path, robot: str =
     if task not in TASKS:
         raise InputError(f"task '{task}': expected one of {', '.join(TASKS)}")
     checkpoint = load(model)
-    check_robot(checkpoint.config, load_robot(robot))
+    arm = load_robot(robot)
+    check_robot(checkpoint.config, arm)
+    planar_space(arm)
     expect_one_camera(checkpoint.config)
     started = time.time()
     trials: dict[str, dict[int, Trial]] = {kind: {} for kind in KINDS}

@@ -104,7 +104,7 @@ class ArmGate(JepaNode):
     # -- lifecycle -----------------------------------------------------------------------------------------------------
 
     def configure(self) -> None:
-        from jepa_ros.robot.action_space import PlanarVelocity
+        from jepa_ros.robot.action_space import make_space
         from jepa_ros.robot.kinematics import Kinematics
 
         p = self.p
@@ -117,7 +117,7 @@ class ArmGate(JepaNode):
             RobotDescription.from_urdf(urdf), robot.joint_limits, robot.joints, robot.position_margin
         )
         kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
-        space = PlanarVelocity(robot, kinematics, p.control_period)
+        space = make_space(robot, kinematics, p.control_period)
         values = {f.name: getattr(p, f.name) for f in fields(GateSettings)}
         settings = GateSettings(**{k: math.inf if v == LONGEST else v for k, v in values.items()})
         self._gate = Gate(limits, settings, space.executed)

@@ -56,15 +56,18 @@ class PlannerNode(JepaNode):
 
         from jepa_ros.planning.guardrails import Guardrails
         from jepa_ros.planning.reach import ReachController, ReachSettings
+        from jepa_ros.resources import resolve_model
         from jepa_ros.robot.action_space import PlanarVelocity
         from jepa_ros.robot.config import load_robot
         from jepa_ros.robot.description import RobotDescription
         from jepa_ros.robot.kinematics import Kinematics
         from jepa_ros.robot.limits import JointLimits
-        from jepa_ros.world_model.checkpoint import check_robot, load
+        from jepa_ros.world_model.checkpoint import check_planar, check_robot, load
+        from jepa_ros.world_model.config import read_config
 
         torch.set_num_threads(self.p.threads)
         self._robot = load_robot(self.p.robot)
+        check_planar(read_config(resolve_model(self.p.model)))  # before what may be gigabytes is loaded
         self._checkpoint = load(self.p.model)
         config = self._checkpoint.config
         if hasattr(self._checkpoint.model, "imagine_in"):

@@ -3,6 +3,8 @@
 A model of several cameras (`cameras` in its config.json) is shown one frame of each, taken at the same moment: within
 half a control tick of the first camera's, whose header the latent has. Moments that a camera missed have no latent.
 
+A model whose state is the tool's pose (`proprioception.kind` in its config.json) needs `robot_description` too.
+
 Everything that torch does happens in one worker thread: frames first, questions in slices between them.
 """
 
@@ -18,14 +20,15 @@ from jepa_msgs.srv import EncodeGoal, Imagine
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.base import RELIABLE, SENSOR, JepaNode, run
+from jepa_ros.nodes.base import RELIABLE, SENSOR, JepaNode, Latest, NotReady, run
 from jepa_ros.nodes.convert import float32_array, picture, to_seconds
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.goals import goal_frames
 from jepa_ros.nodes.parameters import Parameter
-from jepa_ros.nodes.proprioception import ProprioceptionReader
+from jepa_ros.nodes.proprioception import make_reader
 from jepa_ros.nodes.worker import Worker
 
 PARAMETERS = (
@@ -52,12 +55,13 @@ SLICE = 0.018  # s of rolling out between two looks for a frame; shorter ones ar
 
 
 class WorldModelNode(JepaNode):
-    """In: frame (more than one with several cameras), joint_states, executed. Out: latent, surprise. Services:
-    encode_goal, imagine."""
+    """In: frame (more than one with several cameras), joint_states, executed, robot_description. Out: latent, surprise.
+    Services: encode_goal, imagine."""
 
     def __init__(self) -> None:
         super().__init__("world_model", PARAMETERS)
         self._worker: Worker | None = None
+        self._description = Latest(self, String, "robot_description")
         self._frames, self._encoded = Meter(), Meter()
         self._frame_at: dict[str, float] = {}  # steady time of each camera's last frame
         self._whole_at = time.monotonic()  # of the last time that all cameras' frames came together
@@ -73,21 +77,26 @@ class WorldModelNode(JepaNode):
     def configure(self) -> None:
         import torch
 
+        from jepa_ros.resources import resolve_model
         from jepa_ros.robot.config import load_robot
         from jepa_ros.world_model.checkpoint import check_robot, load
+        from jepa_ros.world_model.config import read_config
         from jepa_ros.world_model.history import ContextReader
         from jepa_ros.world_model.surprise import SurpriseMonitor
         from jepa_ros.world_model.views import ViewMatcher
 
         torch.set_num_threads(self.p.threads)
-        self._checkpoint = load(self.p.model)
-        check_robot(self._checkpoint.config, load_robot(self.p.robot))
-        config = self._checkpoint.config
+        config, robot = read_config(resolve_model(self.p.model)), load_robot(self.p.robot)
+        check_robot(config, robot)
+        description = self._description.message
+        if config.proprioception.kind == "tool_pose" and description is None:
+            raise NotReady("for robot_description: nobody publishes it yet")
+        self._reader = make_reader(config.proprioception, robot, description.data if description else "")
+        self._checkpoint = load(self.p.model)  # last: it may be gigabytes, and waiting must not load it again
         self._size, self._cameras = config.preprocessing.size, config.cameras
         self._seen = ContextReader(config)
         self._views = ViewMatcher(config.cameras, 0.5 * config.tick + STAMP_SLACK)
         self._monitor = SurpriseMonitor(self._checkpoint, self._seen)
-        self._reader = ProprioceptionReader(config.proprioception)
         for _ in range(3):  # the first inference allocates and is slow
             self._encode(np.zeros(config.frame_shape, np.uint8))
         self._latents = self.create_lifecycle_publisher(LatentState, "latent", RELIABLE)
@@ -151,7 +160,14 @@ class WorldModelNode(JepaNode):
         self._seen.states.add(stamp, state)
 
     def _on_executed(self, message: Action) -> None:
-        if len(message.values) == self._checkpoint.config.action.dimension and np.isfinite(message.values).all():
+        config, action = self._checkpoint.config, self._checkpoint.config.action
+        wanted, found = (action.name, action.dimension), (message.action_space, len(message.values))
+        # A gate's control_period is its own parameter, and actions of other ticks mean another motion.
+        if wanted != found or abs(message.period - config.tick) > 1e-4:
+            expected = f"{action.name} of {action.dimension} numbers a tick of {config.tick:g} s"
+            text = f"executed: expected {expected}, found {found[0]} of {found[1]} a tick of {message.period:g} s"
+            self.warn_throttled("executed", text)
+        elif np.isfinite(message.values).all():
             self._seen.actions.add(to_seconds(message.header.stamp), message.values)
 
     # -- in the worker's thread ----------------------------------------------------------------------------------------

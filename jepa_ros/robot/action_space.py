@@ -8,16 +8,17 @@ import numpy as np
 from scipy.interpolate import make_interp_spline
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.config import RobotConfig
+from jepa_ros.robot.config import RobotConfig, planar_space
 from jepa_ros.robot.kinematics import Kinematics
 from jepa_ros.robot.planar_path import PlanarPath
+from jepa_ros.robot.pose_delta import PoseDelta
 from jepa_ros.robot.trajectory import JointTrajectory
 
 SETTLE_SPEED = 0.3  # rad/s at which joints return to the posture that belongs to a tool position
 
 
 class ActionSpace(Protocol):
-    """Actions of A numbers in [-1, 1] a control tick of `period` s."""
+    """Actions of A numbers a control tick of `period` s."""
 
     name: str
     dimension: int
@@ -26,27 +27,32 @@ class ActionSpace(Protocol):
     def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
         """The action (A,) that a motion of the reference from q_start to q_end (J,) rad in one tick amounts to."""
 
-    def to_trajectory(self, q: np.ndarray, qd: np.ndarray, qdd: np.ndarray, knots: np.ndarray) -> JointTrajectory:
-        """Joint motion that continues (q, qd, qdd), follows velocity knots (n, A) a tick each, and comes to rest."""
+
+def make_space(robot: RobotConfig, kinematics: Kinematics, period: float) -> ActionSpace:
+    """The action space that the robot's configuration names, with a control period in s. Raises InputError."""
+    kind = PoseDelta if robot.action_space.type == PoseDelta.name else PlanarVelocity
+    return kind(robot, kinematics, period)
 
 
 class PlanarVelocity:
     """Velocity (vx, vy) of the tool in the base frame over max_speed; height and orientation are held.
 
-    An action of a tick is the tool's displacement over that tick divided by max_speed * period. A plan is given by the
-    velocities at the ends of the ticks, its knots (PlanarPath).
+    An action of a tick is the tool's displacement over that tick divided by max_speed * period, each number in [-1, 1].
+    A plan is given by the velocities at the ends of the ticks, its knots (PlanarPath).
     """
 
     name = "planar_velocity"
     dimension = 2
 
     def __init__(self, robot: RobotConfig, kinematics: Kinematics, period: float = 0.1):
+        """Raises InputError where the robot's action space is another one, or its workspace is not convex."""
+        config = planar_space(robot)
         self.period = period
-        self.max_speed = robot.action_space.max_speed
-        self.height = robot.action_space.height
+        self.max_speed = config.max_speed
+        self.height = config.height
         # Largest change of a knot from one tick to the next.
-        self.max_change = robot.action_space.max_acceleration * period / self.max_speed
-        self.workspace = np.array(robot.action_space.workspace)
+        self.max_change = config.max_acceleration * period / self.max_speed
+        self.workspace = np.array(config.workspace)
         self.normals, self.offsets = _half_planes(self.workspace)
         self._kinematics = kinematics
         self._names = tuple(robot.joints)
@@ -99,8 +105,10 @@ class PlanarVelocity:
         return wanted
 
     def to_trajectory(self, q: np.ndarray, qd: np.ndarray, qdd: np.ndarray, knots: np.ndarray) -> JointTrajectory:
-        """See ActionSpace; points at the ticks' ends. Joints off the posture of their tool position return to it
-        smoothly."""
+        """Joint motion that continues (q, qd, qdd), follows velocity knots (n, 2) a tick each, and comes to rest.
+
+        Points at the ticks' ends. Joints off the posture of their tool position return to it smoothly.
+        """
         path = self.path(q, qd, knots)
         home = self._solve(path.start, q)
         offset = np.asarray(q) - home

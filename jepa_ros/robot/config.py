@@ -29,7 +29,7 @@ class ControllerConfig(_Strict):
         return f"{self.name}/joint_trajectory"
 
 
-class ActionSpaceConfig(_Strict):
+class PlanarVelocityConfig(_Strict):
     """Planar velocity of the tool at a fixed height; see robot/action_space.py."""
 
     type: Literal["planar_velocity"]
@@ -37,6 +37,20 @@ class ActionSpaceConfig(_Strict):
     max_acceleration: float = Field(gt=0, le=20.0, description="m/s^2, mean over a control tick")
     height: float = Field(description="m, of the tool frame over the base frame's origin")
     workspace: list[tuple[float, float]] = Field(min_length=3, description="convex polygon, counter-clockwise, m")
+
+
+class PoseDeltaConfig(_Strict):
+    """Change of the tool's pose over a control tick; see robot/pose_delta.py.
+
+    The bounds are for a search in this space; what the gate keeps are the joints' limits.
+    """
+
+    type: Literal["pose_delta"]
+    max_translation: float = Field(gt=0, le=0.5, description="m a control tick")
+    max_rotation: float = Field(gt=0, le=1.5, description="rad a control tick")
+    gripper_zero: Literal["lower", "upper"] = Field(
+        "lower", description="limit of the first gripper joint at which the gripper's number is 0; at the other it is 1"
+    )
 
 
 class JointLimitConfig(_Strict):
@@ -87,7 +101,7 @@ class RobotConfig(_Strict):
     base_frame: str
     tool_frame: str
     controllers: list[ControllerConfig] = Field(min_length=1)
-    action_space: ActionSpaceConfig
+    action_space: PlanarVelocityConfig | PoseDeltaConfig = Field(discriminator="type")
     joint_limits: dict[str, JointLimitConfig]
     position_margin: float = Field(ge=0, le=0.5, description="rad kept to every position limit")
     home: dict[str, float] = Field(description="rad, the posture that inverse kinematics leans to")
@@ -109,6 +123,25 @@ class RobotConfig(_Strict):
         if len(set(boxes)) < len(boxes):
             raise ValueError(f"keep_out: expected different names, found {boxes}")
         return self
+
+
+def planar_space(robot: RobotConfig) -> PlanarVelocityConfig:
+    """The robot's planar action space, which simulation, planning, training and evaluation need.
+
+    Raises InputError where the robot has another one.
+    """
+    return _space(robot, "planar_velocity")
+
+
+def pose_space(robot: RobotConfig) -> PoseDeltaConfig:
+    """The robot's action space of poses. Raises InputError where the robot has another one."""
+    return _space(robot, "pose_delta")
+
+
+def _space(robot: RobotConfig, wanted: str) -> PlanarVelocityConfig | PoseDeltaConfig:
+    if robot.action_space.type != wanted:
+        raise InputError(f"robot {robot.name}: expected the action space {wanted}, found {robot.action_space.type}")
+    return robot.action_space
 
 
 def load_robot(name_or_path: str | Path) -> RobotConfig:

@@ -86,6 +86,9 @@ def run(
 
 
 def _check(recipe: Recipe) -> None:
+    from jepa_ros.robot.config import load_robot, planar_space
+
+    planar_space(load_robot(recipe.robot))
     if abs(recipe.rate * PERIOD - round(recipe.rate * PERIOD)) > 1e-9 or recipe.rate * PERIOD < 1:
         raise InputError(f"rate {recipe.rate:g}: expected a multiple of the control rate of {1 / PERIOD:g} Hz")
 

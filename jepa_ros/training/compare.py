@@ -20,7 +20,7 @@ from jepa_ros.bags.episodes import open_bag
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.summary import write_summary
-from jepa_ros.robot.config import load_robot
+from jepa_ros.robot.config import load_robot, planar_space
 from jepa_ros.training.compare_report import summarise, write_report
 from jepa_ros.training.compare_run import Job, Source, perform
 from jepa_ros.training.recipe import read_recipe
@@ -61,7 +61,7 @@ def run(
     chosen_methods = _known(methods.split(","))
     with open_bag(Path(data)):
         pass  # what cannot be read is said before anything is made
-    load_robot(robot)
+    planar_space(load_robot(robot))
     chosen = changed(read_recipe(recipe), updates, 0, None)
     if chosen.encoder.type == "transformers":
         raise InputError(

@@ -20,7 +20,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.report import Report
 from jepa_ros.evaluation.summary import write_summary
-from jepa_ros.robot.config import load_robot
+from jepa_ros.robot.config import load_robot, planar_space
 from jepa_ros.training.card import recorded_seed
 from jepa_ros.training.episodes import EpisodeSet
 from jepa_ros.training.heads import Heads, expect_finite, with_head_sizes
@@ -63,6 +63,7 @@ def run(
     name = robot or (before.config.robots[0] if before.config.robots else "openarm")
     arm = load_robot(name)
     check_robot(before.config, arm)
+    planar_space(arm)
     if before.directory.resolve() == (out / "checkpoint").resolve():
         raise InputError(f"out {out}: expected another directory than the model's own, found {before.directory}")
     schedule = Schedule() if updates is None else Schedule(policy_updates=updates, warm_up=min(200, updates))

@@ -181,15 +181,27 @@ def blank(config: ModelConfig, steps: int = 1) -> torch.Tensor:
 def check_robot(config: ModelConfig, robot: RobotConfig) -> None:
     """Raise InputError where the model's action space or joints do not fit the robot."""
     wanted, found = config.action, robot.action_space
-    if (wanted.name, wanted.max_speed) != (found.type, found.max_speed):
+    if wanted.name != found.type:
+        raise InputError(
+            f"model {config.name}: expected a robot with action space {wanted.name}, found {found.type} on {robot.name}"
+        )
+    if found.type == "planar_velocity" and wanted.max_speed != found.max_speed:
         raise InputError(
             f"model {config.name}: expected a robot with action space {wanted.name} of {wanted.max_speed} m/s, "
             f"found {found.type} of {found.max_speed} m/s on {robot.name}"
         )
-    if config.proprioception.dimension and config.proprioception.joints != tuple(robot.joints):
+    state = config.proprioception
+    if state.kind == "joints" and state.dimension and state.joints != tuple(robot.joints):
         raise InputError(
-            f"model {config.name}: expected the joints {list(config.proprioception.joints)}, "
-            f"found {robot.joints} on {robot.name}"
+            f"model {config.name}: expected the joints {list(state.joints)}, found {robot.joints} on {robot.name}"
+        )
+
+
+def check_planar(config: ModelConfig) -> None:
+    """Raise InputError where the model's actions are not those that plans are searched in."""
+    if config.action.name != "planar_velocity":
+        raise InputError(
+            f"model {config.name}: expected the action space planar_velocity for planning, found {config.action.name}"
         )
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from jepa_ros.errors import InputError, first_problem
 
 SCHEMA_VERSION = 2
+TOOL_POSE = 7  # numbers of a tool's pose and gripper
 
 
 class _Strict(BaseModel):
@@ -129,8 +130,13 @@ class ActionConfig(_Strict):
 
 
 class ProprioceptionConfig(_Strict):
-    """Joint positions (rad), then velocities (rad/s) of `joints`, then positions of `gripper`; mean and std of each."""
+    """The fields of a state, and mean and std of each.
 
+    joints: joint positions (rad), then velocities (rad/s) of `joints`, then positions of `gripper`. tool_pose: the pose
+    of the tool and the gripper (robot/pose_delta.py), seven fields that `gripper` names, without joints.
+    """
+
+    kind: Literal["joints", "tool_pose"] = "joints"
     joints: tuple[str, ...] = ()
     gripper: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
@@ -142,12 +148,20 @@ class ProprioceptionConfig(_Strict):
             raise ValueError(f"mean and std: expected {self.dimension} values, found {len(self.mean)}, {len(self.std)}")
         if min(self.std, default=1.0) <= 0:
             raise ValueError(f"std: expected positive values, found {min(self.std)}")
+        if self.kind == "tool_pose" and (self.joints or len(self.gripper) != TOOL_POSE):
+            found = f"{len(self.joints)} and {len(self.gripper)}"
+            raise ValueError(f"kind tool_pose: expected no joints and {TOOL_POSE} fields, found {found}")
         return self
 
     @property
     def dimension(self) -> int:
         """Number of fields P."""
         return 2 * len(self.joints) + len(self.gripper)
+
+    @property
+    def angles(self) -> tuple[int, ...]:
+        """Columns of the fields that jump between -π and π rad."""
+        return (3, 4, 5) if self.kind == "tool_pose" else ()
 
 
 class PreprocessingConfig(_Strict):

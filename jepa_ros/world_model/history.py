@@ -80,7 +80,14 @@ class LatentHistory(_History):
 
 
 class StateHistory(_History):
-    """Proprioception (P,) of the last `keep` s, interpolated by stamp."""
+    """Proprioception (P,) of the last `keep` s, interpolated by stamp.
+
+    angles: columns in rad that jump between -π and π; they are interpolated the shorter way round.
+    """
+
+    def __init__(self, keep: float, angles: tuple[int, ...] = ()):
+        super().__init__(keep)
+        self._angles = list(angles)
 
     def window(self, stamp: float, count: int, step: float) -> np.ndarray | None:
         """(count, P): states `step` s apart up to `stamp`, as LatentHistory.window."""
@@ -107,7 +114,15 @@ class StateHistory(_History):
         if right == 0 or right == len(items):
             return items[min(right, len(items) - 1)][1]
         (t0, before), (t1, after) = items[right - 1], items[right]
-        return before + (stamp - t0) / (t1 - t0) * (after - before)
+        way = after - before
+        way[self._angles] = _wrapped(way[self._angles])
+        state = before + (stamp - t0) / (t1 - t0) * way
+        state[self._angles] = _wrapped(state[self._angles])
+        return state
+
+
+def _wrapped(angles: np.ndarray) -> np.ndarray:
+    return (angles + np.pi) % (2 * np.pi) - np.pi
 
 
 class ActionHistory:
@@ -158,7 +173,7 @@ class ContextReader:
     def __init__(self, config: ModelConfig):
         self._config = config
         keep = (config.history + 1) * config.step + 1.0
-        self.latents, self.states = LatentHistory(keep), StateHistory(keep)
+        self.latents, self.states = LatentHistory(keep), StateHistory(keep, config.proprioception.angles)
         self.actions = ActionHistory(keep, config.tick)
         self._mean, self._std = np.array(config.proprioception.mean), np.array(config.proprioception.std)
 

@@ -40,6 +40,7 @@ def test_the_official_layout_becomes_a_checkpoint(tmp_path):
     config = read_config(tmp_path / "model")
     assert (config.predictor.width, config.predictor.depth, config.predictor.heads) == (64, 1, 1)
     assert (config.block, config.control_rate, config.history) == (1, 4.0, 2)
+    assert (config.proprioception.kind, config.proprioception.dimension) == ("tool_pose", 7)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
         "README.md", "config.json", "encoder", "model.safetensors",
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from jepa_ros import cli
 from jepa_ros.bags.typestore import typestore
+from jepa_ros.commands import training
 from jepa_ros.errors import InputError
 from jepa_ros.training.heads import train_heads
 from jepa_ros.training.losses import policy_loss
@@ -194,7 +195,7 @@ def test_the_model_is_not_written_over(trained, bag):
 
 def test_the_command_line_has_both(monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr(cli, "call", lambda target, **options: calls.append((target, options)))
+    monkeypatch.setattr(training, "call", lambda target, **options: calls.append((target, options)))
 
     def invoke(*arguments):
         return CliRunner().invoke(cli.app, ["train", *arguments])

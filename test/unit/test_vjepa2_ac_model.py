@@ -149,10 +149,15 @@ def test_states_and_actions_of_another_size_are_refused(model):
         ("action", {"dimension": 2}, "expected action blocks of 7 numbers for vjepa2_ac, found 2"),
         (
             "proprioception",
-            {"gripper": [], "mean": [], "std": []},
+            {"kind": "joints", "gripper": [], "mean": [], "std": []},
             "proprioception of 7 numbers for vjepa2_ac, found 0",
         ),
         ("predictor", {"heads": 5}, "expected a width that 5 heads divide, found 64"),
+        (
+            "proprioception",
+            {"gripper": ["x"], "mean": [0.0], "std": [1.0]},
+            "kind tool_pose: expected no joints and 7 fields, found 0 and 1",
+        ),
         ("preprocessing", {"size": 20}, "expected an image size of a multiple of 8 px, found 20 px"),
         ("encoder", {"sha256": "0" * 64}, "expected the weights that the model was trained with, SHA-256 0000"),
         ("encoder", {"directory": "other"}, "expected a directory in transformers' format, found none"),

@@ -189,7 +189,12 @@ def _config(
         "control_rate": RATE,
         "block": 1,
         "action": {"name": "pose_delta", "dimension": STATES},
-        "proprioception": {"gripper": STATE_FIELDS, "mean": [0.0] * STATES, "std": [1.0] * STATES},
+        "proprioception": {
+            "kind": "tool_pose",
+            "gripper": STATE_FIELDS,
+            "mean": [0.0] * STATES,
+            "std": [1.0] * STATES,
+        },
         **UNCALIBRATED,
     }
     try:

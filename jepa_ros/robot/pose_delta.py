@@ -1,0 +1,92 @@
+"""Pose delta: actions that are the change of the tool's pose over a control tick, and the state that they change.
+
+As V-JEPA 2-AC defines both (arXiv 2506.09985, section 3; `poses_to_diffs` of the official app/vjepa_droid/droid.py): a
+state is the tool's position x, y, z (m) in the base frame, its orientation as extrinsic x-y-z Euler angles (rad) and a
+number of 0 to 1 for the gripper; an action is the difference of the positions, the Euler angles of the rotation that
+turns the first orientation into the second one in base axes, and the difference of the gripper's numbers. In the data
+that the official weights were trained with (DROID) the gripper is 0 where it is open and 1 where it is closed.
+
+An action belongs to one tick, and V-JEPA 2-AC's block is one tick. Where frames lie between ticks ActionHistory
+interpolates linearly, number by number; only blocks of more ticks would sum them up. That is exact for positions and
+off by half the product of two ticks' angles for rotations: 5 mrad for 0.1 rad a tick.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jepa_ros.errors import InputError
+from jepa_ros.robot.config import RobotConfig, pose_space
+from jepa_ros.robot.description import RobotDescription
+from jepa_ros.robot.kinematics import Kinematics
+
+LOCKED = 1e-6  # cosine of the middle Euler angle under which the other two turn about one axis
+
+
+class PoseDelta:
+    """Change of the tool's pose over a tick (7,), in m and rad; see the module. ActionSpace's protocol.
+
+    max_translation, max_rotation: m and rad a tick that a search may ask for.
+    """
+
+    name = "pose_delta"
+    dimension = 7
+
+    def __init__(self, robot: RobotConfig, kinematics: Kinematics, period: float):
+        """Raises InputError where the robot's action space is another one."""
+        config = pose_space(robot)
+        self.period = period
+        self.max_translation, self.max_rotation = config.max_translation, config.max_rotation
+        self._kinematics = kinematics
+
+    def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
+        """See ActionSpace. The last number is 0: the gate commands no gripper."""
+        (before, first), (after, second) = map(self._kinematics.forward, (q_start, q_end))
+        return np.concatenate([after - before, euler_angles(second @ first.T), [0.0]])
+
+
+class ToolState:
+    """A state (7,) from measured joint positions.
+
+    joints: names of the positions that `at` takes: the arm's, then the first gripper joint where there is one.
+    """
+
+    def __init__(self, robot: RobotConfig, urdf: str):
+        """Raises InputError where the robot's action space is another one or the URDF lacks a joint, frame or limit."""
+        zero = pose_space(robot).gripper_zero
+        self._kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
+        self._count = len(robot.joints)
+        self.joints = (*robot.joints, *robot.gripper[:1])
+        self._ends = None
+        if robot.gripper:
+            lower, upper = _limits(urdf, robot.gripper[0])
+            self._ends = (lower, upper) if zero == "lower" else (upper, lower)
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """(7,) in m, rad, 0 to 1 at positions of `joints` in rad, m; the gripper's number is 0 where there is none."""
+        place, rotation = self._kinematics.forward(positions[: self._count])
+        gripper = 0.0
+        if self._ends is not None:
+            gripper = (positions[-1] - self._ends[0]) / (self._ends[1] - self._ends[0])
+        return np.concatenate([place, euler_angles(rotation), [min(max(gripper, 0.0), 1.0)]])
+
+
+def euler_angles(rotation: np.ndarray) -> np.ndarray:
+    """Rotation matrix (3, 3) → extrinsic x-y-z Euler angles (3,) in rad, as world_model.vjepa2_ac.matrix_euler (which
+    needs torch): the middle one in ±π/2, and where it is ±π/2 the last one is 0."""
+    r = rotation
+    cosine = np.hypot(r[0, 0], r[1, 0])
+    middle = np.arctan2(-r[2, 0], cosine)
+    if cosine < LOCKED:
+        return np.array([np.arctan2(-r[1, 2], r[1, 1]), middle, 0.0])
+    return np.array([np.arctan2(r[2, 1], r[2, 2]), middle, np.arctan2(r[1, 0], r[0, 0])])
+
+
+def _limits(urdf: str, gripper: str) -> tuple[float, float]:
+    joint = RobotDescription.from_urdf(urdf).joints.get(gripper)
+    if joint is None:
+        raise InputError(f"robot_description: expected the gripper joint {gripper}, found none of that name")
+    if not 0.0 < joint.upper - joint.lower < np.inf:
+        found = f"{joint.lower:g} and {joint.upper:g}"
+        raise InputError(f"robot_description: gripper joint {gripper}: expected two finite limits, found {found}")
+    return joint.lower, joint.upper
