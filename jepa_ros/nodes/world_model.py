@@ -51,7 +51,7 @@ PARAMETERS = (
     Parameter("max_samples", 8192, "Most action sequences that one `imagine` may ask for.", range=(1, 100_000)),
 )
 STAMP_SLACK = 1e-3  # s that stamps may jitter beyond half a control tick
-SLICE = 0.018  # s of rolling out between two looks for a frame; shorter ones are mostly overhead
+SLICE = 0.008  # s of rolling out between two looks for a frame
 
 
 class WorldModelNode(JepaNode):
