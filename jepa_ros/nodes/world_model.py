@@ -51,7 +51,7 @@ PARAMETERS = (
     Parameter("max_samples", 8192, "Most action sequences that one `imagine` may ask for.", range=(1, 100_000)),
 )
 STAMP_SLACK = 1e-3  # s that stamps may jitter beyond half a control tick
-SLICE = 0.008  # s of rolling out between two looks for a frame
+SLICE = 0.006  # s that one step of many sequences may take between two looks for a frame
 
 
 class WorldModelNode(JepaNode):
@@ -257,6 +257,8 @@ class WorldModelNode(JepaNode):
     def _imagine(self, stamp: float, actions: np.ndarray):
         import torch
 
+        from jepa_ros.world_model.protocol import moved_on
+
         begin = time.perf_counter()
         stamp = stamp or self._seen.latents.newest
         context = None if stamp is None else self._seen.at(stamp)
@@ -265,14 +267,16 @@ class WorldModelNode(JepaNode):
         last, rest, count = [], torch.from_numpy(actions), 16
         while len(rest):
             part, rest = rest[:count], rest[count:]
-            started = time.perf_counter()
-            with torch.inference_mode():
-                rolled, _ = self._checkpoint.model.rollout(context.expand(len(part)), part)
-            last.append(rolled[:, -1])
-            # As many sequences as fit into a slice at the pace of this one; never many more, as one may be lucky.
-            pace = (time.perf_counter() - started) / len(part)
-            count = int(min(max(SLICE / pace, 1), 2 * len(part)))
-            self._worker.yield_to_urgent()
+            seen, slowest = context.expand(len(part)), 0.0
+            for block in part.split(1, dim=1):
+                started = time.perf_counter()
+                with torch.inference_mode():
+                    seen = moved_on(self._checkpoint.model, seen, block)
+                slowest = max(slowest, time.perf_counter() - started)
+                self._worker.yield_to_urgent()
+            last.append(seen.latents[:, -1])
+            # As many sequences as one step of fits into a slice; never many more, as these may have been lucky.
+            count = int(min(max(len(part) * SLICE / slowest, 1), 2 * len(part)))
         latents = torch.cat(last)
         return float32_array(latents.numpy()), list(latents.shape), 1e3 * (time.perf_counter() - begin)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from jepa_ros.planning.system1 import moved_on
 from jepa_ros.world_model.checkpoint import Checkpoint
-from jepa_ros.world_model.protocol import Context
+from jepa_ros.world_model.protocol import Context, moved_on
 
 TICKS_TO_GO = (4.0, 8.0, 12.0, 16.0, 24.0, 36.0)
 BOLDNESS = (1.0, 2.0)

@@ -8,7 +8,7 @@ import torch
 
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.checkpoint import Checkpoint
-from jepa_ros.world_model.protocol import Context, WorldModel
+from jepa_ros.world_model.protocol import Context, moved_on
 
 OWN = 2
 """Control ticks after the promised ones that the policy itself decides; by then the next decision is there. Each model
@@ -56,13 +56,3 @@ class PolicyAlone:
             taken.append(actions)
         after = torch.arange((horizon - len(taken)) * config.block).unsqueeze(1)
         return torch.cat([*taken, taken[-1][-1:] * (after + config.block < ticks)])
-
-
-def moved_on(model: WorldModel, context: Context, block: torch.Tensor) -> Context:
-    """The context (B, h, ...) one model step later, after an action block (B, 1, K), as the model imagines it."""
-    latents, states = model.rollout(context, block)
-    return Context(
-        torch.cat([context.latents[:, 1:], latents], dim=1),
-        torch.cat([context.states[:, 1:], states], dim=1),
-        torch.cat([context.actions, block], dim=1)[:, 1:],
-    )

@@ -74,6 +74,16 @@ class PredictiveModel(nn.Module):
         return torch.stack(latents[first:], 1), torch.stack(states[first:], 1)
 
 
+def moved_on(model: WorldModel, context: Context, block: torch.Tensor) -> Context:
+    """The context (B, h, ...) one model step later, after an action block (B, 1, K), as the model imagines it."""
+    latents, states = model.rollout(context, block)
+    return Context(
+        torch.cat([context.latents[:, 1:], latents], dim=1),
+        torch.cat([context.states[:, 1:], states], dim=1),
+        torch.cat([context.actions, block], dim=1)[:, 1:],
+    )
+
+
 def flatten_views(frames: np.ndarray | torch.Tensor, cameras: int) -> np.ndarray | torch.Tensor:
     """Frames as `encode` takes them → (B * C, S, S, 3), the views of a situation one after the other.
 
