@@ -18,9 +18,12 @@ def evaluate_sim(
     goals: Annotated[int, typer.Option(min=1, help="Goals to try.")] = 100,
     seed: Seed = 0,
     out: Out = Path("runs/evaluate"),
+    solver: Annotated[str, typer.Option(help="Search: icem, cem, mppi, gradient or shooting.")] = "icem",
+    policy: Annotated[str, typer.Option(help="What the fast policy is for: first, seed, alone or none.")] = "first",
+    metric: Annotated[str, typer.Option(help="Distance of latents: l2, l1 or reachability.")] = "l2",
 ) -> int | None:
     """Reach goals in simulation, in process and without ROS, beside random actions and an oracle."""
-    return call("jepa_ros.evaluation.sim:run", model=model, task=task, goals=goals, seed=seed, out=out)
+    return call("jepa_ros.evaluation.sim:run", **locals())
 
 
 @command(bench, "plan")

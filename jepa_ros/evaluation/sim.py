@@ -23,8 +23,23 @@ KINDS = ("model", "random", "oracle")
 TASKS = ("reach",)
 
 
-def run(*, model: str, task: str, goals: int, seed: int, out: Path, robot: str = "openarm", workers: int = 2) -> int:
-    """Evaluate, showing progress; writes summary.json and report.html into `out`. Raises InputError."""
+def run(
+    *,
+    model: str,
+    task: str,
+    goals: int,
+    seed: int,
+    out: Path,
+    robot: str = "openarm",
+    solver: str = "icem",
+    policy: str = "first",
+    metric: str = "l2",
+    workers: int = 2,
+) -> int:
+    """Evaluate, showing progress; writes summary.json and report.html into `out`.
+
+    solver, policy, metric: of the planner, see planning.reach.ReachSettings. Raises InputError.
+    """
     if task not in TASKS:
         raise InputError(f"task '{task}': expected one of {', '.join(TASKS)}")
     checkpoint = load(model)
@@ -32,23 +47,27 @@ def run(*, model: str, task: str, goals: int, seed: int, out: Path, robot: str =
     check_robot(checkpoint.config, arm)
     planar_space(arm)
     expect_one_camera(checkpoint.config)
+    planning = {"solver": solver, "policy": policy, "metric": metric}
     started = time.time()
     trials: dict[str, dict[int, Trial]] = {kind: {} for kind in KINDS}
     workers = min(workers, goals)
-    jobs = [(str(checkpoint.directory), robot, goals, seed, share, workers) for share in range(workers)]
+    jobs = [(str(checkpoint.directory), robot, goals, seed, planning, share, workers) for share in range(workers)]
+    plan_ms: list[float] = []
     queue = multiprocessing.get_context("spawn").Manager().Queue()
     with LongWork() as bar:
         task_id = bar.add("goals", goals)
         with multiprocessing.get_context("spawn").Pool(workers, _quiet) as pool:
             result = pool.map_async(_try_share, [(*job, queue) for job in jobs])
             while not (result.ready() and queue.empty()):
-                for index, found in _drain(queue):
+                for index, found, times in _drain(queue):
+                    plan_ms += times
                     for kind, trial in found.items():
                         trials[kind][index] = trial
                     reached = sum(t.reached for t in trials["model"].values())
                     bar.update(task_id, len(trials["model"]), f"{reached} reached")
             info = result.get()  # raises what a worker raised
-    summary = _summary(trials, info[0], checkpoint, seed, time.time() - started)
+    summary = _summary(trials, info[0], checkpoint, seed)
+    summary |= {"planning": planning, "plan_ms": percentiles(plan_ms, (50, 99)), "wall_s": time.time() - started}
     write_summary(out / "summary.json", summary)
     _report(out / "report.html", summary, {k: [v[i] for i in sorted(v)] for k, v in trials.items()})
     return 0
@@ -92,16 +111,16 @@ def _try_share(job) -> dict:
     from jepa_ros.sim.scene import Scene
     from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
 
-    directory, robot_name, count, seed, share, workers, queue = job
+    directory, robot_name, count, seed, planning, share, workers, queue = job
     torch.set_num_threads(1)
     robot, scene = load_robot(robot_name), Scene()
     cell = ArmCell(scene, robot)
-    goals = make_goals(scene, robot, cell.space, count, seed)
     checkpoint = load(directory)
     timing = Timing()
     # Rounds of the search are counted here, not timed: the same goals give the same result on any machine.
     rails = Guardrails.of_robot(robot, scene.urdf, cell.space, make_limits(robot, scene.urdf))
-    controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed), rails)
+    controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed, **planning), rails)
+    goals = make_goals(scene, robot, cell.space, count, seed)
     actor = ModelActor(cell, checkpoint, controller, timing)
     others = {"random": RandomActor(cell, seed), "oracle": OracleActor(cell)}
     for index in range(share, count, workers):
@@ -113,11 +132,11 @@ def _try_share(job) -> dict:
         for kind, other in others.items():
             other.start(goal)
             found[kind] = run_trial(cell, goal, other, timing)
-        queue.put((index, found))
+        queue.put((index, found, [step.step_ms for step in actor.plans]))
     return {"goal_set_hash": goal_set_hash(goals), "places": [(*g.start_xy, *g.goal_xy) for g in goals]}
 
 
-def _summary(trials: dict[str, dict[int, Trial]], info: dict, checkpoint, seed: int, wall_s: float) -> dict:
+def _summary(trials: dict[str, dict[int, Trial]], info: dict, checkpoint, seed: int) -> dict:
     from scipy.spatial import ConvexHull
 
     n = len(trials["model"])
@@ -153,7 +172,6 @@ def _summary(trials: dict[str, dict[int, Trial]], info: dict, checkpoint, seed: 
             | {k: v for k, v in asdict(trials["model"][i]).items() if k != "distances"}
             for i in sorted(trials["model"])
         ],
-        "wall_s": wall_s,
     }
 
 
