@@ -2,6 +2,8 @@
 
     .venv/bin/python test/benchmarks/plan_properties.py [--trials 10000] [--workers 2] [--out FILE]
 
+Ctrl-C ends it with what it has.
+
 Half of the goals are infeasible: inside a keep-out box, behind one that leaves no room, or with the arm boxed in. A
 trial is one plan from rest. Every plan is looked at by brute force, each 2 ms of its joint path, apart from the
 guardrails that made it: joint limits, workspace, boxes, self-collision, and the gate's limits on velocity, acceleration
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from pathlib import Path
@@ -163,6 +166,10 @@ def _many(indices: range) -> list[dict]:
     return [trial(_world, i) for i in indices]
 
 
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+
+
 def summarise(found: list[dict]) -> dict:
     """Counts, by model and solver as well."""
     feasible = [f for f in found if f["feasible"]]
@@ -192,10 +199,13 @@ def main() -> None:
     arguments = parser.parse_args()
     started, found, size = time.time(), [], 50
     parts = [range(i, min(i + size, arguments.trials)) for i in range(0, arguments.trials, size)]
-    with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
-        for part in pool.imap_unordered(_many, parts):
-            found += part
-            print(f"\r{len(found)} of {arguments.trials}", end="", file=sys.stderr, flush=True)
+    with multiprocessing.get_context("spawn").Pool(arguments.workers, _ignore_interrupt) as pool:
+        try:
+            for part in pool.imap_unordered(_many, parts):
+                found += part
+                print(f"\r{len(found)} of {arguments.trials}", end="", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            pass  # what has been found counts
     summary = summarise(found) | {"wall_s": time.time() - started}
     text = json.dumps(summary, indent=2)
     print(f"\n{text}")
