@@ -31,10 +31,11 @@ _EXECUTED = (".solver.callbacks",)
 
 @dataclass(frozen=True)
 class Peer:
-    """Its modules: lewm (the model), parts (its layers), cem (the search), loss; and its version."""
+    """Its modules: lewm (the model), parts (its layers), loss, cem (the search); and its version."""
 
     lewm: ModuleType
     parts: ModuleType
+    loss: ModuleType
     cem: ModuleType
     version: str
 
@@ -62,7 +63,7 @@ def _load() -> Peer:
                 made.__path__ = [folder + package.replace(".", "/")]
         modules = [
             importlib.import_module(f"stable_worldmodel.{name}")
-            for name in ("wm.lewm.lewm", "wm.lewm.module", "solver.cem")
+            for name in ("wm.lewm.lewm", "wm.lewm.module", "wm.loss", "solver.cem")
         ]
     return Peer(*modules, importlib.metadata.version("stable-worldmodel"))
 

@@ -31,6 +31,7 @@ class Sizes(NamedTuple):
     mlp: int = 2048
     hidden: int = 2048
     actions: int = 10
+    dropout: float = 0.1
 
 
 class Search(NamedTuple):
@@ -50,16 +51,8 @@ class Twins:
     latent, and a goal's. Images are not encoded in any plan: the reference takes both latents from its cache."""
 
     def __init__(self, peer: Peer, sizes: Sizes = PAPER, seed: int = 0):
-        torch.manual_seed(seed)
         self.sizes = sizes
-        self.theirs = reference(peer, sizes).eval().requires_grad_(False)
-        for parameter in self.theirs.parameters():  # nothing has the value it begins with: AdaLN's are zeros
-            parameter.add_(torch.randn_like(parameter) * 0.1 * min(1.0, (24 / sizes.width) ** 0.5))
-        for name, statistic in self.theirs.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                statistic.copy_(torch.rand_like(statistic) + 0.5)
-        self.ours = build_lewm(_config(sizes)).eval().requires_grad_(False)
-        self.ours.load_state_dict(rename_tensors("reference", self.theirs.state_dict()))
+        self.ours, self.theirs = (model.requires_grad_(False) for model in pair(peer, sizes, seed))
         self.rounded = copy.deepcopy(self.ours)
         self.rounded.imagine_in(torch.bfloat16)
         self.latent, self.goal = torch.randn(2, 1, 1, sizes.latent)
@@ -81,6 +74,22 @@ class Twins:
     def our_costs(self, model: LeWM, actions: torch.Tensor) -> torch.Tensor:
         """The same by `ours` or `rounded`: squared L2 of the last latent to the goal's."""
         return final_costs(model, self.latent, self.goal[0, 0], actions)
+
+
+def pair(peer: Peer, sizes: Sizes, seed: int = 0) -> tuple[LeWM, nn.Module]:
+    """Ours and theirs with the same random weights, in evaluation mode; nothing has the value it begins with, which
+    for AdaLN is 0."""
+    torch.manual_seed(seed)
+    theirs = reference(peer, sizes).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1 * min(1.0, (24 / sizes.width) ** 0.5))
+        for name, statistic in theirs.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                statistic.copy_(torch.rand_like(statistic) + 0.5)
+    ours = build_lewm(lewm_config(sizes)).eval()
+    ours.load_state_dict(rename_tensors("reference", theirs.state_dict()))
+    return ours, theirs
 
 
 def final_costs(model: LeWM, latent: torch.Tensor, goal: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
@@ -136,6 +145,7 @@ def reference(peer: Peer, s: Sizes) -> nn.Module:
         hidden_dim=s.width,
         output_dim=s.width,
         dim_head=s.head_dim,
+        dropout=s.dropout,
     )
     return peer.lewm.LeWM(
         ViTModel(vit, add_pooling_layer=False),
@@ -146,14 +156,15 @@ def reference(peer: Peer, s: Sizes) -> nn.Module:
     )
 
 
-def _config(s: Sizes) -> ModelConfig:
+def lewm_config(s: Sizes) -> ModelConfig:
+    """Our configuration of these sizes."""
     encoder = {"type": "vit", "patch": s.patch, "width": s.width, "depth": s.layers, "heads": s.vit_heads}
     predictor = {"type": "causal", "width": s.width, "depth": s.depth, "heads": s.heads, "head_dim": s.head_dim}
     return ModelConfig.model_validate(
         {
             "name": "lewm",
             "encoder": encoder | {"mlp": 4 * s.width},
-            "predictor": predictor | {"mlp": s.mlp},
+            "predictor": predictor | {"mlp": s.mlp, "dropout": s.dropout},
             "projector_hidden": s.hidden,
             "latent_shape": [s.latent],
             "preprocessing": {"size": s.size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},

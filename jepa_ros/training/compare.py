@@ -23,11 +23,11 @@ from jepa_ros.evaluation.summary import write_summary
 from jepa_ros.robot.config import load_robot, planar_space
 from jepa_ros.training.compare_report import summarise, write_report
 from jepa_ros.training.compare_run import Job, Source, perform
-from jepa_ros.training.recipe import read_recipe
+from jepa_ros.training.recipe import PUBLISHED_WEIGHTS, read_recipe
 from jepa_ros.training.train import TEST_STEPS, changed, expect_same
 
 METHODS = ("sigreg", "vicreg", "ema", "reconstruction", "none")
-PUBLISHED = {"sigreg": 0.1, "vicreg": 1.0, "ema": 0.004, "reconstruction": 1.0}
+PUBLISHED = {method: weight for method, weight in PUBLISHED_WEIGHTS.items() if method != "none"} | {"ema": 0.004}
 """Value that tuning starts from: LeWM's weight, VICReg's (its 25 : 25 : 1 over the 25 of prediction), 1 - BYOL's first
 momentum, and a reconstruction as heavy as the prediction."""
 FACTOR = 10**0.5

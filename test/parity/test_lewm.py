@@ -5,10 +5,6 @@ The peer is stable-worldmodel 0.1.1 with the ViTModel of transformers that its t
 
 import importlib
 import importlib.util
-import sys
-from types import ModuleType
-from typing import NamedTuple
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,140 +13,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from jepa_ros.bench import twins
+from jepa_ros.bench.peer import load_peer
+from jepa_ros.bench.twins import PAPER, Sizes
 from jepa_ros.world_model.anti_collapse.sigreg import sigreg
-from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.importers.lewm import rename_tensors
-from jepa_ros.world_model.lewm import IMAGENET_MEAN, IMAGENET_STD, build_lewm
+from jepa_ros.world_model.lewm import IMAGENET_MEAN, IMAGENET_STD
 from jepa_ros.world_model.protocol import Context
 
 pytest.importorskip("einops")
 transformers = pytest.importorskip("transformers")
-PEER = importlib.util.find_spec("stable_worldmodel")
-if PEER is None:
+if importlib.util.find_spec("stable_worldmodel") is None:
     pytest.skip("stable-worldmodel is not installed", allow_module_level=True)
 torch.set_num_threads(1)
 
 TOLERANCE = 1e-4
 
 
-def _peer_modules():
-    """Its modules without the packages above them, which import simulators and data formats."""
-    with mock.patch.dict(sys.modules):
-        for name, folder in (("", ""), (".wm", "/wm"), (".wm.lewm", "/wm/lewm")):
-            package = sys.modules[f"stable_worldmodel{name}"] = ModuleType(f"stable_worldmodel{name}")
-            package.__path__ = [PEER.submodule_search_locations[0] + folder]
-        return [
-            importlib.import_module(f"stable_worldmodel.wm.{name}") for name in ("lewm.lewm", "lewm.module", "loss")
-        ]
+PEER = load_peer("stable-worldmodel")
+peer, parts, losses = PEER.lewm, PEER.parts, PEER.loss
 
-
-peer, parts, losses = _peer_modules()
-
-
-class Sizes(NamedTuple):
-    """latent: its numbers D. width: of the ViT and of the predictor, as in the reference's training."""
-
-    size: int = 28
-    patch: int = 7
-    width: int = 24
-    layers: int = 2
-    vit_heads: int = 3
-    latent: int = 24
-    history: int = 3
-    depth: int = 2
-    heads: int = 4
-    head_dim: int = 8
-    mlp: int = 32
-    hidden: int = 40
-    actions: int = 10
-    dropout: float = 0.0
-
-
+TINY = Sizes(28, 7, 24, 2, 3, 24, 3, 2, 4, 8, 32, 40, 10, 0.0)
 SMALL = [
-    Sizes(),
-    Sizes(size=32, patch=8, width=32, vit_heads=4, latent=12, history=2, actions=6),
-    Sizes(size=16, patch=4, width=16, layers=1, vit_heads=1, latent=20, history=4, depth=1, heads=1, actions=1),
-    Sizes(size=14, patch=14, width=36, layers=3, vit_heads=2, latent=36, history=1, depth=3, heads=3, head_dim=16),
+    TINY,
+    TINY._replace(size=32, patch=8, width=32, vit_heads=4, latent=12, history=2, actions=6),
+    TINY._replace(size=16, patch=4, width=16, layers=1, vit_heads=1, latent=20, history=4, depth=1, heads=1, actions=1),
+    TINY._replace(
+        size=14, patch=14, width=36, layers=3, vit_heads=2, latent=36, history=1, depth=3, heads=3, head_dim=16
+    ),
 ]
-PAPER = Sizes(224, 14, 192, 12, 3, 192, 3, 6, 16, 64, 2048, 2048, 10, 0.1)
-
-
-def reference(s: Sizes) -> nn.Module:
-    vit = transformers.ViTConfig(
-        hidden_size=s.width,
-        num_hidden_layers=s.layers,
-        num_attention_heads=s.vit_heads,
-        intermediate_size=4 * s.width,
-        image_size=s.size,
-        patch_size=s.patch,
-    )
-    predictor = parts.Predictor(
-        num_frames=s.history,
-        depth=s.depth,
-        heads=s.heads,
-        mlp_dim=s.mlp,
-        input_dim=s.latent,
-        hidden_dim=s.width,
-        output_dim=s.width,
-        dim_head=s.head_dim,
-        dropout=s.dropout,
-    )
-    return peer.LeWM(
-        transformers.ViTModel(vit, add_pooling_layer=False),
-        predictor,
-        parts.Embedder(input_dim=s.actions, emb_dim=s.latent),
-        parts.MLP(s.width, s.hidden, s.latent, norm_fn=nn.BatchNorm1d),
-        parts.MLP(s.width, s.hidden, s.latent, norm_fn=nn.BatchNorm1d),
-    )
-
-
-def config(s: Sizes) -> ModelConfig:
-    return ModelConfig.model_validate(
-        {
-            "name": "lewm",
-            "encoder": {
-                "type": "vit",
-                "patch": s.patch,
-                "width": s.width,
-                "depth": s.layers,
-                "heads": s.vit_heads,
-                "mlp": 4 * s.width,
-            },
-            "predictor": {
-                "type": "causal",
-                "width": s.width,
-                "depth": s.depth,
-                "heads": s.heads,
-                "head_dim": s.head_dim,
-                "mlp": s.mlp,
-                "dropout": s.dropout,
-            },
-            "projector_hidden": s.hidden,
-            "latent_shape": [s.latent],
-            "preprocessing": {"size": s.size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
-            "history": s.history,
-            "control_rate": 10.0,
-            "block": 1,
-            "action": {"name": "foreign", "dimension": s.actions},
-            "distance": {"tolerance": 1.0, "far": 2.0},
-            "surprise": {"levels": [], "errors": [], "threshold": 1.0},
-        }
-    )
 
 
 def pair(s: Sizes, seed: int = 0) -> tuple[nn.Module, nn.Module]:
-    """Ours and theirs with the same random weights, in evaluation mode; nothing has the value it begins with."""
-    torch.manual_seed(seed)
-    theirs = reference(s).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1 * min(1.0, (24 / s.width) ** 0.5))
-        for name, statistic in theirs.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                statistic.copy_(torch.rand_like(statistic) + 0.5)
-    ours = build_lewm(config(s)).eval()
-    ours.load_state_dict(rename_tensors("reference", theirs.state_dict()))
-    return ours, theirs
+    return twins.pair(PEER, s, seed)
 
 
 def frames_of(s: Sizes, batch: int, steps: int, seed: int = 0) -> tuple[np.ndarray, torch.Tensor]:
