@@ -107,7 +107,8 @@ def _try_share(job) -> dict:
     from jepa_ros.evaluation.closed_loop import ModelActor, run_trial
     from jepa_ros.planning.guardrails import Guardrails
     from jepa_ros.planning.reach import ReachController, ReachSettings
-    from jepa_ros.sim.cell import ArmCell, make_limits
+    from jepa_ros.robot.limits import JointLimits
+    from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.scene import Scene
     from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
 
@@ -118,7 +119,7 @@ def _try_share(job) -> dict:
     checkpoint = load(directory)
     timing = Timing()
     # Rounds of the search are counted here, not timed: the same goals give the same result on any machine.
-    rails = Guardrails.of_robot(robot, scene.urdf, cell.space, make_limits(robot, scene.urdf))
+    rails = Guardrails.of_robot(robot, scene.urdf, cell.space, JointLimits.of_robot(robot, scene.urdf))
     controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed, **planning), rails)
     goals = make_goals(scene, robot, cell.space, count, seed)
     actor = ModelActor(cell, checkpoint, controller, timing)

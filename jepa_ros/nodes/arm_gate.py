@@ -28,7 +28,6 @@ from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status, Throttle
 from jepa_ros.nodes.parameters import Parameter
 from jepa_ros.nodes.realtime import raise_priority
 from jepa_ros.robot.config import load_robot
-from jepa_ros.robot.description import RobotDescription
 from jepa_ros.robot.gate import MOVING, Gate
 from jepa_ros.robot.gate_types import ExecutedTick, GateOutput, GateReport, GateSettings, GateState
 from jepa_ros.robot.intake import MAX_POINTS
@@ -113,9 +112,7 @@ class ArmGate(JepaNode):
         if self._description.message is None:
             raise NotReady("no robot_description has come yet")
         urdf = self._description.message.data
-        limits = JointLimits.from_description(
-            RobotDescription.from_urdf(urdf), robot.joint_limits, robot.joints, robot.position_margin
-        )
+        limits = JointLimits.of_robot(robot, urdf)
         kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
         space = make_space(robot, kinematics, p.control_period)
         values = {f.name: getattr(p, f.name) for f in fields(GateSettings)}

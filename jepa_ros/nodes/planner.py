@@ -59,7 +59,6 @@ class PlannerNode(JepaNode):
         from jepa_ros.resources import resolve_model
         from jepa_ros.robot.action_space import PlanarVelocity
         from jepa_ros.robot.config import load_robot
-        from jepa_ros.robot.description import RobotDescription
         from jepa_ros.robot.kinematics import Kinematics
         from jepa_ros.robot.limits import JointLimits
         from jepa_ros.world_model.checkpoint import check_planar, check_robot, load
@@ -77,10 +76,7 @@ class PlannerNode(JepaNode):
         space = PlanarVelocity(robot, Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame), config.tick)
         names = ("lead", "budget", "horizon", "seed", "solver", "policy", "metric", "smoothness", "uncertainty")
         settings = ReachSettings(**{name: getattr(self.p, name) for name in names})
-        limits = JointLimits.from_description(
-            RobotDescription.from_urdf(urdf), robot.joint_limits, robot.joints, robot.position_margin
-        )
-        rails = Guardrails.of_robot(robot, urdf, space, limits)
+        rails = Guardrails.of_robot(robot, urdf, space, JointLimits.of_robot(robot, urdf))
         self._control = ReachController(self._checkpoint, space, settings, rails)
         self._reader = ProprioceptionReader(config.proprioception)
         self._warm_up()

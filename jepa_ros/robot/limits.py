@@ -6,13 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.description import RobotDescription
 from jepa_ros.robot.path import Path
+
+if TYPE_CHECKING:
+    from jepa_ros.robot.config import RobotConfig
 
 TOLERANCE = 1e-4  # relative, of velocity, acceleration and jerk: rounding of float64 and of nanoseconds in messages
 POSITION_TOLERANCE = 1e-6  # rad
@@ -89,6 +92,12 @@ class JointLimits:
             rows.append((lower + margin, upper - margin, velocity, acceleration, jerk))
         lower, upper, velocity, acceleration, jerk = np.array(rows, dtype=float).reshape(-1, 5).T
         return cls(tuple(names), lower, upper, velocity, acceleration, jerk)
+
+    @classmethod
+    def of_robot(cls, robot: RobotConfig, urdf: str) -> JointLimits:
+        """The robot's: its description `urdf`, narrowed by its YAML. Raises InputError as from_description."""
+        description = RobotDescription.from_urdf(urdf)
+        return cls.from_description(description, robot.joint_limits, robot.joints, robot.position_margin)
 
     def scaled(self, speed: float) -> JointLimits:
         """The same limits with velocities times `speed` (0 < speed ≤ 1)."""

@@ -12,7 +12,6 @@ import numpy as np
 
 from jepa_ros.robot.action_space import PlanarVelocity
 from jepa_ros.robot.config import RobotConfig
-from jepa_ros.robot.description import RobotDescription
 from jepa_ros.robot.gate import Gate
 from jepa_ros.robot.gate_types import ExecutedTick, GateSettings
 from jepa_ros.robot.kinematics import Kinematics
@@ -28,12 +27,6 @@ def make_action_space(robot: RobotConfig, urdf: str, period: float = 0.1) -> Pla
     return PlanarVelocity(robot, Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame), period)
 
 
-def make_limits(robot: RobotConfig, urdf: str) -> JointLimits:
-    """The robot's joint limits: its description, narrowed by its YAML."""
-    keys = {name: limit.model_dump(exclude_none=True) for name, limit in robot.joint_limits.items()}
-    return JointLimits.from_description(RobotDescription.from_urdf(urdf), keys, robot.joints, robot.position_margin)
-
-
 class ArmCell:
     """One arm of the scene behind its gate. Inputs that only the live graph has (latents) are not waited for."""
 
@@ -43,7 +36,7 @@ class ArmCell:
         settings = GateSettings(
             control_period=period, latent_timeout=np.inf, resume_after=0.0, source_timeout=60.0, plan_max=600.0
         )
-        self.gate = Gate(make_limits(robot, scene.urdf), settings, self.space.executed)
+        self.gate = Gate(JointLimits.of_robot(robot, scene.urdf), settings, self.space.executed)
         self.joints = tuple(robot.joints)
         self.controller = TrajectoryController(self.joints)
 

@@ -37,14 +37,15 @@ class World:
 
         from jepa_ros.planning.guardrails import Guardrails
         from jepa_ros.robot.config import load_robot
-        from jepa_ros.sim.cell import make_action_space, make_limits
+        from jepa_ros.robot.limits import JointLimits
+        from jepa_ros.sim.cell import make_action_space
         from jepa_ros.sim.scene import Scene
         from jepa_ros.world_model.checkpoint import Checkpoint, load
 
         torch.set_num_threads(1)
         self.robot, self.scene = load_robot("openarm"), Scene()
         self.space = make_action_space(self.robot, self.scene.urdf, 0.1)
-        self.limits = make_limits(self.robot, self.scene.urdf)
+        self.limits = JointLimits.of_robot(self.robot, self.scene.urdf)
         self.rails = Guardrails.of_robot(self.robot, self.scene.urdf, self.space, self.limits)
         joints = tuple(self.robot.joints)
         model, policy = tiny.fresh(tiny.config(joints), 7)

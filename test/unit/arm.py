@@ -26,6 +26,6 @@ def space():
 
 @cache
 def limits():
-    from jepa_ros.sim.cell import make_limits
+    from jepa_ros.robot.limits import JointLimits
 
-    return make_limits(robot(), scene().urdf)
+    return JointLimits.of_robot(robot(), scene().urdf)
