@@ -78,8 +78,7 @@ class Guardrails:
     ):
         self.space, self.limits, self.collision = space, limits, collision
         self.boxes, self.margin = tuple(boxes), margin
-        self._kinematics = space._kinematics
-        self.joints = self._kinematics.joints
+        self.joints = space.kinematics.joints
         for name, found in (
             ("joint limits", limits and limits.names),
             ("self-collision", collision and collision.joints),
@@ -89,9 +88,8 @@ class Guardrails:
         if not 0 <= margin < np.inf:
             raise InputError(f"guardrails: expected a margin of 0 m or more, found {margin}")
         if collision is not None:
-            self._expect_free_at_home(space._posture)
-        model = self._kinematics._model
-        self._lever = levers(model, self.joints, model.frames[self._kinematics._tool].name)
+            self._expect_free_at_home(space.posture)
+        self._lever = levers(space.kinematics.model, self.joints, space.kinematics.tool_frame)
         self._field, self._origin, self._soft = self._measure()
 
     @classmethod
@@ -230,7 +228,7 @@ class Guardrails:
 
         def tool(i: int) -> np.ndarray:
             if i not in positions:
-                positions[i] = self._kinematics.forward(q[i])[0]
+                positions[i] = self.space.kinematics.forward(q[i])[0]
             return positions[i]
 
         travel = _travel(q, self._lever)

@@ -54,23 +54,23 @@ class PlanarVelocity:
         self.max_change = config.max_acceleration * period / self.max_speed
         self.workspace = np.array(config.workspace)
         self.normals, self.offsets = _half_planes(self.workspace)
-        self._kinematics = kinematics
+        self.kinematics = kinematics
         self._names = tuple(robot.joints)
-        self._posture = np.array([robot.home[j] for j in robot.joints])
-        self._rotation = kinematics.forward(self._posture)[1]
+        self.posture = np.array([robot.home[j] for j in robot.joints])
+        self._rotation = kinematics.forward(self.posture)[1]
 
     def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
         """See ActionSpace."""
-        moved = self._kinematics.forward(q_end)[0] - self._kinematics.forward(q_start)[0]
+        moved = self.kinematics.forward(q_end)[0] - self.kinematics.forward(q_start)[0]
         return moved[:2] / (self.max_speed * self.period)
 
     def position(self, q: np.ndarray) -> np.ndarray:
         """Tool position (2,) in m in the base frame."""
-        return self._kinematics.forward(q)[0][:2]
+        return self.kinematics.forward(q)[0][:2]
 
     def velocity(self, q: np.ndarray, qd: np.ndarray) -> np.ndarray:
         """Tool velocity (2,) over max_speed: the knot at which a plan that continues (q, qd) starts."""
-        return (self._kinematics.jacobian(q)[:2] @ qd) / self.max_speed
+        return (self.kinematics.jacobian(q)[:2] @ qd) / self.max_speed
 
     def inside(self, xy: np.ndarray) -> bool:
         """Whether the tool position xy (2,) m lies in the workspace."""
@@ -79,8 +79,8 @@ class PlanarVelocity:
     def joints_at(self, xy: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
         """Joint positions (J,) rad that hold the tool at xy (2,) m. Raises InputError where that is out of reach."""
         target = np.array([*xy, self.height])
-        begin = self._posture if start is None else start
-        q, error = self._kinematics.inverse(target, self._rotation, begin, self._posture, iterations=200)
+        begin = self.posture if start is None else start
+        q, error = self.kinematics.inverse(target, self._rotation, begin, self.posture, iterations=200)
         if error > 2e-3:
             raise InputError(f"position {np.round(xy, 3).tolist()} m: expected one in reach, missed by {error:.3f} m")
         return q
@@ -145,7 +145,7 @@ class PlanarVelocity:
 
     def _solve(self, xy: np.ndarray, start: np.ndarray) -> np.ndarray:
         target = np.array([*xy, self.height])
-        return self._kinematics.inverse(target, self._rotation, start, self._posture, iterations=30)[0]
+        return self.kinematics.inverse(target, self._rotation, start, self.posture, iterations=30)[0]
 
     def _braked(self, p: np.ndarray, u: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Of a next knot (S, 2) that is wanted at p, moving with u, as much as can be braked before the border."""

@@ -11,7 +11,7 @@ from jepa_ros.errors import InputError
 
 
 class Kinematics:
-    """One arm: J joints in the order given, a tool frame, poses in `base_frame`.
+    """One arm: J joints in the order given, a tool frame, poses in `base_frame`. model: Pinocchio's, of the arm alone.
 
     Raises InputError where the URDF cannot be read or lacks a joint or frame.
     """
@@ -21,37 +21,37 @@ class Kinematics:
             full = pin.buildModelFromXML(urdf)
         except (ValueError, RuntimeError) as error:
             raise InputError(f"robot_description: expected a URDF, found {_first_line(error)}") from None
-        self.joints = tuple(joints)
+        self.joints, self.tool_frame = tuple(joints), tool_frame
         known = list(full.names)
         missing = [j for j in self.joints if j not in known]
         if missing:
             raise InputError(f"robot_description: expected the joints {missing}, found {known[1:]}")
         locked = [full.getJointId(n) for n in known[1:] if n not in self.joints]
-        self._model = pin.buildReducedModel(full, locked, pin.neutral(full))
-        self._data = self._model.createData()
+        self.model = pin.buildReducedModel(full, locked, pin.neutral(full))
+        self._data = self.model.createData()
         for frame in (tool_frame, base_frame):
-            if not self._model.existFrame(frame):
+            if not self.model.existFrame(frame):
                 raise InputError(f"robot_description: expected a link {frame!r}, found none of that name")
-        self._tool = self._model.getFrameId(tool_frame)
-        self._base = self._model.getFrameId(base_frame)
-        order = [self._model.joints[self._model.getJointId(j)].idx_q for j in self.joints]
+        self._tool = self.model.getFrameId(tool_frame)
+        self._base = self.model.getFrameId(base_frame)
+        order = [self.model.joints[self.model.getJointId(j)].idx_q for j in self.joints]
         self._order = np.argsort(order) if sorted(order) != order else None
-        self.lower = self._model.lowerPositionLimit[order].copy()
-        self.upper = self._model.upperPositionLimit[order].copy()
+        self.lower = self.model.lowerPositionLimit[order].copy()
+        self.upper = self.model.upperPositionLimit[order].copy()
         self._columns = order
 
     def forward(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) in m and rotation (3, 3) of the tool at joint positions q (J,) rad, in the base frame."""
-        pin.framesForwardKinematics(self._model, self._data, self._native(q))
+        pin.framesForwardKinematics(self.model, self._data, self._native(q))
         pose = self._data.oMf[self._base].actInv(self._data.oMf[self._tool])
         return pose.translation.copy(), pose.rotation.copy()
 
     def jacobian(self, q: np.ndarray) -> np.ndarray:
         """(6, J) tool Jacobian: linear (m/rad) then angular (rad/rad), both in base-frame axes."""
         jacobian = pin.computeFrameJacobian(
-            self._model, self._data, self._native(q), self._tool, pin.ReferenceFrame.LOCAL_WORLD_ALIGNED
+            self.model, self._data, self._native(q), self._tool, pin.ReferenceFrame.LOCAL_WORLD_ALIGNED
         )
-        pin.updateFramePlacement(self._model, self._data, self._base)
+        pin.updateFramePlacement(self.model, self._data, self._base)
         rotation = self._data.oMf[self._base].rotation.T
         return np.vstack([rotation @ jacobian[:3], rotation @ jacobian[3:]])[:, self._columns]
 

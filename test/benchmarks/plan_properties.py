@@ -148,7 +148,7 @@ def violation(world: World, trajectory, boxes: list) -> str:
     use = world.limits.use(JointPath(trajectory.times, states))
     if not use.kept:
         return use.text
-    tool = np.array([world.space._kinematics.forward(x)[0] for x in q[::5]])
+    tool = np.array([world.space.kinematics.forward(x)[0] for x in q[::5]])
     if (world.space.normals @ tool[:, :2].T - world.space.offsets[:, None]).max() > 0.01:
         return "workspace"
     if any(apart(b, tool).min() < world.rails.margin - 1e-4 for b in boxes):

@@ -157,4 +157,4 @@ def test_a_stop_takes_as_long_as_the_acceleration_asks_for():
 def test_a_workspace_that_is_not_convex_and_counter_clockwise_is_refused(polygon):
     config = arm.robot().action_space.model_copy(update={"workspace": polygon})
     with pytest.raises(InputError, match="workspace: expected a convex counter-clockwise polygon"):
-        PlanarVelocity(arm.robot().model_copy(update={"action_space": config}), arm.space()._kinematics)
+        PlanarVelocity(arm.robot().model_copy(update={"action_space": config}), arm.space().kinematics)

@@ -29,7 +29,7 @@ def collision():
 
 
 def random_q(rng):
-    kinematics = arm.space()._kinematics
+    kinematics = arm.space().kinematics
     return rng.uniform(kinematics.lower, kinematics.upper)
 
 
@@ -80,7 +80,7 @@ def test_nothing_is_free_that_mujoco_has_in_contact():
 
 
 def _limits():
-    kinematics = arm.space()._kinematics
+    kinematics = arm.space().kinematics
     return kinematics.lower, kinematics.upper
 
 
@@ -139,13 +139,13 @@ def test_the_other_arm_is_where_it_is_put():
 
 
 def test_an_obstacle_is_met_by_the_whole_arm():
-    tool = arm.space()._kinematics.forward(HOME)[0]
+    tool = arm.space().kinematics.forward(HOME)[0]
     ahead = ("wall", tool + [0.25, -0.3, -0.3], tool + [0.3, 0.3, 0.3])
     own = SelfCollision(arm.scene().urdf, ARM, home=HOME, obstacles=[ahead])
     assert own.nearest(HOME) == own.nearest(HOME, obstacles=False) == collision().nearest(HOME)
     # Further forward by less than the wall is away from the tool: the fingers are there before it.
-    target, rotation = arm.space()._kinematics.forward(HOME)
-    q, _ = arm.space()._kinematics.inverse(target + [0.08, -0.03, 0], rotation, HOME, HOME)
+    target, rotation = arm.space().kinematics.forward(HOME)
+    q, _ = arm.space().kinematics.inverse(target + [0.08, -0.03, 0], rotation, HOME, HOME)
     distance, a, b = own.nearest(q)
     assert distance < 0 and a == "wall" and "finger" in b
     assert own.nearest(q, obstacles=False) == collision().nearest(q)

@@ -43,7 +43,7 @@ def small_space():
     """The arm's action space on a workspace so small that its field is made at once."""
     corners = [(0.20, -0.30), (0.24, -0.30), (0.24, -0.26)]
     config = arm.robot().action_space.model_copy(update={"workspace": corners})
-    return PlanarVelocity(arm.robot().model_copy(update={"action_space": config}), arm.space()._kinematics)
+    return PlanarVelocity(arm.robot().model_copy(update={"action_space": config}), arm.space().kinematics)
 
 
 def boxed(*boxes, margin=0.02):
@@ -228,7 +228,7 @@ def test_what_the_exact_check_does_not_look_at_cannot_be_forbidden(seed):
     low = np.array([*(path.sample(np.array([rng.uniform(0, 1.5)]))[0][0] + rng.normal(size=2) * 0.01), 0.3])
     guard = boxed(Box("sheet", low, low + [0.002, 0.03, 0.3]), margin=0.003)
     q = trajectory.sample(np.linspace(0, trajectory.duration, int(np.ceil(trajectory.duration / STEP - 1e-6)) + 1))[0]
-    tool = np.array([arm.space()._kinematics.forward(row)[0] for row in q])
+    tool = np.array([arm.space().kinematics.forward(row)[0] for row in q])
     near = guard.boxes[0].distance(*tool.T)
     forbidden = (near < min(guard.margin, near[0] - 1e-4)).any()
     assert bool(guard.check(trajectory)) == forbidden

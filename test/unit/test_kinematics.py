@@ -74,7 +74,7 @@ def test_a_way_there_and_back_returns_to_the_same_joints():
 
 def test_inverse_keeps_height_orientation_and_limits():
     space, robot = arm.space(), arm.robot()
-    kinematics = space._kinematics
+    kinematics = space.kinematics
     upright = kinematics.forward(np.array([robot.home[j] for j in ARM]))[1]
     for xy in space.workspace * 0.9 + 0.1 * space.workspace.mean(0):
         q = space.joints_at(xy)

@@ -32,7 +32,7 @@ def robot(**changes):
 
 
 def kinematics():
-    return arm.space()._kinematics
+    return arm.space().kinematics
 
 
 def joints(count, seed=0):
