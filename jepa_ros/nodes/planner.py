@@ -71,6 +71,8 @@ class PlannerNode(JepaNode):
         config = self._checkpoint.config
         if hasattr(self._checkpoint.model, "imagine_in"):
             self._checkpoint.model.imagine_in(getattr(torch, self.p.precision))
+        elif self.p.precision != "float32":
+            raise InputError(f"precision: expected float32 for family {config.family}, found {self.p.precision}")
         check_robot(config, self._robot)
         urdf, robot = self._description.message.data, self._robot
         space = PlanarVelocity(robot, Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame), config.tick)

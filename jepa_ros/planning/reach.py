@@ -69,6 +69,14 @@ class Waiting:
     infeasible: bool = False
 
 
+@dataclass
+class _Judged:
+    """The last joint path that the guardrails were asked about, and what of it is forbidden."""
+
+    trajectory: JointTrajectory | None = None
+    forbidden: str = ""
+
+
 class ReachController:
     """One arm, one goal at a time. Feed it latents, states and whether the gate follows; ask it for steps."""
 
@@ -103,7 +111,6 @@ class ReachController:
         self.plan_id = 0
         self._within: float | None = None
         self._last_start: float | None = None
-        self._forbidden = ""
 
     # -- what is seen --------------------------------------------------------------------------------------------------
 
@@ -198,13 +205,14 @@ class ReachController:
         self._anchor(now)
         situation = Situation(context, lambda t: self.promises.tool(stamp + t), start - stamp, self.speed)
         elapsed = 0 if self._last_start is None else round((start - self._last_start) / tick)
-        self._forbidden = ""
-        imagined = self.planner.plan(situation, self.goal, elapsed, lambda knots: self._allowed(knots, start))
+        judged = _Judged()
+        imagined = self.planner.plan(situation, self.goal, elapsed, lambda knots: self._allowed(knots, start, judged))
         self._last_start = start
         if not math.isfinite(imagined.cost):
             self.planner.reset()
-            return Waiting(f"no plan is allowed: {self._forbidden or 'none has a finite cost'}", infeasible=True)
-        return self._hand_over(imagined.knots[: self.settings.plan_ticks], start, stamp, imagined, begin)
+            return Waiting(f"no plan is allowed: {judged.forbidden or 'none has a finite cost'}", infeasible=True)
+        knots = imagined.knots[: self.settings.plan_ticks]
+        return self._hand_over(knots, judged.trajectory, start, stamp, imagined, begin)
 
     def stop(self, now: float) -> Step | None:
         """A plan that brings the arm to rest as soon as possible; None where nothing is promised, so it is at rest."""
@@ -216,21 +224,26 @@ class ReachController:
         still = np.zeros((1, self.space.dimension))
         knots = self.space.constrain(xy[0], velocity[0] / self.space.max_speed, still)
         # It is let through in any case: what it puts an end to is worse.
-        return self._hand_over(knots, start, now, None, begin)
+        trajectory = self.space.to_trajectory(*self.promises.joints(start), knots)
+        return self._hand_over(knots, trajectory, start, now, None, begin)
 
-    def _allowed(self, knots: np.ndarray, start: float) -> bool:
+    def _allowed(self, knots: np.ndarray, start: float, judged: _Judged) -> bool:
         """Whether the guardrails allow the joint path of knots (n, A), as far as it would be handed over."""
-        if self.guardrails is None:
-            return True
         state = self.promises.joints(start)
-        self._forbidden = self.guardrails.check(self.space.to_trajectory(*state, knots[: self.settings.plan_ticks]))
-        return not self._forbidden
+        judged.trajectory = self.space.to_trajectory(*state, knots[: self.settings.plan_ticks])
+        judged.forbidden = self.guardrails.check(judged.trajectory) if self.guardrails else ""
+        return not judged.forbidden
 
     def _hand_over(
-        self, knots: np.ndarray, start: float, stamp: float, imagined: Imagined | None, begin: float
+        self,
+        knots: np.ndarray,
+        trajectory: JointTrajectory,
+        start: float,
+        stamp: float,
+        imagined: Imagined | None,
+        begin: float,
     ) -> Step:
-        q, qd, qdd = self.promises.joints(start)
-        trajectory = self.space.to_trajectory(q, qd, qdd, knots)
+        q, qd, _ = self.promises.joints(start)
         self.promises.add(start, self.space.path(q, qd, knots), trajectory)
         self.plan_id += 1
         return Step(
