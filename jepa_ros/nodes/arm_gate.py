@@ -21,10 +21,11 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.base import LATCHED, RELIABLE, SENSOR, JepaNode, Latest, NotReady, run
+from jepa_ros.nodes.base import LATCHED, RELIABLE, SENSOR, JepaNode, NotReady, run
 from jepa_ros.nodes.commands import CommandInterface, TrajectoryCommand
 from jepa_ros.nodes.convert import float32_array, to_seconds, to_stamp, trajectory_of
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status, Throttle
+from jepa_ros.nodes.latest import Latest
 from jepa_ros.nodes.parameters import Parameter
 from jepa_ros.nodes.realtime import raise_priority
 from jepa_ros.robot.config import load_robot

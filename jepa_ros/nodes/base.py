@@ -11,7 +11,6 @@ do the work. What this shell adds to rclpy's LifecycleNode:
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -33,7 +32,7 @@ SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
-__all__ = ["LATCHED", "RELIABLE", "SENSOR", "JepaNode", "Latest", "NotReady", "run"]
+__all__ = ["LATCHED", "RELIABLE", "SENSOR", "JepaNode", "NotReady", "run"]
 
 RETRY_PERIOD = 0.5
 """Seconds between attempts to configure while something is missing."""
@@ -347,21 +346,3 @@ class JepaNode(LifecycleNode):
         held = self._throttle.passes(key, period)
         if held is not None:
             log(f"{message} ({held} more like it)" if held else message)
-
-
-class Latest:
-    """The newest message of a topic, from the constructor on, and when it came; wakes a node that waits for it.
-
-    message: None until the first. received: steady time in s.
-    """
-
-    def __init__(self, node: JepaNode, kind: type, topic: str, qos: QoSProfile = LATCHED) -> None:
-        self.message = None
-        self.received = float("-inf")
-        self._node = node
-        node.create_subscription(kind, topic, self._on_message, qos)
-
-    def _on_message(self, message) -> None:
-        first, self.message, self.received = self.message is None, message, time.monotonic()
-        if first:
-            self._node.retry_now()

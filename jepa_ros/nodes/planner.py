@@ -19,10 +19,11 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.base import LATCHED, RELIABLE, SENSOR, JepaNode, Latest, NotReady, run
+from jepa_ros.nodes.base import LATCHED, RELIABLE, SENSOR, JepaNode, NotReady, run
 from jepa_ros.nodes.convert import to_seconds
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.goals import ActiveGoal, read_goals
+from jepa_ros.nodes.latest import Latest
 from jepa_ros.nodes.planner_parameters import PARAMETERS
 from jepa_ros.nodes.planner_topics import PlannerTopics
 from jepa_ros.nodes.proprioception import ProprioceptionReader

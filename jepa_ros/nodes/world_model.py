@@ -23,10 +23,11 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.base import RELIABLE, SENSOR, JepaNode, Latest, NotReady, run
+from jepa_ros.nodes.base import RELIABLE, SENSOR, JepaNode, NotReady, run
 from jepa_ros.nodes.convert import float32_array, picture, to_seconds
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.goals import goal_frames
+from jepa_ros.nodes.latest import Latest
 from jepa_ros.nodes.parameters import Parameter
 from jepa_ros.nodes.proprioception import make_reader
 from jepa_ros.nodes.worker import Worker

@@ -5,8 +5,9 @@ import sys
 from std_msgs.msg import String
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.base import LATCHED, JepaNode, Latest, NotReady, run
+from jepa_ros.nodes.base import LATCHED, JepaNode, NotReady, run
 from jepa_ros.nodes.diagnostics import OK, Status
+from jepa_ros.nodes.latest import Latest
 from jepa_ros.nodes.parameters import Parameter
 
 PARAMETERS = (
