@@ -16,7 +16,7 @@ import torch
 from jepa_ros.errors import InputError
 from jepa_ros.planning.reachability import Reachability
 from jepa_ros.world_model.checkpoint import Checkpoint
-from jepa_ros.world_model.probes import Probe
+from jepa_ros.world_model.probes import JOINTS, Probe
 
 if TYPE_CHECKING:
     from jepa_ros.planning.guardrails import Guardrails
@@ -249,9 +249,10 @@ class GoalMaker:
 
     def object(self, name: str, position: np.ndarray, tolerance: float = 0.0, weight: float = 1.0) -> ObjectTerm:
         """A position m in the base frame for what the probe `name` reads. Raises InputError where there is none."""
-        probe = self._checkpoint.probes.get(name)
+        placed = {name: probe for name, probe in self._checkpoint.probes.items() if name != JOINTS}
+        probe = placed.get(name)
         if probe is None:
-            known = ", ".join(self._checkpoint.probes) or "no probe at all"
+            known = ", ".join(placed) or "no probe at all"
             raise InputError(f"object '{name}': expected one that the model has a probe for ({known})")
         wanted = torch.as_tensor(_finite(f"object '{name}'", position, 3)[: probe.dimension], dtype=torch.float32)
         return ObjectTerm(probe, wanted, tolerance if tolerance > 0 else 2.0 * probe.error, weight)

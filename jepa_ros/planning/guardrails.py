@@ -6,55 +6,24 @@ of the plan that is to be handed over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.action_space import PlanarVelocity
-from jepa_ros.robot.collision import SelfCollision, levers
+from jepa_ros.robot.clearance import STEP, TOLERANCE, Box, Clearance
+from jepa_ros.robot.collision import SelfCollision
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.limits import JointLimits
 from jepa_ros.robot.trajectory import JointTrajectory
 
 GRID = 0.01  # m between the nodes of the clearance field
-STEP = 0.01  # s between the samples of the exact check
-BORDER = 0.01  # m by which the tool may leave the workspace where it turns and brakes at once; its polygon has it spare
 SOFT = 0.03  # m of clearance below which a path has a price
 LEVER = 0.3  # m of the tool's way that a rad of room to a joint limit counts as
 FAR = 10.0  # m, clearance where nothing is near: infinite ones cannot be interpolated
 UNREACHABLE = -0.05  # m, clearance of a position that no joint positions hold the tool at
-TOLERANCE = 1e-4  # m or rad by which a motion that begins outside may seem to go on outward: rounding
-
-
-@dataclass(frozen=True)
-class Box:
-    """Keep out: name, lowest and highest corner (3,) m in the base frame.
-
-    It forbids the tool frame's origin, which may well be at the wrist. For the whole arm it must be among the obstacles
-    of the SelfCollision too, as Guardrails.of_robot has it.
-    """
-
-    name: str
-    low: np.ndarray
-    high: np.ndarray
-
-    def __post_init__(self) -> None:
-        for field in ("low", "high"):
-            object.__setattr__(self, field, np.array(getattr(self, field), dtype=float))
-        corners = (self.low, self.high)
-        if any(c.shape != (3,) or not np.isfinite(c).all() for c in corners) or not (self.low < self.high).all():
-            found = " and ".join(str(corner.tolist()) for corner in corners)
-            raise InputError(f"keep-out box {self.name!r}: expected low < high on every axis, found {found}")
-
-    def distance(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """(...) m from points to the box; inside: how deep, negative. Coordinates apart: several times as fast."""
-        centre, half = 0.5 * (self.low + self.high), 0.5 * (self.high - self.low)
-        beyond = [np.abs(p - c) - h for p, c, h in zip((x, y, z), centre, half, strict=True)]
-        outside = np.sqrt(sum(np.maximum(b, 0.0) ** 2 for b in beyond))
-        return outside + np.minimum(np.maximum(np.maximum(beyond[0], beyond[1]), beyond[2]), 0.0)
 
 
 class Guardrails:
@@ -87,23 +56,16 @@ class Guardrails:
                 raise InputError(f"{name}: expected the joints {list(self.joints)}, found {list(found)}")
         if not 0 <= margin < np.inf:
             raise InputError(f"guardrails: expected a margin of 0 m or more, found {margin}")
-        if collision is not None:
-            self._expect_free_at_home(space.posture)
-        self._lever = levers(space.kinematics.model, self.joints, space.kinematics.tool_frame)
+        border = (space.normals, space.offsets)
+        self._exact = Clearance(space.kinematics, limits, collision, self.boxes, margin, border)
+        self._exact.expect_free_at(space.posture)
         self._field, self._origin, self._soft = self._measure()
 
     @classmethod
     def of_robot(cls, robot: RobotConfig, urdf: str, space: PlanarVelocity, limits: JointLimits | None) -> Guardrails:
-        """Those of the robot's configuration: `keep_out`, from which all links of the arm are kept out, and
-        `self_collision`; where that is off, only the tool is kept out. urdf: its description."""
-        boxes = [Box(box.name, box.low, box.high) for box in robot.keep_out]
-        own, home = robot.self_collision, [robot.home[joint] for joint in robot.joints]
-        if own is None:
-            return cls(space, limits, None, boxes)
-        obstacles = [(f"keep-out box {box.name!r}", box.low, box.high) for box in boxes]
-        place = {"obstacles": obstacles, "base_frame": robot.base_frame}
-        collision = SelfCollision(urdf, robot.joints, ignore=own.ignore, home=home, **place)
-        return cls(space, limits, collision, boxes, own.margin)
+        """Those of the robot's configuration; urdf: its description. See Clearance.of_robot."""
+        exact = Clearance.of_robot(robot, urdf, space.kinematics)
+        return cls(space, limits, exact.collision, exact.boxes, exact.margin)
 
     # -- tool positions in the plane -----------------------------------------------------------------------------------
 
@@ -187,14 +149,6 @@ class Guardrails:
             room = min(room, self.collision.distance(q) - self.margin)
         return room, q
 
-    def _expect_free_at_home(self, home: np.ndarray) -> None:
-        distance, a, b = self.collision.nearest(home, obstacles=False)
-        if distance < self.margin:
-            raise InputError(
-                f"self_collision: expected {a} and {b} apart by the margin of {self.margin:.3f} m at home, "
-                f"found {distance:.3f} m; lower the margin or ignore the pair"
-            )
-
     # -- the joint path ------------------------------------------------------------------------------------------------
 
     def check(self, trajectory: JointTrajectory) -> str:
@@ -207,80 +161,4 @@ class Guardrails:
         if tuple(trajectory.names) != self.joints:
             raise InputError(f"trajectory: expected the joints {list(self.joints)}, found {list(trajectory.names)}")
         times = np.linspace(0.0, trajectory.duration, max(1, int(np.ceil(trajectory.duration / STEP - 1e-6))) + 1)
-        q = trajectory.sample(times)[0]
-        return self._check_limits(times, q) or self._check_tool(times, q) or self._check_body(times, q)
-
-    def _check_limits(self, times: np.ndarray, q: np.ndarray) -> str:
-        if self.limits is None:
-            return ""
-        excess = self.limits.excess(q)
-        outward = excess - np.minimum.accumulate(excess, axis=0)
-        if outward.max() <= TOLERANCE:
-            return ""
-        k, j = np.unravel_index(int(outward.argmax()), outward.shape)
-        upper = q[k, j] > self.limits.upper[j]
-        side, limit = ("upper", self.limits.upper[j]) if upper else ("lower", self.limits.lower[j])
-        beyond = f"{excess[k, j]:.3f} rad beyond its {side} limit of {limit:.3f} rad"
-        return f"joint {self.joints[j]} goes {beyond} at {times[k]:.2f} s"
-
-    def _check_tool(self, times: np.ndarray, q: np.ndarray) -> str:
-        positions: dict[int, np.ndarray] = {}
-
-        def tool(i: int) -> np.ndarray:
-            if i not in positions:
-                positions[i] = self.space.kinematics.forward(q[i])[0]
-            return positions[i]
-
-        travel = _travel(q, self._lever)
-        outside = _lowest(lambda i: self._inside(tool(i)), travel, -BORDER)
-        if outside is not None:
-            k, room = outside
-            return f"the tool goes {-room:.3f} m out of the workspace at {times[k]:.2f} s"
-        for box in self.boxes:
-            hit = _lowest(lambda i, box=box: float(box.distance(*tool(i))), travel, self.margin)
-            if hit is not None:
-                k, room = hit
-                where = f"{room:.3f} m near" if room >= 0 else f"{-room:.3f} m into"
-                text = f"the tool comes {where} the keep-out box {box.name!r} at {times[k]:.2f} s"
-                return f"{text}; the margin is {self.margin:.3f} m"
-        return ""
-
-    def _check_body(self, times: np.ndarray, q: np.ndarray) -> str:
-        if self.collision is None:
-            return ""
-        hit = _lowest(lambda i: self.collision.distance(q[i]), _travel(q, self.collision.lever), self.margin)
-        if hit is None:
-            return ""
-        distance, a, b = self.collision.nearest(q[hit[0]])
-        how = f"come within {distance:.3f} m" if distance >= 0 else f"overlap by {-distance:.3f} m"
-        return f"{a} and {b} {how} at {times[hit[0]]:.2f} s; the margin is {self.margin:.3f} m"
-
-    def _inside(self, tool: np.ndarray) -> float:
-        """m from a tool position (3,) to the workspace's nearest border; negative: outside."""
-        return float((self.space.offsets - self.space.normals @ tool[:2]).min())
-
-
-def _travel(q: np.ndarray, lever: np.ndarray) -> np.ndarray:
-    """(M,) m that no point of the robot has moved farther than since the first of joint positions q (M, J)."""
-    return np.concatenate([[0.0], np.cumsum(np.abs(np.diff(q, axis=0)) @ lever)])
-
-
-def _lowest(value: Callable[[int], float], travel: np.ndarray, needed: float) -> tuple[int, float] | None:
-    """The sample that falls the farthest below `needed` and its value; None where none does.
-
-    value(i), m, changes by no more than travel (M,) does. An interval is halved only where its ends do not prove that
-    all between them is enough. A path that begins with less than needed is held to what it begins with.
-    """
-    last = len(travel) - 1
-    known = {0: value(0), last: value(last)}
-    needed = min(needed, known[0] - TOLERANCE)
-    stack = [(0, last)]
-    while stack:
-        i, j = stack.pop()
-        if j - i < 2 or 0.5 * (known[i] + known[j] - (travel[j] - travel[i])) >= needed:
-            continue
-        k = (i + j) // 2
-        known[k] = value(k)
-        stack += [(i, k), (k, j)]
-    worst = min(known, key=known.get)
-    return (worst, known[worst]) if known[worst] < needed else None
+        return self._exact.check(times, trajectory.sample(times)[0])

@@ -9,6 +9,7 @@ import numpy as np
 import pinocchio as pin
 
 from jepa_ros.errors import InputError
+from jepa_ros.robot.description import one_number_a_joint
 from jepa_ros.robot.shapes import Shape, attached, coal, link_shapes
 
 NEAR = 0.005  # m: pairs nearer than this in the reference posture are so by construction
@@ -50,7 +51,7 @@ class SelfCollision:
         base_frame: str | None = None,
     ):
         try:
-            self._model = pin.buildModelFromXML(urdf)
+            self._model = pin.buildModelFromXML(one_number_a_joint(urdf, np.pi))  # all there is, for sampling
         except (ValueError, RuntimeError) as error:
             line = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise InputError(f"robot_description: expected a URDF, found {line}") from None
@@ -82,6 +83,10 @@ class SelfCollision:
             if column in self._columns:
                 raise InputError(f"other joints: expected none of the arm's own, found {name!r}")
             self._q[column] = value
+
+    def knows(self, joint: str) -> bool:
+        """Whether the description has a joint of that name."""
+        return self._model.existJointName(joint)
 
     def distance(self, q: np.ndarray) -> float:
         """Smallest distance in m between two links of a pair at q (J,) rad; negative: how deep they overlap; infinite

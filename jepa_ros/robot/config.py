@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jepa_ros.errors import InputError, first_problem
+from jepa_ros.reading import read_yaml
 from jepa_ros.resources import resolve_robot
 
 
@@ -16,17 +16,33 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+COMMAND_INTERFACES = ("joint_trajectory", "forward_position", "servo_twist")
+
+
 class ControllerConfig(_Strict):
-    """A ros2_control controller that the gate may command."""
+    """A ros2_control controller, or a MoveIt Servo node, that the gate may command."""
 
     name: str
-    type: Literal["joint_trajectory_controller/JointTrajectoryController"]
+    type: Literal[
+        "joint_trajectory_controller/JointTrajectoryController",
+        "forward_command_controller/ForwardCommandController",
+        "position_controllers/JointGroupPositionController",
+        "moveit_servo/TwistStamped",
+    ]
     joints: list[str]
 
     @property
+    def interface(self) -> str:
+        """Which of COMMAND_INTERFACES its type is."""
+        kinds = {"joint_trajectory_controller": "joint_trajectory", "moveit_servo": "servo_twist"}
+        return kinds.get(self.type.partition("/")[0], "forward_position")
+
+    @property
     def command_topic(self) -> str:
-        """Topic of the controller's trajectories, relative to the namespace."""
-        return f"{self.name}/joint_trajectory"
+        """Topic of its commands, relative to the namespace."""
+        if self.type.startswith("joint_trajectory_controller"):
+            return f"{self.name}/joint_trajectory"
+        return f"{self.name}/{'delta_twist_cmds' if self.type.startswith('moveit_servo') else 'commands'}"
 
 
 class PlanarVelocityConfig(_Strict):
@@ -70,6 +86,40 @@ class CameraConfig(_Strict):
 
     frame_id: str
     topic: str
+    rotation_to_base: tuple[float, float, float, float] | None = Field(
+        default=None,
+        description="from the axes that the model acts in to the base frame's, quaternion xyzw; `calibrate camera`",
+    )
+
+
+class GripperControllerConfig(_Strict):
+    """What moves the gripper. The gate does not command it; `robot check` and people look here."""
+
+    interface: Literal["gripper_command", "joint_trajectory", "forward_command"] = Field(
+        description="control_msgs/action/GripperCommand, trajectory_msgs/JointTrajectory, std_msgs/Float64MultiArray"
+    )
+    topic: str = Field(min_length=1, description="topic, or name of the action, relative to the robot's namespace")
+
+
+class BringupConfig(_Strict):
+    """The vendor's launch file, which launch/robot.launch.py includes with bringup:=true."""
+
+    package: str = Field(min_length=1)
+    file: str = Field(min_length=1, description="path in the package's share directory")
+    arguments: dict[str, str] = Field(default={}, description="given always")
+    mock_arguments: dict[str, str] = Field(default={}, description="given besides with use_mock_hardware:=true")
+    interface_arguments: dict[str, dict[str, str]] = Field(
+        default={}, description="by command interface: what makes its controllers active"
+    )
+    required: list[str] = Field(default=[], description="arguments that the user gives in bringup_arguments")
+    namespace_argument: str | None = Field(default=None, description="its argument for the robot's namespace")
+
+    @model_validator(mode="after")
+    def _interfaces_are_known(self) -> BringupConfig:
+        if unknown := sorted(set(self.interface_arguments) - set(COMMAND_INTERFACES)):
+            known = ", ".join(COMMAND_INTERFACES)
+            raise ValueError(f"interface_arguments: expected some of {known}, found {unknown[0]}")
+        return self
 
 
 class KeepOutConfig(_Strict):
@@ -100,12 +150,16 @@ class RobotConfig(_Strict):
     joints: list[str] = Field(min_length=1)
     base_frame: str
     tool_frame: str
-    controllers: list[ControllerConfig] = Field(min_length=1)
+    controllers: list[ControllerConfig] = Field(
+        min_length=1, description="of each command interface that the robot has; the first one's are commanded"
+    )
     action_space: PlanarVelocityConfig | PoseDeltaConfig = Field(discriminator="type")
     joint_limits: dict[str, JointLimitConfig]
     position_margin: float = Field(ge=0, le=0.5, description="rad kept to every position limit")
     home: dict[str, float] = Field(description="rad, the posture that inverse kinematics leans to")
     gripper: list[str] = Field(default=[], description="gripper joints, part of the proprioception")
+    gripper_controller: GripperControllerConfig | None = None
+    bringup: BringupConfig | None = Field(default=None, description="null: the robot is brought up by its user")
     camera: CameraConfig
     keep_out: list[KeepOutConfig] = Field(default=[], description="boxes that the arm stays out of")
     self_collision: SelfCollisionConfig | None = Field(default=SelfCollisionConfig(), description="null: not looked at")
@@ -116,13 +170,33 @@ class RobotConfig(_Strict):
         for field, names in (("joint_limits", self.joint_limits), ("home", self.home)):
             if set(names) != known:
                 raise ValueError(f"{field}: expected exactly the joints {self.joints}, found {sorted(names)}")
-        commanded = [j for c in self.controllers for j in c.joints]
-        if sorted(commanded) != sorted(self.joints):
-            raise ValueError(f"controllers: expected each joint once, found {commanded}")
+        for interface in self.interfaces:
+            own = [c for c in self.controllers if c.interface == interface]
+            commanded = [j for c in own for j in c.joints]
+            if sorted(commanded) != sorted(self.joints):
+                raise ValueError(f"controllers: expected each joint once for {interface}, found {commanded}")
+            if interface == "servo_twist" and len(own) > 1:
+                raise ValueError("controllers: expected one MoveIt Servo, as it moves the whole arm, found more")
         boxes = [box.name for box in self.keep_out]
         if len(set(boxes)) < len(boxes):
             raise ValueError(f"keep_out: expected different names, found {boxes}")
         return self
+
+    @property
+    def interfaces(self) -> list[str]:
+        """The command interfaces that there are controllers for, the default first."""
+        return list(dict.fromkeys(c.interface for c in self.controllers))
+
+    def commanded_by(self, interface: str = "") -> RobotConfig:
+        """The same robot with the controllers of one command interface only; empty: the default.
+
+        Raises InputError where the robot has none of that interface.
+        """
+        wanted = interface or self.interfaces[0]
+        if wanted not in self.interfaces:
+            found = ", ".join(self.interfaces)
+            raise InputError(f"command_interface '{wanted}': expected one that robot {self.name} has, found {found}")
+        return self.model_copy(update={"controllers": [c for c in self.controllers if c.interface == wanted]})
 
 
 def planar_space(robot: RobotConfig) -> PlanarVelocityConfig:
@@ -144,15 +218,61 @@ def _space(robot: RobotConfig, wanted: str) -> PlanarVelocityConfig | PoseDeltaC
     return robot.action_space
 
 
-def load_robot(name_or_path: str | Path) -> RobotConfig:
-    """The configuration of a robot by name (config/robots/<name>.yaml) or by file.
+def load_robot(name_or_path: str | Path, command_interface: str = "") -> RobotConfig:
+    """The configuration of a robot by name (config/robots/<name>.yaml) or by file, as it is commanded.
 
-    Raises InputError that names the file, the field, what was expected and found.
+    command_interface: of COMMAND_INTERFACES; empty: that of the file's first controller. Raises InputError that names
+    the file, the field, what was expected and found.
     """
+    return read_robot(name_or_path).commanded_by(command_interface)
+
+
+def read_robot(name_or_path: str | Path) -> RobotConfig:
+    """The same with the controllers of all command interfaces."""
     path = resolve_robot(name_or_path)
     try:
-        return RobotConfig.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise InputError(f"robot {path}: expected YAML, found {str(error).splitlines()[0]}") from None
+        return read_robot_file(path)
     except ValidationError as error:
         raise InputError(f"robot {path}: {first_problem(error)}") from None
+
+
+def read_robot_file(path: Path) -> RobotConfig:
+    """The same of a file; raises pydantic's ValidationError, which knows all that is wrong with its fields."""
+    return RobotConfig.model_validate(_read(path))
+
+
+class _OtherArm(BaseModel):
+    """A robot file that is another one's, but for words in its names and the keys given: the other of two arms."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    same_as: str = Field(min_length=1, description="robot whose file this one is otherwise")
+    replace: dict[str, str] = Field(min_length=1, description="word in names: word instead")
+
+
+def _read(path: Path) -> object:
+    """What a robot's file says; where it is `same_as` another, that one's with words replaced and its own keys."""
+    content = read_yaml(path, "robot")
+    if not isinstance(content, dict) or "same_as" not in content:
+        return content
+    other = _OtherArm.model_validate(content)
+    beside = path.with_name(f"{other.same_as}.yaml")
+    base = read_yaml(beside if beside.is_file() else resolve_robot(other.same_as), "robot")
+    if not isinstance(base, dict) or "same_as" in base:
+        raise InputError(f"robot {path}: same_as: expected a robot with a file of its own, found {other.same_as}")
+    kept = {key: base[key] for key in ("bringup", "camera") if key in base}  # one for both arms
+    own = {key: value for key, value in content.items() if key not in ("same_as", "replace")}
+    return _replaced(base, other.replace) | kept | own
+
+
+def _replaced(value: object, words: dict[str, str]) -> object:
+    """The value with words in all of its texts and keys replaced."""
+    if isinstance(value, dict):
+        return {_replaced(k, words): _replaced(v, words) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_replaced(v, words) for v in value]
+    if isinstance(value, str):
+        for word, instead in words.items():
+            value = value.replace(word, instead)
+    return value

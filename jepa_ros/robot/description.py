@@ -53,6 +53,27 @@ class RobotDescription:
         return cls(root.get("name", ""), joints)
 
 
+def one_number_a_joint(urdf: str, turn: float) -> str:
+    """The URDF with continuous joints as revolute ones of ±turn rad, as Pinocchio gives continuous ones two numbers.
+
+    Text that is no URDF comes back as it is.
+    """
+    if "continuous" not in urdf:
+        return urdf
+    try:
+        root = ElementTree.fromstring(urdf)
+    except (ElementTree.ParseError, ValueError):
+        return urdf
+    for joint in root.findall("joint[@type='continuous']"):
+        joint.set("type", "revolute")
+        limit = joint.find("limit")
+        if limit is None:
+            limit = ElementTree.SubElement(joint, "limit", effort="0", velocity="0")
+        limit.set("lower", str(-turn))
+        limit.set("upper", str(turn))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
 def _joint(element: ElementTree.Element) -> Joint:
     name, kind = element.get("name"), element.get("type")
     if not name:

@@ -27,6 +27,10 @@ def _s(default: float, text: str, low: float = 0.0, high: float = math.inf, unit
     return field(default=default, metadata={"text": text, "low": low, "high": high, "unit": unit})
 
 
+def _yes_no(default: bool, text: str) -> bool:
+    return field(default=default, metadata={"text": text})
+
+
 @dataclass(frozen=True)
 class GateSettings:
     """Every number the gate goes by; each with unit, range and sentence in its metadata.
@@ -39,11 +43,11 @@ class GateSettings:
     roll_period: float = _s(0.05, "A new window is sent this often while a plan is followed.", 0.01, 1.0)
     horizon: float = _s(0.3, "A window follows the plan this far, then comes to rest.", 0.05, 2.0)
     window_max: float = _s(0.6, "A plan that ends within this time is sent to its end.", 0.05, 10.0)
-    lead: float = _s(0.01, "Stops and late plans leave the sent window this far ahead of now.", 0.0, 0.2)
+    lead: float = _s(0.02, "Stops and late plans leave the sent window this far ahead of now.", 0.0, 0.2)
     speed_scale: float = _s(1.0, "Ceiling on joint velocities, as a share of their limits.", 0.01, 1.0, "1")
     gross: float = _s(1.5, "A plan that would have to be slowed by more than this is a gross breach.", 1.0, 10.0, "1")
     gross_position: float = _s(0.2, "A plan this far beyond a joint's range is a gross breach.", 0.0, 10.0, "rad")
-    latch_on_gross: bool = True
+    latch_on_gross: bool = _yes_no(True, "A gross breach latches until release.")
     start_tolerance: float = _s(0.15, "A plan may start this far from the reference; it is bridged.", 0.0, 3.2, "rad")
     splice_tolerance: float = _s(
         5e-4, "A plan that starts this near the reference is joined directly.", 0.0, 0.1, "rad"
@@ -54,6 +58,9 @@ class GateSettings:
     plan_max: float = _s(30.0, "Longest plan.", 0.1, 600.0)
     source_timeout: float = _s(1.0, "A plan made from a frame older than this is refused.", 0.01)
     plan_timeout: float = _s(math.inf, "Without a new plan for this long, a plan under way is stopped.", 0.01)
+    planner_timeout: float = _s(
+        0.25, "Without a plan or a planner_status for this long, a plan under way is stopped.", 0.02
+    )
     latent_timeout: float = _s(0.2, "Without a latent for this long the arm stops.", 0.01)
     latent_stamp_timeout: float = _s(0.5, "A newest latent with a stamp older than this stops the arm.", 0.01)
     joint_timeout: float = _s(0.15, "Without joint states for this long the arm stops.", 0.005)
@@ -70,10 +77,15 @@ class GateSettings:
     following_error: float = _s(
         0.2, "Distance of reference and measured position that stops and latches.", 0.005, 3.2, "rad"
     )
+    require_e_stop: bool = _yes_no(False, "Without anybody who publishes e_stop the arm stops.")
+    e_stop_timeout: float = _s(math.inf, "Where e_stop is required: it must come this often.", 0.02)
+    require_deadman: bool = _yes_no(False, "The arm moves only while a dead-man switch is held.")
+    deadman_timeout: float = _s(0.3, "A dead-man switch not heard of for this long is not held.", 0.02, 10.0)
     resume_after: float = _s(0.5, "Inputs must have been healthy this long before motion resumes.", 0.0, 60.0)
-    anchor_after: float = _s(
-        0.5, "After this long at rest a plan may start from a measured position elsewhere.", 0.0, 60.0
+    hold_tolerance: float = _s(
+        0.05, "Held, an arm measured further from the reference starts from where it is.", 0.0, 3.2, "rad"
     )
+    anchor_after: float = _s(0.5, "After this long at rest a plan may start from where the arm is.", 0.0, 60.0)
     rest_speed: float = _s(0.1, "Measured joint speed below which the arm counts as standing.", 1e-3, 3.0, "rad/s")
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jepa_ros.robot.consent import Consent
 from jepa_ros.robot.gate_types import GateSettings
 from jepa_ros.robot.health import Heartbeat, JointMonitor
 from jepa_ros.robot.limits import JointLimits
@@ -23,12 +24,14 @@ class Inputs:
         self.joints = JointMonitor(
             limits.names, limits.velocity, beat, jump_factor=s.jump_factor, jump_margin=s.jump_margin
         )
+        self.consent = Consent(s)
         self.clear(0.0)
 
     def clear(self, t: float) -> None:
         """Forget everything heard."""
         self.latent.clear()
         self.joints.clear()
+        self.consent.clear()
         self.cause = self.trouble = ""  # why inputs, or joint states alone, count as unhealthy; empty: they do not
         self.healthy_since = math.inf
         self.following = math.nan  # rad, largest distance of a joint from the reference of its stamp
@@ -56,7 +59,7 @@ class Inputs:
     def look(self, t: float) -> str:
         """Judge the inputs now: the cause where they are not healthy, otherwise empty."""
         self.trouble = self.joints.take_trouble() or self.joints.heartbeat.fault(t)
-        self.cause = self.trouble or self.latent.fault(t)
+        self.cause = self.trouble or self.latent.fault(t) or self.consent.missing(t)
         if self.cause:
             self.healthy_since = math.inf
         elif self.healthy_since == math.inf:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from jepa_ros.errors import InputError
+from jepa_ros.robot.clearance import Clearance
 from jepa_ros.robot.gate_types import GateSettings
 from jepa_ros.robot.limits import JointLimits
 from jepa_ros.robot.path import MERGE, Path
@@ -25,10 +26,15 @@ class GrossBreach(InputError):
 
 
 class PlanIntake:
-    """Turns received plans into paths that keep `limits` and continue the reference."""
+    """Turns received plans into paths that keep `limits` and continue the reference.
 
-    def __init__(self, limits: JointLimits, settings: GateSettings, motion: MotionMaker):
-        self._limits, self._settings, self._motion = limits, settings, motion
+    whole: the limits without the speed scale; only beyond these is a breach a gross one. clearance: judges where the
+    paths lead; None: nobody does.
+    """
+
+    def __init__(self, limits: JointLimits, whole: JointLimits, settings: GateSettings, clearance: Clearance | None):
+        self._limits, self._whole, self._settings, self._clearance = limits, whole, settings, clearance
+        self._motion = MotionMaker(limits)
         self._order: tuple[tuple[str, ...], list[int]] = ((), [])
 
     def read(self, trajectory: JointTrajectory, start: float, reference: np.ndarray) -> Path:
@@ -81,9 +87,9 @@ class PlanIntake:
         use = self._limits.use(path)
         if use.kept:
             return path, np.inf, ""
-        factor = use.slowdown
-        if not factor <= self._settings.gross or use.position > self._settings.gross_position:
-            raise GrossBreach(f"plan: gross breach of the limits: {use.text}")
+        factor, beyond = use.slowdown, self._whole.use(path)
+        if not beyond.slowdown <= self._settings.gross or use.position > self._settings.gross_position:
+            raise GrossBreach(f"plan: gross breach of the limits: {beyond.text}")
         if factor > 1.0:
             path = path.slowed(factor).divided()
         until = self._limits.outward_since(path)
@@ -116,6 +122,11 @@ class PlanIntake:
                 rest = plan.after(bridge.end) if bridge.end < plan.end else Path(bridge.times[-1:], bridge.states[-1:])
                 return before.then(bridge).then(rest), t, float(error[0])
         raise InputError(f"plan cannot be joined to the reference within the limits ({error[0]:.3f} rad away)")
+
+    def expect_clear(self, path: Path) -> None:
+        """Raise InputError where a path leads too near to what the arm is kept out of."""
+        if self._clearance and (text := self._clearance.check_path(path)):
+            raise InputError(f"plan refused: {text}")
 
     def _blend(self, before: Path, plan: Path, t: float, exact: bool) -> Path | None:
         """Straight into the plan's next knot, the small difference absorbed on the way; None where that is too hard."""

@@ -8,6 +8,9 @@ import numpy as np
 import pinocchio as pin
 
 from jepa_ros.errors import InputError
+from jepa_ros.robot.description import one_number_a_joint
+
+TURN = 4.0 * np.pi  # rad either way that inverse kinematics may turn a continuous joint
 
 
 class Kinematics:
@@ -17,11 +20,20 @@ class Kinematics:
     """
 
     def __init__(self, urdf: str, joints: Sequence[str], tool_frame: str, base_frame: str = "world"):
-        try:
-            full = pin.buildModelFromXML(urdf)
-        except (ValueError, RuntimeError) as error:
-            raise InputError(f"robot_description: expected a URDF, found {_first_line(error)}") from None
         self.joints, self.tool_frame = tuple(joints), tool_frame
+        try:
+            self._build(urdf, base_frame)
+        except InputError:
+            raise
+        except (
+            ValueError,
+            RuntimeError,
+            IndexError,
+        ) as error:  # Pinocchio's, of descriptions that contradict themselves
+            raise InputError(f"robot_description: expected a URDF, found {_first_line(error)}") from None
+
+    def _build(self, urdf: str, base_frame: str) -> None:
+        full = pin.buildModelFromXML(one_number_a_joint(urdf, TURN))
         known = list(full.names)
         missing = [j for j in self.joints if j not in known]
         if missing:
@@ -29,10 +41,10 @@ class Kinematics:
         locked = [full.getJointId(n) for n in known[1:] if n not in self.joints]
         self.model = pin.buildReducedModel(full, locked, pin.neutral(full))
         self._data = self.model.createData()
-        for frame in (tool_frame, base_frame):
+        for frame in (self.tool_frame, base_frame):
             if not self.model.existFrame(frame):
                 raise InputError(f"robot_description: expected a link {frame!r}, found none of that name")
-        self._tool = self.model.getFrameId(tool_frame)
+        self._tool = self.model.getFrameId(self.tool_frame)
         self._base = self.model.getFrameId(base_frame)
         order = [self.model.joints[self.model.getJointId(j)].idx_q for j in self.joints]
         self._order = np.argsort(order) if sorted(order) != order else None

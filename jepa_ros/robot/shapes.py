@@ -139,15 +139,13 @@ def _mesh_points(mesh: ElementTree.Element, scale: np.ndarray) -> np.ndarray | N
 
 
 def _mesh_path(name: str) -> Path | None:
+    """The file, where it belongs to an installed package: a description comes over the network, and may not have any
+    other file opened."""
+    shares = [Path(prefix, "share") for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     scheme, _, rest = name.rpartition("://")
-    if scheme in ("", "file"):
-        candidates = [Path(rest)]
-    elif scheme == "package":
-        prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
-        candidates = [Path(prefix) / "share" / rest for prefix in prefixes]
-    else:
-        candidates = []
-    return next((path for path in candidates if path.is_file()), None)
+    candidates = [s / rest for s in shares] if scheme == "package" else [Path(rest)] if scheme in ("", "file") else []
+    inside = (Path(os.path.normpath(candidate)) for candidate in candidates)
+    return next((c for c in inside if any(c.is_relative_to(share) for share in shares) and c.is_file()), None)
 
 
 def _pose(link: str, origin: ElementTree.Element | None) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from jepa_ros.robot.clearance import Clearance
 from jepa_ros.robot.gate_types import GateSettings, Track
 from jepa_ros.robot.limits import JointLimits
 from jepa_ros.robot.path import Path
@@ -11,10 +12,14 @@ from jepa_ros.robot.stopping import MotionMaker
 
 
 class WindowMaker:
-    """Cuts windows from tracks within `limits`. Times in s on the gate's clock."""
+    """Cuts windows from tracks within `limits`. Times in s on the gate's clock.
 
-    def __init__(self, limits: JointLimits, settings: GateSettings, motion: MotionMaker):
-        self._limits, self._settings, self._motion = limits, settings, motion
+    clearance: judges the ways to rest, which are no part of a plan; None: they are not judged.
+    """
+
+    def __init__(self, limits: JointLimits, settings: GateSettings, clearance: Clearance | None):
+        self._limits, self._settings, self._clearance = limits, settings, clearance
+        self._motion = MotionMaker(limits)
 
     def extend(self, track: Track, t: float, departs: float) -> tuple[Path, float] | None:
         """The window of `track` for now, and when it departs from the track to stop (inf: it is the track's own end).
@@ -54,5 +59,13 @@ class WindowMaker:
 
     def _stopped(self, path: Path, t: float, leave: float) -> Path | None:
         stop = self._motion.stop(path.at(leave), leave)
-        window = path.between(t, leave).then(stop) if stop is not None else None
-        return window if window is not None and self._limits.allows(window) else None
+        if stop is None or self._leads_nearer(stop, path):
+            return None
+        window = path.between(t, leave).then(stop)
+        return window if self._limits.allows(window) else None
+
+    def _leads_nearer(self, stop: Path, path: Path) -> bool:
+        """Whether a stop leads too near to something, and to go on along `path` does not."""
+        if self._clearance is None or not self._clearance.check_path(stop):
+            return False
+        return not self._clearance.check_path(path.between(stop.start, path.end))

@@ -41,16 +41,16 @@ def from_path(path):
 
 
 class Bench:
-    """Steps a gate at 200 Hz. `measured` overrides the arm's positions; the three `send_` flags cut an input off."""
+    """Steps a gate at 200 Hz. `measured` overrides the arm's positions; the flags cut an input off."""
 
-    def __init__(self, settings=None, limits=LIMITS, q=None, executed=None, **changes):
+    def __init__(self, settings=None, limits=LIMITS, q=None, executed=None, clearance=None, **changes):
         defaults = dict(latent_timeout=0.2, resume_after=0.1)
-        self.gate = Gate(limits, settings or GateSettings(**{**defaults, **changes}), executed)
+        self.gate = Gate(limits, settings or GateSettings(**{**defaults, **changes}), executed, clearance)
         self.limits = limits
         self.now = START
         self.q = np.zeros(7) if q is None else np.array(q, dtype=float)
         self.measured = None
-        self.send_joints = self.send_latents = True
+        self.send_joints = self.send_latents = self.planner_lives = True
         self.windows, self.executed, self.references, self.states = [], [], [], []
         self.output = None
         self.continuous = True  # the reference may not jump now
@@ -64,6 +64,8 @@ class Bench:
                 self.send_state(self.q if self.measured is None else self.measured)
             if self.send_latents:
                 self.gate.latent(self.now - 0.08, self.now)
+            if self.planner_lives:
+                self.gate.planner_alive(self.now)
             self.tick()
         return self
 

@@ -253,13 +253,19 @@ def test_inflated_shapes_are_nearer():
     assert fat.distance(np.zeros(1)) == pytest.approx(0.08 - 0.02, abs=1e-6)
 
 
-def test_a_mesh_file_is_enclosed(tmp_path):
+@pytest.mark.parametrize("uri", ["package://arm/cube.stl", "file://{share}/arm/cube.stl"])
+def test_a_mesh_of_an_installed_package_is_enclosed(tmp_path, monkeypatch, uri):
     corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * 0.2 - 0.1
     faces = [(0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1), (2, 3, 7), (2, 7, 6), (0, 2, 6)]
     faces += [(0, 6, 4), (1, 5, 7), (1, 7, 3)]
     data = b"".join(struct.pack("<12fH", 0, 0, 0, *corners[list(face)].ravel(), 0) for face in faces)
-    (tmp_path / "cube.stl").write_bytes(bytes(80) + struct.pack("<I", len(faces)) + data)
-    mesh = SelfCollision(robot(f'<mesh filename="file://{tmp_path}/cube.stl" scale="1 1 2"/>'), ["turn"])
+    share = tmp_path / "share"
+    (share / "arm").mkdir(parents=True)
+    (share / "arm" / "cube.stl").write_bytes(bytes(80) + struct.pack("<I", len(faces)) + data)
+    description = robot(f'<mesh filename="{uri.format(share=share)}" scale="1 1 2"/>')
+    assert SelfCollision(description, ["turn"]).guessed == ("post",), "it belongs to no installed package"
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    mesh = SelfCollision(description, ["turn"])
     assert mesh.guessed == ()
     assert 0.08 - 0.06 < mesh.distance(np.zeros(1)) <= 0.08 + 1e-6
 

@@ -12,6 +12,7 @@ from jepa_ros.robot.gate_types import GateSettings, GateState
 from jepa_ros.robot.trajectory import JointTrajectory
 
 ZERO = np.zeros(7)
+WITHOUT_TIMEOUTS = dict.fromkeys(("latent_timeout", "joint_timeout", "planner_timeout"), math.inf)
 GOAL = np.array([0.4, -0.3, 0.2, 0.5, -0.1, 0.2, -0.4])
 
 
@@ -398,7 +399,7 @@ def test_executed_ticks_lie_on_the_grid_and_say_what_the_reference_did():
 
 
 def test_a_plan_taken_on_the_grid_counts_from_that_tick_on():
-    gate = Gate(LIMITS, GateSettings(latent_timeout=math.inf, resume_after=0.0, joint_timeout=math.inf))
+    gate = Gate(LIMITS, GateSettings(resume_after=0.0, **WITHOUT_TIMEOUTS))
     ids = []
     for k in range(101):
         now = START + k * 0.01

@@ -58,6 +58,12 @@ def test_an_object_is_where_its_probe_reads_it(maker):
     assert term.tolerance == pytest.approx(0.008)
 
 
+def test_the_probe_of_joints_reads_no_object():
+    probes = [sight(), Probe("joints", torch.zeros(3, 7), 0.01, (2,))]
+    with pytest.raises(InputError, match=r"object 'joints': expected one that the model has a probe for \(tool\)"):
+        GoalMaker(checkpoint(probes), SPACE).object("joints", [0, 0, 0])
+
+
 def test_metrics_of_latents_differ_and_agree_on_the_goal():
     goal = tiny.latent_of(XY)
     costs = {}

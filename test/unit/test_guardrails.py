@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_ros.errors import InputError
-from jepa_ros.planning.guardrails import BORDER, STEP, Box, Guardrails
+from jepa_ros.planning.guardrails import Guardrails
 from jepa_ros.resources import resolve_robot
 from jepa_ros.robot.action_space import PlanarVelocity
+from jepa_ros.robot.clearance import BORDER, STEP, Box
 from jepa_ros.robot.collision import SelfCollision
 from jepa_ros.robot.config import load_robot
 from jepa_ros.robot.trajectory import JointTrajectory

@@ -10,7 +10,6 @@ from sensor_msgs.msg import JointState
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.convert import to_stamp
-from jepa_ros.nodes.proprioception import ProprioceptionReader, ToolPoseReader, make_reader
 from jepa_ros.robot.action_space import PlanarVelocity, make_space
 from jepa_ros.robot.config import RobotConfig, load_robot, planar_space
 from jepa_ros.robot.path import Path
@@ -19,6 +18,7 @@ from jepa_ros.robot.ticks import ControlTicks
 from jepa_ros.world_model.checkpoint import check_planar, check_robot
 from jepa_ros.world_model.config import ProprioceptionConfig
 from jepa_ros.world_model.history import StateHistory
+from jepa_ros.world_model.proprioception import ProprioceptionReader, ToolPoseReader, make_reader
 from jepa_ros.world_model.vjepa2_ac import STATE_FIELDS, euler_matrix, matrix_euler, move
 
 POSES = {"type": "pose_delta", "max_translation": 0.05, "max_rotation": 0.2}

@@ -1,0 +1,226 @@
+"""A new robot is one file: drafted from its URDF, refused while something in it is to be done, checked line by line."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parent))
+from published_arms import published  # noqa: E402
+
+from jepa_ros import cli  # noqa: E402
+from jepa_ros.errors import InputError  # noqa: E402
+from jepa_ros.resources import resolve_robot  # noqa: E402
+from jepa_ros.robot.checking import check  # noqa: E402
+from jepa_ros.robot.config import load_robot  # noqa: E402
+from jepa_ros.robot.drafting import draft  # noqa: E402
+from jepa_ros.robot.tree import Tree  # noqa: E402
+
+ARMS = {"franka_fr3": None, "ur5e": None, "kinova_gen3": None, "openarm_v10": "openarm_right_hand_tcp"}
+
+
+def command(*words):
+    return CliRunner().invoke(cli.app, ["robot", *map(str, words)])
+
+
+@pytest.fixture
+def files(tmp_path):
+    """files(robot) -> the paths of its URDF, and of the draft made from it by the command."""
+
+    def made(robot, *options):
+        urdf, out = tmp_path / "robot.urdf", tmp_path / "new.yaml"
+        urdf.write_text(published(robot))
+        done = command("new", "--urdf", urdf, "--name", "mine", "--out", out, *options)
+        assert done.exit_code == 0, done.output
+        return urdf, out
+
+    return made
+
+
+def finished(out):
+    """What a person does who agrees with every guess."""
+    out.write_text(re.sub("# TODO.*", "", out.read_text()))
+    return out
+
+
+@pytest.mark.parametrize("robot", ARMS)
+def test_a_draft_names_the_arm_s_joints_in_order_and_passes_the_check_once_its_todos_are_done(robot, files):
+    tool = ARMS[robot]
+    urdf, out = files(robot, *(("--tool", tool) if tool else ()))
+    shipped, drafted = load_robot(robot), load_robot(out)
+    assert drafted.joints == shipped.joints and drafted.tool_frame == shipped.tool_frame
+    assert drafted.gripper == shipped.gripper and drafted.name == "mine"
+    refused = command("check", out, "--urdf", urdf)
+    assert refused.exit_code == 1 and refused.output.count("TODO deleted") == 4, refused.output
+    done = command("check", finished(out), "--urdf", urdf)
+    assert done.exit_code == 0 and "no problems" in done.output, done.output
+
+
+def test_a_velocity_that_the_urdf_does_not_say_is_one_more_todo():
+    text = draft(published("ur5e").replace('velocity="3.141593"', "", 1))
+    assert "shoulder_pan_joint:  # TODO max_velocity: the URDF says none" in text
+
+
+def test_of_two_arms_as_long_one_must_be_chosen(tmp_path):
+    with pytest.raises(InputError, match="expected one longest chain, or --tool; found the ends .*left.*right"):
+        draft(published("openarm_v10"))
+    assert Tree(published("openarm_v10")).arm(tool="openarm_left_hand_tcp").joints[0] == "openarm_left_joint1"
+
+
+def test_a_base_on_the_way_is_where_the_arm_begins():
+    arm = Tree(published("ur5e")).arm(base="shoulder_link")
+    assert arm.joints[0] == "shoulder_lift_joint" and arm.tool == "tool0"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["new", "--urdf", "missing.urdf"], "urdf missing.urdf: expected a URDF file"),
+        (["check", "r2d2"], "robot 'r2d2': expected a YAML file or one of"),
+        (["check", "ur5e", "--urdf", "missing.urdf"], "urdf missing.urdf: expected a URDF file"),
+    ],
+)
+def test_what_cannot_be_read_is_exit_code_2_and_one_line(words, complaint):
+    done = command(*words)
+    assert done.exit_code == 2 and complaint in done.output and len(done.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("<robot xmlns:xacro='x'><xacro:include filename='a'/></robot>", "expected a URDF, found xacro"),
+        ("<robot name='a'/>", "expected joints, found none"),
+        ("no xml", "expected URDF, found text that is no XML"),
+    ],
+)
+def test_a_description_that_is_none_is_refused(tmp_path, text, complaint):
+    urdf = tmp_path / "robot.urdf"
+    urdf.write_text(text)
+    done = command("new", "--urdf", urdf, "--out", tmp_path / "new.yaml")
+    assert done.exit_code == 2 and complaint in done.output and not (tmp_path / "new.yaml").exists()
+
+
+def test_a_file_that_is_there_is_not_written_over(files, tmp_path):
+    urdf, out = files("ur5e")
+    before = out.read_text()
+    assert command("new", "--urdf", urdf, "--out", out).exit_code == 2 and out.read_text() == before
+
+
+def changed(tmp_path, change):
+    """The problems of ur5e.yaml after change(its content)."""
+    keys = yaml.safe_load(resolve_robot("ur5e").read_text())
+    change(keys)
+    path = tmp_path / "arm.yaml"
+    path.write_text(yaml.safe_dump(keys))
+    return check(path, published("ur5e"))
+
+
+def _degrees(k):
+    k["home"]["elbow_joint"] = 90.0
+
+
+def _no_acceleration(k):
+    del k["joint_limits"]["elbow_joint"]["max_acceleration"]
+
+
+def _no_jerk(k):
+    k["joint_limits"]["elbow_joint"]["has_jerk_limits"] = False
+
+
+def _order(k):
+    k["joints"][:2] = k["joints"][1::-1]
+
+
+def _frame(k):
+    k["tool_frame"] = "hand"
+
+
+def _reach(k):
+    k["action_space"]["workspace"] = [[0.4, -0.1], [1.6, -0.1], [1.6, 0.3], [0.4, 0.3]]
+
+
+def _home(k):
+    k["home"]["elbow_joint"] = 3.13
+
+
+def _gripper(k):
+    k["gripper"] = ["thumb"]
+
+
+def _other_name(k):
+    text = yaml.safe_dump(k).replace("wrist_3_joint", "wrist_4_joint")
+    k.update(yaml.safe_load(text))
+
+
+def _margin(k):
+    k["joint_limits"]["elbow_joint"] |= {"min_position": 1.5, "max_position": 1.55}
+
+
+def _speed(k):
+    k["joint_limits"]["elbow_joint"]["max_velocity"] = 180.0
+
+
+def _not_below(k):
+    k["base_frame"], k["tool_frame"] = "forearm_link", "shoulder_link"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaints"),
+    [
+        (
+            _degrees,
+            ["home of elbow_joint: expected rad, found 90: degrees?", "home of elbow_joint: expected -3.092 to"],
+        ),
+        (_no_acceleration, ["joint_limits of elbow_joint: expected has_acceleration_limits: true and max_accele"]),
+        (_no_jerk, ["joint_limits of elbow_joint: expected has_jerk_limits: true and max_jerk, found none"]),
+        (_order, ["joints: expected the order from base to tool ['shoulder_pan_joint', 'shoulder_lift_joint'"]),
+        (_frame, ["tool_frame: expected a link of the URDF, found hand"]),
+        (_reach, ["workspace: expected corners within reach, found (1.6, -0.1, 0.3)", "workspace: expected corners"]),
+        (_home, ["home of elbow_joint: expected -3.092 to 3.092 (limits less position_margin), found 3.13"]),
+        (_gripper, ["gripper: expected a joint of the URDF, found thumb"]),
+        (_other_name, ["joints: expected joints of the URDF, found wrist_4_joint"]),
+        (_margin, ["joint elbow_joint: expected lower < upper"]),
+        (_speed, ["joint_limits of elbow_joint: expected max_velocity in rad/s, found 180"]),
+        (_not_below, ["robot description: expected link shoulder_link to hang on forearm_link"]),
+    ],
+    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
+)
+def test_every_problem_is_one_clear_line(tmp_path, change, complaints):
+    found = changed(tmp_path, change)
+    assert len(found) == len(complaints), found
+    assert all(line.startswith(start) for line, start in zip(found, complaints, strict=True)), found
+
+
+def test_limits_in_degrees_in_the_urdf_are_noticed():
+    urdf = published("ur5e").replace('lower="-3.141593" upper="3.141593"', 'lower="-180" upper="180"')
+    [problem] = check(resolve_robot("ur5e"), urdf)
+    assert problem == "limits of elbow_joint in the URDF: expected rad, found -180 to 180: degrees?"
+
+
+def test_an_arm_without_limits_in_its_description_is_refused():
+    urdf = published("ur5e").replace('lower="-3.141593" upper="3.141593"', "")
+    [problem] = check(resolve_robot("ur5e"), urdf)
+    assert problem.startswith("joint elbow_joint: expected lower < upper")
+
+
+def test_a_joint_that_is_left_out_is_named(tmp_path):
+    def change(k):
+        k["joints"].remove("wrist_3_joint")
+        for key in ("home", "joint_limits"):
+            del k[key]["wrist_3_joint"]
+        for controller in k["controllers"]:
+            controller["joints"] = k["joints"]
+
+    assert changed(tmp_path, change) == ["joints: expected also wrist_3_joint, which moves from base_link to tool0"]
+
+
+def test_all_fields_that_are_wrong_are_told_at_once(tmp_path):
+    def change(k):
+        k["wings"] = 2
+        del k["base_frame"]
+
+    found = changed(tmp_path, change)
+    assert found == ["base_frame: expected a value, found none", "wings: expected no such field, found one"]

@@ -1,0 +1,119 @@
+"""The robots' files that ship: each loads, and fits the description that its vendor publishes."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from published_arms import published  # noqa: E402
+
+from jepa_ros.errors import InputError  # noqa: E402
+from jepa_ros.resources import list_robots, resolve_robot  # noqa: E402
+from jepa_ros.robot.checking import check  # noqa: E402
+from jepa_ros.robot.clearance import Clearance  # noqa: E402
+from jepa_ros.robot.config import load_robot, read_robot  # noqa: E402
+from jepa_ros.robot.kinematics import Kinematics  # noqa: E402
+from jepa_ros.robot.limits import JointLimits  # noqa: E402
+
+ROBOTS = list_robots()
+REAL = ["franka_fr3", "kinova_gen3", "openarm_v10", "openarm_v10_left", "openarm_v2", "openarm_v2_left", "ur5e"]
+
+
+def test_the_robots_that_are_promised_are_there():
+    assert set(ROBOTS) >= {"openarm", *REAL}
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_a_shipped_file_has_no_problem_beside_the_published_description(name):
+    assert read_robot(name).name == name
+    assert check(resolve_robot(name), published(name)) == []
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_gate_makes_limits_kinematics_and_clearance_of_it(name):
+    robot, urdf = load_robot(name), published(name)
+    limits = JointLimits.of_robot(robot, urdf)
+    kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
+    Clearance.of_robot(robot, urdf, kinematics)
+    home = np.array([robot.home[j] for j in robot.joints])
+    assert limits.excess(home).max() == 0.0 and limits.jerk.min() > 0.0
+    assert np.linalg.svd(kinematics.jacobian(home)[:3])[1].min() > 0.05, "home is next to a singular posture"
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_what_is_copied_from_a_vendor_says_from_where(name):
+    robot, text = read_robot(name), resolve_robot(name).read_text()
+    assert "Where the names come from" in text or "same_as" in text
+    assert robot.bringup and robot.bringup.mock_arguments
+
+
+@pytest.mark.parametrize("name", ["openarm_v10", "openarm_v2"])
+def test_the_left_arm_is_the_right_one_s_mirror_image_under_one_bring_up(name):
+    right, left = read_robot(name), read_robot(f"{name}_left")
+    assert [j.replace("right", "left") for j in right.joints] == left.joints
+    assert [c.name.replace("right", "left") for c in right.controllers] == [c.name for c in left.controllers]
+    assert right.bringup == left.bringup and right.camera == left.camera
+    mirrored = sorted((x, -y) for x, y in right.action_space.workspace)
+    assert mirrored == sorted(left.action_space.workspace)
+
+
+def test_the_argument_picks_the_controllers_and_the_file_says_the_default():
+    topics = {"": "joint_trajectory_controller/joint_trajectory", "servo_twist": "servo_node/delta_twist_cmds"}
+    topics["forward_position"] = "forward_position_controller/commands"
+    for interface, topic in topics.items():
+        assert [c.command_topic for c in load_robot("ur5e", interface).controllers] == [topic]
+    with pytest.raises(
+        InputError, match="command_interface 'servo_twist': expected one that robot franka_fr3 has, found"
+    ):
+        load_robot("franka_fr3", "servo_twist")
+
+
+@pytest.mark.parametrize(
+    ("controllers", "complaint"),
+    [
+        ([("a", "joint_trajectory_controller/JointTrajectoryController", 5)], "each joint once for joint_trajectory"),
+        (
+            [
+                ("a", "joint_trajectory_controller/JointTrajectoryController", 6),
+                ("b", "forward_command_controller/ForwardCommandController", 3),
+            ],
+            "each joint once for forward_position",
+        ),
+    ],
+)
+def test_every_command_interface_moves_all_joints(tmp_path, controllers, complaint):
+    keys = yaml.safe_load(resolve_robot("ur5e").read_text())
+    keys["controllers"] = [{"name": n, "type": t, "joints": keys["joints"][:count]} for n, t, count in controllers]
+    path = tmp_path / "arm.yaml"
+    path.write_text(yaml.safe_dump(keys))
+    with pytest.raises(InputError, match=complaint):
+        load_robot(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{name: a, same_as: nowhere, replace: {right: left}}", "robot 'nowhere'"),
+        ("{name: a, same_as: openarm_v10_left, replace: {left: right}}", "expected a robot with a file of its own"),
+        ("{name: a, same_as: openarm_v10}", "replace: expected a value, found none"),
+        ("{name: a, same_as: openarm_v10, replace: {right: left}, wings: 2}", "wings: expected no such field"),
+    ],
+)
+def test_a_file_of_another_arm_that_does_not_fit_is_refused_in_one_line(tmp_path, text, complaint):
+    path = tmp_path / "arm.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=complaint) as refused:
+        load_robot(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_continuous_joint_has_one_number_and_no_end():
+    robot, urdf = load_robot("kinova_gen3"), published("kinova_gen3")
+    kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
+    home = np.array([robot.home[j] for j in robot.joints])
+    turned = home + [2 * np.pi, 0, 0, 0, 0, 0, 0]
+    np.testing.assert_allclose(kinematics.forward(turned)[0], kinematics.forward(home)[0], atol=1e-9)
+    assert np.isinf(JointLimits.of_robot(robot, urdf).upper[[0, 2, 4, 6]]).all()

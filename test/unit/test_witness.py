@@ -1,0 +1,76 @@
+"""Whoever judges the gate must itself be able to fail: what a controller receives, held against the limits."""
+
+import math
+
+import numpy as np
+import pytest
+from gate_bench import LIMITS, NAMES, START, Bench, minimum_jerk
+
+from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.witness import Witness
+
+GOAL = np.full(7, 0.4)
+WAY = minimum_jerk(np.zeros(7), GOAL, 1.5)
+
+
+def changed(times=1.0, positions=0.0):
+    return JointTrajectory(
+        NAMES, WAY.times / times, WAY.positions + positions, WAY.velocities * times, WAY.accelerations * times**2
+    )
+
+
+def test_a_smooth_motion_to_rest_is_no_violation():
+    witness = Witness(LIMITS)
+    assert witness.window(WAY, START, START) == "" and witness.worst == 0.0 and not witness.violations
+    assert not witness.rests(START + 1.0) and witness.rests(START + 1.6)
+
+
+@pytest.mark.parametrize(
+    "trajectory, word, size",
+    [(changed(times=5.0), "velocity", 0.0), (changed(positions=1.7), "position", 0.09)],
+    ids=["too fast", "out of range"],
+)
+def test_a_breach_of_a_limit_is_named_and_measured(trajectory, word, size):
+    witness = Witness(LIMITS)
+    assert word in witness.window(trajectory, START, START) or "limit" in witness.violations[0]
+    assert witness.worst > size and math.isfinite(witness.worst)
+
+
+def test_ending_in_motion_a_step_and_missing_fields_are_violations():
+    moving = JointTrajectory(NAMES, WAY.times[:-4], WAY.positions[:-4], WAY.velocities[:-4], WAY.accelerations[:-4])
+    witness = Witness(LIMITS)
+    assert "ends in motion" in witness.window(moving, START, START)
+    witness = Witness(LIMITS)
+    witness.window(WAY, START, START)
+    assert "step of 0.1" in witness.window(changed(positions=0.1), START, START)
+    bare = JointTrajectory(NAMES, WAY.times, WAY.positions)
+    assert "without velocities" in Witness(LIMITS).window(bare, START, START)
+    other = JointTrajectory(("elbow",), np.array([1.0]), np.zeros((1, 1)))
+    assert "elbow" in Witness(LIMITS).window(other, START, START)
+
+
+def test_from_rest_a_window_may_begin_where_the_arm_is_but_not_before():
+    elsewhere = np.full(7, 0.1)
+    for when, wrong in ((0.0, True), (WAY.duration + 0.1, False)):
+        witness = Witness(LIMITS)
+        witness.window(WAY, START, START)
+        begun = START + when
+        assert bool(witness.window(changed(positions=0.1), begun, begun, elsewhere + 0.04)) is wrong
+    witness = Witness(LIMITS)
+    witness.window(WAY, START, START)
+    assert "step" in witness.window(changed(positions=0.1), begun, begun, elsewhere + 0.06)
+
+
+def test_what_the_gate_sends_passes():
+    bench, witness = Bench(), Witness(LIMITS)
+    bench.step(0.3)
+    assert bench.plan(minimum_jerk(bench.q, GOAL, 1.2))
+    for _ in range(60):
+        bench.step()
+    bench.gate.stop("now", bench.now)
+    for _ in range(60):
+        bench.step()
+    for window in bench.windows:
+        now = window.start + 0.01
+        assert witness.window(window.trajectory, window.start, now) == ""
+    assert witness.windows == len(bench.windows) > 5
