@@ -15,10 +15,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterNotDeclaredException
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
@@ -26,6 +24,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, DiagnosticsPublisher, Status, Throttle
 from jepa_ros.nodes.parameters import Parameter, ParameterSet
 from jepa_ros.nodes.process import run
+from jepa_ros.nodes.services import contained, guard_services
 
 SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Subscribing with it matches publishers of any reliability and durability."""
@@ -85,7 +84,7 @@ class JepaNode(LifecycleNode):
         for hint in self._parameter_set.misspelt(getattr(self, "_parameter_overrides", {})):
             self.get_logger().warning(hint)
         self._survive_illegal_transitions()
-        self._all_or_nothing()
+        guard_services(self)
         self._diagnostics = DiagnosticsPublisher(self, self._collect_diagnostics)
         self.create_timer(1.0, self._diagnostics.tick, clock=self._steady)
         self._autostart_pending = self.p.autostart
@@ -156,6 +155,10 @@ class JepaNode(LifecycleNode):
         self.exit_code = code
         if self.executor is not None:
             self.executor.create_task(lambda: None)  # lets spin_once return
+
+    def create_service(self, srv_type, srv_name, callback, **options):
+        """As rclpy's; a callback that raises does not end the node."""
+        return super().create_service(srv_type, srv_name, contained(callback, self.error_throttled), **options)
 
     # -- lifecycle -----------------------------------------------------------------------------------------------------
 
@@ -275,21 +278,6 @@ class JepaNode(LifecycleNode):
             return response
 
         service.callback = change_state
-
-    def _all_or_nothing(self) -> None:
-        """A set_parameters request is applied whole or not at all; rclpy alone would set one value after the other."""
-        for service in self.services:
-            if service.srv_name.endswith("/set_parameters"):
-                service.callback = self._set_parameters_together
-
-    def _set_parameters_together(self, request, response):
-        asked = [rclpy.parameter.Parameter.from_parameter_msg(p) for p in request.parameters]
-        try:
-            result = self.set_parameters_atomically(asked)
-        except ParameterNotDeclaredException as error:
-            result = SetParametersResult(successful=False, reason=str(error))
-        response.results = [result] * len(asked)
-        return response
 
     def set_parameters_atomically(self, parameter_list) -> SetParametersResult:
         """As rclpy's, but a refusal names unit and range (rclpy checks first, and says less)."""

@@ -32,6 +32,7 @@ from jepa_ros.nodes.base import SENSOR, JepaNode, run
 from jepa_ros.nodes.convert import image_message, picture, to_ns
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.parameters import Parameter
+from jepa_ros.nodes.topics import image_topics
 from jepa_ros.resources import resolve_model
 
 PARAMETERS = (
@@ -113,7 +114,8 @@ class Camera(JepaNode):
     # -- topics --------------------------------------------------------------------------------------------------------
 
     def _subscribe(self) -> None:
-        topics = {Image: self.resolve_topic_name("image"), CompressedImage: self._compressed_topic()}
+        names = image_topics(self)
+        topics = {Image: names.raw, CompressedImage: names.compressed}
         wanted = {"raw": [Image], "compressed": [CompressedImage], "auto": [Image, CompressedImage]}[self.p.transport]
         for kind in wanted:
             if kind not in self._subscriptions_by_kind:
@@ -124,12 +126,6 @@ class Camera(JepaNode):
         subscription = self._subscriptions_by_kind.pop(kind, None)
         if subscription is not None:
             self.destroy_subscription(subscription)
-
-    def _compressed_topic(self) -> str:
-        """`<image>/compressed` of image_transport, where `image` may be remapped; a remap of its own comes first."""
-        own = self.resolve_topic_name("image/compressed")
-        plain = f"{self.get_namespace().rstrip('/')}/image/compressed"
-        return own if own != plain else f"{self.resolve_topic_name('image')}/compressed"
 
     def _settle(self, kind: type) -> bool:
         """With transport auto: whether frames of this kind are the ones to use. The other kind is then let go."""

@@ -5,17 +5,23 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+from geometry_msgs.msg import TwistStamped
 from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
 from jepa_ros.nodes.convert import to_stamp, trajectory_message
-from jepa_ros.robot.config import ControllerConfig
+from jepa_ros.robot.config import ControllerConfig, RobotConfig
 from jepa_ros.robot.gate_types import Window
+from jepa_ros.robot.kinematics import Kinematics
+from jepa_ros.robot.limits import JointLimits
 from jepa_ros.robot.trajectory import JointTrajectory
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)  # a newer window replaces the older anyway
 AHEAD = 0.02  # s, first point of a window without a stamp
+GAIN = 3.0  # 1/s, by which a velocity command makes up for the distance of the arm from the reference
+ZEROS = 10  # still commands after a motion; after them MoveIt Servo's own time-out holds the arm
 
 
 class CommandInterface(Protocol):
@@ -25,6 +31,9 @@ class CommandInterface(Protocol):
 
     def send(self, window: Window, now: float) -> None:
         """Give the controller this motion; now: s, ROS time."""
+
+    def stream(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
+        """Every tick: reference (3, J) rad, rad/s, rad/s² (None before there is one), measured (J,) rad."""
 
     def listeners(self) -> int:
         """How many controllers listen."""
@@ -36,7 +45,78 @@ class CommandInterface(Protocol):
         """Wait until everything sent has arrived, at most `timeout` s; whether it has."""
 
 
-class TrajectoryCommand:
+def make_command(
+    node,
+    controller: ControllerConfig,
+    robot: RobotConfig,
+    kinematics: Kinematics,
+    limits: JointLimits,
+    stamped: bool,
+    shadow: bool = False,
+) -> CommandInterface:
+    """The interface that a controller's type asks for. stamped: see TrajectoryCommand. shadow: see NoCommand."""
+    if shadow:
+        return NoCommand(controller.command_topic)
+    if controller.type.startswith("joint_trajectory_controller"):
+        return TrajectoryCommand(node, controller, limits.names, stamped)
+    if controller.type.startswith("moveit_servo"):
+        return ServoCommand(node, controller, robot.base_frame, kinematics, limits)
+    return PositionCommand(node, controller, limits.names)
+
+
+class _Topic:
+    """A controller's command topic."""
+
+    def __init__(self, node, controller: ControllerConfig, message: type):
+        self._node = node
+        self._publisher = node.create_lifecycle_publisher(message, controller.command_topic, NEWEST)
+        self.topic = self._publisher.topic_name
+
+    def send(self, window: Window, now: float) -> None:
+        """See CommandInterface; not every controller takes windows."""
+
+    def stream(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
+        """See CommandInterface; not every controller takes references."""
+
+    def listeners(self) -> int:
+        """See CommandInterface."""
+        return self._publisher.get_subscription_count()
+
+    def publishers(self) -> int:
+        """See CommandInterface."""
+        return self._node.count_publishers(self.topic)
+
+    def flush(self, timeout: float) -> bool:
+        """See CommandInterface."""
+        return self._publisher.wait_for_all_acked(Duration(seconds=timeout))
+
+
+class NoCommand:
+    """In place of any controller: there is no publisher, so that nothing can leave."""
+
+    def __init__(self, topic: str):
+        self.topic = topic
+
+    def send(self, window: Window, now: float) -> None:
+        """See CommandInterface."""
+
+    def stream(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
+        """See CommandInterface."""
+
+    def listeners(self) -> int:
+        """See CommandInterface: as if there were one."""
+        return 1
+
+    def publishers(self) -> int:
+        """See CommandInterface: as if it were the gate alone."""
+        return 1
+
+    def flush(self, timeout: float) -> bool:
+        """See CommandInterface."""
+        return True
+
+
+class TrajectoryCommand(_Topic):
     """joint_trajectory_controller. stamped: absolute stamps; otherwise stamp 0, "from when it is received".
 
     With a stamp the first point lies a little in the past and the controller takes the curve up where it is by now,
@@ -45,11 +125,10 @@ class TrajectoryCommand:
     """
 
     def __init__(self, node, controller: ControllerConfig, names: tuple[str, ...], stamped: bool):
-        self._node, self._stamped = node, stamped
+        super().__init__(node, controller, JointTrajectoryMessage)
+        self._stamped = stamped
         self._columns = [names.index(joint) for joint in controller.joints]
         self._names = tuple(controller.joints)
-        self._publisher = node.create_lifecycle_publisher(JointTrajectoryMessage, controller.command_topic, NEWEST)
-        self.topic = self._publisher.topic_name
 
     def send(self, window: Window, now: float) -> None:
         """See CommandInterface."""
@@ -65,17 +144,53 @@ class TrajectoryCommand:
         )
         self._publisher.publish(trajectory_message(own, to_stamp(round(start * 1e9)) if self._stamped else None))
 
-    def listeners(self) -> int:
-        """See CommandInterface."""
-        return self._publisher.get_subscription_count()
 
-    def publishers(self) -> int:
-        """See CommandInterface."""
-        return self._node.count_publishers(self.topic)
+class PositionCommand(_Topic):
+    """forward_command_controller on position interfaces: the reference itself, every tick of a motion.
 
-    def flush(self, timeout: float) -> bool:
+    Such a controller has no time-out: where the gate dies in motion, the arm stays at the last set-point.
+    """
+
+    def __init__(self, node, controller: ControllerConfig, names: tuple[str, ...]):
+        super().__init__(node, controller, Float64MultiArray)
+        self._columns = [names.index(joint) for joint in controller.joints]
+        self._sent: np.ndarray | None = None
+
+    def stream(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
+        """See CommandInterface. At rest nothing is sent: before the first motion the set-point is another's."""
+        if reference is None:
+            self._sent = None
+        elif moving or (self._sent is not None and (self._sent != reference[0]).any()):
+            self._sent = reference[0].copy()
+            self._publisher.publish(Float64MultiArray(data=self._sent[self._columns].tolist()))
+
+
+class ServoCommand(_Topic):
+    """MoveIt Servo: the tool's velocity in the base frame, every tick of a motion; Servo stops without it.
+
+    The velocity of the reference, and what brings the arm back to the reference where it has fallen behind; all of it
+    slowed together where a joint would have to be faster than its limit.
+    """
+
+    def __init__(self, node, controller: ControllerConfig, frame: str, kinematics: Kinematics, limits: JointLimits):
+        super().__init__(node, controller, TwistStamped)
+        self._frame, self._kinematics, self._limit = frame, kinematics, limits.velocity
+        self._zeros = ZEROS
+
+    def stream(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
         """See CommandInterface."""
-        return self._publisher.wait_for_all_acked(Duration(seconds=timeout))
+        self._zeros = 0 if moving else self._zeros + 1
+        if reference is None or measured is None or self._zeros > ZEROS:
+            return
+        message, twist = TwistStamped(), np.zeros(6)
+        if moving:
+            speed = reference[1] + GAIN * (reference[0] - measured)
+            speed = speed / max(1.0, float(np.abs(speed / self._limit).max()))
+            twist = self._kinematics.jacobian(measured) @ speed
+        message.header.stamp, message.header.frame_id = self._node.get_clock().now().to_msg(), self._frame
+        linear, angular = message.twist.linear, message.twist.angular
+        linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = map(float, twist)
+        self._publisher.publish(message)
 
 
 def _from(trajectory: JointTrajectory, elapsed: float) -> JointTrajectory:

@@ -83,6 +83,7 @@ def picture(message: Image | CompressedImage) -> np.ndarray:
 
 def trajectory_message(trajectory: JointTrajectory, stamp: Time | None = None) -> JointTrajectoryMessage:
     """As trajectory_msgs/JointTrajectory; stamp None means 0, "from when it is received"."""
+    trajectory = _at_whole_nanoseconds(trajectory)
     message = JointTrajectoryMessage(joint_names=list(trajectory.names))
     if stamp is not None:
         message.header.stamp = stamp
@@ -94,6 +95,21 @@ def trajectory_message(trajectory: JointTrajectory, stamp: Time | None = None) -
                 setattr(point, field, float64_array(values[i]))
         message.points.append(point)
     return message
+
+
+def _at_whole_nanoseconds(trajectory: JointTrajectory) -> JointTrajectory:
+    """The same motion with its points at times that a message can say.
+
+    Rounding the times alone would bend it: where points are 0.2 ms apart half a nanosecond is several times the limit
+    of jerk.
+    """
+    times = np.round(trajectory.times, 9)
+    if trajectory.velocities is None or (times[1:] <= times[:-1]).any():
+        return trajectory
+    late, accelerations = (times - trajectory.times)[:, None], trajectory.accelerations
+    positions = trajectory.positions + trajectory.velocities * late
+    velocities = trajectory.velocities if accelerations is None else trajectory.velocities + accelerations * late
+    return JointTrajectory(trajectory.names, times, positions, velocities, accelerations)
 
 
 def trajectory_of(message: JointTrajectoryMessage) -> JointTrajectory:

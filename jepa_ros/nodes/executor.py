@@ -4,16 +4,20 @@ rclpy's SingleThreadedExecutor makes a new wait set for every callback, and anot
 it again: 0.4 ms of a core for each message or timer of a node with the usual parameter and lifecycle services. At a few
 hundred events a second in each of five nodes that is a good part of two cores. This one gathers the entities once and
 again only after some came or went, runs everything that is ready before it waits again, and makes no difference else.
+
+A subscription with an attribute `polled` that is true is left alone: its node takes the messages when it wants them.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor, TimeoutObject
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+from rclpy.node import Node
 from rclpy.task import Task
 from rclpy.utilities import timeout_sec_to_nsec
 from rclpy.waitable import NumberOfEntities
@@ -29,6 +33,19 @@ def make_executor() -> SingleThreadedExecutor:
     except metadata.PackageNotFoundError:
         known = False
     return LeanExecutor() if known else SingleThreadedExecutor()
+
+
+@contextmanager
+def executor_of(node: Node) -> Iterator[SingleThreadedExecutor]:
+    """An executor with this node alone; both are gone afterwards."""
+    executor = make_executor()
+    executor.add_node(node)
+    try:
+        yield executor
+    finally:
+        executor.remove_node(node)
+        node.destroy_node()
+        executor.shutdown(timeout_sec=1.0)
 
 
 class LeanExecutor(SingleThreadedExecutor):
@@ -81,7 +98,7 @@ class LeanExecutor(SingleThreadedExecutor):
         self._entities = {kind: [] for kind in kinds}
         counts = NumberOfEntities()
         for kind in kinds:
-            for entity in [e for node in nodes for e in getattr(node, kind)]:
+            for entity in [e for node in nodes for e in getattr(node, kind) if not getattr(e, "polled", False)]:
                 try:
                     self._held.enter_context(entity.handle)
                     self._entities[kind].append(entity)

@@ -60,15 +60,15 @@ class ActiveGoal:
         self._passed += 1
         return self.stages[0]
 
-    def check(self, held: float, hold_abort: float, distance: float) -> None:
-        """End it where it was cancelled, ran out of time, or the arm was held for too long."""
+    def check(self, held: float, why: str, hold_abort: float, distance: float) -> None:
+        """End it where it was cancelled, ran out of time, or the arm has been held for too long (s), and why."""
         if self._handle.is_cancel_requested:
             self.cancelled = True
             self.finish(False, "cancelled", distance)
         elif self.elapsed > self._timeout:
             self.finish(False, f"not reached within {self._timeout:g} s", distance)
         elif held > hold_abort:
-            self.finish(False, f"the gate held the arm for {hold_abort:g} s", distance)
+            self.finish(False, f"the arm was held for {hold_abort:g} s: {why}", distance)
 
     def feedback(self, distance: float, predicted: float, plan_id: int) -> None:
         """Publish feedback."""

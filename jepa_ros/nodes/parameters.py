@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -181,6 +182,8 @@ class ParameterSet:
                 if entry.read_only:
                     raise InputError(f"parameter '{given.name}': read-only, give it when the node is started")
                 setattr(values, given.name, entry.check(given.value))
+                if entry.scalar is str and given.value != getattr(self.values, given.name):
+                    _expect_no_path(given.name, given.value)
             self._validate(values)
         except InputError as error:
             return str(error)
@@ -208,3 +211,11 @@ class ParameterSet:
         if mine:
             self.values = SimpleNamespace(**{**vars(self.values), **mine})
             self._changed(set(mine))
+
+
+def _expect_no_path(name: str, value: str | list[str]) -> None:
+    """Raise InputError for a path. Whoever starts a node may name any file; a request over the network may choose among
+    what ships and what is installed, by name."""
+    for text in [value] if isinstance(value, str) else value:
+        if os.sep in text or text.startswith(("~", ".")):
+            raise InputError(f"parameter '{name}': expected a name, as paths are taken at start only, found {text!r}")

@@ -24,12 +24,15 @@ from jepa_ros.nodes.convert import to_seconds
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.goals import ActiveGoal, read_goals
 from jepa_ros.nodes.latest import Latest
+from jepa_ros.nodes.planner_health import PlannerHealth, aged
 from jepa_ros.nodes.planner_parameters import PARAMETERS
 from jepa_ros.nodes.planner_topics import PlannerTopics
-from jepa_ros.nodes.proprioception import ProprioceptionReader
-from jepa_ros.nodes.worker import Worker
+from jepa_ros.nodes.topics import robot_topic
+from jepa_ros.nodes.worker import Worker, in_words
+from jepa_ros.world_model.proprioception import ProprioceptionReader
 
-STATUS_PERIOD = 0.5  # s between statuses while no plans are made
+KEPT = 30  # s that a goal that has ended is remembered, its images with it; rclpy's 15 minutes of them are megabytes
+STATUS_PERIOD = 0.08  # s; arm_gate takes planner_status for a sign of life, and stops without one
 
 
 class PlannerNode(JepaNode):
@@ -38,15 +41,14 @@ class PlannerNode(JepaNode):
     def __init__(self) -> None:
         super().__init__("planner", PARAMETERS)
         self._worker: Worker | None = None
-        self._description = Latest(self, String, "robot_description", LATCHED)
+        self._description = Latest(self, String, robot_topic(self, "robot_description"), LATCHED)
         self._goal: ActiveGoal | None = None
         self._plans = Meter()
         self._misses = self._infeasible = 0
         self._state, self._text = PlannerStatus.INACTIVE, "not active"
-        self._gate: GateStatus | None = None
-        self._gate_at = self._planned_at = -math.inf
+        self._health = PlannerHealth()
+        self._planned_at = -math.inf
         self._plan_ms = self._slack_ms = math.nan
-        self._foreign = 0
 
     # -- lifecycle -----------------------------------------------------------------------------------------------------
 
@@ -109,7 +111,7 @@ class PlannerNode(JepaNode):
     def activate(self) -> None:
         self._kept = [
             self.create_subscription(LatentState, "latent", self._on_latent, RELIABLE),
-            self.create_subscription(JointState, "joint_states", self._on_joint_states, SENSOR),
+            self.create_subscription(JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR),
             self.create_subscription(Action, "executed", self._on_executed, QoSProfile(depth=50)),
             self.create_subscription(GateStatus, "gate_status", self._on_gate_status, RELIABLE),
         ]
@@ -120,10 +122,12 @@ class PlannerNode(JepaNode):
             execute_callback=self._execute,
             goal_callback=self._on_goal,
             cancel_callback=lambda handle: CancelResponse.ACCEPT,
+            result_timeout=KEPT,
         )
         self._set_state(PlannerStatus.IDLE, "no goal")
-        self._watch = self.steady_timer(0.1, self._on_watch)
+        self._watch = self.steady_timer(0.05, self._on_watch)
         self._status_at = 0.0
+        self._health.restart()
 
     def deactivate(self) -> None:
         self._finish(False, "the planner was deactivated")
@@ -147,16 +151,11 @@ class PlannerNode(JepaNode):
     def _on_latent(self, message: LatentState) -> None:
         import torch
 
-        if message.model_id != self._checkpoint.model_id:
-            self._foreign += 1
-            found = f"'{message.model_id}'"
-            self.error_throttled("model_id", f"latent: expected model '{self._checkpoint.model_id}', found {found}")
+        config, health = self._checkpoint.config, self._health
+        if not health.usable(message, self._checkpoint.model_id, config.latent_shape, self.p.latent_timeout):
+            self.error_throttled("latent", health.problem)
             return
-        shape = self._checkpoint.config.latent_shape
-        if len(message.data) != math.prod(shape):
-            self.error_throttled("shape", f"latent: expected {math.prod(shape)} values, found {len(message.data)}")
-            return
-        latent = torch.from_numpy(np.array(message.data, np.float32)).reshape(shape)
+        latent = torch.from_numpy(np.array(message.data, np.float32)).reshape(config.latent_shape)
         self._worker.urgent(lambda: self._think(to_seconds(message.header.stamp), latent))
 
     def _on_joint_states(self, message: JointState) -> None:
@@ -170,7 +169,7 @@ class PlannerNode(JepaNode):
             self._control.executed(to_seconds(message.header.stamp), message.values)
 
     def _on_gate_status(self, message: GateStatus) -> None:
-        self._gate, self._gate_at = message, time.monotonic()
+        self._health.gate_says(message)
         self._control.speed = min(1.0, max(0.01, message.speed_scale))
 
     # -- in the worker's thread ----------------------------------------------------------------------------------------
@@ -179,7 +178,11 @@ class PlannerNode(JepaNode):
         """A latent has come: note it, and plan if it is time to."""
         self._control.latent(stamp, latent)
         goal = self._goal
-        if goal is None or not goal.ready:
+        if goal is None or not goal.ready or goal.ended:
+            return
+        now = self.now()
+        if abs(now - stamp) > self.p.latent_timeout:  # nor is such a frame proof that a goal is reached
+            self._set_state(PlannerStatus.WAITING, aged(now - stamp))
             return
         goal.distance = self._control.distance
         if len(goal.stages) > 1 and self._control.passed:
@@ -189,27 +192,36 @@ class PlannerNode(JepaNode):
             return
         if time.monotonic() - self._planned_at < self.p.period - 0.02:
             return
-        now = self.now()
-        if now - stamp > self.p.latent_timeout or stamp - now > self.p.latent_timeout:
-            self._set_state(PlannerStatus.WAITING, f"the newest latent is {now - stamp:.2f} s old")
+        if self._health.settling(self.p.resume_after):
+            text = f"until latents have been usable for {self.p.resume_after:g} s"
+            self._set_state(PlannerStatus.WAITING, text)
             return
         if self._gate_refuses():
             self._control.refused()
-        self._planned_at = time.monotonic()
-        step = self._control.step(now)
+        self._health.search_began = self._planned_at = time.monotonic()
+        try:
+            step = self._control.step(now)
+        finally:
+            self._health.search_began = None
+        self._health.failure = ""
         if not hasattr(step, "trajectory"):
             self._infeasible += step.infeasible
             self._set_state(PlannerStatus.WAITING, step.text)
             return
-        if self._goal is goal and not goal.ended:
+        taken = self.now() - stamp
+        if taken > self.p.latent_timeout + self.p.deadline:  # the process hung, say; the gate would refuse it as well
+            self._misses += 1
+            self._control.refused()
+            self._set_state(PlannerStatus.WAITING, f"a plan came {taken - self.p.deadline:.2f} s too late")
+        elif self._goal is goal and not goal.ended:
             self._publish(step, goal)
 
     def _gate_refuses(self) -> bool:
         """Whether the gate does not follow although it had the time to take our last plan."""
-        gate = self._gate
-        if gate is None or time.monotonic() - self._planned_at < 0.15:
+        gate = self._health.gate
+        if not self._control.promises or time.monotonic() - self._planned_at < 0.15:
             return False
-        return gate.state != GateStatus.TRACKING and gate.plan_id == 0 and self._control.promises.__bool__()
+        return not self._health.gate_heard or (gate.state != GateStatus.TRACKING and gate.plan_id == 0)
 
     def _publish(self, step, goal: ActiveGoal) -> None:
         imagined = step.imagined
@@ -219,7 +231,8 @@ class PlannerNode(JepaNode):
         self._plans.count()
         self._plan_ms, self._slack_ms = step.step_ms, 1e3 * (self.p.deadline - taken)
         goal.feedback(imagined.distance, imagined.predicted_distance, step.plan_id)
-        self._state, self._text = PlannerStatus.PLANNING, f"plan {step.plan_id} towards the goal"
+        late = f", {-self._slack_ms:.0f} ms too late" if self._slack_ms < 0 else ""
+        self._state, self._text = PlannerStatus.PLANNING, f"plan {step.plan_id} towards the goal{late}"
         self._publish_status(step)
         space = self._control.space
         self._topics.imagined_path(step, [(*space.position(q), space.height) for q in imagined.joints])
@@ -232,7 +245,10 @@ class PlannerNode(JepaNode):
 
     def _on_failure(self, error: Exception) -> None:
         self._infeasible += 1
-        self.error_throttled("worker", f"planning failed with {type(error).__name__}: {error}")
+        self._health.failure = f"planning: {in_words(error)}"
+        self.error_throttled("worker", self._health.failure)
+        if self._goal is not None:
+            self._set_state(PlannerStatus.WAITING, self._health.failure)
 
     # -- the action ----------------------------------------------------------------------------------------------------
 
@@ -246,16 +262,20 @@ class PlannerNode(JepaNode):
         try:
             goal.stages = await self._worker.ask(lambda: self._goals_of(goal.request), self.executor)
             if self._goal is goal and not goal.ended:
+                self._topics.goal_images(goal.request)
                 self._control.set_goal(goal.stages[0])
                 self._planned_at, goal.ready = -math.inf, True
                 self._set_state(PlannerStatus.WAITING, "for the next frame")
-        except InputError as error:
-            goal.finish(False, str(error), math.nan)
+        except Exception as error:  # out of memory as well: the goal ends, the node does not
+            goal.finish(False, in_words(error), math.nan)
         await goal.done
         if self._goal is goal:
             self._goal = None
             self._control.clear_goal()
-            await self._worker.ask(lambda: self._stop_arm(goal.id), self.executor)
+            try:
+                await self._worker.ask(lambda: self._stop_arm(goal.id), self.executor)
+            except Exception as error:  # the plan under way ends at rest, if a little later
+                self.error_throttled("stop", f"no stop was planned: {in_words(error)}")
             done = PlannerStatus.REACHED if goal.reached else PlannerStatus.FAILED
             self._set_state(PlannerStatus.IDLE if goal.cancelled else done, goal.reason)
         return goal.close()
@@ -268,20 +288,17 @@ class PlannerNode(JepaNode):
             self._goal.finish(reached, reason, self._control.distance)
 
     def _on_watch(self) -> None:
-        """Timeouts and cancels, whether frames come or not; and a status now and then."""
-        goal, held = self._goal, self._held_for()
+        """Timeouts and cancels, whether frames come or not; what is missing; and a status now and then."""
+        goal, health = self._goal, self._health
+        wanted = goal is not None and goal.ready and not goal.ended
+        held = health.held_for(wanted)
+        if wanted and (missing := health.missing(self.p.latent_timeout, self.p.deadline)):
+            self._set_state(PlannerStatus.WAITING, missing)
         if goal is not None and not goal.ended:
-            goal.check(held, self.p.hold_abort, self._control.distance)
+            why = self._text if self._state == PlannerStatus.WAITING else health.gate_text
+            goal.check(held, why, self.p.hold_abort_s, self._control.distance)
         if time.monotonic() - self._status_at > STATUS_PERIOD:
             self._publish_status(None)
-
-    def _held_for(self) -> float:
-        """s for which a plan was wanted and the gate let none through."""
-        moving = self._gate is not None and self._gate.state == GateStatus.TRACKING
-        now = time.monotonic()
-        if moving or self._goal is None or self._goal.ended or not self._goal.ready:
-            self._moved_at = now
-        return now - getattr(self, "_moved_at", now)
 
     # -- status --------------------------------------------------------------------------------------------------------
 
@@ -305,7 +322,7 @@ class PlannerNode(JepaNode):
         if not self.active:
             return [Status("planning", OK, "not active")]
         level = WARN if self._state in (PlannerStatus.WAITING, PlannerStatus.FAILED) else OK
-        level = ERROR if self._foreign and level == WARN else level
+        level = ERROR if level == WARN and (self._health.failure or self._health.problem) else level
         values = {
             "plans": self._plans.total,
             "plans_hz": self._plans.rate(),
@@ -313,7 +330,8 @@ class PlannerNode(JepaNode):
             "infeasible": self._infeasible,
             "plan_ms": self._plan_ms,
             "slack_ms": self._slack_ms,
-            "foreign_latents": self._foreign,
+            "foreign_latents": self._health.foreign,
+            "bad_latents": self._health.bad_latents,
         }
         return [Status("planning", level, self._text, values)]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from jepa_ros.nodes.parameters import Parameter
+from jepa_ros.nodes.topics import ROBOT_NAMESPACE
 
 PARAMETERS = (
     Parameter("model", "openarm_reach", "Checkpoint: name in config/models, or directory.", at_configure=True),
     Parameter("robot", "openarm", "Robot (name in config/robots, or file) that the model must fit.", at_configure=True),
+    ROBOT_NAMESPACE,
     Parameter(
         "threads",
         1,
@@ -68,7 +70,20 @@ PARAMETERS = (
     ),
     Parameter("latent_timeout", 0.3, "No plan is made from a frame older than this.", "s", (0.02, 10.0)),
     Parameter(
+        "resume_after",
+        0.5,
+        "After latents were missing or unusable, plans are made again once they have been usable for this long.",
+        "s",
+        (0.0, 60.0),
+    ),
+    Parameter(
         "goal_timeout", 30.0, "Goals that name no timeout of their own are aborted after this.", "s", (0.1, 3600.0)
     ),
-    Parameter("hold_abort", 5.0, "A goal during which the arm was held for this long is aborted.", "s", (0.1, 3600.0)),
+    Parameter(
+        "hold_abort_s",
+        10.0,
+        "A goal during which the arm is held for this long without a break is aborted, and never goes on by itself.",
+        "s",
+        (0.1, 3600.0),
+    ),
 )

@@ -6,23 +6,26 @@ import math
 from collections.abc import Sequence
 
 from geometry_msgs.msg import Point
+from jepa_msgs.action import ReachGoal
 from jepa_msgs.msg import Plan, PlannerStatus
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
 from visualization_msgs.msg import Marker, MarkerArray
 
-from jepa_ros.nodes.base import RELIABLE
+from jepa_ros.nodes.base import LATCHED, RELIABLE
 from jepa_ros.nodes.convert import float32_array, stamp_of_seconds, to_duration, trajectory_message
 from jepa_ros.planning.reach import Step
 
 
 class PlannerTopics:
-    """plan, imagined_path and planner_status of one node; rclpy publishers may be used from any thread."""
+    """plan, imagined_path, planner_status and goal_image of one node; rclpy publishers may be used from any thread."""
 
     def __init__(self, node, base_frame: str, model_id: str):
         self._node, self._base_frame, self._model_id = node, base_frame, model_id
         self._plan = node.create_lifecycle_publisher(Plan, "plan", RELIABLE)
         self._path = node.create_lifecycle_publisher(MarkerArray, "imagined_path", QoSProfile(depth=1))
         self._status = node.create_lifecycle_publisher(PlannerStatus, "planner_status", RELIABLE)
+        self._goal_image = node.create_lifecycle_publisher(Image, "goal_image", LATCHED)
 
     def plan(self, step: Step, goal_id: str) -> None:
         """A plan to hand over."""
@@ -36,6 +39,11 @@ class PlannerTopics:
             message.action_blocks = float32_array(step.imagined.actions)
             message.cost, message.predicted_distance = step.imagined.cost, step.imagined.predicted_distance
         self._plan.publish(message)
+
+    def goal_images(self, goal: ReachGoal.Goal) -> None:
+        """The images that a goal asks for, if any: recordings and displays cannot see what is asked of an action."""
+        for image in (goal.image, *goal.more_images) if goal.kind == ReachGoal.Goal.IMAGE else ():
+            self._goal_image.publish(image)
 
     def imagined_path(self, step: Step, points: Sequence[tuple[float, float, float]]) -> None:
         """Where the model expects the tool to be, step by step, in m in the base frame."""

@@ -15,6 +15,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.executor import make_executor
+from jepa_ros.nodes.shared_memory import Ports
 from jepa_ros.nodes.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ def run(node_class: Callable[[], JepaNode], argv: Sequence[str] | None = None) -
     is a bug (traceback logged, motion stopped first).
     """
     stop = StopSignal()
+    ports = Ports()
     name = getattr(node_class, "__name__", "node")
     try:
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         node = node_class()
+        ports.give_up_replaced()
     except Exception as error:
         if not isinstance(error, InputError) and not _about_arguments(error):
             raise

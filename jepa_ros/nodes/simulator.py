@@ -55,6 +55,7 @@ PARAMETERS = (
         "Simulated seconds in a second; 0: as fast as it goes, each image awaited. Other than 1 needs publish_clock.",
         range=(0.0, 20.0),
     ),
+    Parameter("blocked_joint", "", "A joint that does not move, as if something held it; empty: none."),
     Parameter(
         "render_niceness",
         0,
@@ -88,6 +89,17 @@ class Simulator(JepaNode):
             found = f"{values.real_time_factor:g}"
             raise InputError(f"parameter 'real_time_factor': expected 1 unless publish_clock is set, found {found}")
 
+    def parameters_changed(self, names: set[str]) -> None:
+        if "blocked_joint" in names and self.active:
+            self._block()
+
+    def _block(self) -> None:
+        try:
+            with self._lock:
+                self._scene.block(self.p.blocked_joint)
+        except InputError as error:
+            self.get_logger().error(f"parameter 'blocked_joint': {error}")
+
     # -- lifecycle -----------------------------------------------------------------------------------------------------
 
     def configure(self) -> None:
@@ -115,6 +127,7 @@ class Simulator(JepaNode):
     def activate(self) -> None:
         self._ending.clear()
         self._failure = ""
+        self._block()
         self._topics.publish_fixed(self._now_ns())
         self._loop = threading.Thread(target=self._run_loop, name="control", daemon=True)
         self._loop.start()

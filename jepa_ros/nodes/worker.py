@@ -1,12 +1,24 @@
-"""One thread that owns torch, beside the executor's thread: frames first, then questions, one at a time."""
+"""One thread that owns torch, beside the executor's thread: frames first, then questions, one at a time.
+
+Where frames come faster than they are done with, a question still gets its turn after PATIENCE.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
 from rclpy.task import Future
+
+from jepa_ros.errors import InputError
+
+PATIENCE = 0.5
+"""s after which a question goes before frames."""
+
+_NO_MEMORY = ("out of memory", "allocate memory", "insufficient memory", "not enough memory", "bad_alloc")
 
 
 class Worker:
@@ -14,7 +26,7 @@ class Worker:
 
     def __init__(self, on_error: Callable[[Exception], None], backlog: int = 2):
         self._urgent: deque[Callable[[], None]] = deque()
-        self._patient: deque[Callable[[], None]] = deque()
+        self._patient: deque[tuple[float, Callable[[], None]]] = deque()  # with the steady time of the question
         self._backlog, self._on_error = backlog, on_error
         self._condition = threading.Condition()
         self._ending = False
@@ -44,13 +56,16 @@ class Worker:
                 future.set_exception(error)
 
         with self._condition:
-            self._patient.append(job)
+            self._patient.append((time.monotonic(), job))
             self._condition.notify()
         return future
 
     def yield_to_urgent(self) -> None:
-        """Called between the slices of a long patient job, in the worker's thread: runs what is urgent first."""
-        while True:
+        """Called between the slices of a long patient job, in the worker's thread: runs what is urgent first.
+
+        No more than the backlog: where frames never end, the patient job still goes on.
+        """
+        for _ in range(self._backlog):
             with self._condition:
                 if not self._urgent or self._ending:
                     return
@@ -73,11 +88,30 @@ class Worker:
                 self._condition.wait_for(lambda: self._urgent or self._patient or self._ending)
                 if self._ending:
                     return
-                job = (self._urgent or self._patient).popleft()
+                job = self._next()
             self._guarded(job)
+
+    def _next(self) -> Callable[[], None]:
+        waited = self._patient and time.monotonic() - self._patient[0][0]
+        if self._patient and (not self._urgent or waited > PATIENCE):
+            return self._patient.popleft()[1]
+        return self._urgent.popleft()
 
     def _guarded(self, job: Callable[[], None]) -> None:
         try:
             job()
         except Exception as error:
-            self._on_error(error)
+            # Out of memory the report may fail as well; the thread outlives that, or nothing would ever run again.
+            with contextlib.suppress(Exception):
+                self._on_error(error)
+
+
+def in_words(error: Exception) -> str:
+    """What went wrong in one line: an InputError's own text, otherwise the kind of failure and its first line."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _NO_MEMORY):
+        return f"out of memory ({text})"
+    return f"failed with {type(error).__name__}: {text}"

@@ -29,12 +29,14 @@ from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.goals import goal_frames
 from jepa_ros.nodes.latest import Latest
 from jepa_ros.nodes.parameters import Parameter
-from jepa_ros.nodes.proprioception import make_reader
-from jepa_ros.nodes.worker import Worker
+from jepa_ros.nodes.topics import ROBOT_NAMESPACE, robot_topic
+from jepa_ros.nodes.worker import Worker, in_words
+from jepa_ros.world_model.proprioception import make_reader
 
 PARAMETERS = (
     Parameter("model", "openarm_reach", "Checkpoint: name in config/models, or directory.", at_configure=True),
     Parameter("robot", "openarm", "Robot (name in config/robots, or file) that the model must fit.", at_configure=True),
+    ROBOT_NAMESPACE,
     Parameter(
         "threads",
         1,
@@ -52,6 +54,7 @@ PARAMETERS = (
     Parameter("max_samples", 8192, "Most action sequences that one `imagine` may ask for.", range=(1, 100_000)),
 )
 STAMP_SLACK = 1e-3  # s that stamps may jitter beyond half a control tick
+STALLED = 1.0  # s without a latent although frames come, from which on diagnostics say so
 SLICE = 0.006  # s that one step of many sequences may take between two looks for a frame
 
 
@@ -62,10 +65,11 @@ class WorldModelNode(JepaNode):
     def __init__(self) -> None:
         super().__init__("world_model", PARAMETERS)
         self._worker: Worker | None = None
-        self._description = Latest(self, String, "robot_description")
+        self._description = Latest(self, String, robot_topic(self, "robot_description"))
         self._frames, self._encoded = Meter(), Meter()
         self._frame_at: dict[str, float] = {}  # steady time of each camera's last frame
         self._whole_at = time.monotonic()  # of the last time that all cameras' frames came together
+        self._encoded_at = self._whole_at
         self._inputs, self._answers = [], []
         self._input_group = MutuallyExclusiveCallbackGroup()  # while a question is answered its own group stands still
         self._views = None
@@ -105,11 +109,12 @@ class WorldModelNode(JepaNode):
         self._worker = Worker(self._on_failure)
 
     def activate(self) -> None:
-        self._whole_at = time.monotonic()
+        self._whole_at = self._encoded_at = time.monotonic()
+        self._failure = ""
         self._frame_at = dict.fromkeys(self._cameras, self._whole_at)
         self._seen.clear()
         self._views.clear()
-        self._listen(JointState, "joint_states", self._on_joint_states, SENSOR)
+        self._listen(JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR)
         self._listen(Action, "executed", self._on_executed, QoSProfile(depth=50))
         for camera in self._cameras:
             self._listen(Image, camera, partial(self._on_frame, camera), QoSProfile(depth=3))
@@ -161,14 +166,12 @@ class WorldModelNode(JepaNode):
         self._seen.states.add(stamp, state)
 
     def _on_executed(self, message: Action) -> None:
-        config, action = self._checkpoint.config, self._checkpoint.config.action
-        wanted, found = (action.name, action.dimension), (message.action_space, len(message.values))
-        # A gate's control_period is its own parameter, and actions of other ticks mean another motion.
-        if wanted != found or abs(message.period - config.tick) > 1e-4:
-            expected = f"{action.name} of {action.dimension} numbers a tick of {config.tick:g} s"
-            text = f"executed: expected {expected}, found {found[0]} of {found[1]} a tick of {message.period:g} s"
-            self.warn_throttled("executed", text)
-        elif np.isfinite(message.values).all():
+        from jepa_ros.world_model.history import executed_problem
+
+        problem = executed_problem(self._checkpoint.config, message.action_space, message.period, message.values)
+        if problem:
+            self.warn_throttled("executed", problem)
+        else:
             self._seen.actions.add(to_seconds(message.header.stamp), message.values)
 
     # -- in the worker's thread ----------------------------------------------------------------------------------------
@@ -184,6 +187,7 @@ class WorldModelNode(JepaNode):
         latent = self._encode(views[0] if len(views) == 1 else np.stack(views))
         message = self._latent_message(header, latent)
         message.encode_ms = self._encode_ms = 1e3 * (time.perf_counter() - begin)
+        self._failure, self._encoded_at = "", time.monotonic()
         if not np.isfinite(message.norm):
             self._bad_frames += 1
             self.warn_throttled("latent", "latent: expected finite values, found NaN or Inf; the frame is dropped")
@@ -214,8 +218,9 @@ class WorldModelNode(JepaNode):
         return message
 
     def _on_failure(self, error: Exception) -> None:
-        self._failure = f"{type(error).__name__}: {error}"
-        self.error_throttled("worker", f"inference failed with {self._failure}")
+        self._failure = f"inference: {in_words(error)}"
+        self.error_throttled("worker", self._failure)
+        self.diagnostics_changed()
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -223,8 +228,8 @@ class WorldModelNode(JepaNode):
         try:
             frame = goal_frames([request.image, *request.more_images], self._checkpoint.config)
             latent = await self._worker.ask(lambda: self._encode(frame), self.executor)
-        except InputError as error:
-            response.success, response.message = False, str(error)
+        except Exception as error:  # out of memory as well: the question fails, the node does not
+            response.success, response.message = False, in_words(error)
             return response
         response.success, response.latent = True, self._latent_message(request.image.header, latent)
         return response
@@ -235,8 +240,8 @@ class WorldModelNode(JepaNode):
             response.latents, response.shape, response.imagine_ms = await self._worker.ask(
                 lambda: self._imagine(to_seconds(request.stamp), actions), self.executor
             )
-        except InputError as error:
-            response.success, response.message = False, str(error)
+        except Exception as error:  # out of memory as well: the question fails, the node does not
+            response.success, response.message = False, in_words(error)
             return response
         response.success = True
         return response
@@ -289,7 +294,7 @@ class WorldModelNode(JepaNode):
         elif missing := self._what_is_missing():
             level, text = ERROR, missing
         elif self._failure:
-            level, text = ERROR, f"inference failed with {self._failure}"
+            level, text = ERROR, self._failure
         elif self._surprised:
             level, text = WARN, "surprised: what is seen is not what was predicted"
         else:
@@ -314,7 +319,8 @@ class WorldModelNode(JepaNode):
         if silent:
             return f"no frames arrive on {', '.join(silent)}"
         if now - self._whole_at <= timeout or len(self._cameras) == 1:
-            return ""
+            stalled = now - self._encoded_at > max(timeout, STALLED)
+            return "frames arrive, but none has been encoded for a while" if stalled and not self._failure else ""
         for camera, apart in self._views.apart.items():
             order = "later" if apart > 0 else "earlier"
             return f"{camera}: frames are stamped {abs(apart):.3g} s {order} than those on {self._cameras[0]}"

@@ -1,0 +1,230 @@
+"""recorder: what the graph hears, does and says, as a rosbag2 recording (mcap) that other nodes and tools can read.
+
+Messages are written as they come, serialised, by a thread of its own. Nothing of the graph depends on this node: where
+the disk is full it says so and records no more, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+from jepa_msgs.msg import Episode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_srvs.srv import Trigger
+
+from jepa_ros import __version__
+from jepa_ros.bags.live import LiveBag
+from jepa_ros.bags.writer import DiskFull
+from jepa_ros.errors import InputError
+from jepa_ros.nodes.base import LATCHED, JepaNode, run
+from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
+from jepa_ros.nodes.parameters import Parameter
+from jepa_ros.nodes.topics import ROBOT_NAMESPACE, image_topics, message_class, robot_topic
+from jepa_ros.resources import resolve_model, resolve_robot
+from jepa_ros.robot.config import COMMAND_INTERFACES, load_robot
+from jepa_ros.world_model.identity import CONFIG, identify
+
+INPUTS = ("joint_states", "robot_description", "/tf", "/tf_static", "/clock")
+RESULTS = (
+    *("executed", "episode", "goal_image", "latent", "surprise", "plan", "imagined_path"),
+    *("planner_status", "gate_status", "e_stop", "/diagnostics"),
+)
+WAITING = 256 << 20  # bytes that may wait for the disk; what comes then is lost, and counted
+LOOK = 0.5  # s between two looks for topics that have appeared
+
+PARAMETERS = (
+    Parameter("out", "runs/recording", "Directory of the bag; a number is added where it exists.", read_only=True),
+    Parameter("robot", "openarm", "Name in config/robots, or a YAML file.", at_configure=True),
+    Parameter("model", "openarm_reach", "Name in config/models, or a checkpoint's directory.", at_configure=True),
+    ROBOT_NAMESPACE,
+    Parameter(
+        "command_interface",
+        "",
+        "The gate's: which controllers' commands are recorded; empty: of those that the robot's YAML names first.",
+        choices=("", *COMMAND_INTERFACES),
+        at_configure=True,
+    ),
+    Parameter("inputs", True, "Record what the nodes hear: images, joint states, transforms.", at_configure=True),
+    Parameter(
+        "images",
+        "raw",
+        "Which images: raw, compressed (of image_transport), or both.",
+        choices=("raw", "compressed", "both"),
+        at_configure=True,
+    ),
+    Parameter("topics", [], "More topics to record.", element=str, read_only=True),
+    Parameter("split_mb", 2000.0, "A new file is begun after so much.", "MB", (1.0, 1e6), at_configure=True),
+    Parameter("split", "train", "What episodes are for.", choices=("train", "val", "test"), at_configure=True),
+    Parameter("task", "", "Name of what is done, noted with each episode.", at_configure=True),
+)
+
+
+class Recorder(JepaNode):
+    """See the module's text. Service ~/episode marks that an episode begins now."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder", PARAMETERS)
+        self._bag: LiveBag | None = None
+        self._failure = ""
+        self._jobs: queue.SimpleQueue = queue.SimpleQueue()  # functions for the writer's thread, which owns the bag
+        self._pending = self._lost = 0
+        self._lock = threading.Lock()  # of what is pending
+        self._writer: threading.Thread | None = None
+
+    # -- lifecycle -----------------------------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        p = self.p
+        robot, model = load_robot(p.robot, p.command_interface), resolve_model(p.model)
+        config = model / CONFIG
+        if not config.is_file():
+            raise InputError(f"model {p.model}: expected {CONFIG} in it, found none")
+        about = {"jepa_ros": __version__, "model": model.name, "robot": robot.name, "task": p.task}
+        about["model_id"] = identify(model)
+        attachments = {"model_config.json": config.read_bytes(), "robot.yaml": resolve_robot(p.robot).read_bytes()}
+        self._names = self._wanted(robot)
+        self._heard: set[str] = set()
+        self._episodes, self._failure, self._lost = 0, "", 0
+        self._rate = Meter()
+        self._bag = LiveBag(_unused(Path(p.out)), p.split_mb * 1e6, about, attachments)
+        self.get_logger().info(f"recording to {self._bag.path}")
+        self._marker = self.create_publisher(Episode, "episode", LATCHED)
+        self.create_service(Trigger, "~/episode", self._on_episode)
+
+    def activate(self) -> None:
+        self._jobs, self._pending = queue.SimpleQueue(), 0
+        self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
+        self._writer.start()
+        self._look()
+        self._look_timer = self.steady_timer(LOOK, self._look)
+
+    def deactivate(self) -> None:
+        self.destroy_timer(self._look_timer)
+        self._jobs.put(None)
+        self._writer.join()
+
+    def cleanup(self) -> None:
+        bag, self._bag = self._bag, None
+        bag.close()
+        self.get_logger().info(f"recorded {bag.messages} messages, {bag.bytes / 1e6:.1f} MB, in {bag.path}")
+
+    def _wanted(self, robot) -> list[str]:
+        """Full names of the topics to record where they appear."""
+        commands = [robot_topic(self, c.command_topic) for c in robot.controllers]
+        names, self._needed = [*RESULTS, *commands, *self.p.topics], []
+        if self.p.inputs:
+            raw, compressed, info = image_topics(self)
+            kinds = {"raw": [raw], "compressed": [compressed], "both": [raw, compressed]}[self.p.images]
+            names += [*(robot_topic(self, name) for name in INPUTS), *kinds, info]
+            self._needed = [*kinds, self.resolve_topic_name(robot_topic(self, "joint_states"))]
+        return list(dict.fromkeys(self.resolve_topic_name(name) for name in names))
+
+    # -- topics --------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Hear the topics that somebody publishes by now."""
+        if self._failure:
+            return
+        for name in [n for n in self._names if n not in self._heard]:
+            publishers = self.get_publishers_info_by_topic(name)
+            if publishers and publishers[0].topic_type:
+                self._hear(name, publishers)
+
+    def _hear(self, name: str, publishers: list) -> None:
+        self._heard.add(name)
+        kind = publishers[0].topic_type
+        latched = all(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)
+        reliable = all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers)
+        qos = QoSProfile(
+            depth=100,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )
+        if not LiveBag.knows(kind):
+            self.get_logger().warning(f"{name} is not recorded: the definition of {kind} is not known here")
+            return
+        self._jobs.put(partial(self._bag.add_topic, name, kind, latched))
+        self.create_subscription(message_class(kind), name, partial(self._on_message, name), qos, raw=True)
+
+    def _on_message(self, name: str, data: bytes, info: dict) -> None:
+        if not self.active:
+            return
+        if self._failure or self._pending > WAITING:
+            self._lost += 1
+            return
+        received = self.get_clock().now().nanoseconds
+        with self._lock:
+            self._pending += len(data)
+        self._jobs.put(partial(self._keep, name, data, received, info["source_timestamp"] or received))
+
+    def _on_episode(self, request, response) -> Trigger.Response:
+        if not self.active:
+            response.success, response.message = False, "the recorder is not active"
+            return response
+        marker = Episode(id=self._episodes, reset=True, split=self.p.split, task=self.p.task)
+        marker.header.stamp = self.get_clock().now().to_msg()
+        self._marker.publish(marker)
+        response.success, response.message = True, f"episode {self._episodes} begins"
+        self._episodes += 1
+        return response
+
+    # -- the writer's thread -------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        """Does the jobs until there is a None."""
+        while True:
+            try:
+                job = self._jobs.get(timeout=0.5)
+            except queue.Empty:
+                job = self._bag.flush_when_due
+            if job is None:
+                return
+            try:
+                job()
+            except (DiskFull, OSError) as error:
+                if not self._failure:
+                    self._failure = f"recording ended: {error}"
+                    self.get_logger().error(self._failure)
+                    self.diagnostics_changed()
+
+    def _keep(self, name: str, data: bytes, received: int, sent: int) -> None:
+        with self._lock:
+            self._pending -= len(data)
+        if not self._failure:
+            self._bag.write(name, data, received, sent)
+            self._rate.count()
+
+    # -- reports -------------------------------------------------------------------------------------------------------
+
+    def diagnose(self) -> list[Status]:
+        bag = self._bag
+        if bag is None:
+            return [Status("recording", OK, "not configured")]
+        values = {"bag": bag.path, "messages": bag.messages, "megabytes": bag.bytes / 1e6, "lost": self._lost}
+        values |= {"messages_per_s": self._rate.rate(), "waiting_megabytes": self._pending / 1e6}
+        values["topics"] = len(self._heard)
+        if self._failure:
+            return [Status("recording", ERROR, self._failure, values)]
+        missing = [n for n in self._needed if n not in self._heard]
+        text = f"nobody publishes {', '.join(missing)}" if missing else f"recording to {bag.path}"
+        return [Status("recording", WARN if missing or self._lost else OK, text, values)]
+
+
+def _unused(path: Path) -> Path:
+    """The path, or the first of path-2, path-3, ... at which there is nothing: nothing is ever overwritten."""
+    number, free = 1, path
+    while free.exists():
+        number, free = number + 1, path.with_name(f"{path.name}-{number + 1}")
+    return free
+
+
+def main(argv=None) -> int:
+    return run(Recorder, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
