@@ -15,6 +15,10 @@ from jepa_ros.errors import InputError
 
 LARGEST_SIDE = 16384
 """Wider or higher images are taken for garbage, in pixels."""
+MOST_PIXELS = 32_000_000
+"""Of a compressed picture: a few bytes may claim a gigabyte."""
+_IMREAD_RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
+"""Red first at once, where OpenCV can: one pass less over the picture."""
 
 
 class ImageError(InputError):
@@ -108,18 +112,21 @@ def decode_compressed(format: str, data) -> np.ndarray:
         raise ImageError("empty", f"compressed image data: expected a {format or 'compressed'} picture, found no bytes")
     if _cut_short(raw):
         raise ImageError("truncated", "compressed image data: expected a whole picture, found one cut short")
+    width, height = _claimed_size(raw, format)
+    if not 0 < width * height <= MOST_PIXELS or max(width, height) > LARGEST_SIDE:
+        raise ImageError("size", f"compressed image: expected 1 to {MOST_PIXELS} pixels, found {width} x {height}")
+    # compressed_image_transport may be told to store red first; the file then holds the channels swapped.
+    swapped = format.rstrip().endswith("compressed rgb8")
+    flag = cv2.IMREAD_COLOR if swapped else _IMREAD_RGB
     try:
-        bgr = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(raw, np.uint8), flag)
     except cv2.error:
-        bgr = None
-    if bgr is None:
+        pixels = None
+    if pixels is None:
         raise ImageError(
             "undecodable", f"compressed image data: expected a picture in format {format!r}, found other bytes"
         )
-    # compressed_image_transport may be told to store red first; the file then holds the channels swapped.
-    if format.rstrip().endswith("compressed rgb8"):
-        return bgr
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return pixels if swapped or flag != cv2.IMREAD_COLOR else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def preprocess(rgb: np.ndarray, size: int) -> np.ndarray:
@@ -132,13 +139,37 @@ def preprocess(rgb: np.ndarray, size: int) -> np.ndarray:
     square = rgb[top : top + side, left : left + side]
     if side == size:
         return np.ascontiguousarray(square)
-    return cv2.resize(np.ascontiguousarray(square), (size, size), interpolation=cv2.INTER_AREA)
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def _claimed_size(raw: bytes, format: str) -> tuple[int, int]:
+    """Width and height that a JPEG or PNG gives in its header; (0, 0) for a JPEG without one."""
+    if raw.startswith(b"\x89PNG\r\n\x1a\n") and len(raw) >= 24:
+        return int.from_bytes(raw[16:20], "big"), int.from_bytes(raw[20:24], "big")
+    if not raw.startswith(b"\xff\xd8"):
+        raise ImageError(
+            "undecodable", f"compressed image data: expected a JPEG or PNG in format {format!r}, found other bytes"
+        )
+    at = 2
+    while (at := raw.find(b"\xff", at)) >= 0 and at + 9 <= len(raw):
+        marker = raw[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+            return int.from_bytes(raw[at + 7 : at + 9], "big"), int.from_bytes(raw[at + 5 : at + 7], "big")
+        alone = marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8  # no length follows
+        at += 1 if marker == 0xFF else 2 if alone else 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
+    return 0, 0
 
 
 def _cut_short(raw: bytes) -> bool:
     raw = raw.rstrip(b"\x00")  # cameras pad the end of their buffers
     if raw.startswith(b"\xff\xd8"):  # JPEG: end-of-image marker
         return not raw.endswith(b"\xff\xd9")
-    if raw.startswith(b"\x89PNG"):  # last chunk with its checksum
-        return not raw.endswith(b"IEND\xaeB`\x82")
+    if raw.startswith(b"\x89PNG"):  # chunks: length, type, content, checksum; decoders allocate whatever length says
+        at = 8
+        while at + 12 <= len(raw):
+            length, kind = int.from_bytes(raw[at : at + 4], "big"), raw[at + 4 : at + 8]
+            at += 12 + length
+            if kind == b"IEND":
+                return at > len(raw)
+        return True
     return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rosbags.interfaces import Connection
@@ -11,6 +11,8 @@ from rosbags.rosbag2 import Reader
 from jepa_ros.errors import InputError
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+NO_CAMERAS = ("frame", "goal_image")
+"""Topics of our own nodes that a recording may hold beside the camera's."""
 
 
 def image_connections(bag: Path, reader: Reader, topic: str) -> list[Connection]:
@@ -25,12 +27,17 @@ def image_connections(bag: Path, reader: Reader, topic: str) -> list[Connection]
     raise InputError(f"bag {bag}: expected the image topic {topic}, found {_listed(images)}")
 
 
+def camera_names(topics: Iterable[str]) -> list[str]:
+    """Of these topics of images the cameras', each once, raw or compressed, without slashes at its ends."""
+    return sorted(name for name in set(map(_plain, topics)) if name.rpartition("/")[2] not in NO_CAMERAS)
+
+
 def camera_connections(bag: Path, reader: Reader, cameras: Sequence[str]) -> list[list[Connection]]:
     """The connections of each camera's pictures, in the order of these image topics; with none named, of the one there
     is. Raises InputError where a topic is missing or named twice, or none is named and there are several."""
     if not cameras:
         images = _images(reader)
-        cameras = sorted({_plain(c.topic) for c in images})
+        cameras = camera_names(c.topic for c in images)
         if len(cameras) != 1:
             raise InputError(f"bag {bag}: expected one image topic, or the names of cameras, found {_listed(images)}")
     names = [_plain(topic) for topic in cameras]

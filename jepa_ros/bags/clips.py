@@ -7,12 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
 
 from jepa_ros.bags.cameras import COMPRESSED, RAW, image_connections
-from jepa_ros.bags.episodes import open_bag
-from jepa_ros.bags.typestore import typestore
+from jepa_ros.bags.episodes import open_bag, timed_messages
 from jepa_ros.errors import InputError
 from jepa_ros.images import ImageError, decode, decode_compressed, preprocess
 
@@ -56,7 +53,7 @@ def read_stretches(
     with open_bag(bag, {}) as reader:
         names = {c.topic: topic for topic in topics for c in image_connections(bag, reader, topic)}
         wanted = [c for c in reader.connections if c.topic in names and c.msgtype in (RAW, COMPRESSED)]
-        for connection, recorded, message in _messages(bag, reader, wanted):
+        for connection, recorded, message in timed_messages(bag, reader, wanted):
             _add(read[names[connection.topic]], message, recorded, size)
             count += 1
             progress(count)
@@ -67,20 +64,6 @@ def read_stretches(
             raise InputError(f"bag {bag}: {name}: expected pictures, found {found}")
         stretches += _cut(topic, f"{bag} {name}")
     return stretches, sum(topic.unusable for topic in read.values())
-
-
-def _messages(bag: Path, reader: Reader, connections: list[Connection]) -> Iterator[tuple]:
-    """(connection, time of recording in ns, message). Raises InputError where the bag is damaged inside."""
-    raw = reader.messages(connections)
-    while True:
-        try:
-            item = next(raw, None)
-            found = item and (item[0], item[1], typestore().deserialize_cdr(item[2], item[0].msgtype))
-        except Exception as error:  # garbage may trip any part of the reader
-            raise InputError(f"bag {bag}: expected whole messages, found damage: {error!r}") from None
-        if found is None:
-            return
-        yield found
 
 
 def _add(topic: _Topic, message, recorded: int, size: int) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rosbags.rosbag2 import Reader, ReaderError
+from pydantic import ValidationError
+from rosbags.rosbag2 import Reader
 
 from jepa_ros.bags.cameras import COMPRESSED, RAW, camera_connections, namespace
+from jepa_ros.bags.grid import interpolate, nearest
 from jepa_ros.bags.positions import Places
+from jepa_ros.bags.salvage import describe_readable
 from jepa_ros.bags.typestore import typestore
-from jepa_ros.errors import InputError
+from jepa_ros.errors import InputError, first_problem
 from jepa_ros.images import decode, decode_compressed, preprocess
 from jepa_ros.robot.action_space import PlanarVelocity
 from jepa_ros.training.episodes import Episode
@@ -55,31 +58,50 @@ def open_bag(path: Path, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> Iter
     try:
         reader = Reader(path)
         reader.open()
-    except (ReaderError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"bag {path}: expected a rosbag2 directory, found one that cannot be read: {error}") from None
+        if not all(isinstance(text, str) for c in reader.connections for text in (c.topic, c.msgtype)):
+            _close(reader)
+            raise ValueError("topics whose names or types are no text")
+    except Exception as error:  # garbage may trip any part of the reader, and make it ask for any amount of memory
+        found = f"{str(error) or type(error).__name__}; {describe_readable(path)}"
+        raise InputError(f"bag {path}: expected a rosbag2 directory, found one that cannot be read: {found}") from None
     there = {c.msgtype for c in reader.connections}
     missing = [topic for topic, kinds in needed.items() if not there & set(kinds)]
     if missing:
         found = ", ".join(sorted(f"{c.topic} ({c.msgtype})" for c in reader.connections)) or "no topic at all"
-        reader.close()
+        _close(reader)
         raise InputError(f"bag {path}: expected the topics {', '.join(missing)}, found {found}")
     try:
         yield reader
     finally:
+        _close(reader)
+
+
+def _close(reader: Reader) -> None:
+    with suppress(AttributeError, TypeError):  # of metadata that are no lists; all that was to be read has been
         reader.close()
 
 
 def read_messages(path: Path, reader: Reader, connections: list) -> Iterator[tuple]:
     """(connection, message) in the order of recording. Raises InputError where the bag at `path` is damaged inside."""
-    raw = reader.messages(connections)
+    for connection, _, message in timed_messages(path, reader, connections):
+        yield connection, message
+
+
+def timed_messages(path: Path, reader: Reader, connections: list) -> Iterator[tuple]:
+    """(connection, time of recording in ns, message) in that order. Raises InputError as read_messages."""
+    raw, count = reader.messages(connections), 0
     while True:
         try:
             item = next(raw, None)
-            found = item and (item[0], typestore().deserialize_cdr(item[2], item[0].msgtype))
+            found = item and (item[0], item[1], typestore().deserialize_cdr(item[2], item[0].msgtype))
         except Exception as error:  # garbage may trip any part of the reader
-            raise InputError(f"bag {path}: expected whole messages, found damage: {error!r}") from None
+            damage = f"damage after {count} of them: {error!r}"
+            raise InputError(
+                f"bag {path}: expected whole messages, found {damage}; {describe_readable(path)}"
+            ) from None
         if found is None:
             return
+        count += 1
         yield found
 
 
@@ -111,20 +133,28 @@ def read_camera(path: Path, topic: str = "") -> CameraReference | None:
                 poses |= {t.child_frame_id: t.transform for t in message.transforms}
             if info is not None and info.header.frame_id in poses:
                 break
+    return camera_reference(path, info, poses)
+
+
+def camera_reference(path: Path, info, poses: Mapping[str, object]) -> CameraReference | None:
+    """From a CameraInfo and the transforms of TF by child frame; None where either is missing. Raises InputError."""
     pose = None if info is None else poses.get(info.header.frame_id)
     if pose is None:
         return None
     p, q, k = pose.translation, pose.rotation, info.k
-    return CameraReference(
-        width=info.width,
-        height=info.height,
-        fx=k[0],
-        fy=k[4],
-        cx=k[2],
-        cy=k[5],
-        position=(p.x, p.y, p.z),
-        orientation=(q.x, q.y, q.z, q.w),
-    )
+    try:
+        return CameraReference(
+            width=info.width,
+            height=info.height,
+            fx=k[0],
+            fy=k[4],
+            cx=k[2],
+            cy=k[5],
+            position=(p.x, p.y, p.z),
+            orientation=(q.x, q.y, q.z, q.w),
+        )
+    except ValidationError as error:
+        raise InputError(f"bag {path}: camera: {first_problem(error)}") from None
 
 
 def read_episodes(
@@ -163,7 +193,7 @@ def _recordings(
 ) -> Iterator[_Recording]:
     wanted = {kind for name, kinds in NEEDED.items() for kind in kinds if name != "image"}
     current: _Recording | None = None
-    columns: tuple[list[int], list[int]] | None = None
+    names, columns = None, ([], [])  # of the newest joint states, and where the wanted joints are in them
     with open_bag(path) as reader:
         images = camera_connections(path, reader, cameras)
         view = {c.id: k for k, connections in enumerate(images) for c in connections}
@@ -179,7 +209,8 @@ def _recordings(
                 continue
             t = (stamp - current.start) * 1e-9
             if connection.msgtype == "sensor_msgs/msg/JointState":
-                columns = columns or _columns(path, message.name, joints, gripper)
+                if names != list(message.name):
+                    names, columns = list(message.name), _columns(path, message.name, joints, gripper)
                 arm, fingers = columns
                 current.states.append(_state(path, message, arm, fingers))
                 current.state_times.append(t)
@@ -246,35 +277,28 @@ def _at_control_rate(r: _Recording, space: PlanarVelocity, arm: int, places: Pla
     if min(map(len, r.frames)) < 2 or not r.actions or len(r.states) < 2:
         return None
     times, action_times = np.array(r.frame_times[0]), np.array(r.action_times)
-    others = [_nearest(np.array(own), times) for own in r.frame_times[1:]]
+    others = [nearest(np.array(own), times) for own in r.frame_times[1:]]
     whole = np.logical_and.reduce([np.ones(len(times), bool), *(near for _, near in others)])
-    end = min(action_times[-1] + space.period, times[-1])
-    grid = np.arange(times[int(np.argmax(whole))], end + 1e-6, space.period)
-    nearest, good = _nearest(times, grid)
-    good &= whole[nearest]
+    begin, end = times[int(np.argmax(whole))], min(action_times[-1] + space.period, times[-1])
+    # No frame is the nearest of more than two ticks in a row: a stamp from another time makes no endless grid.
+    grid = begin + space.period * np.arange(
+        min(max(int((end + 1e-6 - begin) / space.period) + 1, 0), 2 * len(times) + 2)
+    )
+    taken, good = nearest(times, grid)
+    good &= whole[taken]
     if not good.all():
-        nearest = nearest[: int(np.argmin(good))]
-    if len(nearest) < 2:
+        taken = taken[: int(np.argmin(good))]
+    if len(taken) < 2:
         return None
-    at = times[nearest]
-    views = [np.stack([r.frames[0][i] for i in nearest])]
+    at = times[taken]
+    views = [np.stack([r.frames[0][i] for i in taken])]
     for frames, (index, _) in zip(r.frames[1:], others, strict=True):
-        views.append(np.stack([frames[i] for i in index[nearest]]))
+        views.append(np.stack([frames[i] for i in index[taken]]))
     edges = np.append(action_times, action_times[-1] + space.period)
     travelled = np.vstack([np.zeros(len(r.actions[0])), np.cumsum(np.array(r.actions, float), axis=0)])
-    actions = np.diff(_interpolate(at, edges, travelled), axis=0)
-    states = _interpolate(at, np.array(r.state_times), np.array(r.states))
+    actions = np.diff(interpolate(at, edges, travelled), axis=0)
+    states = interpolate(at, np.array(r.state_times), np.array(r.states))
     tool = np.array([space.position(q) for q in states[:, :arm]])
     frames = views[0] if len(views) == 1 else np.stack(views, axis=1)
     episode = Episode(frames, states.astype(np.float32), actions.astype(np.float32), tool, r.split)
     return episode if places is None else places.place(episode, at, states[:, :arm], r.objects)
-
-
-def _nearest(times: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each wanted time (n,): the index of the nearest of `times`, and whether that may stand for it."""
-    index = np.abs(times[None, :] - wanted[:, None]).argmin(1)
-    return index, np.abs(times[index] - wanted) <= 0.75 * float(np.median(np.diff(times)))
-
-
-def _interpolate(at: np.ndarray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return np.stack([np.interp(at, times, column) for column in values.T], axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -22,21 +23,30 @@ TOPICS = {
 }
 LATCHED = ("/robot_description", "/tf_static")
 PNG_LEVEL = 1
+RESERVE = 16_000_000
+"""Bytes that a recording leaves on the disk, so that what it has can still be closed, joined and described."""
+
+
+class DiskFull(Exception):
+    """There is no room for the next message. What was written before is whole once the writer is closed."""
 
 
 class EpisodeWriter:
-    """A bag at `path` (a directory that must not exist). Times are ns; a context manager that closes the bag."""
+    """A bag at `path` (a directory that must not exist). Times are ns; a context manager that closes the bag.
+
+    Writing raises DiskFull where less than RESERVE bytes of the disk are left.
+    """
 
     def __init__(self, path: Path, frame_id: str, base_frame: str):
         self._types = typestore()
-        self._frame_id, self._base_frame = frame_id, base_frame
+        self._path, self._frame_id, self._base_frame = Path(path), frame_id, base_frame
         self._writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
 
     def __enter__(self) -> EpisodeWriter:
         self._writer.open()
         self._connections = {
             topic: self._writer.add_connection(
-                topic, kind, typestore=self._types, offered_qos_profiles=[_qos(topic in LATCHED)]
+                topic, kind, typestore=self._types, offered_qos_profiles=[qos(topic in LATCHED)]
             )
             for topic, kind in TOPICS.items()
         }
@@ -138,10 +148,13 @@ class EpisodeWriter:
 
     def _write(self, topic: str, t: int, **fields) -> None:
         kind = TOPICS[topic]
+        if (free := shutil.disk_usage(self._path).free) < RESERVE:
+            raise DiskFull(f"bag {self._path}: expected {RESERVE / 1e6:g} MB of free disk, found {free / 1e6:.1f} MB")
         self._writer.write(self._connections[topic], t, self._types.serialize_cdr(self._make(kind, **fields), kind))
 
 
-def _qos(latched: bool) -> Qos:
+def qos(latched: bool) -> Qos:
+    """What a topic of a bag is played with. latched: transient local."""
     durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
     never = QosTime(2147483647, 4294967295)
     return Qos(

@@ -65,7 +65,7 @@ def place(world: World, rng: np.random.Generator, clear: float = 0.0) -> np.ndar
 
 
 def box(name: str, centre: np.ndarray, half: np.ndarray):
-    from jepa_ros.planning.guardrails import Box
+    from jepa_ros.robot.clearance import Box
 
     return Box(name, np.array([*(centre - half), 0.0]), np.array([*(centre + half), 1.0]))
 

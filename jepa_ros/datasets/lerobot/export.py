@@ -1,0 +1,169 @@
+"""`jepa_ros data export --format lerobot`: a dataset in LeRobot's format v3.0, validated before it appears."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jepa_ros.datasets.lerobot import layout as f
+from jepa_ros.datasets.lerobot.statistics import colour_statistics, histogram, vector_statistics
+from jepa_ros.datasets.lerobot.tables import EpisodeTable, write_tasks
+from jepa_ros.datasets.lerobot.validation import validate
+from jepa_ros.datasets.lerobot.video import VideoWriter, describe
+from jepa_ros.datasets.store import Dataset, IndexedEpisode
+from jepa_ros.errors import InputError
+from jepa_ros.evaluation.progress import LongWork
+
+UNNAMED = "unnamed"
+"""The task of episodes that say none, as the format wants one."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """MB from which on the next data and video file begins."""
+
+    data: float = f.DATA_MB
+    video: float = f.VIDEO_MB
+
+
+def run(*, dataset: Path, out: Path, format: str = "lerobot", sizes: Sizes = Sizes()) -> int:
+    """Write `out`, showing progress. Raises InputError where there is something already, or what was written is not
+    valid, which would be a fault of ours."""
+    if format != "lerobot":
+        raise InputError(f"format: expected lerobot, found {format!r}")
+    out, data = Path(out), Dataset(Path(dataset))
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise InputError(f"out {out}: expected a directory that is not there yet, found one")
+    features = f.features(data.layout)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with LongWork() as bar:
+        task = bar.add("episodes", len(data.index.episodes))
+        export = _Export(data, partial, features, sizes)
+        try:
+            for number, entry in enumerate(data.index.episodes):
+                export.add(number, entry)
+                bar.update(task, number + 1)
+        finally:
+            export.close()
+    export.finish()
+    problems = validate(partial)
+    if problems:
+        raise InputError(f"lerobot {partial}: expected a valid dataset, found {'; '.join(problems[:5])}")
+    if out.exists():
+        out.rmdir()
+    os.replace(partial, out)
+    counts = {"episodes": len(data.index.episodes), "frames": export.row, "problems": len(problems)}
+    print(f"{out}: {counts['episodes']} episodes, {counts['frames']} frames, LeRobot {f.VERSION}, valid")
+    return 0
+
+
+class _Export:
+    def __init__(self, data: Dataset, root: Path, features: dict, sizes: Sizes):
+        self.data, self.root, self.features, self.sizes = data, root, features, sizes
+        self.fps, self.row = int(data.layout.rate), 0
+        self.keys = f.image_keys(data.layout)
+        self.tasks: dict[str, int] = {}
+        self.colours = {key: [np.zeros((3, 256), np.int64), 0] for key in self.keys}
+        self.table = EpisodeTable(root, features, sizes.data)
+        self.videos: dict[str, VideoWriter] = {}
+        self.video_files = dict.fromkeys(self.keys, (0, 0))
+        self.columns: dict[str, list[np.ndarray]] = {}
+
+    def add(self, number: int, entry: IndexedEpisode) -> None:
+        """One more episode: its rows, its videos, its line among the episodes."""
+        task = self.tasks.setdefault(entry.task or UNNAMED, len(self.tasks))
+        columns = self._columns(number, entry, task)
+        stats = {key: vector_statistics(values) for key, values in columns.items()}
+        line: dict = {}
+        frames = self.data.rows(entry, "frames")
+        for view, key in enumerate(self.keys):
+            counts, pictures = histogram(frames[:, view])
+            stats[key] = colour_statistics(counts, pictures)
+            self.colours[key][0] += counts
+            self.colours[key][1] += pictures
+            line |= self._video(key, frames[:, view])
+        line |= {"jepa_ros/split": entry.split, "jepa_ros/number": entry.number, "jepa_ros/task": entry.task}
+        self.table.add(columns, [entry.task or UNNAMED], line, stats)
+        for key, values in columns.items():
+            self.columns.setdefault(key, []).append(values)
+        self.row += entry.frames
+
+    def _columns(self, number: int, entry: IndexedEpisode, task: int) -> dict[str, np.ndarray]:
+        n, frame = entry.frames, np.arange(entry.frames)
+        found = {
+            f.STATE: np.asarray(self.data.rows(entry, "states")),
+            f.ACTION: np.asarray(self.data.rows(entry, "actions")),
+            f.POSITIONS: np.asarray(self.data.rows(entry, "positions")).reshape(n, -1),
+            f.STAMP: np.asarray(self.data.rows(entry, "stamps")),
+            f.PICTURES: np.asarray(self.data.rows(entry, "pictures")),
+            "timestamp": (frame / self.fps).astype(np.float32),
+            "frame_index": frame,
+            "episode_index": np.full(n, number),
+            "index": self.row + frame,
+            "task_index": np.full(n, task),
+        }
+        return {key: values for key, values in found.items() if key in self.features}
+
+    def _video(self, key: str, frames: np.ndarray) -> dict:
+        writer = self.videos.get(key)
+        if writer is not None and writer.path.stat().st_size >= self.sizes.video * 2**20:
+            writer.close()
+            self.video_files[key] = f.next_file(*self.video_files[key])
+            writer = None
+        chunk, file = self.video_files[key]
+        if writer is None:
+            path = f.file_of(self.root, f.VIDEO, chunk, file, key)
+            writer = self.videos[key] = VideoWriter(path, self.fps, self.data.layout.size)
+        begin = writer.frames
+        writer.add(frames)
+        return {
+            f"videos/{key}/chunk_index": chunk,
+            f"videos/{key}/file_index": file,
+            f"videos/{key}/from_timestamp": begin / self.fps,
+            f"videos/{key}/to_timestamp": writer.frames / self.fps,
+        }
+
+    def close(self) -> None:
+        """Close all files."""
+        for writer in self.videos.values():
+            writer.close()
+        self.table.close()
+
+    def finish(self) -> None:
+        """What is known at the end: info.json, stats.json, the tasks, and what only we read."""
+        for key in self.keys:
+            self.features[key]["info"] = describe(f.file_of(self.root, f.VIDEO, 0, 0, key))
+        stats = {key: vector_statistics(np.concatenate(parts)) for key, parts in self.columns.items()}
+        stats |= {key: colour_statistics(*found) for key, found in self.colours.items()}
+        _json(self.root / f.STATS, stats)
+        write_tasks(self.root / f.TASKS, list(self.tasks))
+        index = self.data.index
+        info = {
+            "codebase_version": f.VERSION,
+            "robot_type": index.layout.robot,
+            "total_episodes": len(index.episodes),
+            "total_frames": self.row,
+            "total_tasks": len(self.tasks),
+            "chunks_size": f.CHUNK_FILES,
+            "data_files_size_in_mb": f.DATA_MB,
+            "video_files_size_in_mb": f.VIDEO_MB,
+            "fps": self.fps,
+            "splits": {"train": f"0:{len(index.episodes)}"},
+            "data_path": f.DATA,
+            "video_path": f.VIDEO,
+            "features": self.features,
+        }
+        _json(self.root / f.INFO, info)
+        ours = index.model_dump(mode="json", include={"layout", "bags", "split_by", "camera"})
+        _json(self.root / f.OURS, ours | {"robot_description": self.data.urdf()})
+
+
+def _json(path: Path, value: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=4, allow_nan=False) + "\n", encoding="utf-8")

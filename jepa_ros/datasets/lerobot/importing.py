@@ -1,0 +1,240 @@
+"""`jepa_ros data import`: a LeRobot dataset of format v3.0 becomes one of ours, once it is validated."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from jepa_ros.datasets.build import split_of
+from jepa_ros.datasets.lerobot import layout as f
+from jepa_ros.datasets.lerobot.tables import read_table
+from jepa_ros.datasets.lerobot.validation import Validation
+from jepa_ros.datasets.lerobot.video import read_video
+from jepa_ros.datasets.store import INDEX, SHARD, URDF, Dataset, EpisodeEntry, Index, Layout, ShardInfo, write_json
+from jepa_ros.errors import InputError, first_problem
+from jepa_ros.evaluation.progress import LongWork
+from jepa_ros.evaluation.summary import write_summary
+from jepa_ros.images import preprocess
+from jepa_ros.reading import read_json
+from jepa_ros.world_model.config import CameraReference
+
+DEFAULT_SIZE = 64
+
+
+class Ours(BaseModel):
+    """meta/jepa_ros.json: what brings a dataset of ours back whole."""
+
+    layout: Layout
+    bags: tuple[str, ...]
+    split_by: str
+    camera: CameraReference | None = None
+    robot_description: str | None = None
+
+
+def _ours(path: Path) -> Ours | None:
+    if not path.is_file():
+        return None
+    try:
+        return Ours.model_validate(read_json(path, "lerobot"))
+    except ValidationError as error:
+        raise InputError(f"lerobot {path}: {first_problem(error)}") from None
+
+
+def run(*, source: Path, out: Path, size: int | None = None) -> int:
+    """Write `out`, showing progress. Raises InputError that says all that is wrong with the source."""
+    source, out = Path(source), Path(out)
+    if not (source / f.INFO).is_file():
+        raise InputError(f"lerobot {source}: expected a directory with {f.INFO}, found none")
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise InputError(f"out {out}: expected a directory that is not there yet, found one")
+    found = Validation(source)
+    found.check()
+    if found.problems:
+        raise InputError(f"lerobot {source}: expected a valid dataset, found {'; '.join(found.problems[:5])}")
+    ours = _ours(source / f.OURS)
+    layout = ours.layout if ours else _layout(found, size or DEFAULT_SIZE)
+    if size is not None:
+        layout = layout.model_copy(update={"size": size})
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shard = partial / "shards" / "lerobot"
+    shard.mkdir(parents=True)
+    rows = found.info["total_frames"]
+    with LongWork() as bar:
+        _frames(found, layout, shard, rows, bar)
+    _arrays(found, layout, shard, rows, bool(ours))
+    if ours and ours.robot_description:
+        (shard / URDF).write_text(ours.robot_description, encoding="utf-8")
+    index = _index(found, layout, ours, source, shard)
+    entries = tuple(EpisodeEntry(**e.model_dump(exclude={"shard"})) for e in index.episodes)
+    info = ShardInfo(bag=str(source), fingerprint="lerobot", rows=rows, seen=rows, episodes=entries, layout=layout)
+    write_json(shard / SHARD, info)
+    write_json(partial / INDEX, index)
+    frames = {s: sum(e.frames for e in index.episodes if e.split == s) for s in ("train", "val", "test")}
+    write_summary(partial / "summary.json", {"source": source.name, "episodes": len(entries), "frames": frames})
+    Dataset(partial)
+    if out.exists():
+        out.rmdir()
+    os.replace(partial, out)
+    print(f"{out}: {len(entries)} episodes, {rows} frames at {layout.rate:g} Hz, {layout.size} px")
+    return 0
+
+
+def _layout(found: Validation, size: int) -> Layout:
+    """That of a dataset that others made: its state and action as they are."""
+    features = found.info["features"]
+    if f.ACTION not in features:
+        raise InputError(f"lerobot {found.root}: expected the feature action, found {', '.join(features)}")
+    views = _view_keys(found)
+    if not views:
+        raise InputError(f"lerobot {found.root}: expected a feature of pictures, found {', '.join(features)}")
+    return Layout(
+        rate=found.info["fps"],
+        size=size,
+        views=tuple(key.removeprefix(f"{f.IMAGES}.") for key in views),
+        fields=_names(features.get(f.STATE), "state"),
+        action_space="foreign",
+        action_source="lerobot",
+        action_names=_names(features[f.ACTION], "action"),
+    )
+
+
+def _names(feature: dict | None, what: str) -> tuple[str, ...]:
+    if feature is None:
+        return ()
+    names = feature["names"]
+    if isinstance(names, dict) and len(names) == 1:  # {"motors": [...]}, as older writers have it
+        names = next(iter(names.values()))
+    count = int(np.prod(feature["shape"]))
+    if isinstance(names, list) and len(names) == count:
+        return tuple(map(str, names))
+    return tuple(f"{what}.{k}" for k in range(count))
+
+
+def _view_keys(found: Validation) -> list[str]:
+    features = found.info["features"]
+    return [k for k, x in features.items() if x["dtype"] in ("video", "image") and x["shape"][2] == 3]
+
+
+def _frames(found: Validation, layout: Layout, shard: Path, rows: int, bar: LongWork) -> None:
+    keys = _view_keys(found)
+    if len(keys) != len(layout.views):
+        raise InputError(f"lerobot {found.root}: expected {len(layout.views)} features of pictures, found {keys}")
+    shape = (rows, len(keys), layout.size, layout.size, 3)
+    frames = np.lib.format.open_memmap(shard / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
+    task, done = bar.add("frames", rows * len(keys)), 0
+    for view, key in enumerate(keys):
+        read = _stored if found.info["features"][key]["dtype"] == "image" else _filmed
+        filled = np.zeros(rows, bool)
+        for row, rgb in read(found, key):
+            frames[row, view], filled[row] = preprocess(rgb, layout.size), True
+            done += 1
+            if done % 64 == 0:
+                bar.update(task, done)
+        if not filled.all():
+            raise InputError(
+                f"lerobot {found.root}: {key}: expected {rows} frames, found {int(filled.sum())}; "
+                f"row {int(np.argmin(filled))} has none"
+            )
+    bar.update(task, done)
+    frames.flush()
+
+
+def _filmed(found: Validation, key: str) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows and frames of a feature that is a video."""
+    fps, by_file = found.info["fps"], {}
+    for line in found.episodes:
+        numbers = (line[f"videos/{key}/chunk_index"], line[f"videos/{key}/file_index"])
+        by_file.setdefault(numbers, []).append(line)
+    for numbers, lines in sorted(by_file.items()):
+        rows: dict[int, int] = {}
+        for line in lines:
+            begin = round(line[f"videos/{key}/from_timestamp"] * fps)
+            rows |= {begin + k: line["dataset_from_index"] + k for k in range(line["length"])}
+        for time, rgb in read_video(f.file_of(found.root, found.info["video_path"], *numbers, key)):
+            if (row := rows.get(round(time * fps))) is not None:
+                yield row, rgb
+
+
+def _stored(found: Validation, key: str) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows and frames of a feature whose pictures are in data/."""
+    for table in _tables(found, ["index", key]):
+        for row, stored in zip(table["index"].to_pylist(), table[key].to_pylist(), strict=True):
+            data = stored.get("bytes") if isinstance(stored, dict) else None
+            bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+            if bgr is None:
+                raise InputError(f"lerobot {found.root}: {key}: expected a picture in row {row}, found none")
+            yield row, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def _tables(found: Validation, columns: list[str]) -> Iterator:
+    numbers = sorted({(line["data/chunk_index"], line["data/file_index"]) for line in found.episodes})
+    for chunk, file in numbers:
+        yield read_table(f.file_of(found.root, found.info["data_path"], chunk, file), columns)
+
+
+def _arrays(found: Validation, layout: Layout, shard: Path, rows: int, ours: bool) -> None:
+    columns = [f.STATE, f.ACTION, *((f.POSITIONS, f.STAMP, f.PICTURES) if ours else ("timestamp",))]
+    there = [key for key in columns if key in found.info["features"]]
+    parts: dict[str, list[np.ndarray]] = {key: [] for key in there}
+    for table in _tables(found, there):
+        for key in there:
+            values = table[key].combine_chunks()
+            flat = values.flatten() if hasattr(values, "flatten") and "list" in str(values.type) else values
+            parts[key].append(flat.to_numpy(zero_copy_only=False).reshape(len(values), -1))
+    values = {key: np.concatenate(found) for key, found in parts.items()}
+    views, blank = len(layout.views), np.empty((rows, 0))
+    stamps = values.get(f.STAMP, np.round(values["timestamp"] * 1e9) if "timestamp" in values else blank)
+    arrays = {
+        "states": _fitting(found, values.get(f.STATE, blank), len(layout.state_names), "state").astype(np.float32),
+        "actions": _fitting(found, values[f.ACTION], len(layout.action_names), "action").astype(np.float32),
+        "positions": values.get(f.POSITIONS, blank).astype(np.float64).reshape(rows, len(layout.positions), 3),
+        "stamps": stamps.astype(np.int64).reshape(rows),
+        "pictures": values.get(f.PICTURES, np.repeat(np.arange(rows)[:, None], views, axis=1)).astype(np.int64),
+    }
+    for name, array in arrays.items():
+        np.save(shard / f"{name}.npy", array)
+
+
+def _fitting(found: Validation, values: np.ndarray, count: int, what: str) -> np.ndarray:
+    """Values (N, count). Raises InputError where they are others: meta/jepa_ros.json and info.json contradict."""
+    if values.shape[1] != count:
+        raise InputError(f"lerobot {found.root}: {what}: expected {count} numbers, found {values.shape[1]}")
+    return values
+
+
+def _index(found: Validation, layout: Layout, ours: Ours | None, source: Path, shard: Path) -> Index:
+    episodes, count = [], len(found.episodes)
+    stamps = np.load(shard / "stamps.npy", mmap_mode="r")
+    for number, line in enumerate(found.episodes):
+        if line["length"] < 2:
+            continue
+        episodes.append(
+            {
+                "start": line["dataset_from_index"],
+                "frames": line["length"],
+                "number": line.get("jepa_ros/number", number),
+                "split": line.get("jepa_ros/split") or split_of(number, count),
+                "task": line.get("jepa_ros/task", line["tasks"][0]),
+                "stamp": int(stamps[line["dataset_from_index"]]),
+                "shard": 0,
+            }
+        )
+    if not episodes:
+        raise InputError(f"lerobot {source}: expected an episode of two frames, found none")
+    return Index.model_validate(
+        {
+            "layout": layout,
+            "shards": ["shards/lerobot"],
+            "bags": ours.bags if ours else [str(source)],
+            "split_by": ours.split_by if ours else "episode",
+            "camera": ours.camera if ours else None,
+            "episodes": episodes,
+        }
+    )

@@ -1,0 +1,267 @@
+"""Checks a LeRobot dataset of format v3.0 field by field, from the published format, without LeRobot itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from jepa_ros.datasets.lerobot import layout as f
+from jepa_ros.datasets.lerobot.tables import arrow_type, read_table, read_tasks
+from jepa_ros.datasets.lerobot.video import count_frames, describe
+from jepa_ros.errors import InputError
+
+EPISODE_COLUMNS = (
+    "episode_index",
+    "tasks",
+    "length",
+    "data/chunk_index",
+    "data/file_index",
+    "dataset_from_index",
+    "dataset_to_index",
+    "meta/episodes/chunk_index",
+    "meta/episodes/file_index",
+)
+STATISTICS = ("min", "max", "mean", "std", "count")
+TOLERANCE = 1e-4
+"""s that a timestamp may be off; what LeRobot's reader allows."""
+
+
+def validate(root: Path) -> list[str]:
+    """What is wrong with the dataset at `root`, one line each; empty where nothing is."""
+    found = Validation(Path(root))
+    found.check()
+    return found.problems
+
+
+class Validation:
+    """One look at a dataset. problems: what is wrong, in the order of finding it."""
+
+    def __init__(self, root: Path):
+        self.root, self.problems = root, []
+        self.info: dict = {}
+        self.episodes: list[dict] = []
+        self.tasks: dict[int, str] = {}
+
+    def check(self) -> None:
+        """All parts, as far as those before them make sense."""
+        try:
+            self._check()
+        except InputError as error:
+            self.problems.append(str(error))
+
+    def _check(self) -> None:
+        self.info = _json(self.root / f.INFO)
+        self._info()
+        if self.problems:
+            return
+        self.tasks = read_tasks(self.root / f.TASKS)
+        self._tasks()
+        self.episodes = read_episodes(self.root)
+        self._episodes()
+        if self.problems:
+            return
+        self._data()
+        self._videos()
+        self._stats()
+
+    def _expect(self, good: bool, text: str) -> None:
+        if not good:
+            self.problems.append(text)
+
+    def _info(self) -> None:
+        info = self.info
+        for key, kind in f.INFO_KEYS.items():
+            optional = key in ("robot_type", "video_path", "splits")
+            if key not in info and not optional:
+                self.problems.append(f"{f.INFO}: {key}: expected a value, found none")
+            elif key in info and (not isinstance(info[key], kind) or isinstance(info[key], bool)):
+                self.problems.append(f"{f.INFO}: {key}: expected another type, found {info[key]!r:.80}")
+        if self.problems:
+            return
+        version = info["codebase_version"]
+        self._expect(version == f.VERSION, f"{f.INFO}: codebase_version: expected {f.VERSION}, found {version}")
+        for key in ("fps", "chunks_size", "data_files_size_in_mb", "video_files_size_in_mb", "total_episodes"):
+            self._expect(info[key] > 0, f"{f.INFO}: {key}: expected a number above 0, found {info[key]}")
+        for key, wanted in f.DEFAULT_FEATURES.items():
+            found = info["features"].get(key)
+            good = isinstance(found, dict) and found.get("dtype") == wanted["dtype"] and found.get("shape") == [1]
+            self._expect(good, f"{f.INFO}: features: {key}: expected {wanted}, found {found}")
+        for key, feature in info["features"].items():
+            self._feature(key, feature)
+        videos = self.video_keys()
+        self._expect(
+            not videos or bool(info.get("video_path")), f"{f.INFO}: video_path: expected a template, found none"
+        )
+
+    def _feature(self, key: str, feature: object) -> None:
+        where = f"{f.INFO}: features: {key}"
+        if "/" in key:
+            self.problems.append(f"{where}: expected a name without '/', found one")
+        shape = feature.get("shape") if isinstance(feature, dict) else None
+        sizes = isinstance(shape, list) and bool(shape) and all(type(n) is int and n > 0 for n in shape)
+        if not sizes or "dtype" not in feature or "names" not in feature:
+            self.problems.append(f"{where}: expected dtype, shape and names, found {feature!r:.120}")
+            return
+        names = feature["names"]
+        if feature["dtype"] in ("video", "image"):
+            self._expect(len(shape) == 3, f"{where}: shape: expected height, width and channels, found {shape}")
+            self._expect(isinstance(names, list) and len(names) == 3, f"{where}: names: expected three, found {names}")
+            return
+        if isinstance(names, list) and len(shape) == 1:
+            self._expect(len(names) == shape[0], f"{where}: names: expected {shape[0]}, found {len(names)}")
+        try:
+            arrow_type(feature)
+        except InputError:
+            self.problems.append(
+                f"{where}: dtype: expected one of numpy's, string, image or video, found {feature['dtype']}"
+            )
+
+    def _tasks(self) -> None:
+        numbers, total = sorted(self.tasks), self.info["total_tasks"]
+        self._expect(
+            numbers == list(range(total)), f"{f.TASKS}: expected the numbers 0 to {total - 1}, found {numbers[:9]}"
+        )
+        self._expect(len(set(self.tasks.values())) == len(self.tasks), f"{f.TASKS}: expected different tasks")
+
+    def _episodes(self) -> None:
+        total, row = self.info["total_episodes"], 0
+        self._expect(len(self.episodes) == total, f"meta/episodes: expected {total} lines, found {len(self.episodes)}")
+        for number, line in enumerate(self.episodes):
+            where = f"meta/episodes: episode {number}"
+            wanted = list(EPISODE_COLUMNS)
+            for key in self.video_keys():
+                wanted += [f"videos/{key}/{n}" for n in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
+            if missing := [name for name in wanted if line.get(name) is None]:
+                self.problems.append(f"{where}: expected the columns {missing}, found none")
+                return
+            self._expect(line["episode_index"] == number, f"{where}: episode_index: found {line['episode_index']}")
+            begin, end, length = line["dataset_from_index"], line["dataset_to_index"], line["length"]
+            self._expect(
+                begin == row and end - begin == length > 0,
+                f"{where}: expected rows from {row} on for length {length}, found {begin} to {end}",
+            )
+            tasks = line["tasks"]
+            known = isinstance(tasks, list) and bool(tasks) and set(tasks) <= set(self.tasks.values())
+            self._expect(known, f"{where}: tasks: expected some of {f.TASKS}, found {tasks}")
+            for key in self.video_keys():
+                lasts = line[f"videos/{key}/to_timestamp"] - line[f"videos/{key}/from_timestamp"]
+                good = abs(lasts - length / self.info["fps"]) < 0.5 / self.info["fps"]
+                self._expect(good, f"{where}: {key}: expected {length} frames, found {lasts:g} s")
+            row = end
+            if len(self.problems) > 20:
+                return
+        self._expect(row == self.info["total_frames"], f"{f.INFO}: total_frames: expected {row}")
+
+    def _data(self) -> None:
+        rows = {"index": 0}
+        by_file: dict[tuple[int, int], list[dict]] = {}
+        for line in self.episodes:
+            by_file.setdefault((line["data/chunk_index"], line["data/file_index"]), []).append(line)
+        columns = {k: x for k, x in self.info["features"].items() if x["dtype"] != "video"}
+        for numbers, lines in sorted(by_file.items()):
+            path = f.file_of(self.root, self.info["data_path"], *numbers)
+            where = str(path.relative_to(self.root.resolve()))
+            table = read_table(path)
+            if missing := sorted(set(columns) - set(table.column_names)):
+                self.problems.append(f"{where}: expected the columns {missing}, found {table.column_names}")
+                return
+            for key, feature in columns.items():
+                self._column(where, key, feature, table.schema.field(key).type)
+            total = sum(line["length"] for line in lines)
+            self._expect(table.num_rows == total, f"{where}: expected {total} rows, found {table.num_rows}")
+            if not self.problems:
+                self._rows(where, table, lines, rows)
+
+    def _column(self, where: str, key: str, feature: dict, found) -> None:
+        import pyarrow as pa
+
+        if feature["dtype"] == "image":
+            self._expect(pa.types.is_struct(found), f"{where}: {key}: expected pictures, found {found}")
+            return
+        wanted = arrow_type(feature)
+        # A list without a length is what some writers make of the same feature.
+        loose = pa.types.is_list(found) and pa.types.is_fixed_size_list(wanted) and len(feature["shape"]) == 1
+        alike = loose and found.value_type == wanted.value_type
+        nested = len(feature["shape"]) > 1
+        self._expect(found == wanted or alike or nested, f"{where}: {key}: expected {wanted}, found {found}")
+
+    def _rows(self, where: str, table, lines: list[dict], rows: dict) -> None:
+        values = {key: table[key].to_numpy() for key in f.DEFAULT_FEATURES}
+        frame = np.concatenate([np.arange(line["length"]) for line in lines])
+        episode = np.concatenate([np.full(line["length"], line["episode_index"]) for line in lines])
+        wanted = {"index": rows["index"] + np.arange(len(frame)), "frame_index": frame, "episode_index": episode}
+        for key, column in wanted.items():
+            self._expect(np.array_equal(values[key], column), f"{where}: {key}: expected a count without gaps")
+        late = np.abs(values["timestamp"] - frame / self.info["fps"]).max(initial=0.0)
+        self._expect(late < TOLERANCE, f"{where}: timestamp: expected frame_index / fps, found {late:g} s off")
+        known = np.isin(values["task_index"], list(self.tasks)).all()
+        self._expect(bool(known), f"{where}: task_index: expected numbers of {f.TASKS}")
+        rows["index"] += len(frame)
+
+    def _videos(self) -> None:
+        for key in self.video_keys():
+            height, width = self.info["features"][key]["shape"][:2]
+            ends: dict[tuple[int, int], float] = {}
+            for line in self.episodes:
+                numbers = (line[f"videos/{key}/chunk_index"], line[f"videos/{key}/file_index"])
+                ends[numbers] = max(ends.get(numbers, 0.0), line[f"videos/{key}/to_timestamp"])
+            for numbers, end in sorted(ends.items()):
+                path = f.file_of(self.root, self.info["video_path"], *numbers, key)
+                where, found = str(path.relative_to(self.root.resolve())), describe(path)
+                size = (found["video.height"], found["video.width"])
+                self._expect(size == (height, width), f"{where}: expected {height} x {width} pixels, found {size}")
+                fps, frames = found["video.fps"], count_frames(path)
+                self._expect(fps == self.info["fps"], f"{where}: expected {self.info['fps']} fps, found {fps}")
+                wanted = round(end * self.info["fps"])
+                self._expect(frames >= wanted, f"{where}: expected {wanted} frames, found {frames}")
+
+    def _stats(self) -> None:
+        stats = _json(self.root / f.STATS)
+        for key, feature in self.info["features"].items():
+            if feature["dtype"] in ("string", "language"):
+                continue
+            picture = feature["dtype"] in ("video", "image")
+            shape = (feature["shape"][2], 1, 1) if picture else tuple(feature["shape"])
+            for name in STATISTICS:
+                value = stats.get(key, {}).get(name) if isinstance(stats.get(key), dict) else None
+                if value is None:
+                    self.problems.append(f"{f.STATS}: {key}: {name}: expected a value, found none")
+                    continue
+                found = _shape(value)
+                wanted = (1,) if name == "count" else shape
+                self._expect(found == wanted, f"{f.STATS}: {key}: {name}: expected shape {wanted}, found {found}")
+
+    def video_keys(self) -> list[str]:
+        """Features that are videos."""
+        return [key for key, x in self.info["features"].items() if isinstance(x, dict) and x.get("dtype") == "video"]
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    try:
+        return np.array(value, float).shape
+    except (ValueError, TypeError):  # lists of different lengths, or no numbers
+        return None
+
+
+def read_episodes(root: Path) -> list[dict]:
+    """The lines of meta/episodes, without their statistics. Raises InputError."""
+    paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
+    if not paths:
+        raise InputError(f"lerobot {root}: expected meta/episodes/chunk-000/file-000.parquet, found none")
+    lines: list[dict] = []
+    for path in paths:
+        table = read_table(path)
+        lines += table.select([name for name in table.column_names if not name.startswith("stats/")]).to_pylist()
+    return lines
+
+
+def _json(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"lerobot {path}: expected JSON, found {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"lerobot {path}: expected an object, found {type(found).__name__}")
+    return found

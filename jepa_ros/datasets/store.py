@@ -1,0 +1,215 @@
+"""The cache on disk: one directory a bag with arrays for random access, and an index over all of them.
+
+    D/dataset.json                what all episodes have in common, and the list of them
+    D/shards/<bag>-<hash>/        frames.npy (N, views, size, size, 3) uint8, states.npy (N, P) and actions.npy (N, A)
+                                  float32, positions.npy (N, K, 3) float64 m, stamps.npy (N,) ns and pictures.npy
+                                  (N, views) int64, shard.json, robot.urdf
+
+An episode of T ticks is T + 1 rows; its last action comes twice, so that frames and actions have the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from jepa_ros.errors import InputError, first_problem
+from jepa_ros.world_model.config import CameraReference
+
+INDEX, SHARD, URDF = "dataset.json", "shard.json", "robot.urdf"
+SCHEMA_VERSION = 1
+LARGEST_INDEX = 500_000_000
+"""Bytes; an index of millions of episodes."""
+ARRAYS = {
+    "frames": np.uint8,
+    "states": np.float32,
+    "actions": np.float32,
+    "positions": np.float64,
+    "stamps": np.int64,
+    "pictures": np.int64,
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Layout(_Strict):
+    """What all episodes of a dataset have in common.
+
+    rate: control ticks a second. views: image topics. joints, gripper: of the proprioception: positions of joints,
+    their velocities, positions of gripper; or `fields`, of another one. action_names: of the numbers of an action,
+    which are mean velocities over a tick, over action_scale. action_space: planar_velocity is the models' own.
+    positions: names of what is at them.
+    """
+
+    rate: float = Field(gt=0)
+    size: int = Field(ge=8, le=1024)
+    views: tuple[str, ...] = Field(min_length=1)
+    joints: tuple[str, ...] = ()
+    gripper: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    action_space: str
+    action_source: str
+    action_names: tuple[str, ...] = Field(min_length=1)
+    action_scale: float = Field(1.0, gt=0)
+    positions: tuple[str, ...] = ()
+    robot: str | None = None
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the P fields of a state."""
+        if self.fields:
+            return self.fields
+        return (
+            *(f"{j}.pos" for j in self.joints),
+            *(f"{j}.vel" for j in self.joints),
+            *(f"{g}.pos" for g in self.gripper),
+        )
+
+
+class EpisodeEntry(_Strict):
+    """Rows `start` to `start + frames` of a shard. stamp: ns of the first frame. number: of the episode in its bag."""
+
+    start: int = Field(ge=0)
+    frames: int = Field(ge=2)
+    number: int = 0
+    split: str = ""
+    task: str = ""
+    stamp: int = 0
+
+
+class ShardInfo(_Strict):
+    """shard.json: one bag. dropped: by reason. problems: what of the bag could not be read."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    bag: str
+    fingerprint: str
+    rows: int = Field(ge=0)
+    seen: int = Field(0, ge=0, description="pictures in the bag")
+    topics: dict[str, tuple[str, int]] = {}
+    episodes: tuple[EpisodeEntry, ...]
+    dropped: dict[str, int] = {}
+    problems: tuple[str, ...] = ()
+    camera: CameraReference | None = None
+    layout: Layout | None = None
+
+
+class IndexedEpisode(EpisodeEntry):
+    """An episode in the index; shard: place in its list."""
+
+    shard: int = Field(ge=0)
+    split: Literal["train", "val", "test"]
+
+
+class Index(_Strict):
+    """dataset.json. shards: directories, relative. split_by: marker, bag or episode."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    layout: Layout
+    shards: tuple[str, ...] = Field(min_length=1)
+    bags: tuple[str, ...]
+    split_by: str
+    camera: CameraReference | None = None
+    episodes: Annotated[tuple[IndexedEpisode, ...], Field(min_length=1)]
+
+
+def write_json(path: Path, value: BaseModel) -> None:
+    """Write in one step, the same bytes for the same value."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value.model_dump(mode="json"), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a path given as data is a dataset that was built, and no bag."""
+    return (Path(path) / INDEX).is_file()
+
+
+class Dataset:
+    """A dataset that was built. Arrays are mapped, not read: memory does not grow with them."""
+
+    def __init__(self, path: Path):
+        """Raises InputError that names the file, what was expected and found."""
+        self.path = Path(path)
+        self.index: Index = _read(self.path / INDEX, Index)
+        self.layout = self.index.layout
+        self._shards: dict[int, dict[str, np.ndarray]] = {}
+        for entry in self.index.episodes:
+            if entry.shard >= len(self.index.shards):
+                raise InputError(
+                    f"dataset {self.path / INDEX}: episodes: expected shards under {len(self.index.shards)}, "
+                    f"found {entry.shard}"
+                )
+            if entry.start + entry.frames > (rows := len(self.arrays(entry.shard)["frames"])):
+                raise InputError(
+                    f"dataset {self.path / self.index.shards[entry.shard]}: expected "
+                    f"{entry.start + entry.frames} rows, found {rows}"
+                )
+
+    def arrays(self, shard: int) -> dict[str, np.ndarray]:
+        """The arrays of a shard by name, mapped. Raises InputError where one is missing or of another kind."""
+        if shard not in self._shards:
+            self._shards[shard] = self._load(self.path / self.index.shards[shard])
+        return self._shards[shard]
+
+    def _load(self, folder: Path) -> dict[str, np.ndarray]:
+        x = self.layout
+        shapes = {
+            "frames": (len(x.views), x.size, x.size, 3),
+            "states": (len(x.state_names),),
+            "actions": (len(x.action_names),),
+            "positions": (len(x.positions), 3),
+            "stamps": (),
+            "pictures": (len(x.views),),
+        }
+        arrays: dict[str, np.ndarray] = {}
+        for name, kind in ARRAYS.items():
+            file = folder / f"{name}.npy"
+            try:
+                array = np.load(file, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise InputError(f"dataset {file}: expected an array, found {error}") from None
+            rows = len(arrays["frames"]) if arrays else len(array) if array.ndim else 0
+            if array.shape != (rows, *shapes[name]) or array.dtype != kind:
+                raise InputError(
+                    f"dataset {file}: expected {(rows, *shapes[name])} {np.dtype(kind)}, "
+                    f"found {array.shape} {array.dtype}"
+                )
+            arrays[name] = array
+        return arrays
+
+    def urdf(self) -> str | None:
+        """The robot's description of the first bag that has one."""
+        for shard in self.index.shards:
+            path = self.path / shard / URDF
+            if path.is_file():
+                return path.read_text(encoding="utf-8")
+        return None
+
+    def rows(self, entry: IndexedEpisode, name: str) -> np.ndarray:
+        """The rows of an episode in an array, mapped."""
+        return self.arrays(entry.shard)[name][entry.start : entry.start + entry.frames]
+
+
+def _read(path: Path, kind):
+    try:
+        if path.stat().st_size > LARGEST_INDEX:
+            raise InputError(f"dataset {path}: expected at most {LARGEST_INDEX} bytes, found {path.stat().st_size}")
+        return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise InputError(f"dataset {path}: {first_problem(error)}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise (
+            error if isinstance(error, InputError) else InputError(f"dataset {path}: expected an index, found {error}")
+        ) from None
+
+
+def read_shard(folder: Path) -> ShardInfo:
+    """shard.json of a shard. Raises InputError."""
+    return _read(folder / SHARD, ShardInfo)
