@@ -21,9 +21,63 @@ def evaluate_sim(
     solver: Annotated[str, typer.Option(help="Search: icem, cem, mppi, gradient or shooting.")] = "icem",
     policy: Annotated[str, typer.Option(help="What the fast policy is for: first, seed, alone or none.")] = "first",
     metric: Annotated[str, typer.Option(help="Distance of latents: l2, l1 or reachability.")] = "l2",
+    baselines: Annotated[bool, typer.Option(help="Try the goals at random and by an oracle as well.")] = True,
 ) -> int | None:
     """Reach goals in simulation, in process and without ROS, beside random actions and an oracle."""
     return call("jepa_ros.evaluation.sim:run", **locals())
+
+
+@command(evaluate, "bag")
+def evaluate_bag(
+    bags: Annotated[list[Path], typer.Argument(help="rosbag2 directories, or single .mcap or .db3 files.")],
+    model: Model = "openarm_reach",
+    seed: Seed = 0,
+    out: Out = Path("runs/evaluate_bag"),
+    robot: Annotated[
+        str | None, typer.Option(help="Robot in the bags; default: the first that the model was trained for.")
+    ] = None,
+    camera: Annotated[
+        list[str], typer.Option(help="Image topic; given again for each further view of the model.")
+    ] = (),
+    joint_states: Annotated[str, typer.Option(help="Topic of joint states; default: the one there is.")] = "",
+    executed: Annotated[str, typer.Option(help="Topic of executed actions; default: the one there is.")] = "",
+    description: Annotated[Path | None, typer.Option(help="URDF file, for bags without robot_description.")] = None,
+    horizon: Annotated[int, typer.Option(min=1, max=32, help="Model steps that are predicted and planned.")] = 5,
+    plan_states: Annotated[
+        int, typer.Option(min=0, help="States of each bag that are planned from, evenly spread.")
+    ] = 50,
+    solver: Annotated[str, typer.Option(help="Search: icem, cem, mppi, gradient or shooting.")] = "icem",
+    policy: Annotated[str, typer.Option(help="What the fast policy is for: first, seed, alone or none.")] = "first",
+    metric: Annotated[str, typer.Option(help="Distance of latents: l2, l1 or reachability.")] = "l2",
+    workers: Annotated[
+        int, typer.Option(min=0, max=64, help="Threads that decode pictures; the results are the same.")
+    ] = 2,
+    result: Annotated[
+        bool, typer.Option(help="Write latents, surprise and plans beside the inputs as result.mcap.")
+    ] = True,
+    fail_if: Annotated[
+        list[str],
+        typer.Option(help="Exit code 1 where a figure is so: 'prediction_ratio@3>0.5'; may be given again."),
+    ] = (),
+    thresholds: Annotated[
+        Path | None, typer.Option(help="YAML file of such lines under fail_if (config/evaluation/thresholds.yaml).")
+    ] = None,
+) -> int | None:
+    """Judge a model on recordings, in process, without ROS and the same on every run."""
+    options = locals()
+    options["thresholds_file"] = options.pop("thresholds")
+    return call("jepa_ros.evaluation.bag.run:run", **options)
+
+
+@command(bench, "offline")
+def bench_offline(
+    out: Out = Path("runs/offline"),
+    goals: Annotated[int, typer.Option(min=1, help="Goals that each model tries.")] = 200,
+    seed: Seed = 5,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with a core.")] = 2,
+) -> int | None:
+    """See whether the offline score of a bag tells which model reaches more goals; goes on where it was interrupted."""
+    return call("jepa_ros.bench.offline:run", **locals())
 
 
 @command(bench, "plan")

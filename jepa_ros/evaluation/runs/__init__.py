@@ -1,0 +1,1 @@
+"""Finished evaluations set side by side."""

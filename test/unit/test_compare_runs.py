@@ -1,0 +1,121 @@
+"""Evaluations of the same goals or frames set side by side: how sure is a difference?"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from jepa_ros.errors import InputError
+from jepa_ros.evaluation.runs.bootstrap import BLOCK, paired
+from jepa_ros.evaluation.runs.compare import run
+from jepa_ros.evaluation.runs.samples import Figure, read_run
+
+
+def goals(path, reached, seed=0):
+    """What `evaluate sim` leaves of goals that were reached or not."""
+    rng = np.random.default_rng(seed)
+    per_goal = []
+    for k, done in enumerate(reached):
+        ends = {"start_xy": rng.random(2).tolist(), "goal_xy": rng.random(2).tolist()}
+        per_goal.append({"goal": k, **ends, "reached": bool(done), "final_distance": 0.01, "seconds": 2.0})
+    path.mkdir()
+    values = {"goal_set_hash": str(seed), "model": path.name, "per_goal": per_goal}
+    (path / "summary.json").write_text(json.dumps(values))
+    return path
+
+
+def frames(path, errors, still=1.0, first=0):
+    """What `evaluate bag` leaves of frames with these prediction errors."""
+    path.mkdir()
+    rows = [
+        {"bag": "b", "stamp_ns": first + k, "recorded_ns": first + k, "epoch": 0, "error@1": e, "persistence@1": still}
+        for k, e in enumerate(errors)
+    ]
+    (path / "frames.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (path / "summary.json").write_text(json.dumps({"model": "m", "bags": [], "files": {"frames": "frames.jsonl"}}))
+    return path
+
+
+def compared(tmp_path, *runs):
+    assert run(runs=runs, seed=0, out=tmp_path / "out") == 0
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1000
+    return json.loads((tmp_path / "out" / "summary.json").read_text())["against_base"]
+
+
+def test_a_model_that_reaches_clearly_more_of_the_same_goals_is_surely_ahead(tmp_path):
+    base, better = goals(tmp_path / "base", [k % 2 for k in range(100)]), goals(tmp_path / "better", [1] * 100)
+    found = compared(tmp_path, base, better)["better"]["reached"]
+    assert found["difference"] == 0.5 and found["sure"] and found["ahead"] == 1.0 and found["cases"] == 100
+
+
+def test_a_run_beside_itself_differs_in_nothing(tmp_path):
+    base = goals(tmp_path / "base", [k % 2 for k in range(40)])
+    same = goals(tmp_path / "same", [k % 2 for k in range(40)])
+    assert all(d["low"] == d["high"] == 0.0 and not d["sure"] for d in compared(tmp_path, base, same)["same"].values())
+
+
+def test_pairing_sees_a_small_difference_that_cases_of_different_hardness_would_hide():
+    rng = np.random.default_rng(0)
+    hard = rng.exponential(1.0, 4000)
+    small = hard * 0.99 + rng.normal(0.0, 0.001, 4000)
+    found = paired(Figure(hard), Figure(small), np.zeros(4000), rng)
+    assert found.high < 0.0 and found.ahead > 0.99
+    apart = paired(Figure(hard), Figure(rng.permutation(small)), np.zeros(4000), rng)
+    assert not apart.sure
+
+
+def test_neighbours_that_resemble_each_other_do_not_make_an_interval_too_narrow():
+    """White noise and noise that is the same for a block: the second has a BLOCK-th of the cases."""
+    rng = np.random.default_rng(1)
+    white, slow = rng.normal(size=5000), np.repeat(rng.normal(size=5000 // BLOCK), BLOCK)
+    zero, one_group = Figure(np.zeros(5000)), np.zeros(5000)
+    widths = [(d := paired(zero, Figure(v), one_group, rng)).high - d.low for v in (white, slow)]
+    assert 0.6 * BLOCK**0.5 < widths[1] / widths[0] < 1.6 * BLOCK**0.5
+
+
+def test_a_ratio_is_of_means_and_frames_are_paired_by_stamp(tmp_path):
+    rng = np.random.default_rng(2)
+    errors = rng.random(300)
+    base = frames(tmp_path / "base", errors, still=2.0)
+    found = compared(tmp_path, base, frames(tmp_path / "half", 0.5 * errors[100:], 2.0, first=100))["half"]
+    ratio = found["prediction_ratio@1"]
+    assert ratio["cases"] == 200 and ratio["sure"]
+    assert ratio["first"] == pytest.approx(errors[100:].mean() / 2.0, rel=1e-4)
+    assert ratio["second"] == pytest.approx(ratio["first"] / 2, rel=1e-4)
+
+
+def test_an_interval_of_95_percent_holds_the_truth_about_so_often():
+    rng, held = np.random.default_rng(3), 0
+    for _ in range(60):
+        values = rng.normal(0.1, 1.0, 150)
+        found = paired(Figure(np.zeros(150)), Figure(values), np.arange(150), rng)
+        held += found.low <= 0.1 <= found.high
+    assert 52 <= held <= 60
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda p: [goals(p / "a", [1])], "expected at least two runs, found 1"),
+        (lambda p: [goals(p / "a", [1]), p / "none"], "run .*none: expected summary.json of an evaluation"),
+        (lambda p: [goals(p / "a", [1]), frames(p / "b", [1.0])], "expected runs of one kind, found bag and sim"),
+        (lambda p: [goals(p / "a", [1]), goals(p / "b", [1], seed=1)], "expected the same goals .*found none in both"),
+        (lambda p: [frames(p / "a", [1.0]), frames(p / "b", [1.0], first=9)], "expected frames of the same bags"),
+    ],
+)
+def test_runs_that_cannot_be_set_side_by_side_are_refused_in_one_line(tmp_path, make, complaint):
+    with pytest.raises(InputError, match=complaint) as refused:
+        run(runs=make(tmp_path), seed=0, out=tmp_path / "out")
+    assert "\n" not in str(refused.value) and not (tmp_path / "out").exists()
+
+
+def test_another_summary_and_a_table_that_is_gone_are_refused(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "summary.json").write_text("{}")
+    with pytest.raises(InputError, match="found another summary.json"):
+        read_run(tmp_path / "x")
+    (frames(tmp_path / "y", [1.0]) / "frames.jsonl").unlink()
+    with pytest.raises(InputError, match="expected the table of frames frames.jsonl, found none"):
+        read_run(tmp_path / "y")

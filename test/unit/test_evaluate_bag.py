@@ -1,0 +1,200 @@
+"""`jepa_ros evaluate bag`: figures, files and exit codes of good bags, the same on every run."""
+
+import json
+
+import judged_bag as bags
+import numpy as np
+import pytest
+from judged_bag import bag, model  # noqa: F401  (fixtures)
+from rosbags.rosbag2 import Reader
+
+from jepa_ros.bags.typestore import typestore
+
+
+@pytest.fixture(scope="module")
+def judged(bag, model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "d"
+    return *bags.judge(bag, model, out), out
+
+
+def test_a_good_bag_is_judged_in_every_way(judged):
+    summary, lines, out = judged
+    assert lines == [] and summary["problems"] == []
+    assert summary["metrics"]["frames"] == bags.FRAMES == summary["bags"][0]["quality"]["frames"]
+    together = summary["together"]
+    assert [h["steps"] for h in together["prediction"]["horizons"]] == [1, 2]
+    for key in ("error", "persistence", "shuffled", "prediction_ratio", "shuffled_ratio", "joints_rms_rad"):
+        assert together["prediction"]["horizons"][0][key] > 0, key
+    assert 1.0 < together["latents"]["effective_rank"] <= 4.0
+    assert together["latents"]["training_distance_mean"] is not None
+    assert together["probes"]["tool"]["frames"] == bags.FRAMES
+    assert together["surprise"]["readings"] > 20
+    assert together["planner"]["states"] == 2 == len(summary["bags"][0]["planner"]["at"])
+    assert 0.0 < summary["score"] < 1.0
+    assert summary["timing"]["times_real_time"] > 0 and summary["timing"]["encode_ms"]["p50"] > 0
+    assert summary["bags"][0]["quality"]["missing"] == []
+    assert (out / "report.html").stat().st_size > 10_000
+    assert sorted(p.name for p in out.iterdir()) == ["frames.parquet", "report.html", "result.mcap", "summary.json"]
+
+
+def test_every_frame_has_a_row(judged):
+    _, _, out = judged
+    rows = bags.rows(out)
+    assert len(rows) == bags.FRAMES and {row["bag"] for row in rows} == {"play"}
+    # an episode's last frames have nothing to be predicted
+    assert sum(row["error@1"] is not None for row in rows) == bags.FRAMES - 6 * 4
+    assert sum(row["error@2"] is not None for row in rows) == bags.FRAMES - 6 * 8
+    assert all(row["probe_tool_m"] > 0 for row in rows)
+
+
+def test_the_ratios_are_those_of_the_table(judged):
+    summary, _, out = judged
+    rows = bags.rows(out)
+    for k in (1, 2):
+        error, still = (bags.finite([row[f"{name}@{k}"] for row in rows]).mean() for name in ("error", "persistence"))
+        assert summary["metrics"][f"prediction_ratio@{k}"] == pytest.approx(error / still, rel=1e-5)
+
+
+def test_the_result_bag_has_the_inputs_and_what_was_found(judged, bag):
+    summary, _, out = judged
+    kinds = {"/latent": "LatentState", "/surprise": "Surprise", "/plan": "Plan"}
+    frames = bags.stamps(bag, bags.IMAGES, "sensor_msgs/msg/CompressedImage")
+    assert bags.stamps(out / "result.mcap", "/latent", "jepa_msgs/msg/LatentState") == frames
+    with Reader(out / "result.mcap") as reader, Reader(bag) as inputs:
+        counts = {c.topic: c.msgcount for c in reader.connections}
+        assert {c.topic: c.msgcount for c in inputs.connections}.items() <= counts.items()
+        assert counts["/surprise"] == summary["together"]["surprise"]["readings"]
+        assert counts["/plan"] == summary["together"]["planner"]["planned"]
+        for connection, recorded, data in reader.messages([c for c in reader.connections if c.topic in kinds]):
+            message = typestore().deserialize_cdr(data, f"jepa_msgs/msg/{kinds[connection.topic]}")
+            if connection.topic == "/latent":
+                assert message.model_id == summary["model_id"] and list(message.shape) == [4]
+                assert message.header.frame_id == "tablecam_optical_frame" and recorded in frames
+            if connection.topic == "/plan":
+                assert np.isfinite(message.action_blocks).all() and len(message.trajectory.points) > 1
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_two_runs_are_equal_bit_for_bit_whatever_the_number_of_workers(bag, model, judged, tmp_path, workers):
+    first, _, out = judged
+    again, _ = bags.judge(bag, model, out.parent / f"again{workers}", "--workers", workers)
+    assert bags.same(again) == bags.same(first)
+    for name in ("frames.parquet", "result.mcap"):
+        assert (out.parent / f"again{workers}" / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_another_seed_shuffles_otherwise_and_predicts_the_same(bag, model, judged, tmp_path):
+    other, _ = bags.judge(bag, model, tmp_path / "o", "--seed", 5)
+    first = judged[0]["metrics"]
+    assert other["metrics"]["prediction_ratio@1"] == first["prediction_ratio@1"]
+    assert other["metrics"]["shuffled_ratio@1"] != first["shuffled_ratio@1"]
+
+
+def test_several_bags_are_judged_each_and_together(bag, model, tmp_path):
+    other = bags.write_bag(tmp_path / "other", seed=3)
+    out = tmp_path / "o"
+    summary, _ = bags.judge([bag, other], model, out)
+    counts = [b["prediction"]["horizons"][0] for b in summary["bags"]]
+    total = summary["together"]["prediction"]["horizons"][0]
+    assert [b["name"] for b in summary["bags"]] == ["play", "other"]
+    assert total["frames"] == sum(c["frames"] for c in counts)
+    mean = sum(c["error"] * c["frames"] for c in counts) / total["frames"]
+    assert total["error"] == pytest.approx(mean, rel=1e-5)
+    assert counts[0]["error"] != counts[1]["error"] and summary["metrics"]["frames"] == 2 * bags.FRAMES
+    assert {p.name for p in out.glob("*.mcap")} == {"result_0_play.mcap", "result_1_other.mcap"}
+    assert {row["bag"] for row in bags.rows(out)} == {"play", "other"}
+
+
+def test_a_broken_threshold_is_a_line_and_exit_code_1(bag, model, tmp_path):
+    limits = ("--fail-if", "prediction_ratio@1>1e-9", "--fail-if", "frames<1", "--fail-if", "times_real_time > 0")
+    summary, lines = bags.judge(bag, model, tmp_path / "o", *limits, code=1)
+    assert len(lines) == 2 and lines[0].startswith("threshold prediction_ratio@1 > 1e-09: found ")
+    assert "times_real_time" in lines[1]
+    assert [t["broken"] for t in summary["thresholds"]] == [True, False]
+
+
+def test_thresholds_may_come_from_a_file(bag, model, tmp_path):
+    (tmp_path / "limits.yaml").write_text("fail_if:\n  - effective_rank < 100\n  - dead_dimensions > 1\n")
+    _, lines = bags.judge(bag, model, tmp_path / "o", "--thresholds", tmp_path / "limits.yaml", code=1)
+    assert len(lines) == 1 and lines[0].startswith("threshold effective_rank < 100: found")
+
+
+def test_a_figure_that_could_not_be_measured_breaks_its_threshold(bag, model, tmp_path):
+    limits = ("--fail-if", "probe_joints_rms_rad>100")
+    _, lines = bags.judge(bag, model, tmp_path / "o", *limits, code=1)
+    assert lines == ["threshold probe_joints_rms_rad > 100: probe_joints_rms_rad could not be measured"]
+
+
+@pytest.mark.parametrize("text", ["prediction_ratio@9>1", "predicton_ratio@1>1", "prediction_ratio@1=1", "x", ">1"])
+def test_a_threshold_on_nothing_is_refused_before_anything_is_read(bag, model, tmp_path, text):
+    summary, lines = bags.judge(bag, model, tmp_path / "o", "--fail-if", text, code=2)
+    assert summary is None and len(lines) == 1 and "expected" in lines[0] and "found" in lines[0]
+
+
+def test_without_a_result_bag(bag, model, tmp_path):
+    summary, _ = bags.judge(bag, model, tmp_path / "o", "--no-result")
+    assert not list((tmp_path / "o").glob("*.mcap")) and summary["files"]["results"] == []
+
+
+def test_an_interrupted_run_leaves_nothing_under_its_final_name(bag, model, tmp_path, monkeypatch):
+    from jepa_ros.evaluation.bag import run
+
+    def interrupted(*arguments):
+        assert list((tmp_path / "o").iterdir()), "something is being written by now"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "judge", interrupted)
+    bags.judge(bag, model, tmp_path / "o", code=130)
+    assert list((tmp_path / "o").iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_swept_away(bag, model, tmp_path):
+    left = tmp_path / "o" / ".result.mcap.123" / "result"
+    left.mkdir(parents=True)
+    (left / "result.mcap").write_bytes(b"half")
+    (tmp_path / "o" / ".frames.parquet.123").write_bytes(b"half")
+    bags.judge(bag, model, tmp_path / "o", *bags.QUICK)
+    assert not [p.name for p in (tmp_path / "o").iterdir() if p.name.startswith(".")]
+
+
+def test_an_old_result_stays_whole_when_a_new_run_is_interrupted(bag, model, tmp_path, monkeypatch):
+    from jepa_ros.evaluation.bag import run
+
+    out = tmp_path / "o"
+    bags.judge(bag, model, out)
+    before = bags.contents(out)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "judge", interrupted)
+    bags.judge(bag, model, out, code=130)
+    assert bags.contents(out) == before
+
+
+def test_the_shipped_thresholds_name_figures_there_are(bag, model, tmp_path):
+    from jepa_ros.evaluation.bag import figures, thresholds
+    from jepa_ros.resources import config_path
+
+    found = thresholds.gather((), config_path("evaluation", "thresholds.yaml"), figures.names(5))
+    assert len(found) >= 5
+
+
+def test_all_figures_can_be_thresholds(judged):
+    from jepa_ros.evaluation.bag import figures
+
+    assert set(judged[0]["metrics"]) == set(figures.names(2)) - set(figures.TIMING)
+    assert json.dumps(judged[0])  # nothing in it is no number
+
+
+def test_another_robots_model_is_refused(bag, tmp_path):
+    import tiny
+    import torch
+
+    from jepa_ros.world_model.checkpoint import build, save
+
+    config = tiny.config(("a", "b"))
+    torch.manual_seed(0)
+    save(tmp_path / "m", config, *build(config, tmp_path / "m"))
+    summary, lines = bags.judge(bag, tmp_path / "m", tmp_path / "o", code=2)
+    assert summary is None and len(lines) == 1 and "expected the joints ['a', 'b']" in lines[0]

@@ -1,0 +1,333 @@
+"""What `jepa_ros evaluate bag` is made of: thresholds, score, table, latents, pictures, probes, plans, quality."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import arm
+import cv2
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from jepa_ros.bags.joint_states import JointStateReader
+from jepa_ros.bags.typestore import typestore
+from jepa_ros.errors import InputError
+from jepa_ros.evaluation.bag import health, plans, probing, quality, thresholds, windows
+from jepa_ros.evaluation.bag.latents import BatchEncoder, LatentStore
+from jepa_ros.evaluation.bag.pictures import Decoder, Picture
+from jepa_ros.evaluation.bag.records import Recorded
+from jepa_ros.evaluation.bag.score import score
+from jepa_ros.evaluation.bag.table import FrameTable
+from jepa_ros.planning.reach import ReachSettings
+from jepa_ros.world_model.probes import Probe
+
+# -- thresholds and score ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, metric, sign, value",
+    [
+        ("prediction_ratio@3>0.5", "prediction_ratio@3", ">", 0.5),
+        (" score <= -1e-3 ", "score", "<=", -1e-3),
+        ("frames>=10.", "frames", ">=", 10.0),
+    ],
+)
+def test_thresholds_are_read(text, metric, sign, value):
+    assert thresholds.parse(text) == thresholds.Threshold(metric, sign, value)
+
+
+@pytest.mark.parametrize("found, broken", [(0.4, False), (0.5, False), (0.6, True), (None, True)])
+def test_a_threshold_is_broken_beyond_its_value_or_where_nothing_was_measured(found, broken):
+    assert bool(thresholds.parse("x > 0.5").broken({"x": found})) == broken
+
+
+@pytest.mark.parametrize(
+    "content", ["fail_if: x > 1", "other: []", "- x > 1", "fail_if: [x]", "fail_if: [{x: 1}]", "["]
+)
+def test_files_of_thresholds_that_are_none(tmp_path, content):
+    (tmp_path / "t.yaml").write_text(content)
+    with pytest.raises(InputError, match="expected .* found"):
+        thresholds.gather((), tmp_path / "t.yaml", ["x"])
+
+
+def test_the_score_rises_with_each_part_and_is_none_without_one():
+    assert score(0.0, 0.0, 0.0)["score"] == 1.0
+    assert score(1.0, 0.01, 1.0)["score"] == pytest.approx(0.5)
+    base = score(0.04, 0.01, 0.2)["score"]
+    assert base == pytest.approx((1 / 1.2 * 0.5 / 1.2) ** (1 / 3))
+    for better in (score(0.01, 0.01, 0.2), score(0.04, 0.005, 0.2), score(0.04, 0.01, 0.1)):
+        assert better["score"] > base
+    for part in range(3):
+        values = [0.1, 0.1, 0.1]
+        values[part] = None
+        assert score(*values)["score"] is None
+
+
+# -- table -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parquet", [True, False])
+def test_a_table_comes_back_and_is_not_there_before_it_is_whole(tmp_path, parquet):
+    columns = {"bag": ["a", "a"], "stamp_ns": np.array([1, 2**60]), "frozen": np.array([True, False])}
+    columns["error@1"] = np.array([0.25, np.nan])
+    with FrameTable(tmp_path, parquet) as table:
+        table.add(columns)
+        table.add(columns)
+        assert not table.path.exists()
+        table.finish()
+    if parquet:
+        from pyarrow.parquet import read_table
+
+        rows = read_table(table.path).to_pylist()
+    else:
+        rows = [json.loads(line) for line in table.path.read_text().splitlines()]
+    first = {"bag": "a", "stamp_ns": 1, "frozen": True, "error@1": 0.25}
+    assert rows == 2 * [first, {"bag": "a", "stamp_ns": 2**60, "frozen": False, "error@1": None}]
+    assert [p.name for p in tmp_path.iterdir()] == [table.path.name]
+
+
+def test_a_table_that_is_given_up_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), FrameTable(tmp_path) as table:
+        table.add({"bag": ["a"]})
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- latents -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept_bytes", [10**9, 200, 0])
+def test_latents_come_back_from_memory_and_from_disk(kept_bytes):
+    latents = np.random.default_rng(0).normal(size=(30, 2, 3)).astype(np.float32)
+    store = LatentStore((2, 3), kept_bytes)
+    for part in np.array_split(latents, 7):
+        store.add(part)
+    index = np.array([[0, 29], [7, 7]])
+    np.testing.assert_array_equal(store.rows(index).numpy(), latents[index])
+    store.add(latents)
+    np.testing.assert_array_equal(store.rows(np.array(35)).numpy(), latents[5])
+    assert len(store) == 60
+    store.close()
+
+
+def test_distances_from_training_are_1_on_what_the_norm_was_made_of():
+    config = tiny.config(size=16)
+    model, _ = tiny.fresh(config)
+    rng = np.random.default_rng(0)
+    frames = (rng.integers(110, 140, (400, 1, 1, 1)) + rng.integers(0, 20, (400, 16, 16, 3))).astype(np.uint8)
+    seen = []
+    norm = next(m for m in model.projector.modules() if isinstance(m, torch.nn.BatchNorm1d))
+    hook = norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    plain = model.encode(frames)
+    hook.remove()
+    norm.running_mean, norm.running_var = seen[0].mean(0), seen[0].var(0, unbiased=False)
+    norm.eps = 1e-12  # the features of random weights hardly vary
+    encoder = BatchEncoder(model)
+    latents, distances = encoder.encode(list(frames))
+    assert encoder.knows_training and distances.mean() == pytest.approx(1.0, abs=0.05)
+    assert latents.shape == tuple(plain.shape)
+    dark = encoder.encode(list(frames // 8))[1]
+    assert dark.mean() > 5.0
+    assert not BatchEncoder(tiny.Shifts()).knows_training
+
+
+def sample(latents, distance=None):
+    distance = np.full(len(latents), np.nan) if distance is None else np.asarray(distance)
+    return health.Sample(torch.as_tensor(latents, dtype=torch.float32), distance, distance)
+
+
+def test_health_tells_rank_dead_dimensions_and_drift():
+    rng = np.random.default_rng(0)
+    steady = rng.normal(size=(2000, 4))
+    found = health.measure(sample(steady), 0.0)
+    assert found["effective_rank"] == pytest.approx(4.0, abs=0.1) and found["dead_dimensions"] == 0.0
+    assert found["drift_max"] < 0.05 and found["collapse"] is None
+    dead = steady * [1, 1, 1, 1e-4]
+    assert health.measure(sample(dead), None)["dead_dimensions"] == 0.25
+    drifting = steady + np.linspace(0, 5, 2000)[:, None]
+    assert health.measure(sample(drifting), None)["drift"] > 1.0
+    assert health.measure(sample(np.zeros((50, 4))), None)["collapse"]
+    joined = health.join([sample(steady, np.ones(2000)), sample(steady, np.full(2000, 3.0))])
+    assert health.measure(joined, None)["training_distance_mean"] == pytest.approx(2.0)
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def message(value):
+    data = cv2.imencode(".png", np.full((40, 60, 3), value, np.uint8))[1].ravel()
+    return SimpleNamespace(format="png", data=data if value != 13 else data[:20])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_pictures_come_in_order_whoever_decodes(workers):
+    found = []
+    with Decoder(workers, 16) as decoder:
+        for k in range(120):
+            made = Picture(0, 0, k, k, "camera", None)
+            found += decoder.add(made, message(k), copy=k == 5)
+            assert k - len(found) < 80, "no more than a few wait"
+        found += decoder.rest()
+    assert [p.stamp for p in found] == list(range(120))
+    assert all((p.frame == p.stamp).all() for p in found if p.stamp != 13)
+    assert found[13].frame is None and found[13].problem.cause == "truncated"
+    assert [p.stamp for p in found if p.jpeg] == [5]
+    assert cv2.imdecode(np.frombuffer(found[5].jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (40, 60, 3)
+
+
+# -- probes ------------------------------------------------------------------------------------------------------------
+
+
+def test_probes_are_read_as_they_come_with_the_model():
+    rng = np.random.default_rng(0)
+    latents, weights = rng.normal(size=(300, 2)).astype(np.float32), rng.normal(size=(3, 3)).astype(np.float32)
+    truth = latents @ weights[:2] + weights[2]
+    made = Recorded(Path("bag"), LatentStore((2,)))
+    made.latents.add(latents)
+    probe = Probe("tool", torch.from_numpy(weights), 0.004, (2,))
+    checkpoint = SimpleNamespace(probes={"tool": probe})
+    off = truth + [0.03, 0.04, 0.0]
+    off[::2] = np.nan
+    wanted = probing.truths(np.zeros((300, 2)), off)
+    errors = probing.read(checkpoint, made, wanted)
+    figures = probing.measure(errors, wanted, checkpoint)
+    assert set(errors) == {"tool"} and figures["tool"]["frames"] == 150
+    assert figures["tool"]["error_p50_m"] == pytest.approx(0.05, rel=1e-3)
+    assert figures["tool"]["on_test_data_m"] == 0.004 and figures["joints"]["rms_rad"] is None
+    spread = np.sqrt(np.square(off[1::2] - off[1::2].mean(0)).sum(1).mean())
+    assert figures["tool"]["spread_m"] == pytest.approx(spread, rel=1e-4)
+
+
+def test_a_probe_of_the_joints_is_judged_in_rad():
+    made = Recorded(Path("bag"), LatentStore((2,)))
+    made.latents.add(np.ones((10, 2), np.float32))
+    weights = torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.0, 0.2]])
+    checkpoint = SimpleNamespace(probes={"joints": Probe("joints", weights, 0.1, (2,))})
+    wanted = probing.truths(np.array([[1.3, 0.2 + 0.4]] * 10), None)
+    figures = probing.measure(probing.read(checkpoint, made, wanted), wanted, checkpoint)
+    assert figures["joints"]["rms_rad"] == pytest.approx(math.sqrt((0.3**2 + 0.4**2) / 2), rel=1e-4)
+    assert figures["tool"]["rms_m"] is None
+
+
+# -- plans -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def driven():
+    """The arm driven along x, in the world that `tiny.Shifts` knows: latents are places of the tool."""
+    robot, space = arm.robot(), arm.space()
+    checkpoint = tiny.knowing(tuple(robot.joints))
+    made = Recorded(Path("bag"), LatentStore((2,)), arm.scene().urdf)
+    speed = 0.7 * np.r_[np.linspace(0, 0.5, 8), np.full(12, 0.5), np.linspace(0.5, -0.5, 20), np.full(10, -0.5)]
+    x = np.append(0.14, 0.14 + np.cumsum(speed) * 0.2 * 0.1)
+    q = [space.joints_at([value, -0.3]) for value in x]
+    made.latents.add(np.stack([tiny.latent_of(space.position(joints)).numpy() for joints in q[:50]]))
+    qd = np.gradient(np.array(q), 0.1, axis=0)
+    for k in range(50):
+        stamp = 1_700_000_000 * 10**9 + k * 10**8
+        made.frame_stamps.append(stamp)
+        made.frame_epochs.append(0)
+        made.states.add(stamp, 0, np.concatenate([q[k], qd[k]]))
+        made.actions.add(stamp, 0, np.array([speed[k], 0.0]))
+    return checkpoint, made
+
+
+@pytest.fixture(scope="module")
+def planned(driven):
+    from jepa_ros.planning.guardrails import Guardrails
+
+    checkpoint, made = driven
+    config, space = checkpoint.config, arm.space()
+    parts = windows.stretches(made, config)
+    found = windows.windows(parts, config, 4)
+    rails = Guardrails.of_robot(arm.robot(), made.urdf, space, arm.limits())
+    planning = plans.Planning(checkpoint, space, arm.limits(), rails, ReachSettings(budget=math.inf, horizon=4))
+    rows = plans.spread(found, 6)
+    return [planning.at(made, parts[0], found, int(row)) for row in rows], found, planning, parts
+
+
+def test_a_planner_whose_model_knows_the_world_goes_where_the_recording_went(driven, planned):
+    found, _, _, _ = planned
+    assert len(found) == 6 and all(a.plan is not None and not a.forbidden for a in found), found
+    figures = plans.measure(found)
+    nearby = math.sqrt(2 * driven[0].config.distance.tolerance) * tiny.SCALE  # where it counts as there
+    assert figures["gap_p50_m"] < nearby and figures["gap_ratio"] < 0.3, figures
+    assert figures["limit_violations"] == 0 and figures["cheaper_than_random"] == 1.0
+    assert all(0.0 <= a.cost <= a.random_cost for a in found)
+    moving = [a for a in found if a.moved > 0.03]
+    assert moving and min(a.direction for a in moving) > 0.95
+
+
+def test_the_recorded_actions_lead_to_the_goal_in_the_models_eyes(planned):
+    """Shifts predicts them exactly: what is left is the price of the way there."""
+    found, _, _, _ = planned
+    assert all(a.recorded_cost >= 0.0 for a in found) and any(a.recorded_cost > a.cost for a in found)
+
+
+def test_plans_do_not_depend_on_what_was_planned_before(driven, planned):
+    found, situations, planning, parts = planned
+    again = planning.at(driven[1], parts[0], situations, int(plans.spread(situations, 6)[3]))
+    assert again.cost == found[3].cost and again.actions_rms == found[3].actions_rms
+    np.testing.assert_array_equal(again.plan.trajectory.positions, found[3].plan.trajectory.positions)
+
+
+def test_plan_states_are_spread_over_what_has_a_whole_horizon(planned):
+    _, situations, _, _ = planned
+    rows = plans.spread(situations, 6)
+    assert len(rows) == 6 and situations.known[rows].all() and np.ptp(np.diff(rows)) <= 1
+    assert len(plans.spread(situations, 10_000)) == situations.known.all(axis=1).sum()
+    assert len(plans.spread(situations, 0)) == 0
+
+
+# -- quality -----------------------------------------------------------------------------------------------------------
+
+
+def test_skew_is_the_time_to_the_nearest_joint_state():
+    made = Recorded(Path("bag"), LatentStore((2,)))
+    made.frame_stamps = [10**9, 2 * 10**9]
+    for stamp in (10**9 - 4_000_000, 10**9 + 7_000_000, 2 * 10**9 + 1_000_000):
+        made.states.add(stamp, 0, np.zeros(1))
+    found = quality.skew(made)
+    assert found["max"] == pytest.approx(4.0) and found["p50"] == pytest.approx(2.5)
+
+
+# -- joint states ------------------------------------------------------------------------------------------------------
+
+
+def serialised(names, count, frame_id="base", seed=0):
+    types, rng = typestore(), np.random.default_rng(seed)
+    kinds = types.types
+    stamp = kinds["builtin_interfaces/msg/Time"](sec=12, nanosec=34)
+    message = kinds["sensor_msgs/msg/JointState"](
+        header=kinds["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id),
+        name=list(names),
+        position=rng.normal(size=count[0]),
+        velocity=rng.normal(size=count[1]),
+        effort=rng.normal(size=count[2]),
+    )
+    return message, bytes(types.serialize_cdr(message, "sensor_msgs/msg/JointState"))
+
+
+@pytest.mark.parametrize("frame_id", ["", "b", "base", "ünter"])
+def test_joint_states_are_read_as_the_general_reader_reads_them(frame_id):
+    reader = JointStateReader()
+    for seed, names in enumerate((("a", "bcd"), ("a", "bcd"), (), ("long_joint_name", "é"), ("a", "bcd"), ("a",))):
+        for count in ((2, 2, 2), (0, 3, 0), (1, 0, 1), (0, 0, 0)):
+            message, data = serialised(names, count, frame_id, seed)
+            read = reader.read(data)
+            assert read.name == message.name and read.header.frame_id == frame_id
+            assert (read.header.stamp.sec, read.header.stamp.nanosec) == (12, 34)
+            for field in ("position", "velocity", "effort"):
+                np.testing.assert_array_equal(getattr(read, field), getattr(message, field))
+
+
+def test_joint_states_that_are_cut_short_are_none():
+    _, data = serialised(("a", "b"), (2, 2, 2))
+    for size in range(len(data)):
+        with pytest.raises(ValueError):
+            JointStateReader().read(data[:size])
+    with pytest.raises(ValueError):
+        JointStateReader().read(b"\x00\x00" + data[2:])
