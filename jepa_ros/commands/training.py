@@ -13,17 +13,73 @@ train = group("train", no_args_is_help=False)
 
 @command(app)
 def collect(
-    out: Annotated[Path, typer.Option(help="Bag to write: a directory that is made, or gone on with.")],
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes to record.")] = 500,
+    context: typer.Context,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Bag to write: a directory that is made, or gone on with. Live: directory for summary.json and "
+            "report.html; default: runs/collect.",
+            show_default="required",
+        ),
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Episodes to record; default: 500, 20 of live play, no end of the rest.")
+    ] = None,
     seed: Seed = 0,
     robot: Robot = "openarm",
     width: Annotated[int, typer.Option(min=16, help="Width of camera images, pixels.")] = 320,
     height: Annotated[int, typer.Option(min=16, help="Height of camera images, pixels.")] = 240,
     rate: Annotated[float, typer.Option(min=1.0, help="Camera rate, Hz.")] = 10.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that record, each with a core.")] = 2,
+    live: Annotated[
+        bool, typer.Option("--live", help="Drive the arm of the running graph; `jepa_ros record` runs beside it.")
+    ] = False,
+    mode: Annotated[str, typer.Option(help="Live: play, joy (sensor_msgs/Joy) or twist (TwistStamped).")] = "play",
+    ticks: Annotated[int | None, typer.Option(min=1, help="Live: ticks of an episode; default: 60 of play.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Live: the same in s.")] = None,
+    box: Annotated[
+        str, typer.Option(help="Live: xmin,xmax,ymin,ymax in m, what the arm is kept in; default: its workspace.")
+    ] = "",
+    reset: Annotated[
+        str, typer.Option(help="Live: x,y in m, where episodes begin (play: around it); default: the middle.")
+    ] = "",
+    topic: Annotated[str, typer.Option(help="Live: topic of Joy or TwistStamped; default: joy or twist.")] = "",
+    axes: Annotated[str, typer.Option(help="Live, joy: the axes that mean x and y of the base frame.")] = "1,0",
+    hold_button: Annotated[int, typer.Option(min=0, help="Live, joy: held while the arm may move.")] = 4,
+    end_button: Annotated[int, typer.Option(min=0, help="Live, joy: ends the episode.")] = 1,
+    namespace: Annotated[str, typer.Option(help="Live: namespace of the nodes.")] = "",
+    use_sim_time: Annotated[bool, typer.Option("--use-sim-time", help="Live: follow /clock.")] = False,
 ) -> int | None:
-    """Record random play in simulation as a rosbag2 (mcap) bag."""
-    return call("jepa_ros.training.collect:run", **locals())
+    """Record random play in simulation as a rosbag2 (mcap) bag; or drive a live arm by play or by hand."""
+    given = locals()
+    given.pop("context")
+    _expect_fitting(context, live, mode)
+    given.pop("live")
+    if live:
+        given["out"] = out or Path("runs/collect")
+        return call("jepa_ros.ros.collect_live:run", **{k: v for k, v in given.items() if k not in _SIMULATED})
+    if out is None:
+        raise InputError("collect: expected a bag after --out, found none")
+    given["episodes"] = 500 if episodes is None else episodes
+    return call("jepa_ros.training.collect:run", **{k: v for k, v in given.items() if k not in _LIVE})
+
+
+_SIMULATED = ("width", "height", "rate", "workers")
+_JOY = ("axes", "hold_button", "end_button")
+_LIVE = ("mode", "ticks", "seconds", "box", "reset", "topic", *_JOY, "namespace", "use_sim_time")
+
+
+def _expect_fitting(context: typer.Context, live: bool, mode: str) -> None:
+    """Raise InputError where an option was given that means nothing in the mode."""
+    what = f"--live --mode {mode}" if live else "simulation (no --live)"
+    strangers = _SIMULATED if live else _LIVE
+    if live and mode != "joy":
+        strangers += _JOY
+    if live:
+        strangers += ("topic",) if mode == "play" else ("seed",)
+    for name in strangers:
+        if context.get_parameter_source(name).name == "COMMANDLINE":
+            raise InputError(f"collect: expected no --{name.replace('_', '-')} for {what}; found it")
 
 
 @train.callback(invoke_without_command=True)
@@ -31,7 +87,11 @@ def collect(
 def train_all(
     context: typer.Context,
     data: Annotated[
-        Path | None, typer.Option(help="Bag that `jepa_ros collect` wrote.", show_default="required")
+        Path | None,
+        typer.Option(
+            help="Bag that `jepa_ros collect` wrote, or dataset that `jepa_ros data build` made.",
+            show_default="required",
+        ),
     ] = None,
     out: Out = Path("runs/train"),
     recipe: Annotated[
@@ -115,7 +175,11 @@ def pretrain(
 
 @command(app)
 def compare(
-    data: Annotated[Path, typer.Option(help="Bag that `jepa_ros collect` wrote.")],
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Directories that `evaluate bag` or `evaluate sim` wrote: each is set beside the first."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Without RUNS: bag that `jepa_ros collect` wrote.")] = None,
     out: Out = Path("runs/compare"),
     recipe: Annotated[str, typer.Option(help="Recipe of the model that all share, as for train.")] = "reach",
     robot: Robot = "openarm",
@@ -135,5 +199,12 @@ def compare(
     goal_seed: Annotated[int, typer.Option(help="Seed of these goals.")] = 3000,
     workers: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one core.")] = 2,
 ) -> int | None:
-    """Set ways against collapse side by side on a recorded bag; goes on where it was interrupted."""
-    return call("jepa_ros.training.compare:run", **locals())
+    """Set finished evaluations side by side, or train ways against collapse on a bag (--data) and set those so."""
+    options = locals()
+    if (runs := options.pop("runs")) and data is not None:
+        raise InputError("compare: expected either runs or --data, found both")
+    if runs:
+        return call("jepa_ros.evaluation.runs.compare:run", runs=runs, seed=seed, out=out)
+    if data is None:
+        raise InputError("compare: expected runs to set side by side, or a bag after --data, found neither")
+    return call("jepa_ros.training.compare:run", **options)

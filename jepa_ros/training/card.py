@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jepa_ros.datasets.store import Dataset, is_dataset
 from jepa_ros.evaluation import plots
 from jepa_ros.evaluation.report import Report
 from jepa_ros.training.episodes import EpisodeSet
@@ -44,7 +45,7 @@ def write_report(
         _distances(latents, data, config),
         "Pairs of validation frames. Beyond a few centimetres the distance is flat: there the policy leads.",
     )
-    write_heads(report, heads, judge_heads(heads, latents, data, config.block, seed), latents, data, seed)
+    write_heads(report, config, heads, judge_heads(heads, latents, data, config.block, seed), latents, data, seed)
     rows = [(k, v) for k, v in test.items()]
     report.section("Test episodes").table(rows, ["figure", "value"])
     shown = range(0, 8 * (len(data.frames) // 8), len(data.frames) // 8)
@@ -119,7 +120,7 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
         "",
         "Made by",
         "",
-        f"    jepa_ros collect --episodes {sum(counts.values())} --seed {recorded_seed(data)} --out {data}",
+        f"    {_made_by(data, sum(counts.values()))}",
         f"    jepa_ros train --data {data} --recipe {summary['recipe']} --seed {options['seed']}",
         "",
         f"from {frames['train']} training frames of {counts['train']} episodes (validation {counts['val']}, test",
@@ -133,6 +134,14 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
         "",
     ]
     path.write_text("\n".join(lines))
+
+
+def _made_by(data: Path, episodes: int) -> str:
+    """The command that the data come from."""
+    if not is_dataset(data):
+        return f"jepa_ros collect --episodes {episodes} --seed {recorded_seed(data)} --out {data}"
+    bags = Dataset(data).index.bags
+    return f"jepa_ros data build {' '.join(bags[:3])}{' ...' if len(bags) > 3 else ''} --out {data}"
 
 
 def recorded_seed(data: Path) -> str:

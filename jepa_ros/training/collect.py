@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from jepa_ros.bags.writer import EpisodeWriter
+from jepa_ros.bags.writer import DiskFull, EpisodeWriter
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.report import Report
@@ -62,7 +63,10 @@ def run(
     rate: float = 10.0,
     workers: int = 2,
 ) -> int:
-    """Record, showing progress; writes summary.json and report.html into the bag's directory. Raises InputError."""
+    """Record, showing progress; writes summary.json and report.html into the bag's directory.
+
+    Returns 1 where the disk became full: the bag holds what was recorded until then. Raises InputError.
+    """
     recipe = Recipe(episodes, seed, robot, width, height, rate)
     _check(recipe)
     started = time.time()
@@ -73,15 +77,22 @@ def run(
     parts.mkdir(parents=True, exist_ok=True)
     _expect_same(out, recipe)
     jobs = [(recipe, k, parts) for k in range(math.ceil(episodes / PART)) if not (parts / f"{k:04d}").exists()]
+    stopped = ""  # why not everything was recorded
     with LongWork() as bar:
         done = episodes - sum(_size(recipe, part) for _, part, _ in jobs)
         task = bar.add("episodes", episodes, done)
         with multiprocessing.get_context("spawn").Pool(max(1, min(workers, len(jobs))), _ignore_interrupt) as pool:
-            for count in pool.imap_unordered(_record_part, jobs):
+            for count, full in pool.imap_unordered(_record_part, jobs):
                 done += count
                 bar.update(task, done)
+                stopped = stopped or full
+    if stopped and not done:
+        raise InputError(stopped)
     _join(out, parts)
     _report(out, recipe, time.time() - started)
+    if stopped:
+        print(f"recording ended early, with {done} of {episodes} episodes: {stopped}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -111,8 +122,8 @@ def _size(recipe: Recipe, part: int) -> int:
     return min(PART, recipe.episodes - part * PART)
 
 
-def _record_part(job: tuple[Recipe, int, Path]) -> int:
-    """Record one part; returns its number of episodes."""
+def _record_part(job: tuple[Recipe, int, Path]) -> tuple[int, str]:
+    """Record one part; returns its number of episodes, and why it has not all of them, if so."""
     from jepa_ros.robot.config import load_robot
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.scene import OPTICAL_FRAME, Scene
@@ -122,14 +133,21 @@ def _record_part(job: tuple[Recipe, int, Path]) -> int:
     shutil.rmtree(partial, ignore_errors=True)
     robot = load_robot(recipe.robot)
     cell = ArmCell(Scene(width=recipe.width, height=recipe.height), robot, PERIOD)
-    with EpisodeWriter(partial, OPTICAL_FRAME, robot.base_frame) as bag:
-        first = part * PART
-        bag.robot_description(_stamp(recipe, first, 0.0), cell.scene.urdf)
-        bag.camera_pose(_stamp(recipe, first, 0.0), *cell.scene.camera_pose)
-        for episode in range(first, first + _size(recipe, part)):
-            _record_episode(bag, cell, recipe, episode)
+    done, stopped, first = 0, "", part * PART
+    try:
+        with EpisodeWriter(partial, OPTICAL_FRAME, robot.base_frame) as bag:
+            bag.robot_description(_stamp(recipe, first, 0.0), cell.scene.urdf)
+            bag.camera_pose(_stamp(recipe, first, 0.0), *cell.scene.camera_pose)
+            for episode in range(first, first + _size(recipe, part)):
+                _record_episode(bag, cell, recipe, episode)
+                done += 1
+    except (DiskFull, OSError) as error:  # OSError: another limit than the disk's size, or somebody else took the rest
+        stopped = str(error)
+    if not done:
+        shutil.rmtree(partial, ignore_errors=True)
+        return 0, stopped
     os.replace(partial, parts / f"{part:04d}")
-    return _size(recipe, part)
+    return done, stopped
 
 
 def _stamp(recipe: Recipe, episode: int, t: float) -> int:
@@ -214,7 +232,7 @@ def _join(out: Path, parts: Path) -> None:
 
 def _report(out: Path, recipe: Recipe, wall_s: float) -> None:
     """summary.json and report.html: what was recorded, and how well it covers the workspace."""
-    from jepa_ros.bags.episodes import read_robot_description
+    from jepa_ros.bags.episodes import open_bag, read_messages, read_robot_description
     from jepa_ros.evaluation import plots
     from jepa_ros.robot.config import load_robot
     from jepa_ros.sim.cell import make_action_space
@@ -223,21 +241,24 @@ def _report(out: Path, recipe: Recipe, wall_s: float) -> None:
     robot = load_robot(recipe.robot)
     space = make_action_space(robot, read_robot_description(out), PERIOD)
     tool, actions, pictures = read_coverage(out, space, tuple(robot.joints))
-    splits = [split_of(e) for e in range(recipe.episodes)]
+    with open_bag(out) as reader:
+        begun = [c for c in reader.connections if c.msgtype.endswith("/Episode")]
+        splits = [message.split for _, message in read_messages(out, reader, begun)]
+    count = len(splits)
     size = sum(f.stat().st_size for f in out.glob("*.mcap"))
     values = {
         "recipe": asdict(recipe),
         "episodes": {s: splits.count(s) for s in ("train", "val", "test")},
-        "frames": recipe.episodes * (round(recipe.ticks * PERIOD * recipe.rate) + 1),
+        "frames": count * (round(recipe.ticks * PERIOD * recipe.rate) + 1),
         "actions": len(actions),
         "megabytes": size / 1e6,
         "speed_m_s": {"mean": float(np.linalg.norm(actions, axis=1).mean() * space.max_speed)},
-        "frames_per_s": recipe.episodes * recipe.ticks * PERIOD * recipe.rate / max(wall_s, 1e-9),
+        "frames_per_s": count * recipe.ticks * PERIOD * recipe.rate / max(wall_s, 1e-9),
         "wall_s": wall_s,
     }
     write_summary(out / "summary.json", values)
-    report = Report("Random play", f"{recipe.episodes} episodes of {recipe.ticks * PERIOD:g} s, seed {recipe.seed}")
-    report.figures({"episodes": recipe.episodes, "frames": values["frames"], "MB": round(size / 1e6)})
+    report = Report("Random play", f"{count} episodes of {recipe.ticks * PERIOD:g} s, seed {recipe.seed}")
+    report.figures({"episodes": count, "frames": values["frames"], "MB": round(size / 1e6)})
     fig, (left, right) = plots.figure(2)
     left.plot(tool[:, 0], tool[:, 1], ".", ms=1, alpha=0.3)
     left.plot(*np.vstack([space.workspace, space.workspace[:1]]).T, lw=1)

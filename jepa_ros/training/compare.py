@@ -21,6 +21,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.summary import write_summary
 from jepa_ros.robot.config import load_robot, planar_space
+from jepa_ros.training.allocator import keep_freed_memory
 from jepa_ros.training.compare_report import summarise, write_report
 from jepa_ros.training.compare_run import Job, Source, perform
 from jepa_ros.training.recipe import PUBLISHED_WEIGHTS, read_recipe
@@ -177,6 +178,7 @@ def _begin(news) -> None:
     global _news
     _news = news
     torch.set_num_threads(1)
+    keep_freed_memory()
     os.nice(5)
 
 

@@ -34,3 +34,13 @@ def read_coverage(path: Path, space: PlanarVelocity, joints: tuple[str, ...]) ->
             else:
                 tool.append(space.position(message.position[[message.name.index(j) for j in joints]]))
     return np.array(tool), np.array(actions), pictures
+
+
+def share_covered(space: PlanarVelocity, tool: np.ndarray, cell: float = 0.02) -> float:
+    """Share of the workspace's cells of `cell` m that tool positions (N, 2) m were in."""
+    low = space.workspace.min(0)
+    counts = np.ceil((space.workspace.max(0) - low) / cell).astype(int)
+    rows, columns = np.indices(counts).reshape(2, -1)
+    inside = {(i, j) for i, j in zip(rows, columns, strict=True) if space.inside(low + cell * (np.array([i, j]) + 0.5))}
+    been = {tuple(ij) for ij in np.floor((np.reshape(tool, (-1, 2)) - low) / cell).astype(int)}
+    return len(inside & been) / max(1, len(inside))

@@ -54,7 +54,7 @@ class EpisodeSet:
         self.episodes = episodes
         self._start = np.cumsum([0] + [len(e.frames) for e in episodes])
         self.lengths = np.array([len(e.actions) for e in episodes])
-        self.frames = np.concatenate([e.frames for e in episodes])
+        self.frames = stack_frames([e.frames for e in episodes])
         self.states = np.concatenate([(e.states - mean) / std for e in episodes]).astype(np.float32)
         # One action of padding an episode keeps frames and actions on the same index.
         self.actions = np.concatenate([np.vstack([e.actions, e.actions[-1:]]) for e in episodes]).astype(np.float32)
@@ -97,6 +97,39 @@ class EpisodeSet:
     def index(self, episode: np.ndarray, tick: np.ndarray) -> np.ndarray:
         """Rows (B,) of `frames`, `states`, `actions` and `tool` for ticks of episodes."""
         return self._start[episode] + tick
+
+
+class MappedFrames:
+    """Frames of several episodes that stay on disk, as one array (N, *F) uint8 to read rows of.
+
+    Any index that gives rows works: an integer, a slice, a range, an array of integers.
+    """
+
+    def __init__(self, parts: list[np.ndarray]):
+        self._parts = parts
+        self._start = np.cumsum([0] + [len(part) for part in parts])
+        self.shape = (int(self._start[-1]), *parts[0].shape[1:])
+        self.dtype, self.ndim = parts[0].dtype, parts[0].ndim
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index) -> np.ndarray:
+        rows = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
+        flat = rows.ravel()
+        which = np.searchsorted(self._start, flat, "right") - 1
+        made = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        for part in np.unique(which):
+            own = np.flatnonzero(which == part)
+            made[own] = self._parts[part][flat[own] - self._start[part]]
+        return made.reshape(*rows.shape, *self.shape[1:])
+
+
+def stack_frames(parts: list[np.ndarray]) -> np.ndarray | MappedFrames:
+    """The frames of episodes as one array; those that lie on disk stay there."""
+    if parts and all(isinstance(part, np.memmap) for part in parts):
+        return MappedFrames(parts)
+    return np.concatenate(parts)
 
 
 def _offsets(steps: int, block: int, history: int) -> np.ndarray:

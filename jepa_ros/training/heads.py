@@ -20,7 +20,7 @@ from jepa_ros.training.losses import policy_loss, reachability_loss
 from jepa_ros.training.recipe import Schedule
 from jepa_ros.world_model.checkpoint import build_policy, build_reachability
 from jepa_ros.world_model.config import ModelConfig, ProbeConfig, ReachabilityConfig
-from jepa_ros.world_model.probes import Probe, fit_probe
+from jepa_ros.world_model.probes import JOINTS, Probe, fit_probe
 
 LEARNING_RATE = 1e-3
 REACHABILITY_DECAY = 0.1
@@ -159,10 +159,10 @@ def with_head_sizes(config: ModelConfig) -> ModelConfig:
 def fit_probes(
     config: ModelConfig, latents: Mapping[str, torch.Tensor], data: Mapping[str, EpisodeSet]
 ) -> dict[str, Probe]:
-    """A probe of each position that the episodes have, fitted on training episodes, its error from test episodes (where
-    there are none, from validation)."""
+    """A probe of each of `positions`, fitted on training episodes, its error from test episodes (where there are none,
+    from validation)."""
     test = "test" if "test" in data else "val"
-    train_places, test_places = positions(data["train"]), positions(data[test])
+    train_places, test_places = positions(config, data["train"]), positions(config, data[test])
     return {
         name: fit_probe(
             name,
@@ -174,10 +174,14 @@ def fit_probes(
     }
 
 
-def positions(data: EpisodeSet) -> dict[str, np.ndarray]:
-    """(N, 3) m by name, of all frames; empty where the episodes were read without."""
+def positions(config: ModelConfig, data: EpisodeSet) -> dict[str, np.ndarray]:
+    """(N, 3) m by name, and the model's joints (N, J) rad, of all frames; empty where the episodes were read without
+    positions."""
     names = getattr(data.episodes[0], "positions", {})
-    return {name: np.concatenate([e.positions[name] for e in data.episodes]) for name in names}
+    found = {name: np.concatenate([e.positions[name] for e in data.episodes]) for name in names}
+    if found and (joints := len(config.proprioception.joints)):
+        found.setdefault(JOINTS, np.concatenate([e.states[:, :joints] for e in data.episodes]))
+    return found
 
 
 def expect_long_enough(config: ModelConfig, data: Mapping[str, EpisodeSet]) -> None:

@@ -14,6 +14,8 @@ from jepa_ros.planning.policy import GoalPolicy
 from jepa_ros.planning.reachability import Reachability
 from jepa_ros.training.episodes import EpisodeSet
 from jepa_ros.training.heads import Heads, positions
+from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.probes import JOINTS
 
 PAIRS = 20_000
 SAME_M = 0.005
@@ -28,9 +30,9 @@ def judge_heads(heads: Heads, latents: torch.Tensor, data: EpisodeSet, block: in
     reachability_spearman: rank correlation of predicted ticks to go with the tool's distance, of random pairs.
     reachability_same_place_ticks: median of the prediction where the tools are within SAME_M; None where none are.
     policy_error: root mean square error of actions (of 1) by ticks to go; 0 is the goal itself.
-    probe_error_m: by name.
+    probe_error: by name, m or (joints) rad.
     """
-    figures: dict = {"probe_error_m": {name: probe.error for name, probe in heads.probes.items()}}
+    figures: dict = {"probe_error": {name: probe.error for name, probe in heads.probes.items()}}
     if heads.reachability is not None:
         ticks, apart = predicted_ticks(heads.reachability, latents, data, seed)
         same = ticks[apart < SAME_M]
@@ -77,7 +79,13 @@ def policy_errors(
 
 
 def write_heads(
-    report: Report, heads: Heads, figures: Mapping, latents: torch.Tensor, data: EpisodeSet, seed: int
+    report: Report,
+    config: ModelConfig,
+    heads: Heads,
+    figures: Mapping,
+    latents: torch.Tensor,
+    data: EpisodeSet,
+    seed: int,
 ) -> None:
     """Sections of a report on the heads. latents (N, *L), data: of the episodes that `figures` are of."""
     if heads.curve:
@@ -93,19 +101,19 @@ def write_heads(
             _errors(figures["policy_error"]),
             "Goals far away in time leave open which way play took; the last centimetres do not.",
         )
-    places = positions(data)
+    places = positions(config, data)
     for name, probe in heads.probes.items():
         report.section(f"Probe of {name}").plot(
-            _scatter(probe.read(latents).numpy(), places[name]),
-            f"Root mean square error {100 * probe.error:.2f} cm, by a linear map of the pixel latent.",
+            _scatter(name, probe.read(latents).numpy(), places[name]),
+            f"Root mean square error {_amount(name, probe.error)}, by a linear map of the pixel latent.",
         )
 
 
 def head_rows(figures: Mapping) -> dict[str, str]:
     """What a card and a report say of the heads, as text by name."""
     rows = {
-        f"error of the probe of {name} (root mean square)": f"{100 * error:.2f} cm"
-        for name, error in figures["probe_error_m"].items()
+        f"error of the probe of {name} (root mean square)": _amount(name, error)
+        for name, error in figures["probe_error"].items()
     }
     if figures.get("reachability_spearman") is not None:
         rows["rank correlation of predicted ticks to go with the tool's distance"] = (
@@ -154,12 +162,18 @@ def _errors(errors: Mapping[str, float]):
     return fig
 
 
-def _scatter(found: np.ndarray, true: np.ndarray):
+def _amount(name: str, error: float) -> str:
+    return f"{np.degrees(error):.2f}°" if name == JOINTS else f"{100 * error:.2f} cm"
+
+
+def _scatter(name: str, found: np.ndarray, true: np.ndarray):
+    scale, unit = (np.degrees(1.0), "°") if name == JOINTS else (100, "cm")
+    titles = [f"joint {k + 1}" for k in range(true.shape[1])] if name == JOINTS else "xyz"
     seen = np.isfinite(true).all(1)
     found, true = found[seen], true[seen]
     step = max(1, len(true) // 2000)
     fig, axes = plots.figure(true.shape[1])
-    for ax, k, axis in zip(np.atleast_1d(axes), range(true.shape[1]), "xyz", strict=False):
-        ax.plot(100 * true[::step, k], 100 * found[::step, k], ".", ms=2, alpha=0.4)
-        ax.set(title=axis, xlabel="true (cm)", ylabel="read (cm)")
+    for ax, k, title in zip(np.atleast_1d(axes), range(true.shape[1]), titles, strict=False):
+        ax.plot(scale * true[::step, k], scale * found[::step, k], ".", ms=2, alpha=0.4)
+        ax.set(title=title, xlabel=f"true ({unit})", ylabel=f"read ({unit})")
     return fig

@@ -19,6 +19,7 @@ from jepa_ros.bags.clips import Stretch, read_stretches
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.summary import write_summary
+from jepa_ros.training.allocator import keep_freed_memory
 from jepa_ros.training.pretrain_data import Clips, divide
 from jepa_ros.training.pretrain_loop import Pretrainer, Schedule
 from jepa_ros.training.pretrain_models import TUBELET, Sizes, build, save_encoder
@@ -62,6 +63,7 @@ def run(
     sizes = check(Sizes(method, size, patch, frames if method == "vjepa" else 1, width, depth, heads))
     import_transformers()  # said before the bags are read
     torch.set_num_threads(threads)
+    keep_freed_memory()
     schedule = Schedule(
         updates=updates,
         batch=batch,

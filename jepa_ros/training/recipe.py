@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jepa_ros.errors import InputError, first_problem
+from jepa_ros.reading import read_yaml
 from jepa_ros.resources import config_path
 from jepa_ros.world_model.config import (
     CausalPredictorConfig,
@@ -115,8 +115,6 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     if not path.is_file():
         raise InputError(f"recipe {name_or_path}: expected a YAML file or one of {list_recipes()}, found neither")
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {path}: expected YAML, found {' '.join(str(error).split())}") from None
+        return Recipe.model_validate(read_yaml(path, "recipe"))
     except ValidationError as error:
         raise InputError(f"recipe {path}: {first_problem(error)}") from None

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 
 from jepa_ros.bags.cameras import frame_topics
-from jepa_ros.bags.episodes import open_bag, read_camera
 from jepa_ros.distributed import torchrun
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.summary import write_summary
 from jepa_ros.robot.config import RobotConfig, load_robot, planar_space
+from jepa_ros.training.allocator import keep_freed_memory
 from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
 from jepa_ros.training.card import write_card, write_report
 from jepa_ros.training.episodes import Episode, EpisodeSet, normalisation
@@ -28,7 +28,7 @@ from jepa_ros.training.heads_report import describe_sizes, judge_heads
 from jepa_ros.training.logs import TensorBoard
 from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import Recipe, Schedule, read_recipe
-from jepa_ros.training.splits import SPLITS, read_splits
+from jepa_ros.training.splits import SPLITS, data_camera, expect_data, read_splits
 from jepa_ros.training.validation import encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
 from jepa_ros.world_model.checkpoint import build, identify, own_state, save
@@ -79,9 +79,9 @@ def run(
     Raises InputError.
     """
     torch.set_num_threads(threads)
+    keep_freed_memory()
     started, out = time.time(), Path(out)
-    with open_bag(Path(data)):
-        pass  # what cannot be read is said before anything is made
+    expect_data(Path(data))  # what cannot be read is said before anything is made
     chosen = changed(read_recipe(recipe), updates, policy_updates, encoder)
     arm = load_robot(robot)
     planar_space(arm)
@@ -274,7 +274,7 @@ def load(
         # Calibrated once the model is trained.
         distance=DistanceConfig(tolerance=1.0, far=1.0),
         surprise=SurpriseConfig(levels=(0.5,), errors=(1.0,), threshold=1.0),
-        camera=read_camera(data, *recipe.cameras[:1]),
+        camera=data_camera(data, *recipe.cameras[:1]),
         robots=(robot.name,),
     )
     return sets, with_head_sizes(config)

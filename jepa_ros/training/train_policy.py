@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jepa_ros.bags.episodes import open_bag
 from jepa_ros.bags.positions import parse_objects
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.progress import LongWork
@@ -26,7 +25,7 @@ from jepa_ros.training.episodes import EpisodeSet
 from jepa_ros.training.heads import Heads, expect_finite, with_head_sizes
 from jepa_ros.training.heads_report import describe_sizes, head_rows, judge_heads, write_heads
 from jepa_ros.training.recipe import Schedule
-from jepa_ros.training.splits import SPLITS, read_splits
+from jepa_ros.training.splits import SPLITS, expect_data, read_splits
 from jepa_ros.training.train import fit_heads
 from jepa_ros.training.validation import encode_all
 from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, identify, load, save
@@ -57,8 +56,7 @@ def run(
     torch.set_num_threads(threads)
     started, out, data = time.time(), Path(out), Path(data)
     topics = parse_objects(objects)
-    with open_bag(data):
-        pass  # what cannot be read is said before anything is made
+    expect_data(data)  # what cannot be read is said before anything is made
     before = load(model)
     name = robot or (before.config.robots[0] if before.config.robots else "openarm")
     arm = load_robot(name)
@@ -169,5 +167,5 @@ def _report(
     report = Report(f"Heads of {config.name}", f"seed {seed}, model {summary['model_id']}")
     report.figures(head_rows(summary["heads"]))
     report.text(f"Trained on the frozen world model {summary['world_model']}; plots and figures are of test episodes.")
-    write_heads(report, heads, summary["heads"], latents, data, seed)
+    write_heads(report, config, heads, summary["heads"], latents, data, seed)
     report.write(path)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import torch
 from safetensors import SafetensorError
@@ -85,6 +85,22 @@ def _vjepa2_ac(config: ModelConfig, directory: Path) -> nn.Module:
     return build_vjepa2_ac(config, directory)
 
 
+def _outline(config: ModelConfig) -> nn.Module:
+    """The model without a frozen encoder, for which something of its sizes stands in. To be made on torch's device
+    "meta", where weights take no memory. Raises InputError where sizes do not go together."""
+    if config.family == "lewm":
+        return _lewm(config, Path())
+    if len(config.latent_shape) != 2:
+        shape = list(config.latent_shape)
+        raise InputError(f"latent_shape: expected two numbers for family {config.family}, found {shape}")
+    from jepa_ros.world_model.patch_model import PatchWorldModel
+    from jepa_ros.world_model.vjepa2_ac import VJepa2Ac
+
+    tokens, width = config.latent_shape
+    encoder = SimpleNamespace(tokens=tokens // len(config.cameras), width=width)
+    return (PatchWorldModel if config.family == "dino_wm" else VJepa2Ac)(encoder, config)
+
+
 _FAMILIES = {"lewm": _lewm, "dino_wm": _dino_wm, "vjepa2_ac": _vjepa2_ac}
 
 
@@ -119,12 +135,17 @@ def load(name_or_path: str | Path) -> Checkpoint:
     """
     directory = resolve_model(name_or_path)
     config = read_config(directory)
+    tensors = _read_weights(directory / WEIGHTS)
+    heads = {"policy.": build_policy, "reachability.": build_reachability}
+    # Sizes that the weights do not have are found before memory is taken for them: they may be absurd.
+    with torch.device("meta"):
+        for prefix, make in {"model.": _outline, **heads}.items():
+            _check_sizes(directory / WEIGHTS, own_state(make(config)), _under(tensors, prefix), prefix)
     model, policy = build(config, directory)
     reachability = build_reachability(config)
-    tensors = _read_weights(directory / WEIGHTS)
     for prefix, module in (("model.", model), ("policy.", policy), ("reachability.", reachability)):
         own = _under(tensors, prefix)
-        _check(directory / WEIGHTS, {} if module is None else own_state(module), own, prefix)
+        _check(directory / WEIGHTS, own_state(module), own, prefix)
         if module is not None:
             module.load_state_dict(own, strict=False)
             module.eval().requires_grad_(False)
@@ -142,8 +163,10 @@ def _probes(path: Path, config: ModelConfig, found: dict[str, torch.Tensor]) -> 
     return {p.name: Probe(p.name, found[p.name].float(), p.error_m, shape) for p in config.probes}
 
 
-def own_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Its weights without those of a frozen encoder, which stay in their own directory."""
+def own_state(module: nn.Module | None) -> dict[str, torch.Tensor]:
+    """Its weights without those of a frozen encoder, which stay in their own directory; none of None."""
+    if module is None:
+        return {}
     frozen = tuple(f"{name}." for name, part in module.named_modules() if getattr(part, "frozen", False))
     return {k: v for k, v in module.state_dict().items() if not (frozen and k.startswith(frozen))}
 
@@ -210,11 +233,11 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"model {path}: expected the weights in safetensors format, found no such file")
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"model {path}: expected a safetensors file, found one that cannot be read: {error}") from None
 
 
-def _check(path: Path, expected: dict, found: dict, prefix: str) -> None:
+def _check_sizes(path: Path, expected: dict, found: dict, prefix: str) -> None:
     if missing := sorted(set(expected) - set(found)):
         raise InputError(f"model {path}: expected the tensor {prefix}{missing[0]}, found none of that name")
     if extra := sorted(set(found) - set(expected)):
@@ -224,5 +247,10 @@ def _check(path: Path, expected: dict, found: dict, prefix: str) -> None:
             raise InputError(
                 f"model {path}: {prefix}{key}: expected shape {tuple(tensor.shape)}, found {tuple(found[key].shape)}"
             )
+
+
+def _check(path: Path, expected: dict, found: dict, prefix: str) -> None:
+    _check_sizes(path, expected, found, prefix)
+    for key in expected:
         if not torch.isfinite(found[key].float()).all():
             raise InputError(f"model {path}: {prefix}{key}: expected finite values, found NaN or Inf")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from jepa_ros.errors import InputError, first_problem
+from jepa_ros.reading import read_json
 
 SCHEMA_VERSION = 2
+# Far above any model there is: beyond them a file is garbage, and building what it describes would eat the memory.
+WIDEST, DEEPEST = 65_536, 256
 TOOL_POSE = 7  # numbers of a tool's pose and gripper
 
 
@@ -23,18 +25,18 @@ class ConvEncoderConfig(_Strict):
     """A small convolutional encoder."""
 
     type: Literal["conv"] = "conv"
-    channels: tuple[int, ...] = (48, 96, 128)
+    channels: tuple[Annotated[int, Field(ge=1, le=WIDEST)], ...] = Field((48, 96, 128), min_length=1, max_length=10)
 
 
 class VitEncoderConfig(_Strict):
     """A vision transformer from scratch; the defaults are ViT-Tiny, LeWM's."""
 
     type: Literal["vit"] = "vit"
-    patch: int = Field(14, ge=1)
-    width: int = Field(192, ge=1)
-    depth: int = Field(12, ge=1)
-    heads: int = Field(3, ge=1)
-    mlp: int = Field(768, ge=1)
+    patch: int = Field(14, ge=1, le=WIDEST)
+    width: int = Field(192, ge=1, le=WIDEST)
+    depth: int = Field(12, ge=1, le=DEEPEST)
+    heads: int = Field(3, ge=1, le=WIDEST)
+    mlp: int = Field(768, ge=1, le=WIDEST)
 
 
 class FrozenEncoderConfig(_Strict):
@@ -55,15 +57,15 @@ class CausalPredictorConfig(_Strict):
     """
 
     type: Literal["causal"] = "causal"
-    width: int = Field(192, ge=1)
-    depth: int = Field(6, ge=1)
-    heads: int = Field(16, ge=1)
-    head_dim: int = Field(64, ge=1)
-    mlp: int = Field(2048, ge=1)
+    width: int = Field(192, ge=1, le=WIDEST)
+    depth: int = Field(6, ge=1, le=DEEPEST)
+    heads: int = Field(16, ge=1, le=WIDEST)
+    head_dim: int = Field(64, ge=1, le=WIDEST)
+    mlp: int = Field(2048, ge=1, le=WIDEST)
     dropout: float = Field(0.1, ge=0, lt=1)
     embedding_dropout: float = Field(0.0, ge=0, lt=1)
-    action_smoothed: int = Field(10, ge=1)
-    action_scale: int = Field(4, ge=1)
+    action_smoothed: int = Field(10, ge=1, le=WIDEST)
+    action_scale: int = Field(4, ge=1, le=WIDEST)
     residual: bool = False
 
 
@@ -77,55 +79,55 @@ class PatchPredictorConfig(_Strict):
     type: Literal["patch"] = "patch"
     conditioning: Literal["concat", "adaln"] = "adaln"
     positions: Literal["learned", "rope"] = "rope"
-    depth: int = Field(6, ge=1)
-    heads: int = Field(16, ge=1)
-    head_dim: int = Field(64, ge=1)
-    mlp: int = Field(2048, ge=1)
+    depth: int = Field(6, ge=1, le=DEEPEST)
+    heads: int = Field(16, ge=1, le=WIDEST)
+    head_dim: int = Field(64, ge=1, le=WIDEST)
+    mlp: int = Field(2048, ge=1, le=WIDEST)
     dropout: float = Field(0.1, ge=0, lt=1)
     embedding_dropout: float = Field(0.0, ge=0, lt=1)
-    action_width: int = Field(10, ge=1)
-    state_width: int = Field(10, ge=0)
+    action_width: int = Field(10, ge=1, le=WIDEST)
+    state_width: int = Field(10, ge=0, le=WIDEST)
 
 
 class BlockCausalPredictorConfig(_Strict):
     """V-JEPA 2-AC's predictor; the defaults are the published sizes."""
 
     type: Literal["block_causal"] = "block_causal"
-    width: int = Field(1024, ge=1)
-    depth: int = Field(24, ge=1)
-    heads: int = Field(16, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
+    width: int = Field(1024, ge=1, le=WIDEST)
+    depth: int = Field(24, ge=1, le=DEEPEST)
+    heads: int = Field(16, ge=1, le=WIDEST)
+    mlp_ratio: float = Field(4.0, gt=0, le=64.0)
 
 
 class PolicyConfig(_Strict):
     """The goal-conditioned inverse-dynamics policy beside the model (System 1)."""
 
-    width: int = Field(256, ge=8)
-    depth: int = Field(2, ge=1)
+    width: int = Field(256, ge=8, le=WIDEST)
+    depth: int = Field(2, ge=1, le=DEEPEST)
     max_ticks: int = Field(40, ge=1, description="longest time to the goal that it was trained with, in control ticks")
 
 
 class ReachabilityConfig(_Strict):
     """The learned distance in control ticks beside the model (planning/reachability.py)."""
 
-    width: int = Field(256, ge=8)
-    embedding: int = Field(32, ge=1, description="numbers that a latent is embedded in")
+    width: int = Field(256, ge=8, le=WIDEST)
+    embedding: int = Field(32, ge=1, le=WIDEST, description="numbers that a latent is embedded in")
     max_ticks: int = Field(60, ge=1, description="longest way that it was trained with, in control ticks")
 
 
 class ProbeConfig(_Strict):
-    """A linear read-out of a named position from the latent (world_model/probes.py)."""
+    """A linear read-out of a named position, or of the arm's joints, from the latent (world_model/probes.py)."""
 
     name: str
-    dimension: int = Field(ge=1, le=3)
-    error_m: float = Field(ge=0, description="root mean square of the distance to the truth on test episodes, m")
+    dimension: int = Field(ge=1, le=WIDEST)
+    error_m: float = Field(ge=0, description="root mean square error on test episodes: of a distance, m; a joint, rad")
 
 
 class ActionConfig(_Strict):
     """Action space that the model was trained in."""
 
     name: Literal["planar_velocity", "pose_delta", "foreign"]
-    dimension: int = Field(ge=1)
+    dimension: int = Field(ge=1, le=WIDEST)
     max_speed: float = Field(1.0, gt=0, description="m/s of an action of 1 (planar_velocity)")
 
 
@@ -222,16 +224,18 @@ class ModelConfig(_Strict):
     name: str
     encoder: ConvEncoderConfig | VitEncoderConfig | FrozenEncoderConfig = Field(discriminator="type")
     predictor: CausalPredictorConfig | PatchPredictorConfig | BlockCausalPredictorConfig = Field(discriminator="type")
-    projector_hidden: int = Field(2048, ge=1, description="width of the projectors with BatchNorm (lewm)")
-    latent_shape: tuple[int, ...] = Field(min_length=1, max_length=2, description="(D,) or (tokens, D)")
+    projector_hidden: int = Field(2048, ge=1, le=WIDEST, description="width of the projectors with BatchNorm (lewm)")
+    latent_shape: tuple[Annotated[int, Field(ge=1, le=WIDEST)], ...] = Field(
+        min_length=1, max_length=2, description="(D,) or (tokens, D)"
+    )
     policy: PolicyConfig | None = None
     reachability: ReachabilityConfig | None = None
     probes: tuple[ProbeConfig, ...] = ()
     preprocessing: PreprocessingConfig
     cameras: tuple[str, ...] = ("frame",)
     history: int = Field(2, ge=1, le=16)
-    control_rate: float = Field(gt=0, description="control ticks a second")
-    block: int = Field(ge=1, description="control ticks of a model step")
+    control_rate: float = Field(gt=0, le=10_000, description="control ticks a second")
+    block: int = Field(ge=1, le=1000, description="control ticks of a model step")
     action: ActionConfig
     proprioception: ProprioceptionConfig = ProprioceptionConfig()
     distance: DistanceConfig
@@ -298,15 +302,11 @@ def read_config(directory: Path) -> ModelConfig:
         raise InputError(
             f"model {directory}: expected a checkpoint with config.json, found {held or 'an empty directory'}"
         )
+    values = read_json(path, "model")
+    if isinstance(values, dict) and "model_type" in values:
+        kind = str(values["model_type"])[:80]
+        raise InputError(f"model {path}: expected a checkpoint of jepa_ros, found a transformers model of type {kind}")
     try:
-        values = json.loads(path.read_text())
-        if isinstance(values, dict) and "model_type" in values:
-            kind = str(values["model_type"])[:80]
-            raise InputError(
-                f"model {path}: expected a checkpoint of jepa_ros, found a transformers model of type {kind}"
-            )
         return ModelConfig.model_validate(values)
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"model {path}: expected JSON, found {error}") from None
     except ValidationError as error:
         raise InputError(f"model {path}: {first_problem(error)}") from None

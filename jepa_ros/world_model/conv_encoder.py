@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from jepa_ros.errors import InputError
+
 
 class ConvEncoder(nn.Module):
     """(B, 3, size, size) normalised images → (B, width), the last stage's features in a row.
@@ -22,6 +24,10 @@ class ConvEncoder(nn.Module):
             kernel, stride = (3, 2) if stages else (6, 4)
             stages += [nn.Conv2d(inputs, outputs, kernel, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.GELU()]
             inputs, side = outputs, (side + 2 - kernel) // stride + 1
+            if side < 1:
+                raise InputError(
+                    f"encoder.channels: expected fewer stages for images of {size} pixels, found {len(channels)}"
+                )
         self.width = inputs * side * side
         self.stages = nn.Sequential(*stages)
 

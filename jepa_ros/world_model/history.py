@@ -167,6 +167,16 @@ class ActionHistory:
         return np.diff(np.stack([np.interp(edges, known, column) for column in travelled.T], axis=1), axis=0)
 
 
+def executed_problem(config: ModelConfig, action_space: str, period: float, values: np.ndarray) -> str:
+    """Why an executed action is not one of the model's ticks, in one sentence; "" where it is. period: s."""
+    action = config.action
+    # A gate's control_period is its own parameter, and actions of other ticks mean another motion.
+    if (action.name, action.dimension) != (action_space, len(values)) or abs(period - config.tick) > 1e-4:
+        expected = f"{action.name} of {action.dimension} numbers a tick of {config.tick:g} s"
+        return f"executed: expected {expected}, found {action_space} of {len(values)} a tick of {period:g} s"
+    return "" if np.isfinite(values).all() else "executed: expected finite values, found NaN or Inf"
+
+
 class ContextReader:
     """What was seen, measured and done, as the context that a model of this configuration imagines from."""
 

@@ -1,4 +1,4 @@
-"""Linear read-outs of named positions from the latent: what a frozen model's pixels say of the tool or of an object."""
+"""Linear read-outs from the latent: what a frozen model's pixels say of the tool, of an object, or of the joints."""
 
 from __future__ import annotations
 
@@ -8,27 +8,36 @@ import torch
 
 from jepa_ros.errors import InputError
 
+JOINTS = "joints"
+"""The probe of this name reads the positions of the model's joints."""
+
 
 @dataclass(frozen=True)
 class Probe:
-    """Reads a position (k,) in m in the base frame off latents of shape L, patch tokens averaged first.
+    """Reads a position (k,) in m in the base frame, or joint positions (k,) in rad, off latents of shape L, patch
+    tokens averaged first.
 
-    weights: (D + 1, k), the last row the offset. error: m, root mean square of the distance on test episodes.
+    weights: (D + 1, k), the last row the offset. error: on test episodes, the root mean square of the distance in m, of
+    joints that of one of them in rad.
     """
 
     name: str
     weights: torch.Tensor
     error: float
     latent_shape: tuple[int, ...]
-    unit: str = "m"
+
+    @property
+    def unit(self) -> str:
+        """Of what it reads: m or rad."""
+        return "rad" if self.name == JOINTS else "m"
 
     @property
     def dimension(self) -> int:
-        """Numbers k of a position."""
+        """Numbers k that it reads."""
         return self.weights.shape[1]
 
     def read(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents (..., *L) → positions (..., k) in m."""
+        """Latents (..., *L) → positions (..., k) in m or rad."""
         if len(self.latent_shape) > 1:
             latents = latents.mean(-2)
         return latents @ self.weights[:-1] + self.weights[-1]
@@ -40,7 +49,7 @@ def fit_probe(
     train: tuple[torch.Tensor, torch.Tensor],
     test: tuple[torch.Tensor, torch.Tensor],
 ) -> Probe:
-    """The probe of least squares on latents (N, *L) and positions (N, k) m; `test` gives its error.
+    """The probe of least squares on latents (N, *L) and positions (N, k) in m or rad; `test` gives its error.
 
     Latents are whitened and a millionth of their variance is added (ridge), so that directions in which they do not
     vary get no weight. Rows whose position is not finite are left out: the object was not seen there. Raises InputError
@@ -53,7 +62,8 @@ def fit_probe(
     slope = torch.linalg.solve(covariance + ridge, (z - mean).T @ (y - centre) / len(z))
     weights = torch.vstack([slope, centre - mean @ slope])
     residual = z_test @ weights[:-1] + weights[-1] - y_test
-    error = float(residual.square().sum(1).mean().sqrt())
+    squares = residual.square().mean(1) if name == JOINTS else residual.square().sum(1)
+    error = float(squares.mean().sqrt())
     return Probe(name, weights.float(), error, latent_shape)
 
 

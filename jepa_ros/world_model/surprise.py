@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from jepa_ros.world_model.checkpoint import Checkpoint
+from jepa_ros.world_model.config import SurpriseConfig
 from jepa_ros.world_model.history import ContextReader
 
 
@@ -19,6 +20,12 @@ class SurpriseReading:
     error: float
     quantile: float
     threshold: float
+
+    @classmethod
+    def of(cls, error: float, scale: SurpriseConfig) -> SurpriseReading:
+        """The reading of a prediction error."""
+        quantile = float(np.interp(error, (0.0, *scale.errors), (0.0, *scale.levels)))
+        return cls(error, quantile, scale.threshold)
 
     @property
     def surprised(self) -> bool:
@@ -48,7 +55,4 @@ class SurpriseMonitor:
         self._last = stamp
         actions = torch.as_tensor(block, dtype=torch.float32)[None, None]
         predicted, _ = self._model.rollout(context, actions)
-        error = float((predicted[0, 0] - now).square().mean())
-        s = config.surprise
-        quantile = float(np.interp(error, (0.0, *s.errors), (0.0, *s.levels)))
-        return SurpriseReading(error, quantile, s.threshold)
+        return SurpriseReading.of(float((predicted[0, 0] - now).square().mean()), config.surprise)

@@ -46,7 +46,7 @@ def recorded(monkeypatch):
             bag.robot_description(FIRST + first * 10**10, "<robot/>")
             for episode in range(first, first + size):
                 write_episode(bag, episode, collect.split_of(episode), 3 + episode, FIRST + episode * 10**10)
-        return size
+        return size, ""
 
     monkeypatch.setattr(collect, "PART", 2)
     monkeypatch.setattr(collect, "_record_part", record)
@@ -131,7 +131,7 @@ def real(tmp_path_factory):
     """Two short episodes of the real thing."""
     parts = tmp_path_factory.mktemp("parts")
     recipe = collect.Recipe(2, 3, "openarm", 64, 48, 10.0, ticks=10)
-    assert collect._record_part((recipe, 0, parts)) == 2
+    assert collect._record_part((recipe, 0, parts)) == (2, "")
     fields = (tuple(arm.robot().joints), tuple(arm.robot().gripper))
     return parts, recipe, list(read_episodes(parts / "0000", arm.space(), fields, 32))
 

@@ -45,6 +45,14 @@ def test_the_error_is_that_of_the_test_episodes():
     assert probe.error == pytest.approx(0.01 * 3**0.5, rel=0.1)
 
 
+def test_the_error_of_joints_is_that_of_one_of_them():
+    z = torch.randn(4000, 4, generator=torch.Generator().manual_seed(3))
+    truth = z @ torch.randn(4, 7, generator=torch.Generator().manual_seed(2))
+    truth = truth + 0.01 * torch.randn(4000, 7, generator=torch.Generator().manual_seed(4))
+    probe = fit_probe("joints", (4,), (z[:2000], truth[:2000]), (z[2000:], truth[2000:]))
+    assert probe.error == pytest.approx(0.01, rel=0.1) and (probe.dimension, probe.unit) == (7, "rad")
+
+
 def test_latents_that_never_vary_get_no_weight():
     z = torch.randn(100, 3, generator=torch.Generator().manual_seed(5))
     dead = torch.cat([z, torch.full((100, 2), 7.0)], 1)

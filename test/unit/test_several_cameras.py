@@ -16,7 +16,7 @@ import two_views
 import yaml
 from builtin_interfaces.msg import Time
 
-from jepa_ros.bags.cameras import frame_topics
+from jepa_ros.bags.cameras import RAW, camera_connections, frame_topics
 from jepa_ros.bags.episodes import read_camera, read_episodes
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.closed_loop import ModelActor
@@ -295,3 +295,12 @@ def test_goals_with_other_numbers_of_images_are_refused():
     broken = image_message(np.zeros((8, 8, 3), np.uint8), Time(), "eye")
     broken.encoding = "smell"
     assert refusal(goal_frames, [image, broken], two).startswith("goal image: ")
+
+
+def test_pictures_of_our_own_nodes_in_a_recording_are_not_taken_for_a_camera(tmp_path):
+    topics = ("/image", "/goal_image", "/frame")
+    recording = SimpleNamespace(connections=[SimpleNamespace(topic=t, msgtype=RAW) for t in topics])
+    [[found]] = camera_connections(tmp_path, recording, ())
+    assert found.topic == "/image"
+    [[asked]] = camera_connections(tmp_path, recording, ["goal_image"])
+    assert asked.topic == "/goal_image"

@@ -64,14 +64,14 @@ def command(bag, recipe, out, *launcher):
 def test_it_leaves_a_checkpoint_a_card_and_figures(trained):
     checkpoint = load(trained / "checkpoint")
     assert checkpoint.config.latent_shape == (4,) and checkpoint.policy is not None
-    assert checkpoint.reachability is not None and list(checkpoint.probes) == ["tool"]
+    assert checkpoint.reachability is not None and list(checkpoint.probes) == ["tool", "joints"]
     assert checkpoint.config.distance.tolerance != 1.0, "calibrated"
     summary = json.loads((trained / "summary.json").read_text())
     assert summary["model_id"] == checkpoint.model_id
     assert {"probe_r2", "effective_rank", "action_sensitivity", "error_ratio@1", "error_ratio@4"} <= set(
         summary["test"]
     )
-    assert summary["heads"]["probe_error_m"]["tool"] == pytest.approx(checkpoint.probes["tool"].error, rel=1e-4)
+    assert summary["heads"]["probe_error"]["tool"] == pytest.approx(checkpoint.probes["tool"].error, rel=1e-4)
     assert summary["frames_per_s"] > 0 and 0 <= summary["loader_share"] < 1
     assert (trained / "report.html").stat().st_size > 10_000
     assert "jepa_ros train --data" in (trained / "checkpoint" / "README.md").read_text()

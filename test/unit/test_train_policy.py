@@ -69,10 +69,10 @@ def test_the_world_model_stays_as_it_is_bit_for_bit(model, trained):
 def test_it_leaves_a_checkpoint_with_all_heads_a_card_and_figures(model, trained):
     checkpoint = load(trained / "checkpoint")
     assert checkpoint.policy is not None and checkpoint.reachability is not None
-    assert list(checkpoint.probes) == ["tool", "puck"] and checkpoint.model_id != load(model).model_id
+    assert list(checkpoint.probes) == ["tool", "puck", "joints"] and checkpoint.model_id != load(model).model_id
     summary = json.loads((trained / "summary.json").read_text())
     assert summary["model_id"] == checkpoint.model_id and summary["world_model"] == load(model).model_id
-    errors = summary["heads"]["probe_error_m"]
+    errors = summary["heads"]["probe_error"]
     assert {name: pytest.approx(p.error, rel=1e-4) for name, p in checkpoint.probes.items()} == errors
     assert {"0", "8"} <= set(summary["heads"]["policy_error"])
     assert -1 <= summary["heads"]["reachability_spearman"] <= 1
@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_heads(model, bag, trained, tmp_path):
 
 def test_heads_are_trained_again_on_a_model_that_has_some(trained, bag, tmp_path):
     assert run(model=str(trained / "checkpoint"), data=bag, out=tmp_path, seed=1, updates=5) == 0
-    assert list(load(tmp_path / "checkpoint").probes) == ["tool"]
+    assert list(load(tmp_path / "checkpoint").probes) == ["tool", "joints"]
 
 
 def test_a_model_without_policy_and_proprioception_gets_heads(bag, tmp_path):

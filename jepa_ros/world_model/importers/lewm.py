@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -16,6 +15,7 @@ import torch
 from pydantic import ValidationError
 
 from jepa_ros.errors import InputError, first_problem
+from jepa_ros.reading import read_json
 from jepa_ros.world_model import checkpoint
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.importers.state_dict import (
@@ -193,10 +193,7 @@ def _read_settings(source: Path) -> dict:
     path = source.with_name("config.json")
     if not path.is_file():
         return {}
-    try:
-        settings = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected the JSON of the model's settings, found {error}") from None
+    settings = read_json(path, "settings")
     while isinstance(settings, dict) and isinstance(settings.get("model"), dict):
         settings = settings["model"]
     return settings if isinstance(settings, dict) else {}
