@@ -1,4 +1,4 @@
-"""The nodes: up, demo."""
+"""The nodes: up, record, demo."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ ParamsFile = Annotated[Path | None, typer.Option(help="ROS parameters of all nod
 Namespace = Annotated[str, typer.Option(help="Namespace of all nodes and topics.")]
 UseSimTime = Annotated[bool, typer.Option("--use-sim-time", help="Follow /clock.")]
 Respawn = Annotated[bool, typer.Option("--respawn", help="Start a node again when it ends.")]
+Record = Annotated[str, typer.Option(help="Directory of a bag of all that is heard and said; default: none.")]
 LogLevel = Annotated[str, typer.Option(help="debug, info, warn, error or fatal.")]
 
 
@@ -27,14 +28,30 @@ def up_sim(
     use_sim_time: UseSimTime = False,
     respawn: Respawn = False,
     log_level: LogLevel = "info",
+    record: Record = "",
 ) -> int | None:
     """Start the simulator and all nodes from config/sim.yaml, as launch/sim.launch.py does."""
-    return call("jepa_ros.ros.up:run", bringup="sim", **locals())
+    return call("jepa_ros.ros.up:run", kind="sim", **locals())
 
 
 @command(up, "robot")
 def up_robot(
     robot: Robot = "openarm",
+    arm: Annotated[str, typer.Option(help="Of a robot with two arms: right or left.")] = "right",
+    command_interface: Annotated[
+        str,
+        typer.Option(
+            help="Which of the robot's controllers are commanded: joint_trajectory, forward_position or servo_twist; "
+            "default: those that its YAML names first."
+        ),
+    ] = "",
+    robot_namespace: Annotated[
+        str,
+        typer.Option(help="Namespace of joint_states, robot_description and the controllers; default: the nodes' own."),
+    ] = "",
+    bringup: Annotated[
+        bool, typer.Option("--bringup", help="Start the vendor's bring-up: by `ros2 launch` only.", hidden=True)
+    ] = False,
     model: Model = "openarm_reach",
     camera_topic: CameraTopic = "image",
     params_file: ParamsFile = None,
@@ -42,9 +59,52 @@ def up_robot(
     use_sim_time: UseSimTime = False,
     respawn: Respawn = False,
     log_level: LogLevel = "info",
+    record: Record = "",
 ) -> int | None:
     """Start the nodes for hardware from config/robot.yaml, as launch/robot.launch.py does."""
-    return call("jepa_ros.ros.up:run", bringup="robot", **locals())
+    return call("jepa_ros.ros.up:run", kind="robot", **locals())
+
+
+@command(up, "gazebo")
+def up_gazebo() -> int | None:
+    """Say how Gazebo is started: ros2 launch does."""
+    return call("jepa_ros.ros.up:run", kind="gazebo")
+
+
+@command(up, "replay")
+def up_replay(
+    bag: Annotated[str, typer.Argument(help="A rosbag2 recording: a directory, or one file of it.")],
+    robot: Robot = "openarm",
+    model: Model = "openarm_reach",
+    camera_topic: CameraTopic = "image",
+    params_file: ParamsFile = None,
+    namespace: Namespace = "",
+    rate: Annotated[float, typer.Option(help="Seconds of the recording in a second.")] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin anew at the end.")] = False,
+    paused: Annotated[bool, typer.Option("--paused", help="Wait for the service /player/resume.")] = False,
+    record: Annotated[str, typer.Option(help="Directory of a bag of the results; empty: none.")] = "runs/replay",
+    log_level: LogLevel = "info",
+) -> int | None:
+    """Start all nodes over a recording, on its time; the gate judges plans, and nothing leaves for controllers."""
+    return call("jepa_ros.ros.up:run", kind="replay", **locals())
+
+
+@command(app)
+def record(
+    out: Annotated[str, typer.Option(help="Directory of the bag; a number is added where it exists.")] = (
+        "runs/recording"
+    ),
+    robot: Robot = "openarm",
+    model: Model = "openarm_reach",
+    camera_topic: CameraTopic = "image",
+    params_file: ParamsFile = None,
+    namespace: Namespace = "",
+    use_sim_time: UseSimTime = False,
+    log_level: LogLevel = "info",
+) -> int | None:
+    """Record what the running graph hears, does and says as a rosbag2 (mcap), until Ctrl-C."""
+    given = locals()
+    return call("jepa_ros.ros.up:run", kind="record", record=given.pop("out"), **given)
 
 
 @command(app)

@@ -82,8 +82,12 @@ def run(
                 record.ended, code = str(reason), 1
         record.wall_s = time.monotonic() - began
         display.say("writing report and video")
-        summary = write_results(record, out)
-    log.close()
+        try:
+            summary = write_results(record, out)
+        except (OSError, RuntimeError) as error:  # RuntimeError: ffmpeg's words; what was written before stays
+            raise InputError(f"out {out}: expected room for report and video, found {error}") from None
+        finally:
+            log.close()
     display.result(record, summary, out)
     if not code and record.reached < LEAST_SUCCESS * goals:
         code = 1
@@ -143,11 +147,14 @@ class NodeLog:
     def write(self, name: str, line: str) -> None:
         try:
             self._file.write(f"{name} | {line}\n")
-        except ValueError:  # a last line after the end
+        except (ValueError, OSError):  # a last line after the end; a full disk, which must not block the nodes' output
             pass
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError:  # what it still held has no room
+            pass
 
 
 def handle_all(executor) -> None:

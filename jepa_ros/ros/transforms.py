@@ -23,8 +23,13 @@ class TransformTree:
 
     def position(self, frame: str, base: str) -> np.ndarray | None:
         """Origin of ``frame`` in ``base`` (3,), or None while they are not connected."""
-        (root, _, origin), (base_root, rotation, offset) = self._to_root(frame), self._to_root(base)
-        return rotation.T @ (origin - offset) if root == base_root else None
+        pose = self.pose(frame, base)
+        return None if pose is None else pose[0]
+
+    def pose(self, frame: str, base: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Origin (3,) and rotation (3, 3) of ``frame`` in ``base``, or None while they are not connected."""
+        (root, turn, origin), (base_root, rotation, offset) = self._to_root(frame), self._to_root(base)
+        return (rotation.T @ (origin - offset), rotation.T @ turn) if root == base_root else None
 
     def _to_root(self, frame: str) -> tuple[str, np.ndarray, np.ndarray]:
         """The root above a frame, and the frame's rotation (3, 3) and origin (3,) in it."""

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NodeProcess, wait_for
 from fresh_model import fresh_model
+from nodes import NodeProcess, wait_for
 
 DEMO = "import sys; from jepa_ros.cli import app; app(prog_name='jepa_ros')"
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NodeProcess, wait_for
+from nodes import NodeProcess, wait_for
 
 from jepa_ros.ros.bringup import NODES
 
@@ -84,6 +84,19 @@ def test_the_simulated_cell_comes_up_and_ends_on_ctrl_c(launch, client):
     process.signal(signal.SIGINT)
     assert process.wait(60) == 0, process.output
     assert not alive(process)
+
+
+def test_a_recording_is_replayed_and_its_end_is_the_end_of_all(launch, tmp_path):
+    from jepa_ros.bags.source import open_source
+    from jepa_ros.training.collect import run
+
+    assert run(out=tmp_path / "play", episodes=1, seed=7, width=64, height=64, workers=1) == 0
+    process = launch("replay", bag=tmp_path / "play", record=tmp_path / "results", namespace="replayed")
+    wait_for(lambda: active(process) == {*NODES["replay"], "recorder"} or ended(process), "all nodes", 240)
+    process.wait(120)
+    assert "the recording is over" in process.output and not alive(process)
+    with open_source(tmp_path / "results") as source:
+        assert {t.topic: t.count for t in source.topics}["/replayed/latent"] > 10, source.problems
 
 
 def test_the_end_of_a_node_is_the_end_of_all(launch):

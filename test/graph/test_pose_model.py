@@ -200,7 +200,8 @@ def test_it_imagines_actions_of_poses(bench):
 def test_the_gates_report_of_poses_becomes_surprise(bench):
     assert not bench.surprises, "nothing was executed yet"
     bench.node("arm_gate", control_period=TICK, resume_after=0.2, latent_timeout=2.0, latent_stamp_timeout=3.0,
-               joint_timeout=1.0, joint_stamp_timeout=1.0, frozen_timeout=5.0, source_timeout=5.0)  # fmt: skip
+               joint_timeout=1.0, joint_stamp_timeout=1.0, frozen_timeout=5.0, source_timeout=5.0,
+               planner_timeout=5.0)  # fmt: skip
     done = bench.follow()
     assert {(a.action_space, len(a.values), a.period, a.header.frame_id) for a in done} == {
         ("pose_delta", 7, TICK, "base")

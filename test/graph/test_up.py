@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NodeProcess, wait_for
+from nodes import NodeProcess, wait_for
 
 from jepa_ros.ros.bringup import NODES
 

@@ -1,0 +1,145 @@
+"""Row 24: of a broken bag what is readable is counted, the command exits with 2, and the bag stays as it is."""
+
+import hashlib
+import re
+import shutil
+
+import pytest
+import reach_bag
+import test_train_command
+import yaml
+from model_bench import write_model
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from test_files_checkpoints import refused
+
+from jepa_ros.bags.salvage import describe_readable
+from jepa_ros.bags.typestore import typestore
+from jepa_ros.errors import InputError
+from jepa_ros.training import pretrain, train
+
+pytestmark = pytest.mark.fault(24)
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
+    return reach_bag.write(tmp_path_factory.mktemp("bag") / "play", ticks=12)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(test_train_command.TINY))
+    return path
+
+
+def rewritten(bag, to, storage, leave_out=()):
+    with Reader(bag) as reader, Writer(to, version=9, storage_plugin=storage) as writer:
+        made = {
+            c.id: writer.add_connection(c.topic, c.msgtype, typestore=typestore())
+            for c in reader.connections
+            if c.topic not in leave_out
+        }
+        for connection, stamp, raw in reader.messages():
+            if connection.id in made:
+                writer.write(made[connection.id], stamp, raw)
+    return to
+
+
+def no_metadata(bag, to):
+    shutil.copytree(bag, to)
+    (to / "metadata.yaml").unlink()
+    return 1.0
+
+
+def truncated(bag, to):
+    shutil.copytree(bag, to)
+    (recording,) = to.glob("*.mcap")
+    recording.write_bytes(recording.read_bytes()[: int(0.6 * recording.stat().st_size)])
+    return 0.6
+
+
+def truncated_sqlite(bag, to):
+    rewritten(bag, to, StoragePlugin.SQLITE3)
+    (recording,) = to.glob("*.db3")
+    recording.write_bytes(recording.read_bytes()[: int(0.6 * recording.stat().st_size)])
+    return 0.3  # rows lie between the pages of indices
+
+
+def damaged_inside(bag, to):
+    shutil.copytree(bag, to)
+    (recording,) = to.glob("*.mcap")
+    data = bytearray(recording.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 3000] = b"\xa5" * 3000
+    recording.write_bytes(data)
+    return 0.4
+
+
+def no_recording(bag, to):
+    shutil.copytree(bag, to)
+    next(to.glob("*.mcap")).unlink()
+    return 0.0
+
+
+def nothing(bag, to):
+    to.mkdir()
+    return 0.0
+
+
+def content(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("spoil", [no_metadata, truncated, truncated_sqlite, damaged_inside, no_recording, nothing])
+def test_what_is_readable_is_counted_and_the_bag_stays_as_it_is(bag, recipe, tmp_path, spoil):
+    share = spoil(bag, tmp_path / "broken")
+    before = content(tmp_path / "broken")
+    with Reader(bag) as reader:
+        total = reader.message_count
+    lines = []
+    for use in (
+        lambda: train.run(data=tmp_path / "broken", out=tmp_path / "out", recipe=str(recipe)),
+        lambda: pretrain.run(bags=[tmp_path / "broken"], out=tmp_path / "out"),
+    ):
+        with pytest.raises(InputError) as error:
+            use()
+        lines.append(str(error.value))
+    for line in lines:
+        assert str(tmp_path / "broken") in line and "expected" in line
+        count = int(found[1]) if (found := re.search(r"; (\d+) messages in it can be read", line)) else 0
+        assert count >= 0.75 * share * total and (count == total) == (share == 1.0), (count, total, line)
+        assert share == 0.0 or "/joint_states " in line
+    assert content(tmp_path / "broken") == before and not (tmp_path / "out" / "checkpoint").exists()
+
+
+def test_a_topic_that_is_missing_is_named_with_those_that_are_there(bag, recipe, tmp_path):
+    rewritten(bag, tmp_path / "broken", StoragePlugin.MCAP, leave_out=("/executed",))
+    with pytest.raises(InputError, match="expected the topics executed, found .*/joint_states"):
+        train.run(data=tmp_path / "broken", out=tmp_path / "out", recipe=str(recipe))
+
+
+def test_a_bag_without_a_message_is_refused(bag, recipe, tmp_path):
+    with Reader(bag) as reader, Writer(tmp_path / "b", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for c in reader.connections:
+            writer.add_connection(c.topic, c.msgtype, typestore=typestore())
+    with pytest.raises(InputError, match=r"expected .*, found"):
+        train.run(data=tmp_path / "b", out=tmp_path / "out", recipe=str(recipe))
+
+
+def test_commands_exit_with_2_and_one_line(bag, recipe, tmp_path):
+    truncated(bag, tmp_path / "broken")
+    before = content(tmp_path / "broken")
+    write_model(tmp_path / "m", joints=reach_bag.arm.robot().joints, gripper=reach_bag.arm.robot().gripper)
+    for arguments in (
+        ("train", "--data", tmp_path / "broken", "--recipe", recipe, "--out", tmp_path / "out"),
+        ("pretrain", tmp_path / "broken", "--out", tmp_path / "out"),
+        ("models", "inspect", tmp_path / "m", "--data", tmp_path / "broken", "--out", tmp_path / "out"),
+    ):
+        assert "messages in it can be read" in refused(*arguments)
+    assert content(tmp_path / "broken") == before
+
+
+def test_files_that_only_look_like_recordings_hold_nothing(tmp_path):
+    (tmp_path / "a.mcap").write_bytes(b"\x89MCAP0\r\n" + b"\xff" * 100)
+    (tmp_path / "b.mcap").write_bytes(b"")
+    (tmp_path / "c.db3").write_bytes(b"SQLite format 3\x00" + bytes(100))
+    assert describe_readable(tmp_path) == "no message in it can be read"

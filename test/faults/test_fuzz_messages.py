@@ -1,0 +1,139 @@
+"""A running graph is sent a hundred thousand random, extreme and mutated messages on all that it listens to."""
+
+import statistics
+from collections import Counter
+
+import numpy as np
+import pytest
+from fuzz import Fuzzer, read, save
+from fuzz_graph import PLACES, PLAIN_MALLOC, FuzzedGraph
+from fuzz_requests import place
+
+from jepa_ros.resources import list_models
+
+pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
+
+ROUNDS, LEAST, ALL = 1000, 1000, 100_000
+GROWTH = 32e6  # bytes that a node may gain between the last two quarters of a phase
+STEERS = ("stop", "release", "reset", "set_state", "change_state", "send_goal", "cancel_goal")
+GATE_HEARS = ("/plan", "/latent", "/joint_states")
+
+
+@pytest.fixture(scope="module")
+def graph(start, client):
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in PLAIN_MALLOC.items():
+            environment.setenv(name, value)
+        graph = FuzzedGraph(start, client)
+    graph.fuzzer = Fuzzer(np.random.default_rng(0), graph.words)
+    yield graph
+    graph.close()
+
+
+def bombard(graph, topics, services, moving=True, messages=2, watched=lambda: None):
+    """ROUNDS rounds of some messages to each topic and one request to each service, all answered before the next."""
+    for k in range(ROUNDS):
+        for node, topic in topics:
+            for _ in range(messages):
+                graph.publish(graph.fuzzer, node, topic)
+        graph.answers([graph.call_fuzzed(graph.fuzzer, *endpoint) for endpoint in services])
+        watched()
+        if k % 10 == 0:
+            graph.alive()
+            if moving:
+                graph.move()
+        if k % 5 == 0:
+            graph.measure()
+        if k % 100 == 99:
+            graph.restore()
+            graph.bring_up()
+    graph.silence()
+    graph.restore()
+    graph.bring_up()
+
+
+def once(endpoints):
+    """One endpoint a topic, as a message reaches all who listen."""
+    return list({topic: (node, topic) for node, topic in endpoints}.values())
+
+
+def of(endpoints, names):
+    return [e for e in endpoints if e[1] in names or e[1].rpartition("/")[2] in names]
+
+
+def without(endpoints, others):
+    return [e for e in endpoints if e not in others]
+
+
+def grown(graph):
+    """Bytes by node, from the last quarter but one to the last of what was measured since this was called last.
+
+    Before that the middleware's pools grow to the largest message of each endpoint."""
+    out = {}
+    for name, values in graph.rss.items():
+        quarter = len(values) // 4
+        out[name] = statistics.median(values[-quarter:]) - statistics.median(values[-2 * quarter : -quarter])
+    graph.rss.clear()
+    return out
+
+
+def steers(graph):
+    return of(graph.services, STEERS)
+
+
+def test_everything_that_is_not_steering_is_survived_in_motion(graph):
+    topics = without(graph.topics, of(graph.topics, (*GATE_HEARS, graph.command_topic, "/e_stop")))
+    services = without(graph.services, steers(graph))
+    bombard(graph, once(topics), services)
+    assert graph.witness.violations == [] and graph.witness.windows > 50
+    assert max((growth := grown(graph)).values()) < GROWTH, growth
+    slow = {e: n for e, n in graph.unanswered.items() if n > 0.02 * ROUNDS and "get_result" not in e[1]}
+    assert not slow
+
+
+def test_what_the_gate_hears_is_survived_and_no_window_leaves_the_limits(graph):
+    barrier = of(graph.services, ("get_state",))
+    before = graph.witness.windows
+    bombard(graph, once(of(graph.topics, ("/plan", "/latent"))), barrier, messages=3)
+    assert graph.witness.violations == [] and graph.witness.windows > before
+    rejected = int(graph.gate_says("rejected"))
+    assert rejected > 0.5 * graph.sent["/arm_gate", "/plan"], "plans did not arrive"
+    assert max((growth := grown(graph)).values()) < GROWTH, growth
+
+
+def test_joint_states_that_lie_are_survived_and_no_window_leaves_the_limits(graph):
+    graph.lied_to = True
+    bombard(graph, once(of(graph.topics, ("/joint_states",))), of(graph.services, ("get_state",)), messages=3)
+    graph.lied_to = False
+    assert graph.witness.violations == []
+    assert max((growth := grown(graph)).values()) < GROWTH, growth
+
+
+def test_orders_of_any_kind_are_survived(graph):
+    graph.excused = True  # the arm is put elsewhere, and the controller's topic carries our own garbage
+    topics = of(graph.topics, (graph.command_topic, "/e_stop"))
+    bombard(graph, once(topics), steers(graph), moving=False, watched=graph.bring_up)
+    assert max((growth := grown(graph)).values()) < GROWTH, growth
+
+
+def test_afterwards_a_goal_is_reached_and_everything_was_sent(graph):
+    graph.recover()
+    graph.excused = False
+    for xy in PLACES:
+        request = graph.goals.ask(place(xy))
+        graph.until(lambda request=request: request.outcome, "the goal's end", 90.0)
+        assert request.outcome.reached, request.outcome.reason
+    assert graph.witness.violations == []
+    least = min(graph.sent.items(), key=lambda item: item[1])
+    assert set(graph.sent) == {*graph.topics, *graph.services} and least[1] >= LEAST, least
+    assert sum(graph.sent.values()) >= ALL
+    print(f"sent {dict(Counter(node for node, _ in graph.sent.elements()))}, {graph.undecodable} requests undecodable,")
+    print(f"{graph.unsent} unsent, brought up {dict(graph.brought_up)}, latched {dict(graph.latched)},")
+    moved = f"{graph.anchored} from where the arm was moved to"
+    print(f"{graph.witness.windows} windows, {moved}, {len(graph.outcomes)} goals")
+
+
+def test_what_was_sent_last_is_kept_for_a_replay(tmp_path):
+    sent = [("/plan", "jepa_msgs/msg/Plan", bytes(range(256))), ("/stop", "std_srvs/srv/Trigger", b"")]
+    save(tmp_path / "kept" / "sent.jsonl", sent)
+    assert read(tmp_path / "kept" / "sent.jsonl") == sent

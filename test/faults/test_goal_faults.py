@@ -1,0 +1,151 @@
+"""Goals that are missing, swapped, wrong, out of reach or given up, and plans that do not meet."""
+
+import copy
+import time
+
+import numpy as np
+import pytest
+from graph import PLACES, Graph, place, pose_goal
+from jepa_msgs.action import ReachGoal
+from jepa_msgs.msg import GateStatus, GoalTerm, Plan, PlannerStatus
+
+from jepa_ros.nodes.convert import float64_array, stamp_of_seconds, to_seconds
+
+
+@pytest.fixture(scope="module")
+def graph(start, client):
+    return Graph(start, client)
+
+
+@pytest.fixture
+def arm(graph, measured):
+    yield from graph.between_rows(measured)
+
+
+def outcome(arm, request, timeout=30.0):
+    return arm.client.wait_for(lambda: request.outcome, "the goal's end", timeout)
+
+
+@pytest.mark.fault(27)
+def test_without_a_goal_the_planner_is_idle_and_nothing_moves(arm):
+    statuses = arm.client.collect(PlannerStatus, "planner_status")
+    arm.client.wait_for(lambda: len(statuses) > 1, "the planner's status")
+    assert (statuses[-1].state, statuses[-1].text) == (PlannerStatus.IDLE, "no goal")
+    assert arm.plans == [] and arm.windows == [] and arm.rests
+
+
+@pytest.mark.fault(27)
+def test_a_new_goal_takes_over_in_motion_without_a_stop(arm):
+    arm.moving()
+    old, swapped = arm.request, time.time()
+    ended = outcome(arm, arm.ask(pose_goal((0.20, -0.30))))
+    assert ended.reached, ended.reason
+    assert (old.outcome.how, old.outcome.reason) == ("aborted", "replaced by a new goal")
+    at_swap = [m.state for t, _, m in arm.gate if swapped <= t < swapped + 0.6]
+    assert set(at_swap) == {GateStatus.TRACKING}, at_swap
+
+
+def wrong_latent() -> ReachGoal.Goal:
+    return ReachGoal.Goal(kind=ReachGoal.Goal.LATENT, latent=[0.0] * 7, model_id="another")
+
+
+def wrong_joints() -> ReachGoal.Goal:
+    term = GoalTerm(kind=GoalTerm.JOINTS, joints=["openarm_right_joint1"], positions=[0.0, 1.0])
+    return ReachGoal.Goal(kind=ReachGoal.Goal.TERMS, terms=[term])
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize(
+    ("goal", "reason"),
+    [
+        (wrong_latent(), "goal latent: expected model"),
+        (wrong_joints(), "joints: expected"),
+        (pose_goal((2.0, 2.0)), "pose: expected a place in the workspace"),
+    ],
+    ids=["latent", "joints", "pose"],
+)
+def test_a_goal_that_cannot_be_ends_with_the_reason_and_the_arm_at_rest(arm, measured, goal, reason):
+    arm.moving()
+    fault = time.time()
+    ended = outcome(arm, arm.ask(goal))
+    assert ended.how == "aborted" and reason in ended.reason
+    stopped = arm.stops(fault)
+    measured["stop_ms"] = 1e3 * (stopped.rest - fault)
+    arm.says(f"planner: .*{reason}", fault)
+
+
+@pytest.mark.fault(27)
+def test_a_goal_that_is_not_reached_in_its_time_is_aborted(arm, measured):
+    far = pose_goal(PLACES[0], via=[], timeout=0.5)
+    arm.moving()
+    arm.rest()
+    asked = time.time()
+    away = max(PLACES, key=lambda xy: abs(xy[0] - arm._tool_x()))
+    far.pose = place(away).pose
+    ended = outcome(arm, arm.ask(far))
+    assert (ended.how, ended.reason) == ("aborted", "not reached within 0.5 s")
+    measured["stop_ms"] = 1e3 * (arm.stops(asked).rest - asked)
+
+
+@pytest.mark.fault(30)
+def test_a_cancel_in_motion_is_a_smooth_stop(arm, measured):
+    arm.moving()
+    request, fault = arm.request, time.time()
+    request.cancel()
+    ended = outcome(arm, request)
+    assert (ended.how, ended.reached, ended.reason) == ("canceled", False, "cancelled")
+    stopped = arm.stops(fault)
+    measured["stop_ms"] = 1e3 * (stopped.rest - fault)
+    arm.says("planner: cancelled", fault)
+    arm.client.spin(1.0)
+    assert not [t for t, _ in arm.plans if t > stopped.rest + 0.1], "plans went on after the cancel"
+
+
+@pytest.mark.fault(34)
+def test_a_hold_that_lasts_ends_the_goal_for_good(arm, measured):
+    assert arm.client.get_parameter("planner", "hold_abort_s") == 10.0
+    assert all(r.successful for r in arm.client.set_parameters("planner", hold_abort_s=1.5))
+    arm.moving()
+    request, fault = arm.request, time.time()
+    arm.images.drop()
+    stopped = arm.stops(fault)
+    measured["stop_ms"] = 1e3 * (stopped.rest - fault)
+    ended = outcome(arm, request)
+    assert (ended.how, ended.reason) == ("aborted", "the arm was held for 1.5 s: no latent has come for 0.3 s")
+    assert 1.3 < time.time() - stopped.caught < 3.0  # the planner looks every 0.1 s
+    healed = arm.heal()
+    arm.client.wait_for(lambda: arm.latents[-1][0] > healed + 1.5, "healthy frames")
+    assert arm.rests and not [t for t, _ in arm.plans if t > healed], "an aborted goal went on"
+    assert all(r.successful for r in arm.client.set_parameters("planner", hold_abort_s=10.0))
+
+
+@pytest.mark.fault(12)
+def test_goals_that_change_all_the_time_make_no_jump(arm):
+    arm.moving()
+    for k in range(12):
+        arm.ask(pose_goal(PLACES[k % 2]))
+        enough = len(arm.plans) + 1 + k % 3
+        arm.client.wait_for(lambda enough=enough: len(arm.plans) >= enough, "the next plan")
+    assert arm.witness.windows > 20 and arm.witness.step < 0.005, arm.witness.step
+
+
+@pytest.mark.fault(12)
+def test_a_plan_that_starts_beside_the_one_in_force_is_joined_smoothly(arm):
+    publisher = arm.client.node.create_publisher(Plan, "plan", 10)
+    arm.moving()
+    arm.client.wait_for(publisher.get_subscription_count, "the gate")
+    arm.client.wait_for(lambda: arm.plans, "a plan")
+    beside = copy.deepcopy(arm.plans[-1][1])
+    beside.plan_id += 1_000_000
+    now = time.time() + 0.05
+    late = now - to_seconds(beside.header.stamp)
+    beside.header.stamp = stamp_of_seconds(now)
+    beside.source_stamp = stamp_of_seconds(time.time())
+    beside.valid_until = stamp_of_seconds(to_seconds(beside.valid_until) + late)
+    for point in beside.trajectory.points:
+        point.positions = float64_array(np.array(point.positions) + 0.04)
+    sent = time.time()
+    publisher.publish(beside)
+    arm.client.wait_for(lambda: [m for t, _, m in arm.gate if m.plan_id == beside.plan_id], "the plan to be followed")
+    arm.client.wait_for(lambda: [t for t, _ in arm.windows if t > sent + 0.3], "windows of it")
+    assert arm.witness.violations == [] and arm.witness.step < 0.005, arm.witness.step

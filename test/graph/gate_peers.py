@@ -1,0 +1,351 @@
+"""A gate in a process of its own, and everything around it played by the test: arm, controller, camera, planner."""
+
+import functools
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import yaml
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from gate_plans import GOAL, JOINTS, ROBOT, START, minimum_jerk, straight, urdf
+from geometry_msgs.msg import TwistStamped
+from jepa_msgs.msg import Action, GateStatus, LatentState, Plan, PlannerStatus
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray, String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
+
+from jepa_ros.errors import InputError
+from jepa_ros.nodes.convert import to_seconds, to_stamp, trajectory_message, trajectory_of
+from jepa_ros.resources import resolve_robot
+from jepa_ros.robot.config import load_robot, read_robot
+from jepa_ros.robot.kinematics import Kinematics
+from jepa_ros.robot.limits import JointLimits
+from jepa_ros.robot.witness import Witness
+from jepa_ros.sim.controller import TrajectoryController
+
+CONTROLLERS = {
+    "joint_trajectory_controller/JointTrajectoryController": "joint_trajectory_controller",
+    "forward_command_controller/ForwardCommandController": "forward_position_controller",
+    "moveit_servo/TwistStamped": "servo_node",
+}
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@functools.cache
+def robot_file():
+    """The robot's YAML for the made-up arm, which may go anywhere, with a controller of every kind."""
+    config = yaml.safe_load(resolve_robot("openarm").read_text()) | {"self_collision": None}
+    config["action_space"]["workspace"] = [[-5, -5], [5, -5], [5, 5], [-5, 5]]
+    config["controllers"] = [
+        {"name": f"right_{n}", "type": kind, "joints": [*JOINTS]} for kind, n in CONTROLLERS.items()
+    ]
+    path = Path(tempfile.mkdtemp()) / "arm.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@functools.cache
+def limits():
+    return JointLimits.of_robot(load_robot(robot_file()), urdf())
+
+
+def reached(bench, plan_id=7):
+    """A plan to the goal of its kind of controller, followed to its end; the distance left, rad."""
+    servo = "servo" in bench.kind
+    plan = straight() if servo else minimum_jerk(START, GOAL)
+    bench.follow(plan, plan_id)
+    bench.until("HOLDING")
+    assert bench.rests() and bench.wrong == []
+    return np.abs(bench.positions[-1][1] - plan.positions[-1]).max()
+
+
+class TrajectoryPeer:
+    """joint_trajectory_controller: judges each window, then follows it."""
+
+    message = JointTrajectoryMessage
+
+    def __init__(self):
+        self.witness, self.arm = Witness(limits()), TrajectoryController(JOINTS)
+        self.arm.hold(START)
+
+    def hear(self, message, now):
+        try:
+            trajectory, stamp = trajectory_of(message), to_seconds(message.header.stamp)
+            self.witness.window(trajectory, stamp, now)
+            self.arm.accept(trajectory, stamp, now)
+        except InputError as error:
+            if "in the past" not in str(error):  # that is this process having slept, on a machine that is too busy
+                self.witness.unreadable(str(error))
+
+    def update(self, now):
+        return self.arm.update(now)
+
+    def put(self, q):
+        self.arm.hold(q)
+
+
+class PositionPeer:
+    """forward_command_controller: the last set-point holds for ever; there is no time-out and no check."""
+
+    message = Float64MultiArray
+
+    def __init__(self):
+        self.witness, self.q, self.steps = Witness(limits()), START, []
+
+    def hear(self, message, now):
+        q = np.array(message.data)
+        if q.shape != START.shape or not np.isfinite(q).all() or limits().excess(q).max() > 1e-6:
+            self.witness.unreadable(f"set-point {q}")
+            return
+        self.steps.append(float(np.abs(q - self.q).max()))
+        self.q = q
+
+    def update(self, now):
+        return self.q
+
+    def put(self, q):
+        self.q = q
+
+
+class ServoPeer:
+    """MoveIt Servo as documented: the tool's velocity becomes the joints' by the pseudo-inverse; without a command for
+    `incoming_command_timeout` the arm stops."""
+
+    message = TwistStamped
+    TIMEOUT = 0.1
+
+    def __init__(self):
+        self.witness, self.q, self.twist = Witness(limits()), START, np.zeros(6)
+        self.heard = self.updated = -math.inf
+        self.kinematics = Kinematics(urdf(), JOINTS, ROBOT.tool_frame, ROBOT.base_frame)
+
+    def hear(self, message, now):
+        v, w = message.twist.linear, message.twist.angular
+        twist = np.array([v.x, v.y, v.z, w.x, w.y, w.z])
+        if message.header.frame_id != ROBOT.base_frame or not np.isfinite(twist).all():
+            self.witness.unreadable(f"twist {twist} in {message.header.frame_id}")
+        else:
+            self.twist, self.heard = twist, now
+
+    def update(self, now):
+        elapsed, self.updated = min(now - self.updated, 0.05), now
+        if now - self.heard <= self.TIMEOUT:
+            speed = np.linalg.pinv(self.kinematics.jacobian(self.q), rcond=1e-3) @ self.twist
+            if (np.abs(speed) > limits().velocity * 1.01).any():
+                self.witness.unreadable(f"joint speeds {speed}")
+            self.q = self.q + elapsed * speed
+        return self.q
+
+    def put(self, q):
+        self.q = q
+
+
+# By the type of the controller, which command_interface picks.
+PEERS = {
+    "joint_trajectory_controller/JointTrajectoryController": TrajectoryPeer,
+    "forward_command_controller/ForwardCommandController": PositionPeer,
+    "moveit_servo/TwistStamped": ServoPeer,
+}
+
+
+class Bench:
+    """A gate in a namespace of its own, with an arm that goes exactly where its controller says."""
+
+    def __init__(self, start, client, name, kind="joint_trajectory_controller/JointTrajectoryController", **parameters):
+        self.client, self.name, self.kind = client, f"/{name}", kind
+        robot = self.robot = parameters.get("robot_namespace", self.name)
+        [interface] = [c.interface for c in read_robot(robot_file()).controllers if c.type == kind]
+        # Time-outs that the test's own process, which plays everybody, keeps on a busy machine too.
+        patient = {"resume_after": 0.2, "latent_timeout": 0.4, "joint_timeout": 0.3, "frozen_timeout": 0.3}
+        patient |= {
+            "robot": robot_file(),
+            "command_interface": interface,
+            "latent_stamp_timeout": 1.0,
+            "joint_stamp_timeout": 0.6,
+            "planner_timeout": 0.4,
+            **parameters,
+        }
+        self.process = start("jepa_ros.nodes.arm_gate", patient, {"__ns": self.name})
+        node = client.node
+        self.peer, self.windows = PEERS[kind](), []
+        [controller] = load_robot(robot_file(), interface).controllers
+        self.command_topic = f"{robot}/{controller.command_topic}"
+        self.listen()
+        self.description = node.create_publisher(String, f"{robot}/robot_description", LATCHED)
+        self.joints = node.create_publisher(JointState, f"{robot}/joint_states", 10)
+        self.latents = node.create_publisher(LatentState, f"{self.name}/latent", 10)
+        self.plans = node.create_publisher(Plan, f"{self.name}/plan", 10)
+        self.planner = node.create_publisher(PlannerStatus, f"{self.name}/planner_status", 10)
+        self.seen = 0
+        self.statuses = client.collect(GateStatus, f"{self.name}/gate_status", 200)
+        self.diagnostics = client.collect(DiagnosticArray, "/diagnostics", 50)
+        self.executed = client.collect(Action, f"{self.name}/executed", 50)
+        self.send_joints = self.send_latents = self.planner_lives = True
+        self.frozen = self.spoil = None  # spoil: what is done to each joint state before it is sent
+        self.stops_before = 0
+        self.positions = []
+        self.timers = [node.create_timer(0.01, self.publish_joints), node.create_timer(0.05, self.publish_latent)]
+
+    def listen(self):
+        """Be a controller."""
+        kind, topic = self.peer.message, self.command_topic
+        self.subscription = self.client.node.create_subscription(kind, topic, self.on_command, 50)
+
+    @staticmethod
+    def describe():
+        return String(data=urdf())
+
+    def release(self):
+        assert self.client.call(Trigger, f"{self.name}/release", Trigger.Request()).success
+        self.until("HOLDING")
+
+    @property
+    def newest_diagnostics(self):
+        """What the gate's newest diagnostics say of motion."""
+        mine = [s for m in self.diagnostics for s in m.status if f"{self.name[1:]}" in s.name and "motion" in s.name]
+        return [s.message for s in mine[-1:]]
+
+    def said(self, level):
+        return [s.message for m in self.diagnostics for s in m.status if "motion" in s.name and s.level == level]
+
+    @property
+    def errors(self):
+        return self.said(DiagnosticStatus.ERROR)
+
+    @property
+    def warnings(self):
+        return self.said(DiagnosticStatus.WARN)
+
+    def close(self):
+        for timer in self.timers:
+            self.client.node.destroy_timer(timer)
+        self.process.end()
+
+    def now(self):
+        return self.client.node.get_clock().now().nanoseconds * 1e-9
+
+    def publish_joints(self):
+        now = self.now()
+        q = self.peer.update(now)
+        self.positions.append((now, q))
+        if self.send_joints:
+            message = JointState(name=["finger", *JOINTS], velocity=[0.0] * 8)
+            message.position = [0.0, *(q if self.frozen is None else self.frozen)]
+            message.header.stamp = to_stamp(round(now * 1e9))
+            if self.spoil is not None:
+                self.spoil(message)
+            self.joints.publish(message)
+
+    def publish_latent(self):
+        if self.send_latents:
+            message = LatentState()
+            message.header.stamp = to_stamp(round((self.now() - 0.05) * 1e9))
+            self.latents.publish(message)
+        if self.planner_lives:
+            self.planner.publish(PlannerStatus())
+
+    def on_command(self, message, info: dict):
+        came = info["received_timestamp"] * 1e-9  # this process may be slow to look at it, which a controller is not
+        self.windows.append((came, message))
+        self.peer.hear(message, came)
+
+    @property
+    def wrong(self):
+        return self.peer.witness.violations
+
+    def plan(self, trajectory, plan_id=1, valid=3.0, ahead=0.15):
+        now = self.now()
+        message = Plan(plan_id=plan_id, trajectory=trajectory_message(trajectory))
+        message.header.stamp = to_stamp(round((now + ahead) * 1e9))
+        message.source_stamp = to_stamp(round((now - 0.1) * 1e9))
+        message.valid_until = to_stamp(round((now + valid) * 1e9))
+        self.plans.publish(message)
+        return message
+
+    def follow(self, trajectory, plan_id, **times):
+        """A plan from rest, asked again until it is taken: inputs must have been healthy, discovery be over."""
+        asked, self.seen = -1.0, len(self.statuses)
+
+        def taken():
+            nonlocal asked
+            done = any(s.plan_id == plan_id for s in self.statuses[self.seen :])
+            if not done and self.now() > asked + 0.5:
+                asked = self.now()
+                self.plan(trajectory, plan_id, **times)
+            return done
+
+        self.client.wait_for(taken, f"plan {plan_id} to be taken ({self.status.text})")
+        self.until("TRACKING")
+
+    @property
+    def status(self):
+        return self.statuses[-1] if self.statuses else GateStatus()
+
+    def until(self, state, word="", timeout=10.0):
+        """The next status like that, however late it is looked at; later ones are looked for after it."""
+        wanted = getattr(GateStatus, state)
+
+        def there():
+            for i, s in enumerate(self.statuses[self.seen :]):
+                if s.state == wanted and word in s.text:
+                    self.seen += i
+                    return s
+
+        return self.client.wait_for(there, f"{state} {word!r}", timeout)
+
+    def stop_of(self, began, measured, timeout=None):
+        """The stop that a fault at `began` (s) has brought about: figures into `measured`; the arm rests at its end.
+
+        timeout: s after which the gate was to notice, where it was by a time-out that the fault's silence wore out.
+        """
+        stopping = self.until("STOPPING", timeout=5.0)
+        assert self.rests()
+        last = self.positions[-1][1]
+        rest = next(t for t, q in reversed(self.positions) if np.abs(q - last).max() > 1e-6)
+        measured["stop_ms"], measured["max_violation"] = 1e3 * (rest - began), self.peer.witness.worst
+        if timeout is not None:
+            measured["caught_ms"] = 1e3 * (to_seconds(stopping.header.stamp) - began - timeout)
+        return stopping
+
+    def ready(self):
+        """At the start position, holding, with healthy inputs for long enough that a plan is taken."""
+        self.send_joints = self.send_latents = self.planner_lives = True
+        self.frozen = None
+        self.description.publish(self.describe())
+        self.seen = len(self.statuses)
+        self.until("HOLDING", timeout=30.0)
+        self.client.wait_for(self.plans.get_subscription_count, "the gate to listen")
+        for _ in range(5):  # joint states that thaw count as a jump, which may end the way there
+            self.follow(minimum_jerk(self.peer.update(self.now()), START), 99)
+            self.until("HOLDING", timeout=5.0)
+            if np.abs(self.peer.update(self.now()) - START).max() < 1e-3:
+                break
+        self.positions.clear()
+        self.windows.clear()
+        return self
+
+    def moving(self):
+        """In the middle of a plan to GOAL."""
+        self.ready()
+        self.follow(minimum_jerk(START, GOAL), 7)
+        self.client.wait_for(lambda: np.abs(self.peer.update(self.now()) - START).max() > 0.05, "motion")
+        self.stops_before = self.status.stops
+        return self
+
+    def settle(self):
+        """Inputs have been healthy for as long as it takes until a plan is let in."""
+        began = self.now()
+        self.client.wait_for(lambda: self.now() > began + 0.5 and self.status.state == GateStatus.HOLDING, "health")
+
+    def rests(self):
+        """The arm comes to rest and stays there."""
+        self.client.wait_for(lambda: len(self.positions) > 30 and self.still(), "the arm to rest", 3.0)
+        count = len(self.positions)
+        self.client.wait_for(lambda: len(self.positions) > count + 20, "time to pass")
+        return self.still()
+
+    def still(self):
+        return np.ptp([q for _, q in self.positions[-15:]], axis=0).max() < 1e-9

@@ -1,0 +1,216 @@
+"""`jepa_ros doctor` beside a robot with each thing wrong in turn: named, and nothing else blamed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+from nodes import ROOT, environment
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Int64, String
+
+from jepa_ros.doctor.examine import examine
+from jepa_ros.doctor.seen import Job
+from jepa_ros.errors import InputError
+from jepa_ros.resources import resolve_model
+from jepa_ros.robot.config import load_robot
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+ROBOT = load_robot("openarm")
+COMMAND = f"/{ROBOT.controllers[0].command_topic}"
+SECONDS, DISCOVERY = 0.6, 0.8
+ALL_WELL = {}
+
+WRONG = {
+    # what is wrong: (the fake arm, what the doctor is asked, the check that must name it, words of it)
+    "namespace": (ALL_WELL, {"namespace": "/arm"}, "namespace", "Leave out --namespace"),
+    "camera topic": ({"camera_topic": "imag"}, ALL_WELL, "topic", "Try --camera-topic /imag"),
+    "no joint states": ({"joint_topic": ""}, ALL_WELL, "topic", "/joint_states: expected a publisher"),
+    "joint states elsewhere": ({"joint_topic": "arm/joint_states"}, ALL_WELL, "topic", "but /arm/joint_states"),
+    "joint states of another type": ({"joint_type": "String"}, ALL_WELL, "type", "std_msgs/msg/String from /fake_arm"),
+    "no description": ({"description": "none"}, ALL_WELL, "topic", "Start robot_state_publisher"),
+    "description that is not kept": ({"description": "volatile"}, ALL_WELL, "qos", "volatile offered"),
+    "description of another arm": (
+        {"description": "other"},
+        ALL_WELL,
+        "description",
+        "Publish the description of openarm",
+    ),
+    "description without limits": ({"description": "no_limits"}, ALL_WELL, "limits", "expected a <limit>"),
+    "joints that may not move": ({"description": "unlimited"}, ALL_WELL, "limits", "none for openarm_right_joint1"),
+    "slow joint states": ({"joint_rate": 4.0}, ALL_WELL, "rate", "rate of /joint_states"),
+    "joint states without stamps": ({"joint_stamp": "zero"}, ALL_WELL, "stamps", "header.stamp"),
+    "repeated stamps": ({"joint_stamp": "repeated"}, ALL_WELL, "stamps", "later from message to message"),
+    "the arm's clock": ({"joint_age": 60.0}, ALL_WELL, "clocks", "chrony"),
+    "the camera's clock": ({"camera_age": -2.0}, ALL_WELL, "clocks", "2 s ahead"),
+    "no clock": ({"use_sim_time": True}, ALL_WELL, "clock", "/fake_arm"),
+    "simulated stamps": ({"clock": True}, ALL_WELL, "clock", "--use-sim-time"),
+    "joints of other names": ({"joint_names": "right_joint"}, ALL_WELL, "joints", "there are right_joint1"),
+    "no gripper": ({"gripper": False}, ALL_WELL, "joints", "openarm_right_finger_joint1 missing"),
+    "degrees": ({"unit": 57.29578}, ALL_WELL, "units", "degrees"),
+    "out of limits": ({"first_joint": 3.6}, ALL_WELL, "range", "openarm_right_joint1 at 3.600 rad"),
+    "zeros of another arm": ({"first_joint": 0.5}, ALL_WELL, "tool_seen", "from where the joints say"),
+    "at a limit": ({"elbow": 0.005}, ALL_WELL, "range", "expected 0.01 rad of distance"),
+    "not a number": ({"first_joint": float("nan")}, ALL_WELL, "values", "NaN or Inf for openarm_right_joint1"),
+    "no velocities": ({"velocities": False}, ALL_WELL, "values", "velocity interface"),
+    "no controller": ({"listeners": 0}, ALL_WELL, "controller", "Load and activate right_joint_trajectory_controller"),
+    "a controller of another name": (
+        {"listener_topic": "arm_controller/joint_trajectory"},
+        ALL_WELL,
+        "controller",
+        "nobody, but /arm_controller/joint_trajectory",
+    ),
+    "two controllers": ({"listeners": 2}, ALL_WELL, "listeners", "found 2: "),
+    "a controller of another kind": ({"listener_type": "Array"}, ALL_WELL, "type", "std_msgs/msg/Float64MultiArray"),
+    "a controller that hears nothing": (
+        {"listener_durability": "transient"},
+        ALL_WELL,
+        "qos",
+        "It would hear no command",
+    ),
+    "a controller of other joints": ({"controller_joints": "joint1"}, ALL_WELL, "controller_joints", "found joint1"),
+    "a rival": ({"rival": True}, ALL_WELL, "rival", "found /other"),
+    "no transforms": ({"tf": "none"}, ALL_WELL, "tf", "no transforms"),
+    "no tool frame": ({"tf": "no_tool"}, ALL_WELL, "tf", f"{ROBOT.tool_frame} missing"),
+    "no camera frame": ({"tf": "no_camera"}, ALL_WELL, "camera_frame", "static_transform_publisher"),
+    "static transforms that are not kept": ({"tf": "volatile"}, ALL_WELL, "qos", "/tf_static"),
+    "the camera was moved": ({"tf": "moved"}, ALL_WELL, "camera_pose", "8.7 cm"),
+    "a frame of another camera": ({"camera_frame": "wrist"}, ALL_WELL, "camera_frame", "found wrist"),
+    "a slow camera": ({"camera_rate": 3.0}, ALL_WELL, "rate", "rate of /image"),
+    "an encoding": ({"encoding": "32FC1"}, ALL_WELL, "encoding", "32FC1"),
+    "a lens cap": ({"picture": "dark"}, ALL_WELL, "dark", "lens cap"),
+    "a camera that hangs": ({"picture": "frozen"}, ALL_WELL, "frozen", "the same pixels"),
+    "upside down": ({"picture": "turned"}, ALL_WELL, "upside_down", "turned by 180°"),
+    "another scene": ({"picture": "strange"}, ALL_WELL, "latent", "from the training data"),
+    "two cameras": ({"second_camera": True}, ALL_WELL, "cameras", "/other"),
+    "another lens": ({"focal": 1.5}, ALL_WELL, "intrinsics", "f 386 px"),
+    "no camera_info": ({"info": False}, ALL_WELL, "intrinsics", "no camera_info"),
+    "views": (ALL_WELL, {"camera_topics": ("image", "image")}, "views", "expected 1 image topics"),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    import torch
+
+    from jepa_ros.world_model.checkpoint import load
+
+    torch.set_num_threads(1)
+    return load("openarm_reach")
+
+
+@pytest.fixture(scope="module")
+def become(start, client):
+    """become(**fields of Arm): the fake arm is this from now on."""
+    process = start(Path(__file__).with_name("fake_arm.py"))
+    process.says("ready", 60)
+    order, said = count(1), client.collect(Int64, "/fake/is", LATCHED)
+    wanted = client.node.create_publisher(String, "/fake/wanted", LATCHED)
+    client.wait_for(wanted.get_subscription_count, "the fake arm")
+
+    def ask(**changes):
+        number = next(order)
+        wanted.publish(String(data=json.dumps({**changes, "order": number})))
+        client.wait_for(lambda: said and said[-1].data == number, "the fake arm to change")
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def doctor(client, checkpoint):
+    """doctor(**fields of Job) -> all findings."""
+    from jepa_ros.nodes.executor import make_executor
+    from jepa_ros.ros.doctor_watch import quiet_node, watch
+
+    node, executor = quiet_node(), make_executor()
+    executor.add_node(node)
+    job = Job(ROBOT, checkpoint.config)
+
+    def look(**changes):
+        asked = replace(job, **changes)
+        return examine(watch(node, executor, asked, SECONDS, discovery=DISCOVERY), asked, checkpoint)
+
+    yield look
+    executor.remove_node(node)
+    node.destroy_node()
+    executor.shutdown(timeout_sec=1.0)
+
+
+def bad(findings):
+    return [f for f in findings if f.level]
+
+
+def test_a_robot_as_it_should_be_gets_no_blame(become, doctor):
+    become(joint_order=-1)
+    findings = doctor()
+    assert not bad(findings), [f.line() for f in findings]
+    assert any("in another order" in f.found for f in findings)
+    assert {"upside_down", "rate", "stamps", "limits", "controller", "tf", "camera_pose", "intrinsics", "latent"} - {
+        f.check for f in findings
+    } == {"upside_down"}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_is_named_and_nothing_else_is_blamed(become, doctor, wrong):
+    arm, asked, check, words = WRONG[wrong]
+    become(**arm)
+    findings = bad(doctor(**asked))
+    lines = [f.line() for f in findings]
+    assert {f.check for f in findings} == {check}, lines
+    assert len(findings) == 1 and words in lines[0], lines
+    assert "\n" not in lines[0]
+
+
+def test_the_simulated_cell_is_as_it_should_be(start, become, doctor):
+    become(joint_topic="", camera_topic="", description="none", tf="none", listeners=0)
+    simulator = start("jepa_ros.nodes.simulator", {}, {"__ns": "/cell"})
+    simulator.says("active", 60)
+    findings = doctor(namespace="/cell")
+    # Pictures come later where the cores are busy.
+    assert not [f for f in bad(findings) if f.check != "rate"], [f.line() for f in findings]
+
+
+def test_a_name_that_is_none_is_bad_input():
+    from jepa_ros.ros.doctor import _job
+
+    for names in ({"topics": ["im age"]}, {"namespace": "a-b"}, {"robot_namespace": "1"}):
+        given = {"topics": [], "namespace": "", "robot_namespace": ""} | names
+        with pytest.raises(InputError, match="expected a ROS name") as refused:
+            _job("openarm", resolve_model("openarm_reach"), command_interface="", use_sim_time=False, **given)
+        assert "\n" not in str(refused.value)
+
+
+def test_it_publishes_nothing_that_moves(become, client, doctor):
+    become()
+    doctor()
+    assert not client.node.get_publishers_info_by_topic(COMMAND)
+    names = {name for name, _ in client.node.get_publisher_names_and_types_by_node("doctor", "/")}
+    assert names <= {"/parameter_events"}
+
+
+@pytest.mark.parametrize(
+    ("arm", "options", "code", "words"),
+    [
+        (ALL_WELL, [], 0, "all well"),
+        ({"rival": True}, [], 1, "error   " + COMMAND),
+        (ALL_WELL, ["--robot", "nobody"], 2, "robot 'nobody'"),
+    ],
+)
+def test_the_command_says_it_by_its_exit_code_and_in_files(become, tmp_path, arm, options, code, words):
+    become(**arm)
+    command = [sys.executable, "-m", "jepa_ros.cli", "doctor", "--seconds", "1", "--out", str(tmp_path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment())
+    assert done.returncode == code, done.stdout + done.stderr
+    assert words in done.stdout + done.stderr and "Traceback" not in done.stderr
+    if code < 2:
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        assert summary["errors"] == code
+        assert (tmp_path / "overlay.jpg").stat().st_size > 1000
+        assert "data:image/jpeg" in (tmp_path / "report.html").read_text()
+    else:
+        assert len(done.stderr.splitlines()) == 1
