@@ -6,7 +6,16 @@ Exit codes: 0 done, 1 a threshold not met, 2 bad input (one line on stderr, no t
 
 import sys
 
-from jepa_ros.commands import graph, measuring, models, training  # noqa: F401 - each adds its own
+from jepa_ros.commands import (  # noqa: F401 - each adds its own
+    data,
+    doctor,
+    graph,
+    measuring,
+    models,
+    reliability,
+    robot,
+    training,
+)
 from jepa_ros.commands.base import app
 
 

@@ -33,9 +33,8 @@ class ArmCell:
     def __init__(self, scene: Scene, robot: RobotConfig, period: float = 0.1):
         self.scene, self.robot = scene, robot
         self.space = make_action_space(robot, scene.urdf, period)
-        settings = GateSettings(
-            control_period=period, latent_timeout=np.inf, resume_after=0.0, source_timeout=60.0, plan_max=600.0
-        )
+        live = {"latent_timeout": np.inf, "planner_timeout": np.inf}
+        settings = GateSettings(control_period=period, resume_after=0.0, source_timeout=60.0, plan_max=600.0, **live)
         self.gate = Gate(JointLimits.of_robot(robot, scene.urdf), settings, self.space.executed)
         self.joints = tuple(robot.joints)
         self.controller = TrajectoryController(self.joints)

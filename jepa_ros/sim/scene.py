@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sysconfig
+import importlib.metadata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ PUCK_HOME = (0.44, 0.30)
 # rad/s of joints 1 to 7, then the finger: config/arm/v10/joint_limits.yaml of the vendor's openarm_description.
 VELOCITY_LIMITS = (16.754666, 16.754666, 5.445426, 5.445426, 20.943946, 20.943946, 20.943946)
 FINGER_VELOCITY_LIMIT = 10.0
+BLOCKED = 1e6  # N m s/rad
 _XYZW = [1, 2, 3, 0]  # MuJoCo's quaternions begin with w
 _SHOWN_GROUPS = (1, 1, 0, 1, 0, 0)
 
@@ -43,6 +44,7 @@ class Scene:
         self.joint_names = tuple(m.joint(j).name for j in range(m.njnt) if m.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE)
         joints = [m.joint(name).id for name in self.joint_names]
         self._qpos, self._qvel = m.jnt_qposadr[joints], m.jnt_dofadr[joints]
+        self._damping = m.dof_damping.copy()
         self._index = {name: i for i, name in enumerate(self.joint_names)}
         self._servo = {m.joint(m.actuator_trnid[a, 0]).name: a for a in range(m.nu)}
         self._site = m.site("right_ee_control_point").id
@@ -81,6 +83,12 @@ class Scene:
             if name not in self._servo:
                 raise InputError(f"joint {name!r}: expected one of {sorted(self._servo)}")
             self.data.ctrl[self._servo[name]] = value
+
+    def block(self, joint: str) -> None:
+        """Damping that no motor overcomes holds this joint where it is; "" lets all joints go."""
+        self.model.dof_damping[:] = self._damping
+        if joint:
+            self.model.dof_damping[self._qvel[self._known(joint)]] = BLOCKED
 
     def joint_state(self) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
         """Names (n), positions (n,) rad, velocities (n,) rad/s, efforts (n,) N m of all hinge joints."""
@@ -176,11 +184,21 @@ class Scene:
         return self._index[name]
 
 
+def _scene_file() -> Path:
+    """Where the package put it: its own list of files, as this Python may look at another environment's packages."""
+    try:
+        files = importlib.metadata.files("openarm-mujoco") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.as_posix().endswith(SCENE) and (path := Path(file.locate()).resolve()).exists():
+            return path
+    raise InputError(f"simulated scene: expected the file {SCENE} of the package openarm-mujoco, found none")
+
+
 def _compile(width: int, height: int, timestep: float, gravity_compensation: bool) -> mujoco.MjModel:
     """The package's scene, made cheap to render in software: its time goes into vertices, then into filled pixels."""
-    path = Path(sysconfig.get_paths()["data"]) / SCENE
-    if not path.exists():
-        raise InputError(f"simulated scene: expected the file {SCENE} of the package openarm-mujoco, found none")
+    path = _scene_file()
     with _no_warnings():
         spec = mujoco.MjSpec.from_file(str(path))
         _simplify(spec)

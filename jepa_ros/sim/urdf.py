@@ -49,7 +49,7 @@ def urdf_from_mujoco(
         element = ET.SubElement(robot, "joint", name=f"{link}_fixed", type="fixed")
         ET.SubElement(element, "parent", link=model.body(body).name)
         ET.SubElement(element, "child", link=link)
-        _origin(element, model.site(site).pos - anchors[body], model.site(site).quat)
+        add_origin(element, model.site(site).pos - anchors[body], model.site(site).quat)
     ET.indent(robot)
     return ET.tostring(robot, encoding="unicode")
 
@@ -66,7 +66,7 @@ def _mimics(model: mujoco.MjModel) -> dict[int, tuple[str, float]]:
 def _add_link(robot: ET.Element, model: mujoco.MjModel, body: int, anchor: np.ndarray) -> None:
     link = ET.SubElement(robot, "link", name=model.body(body).name)
     inertial = ET.SubElement(link, "inertial")
-    _origin(inertial, model.body_ipos[body] - anchor, model.body_iquat[body])
+    add_origin(inertial, model.body_ipos[body] - anchor, model.body_iquat[body])
     ET.SubElement(inertial, "mass", value=f"{model.body_mass[body]:.9g}")
     xx, yy, zz = (f"{v:.9g}" for v in model.body_inertia[body])
     ET.SubElement(inertial, "inertia", ixx=xx, iyy=yy, izz=zz, ixy="0", ixz="0", iyz="0")
@@ -88,7 +88,7 @@ def _add_boxes(link: ET.Element, model: mujoco.MjModel, prefix: str) -> None:
             continue
         for i, (low, high) in enumerate(_slabs(_vertices(model, geom)[_faces(model, geom)])):
             geometry = _add_collision(link, f"{name}_{i}", 0.5 * (low + high), np.array([1.0, 0, 0, 0]))
-            ET.SubElement(geometry, "box", size=_numbers(high - low))
+            ET.SubElement(geometry, "box", size=numbers(high - low))
 
 
 def _slabs(triangles: np.ndarray) -> list[np.ndarray]:
@@ -148,7 +148,7 @@ def _faces(model: mujoco.MjModel, geom: int) -> np.ndarray:
 def _add_collision(link: ET.Element, name: str, position: np.ndarray, quaternion: np.ndarray) -> ET.Element:
     """A collision element at a position (3,) m and quaternion (4,) wxyz in the link; returns its geometry element."""
     collision = ET.SubElement(link, "collision", name=name)
-    _origin(collision, position, quaternion)
+    add_origin(collision, position, quaternion)
     return ET.SubElement(collision, "geometry")
 
 
@@ -161,10 +161,10 @@ def _add_joint(robot, model, body, joint, anchors, velocity_limits, mimics) -> N
     ET.SubElement(element, "child", link=model.body(body).name)
     rotated = np.zeros(3)
     mujoco.mju_rotVecQuat(rotated, anchors[body], model.body_quat[body])
-    _origin(element, model.body_pos[body] + rotated - anchors[parent], model.body_quat[body])
+    add_origin(element, model.body_pos[body] + rotated - anchors[parent], model.body_quat[body])
     if joint is None:
         return
-    ET.SubElement(element, "axis", xyz=_numbers(model.jnt_axis[joint]))
+    ET.SubElement(element, "axis", xyz=numbers(model.jnt_axis[joint]))
     lower, upper = model.jnt_range[joint]
     actuators = [a for a in range(model.nu) if model.actuator_trnid[a, 0] == joint]
     effort = float(model.actuator_forcerange[actuators[0], 1]) if actuators else 0.0
@@ -175,17 +175,22 @@ def _add_joint(robot, model, body, joint, anchors, velocity_limits, mimics) -> N
         ET.SubElement(element, "mimic", joint=leader, multiplier=f"{factor:.9g}", offset="0")
 
 
-def _origin(element: ET.Element, position: np.ndarray, quaternion: np.ndarray) -> None:
+def add_origin(element: ET.Element, position: np.ndarray, quaternion: np.ndarray) -> None:
+    """Add URDF's origin: a position (3,) m and a quaternion (4,) wxyz."""
+    ET.SubElement(element, "origin", xyz=numbers(position), rpy=numbers(roll_pitch_yaw(quaternion)))
+
+
+def roll_pitch_yaw(quaternion: np.ndarray) -> tuple[float, float, float]:
+    """Angles in rad about the fixed axes x, y, z, in this order (URDF's and SDF's), of a quaternion (4,) wxyz."""
     matrix = np.zeros(9)
     mujoco.mju_quat2Mat(matrix, np.asarray(quaternion, dtype=float))
     r = matrix.reshape(3, 3)
     pitch = np.arctan2(-r[2, 0], np.hypot(r[0, 0], r[1, 0]))
     if np.hypot(r[0, 0], r[1, 0]) < 1e-9:
-        roll, yaw = np.arctan2(-r[1, 2], r[1, 1]), 0.0
-    else:
-        roll, yaw = np.arctan2(r[2, 1], r[2, 2]), np.arctan2(r[1, 0], r[0, 0])
-    ET.SubElement(element, "origin", xyz=_numbers(position), rpy=_numbers((roll, pitch, yaw)))
+        return np.arctan2(-r[1, 2], r[1, 1]), pitch, 0.0
+    return np.arctan2(r[2, 1], r[2, 2]), pitch, np.arctan2(r[1, 0], r[0, 0])
 
 
-def _numbers(values) -> str:
+def numbers(values) -> str:
+    """Numbers as URDF and SDF write them, -0 as 0."""
     return " ".join(f"{float(v) + 0.0:.9g}" for v in values)

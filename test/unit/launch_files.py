@@ -41,6 +41,8 @@ def nodes_by_launch(kind: str, arguments: dict[str, str]) -> list[dict]:
             entity.execute(context)
         if not isinstance(entity, Node):
             continue
+        if entity.condition is not None and not entity.condition.evaluate(context):
+            continue
         entity._perform_substitutions(context)
         files = [Path(path) for path, is_file in entity._Node__expanded_parameter_arguments if is_file]
         [section] = yaml.safe_load(files[-1].read_text()).values()
@@ -60,21 +62,35 @@ def nodes_by_launch(kind: str, arguments: dict[str, str]) -> list[dict]:
     return found
 
 
-def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: Path) -> list[dict]:
-    """The same, with modules in place of launch that know just the words which the launch files use."""
+def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: Path) -> tuple[list[dict], dict]:
+    """The same, and the arguments with their defaults, by modules in place of launch that know just the words which the
+    launch files use."""
     nodes: list[dict] = []
+    defaults: dict[str, str] = {}
     values: dict[str, object] = dict(arguments)
 
     def text(value) -> str:
+        if isinstance(value, list):
+            return "".join(map(text, value))
         return value() if callable(value) else str(value)
 
-    def declare(name, default_value, description):
+    def declare(name, default_value, description, choices=None):
+        assert description and isinstance(default_value, str) or callable(default_value)
+        assert choices is None or text(values.get(name, default_value)) in choices
+        defaults[name] = text(default_value)
         values.setdefault(name, default_value)
 
     def typed(value, value_type):
         return lambda: yaml.safe_load(text(value)) if value_type is bool else value_type(text(value))
 
-    def node(*, package, executable, name, namespace, parameters, ros_arguments, remappings=(), **others):
+    def yes():
+        return True
+
+    def node(
+        *, package, executable, name, namespace, parameters, ros_arguments, remappings=(), condition=yes, **others
+    ):
+        if not condition():
+            return
         common = {"exec_name", "output", "prefix", "respawn", "respawn_delay"}
         assert set(others) <= common
         params_file, given = parameters
@@ -86,7 +102,7 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
                 "name": name,
                 "namespace": f"/{namespace}" if namespace else "",
                 "params_file": Path(text(params_file)),
-                "parameters": {key: text(value) for key, value in given.items()},
+                "parameters": {key: value() if callable(value) else value for key, value in given.items()},
                 "remappings": [(a, text(b)) for a, b in remappings],
                 "log_level": text(ros_arguments[1]),
                 "prefix": others.get("prefix", ""),
@@ -101,17 +117,21 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
         "launch.actions": {
             "DeclareLaunchArgument": declare,
             "EmitEvent": ignored,
+            "GroupAction": ignored,
+            "IncludeLaunchDescription": ignored,
             "OpaqueFunction": ignored,
             "RegisterEventHandler": ignored,
             "SetEnvironmentVariable": ignored,
         },
-        "launch.conditions": {"IfCondition": ignored, "UnlessCondition": ignored},
+        "launch.conditions": {"IfCondition": lambda holds: holds, "UnlessCondition": ignored},
         "launch.event_handlers": {"OnProcessExit": ignored},
         "launch.events": {"Shutdown": ignored},
+        "launch.launch_description_sources": {"AnyLaunchDescriptionSource": ignored},
         "launch.substitutions": {
             "EnvironmentVariable": ignored,
-            "EqualsSubstitution": ignored,
-            "IfElseSubstitution": ignored,
+            "EqualsSubstitution": lambda a, b: lambda: text(a) == b,
+            "IfElseSubstitution": lambda holds, yes, no: lambda: yes if holds() else no,
+            "NotEqualsSubstitution": lambda a, b: lambda: text(a) != b,
             "LaunchConfiguration": lambda name: lambda: text(values[name]),
             "PathJoinSubstitution": lambda parts: lambda: str(Path(*map(text, parts))),
         },
@@ -124,5 +144,9 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
         module = ModuleType(name)
         vars(module).update(attributes)
         monkeypatch.setitem(sys.modules, name, module)
-    runpy.run_path(str(LAUNCH / f"{kind}.launch.py"))["generate_launch_description"]()
-    return nodes
+    monkeypatch.delitem(sys.modules, "jepa_ros.ros.launching", raising=False)
+    try:
+        runpy.run_path(str(LAUNCH / f"{kind}.launch.py"))["generate_launch_description"]()
+    finally:
+        sys.modules.pop("jepa_ros.ros.launching", None)  # it knows the stand-ins
+    return nodes, defaults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from launch_files import LAUNCH, nodes_by_launch, nodes_by_stand_in, real_launch
 from jepa_ros.errors import InputError  # noqa: E402
 from jepa_ros.resources import config_path, resolve_model, share_directory  # noqa: E402
 from jepa_ros.ros import bringup  # noqa: E402
-from jepa_ros.ros.bringup import Arguments, node_list  # noqa: E402
+from jepa_ros.ros.bringup import ARGUMENTS, Arguments, ReplayArguments, node_list  # noqa: E402
+from jepa_ros.ros.up import environment_of  # noqa: E402
 
 
 @pytest.fixture
@@ -38,27 +40,29 @@ def by_up(kind, arguments):
             "log_level": spec.log_level,
             "prefix": f"nice -n {spec.nice}" if spec.nice else "",
         }
-        for spec in node_list(kind, Arguments(**arguments))
+        for spec in node_list(kind, ARGUMENTS[kind](**arguments))
     ]
 
 
+KINDS = ["sim", "robot", "replay"]
 GIVEN = [
     {},
+    {"record": "runs/of_today"},
     {"camera_topic": "/head/image_raw", "namespace": "left/arm", "use_sim_time": True, "log_level": "debug"},
     {"namespace": "/cell"},
 ]
 
 
-@pytest.mark.parametrize("kind", ["sim", "robot"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("given", GIVEN)
 def test_launch_files_and_up_start_the_same_nodes_with_the_same_parameters(kind, given, model, monkeypatch):
     given = {"model": model, **given}
     words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
-    assert nodes_by_stand_in(kind, words, monkeypatch, share_directory()) == by_up(kind, given)
+    assert nodes_by_stand_in(kind, words, monkeypatch, share_directory())[0] == by_up(kind, given)
 
 
 @pytest.mark.skipif(not real_launch_is_there(), reason="launch and launch_ros are not installed")
-@pytest.mark.parametrize("kind", ["sim", "robot"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("given", GIVEN)
 def test_launch_itself_reads_the_launch_files_as_up_does(kind, given, model):
     given = {"model": model, "params_file": str(config_path(f"{kind}.yaml")), **given}
@@ -67,20 +71,11 @@ def test_launch_itself_reads_the_launch_files_as_up_does(kind, given, model):
     assert nodes_by_launch(kind, words) == expected
 
 
-@pytest.mark.parametrize("kind", ["sim", "robot"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_launch_files_declare_every_argument_of_up_with_the_same_default(kind, monkeypatch, model):
-    declared = {}
-    text = (LAUNCH / f"{kind}.launch.py").read_text()
-    for line in text.splitlines():
-        if line.strip().startswith("argument("):
-            declared.update([eval(line.strip().rstrip(","), {"argument": _declared, "default_params": None})])
-    defaults = {k: str(v).lower() if isinstance(v, bool) else v for k, v in vars(Arguments()).items()}
-    assert declared == defaults
-
-
-def _declared(name, default_value, description):
-    assert description
-    return name, default_value
+    _, declared = nodes_by_stand_in(kind, {}, monkeypatch, share_directory())
+    defaults = {k: str(v).lower() if isinstance(v, (bool, float)) else v for k, v in vars(ARGUMENTS[kind]()).items()}
+    assert declared == defaults | {"params_file": str(config_path(f"{kind}.yaml"))}
 
 
 def test_a_node_is_started_by_this_python_with_its_ros_arguments(model):
@@ -114,8 +109,34 @@ def test_an_argument_that_does_not_fit_is_refused_by_name(given, complaint, mode
         node_list("sim", Arguments(**{"model": model, **given}))
 
 
+def test_every_node_of_a_bring_up_is_installed_as_an_executable():
+    setup = ast.parse((LAUNCH.parent / "setup.py").read_text())
+    [installed] = [n.value for n in setup.body if isinstance(n, ast.Assign) and n.targets[0].id == "NODES"]
+    assert {*ast.literal_eval(installed)} == {"recorder"}.union(*bringup.NODES.values())
+
+
+def test_over_a_recording_the_gate_opens_no_topic_to_controllers_and_follows_no_clock_but_the_player_s(model):
+    specs = {spec.name: spec for spec in node_list("replay", ReplayArguments(model=model, bag="b"))}
+    assert specs["arm_gate"].parameters["shadow"] is True
+    assert [name for name, spec in specs.items() if not spec.parameters["use_sim_time"]] == ["player"]
+    assert ("executed", "shadow/executed") in specs["arm_gate"].remappings
+
+
+@pytest.mark.parametrize(("kind", "alone"), [("sim", True), ("replay", True), ("robot", False), ("record", False)])
+def test_what_drives_or_records_a_robot_joins_the_graph_of_the_shell(kind, alone, monkeypatch):
+    for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS"):
+        monkeypatch.delenv(name, raising=False)
+    found = environment_of(kind)
+    assert ("ROS_DOMAIN_ID" in found) == alone and ("ROS_AUTOMATIC_DISCOVERY_RANGE" in found) == alone
+
+
+def test_a_recording_that_is_not_there_is_refused_before_anything_starts(model):
+    with pytest.raises(InputError, match="bag 'nowhere': expected a rosbag2 directory or file"):
+        bringup.check_bag("nowhere")
+
+
 def test_an_unknown_bring_up_is_refused():
-    with pytest.raises(InputError, match="bring-up 'moon': expected one of sim, robot"):
+    with pytest.raises(InputError, match="bring-up 'moon': expected one of sim, robot, replay, record"):
         node_list("moon")
 
 
@@ -143,5 +164,5 @@ def test_a_malformed_parameters_file_is_refused_in_one_line(tmp_path, content, c
 def test_parameters_that_are_no_text_are_refused(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="expected a readable YAML file, found: something that is not text"):
+    with pytest.raises(InputError, match="parameters file .*: expected YAML, found .*decode"):
         bringup.check_params_file(path)

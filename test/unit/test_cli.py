@@ -18,7 +18,8 @@ def run(*arguments: str):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["demo", "--help"], ["evaluate", "sim", "--help"], ["models", "list"]]
+    "arguments",
+    [["--help"], ["demo", "--help"], ["evaluate", "sim", "--help"], ["evaluate", "bag", "--help"], ["models", "list"]],
 )
 def test_nothing_heavy_is_loaded(arguments):
     program = (
@@ -32,7 +33,16 @@ def test_nothing_heavy_is_loaded(arguments):
 
 @pytest.mark.parametrize(
     "command",
-    [["collect"], ["train"], ["demo"], ["evaluate", "sim"], ["up", "sim"], ["up", "robot"], ["models", "inspect"]],
+    [
+        ["collect"],
+        ["train"],
+        ["demo"],
+        ["evaluate", "sim"],
+        ["evaluate", "bag"],
+        ["up", "sim"],
+        ["up", "robot"],
+        ["models", "inspect"],
+    ],
 )
 def test_every_command_has_help(command):
     result = run(*command, "--help")

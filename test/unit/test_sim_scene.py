@@ -108,3 +108,17 @@ def test_the_camera_sees_what_its_model_says(scene):
     changed = np.argwhere(np.abs(scene.render() - with_puck).max(-1) > 20)
     assert len(changed), "the puck is not in the picture"
     np.testing.assert_allclose(changed.mean(0), [v, u], atol=2.0)
+
+
+def test_a_blocked_joint_stays_where_it_is_until_it_is_let_go():
+    joints, scene = tuple(arm.robot().joints), arm.scene()
+    scene.reset()
+    home, elbow = scene.positions(joints), 3
+    scene.block(joints[elbow])
+    scene.command(joints, home + 0.1)
+    scene.step(1.0)
+    moved = scene.positions(joints) - home
+    assert abs(moved[elbow]) < 1e-3 and np.delete(moved, elbow).min() > 0.09
+    scene.block("")
+    scene.step(1.0)
+    assert scene.positions(joints)[elbow] - home[elbow] > 0.09

@@ -1,0 +1,146 @@
+"""`jepa_ros calibrate camera`: motion as a model sees it in a recording, and what becomes of the robot's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import yaml
+from judged_bag import write_bag, write_model
+from typer.testing import CliRunner
+
+from jepa_ros import cli
+from jepa_ros.errors import InputError
+from jepa_ros.evaluation import camera_calibration
+from jepa_ros.evaluation.bag.latents import LatentStore
+from jepa_ros.evaluation.bag.records import Recorded
+from jepa_ros.resources import config_path
+from jepa_ros.robot.camera_rotation import estimate
+from jepa_ros.robot.config import load_robot
+
+FIRST, TICK = 1_700_000_000 * 10**9, 10**8  # ns
+
+
+def turn(degrees):
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return np.array([[c, -s], [s, c]])
+
+
+class FlatWorld:
+    """A model whose latent is the tool's place in a picture, bent a little; it moves it in axes of its own."""
+
+    def __init__(self, config):
+        self.config, self.history = config, config.history
+        self.into = torch.randn(2, config.latent_shape[0], generator=torch.Generator().manual_seed(0))
+
+    def latent(self, xy):
+        return torch.sin(0.5 * torch.as_tensor(xy).float() @ self.into)
+
+    def place(self, latents):
+        return 2.0 * torch.asin(latents.clamp(-1, 1)) @ torch.linalg.pinv(self.into)
+
+    def rollout(self, context, actions):
+        moved = actions[:, 0].reshape(len(actions), self.config.block, 2).mean(1)
+        return self.latent(self.place(context.latents[:, -1]) + 0.1 * moved)[:, None], context.states
+
+
+def recorded(model, degrees, ticks=240):
+    """Random moves of a tool that the camera sees turned by so many degrees, and a little noise."""
+    config, rng = model.config, np.random.default_rng(0)
+    made, xy, latents = Recorded(Path("bag"), LatentStore(config.latent_shape)), np.zeros(2), []
+    for tick in range(ticks):
+        if tick % config.block == 0:
+            action = np.clip(rng.normal(size=2), -1, 1) - 0.5 * xy
+        stamp = FIRST + tick * TICK
+        made.frame_stamps.append(stamp)
+        made.frame_epochs.append(0)
+        made.actions.add(stamp, 0, action)
+        seen = turn(-degrees) @ xy + rng.normal(scale=2e-3, size=2)
+        latents.append(model.latent(seen).numpy())
+        xy = xy + 0.1 * action / config.block
+    made.latents.add(np.stack(latents))
+    return made
+
+
+def checkpoint():
+    config = tiny.config((), ())
+    return SimpleNamespace(config=config, model=FlatWorld(config))
+
+
+@pytest.mark.parametrize("degrees", [0.0, 30.0, -75.0])
+def test_what_the_camera_was_turned_by_is_found_in_a_recording(degrees):
+    made = checkpoint()
+    predicted, measured = camera_calibration.moves(made, recorded(made.model, degrees), load_robot("openarm"), 300)
+    assert 50 < len(predicted) <= 300 and predicted.shape == measured.shape == (len(predicted), 2)
+    found = estimate(predicted, measured)
+    assert np.abs(found.rotation[:2, :2] - turn(degrees)).max() < 0.03
+    assert found.explained > 0.9 and found.error_degrees < 3.0
+
+
+def test_a_recording_without_actions_is_refused():
+    made = checkpoint()
+    still = recorded(made.model, 0.0)
+    still.actions = type(still.actions)()
+    with pytest.raises(InputError, match="expected moves with executed actions"):
+        camera_calibration.moves(made, still, load_robot("openarm"), 300)
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
+    return write_bag(tmp_path_factory.mktemp("bag") / "play")
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, ["calibrate", "camera", *map(str, arguments)])
+
+
+def test_a_model_that_has_learned_nothing_is_refused_in_one_line(bag, tmp_path):
+    model = write_model(tmp_path / "model")
+    done = run("--bag", bag, "--model", model, "--robot", "openarm")
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("jepa_ros: ")]
+    assert "moves: expected" in line
+
+
+def test_the_robots_file_gets_the_rotation(bag, tmp_path, monkeypatch):
+    measured = np.random.default_rng(0).normal(size=(60, 2))
+    monkeypatch.setattr(camera_calibration, "moves", lambda *_: (measured @ turn(20.0), measured))
+    done = run("--bag", bag, "--out", tmp_path / "arm.yaml")
+    assert done.exit_code == 0, done.output
+    assert "turned by 20.0° (± 0.0°) about (0.00, 0.00, 1.00)" in done.output
+    wanted = [0, 0, np.sin(np.deg2rad(10)), np.cos(np.deg2rad(10))]
+    assert np.allclose(load_robot(tmp_path / "arm.yaml").camera.rotation_to_base, wanted, atol=1e-5)
+    before = config_path("robots", "openarm.yaml").read_text()
+    assert [line for line in (tmp_path / "arm.yaml").read_text().splitlines() if "camera:" not in line] == [
+        line for line in before.splitlines() if "camera:" not in line
+    ]
+    own = tmp_path / "own.yaml"
+    own.write_text(before)
+    assert run("--bag", bag, "--robot", own, "--write").exit_code == 0
+    assert yaml.safe_load(own.read_text()) == yaml.safe_load((tmp_path / "arm.yaml").read_text())
+    assert run("--bag", bag, "--out", tmp_path / "none" / "arm.yaml").exit_code == 2
+    done = run("--bag", bag)
+    assert done.exit_code == 0 and "rotation_to_base: [0, 0, 0.173648, 0.984808]" in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--out", "a.yaml", "--write"), "--out or --write, found both"),
+        (("--robot", "nobody"), "robot 'nobody'"),
+        (("--camera", "/eye"), "expected the image topic /eye"),
+        (("--description", "nowhere.urdf"), "expected a URDF file"),
+    ],
+)
+def test_bad_input_is_one_line(bag, options, words):
+    done = run("--bag", bag, *options)
+    assert done.exit_code == 2
+    assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_bag_that_is_not_there():
+    assert run("--bag", "nowhere").exit_code == 2

@@ -1,0 +1,164 @@
+"""Each check of `jepa_ros doctor` on frames, camera and model, with one thing wrong; overlay and files."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from doctor_bench import (
+    JOB,
+    MODEL,
+    ROBOT,
+    bad,
+    good,
+    only,
+    picture,
+    stream,
+)
+from typer.testing import CliRunner
+
+from jepa_ros import cli
+from jepa_ros.doctor import camera, fit, frames, overlay, report, times, view
+from jepa_ros.doctor.finding import Level, error, fine
+from jepa_ros.doctor.seen import (
+    IMAGES,
+    End,
+    Intrinsics,
+    Node,
+    Seen,
+    Topic,
+)
+from jepa_ros.doctor.view import View
+from jepa_ros.errors import InputError
+
+# -- frames, camera, model ---------------------------------------------------------------------------------------------
+
+
+def test_a_camera_that_was_turned():
+    seen = good()
+    turn = (math.cos(math.radians(4)), math.sin(math.radians(4)), 0.0, 0.0)  # 8° about the optical axis
+    seen.transforms[ROBOT.camera.frame_id] = (ROBOT.base_frame, MODEL.camera.position, turn)
+    assert "8.0° away" in only("camera_pose", seen, level=Level.WARNING)
+    seen.transforms[ROBOT.camera.frame_id] = (ROBOT.base_frame, (1.0, 0.0, 1.0), turn)
+    assert bad(seen)[0].level is Level.ERROR
+
+
+def test_two_trees_that_nothing_connects():
+    found = frames.check(
+        Seen(
+            transforms={
+                ROBOT.tool_frame: ("other", (0, 0, 0), (0, 0, 0, 1)),
+                "x": (ROBOT.base_frame, (0, 0, 0), (0, 0, 0, 1)),
+            }
+        ),
+        JOB,
+    )
+    assert "two trees" in found[0].line()
+
+
+@pytest.mark.parametrize(
+    ("scale", "size", "level"),
+    [(1.0, (320, 240), 0), (2.0, (640, 480), 0), (1.1, (320, 240), 1), (1.5, (320, 240), 2), (1.0, (640, 480), 2)],
+)
+def test_what_counts_is_the_field_of_view_of_the_square(scale, size, level):
+    seen, t = good(), MODEL.camera
+    eye = seen.cameras[0]
+    centre = (size[0] - 1) / 2, (size[1] - 1) / 2
+    eye.intrinsics, eye.sizes = Intrinsics(*size, scale * t.fx, scale * t.fy, *centre), [size]
+    assert [f.level for f in bad(seen)] == ([Level(level)] if level else [])
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ({"picture": np.zeros((240, 320, 3), np.uint8)}, "dark"),
+        ({"picture": np.full((240, 320, 3), 127, np.uint8)}, "dark"),
+        ({"same_s": 3.0}, "frozen"),
+        ({"sizes": [(320, 240), (640, 480)]}, "cameras"),
+        ({"picture": None, "problem": "image encoding: found '32FC1'"}, "encoding"),
+    ],
+)
+def test_pictures_that_will_not_do(change, check):
+    seen = good()
+    for name, value in change.items():
+        setattr(seen.cameras[0], name, value)
+    only(check, seen)
+
+
+def test_a_simulated_picture_may_stand_still():
+    seen = good()
+    seen.cameras[0].same_s = 3.0
+    seen.nodes["/camera"] = Node(frozen_after=0.0)
+    assert not bad(seen)
+    del seen.nodes["/camera"]
+    seen.topics["/image"] = Topic([End("/simulator", IMAGES[0])])
+    assert not [f for f in camera.check(seen, JOB) if f.level]
+
+
+def test_a_model_of_another_robot():
+    other = ROBOT.model_copy(update={"name": "other"})
+    assert "one trained for openarm" in only("model", job=replace(JOB, robot=other), level=Level.WARNING)
+    slow = ROBOT.action_space.model_copy(update={"max_speed": 0.1})
+    job = replace(JOB, robot=ROBOT.model_copy(update={"action_space": slow}))
+    assert "0.2 m/s" in only("model", job=job)
+    assert [f.check for f in fit.check(replace(JOB, camera_topics=("a", "b"))) if f.level] == ["views"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "check"),
+    [
+        (View(1.1, 2.0, 0.01, 0.2, 0.006), ""),
+        (View(1.1, 2.0, None, None, None), ""),
+        (View(2.0, 1.1, 0.2, 0.01, 0.006), "upside_down"),
+        (View(2.5, 0.9, 0.006, 0.003, 0.006), "upside_down"),
+        (View(2.0, 1.1, None, None, None), "upside_down"),
+        (View(3.0, 2.9, 0.3, 0.3, 0.006), "latent"),
+        (View(1.0, 2.0, 0.09, 0.3, 0.006), "tool_seen"),
+        (View(None, None, None, None, None), ""),
+    ],
+)
+def test_what_the_model_sees(seen, check):
+    assert [f.check for f in view.check(seen, "/image") if f.level] == ([check] if check else [])
+
+
+# -- overlay, files, the command ---------------------------------------------------------------------------------------
+
+
+def test_points_fall_where_a_pinhole_camera_sees_them():
+    t = MODEL.camera
+    below = np.array([t.position]) - [[0, 0, 1.0]]
+    assert np.allclose(overlay.project(below, t), [[t.cx, t.cy]], atol=1e-6)
+    assert np.isnan(overlay.project(below + [[0, 0, 2.0]], t)).all()
+    points = overlay.skeleton(good(), JOB)
+    assert points.shape == (8, 3) and np.allclose(points[0], [0, 0, 0.1])
+    drawn = overlay.draw(picture(), picture(1), points, JOB)
+    assert drawn.shape == (240, 320, 3) and drawn.dtype == np.uint8
+    assert overlay.draw(np.zeros((480, 640, 3), np.uint8), None, None, JOB).shape == (240, 320, 3)
+
+
+def test_what_is_left_in_files(tmp_path):
+    findings = [fine("a", "x", "y"), error("b", "x <y>", "1", "2", "Do it.")]
+    report.write(tmp_path / "o", findings, good(), JOB, [("overlay", picture())])
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert (summary["errors"], summary["warnings"]) == (1, 0)
+    assert summary["findings"][1]["advice"] == "Do it." and summary["messages"]["/image"] == 75
+    assert "x &lt;y&gt;" in (tmp_path / "o" / "report.html").read_text()
+    assert (tmp_path / "o" / "overlay.jpg").is_file()
+    assert report.verdict(findings) == "1 error, 0 warnings"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="expected a directory"):
+        report.write(tmp_path / "file", findings, good(), JOB, [])
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["calibrate", "camera"]])
+def test_the_commands_have_help(command):
+    done = CliRunner().invoke(cli.app, [*command, "--help"])
+    assert done.exit_code == 0 and "Usage" in done.output
+
+
+def test_a_rate_needs_more_than_two_messages():
+    assert times.rate(stream(10, 0.2), 5.0) == pytest.approx(0.4)
+    assert times.rate(stream(10, 5.0), 5.0) == pytest.approx(10.0)
