@@ -2,6 +2,7 @@
 #
 #   make demo [GOALS=20] [SEED=0] [HEADLESS=1] [OUT=runs/demo]
 #   make test [TESTS=test/unit]
+#   make soak [MINUTES=60] [SEED=0]
 #   make lint
 #   make clean
 #
@@ -11,11 +12,15 @@
 GOALS ?= 20
 SEED ?= 0
 OUT ?= runs/demo
+MINUTES ?= 60
 TESTS ?= $(wildcard test/unit test/graph test/parity)
+# Tests that start nodes keep time, so they have the cores to themselves; the others share them.
+TIMED = $(filter test/graph% test/faults% test/build%,$(TESTS))
+SHARED = $(filter-out $(TIMED),$(TESTS))
 TORCH ?= torch==2.13.0
 export PYTHON TORCH
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test soak lint clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -28,7 +33,13 @@ demo: setup
 
 # test/build (colcon in clean copies) and test/faults take longer; .ci/run runs them too.
 test: setup
-	@.venv/bin/python -m pytest $(TESTS)
+	@failed=0; \
+	$(if $(SHARED),.venv/bin/python -m pytest -n 2 --dist loadfile $(SHARED) || failed=1;) \
+	$(if $(TIMED),.venv/bin/python -m pytest $(TIMED) || failed=1;) \
+	exit $$failed
+
+soak: setup
+	@.venv/bin/jepa_ros soak --minutes $(MINUTES) --seed $(SEED) --out runs/soak
 
 lint: setup
 	@.venv/bin/ruff check .

@@ -7,7 +7,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "jepa_ros"
-NODES = ["arm_gate", "camera", "planner", "simulator", "world_model"]
+NODES = ["arm_gate", "camera", "planner", "player", "recorder", "simulator", "world_model"]
 
 
 def tree(folder: str) -> list[tuple[str, list[str]]]:

@@ -4,6 +4,7 @@ Each step leaves a stamp with a hash of what went into it, written when the step
 nothing and needs no network, a change repeats what depends on it, and a run that was killed goes on where it was.
 """
 
+import configparser
 import contextlib
 import fcntl
 import hashlib
@@ -75,7 +76,10 @@ def plan_keys(ros: str, torch: str) -> dict[str, str]:
     keys["torch"] = digest([keys["ros"], torch])
     packages = ("torch", "core", "models", "test", "parity")
     keys["packages"] = digest([keys["torch"]], [requirements / f"{name}.txt" for name in packages])
-    keys["jepa_ros"] = digest([keys["packages"]], [ROOT / "setup.py", ROOT / "setup.cfg", ROOT / "package.xml"])
+    launch_files = sorted(path.name for path in (ROOT / "launch").glob("*.launch.py"))
+    keys["jepa_ros"] = digest(
+        [keys["packages"], *launch_files], [ROOT / "setup.py", ROOT / "setup.cfg", ROOT / "package.xml"]
+    )
     return keys
 
 
@@ -205,7 +209,10 @@ def install_jepa_ros() -> None:
 
 def link_share() -> None:
     """Let `ros2 run` and `ros2 launch` find nodes, launch files and configuration of the source tree."""
-    for name in ("arm_gate", "camera", "planner", "simulator", "world_model", "jepa_ros"):
+    [installed] = (VENV / "lib").glob("python*/site-packages/jepa_ros-*.dist-info/entry_points.txt")
+    entry_points = configparser.ConfigParser()
+    entry_points.read(installed)
+    for name in entry_points["console_scripts"]:
         relink(VENV / "lib" / "jepa_ros" / name, VENV / "bin" / name)
     for name in ("config", "package.xml"):
         relink(VENV / "share" / "jepa_ros" / name, ROOT / name)
