@@ -27,7 +27,7 @@ EPISODES = {"little": (40, 21), "much": (160, 22)}
 """Training recordings: episodes and seed."""
 JUDGED = (40, 23)
 """The recording that models are judged on."""
-UPDATES = (120, 240, 480)
+UPDATES = (90, 150, 240)
 SEEDS = (0, 1)
 NEAR = 0.2
 """Models whose success is within this of the best are the ones that it is hard to tell apart."""
