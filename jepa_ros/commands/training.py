@@ -143,6 +143,9 @@ def train_policy(
     ] = None,
     seed: Seed = 0,
     updates: Annotated[int | None, typer.Option(min=1, help="Updates of the heads; default: 6000.")] = None,
+    probes_only: Annotated[
+        bool, typer.Option("--probes-only", help="Fit the probes alone; policy and learned distance stay.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
 ) -> int | None:
     """Train policy, learned distance and probes on a model that stays as it is."""

@@ -102,7 +102,7 @@ def write_heads(
             "Goals far away in time leave open which way play took; the last centimetres do not.",
         )
     places = positions(config, data)
-    for name, probe in heads.probes.items():
+    for name, probe in ((name, heads.probes[name]) for name in places):
         report.section(f"Probe of {name}").plot(
             _scatter(name, probe.read(latents).numpy(), places[name]),
             f"Root mean square error {_amount(name, probe.error)}, by a linear map of the pixel latent.",

@@ -45,13 +45,15 @@ def run(
     robot: str | None = None,
     seed: int = 0,
     updates: int | None = None,
+    probes_only: bool = False,
     threads: int = 1,
 ) -> int:
     """Train the heads, showing progress; writes `out`/checkpoint, summary.json and report.html.
 
     objects: NAME=TOPIC of each further probe. camera: image topics of the bag in the order of the model's views; none:
     the one that there is. robot: default: the one that the model was trained for. updates: default: a recipe's.
-    The world model's weights stay the same, bit for bit. Raises InputError.
+    probes_only: policy and learned distance stay, too, and probes of what the bag does not tell. The world model's
+    weights stay the same, bit for bit. Raises InputError.
     """
     torch.set_num_threads(threads)
     started, out, data = time.time(), Path(out), Path(data)
@@ -64,8 +66,8 @@ def run(
     planar_space(arm)
     if before.directory.resolve() == (out / "checkpoint").resolve():
         raise InputError(f"out {out}: expected another directory than the model's own, found {before.directory}")
-    schedule = Schedule() if updates is None else Schedule(policy_updates=updates, warm_up=min(200, updates))
-    config = _with_heads(before)
+    schedule = _schedule(updates, probes_only)
+    config = _from_anywhere(before) if probes_only else _with_heads(before)
     with LongWork() as bar:
         proprioception = config.proprioception
         fields = (tuple(arm.joints), proprioception.gripper if proprioception.dimension else tuple(arm.gripper))
@@ -80,16 +82,19 @@ def run(
         latents = {split: encode_all(before.model, part.frames) for split, part in sets.items()}
         expect_finite(latents)
         heads = fit_heads(config, latents, sets, schedule, seed, bar)
+    if probes_only:
+        heads = Heads(before.policy, before.reachability, before.probes | heads.probes)
     figures = judge_heads(heads, latents["test"], sets["test"], config.block, seed)
     config = heads.describe(config)
     save(out / "checkpoint", config, before.model, heads.policy, heads.reachability, heads.probes)
     summary = {
-        "options": {"model": model, "data": str(data), "objects": topics, "robot": name, "seed": seed},
+        "options": {"model": model, "data": str(data), "objects": topics, "robot": name, "seed": seed}
+        | ({"probes_only": True} if probes_only else {}),
         "updates": schedule.policy_updates,
         "episodes": {split: len(part.episodes) for split, part in sets.items()},
         "frames": {split: len(part) for split, part in sets.items()},
         "parameters": describe_sizes(heads),
-        "policy": heads.curve[-1],
+        "policy": heads.curve[-1] if heads.curve else None,
         "heads": figures,
         "model_id": identify(out / "checkpoint"),
         "world_model": before.model_id,
@@ -124,10 +129,24 @@ def expect_memory(config: ModelConfig, frames: int) -> None:
         )
 
 
+def _schedule(updates: int | None, probes_only: bool) -> Schedule:
+    """Of the heads; probes are solved for, not trained."""
+    if probes_only and updates is not None:
+        raise InputError(f"updates: expected none with probes only, found {updates}")
+    if probes_only:
+        updates = 0
+    return Schedule() if updates is None else Schedule(policy_updates=updates, warm_up=min(200, updates))
+
+
 def _with_heads(before: Checkpoint) -> ModelConfig:
-    """The model's configuration with sizes of all heads; its frozen encoder stays where it is."""
+    """The model's configuration with sizes of all heads."""
+    config = _from_anywhere(before)
+    return with_head_sizes(config.model_copy(update={"policy": config.policy or PolicyConfig()}))
+
+
+def _from_anywhere(before: Checkpoint) -> ModelConfig:
+    """The model's configuration; its frozen encoder stays where it is."""
     config = before.config
-    config = with_head_sizes(config.model_copy(update={"policy": config.policy or PolicyConfig()}))
     if config.encoder.type != "transformers":
         return config
     there = str((before.directory / config.encoder.directory).resolve())
@@ -139,18 +158,21 @@ def _card(path: Path, before: Checkpoint, summary: dict, data: Path) -> None:
     old = before.directory / "README.md"
     options = summary["options"]
     objects = "".join(f" --object {name}={topic}" for name, topic in options["objects"].items())
-    rows = head_rows(summary["heads"])
+    rows, only = head_rows(summary["heads"]), options.get("probes_only", False)
+    what = "Probes were fitted" if only else "Policy, learned distance and probes were trained"
+    trained = "" if only else f", in {summary['updates']} updates"
+    how = f"{objects}{' --probes-only' * only} --seed {options['seed']}"
     lines = [
         old.read_text().rstrip() if old.is_file() else f"# {before.config.name}",
         "",
         "## Heads",
         "",
-        f"Policy, learned distance and probes were trained anew on the frozen model {before.model_id} by",
+        f"{what} anew on the frozen model {before.model_id} by",
         "",
-        f"    jepa_ros train policy --model {options['model']} --data {data}{objects} --seed {options['seed']}",
+        f"    jepa_ros train policy --model {options['model']} --data {data}{how}",
         "",
         f"from {summary['frames']['train']} training frames of {summary['episodes']['train']} episodes (bag of seed",
-        f"{recorded_seed(data)}), in {summary['updates']} updates. On the test episodes:",
+        f"{recorded_seed(data)}){trained}. On the test episodes:",
         "",
         "| figure | value |",
         "|---|---|",

@@ -66,6 +66,24 @@ def test_the_world_model_stays_as_it_is_bit_for_bit(model, trained):
     assert [key for key in configs[0] if configs[0][key] != configs[1][key]] == ["reachability", "probes"]
 
 
+def test_probes_alone_are_fitted_anew_and_all_else_stays(trained, bag, tmp_path):
+    """Of the objects none is asked for: the probe of the puck is kept."""
+    model = trained / "checkpoint"
+    before, old = load_file(model / "model.safetensors"), load(model)
+    assert run(model=str(model), data=bag, out=tmp_path, probes_only=True) == 0
+    after, new = load_file(tmp_path / "checkpoint" / "model.safetensors"), load(tmp_path / "checkpoint")
+    assert set(after) == set(before)
+    assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("probes."))
+    assert list(new.probes) == ["tool", "puck", "joints"] and torch.equal(
+        new.probes["puck"].weights, old.probes["puck"].weights
+    )
+    assert new.config == old.config
+    card = (tmp_path / "checkpoint" / "README.md").read_text()
+    assert "Probes were fitted anew" in card and "--probes-only --seed 0" in card
+    with pytest.raises(InputError, match="updates: expected none with probes only, found 5"):
+        run(model=str(model), data=bag, out=tmp_path / "no", probes_only=True, updates=5)
+
+
 def test_it_leaves_a_checkpoint_with_all_heads_a_card_and_figures(model, trained):
     checkpoint = load(trained / "checkpoint")
     assert checkpoint.policy is not None and checkpoint.reachability is not None
