@@ -13,23 +13,24 @@ from jepa_ros.errors import InputError
 from jepa_ros.images import decode_compressed
 from jepa_ros.ros.transforms import rotation_matrix
 from jepa_ros.world_model.config import CameraReference
+from jepa_ros.world_model.identity import REFERENCES
 
-REFERENCES = ("reference.png", "reference.jpg")
-"""Of the training camera, beside a checkpoint's config.json."""
 _LINE, _DOT = (255, 80, 40), (255, 220, 60)
 
 
 def reference(directory: Path, seen: Seen, job: Job) -> tuple[np.ndarray, str] | None:
-    """A picture (H, W, 3) uint8 rgb of the training camera and where it is from: the checkpoint's own, else, where
-    the model was trained in the simulated cell, one drawn of the arm as it stands now. None where there is none."""
+    """A picture (H, W, 3) uint8 rgb of the training camera and where it is from: where the model was trained in the
+    simulated cell, one drawn of the arm as it stands now, else the checkpoint's own. None where there is none."""
+    try:
+        drawn = _drawn(seen, job)
+    except (ImportError, InputError):  # no MuJoCo, or no OpenGL
+        drawn = None
+    if drawn is not None:
+        return drawn, "the simulated cell with the arm as it stands now"
     for name in REFERENCES:
         if (directory / name).is_file():
             return read_picture(directory / name), f"the model's {name}"
-    try:
-        drawn = _drawn(seen, job)
-    except (ImportError, InputError):  # no MuJoCo, or no OpenGL: the skeleton has to do
-        return None
-    return None if drawn is None else (drawn, "the simulated cell with the arm as it stands now")
+    return None
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -14,12 +14,12 @@ from jepa_ros.models.facts import CARD
 from jepa_ros.resources import config_path, installed_models, models_in, what_file
 from jepa_ros.world_model.checkpoint import verify
 from jepa_ros.world_model.config import ModelConfig, read_config
-from jepa_ros.world_model.identity import CONFIG, WEIGHTS, identify
+from jepa_ros.world_model.identity import CONFIG, REFERENCES, WEIGHTS, identify
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # All that a checkpoint consists of. Nothing else is fetched or copied, so no pickle ever comes along.
-PATTERNS = ("*.json", "*.safetensors", CARD, "LICENSE*")
+PATTERNS = ("*.json", "*.safetensors", CARD, "LICENSE*", *REFERENCES)
 
 
 def install(source: str, name: str | None = None, force: bool = False) -> tuple[Path, bool]:

@@ -28,6 +28,7 @@ from jepa_ros.training.heads_report import describe_sizes, judge_heads
 from jepa_ros.training.logs import TensorBoard
 from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import Recipe, Schedule, read_recipe
+from jepa_ros.training.reference import reference_frame, write_reference
 from jepa_ros.training.splits import SPLITS, data_camera, expect_data, read_splits
 from jepa_ros.training.validation import encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
@@ -186,6 +187,8 @@ def _finish(work: Work, latents: dict, heads: Heads, out: Path, options: dict, n
     )
     checkpoint = out / "checkpoint"
     save(checkpoint, config, work.model, heads.policy, heads.reachability, heads.probes)
+    arm = load_robot(options["robot"])
+    write_reference(checkpoint, reference_frame(sets["train"], [arm.home[joint] for joint in arm.joints]))
     summary = {
         "options": options,
         "episodes": {split: len(part.episodes) for split, part in sets.items()},

@@ -25,6 +25,7 @@ from jepa_ros.training.episodes import EpisodeSet
 from jepa_ros.training.heads import Heads, expect_finite, with_head_sizes
 from jepa_ros.training.heads_report import describe_sizes, head_rows, judge_heads, write_heads
 from jepa_ros.training.recipe import Schedule
+from jepa_ros.training.reference import copy_references
 from jepa_ros.training.splits import SPLITS, expect_data, read_splits
 from jepa_ros.training.train import fit_heads
 from jepa_ros.training.validation import encode_all
@@ -87,6 +88,7 @@ def run(
     figures = judge_heads(heads, latents["test"], sets["test"], config.block, seed)
     config = heads.describe(config)
     save(out / "checkpoint", config, before.model, heads.policy, heads.reachability, heads.probes)
+    copy_references(before.directory, out / "checkpoint")
     summary = {
         "options": {"model": model, "data": str(data), "objects": topics, "robot": name, "seed": seed}
         | ({"probes_only": True} if probes_only else {}),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+REFERENCES = ("reference.png", "reference.jpg")
+"""Pictures of the training camera, of which one may lie beside config.json. For people: a model is the same without."""
 
 
 def identify(directory: Path) -> str:

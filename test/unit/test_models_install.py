@@ -22,6 +22,7 @@ def root(tmp_path, monkeypatch):
 def model(root):
     directory = write_model(root / "checkpoint", name="reach")
     (directory / "README.md").write_text("# reach\n")
+    (directory / "reference.png").write_bytes(b"a picture")
     (directory / "trainer.state").write_bytes(b"PK")
     return directory
 

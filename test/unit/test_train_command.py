@@ -13,7 +13,11 @@ import reach_bag
 import yaml
 from safetensors.torch import load_file
 
+from jepa_ros.bags.cameras import COMPRESSED
+from jepa_ros.bags.episodes import open_bag, read_messages
+from jepa_ros.doctor.overlay import read_picture
 from jepa_ros.errors import InputError
+from jepa_ros.images import decode_compressed, preprocess
 from jepa_ros.training.recipe import LossWeights, Recipe, list_recipes, read_recipe
 from jepa_ros.training.train import run
 from jepa_ros.world_model.checkpoint import load
@@ -76,6 +80,14 @@ def test_it_leaves_a_checkpoint_a_card_and_figures(trained):
     assert (trained / "report.html").stat().st_size > 10_000
     assert "jepa_ros train --data" in (trained / "checkpoint" / "README.md").read_text()
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_picture_of_the_training_camera_lies_beside_the_checkpoint(bag, trained):
+    found = read_picture(trained / "checkpoint" / "reference.png")
+    with open_bag(bag) as reader:
+        images = [c for c in reader.connections if c.msgtype == COMPRESSED]
+        pictures = [decode_compressed(m.format, m.data) for _, m in read_messages(bag, reader, images)]
+    assert any(np.array_equal(preprocess(picture, 16), found) for picture in pictures)
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(bag, recipe, trained, tmp_path):

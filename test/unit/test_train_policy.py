@@ -40,6 +40,7 @@ def made_model(directory, **changes):
     config = tiny.config(tuple(robot.joints), tuple(robot.gripper), **changes)
     save(directory, config, *tiny.fresh(config))
     (directory / "README.md").write_text("# tiny\n")
+    (directory / "reference.png").write_bytes(b"a picture")
     return directory
 
 
@@ -95,6 +96,7 @@ def test_it_leaves_a_checkpoint_with_all_heads_a_card_and_figures(model, trained
     assert {"0", "8"} <= set(summary["heads"]["policy_error"])
     assert -1 <= summary["heads"]["reachability_spearman"] <= 1
     card = (trained / "checkpoint" / "README.md").read_text()
+    assert (trained / "checkpoint" / "reference.png").read_bytes() == b"a picture"
     assert card.startswith("# tiny") and "train policy --model" in card and "--object puck=/puck" in card
     page = (trained / "report.html").read_text()
     assert all(
