@@ -237,13 +237,16 @@ class Simulator(JepaNode):
     def _image(self, stamp, qpos: np.ndarray, simulated: float) -> None:
         """Hands the state to the drawing thread where an image is due; while that is busy, a cycle later."""
         rate = self.p.rate
-        if rate == 0 or simulated < self._next_image - 1e-6:
+        if rate == 0:
+            return
+        period = 1.0 / rate
+        self._next_image = min(self._next_image, simulated + period)  # the rate may have been far lower until now
+        if simulated < self._next_image - 1e-6:
             return
         if self.p.real_time_factor == 0:
             self._renderer.wait_idle(5.0)
         if not self._renderer.submit(qpos, stamp):
             return
-        period = 1.0 / rate
         behind = simulated - self._next_image
         if behind > period and self._next_image > 0:
             self._images_left_out += int(behind / period)
@@ -251,7 +254,10 @@ class Simulator(JepaNode):
 
     def _poses_due(self) -> bool:
         rate = self.p.tf_rate
-        if rate == 0 or self._scene.time < self._next_tf - 1e-6:
+        if rate == 0:
+            return False
+        self._next_tf = min(self._next_tf, self._scene.time + 1.0 / rate)
+        if self._scene.time < self._next_tf - 1e-6:
             return False
         self._next_tf = max(self._next_tf + 1.0 / rate, self._scene.time)
         return True

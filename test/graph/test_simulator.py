@@ -89,6 +89,15 @@ def test_joint_states_come_at_100_hz_while_images_are_drawn(bench, client):
     assert set(JOINTS) <= set(message.name)
 
 
+def test_images_come_again_after_a_rate_at_which_none_ever_did(bench):
+    node = f"{bench.name}/simulator"
+    assert bench.client.set_parameters(node, rate=1e-9)[0].successful
+    bench.client.spin(0.5)  # the image that was due before
+    bench.images.clear()
+    assert bench.client.set_parameters(node, rate=15.0)[0].successful
+    bench.client.wait_for(lambda: len(bench.images) > 3, "images", 10)
+
+
 def test_images_have_the_asked_size_and_rate(bench, client):
     bench.images.clear()
     client.wait_for(lambda: len(bench.images) > 30, "30 images", 30)
