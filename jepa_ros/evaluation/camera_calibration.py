@@ -2,7 +2,8 @@
 
 For every move the action is sought that the model would have predicted what then was seen for: one of the same numbers
 in every tick of a model step, by damped Gauss-Newton on the latent (the energy of one step that V-JEPA 2-AC,
-arXiv 2506.09985, plans by). What was executed is known from the recording.
+arXiv 2506.09985, plans by). What was executed is known from the recording, and turned into the base frame first: the
+rotation that is found is the whole one, also where the robot's file has one already, and takes its place.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from jepa_ros.evaluation.bag.windows import Windows, stretches, windows
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.models.latent_report import choose_robot
 from jepa_ros.resources import resolve_robot
-from jepa_ros.robot.camera_rotation import CameraRotation, estimate
+from jepa_ros.robot.camera_rotation import CameraRotation, about_vertical, estimate, matrix
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.yaml_key import set_key
 from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, load
@@ -66,6 +67,8 @@ def run(
         recorded = Intake(source, found, checkpoint, arm, urdf=urdf).run(lambda frames: bar.update(task, frames))
         task = bar.add("moves", None)
         predicted, measured = moves(checkpoint, recorded, arm, pairs, lambda done: bar.update(task, done))
+    if recorded.turned:
+        print(f"bag {bag}: recorded with another {KEY} than {arm.name} has; actions turned by {recorded.turned:.1f}°")
     try:
         rotation = estimate(predicted, measured, seed)
     except InputError as problem:
@@ -78,9 +81,10 @@ def run(
 def moves(
     checkpoint: Checkpoint, recorded: Recorded, robot: RobotConfig, most: int, progress=lambda done: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Motion predicted and measured (n, 2 or 3) of a tick, at most so many moves, evenly spread over the recording.
+    """Motion predicted (in the model's axes) and measured (in the base frame's), both (n, 2 or 3) of a tick, at most so
+    many moves, evenly spread over the recording.
 
-    planar_velocity: share of its greatest speed, base frame's x and y. pose_delta: m, base frame.
+    planar_velocity: share of its greatest speed, x and y. pose_delta: m.
     """
     config = checkpoint.config
     found = windows(stretches(recorded, config), config, 1)
@@ -99,7 +103,15 @@ def moves(
         implied.append(_implied(checkpoint, recorded, found, rows[begin : begin + BATCH], scale))
         progress(begin + len(implied[-1]))
     predicted = np.concatenate(implied) if implied else np.zeros((0, config.action.dimension))
-    return predicted[:, :axes], actions[rows, :axes]
+    return predicted[:, :axes], in_base(actions[rows, :axes], robot)
+
+
+def in_base(motion: np.ndarray, robot: RobotConfig) -> np.ndarray:
+    """Motion (n, 2 or 3) from the model's axes, as the robot's file has them, into the base frame."""
+    rotation = robot.camera.rotation_to_base
+    if rotation is None:
+        return motion
+    return motion @ (about_vertical(rotation) if motion.shape[1] == 2 else matrix(rotation)).T
 
 
 def action_scale(config: ModelConfig, robot: RobotConfig) -> np.ndarray:

@@ -39,7 +39,8 @@ class Situation:
 
 @dataclass
 class Imagination:
-    """Candidates are knots (S, n, A) from the hand-over on, a tick each; the model's ticks begin at the frame.
+    """Candidates are knots (S, n, A) from the hand-over on, a tick each; the model ticks begin at the frame. Knots and
+    paths are in the base frame, actions in the model's axes.
 
     horizon: model steps. guardrails: what may not happen; infeasible candidates cost Inf.
     """
@@ -63,6 +64,7 @@ class Imagination:
         self._offset = position[:-1]  # where the committed part alone leads by the end of each model tick
         after = np.maximum(ends - at, 0.0)
         self._matrix = travel_matrix(self.ticks + 1, after, tick) * self.space.max_speed
+        self._turn = None if self.space.turn is None else torch.from_numpy(self.space.turn)
         self._least, self._best = np.inf, None
 
     @property
@@ -160,11 +162,13 @@ class Imagination:
         centres = np.clip(moments / tick - 0.5, 0, total - 1)
         left = np.minimum(centres.astype(int), total - 2)
         weight = (centres - left)[:, None]
-        return actions[:, left] * (1 - weight) + actions[:, left + 1] * weight
+        return self.space.to_base(actions[:, left] * (1 - weight) + actions[:, left + 1] * weight)
 
     def _actions(self, paths: torch.Tensor) -> torch.Tensor:
         """Tool paths (S, ticks + 1, 2) → what the gate would let through a model tick: (S, H, K)."""
         moved = paths.diff(dim=1) / (self.space.max_speed * self.checkpoint.config.tick)
+        if self._turn is not None:
+            moved = moved @ self._turn  # space.to_model, which knows no tensors
         return moved.float().reshape(len(paths), self.horizon, -1)
 
     def _predicted(self, paths: torch.Tensor, context: Context) -> tuple[Outcome, torch.Tensor]:

@@ -261,7 +261,7 @@ class ReachController:
         """(K,) the action block that was promised for the model step from `start` on."""
         tick, block = self.config.tick, self.config.block
         xy, _ = self.promises.tool(start + tick * np.arange(block + 1))
-        return (np.diff(xy, axis=0) / (self.space.max_speed * tick)).ravel()
+        return self.space.to_model(np.diff(xy, axis=0) / (self.space.max_speed * tick)).ravel()
 
     def _anchor(self, now: float) -> None:
         """Where nothing is promised, or the arm came to rest elsewhere than promised, start from what is measured."""

@@ -1,4 +1,9 @@
-"""Action spaces: what the numbers that a model predicts with mean for an arm, and the motion that they ask for."""
+"""Action spaces: what the numbers that a model predicts with mean for an arm, and the motion that they ask for.
+
+Actions are in the model's axes: those of the base frame, or turned against them as `camera.rotation_to_base` of the
+robot's file says. Motion (knots, paths, joints) is in the base frame, always; whoever makes one of the other asks the
+action space, and nobody else turns anything. Limits, workspace and guardrails look at motion only.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import numpy as np
 from scipy.interpolate import make_interp_spline
 
 from jepa_ros.errors import InputError
+from jepa_ros.robot.camera_rotation import about_vertical
 from jepa_ros.robot.config import RobotConfig, planar_space
 from jepa_ros.robot.kinematics import Kinematics
 from jepa_ros.robot.planar_path import PlanarPath
@@ -25,7 +31,8 @@ class ActionSpace(Protocol):
     period: float
 
     def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
-        """The action (A,) that a motion of the reference from q_start to q_end (J,) rad in one tick amounts to."""
+        """The action (A,), in the model's axes, that a motion of the reference from q_start to q_end (J,) rad in one
+        tick amounts to."""
 
 
 def make_space(robot: RobotConfig, kinematics: Kinematics, period: float) -> ActionSpace:
@@ -35,10 +42,11 @@ def make_space(robot: RobotConfig, kinematics: Kinematics, period: float) -> Act
 
 
 class PlanarVelocity:
-    """Velocity (vx, vy) of the tool in the base frame over max_speed; height and orientation are held.
+    """Velocity (vx, vy) of the tool over max_speed; height and orientation are held.
 
-    An action of a tick is the tool's displacement over that tick divided by max_speed * period, each number in [-1, 1].
-    A plan is given by the velocities at the ends of the ticks, its knots (PlanarPath).
+    An action of a tick is the tool's displacement over that tick divided by max_speed * period, each number in [-1, 1],
+    in the model's axes. A plan is given by the velocities at the ends of the ticks, its knots (PlanarPath), in the base
+    frame. turn: (2, 2), from the model's axes to the base frame's; None where they are the same.
     """
 
     name = "planar_velocity"
@@ -54,6 +62,8 @@ class PlanarVelocity:
         self.max_change = config.max_acceleration * period / self.max_speed
         self.workspace = np.array(config.workspace)
         self.normals, self.offsets = _half_planes(self.workspace)
+        rotation = robot.camera.rotation_to_base
+        self.turn = None if rotation is None else about_vertical(rotation)
         self.kinematics = kinematics
         self._names = tuple(robot.joints)
         self.posture = np.array([robot.home[j] for j in robot.joints])
@@ -62,7 +72,15 @@ class PlanarVelocity:
     def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
         """See ActionSpace."""
         moved = self.kinematics.forward(q_end)[0] - self.kinematics.forward(q_start)[0]
-        return moved[:2] / (self.max_speed * self.period)
+        return self.to_model(moved[:2] / (self.max_speed * self.period))
+
+    def to_model(self, motion: np.ndarray) -> np.ndarray:
+        """Motion (..., 2) over max_speed * period in the base frame → actions (..., 2)."""
+        return motion if self.turn is None else motion @ self.turn
+
+    def to_base(self, actions: np.ndarray) -> np.ndarray:
+        """Actions (..., 2) → motion (..., 2) over max_speed * period in the base frame."""
+        return actions if self.turn is None else actions @ self.turn.T
 
     def position(self, q: np.ndarray) -> np.ndarray:
         """Tool position (2,) in m in the base frame."""

@@ -1,4 +1,5 @@
-"""How the axes that a world model acts in are turned against the robot's base, by motion predicted and motion measured.
+"""How the axes that a world model acts in are turned against the robot's base: by motion predicted and motion measured,
+and as the robot's file says it.
 
 A model that infers directions from the picture alone is sensitive to where the camera stands (arXiv 2506.09985 names it
 among V-JEPA 2-AC's limitations). The rotation in least squares is Wahba's problem (1965), solved by SVD (Kabsch 1976).
@@ -6,6 +7,7 @@ among V-JEPA 2-AC's limitations). The rotation in least squares is Wahba's probl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,9 @@ AGREES = 0.2
 TRIMMED = 3.0
 """Times the median residual beyond which a move is left out."""
 DRAWS = 200
+TILT = 5.0
+"""Degrees by which a rotation may tilt the vertical axis where only what is about it can be used: what is left out then
+is less than 1 % of the motion in the plane."""
 
 
 @dataclass(frozen=True)
@@ -142,3 +147,21 @@ def quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
     x, y, z, w = Rotation.from_matrix(rotation).as_quat()
     sign = -1.0 if w < 0 else 1.0
     return float(sign * x), float(sign * y), float(sign * z), float(sign * w)
+
+
+def matrix(quaternion: Sequence[float]) -> np.ndarray:
+    """(3, 3) of a quaternion xyzw of any length but 0."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_quat(quaternion).as_matrix()
+
+
+def tilt(quaternion: Sequence[float]) -> float:
+    """Degrees between the vertical axis and where a rotation xyzw brings it."""
+    return float(np.degrees(np.arccos(np.clip(matrix(quaternion)[2, 2], -1.0, 1.0))))
+
+
+def about_vertical(quaternion: Sequence[float]) -> np.ndarray:
+    """(2, 2): the part of a rotation xyzw that is about the vertical axis (swing and twist), in the plane."""
+    _, _, z, w = np.asarray(quaternion, float) / np.hypot(*quaternion[2:])
+    return np.array([[w * w - z * z, -2.0 * z * w], [2.0 * z * w, w * w - z * z]])

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jepa_ros.errors import InputError, first_problem
 from jepa_ros.reading import read_yaml
 from jepa_ros.resources import resolve_robot
+from jepa_ros.robot.camera_rotation import TILT, tilt
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-COMMAND_INTERFACES = ("joint_trajectory", "forward_position", "servo_twist")
+class _Commands(NamedTuple):
+    """How a type of controller is commanded: the command interface's name, the topic below the controller's name, the
+    type of its messages (package/msg/Name)."""
+
+    interface: str
+    topic: str
+    message: str
+
+
+_POSITIONS = _Commands("forward_position", "commands", "std_msgs/msg/Float64MultiArray")
+# Servo's topics are its parameters' defaults: moveit_servo/config/servo_parameters.yaml (moveit2, branch jazzy).
+_COMMANDS = {
+    "joint_trajectory_controller/JointTrajectoryController": _Commands(
+        "joint_trajectory", "joint_trajectory", "trajectory_msgs/msg/JointTrajectory"
+    ),
+    "forward_command_controller/ForwardCommandController": _POSITIONS,
+    "position_controllers/JointGroupPositionController": _POSITIONS,
+    "moveit_servo/TwistStamped": _Commands("servo_twist", "delta_twist_cmds", "geometry_msgs/msg/TwistStamped"),
+    "moveit_servo/JointJog": _Commands("servo_joint_jog", "delta_joint_cmds", "control_msgs/msg/JointJog"),
+}
+COMMAND_INTERFACES = tuple(dict.fromkeys(commands.interface for commands in _COMMANDS.values()))
 
 
 class ControllerConfig(_Strict):
@@ -28,21 +50,24 @@ class ControllerConfig(_Strict):
         "forward_command_controller/ForwardCommandController",
         "position_controllers/JointGroupPositionController",
         "moveit_servo/TwistStamped",
+        "moveit_servo/JointJog",
     ]
     joints: list[str]
 
     @property
     def interface(self) -> str:
         """Which of COMMAND_INTERFACES its type is."""
-        kinds = {"joint_trajectory_controller": "joint_trajectory", "moveit_servo": "servo_twist"}
-        return kinds.get(self.type.partition("/")[0], "forward_position")
+        return _COMMANDS[self.type].interface
+
+    @property
+    def message_type(self) -> str:
+        """Type of its commands, package/msg/Name."""
+        return _COMMANDS[self.type].message
 
     @property
     def command_topic(self) -> str:
         """Topic of its commands, relative to the namespace."""
-        if self.type.startswith("joint_trajectory_controller"):
-            return f"{self.name}/joint_trajectory"
-        return f"{self.name}/{'delta_twist_cmds' if self.type.startswith('moveit_servo') else 'commands'}"
+        return f"{self.name}/{_COMMANDS[self.type].topic}"
 
 
 class PlanarVelocityConfig(_Strict):
@@ -90,6 +115,13 @@ class CameraConfig(_Strict):
         default=None,
         description="from the axes that the model acts in to the base frame's, quaternion xyzw; `calibrate camera`",
     )
+
+    @model_validator(mode="after")
+    def _rotation_is_one(self) -> CameraConfig:
+        length = None if self.rotation_to_base is None else math.hypot(*self.rotation_to_base)
+        if length is not None and abs(length - 1.0) > 0.01:
+            raise ValueError(f"rotation_to_base: expected a quaternion xyzw of length 1, found length {length:.3g}")
+        return self
 
 
 class GripperControllerConfig(_Strict):
@@ -177,6 +209,12 @@ class RobotConfig(_Strict):
                 raise ValueError(f"controllers: expected each joint once for {interface}, found {commanded}")
             if interface == "servo_twist" and len(own) > 1:
                 raise ValueError("controllers: expected one MoveIt Servo, as it moves the whole arm, found more")
+        turn = self.camera.rotation_to_base
+        if turn is not None and self.action_space.type == "planar_velocity" and tilt(turn) > TILT:
+            raise ValueError(
+                "camera.rotation_to_base: expected a rotation about the base frame's z, the only one that "
+                f"planar_velocity can be turned by, found one that tilts it by {tilt(turn):.1f}° (at most {TILT:g}°)"
+            )
         boxes = [box.name for box in self.keep_out]
         if len(set(boxes)) < len(boxes):
             raise ValueError(f"keep_out: expected different names, found {boxes}")

@@ -6,6 +6,10 @@ number of 0 to 1 for the gripper; an action is the difference of the positions, 
 turns the first orientation into the second one in base axes, and the difference of the gripper's numbers. In the data
 that the official weights were trained with (DROID) the gripper is 0 where it is open and 1 where it is closed.
 
+"Base frame" is the one that the model has in mind. Where the robot's file has a `camera.rotation_to_base`, that is the
+robot's turned about its own origin, for states and actions alike: a state moved by its action is the next state, and
+the origin stays where the picture shows the arm's base.
+
 An action belongs to one tick, and V-JEPA 2-AC's block is one tick. Where frames lie between ticks ActionHistory
 interpolates linearly, number by number; only blocks of more ticks would sum them up. That is exact for positions and
 off by half the product of two ticks' angles for rotations: 5 mrad for 0.1 rad a tick.
@@ -16,6 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 from jepa_ros.errors import InputError
+from jepa_ros.robot.camera_rotation import matrix
 from jepa_ros.robot.config import RobotConfig, pose_space
 from jepa_ros.robot.description import RobotDescription
 from jepa_ros.robot.kinematics import Kinematics
@@ -38,11 +43,15 @@ class PoseDelta:
         self.period = period
         self.max_translation, self.max_rotation = config.max_translation, config.max_rotation
         self._kinematics = kinematics
+        self._turn = _turn(robot)
 
     def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
         """See ActionSpace. The last number is 0: the gate commands no gripper."""
         (before, first), (after, second) = map(self._kinematics.forward, (q_start, q_end))
-        return np.concatenate([after - before, euler_angles(second @ first.T), [0.0]])
+        moved, turned = after - before, second @ first.T
+        if self._turn is not None:
+            moved, turned = self._turn.T @ moved, self._turn.T @ turned @ self._turn
+        return np.concatenate([moved, euler_angles(turned), [0.0]])
 
 
 class ToolState:
@@ -55,7 +64,7 @@ class ToolState:
         """Raises InputError where the robot's action space is another one or the URDF lacks a joint, frame or limit."""
         zero = pose_space(robot).gripper_zero
         self._kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
-        self._count = len(robot.joints)
+        self._count, self._turn = len(robot.joints), _turn(robot)
         self.joints = (*robot.joints, *robot.gripper[:1])
         self._ends = None
         if robot.gripper:
@@ -65,10 +74,18 @@ class ToolState:
     def at(self, positions: np.ndarray) -> np.ndarray:
         """(7,) in m, rad, 0 to 1 at positions of `joints` in rad, m; the gripper's number is 0 where there is none."""
         place, rotation = self._kinematics.forward(positions[: self._count])
+        if self._turn is not None:
+            place, rotation = self._turn.T @ place, self._turn.T @ rotation
         gripper = 0.0
         if self._ends is not None:
             gripper = (positions[-1] - self._ends[0]) / (self._ends[1] - self._ends[0])
         return np.concatenate([place, euler_angles(rotation), [min(max(gripper, 0.0), 1.0)]])
+
+
+def _turn(robot: RobotConfig) -> np.ndarray | None:
+    """(3, 3), from the model's axes to the base frame's; None where they are the same."""
+    rotation = robot.camera.rotation_to_base
+    return None if rotation is None else matrix(rotation)
 
 
 def euler_angles(rotation: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import turned_camera
 import yaml
 from judged_bag import write_bag, write_model
 from typer.testing import CliRunner
@@ -48,8 +49,9 @@ class FlatWorld:
         return self.latent(self.place(context.latents[:, -1]) + 0.1 * moved)[:, None], context.states
 
 
-def recorded(model, degrees, ticks=240):
-    """Random moves of a tool that the camera sees turned by so many degrees, and a little noise."""
+def recorded(model, degrees, ticks=240, known=0.0):
+    """Random moves of a tool that the camera sees turned by so many degrees, and a little noise. known: degrees that
+    the gate turned by when it wrote what was executed."""
     config, rng = model.config, np.random.default_rng(0)
     made, xy, latents = Recorded(Path("bag"), LatentStore(config.latent_shape)), np.zeros(2), []
     for tick in range(ticks):
@@ -58,7 +60,7 @@ def recorded(model, degrees, ticks=240):
         stamp = FIRST + tick * TICK
         made.frame_stamps.append(stamp)
         made.frame_epochs.append(0)
-        made.actions.add(stamp, 0, action)
+        made.actions.add(stamp, 0, turn(-known) @ action)
         seen = turn(-degrees) @ xy + rng.normal(scale=2e-3, size=2)
         latents.append(model.latent(seen).numpy())
         xy = xy + 0.1 * action / config.block
@@ -81,6 +83,13 @@ def test_what_the_camera_was_turned_by_is_found_in_a_recording(degrees):
     assert found.explained > 0.9 and found.error_degrees < 3.0
 
 
+def test_calibrating_again_gives_the_whole_rotation_not_what_is_left_of_it():
+    made, robot = checkpoint(), turned_camera.robot(turned_camera.about_z(20.0))
+    predicted, measured = camera_calibration.moves(made, recorded(made.model, 30.0, known=20.0), robot, 300)
+    found = estimate(predicted, measured)
+    assert found.degrees == pytest.approx(30.0, abs=2.0) and found.quaternion[2] > 0
+
+
 def test_a_recording_without_actions_is_refused():
     made = checkpoint()
     still = recorded(made.model, 0.0)
@@ -96,6 +105,27 @@ def bag(tmp_path_factory):
 
 def run(*arguments):
     return CliRunner().invoke(cli.app, ["calibrate", "camera", *map(str, arguments)])
+
+
+def test_an_old_recording_calibrates_an_arm_that_has_a_rotation_by_now(bag, tmp_path, monkeypatch):
+    """The bag was recorded with none: what its arm did is told in the base frame all the same."""
+    seen = {}
+
+    def moves(made, recorded, robot, *_):
+        actions = np.array(recorded.actions.values).reshape(-1, 2)
+        seen[robot.camera.rotation_to_base] = camera_calibration.in_base(actions, robot)
+        return actions, actions
+
+    monkeypatch.setattr(camera_calibration, "moves", moves)
+    own = tmp_path / "own.yaml"
+    line = "rotation_to_base: [0, 0, 0.17364818, 0.98480775]"
+    text = config_path("robots", "openarm.yaml").read_text()
+    own.write_text(text.replace("topic: image}", f"topic: image, {line}}}"))
+    assert run("--bag", bag).exit_code == 0
+    done = run("--bag", bag, "--robot", own)
+    assert done.exit_code == 0 and "recorded with another rotation_to_base than openarm has" in done.output
+    plain, turned = seen.values()
+    np.testing.assert_allclose(turned, plain, atol=0.03)
 
 
 def test_a_model_that_has_learned_nothing_is_refused_in_one_line(bag, tmp_path):

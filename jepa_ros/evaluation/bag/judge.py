@@ -23,6 +23,7 @@ from jepa_ros.evaluation.bag.windows import Stretch, Windows, states_at, stretch
 from jepa_ros.planning.guardrails import Guardrails
 from jepa_ros.planning.reach import ReachSettings
 from jepa_ros.robot.action_space import PlanarVelocity
+from jepa_ros.robot.camera_rotation import matrix
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.kinematics import Kinematics
 from jepa_ros.robot.limits import JointLimits
@@ -90,7 +91,7 @@ def judge(
         try:
             errors = prediction.predict(checkpoint, recorded, found, task.seed)
             states = _by_frame(recorded, parts, config)
-            tool = _tool(_kinematics(task.robot, recorded), states, config)
+            tool = _tool(task.robot, _kinematics(task.robot, recorded), states, config)
             truths = probing.truths(states[:, : len(config.proprioception.joints)], tool)
             readings = surprise.read(checkpoint, recorded, parts)
             for module in NEEDED_NEXT:  # plans take longer than all of this
@@ -147,10 +148,11 @@ def _kinematics(robot: RobotConfig, recorded: Recorded, problems: list[str] | No
         return None
 
 
-def _tool(kinematics: Kinematics | None, states: np.ndarray, config: Any) -> np.ndarray | None:
-    """(n, 3) m of the tool at all frames, NaN where joints are unknown; None where it cannot be told."""
+def _tool(robot: RobotConfig, kinematics: Kinematics | None, states: np.ndarray, config: Any) -> np.ndarray | None:
+    """(n, 3) m of the tool at all frames in the base frame, NaN where joints are unknown; None where it is unknown."""
     if config.proprioception.kind == "tool_pose":
-        return states[:, :3]
+        rotation = robot.camera.rotation_to_base
+        return states[:, :3] if rotation is None else states[:, :3] @ matrix(rotation).T
     if kinematics is None or not config.proprioception.joints:
         return None
     tool = np.full((len(states), 3), np.nan)

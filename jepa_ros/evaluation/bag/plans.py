@@ -100,7 +100,7 @@ class Planning:
         end = space.position(
             states_at(part, np.array([now + config.step * found.known.shape[1]]), config)[0, : self._arm]
         )
-        way, meant = end - start, planned.sum(0) * space.max_speed * config.tick
+        way, meant = end - start, space.to_base(planned.sum(0)) * space.max_speed * config.tick
         return Agreement(
             frame,
             goal_frame,
@@ -154,7 +154,7 @@ class Planning:
         config, control = self._config, self._control
         blocks = torch.from_numpy(actions.astype(np.float32)).reshape(1, -1, config.action_block)
         latents, states = self._checkpoint.model.rollout(context, blocks)
-        tool = start + np.cumsum(actions, axis=0) * self._space.max_speed * config.tick
+        tool = start + np.cumsum(self._space.to_base(actions), axis=0) * self._space.max_speed * config.tick
         tool = torch.from_numpy(tool[config.block - 1 :: config.block].astype(np.float32))[None]
         ticks = blocks.unflatten(2, (-1, self._space.dimension)).flatten(1, 2)
         return float(control.planner.objective(control.goal, Outcome(latents, states, tool), ticks)[0])

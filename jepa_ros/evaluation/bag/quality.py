@@ -30,6 +30,7 @@ def measure(source: Source, inputs: Inputs, recorded: Recorded, config: ModelCon
         "frames_without_finite_latent": recorded.not_finite,
         "joint_states": _series(recorded.states.stamps, begins),
         "executed": _series(recorded.actions.stamps, begins),
+        "executed_turned_deg": recorded.turned,
         "episodes": len(recorded.episodes),
         "time_jumps_back": len(recorded.clock.jumps),
         "largest_jump_back_s": max(((a - b) * 1e-9 for a, b in recorded.clock.jumps), default=0.0),

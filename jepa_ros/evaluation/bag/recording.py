@@ -13,6 +13,7 @@ from jepa_ros.bags.rescue import Rescued
 from jepa_ros.bags.source import Source
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
+from jepa_ros.evaluation.bag.axes import into_models
 from jepa_ros.evaluation.bag.inputs import JOINT_STATE, Inputs
 from jepa_ros.evaluation.bag.latents import BATCH, BatchEncoder, LatentStore
 from jepa_ros.evaluation.bag.pictures import Decoder, Picture
@@ -81,6 +82,7 @@ class Intake:
                     progress(told)
             self._see(decoder.rest())
         self._encode()
+        into_models(found, self._config, self._robot)
         found.apart = self._sets.incomplete
         found.unreadable.update({"compressed messages": self._source.unreadable} if self._source.unreadable else {})
         progress(len(found.frame_stamps))

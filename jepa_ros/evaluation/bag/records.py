@@ -47,6 +47,7 @@ class Recorded:
 
     frame_stamps, frame_recorded: ns. from_training (n,): see BatchEncoder. episodes: (stamp ns, epoch) of each one's
     beginning. unreadable: messages that are none, by topic. refused: joint states and actions by what was wrong.
+    turned: degrees by which actions were brought into the model's axes, see axes.py.
     apart: frames of the first camera for which another one had none. begin, end: ns of recording.
     """
 
@@ -66,6 +67,7 @@ class Recorded:
     clock: Clock = field(default_factory=Clock)
     unreadable: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    turned: float = 0.0
     apart: int = 0
     not_finite: int = 0
     begin: int | None = None
