@@ -9,7 +9,16 @@ from types import ModuleType
 
 import yaml
 
+import jepa_ros.ros
+
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
+IN_LAUNCH_S_WORDS = ("launching", "gazebo_launching")  # modules of jepa_ros.ros
+
+
+class Description(list):
+    """launch's LaunchDescription, of which one may be made from another's entities."""
+
+    entities = property(lambda self: self)
 
 
 def real_launch_is_there() -> bool:
@@ -113,12 +122,15 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
         return None
 
     words = {
-        "launch": {"LaunchDescription": list},
+        "ament_index_python": {},
+        "ament_index_python.packages": {"get_package_prefix": ignored},
+        "launch": {"LaunchDescription": Description},
         "launch.actions": {
             "DeclareLaunchArgument": declare,
             "EmitEvent": ignored,
             "GroupAction": ignored,
             "IncludeLaunchDescription": ignored,
+            "LogInfo": ignored,
             "OpaqueFunction": ignored,
             "RegisterEventHandler": ignored,
             "SetEnvironmentVariable": ignored,
@@ -126,7 +138,10 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
         "launch.conditions": {"IfCondition": lambda holds: holds, "UnlessCondition": ignored},
         "launch.event_handlers": {"OnProcessExit": ignored},
         "launch.events": {"Shutdown": ignored},
-        "launch.launch_description_sources": {"AnyLaunchDescriptionSource": ignored},
+        "launch.launch_description_sources": {
+            "AnyLaunchDescriptionSource": ignored,
+            "PythonLaunchDescriptionSource": ignored,
+        },
         "launch.substitutions": {
             "EnvironmentVariable": ignored,
             "EqualsSubstitution": lambda a, b: lambda: text(a) == b,
@@ -144,9 +159,16 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
         module = ModuleType(name)
         vars(module).update(attributes)
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "jepa_ros.ros.launching", raising=False)
+    forget()
     try:
         runpy.run_path(str(LAUNCH / f"{kind}.launch.py"))["generate_launch_description"]()
     finally:
-        sys.modules.pop("jepa_ros.ros.launching", None)  # it knows the stand-ins
+        forget()  # they know the stand-ins
     return nodes, defaults
+
+
+def forget() -> None:
+    """The modules in launch's words are read anew when they are imported next."""
+    for name in IN_LAUNCH_S_WORDS:
+        sys.modules.pop(f"jepa_ros.ros.{name}", None)
+        vars(jepa_ros.ros).pop(name, None)  # `from jepa_ros.ros import launching` looks there first

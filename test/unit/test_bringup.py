@@ -44,7 +44,7 @@ def by_up(kind, arguments):
     ]
 
 
-KINDS = ["sim", "robot", "replay"]
+KINDS = ["sim", "robot", "replay", "gazebo"]
 GIVEN = [
     {},
     {"record": "runs/of_today"},
@@ -136,7 +136,7 @@ def test_a_recording_that_is_not_there_is_refused_before_anything_starts(model):
 
 
 def test_an_unknown_bring_up_is_refused():
-    with pytest.raises(InputError, match="bring-up 'moon': expected one of sim, robot, replay, record"):
+    with pytest.raises(InputError, match="bring-up 'moon': expected one of sim, robot, replay, record, gazebo"):
         node_list("moon")
 
 
