@@ -176,7 +176,7 @@ class Fuzzer:
             if nested is None or self._chance(0.1):
                 break
             message = nested
-        long = not isinstance(held, str) and hasattr(held, "__len__") and not text.endswith("]") and len(held)
+        long = not isinstance(held, (str, bytes)) and hasattr(held, "__len__") and not text.endswith("]") and len(held)
         if long and self._chance(0.5):  # as many as there were, so that more than its length is looked at
             if "/" not in text and "string" not in text:
                 held = copy.copy(held)

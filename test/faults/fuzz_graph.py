@@ -9,6 +9,7 @@ from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
 from fuzz import Fuzzer, message_type, save
+from fuzz_nodes import RECORDED, harmless
 from fuzz_requests import ROBOT, WORDS, place, requests_that_make_sense
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -29,49 +30,34 @@ from jepa_ros.robot.limits import JointLimits
 from jepa_ros.robot.witness import Witness
 from jepa_ros.ros.goal_client import GoalClient
 
-# Wider than on a robot: how late things come on a busy machine is not what is tested here.
-PATIENT = {"latent_timeout": 2.0, "latent_stamp_timeout": 2.0, "joint_timeout": 0.5, "joint_stamp_timeout": 0.6}
-PATIENT |= {"plan_late": 0.5, "source_timeout": 3.0}
-PROCESSES = {  # name as discovery shows it: (module, parameters, remaps)
-    "/simulator": ("simulator", {"width": 160, "height": 120, "tf_rate": 0.0}, {}),
-    "/camera": ("camera", {"frozen_after": 0.0, "max_age": 2.0}, {}),
-    "/wrist/camera": ("camera", {"transport": "compressed"}, {"__ns": "/wrist"}),
-    "/world_model": ("world_model", {}, {}),
-    "/planner": ("planner", {"latent_timeout": 2.0}, {}),
-    "/arm_gate": ("arm_gate", PATIENT, {}),
-}
 PLACES = ((0.15, -0.40), (0.25, -0.30))
-SHUTDOWN = (
-    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
-    Transition.TRANSITION_INACTIVE_SHUTDOWN,
-    Transition.TRANSITION_ACTIVE_SHUTDOWN,
-    Transition.TRANSITION_DESTROY,
-)
-# Freed memory goes back to the system, so that what a process holds is what it keeps.
-PLAIN_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
 BRING_UP = {State.PRIMARY_STATE_UNCONFIGURED: (1, 3), State.PRIMARY_STATE_INACTIVE: (3,)}
 
 
 class FuzzedGraph:
-    """Processes of all nodes and a client that sends them anything. topics, services: type by (node, name)."""
+    """Processes of all nodes and a client that sends them anything. topics, services: type by (node, name).
 
-    def __init__(self, start, client) -> None:
+    nodes: module, parameters and remaps by name."""
+
+    def __init__(self, start, client, nodes: dict[str, tuple[str, dict, dict]]) -> None:
         self.client, self.node = client, client.node
         client._executor.remove_node(client.node)
         self._executor = make_executor()  # rclpy's own is too slow with a hundred clients
         self._executor.add_node(client.node)
-        self._start, self._clients, self._publishers = start, {}, {}
-        self.processes = {name: self._launch(name) for name in PROCESSES}
+        self._clients, self._publishers = {}, {}
+        self.processes = {name: start(f"jepa_ros.nodes.{module}", *rest) for name, (module, *rest) in nodes.items()}
         self.sent, self.unanswered, self.brought_up = Counter(), Counter(), Counter()
         self.undecodable = self.unsent = 0
         self.rss = defaultdict(list)  # bytes by node
         self.values: dict[str, dict[str, str]] = {}  # diagnostics by status name
         self.latched = Counter()  # why the gate was
         self._ring = deque(maxlen=400)
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 20)
+        self._diagnostics = None
+        self.hear_diagnostics(True)
         self.goals, self.goal, self.outcomes = GoalClient(self.node), None, []
         self.until(self.goals.is_ready, "the planner", 120.0)
-        self.until(lambda: all(self.state(n) == State.PRIMARY_STATE_ACTIVE for n in PROCESSES), "all nodes active")
+        self.until(lambda: all(self.state(n) == State.PRIMARY_STATE_ACTIVE for n in nodes), "all nodes active")
+        self.until(lambda: set(self._heard_by("/recorder")) >= RECORDED, "the recorder to hear all")
         self.topics, self.services = self._discover()
         self.valid = defaultdict(list)
         self._record()
@@ -82,24 +68,24 @@ class FuzzedGraph:
         self._executor.remove_node(self.node)
         self._executor.shutdown()
 
-    def _launch(self, name: str):
-        module, parameters, remaps = PROCESSES[name]
-        return self._start(f"jepa_ros.nodes.{module}", parameters, remaps)
-
     # -- what there is -------------------------------------------------------------------------------------------------
 
     def _discover(self) -> tuple[dict, dict]:
         topics, services = {}, {}
         names = [f"{ns.rstrip('/')}/{n}" for n, ns in self.node.get_node_names_and_namespaces()]
         found = sorted(set(names) - {f"/{self.node.get_name()}"})
-        assert set(found) == set(PROCESSES), found
+        assert set(found) == set(self.processes), found
         for full in found:
             space, _, name = full.rpartition("/")
-            for topic, kinds in self.node.get_subscriber_names_and_types_by_node(name, space or "/"):
-                topics[full, topic] = kinds[0]
+            topics |= {(full, topic): kind for topic, kind in self._heard_by(full).items()}
             for service, kinds in self.node.get_service_names_and_types_by_node(name, space or "/"):
                 services[full, service] = kinds[0]
         return topics, services
+
+    def _heard_by(self, full: str) -> dict[str, str]:
+        """Types by topic."""
+        space, _, name = full.rpartition("/")
+        return {t: kinds[0] for t, kinds in self.node.get_subscriber_names_and_types_by_node(name, space or "/")}
 
     def _record(self) -> None:
         """What healthy messages look like: what the graph says on the way to a goal, and requests that make sense."""
@@ -117,7 +103,7 @@ class FuzzedGraph:
         for subscription in subscriptions:
             self.node.destroy_subscription(subscription)
         self.description = self.valid["/robot_description"][-1]
-        self.parameters = {name: self._parameters(name) for name in PROCESSES}
+        self.parameters = {name: self._parameters(name) for name in self.processes}
         self.valid |= requests_that_make_sense(self.valid, self.parameters)
         names = {p for held in self.parameters.values() for p in held}
         self.words = [*sorted(names), *self.valid["/joint_states"][-1].name, *WORDS, self.valid["/latent"][-1].model_id]
@@ -167,6 +153,14 @@ class FuzzedGraph:
 
     def _on_joint_states(self, raw: bytes) -> None:
         self._measured = raw
+
+    def hear_diagnostics(self, wanted: bool) -> None:
+        """Not while they are our own garbage."""
+        if wanted:
+            topic, callback = "/diagnostics", self._on_diagnostics
+            self._diagnostics = self.node.create_subscription(DiagnosticArray, topic, callback, 20)
+        else:
+            self.node.destroy_subscription(self._diagnostics)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -233,7 +227,7 @@ class FuzzedGraph:
         self._ring.append((topic, name, raw))
         try:
             self._publishers[topic].publish(raw)
-        except RCLError:  # the middleware waited for a slow reader's lock in vain: nothing was sent
+        except RCLError:  # too long for a type of fixed size, or a slow reader's lock was waited for in vain: not sent
             self.unsent += 1
             return
         for reader, other in self.topics:
@@ -267,11 +261,7 @@ class FuzzedGraph:
                 request = deserialize_message(fuzzer.damage(serialize_message(request)), kind.Request)
             except Exception:  # the middleware drops it, here as in the node
                 self.undecodable += 1
-        if service.endswith("/change_state") and orders_the_end(request):
-            request.transition.id, request.transition.label = 200, ""
-        for parameter in getattr(request, "parameters", ()):
-            if parameter.name == "use_sim_time":
-                parameter.value.bool_value = False  # on a clock that nobody publishes, holding is all that is right
+        harmless(request)
         self._ring.append((service, name, serialize_message(request)))
         self.sent[node, service] += 1
         return (node, service), client, client.call_async(request)
@@ -310,7 +300,7 @@ class FuzzedGraph:
 
     def bring_up(self) -> None:
         """A valid request may have taken a node down in order: up with it again."""
-        for node in PROCESSES:
+        for node in self.processes:
             state = self.state(node)
             assert state != State.PRIMARY_STATE_FINALIZED, f"{node} has ended its lifecycle; see {self.keep(node)}"
             for transition in BRING_UP.get(state, ()):
@@ -337,11 +327,6 @@ class FuzzedGraph:
                 request = SetParameters.Request(parameters=wrong)
                 results = self.call(SetParameters, f"{node}/set_parameters", request).results
                 assert all(r.successful for r in results), (node, results)
-
-
-def orders_the_end(request: ChangeState.Request) -> bool:
-    """Whether a lifecycle request tells the node to end for good: it would be right to obey."""
-    return request.transition.id in SHUTDOWN or "shutdown" in request.transition.label
 
 
 def keep(held: list, message) -> None:

@@ -1,14 +1,19 @@
 """A running graph is sent a hundred thousand random, extreme and mutated messages on all that it listens to."""
 
+import signal
 import statistics
 from collections import Counter
 
 import numpy as np
 import pytest
+import reach_bag
 from fuzz import Fuzzer, read, save
-from fuzz_graph import PLACES, PLAIN_MALLOC, FuzzedGraph
+from fuzz_graph import PLACES, FuzzedGraph
+from fuzz_nodes import PLAIN_MALLOC, PLAYED, RECORDED, processes
 from fuzz_requests import place
 
+from jepa_ros.bags.source import open_source
+from jepa_ros.nodes.planner import KEPT
 from jepa_ros.resources import list_models
 
 pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
@@ -20,11 +25,18 @@ GATE_HEARS = ("/plan", "/latent", "/joint_states")
 
 
 @pytest.fixture(scope="module")
-def graph(start, client):
+def recordings(tmp_path_factory):
+    """The folder in which the recorder leaves its bags."""
+    return tmp_path_factory.mktemp("recordings")
+
+
+@pytest.fixture(scope="module")
+def graph(start, client, recordings, tmp_path_factory):
+    nodes = processes(recordings / "bag", reach_bag.write(tmp_path_factory.mktemp("play") / "bag"))
     with pytest.MonkeyPatch.context() as environment:
         for name, value in PLAIN_MALLOC.items():
             environment.setenv(name, value)
-        graph = FuzzedGraph(start, client)
+        graph = FuzzedGraph(start, client, nodes)
     graph.fuzzer = Fuzzer(np.random.default_rng(0), graph.words)
     yield graph
     graph.close()
@@ -65,16 +77,28 @@ def without(endpoints, others):
     return [e for e in endpoints if e not in others]
 
 
-def grown(graph):
-    """Bytes by node, from the last quarter but one to the last of what was measured since this was called last.
+def expect_flat(graph):
+    """No node holds GROWTH more in the last quarter of a phase than in the one before, or else it lets go of it in the
+    time that the planner remembers goals.
 
     Before that the middleware's pools grow to the largest message of each endpoint."""
-    out = {}
-    for name, values in graph.rss.items():
-        quarter = len(values) // 4
-        out[name] = statistics.median(values[-quarter:]) - statistics.median(values[-2 * quarter : -quarter])
+    quarters = {name: (values[-2 * (len(values) // 4) :], len(values) // 4) for name, values in graph.rss.items()}
+    before = {name: statistics.median(values[:count]) for name, (values, count) in quarters.items()}
+    growth = {name: statistics.median(values[count:]) - before[name] for name, (values, count) in quarters.items()}
+    larger = [name for name, grown in growth.items() if grown >= GROWTH]
+
+    def let_go():
+        graph.measure()
+        return all(graph.rss[name][-1] < before[name] + GROWTH for name in larger)
+
+    graph.until(let_go, f"memory to be let go of: {growth}", KEPT + 15.0)
     graph.rss.clear()
-    return out
+
+
+def only_recorded(graph):
+    """Topics that no other node than the recorder hears."""
+    others = {topic for node, topic in graph.topics if node != "/recorder"}
+    return [e for e in graph.topics if e[1] not in others and e[1] != graph.command_topic]
 
 
 def steers(graph):
@@ -82,11 +106,12 @@ def steers(graph):
 
 
 def test_everything_that_is_not_steering_is_survived_in_motion(graph):
-    topics = without(graph.topics, of(graph.topics, (*GATE_HEARS, graph.command_topic, "/e_stop")))
+    steering = of(graph.topics, (*GATE_HEARS, graph.command_topic, "/e_stop"))
+    topics = without(graph.topics, [*steering, *only_recorded(graph)])
     services = without(graph.services, steers(graph))
     bombard(graph, once(topics), services)
     assert graph.witness.violations == [] and graph.witness.windows > 50
-    assert max((growth := grown(graph)).values()) < GROWTH, growth
+    expect_flat(graph)
     slow = {e: n for e, n in graph.unanswered.items() if n > 0.02 * ROUNDS and "get_result" not in e[1]}
     assert not slow
 
@@ -98,7 +123,7 @@ def test_what_the_gate_hears_is_survived_and_no_window_leaves_the_limits(graph):
     assert graph.witness.violations == [] and graph.witness.windows > before
     rejected = int(graph.gate_says("rejected"))
     assert rejected > 0.5 * graph.sent["/arm_gate", "/plan"], "plans did not arrive"
-    assert max((growth := grown(graph)).values()) < GROWTH, growth
+    expect_flat(graph)
 
 
 def test_joint_states_that_lie_are_survived_and_no_window_leaves_the_limits(graph):
@@ -106,14 +131,22 @@ def test_joint_states_that_lie_are_survived_and_no_window_leaves_the_limits(grap
     bombard(graph, once(of(graph.topics, ("/joint_states",))), of(graph.services, ("get_state",)), messages=3)
     graph.lied_to = False
     assert graph.witness.violations == []
-    assert max((growth := grown(graph)).values()) < GROWTH, growth
+    expect_flat(graph)
+
+
+def test_what_the_recorder_alone_hears_is_survived(graph):
+    graph.hear_diagnostics(False)
+    bombard(graph, only_recorded(graph), of(graph.services, ("get_state",)), moving=False)
+    graph.hear_diagnostics(True)
+    assert graph.witness.violations == []
+    expect_flat(graph)
 
 
 def test_orders_of_any_kind_are_survived(graph):
     graph.excused = True  # the arm is put elsewhere, and the controller's topic carries our own garbage
     topics = of(graph.topics, (graph.command_topic, "/e_stop"))
     bombard(graph, once(topics), steers(graph), moving=False, watched=graph.bring_up)
-    assert max((growth := grown(graph)).values()) < GROWTH, growth
+    expect_flat(graph)
 
 
 def test_afterwards_a_goal_is_reached_and_everything_was_sent(graph):
@@ -122,7 +155,7 @@ def test_afterwards_a_goal_is_reached_and_everything_was_sent(graph):
     for xy in PLACES:
         request = graph.goals.ask(place(xy))
         graph.until(lambda request=request: request.outcome, "the goal's end", 90.0)
-        assert request.outcome.reached, request.outcome.reason
+        assert request.outcome.reached, (request.outcome.reason, graph.values)
     assert graph.witness.violations == []
     least = min(graph.sent.items(), key=lambda item: item[1])
     assert set(graph.sent) == {*graph.topics, *graph.services} and least[1] >= LEAST, least
@@ -131,6 +164,34 @@ def test_afterwards_a_goal_is_reached_and_everything_was_sent(graph):
     print(f"{graph.unsent} unsent, brought up {dict(graph.brought_up)}, latched {dict(graph.latched)},")
     moved = f"{graph.anchored} from where the arm was moved to"
     print(f"{graph.witness.windows} windows, {moved}, {len(graph.outcomes)} goals")
+
+
+def test_what_was_recorded_meanwhile_can_be_read(graph, recordings):
+    """Bytes are recorded as they came, whatever they are; a bag is whole, its counts are true."""
+    recorder = graph.processes["/recorder"]
+    recorder.signal(signal.SIGINT)
+    assert recorder.wait(60.0) == 0, recorder.output
+    assert "Traceback" not in recorder.output and "recording ended" not in recorder.output
+    total = Counter()
+    for bag in recordings.iterdir():
+        with open_source(bag) as source:
+            assert source.problems == [], bag
+            counts = {t.topic: t.count for t in source.topics}
+            found = Counter(m.topic for m in source.messages([(t.topic, t.msgtype) for t in source.topics]))
+        assert found == Counter({topic: count for topic, count in counts.items() if count})
+        total += found
+    assert set(total) >= RECORDED, RECORDED - set(total)
+    heard = {topic for node, topic in graph.topics if node == "/recorder"}
+    short = {t: total[t] for t in heard - {PLAYED} if total[t] < 0.2 * graph.sent["/recorder", t]}
+    assert not short, short
+    print(f"{len(list(recordings.iterdir()))} bags, {total.total()} messages")
+
+
+def test_the_player_has_played_on_and_failed_at_nothing(graph):
+    player = graph.processes["/played/player"]
+    assert "Traceback" not in player.output
+    player.signal(signal.SIGINT)
+    assert player.wait() == 0, player.output
 
 
 def test_what_was_sent_last_is_kept_for_a_replay(tmp_path):
