@@ -41,8 +41,8 @@ def up_robot(
     command_interface: Annotated[
         str,
         typer.Option(
-            help="Which of the robot's controllers are commanded: joint_trajectory, forward_position or servo_twist; "
-            "default: those that its YAML names first."
+            help="Which of the robot's controllers are commanded: joint_trajectory, forward_position, servo_twist or "
+            "servo_joint_jog; default: those that its YAML names first."
         ),
     ] = "",
     robot_namespace: Annotated[

@@ -123,7 +123,7 @@ def action_source(
         return None
     if a.source == "executed":
         return ExecutedActions(track.times, track.array(), signals.action_period, period)
-    if a.source == "velocity":
+    if a.source in ("velocity", "joint_velocity"):
         return HeldVelocity(track.times, track.array(), a.hold, a.scale)
     reference = Reference(track.times, track.values)
     return JointMotion(reference, a.scale, period, space, track.times[0], np.inf)

@@ -10,7 +10,7 @@ import yaml
 
 from jepa_ros.bags.cameras import COMPRESSED, RAW
 from jepa_ros.bags.rescue import Rescued
-from jepa_ros.bags.typestore import typestore
+from jepa_ros.bags.typestore import JOINT_JOG, typestore
 from jepa_ros.datasets.mapping import (
     ACTION,
     ARRAY,
@@ -24,7 +24,7 @@ from jepa_ros.datasets.mapping import (
 from jepa_ros.resources import list_robots
 from jepa_ros.robot.config import load_robot
 
-LOOKED_INTO = (JOINT_STATE, TRAJECTORY, TWIST, TWIST_STAMPED, ARRAY, ACTION)
+LOOKED_INTO = (JOINT_STATE, TRAJECTORY, JOINT_JOG, TWIST, TWIST_STAMPED, ARRAY, ACTION)
 FINGERS = ("finger", "gripper", "claw", "jaw", "knuckle")
 ANOTHER_KIND = ("depth", "mask", "disparity", "infra", "ir/", "rviz")
 DEGREES = 2.5 * math.pi
@@ -125,6 +125,10 @@ def _actions(samples: dict[str, Sample], joints: list[str]) -> tuple[dict, list[
             chosen = [j for j in joints if j in own]
             values = {"source": "trajectory", "topic": topic, "joints": chosen}
             return _named(values, f"{topic} commands {len(chosen)} of the joints; no executed actions are there")
+    for topic in by_kind[JOINT_JOG]:
+        if {str(j) for m in samples[topic].messages for j in m.joint_names} & set(joints):
+            values = {"source": "joint_velocity", "topic": topic}
+            return _named(values, f"{topic} commands velocities of these joints")
     for topic in by_kind[TWIST_STAMPED] + by_kind[TWIST]:
         fields = _used_fields(samples[topic])
         if fields:

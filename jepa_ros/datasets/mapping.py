@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from jepa_ros.bags.cameras import COMPRESSED, RAW, camera_names
 from jepa_ros.bags.positions import KINDS, parse_objects
+from jepa_ros.bags.typestore import JOINT_JOG
 from jepa_ros.errors import InputError, first_problem
 from jepa_ros.reading import read_yaml
 from jepa_ros.robot.config import RobotConfig
@@ -102,6 +103,17 @@ class Velocity(_Strict):
         return fields
 
 
+class JointVelocity(_Strict):
+    """Commanded velocities of joints by name, as MoveIt Servo takes them in a JointJog; else as Velocity. An action is
+    of the joint states' joints, in rad/s over `scale`; a joint that a command does not name stands still."""
+
+    source: Literal["joint_velocity"]
+    topic: str
+    scale: float = Field(1.0, gt=0)
+    hold: float = Field(0.5, gt=0, description="s; Servo stops by itself when commands cease")
+    space: Literal["joints"] = "joints"
+
+
 class States(_Strict):
     """The difference of joint states: mean velocity over a tick, by joint and over `scale` (rad/s), or as the robot's
     planar velocity."""
@@ -121,7 +133,7 @@ class BagMapping(_Strict):
 
     views: tuple[View, ...] = Field(min_length=1, max_length=16)
     joint_states: JointStates
-    actions: Executed | Trajectory | Velocity | States = Field(discriminator="source")
+    actions: Executed | Trajectory | Velocity | JointVelocity | States = Field(discriminator="source")
     episodes: str | None = "episode"
     clock: Literal["header", "recorded"] = "header"
     robot: str | None = None
@@ -199,6 +211,7 @@ class Topics:
         if actions.source == "states":
             return None
         kinds = {"executed": [ACTION], "trajectory": [TRAJECTORY], "velocity": [TWIST, TWIST_STAMPED, ARRAY]}
+        kinds["joint_velocity"] = [JOINT_JOG]
         return self.find(actions.topic, kinds[actions.source], f"actions ({actions.source})")
 
     def position(self, name: str, topic: str) -> str:

@@ -139,7 +139,7 @@ def layout(signals: Signals, options: BuildOptions, actions: int) -> Layout:
         names = ["vx", "vy"][:actions] + names[2:]
     elif m.actions.source == "velocity":
         names = [f if f in TWIST_FIELDS else f"command.{f}" for f in m.actions.fields]
-    elif m.actions.source in ("trajectory", "states"):
+    elif m.actions.source in ("trajectory", "joint_velocity", "states"):
         names = [f"{j}.vel" for j in (getattr(m.actions, "joints", ()) or m.joint_states.joints)]
     return Layout(
         rate=options.rate,

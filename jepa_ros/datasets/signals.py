@@ -213,6 +213,17 @@ class Collector:
             values = np.array([known.get(f, np.nan) for f in fields])
         self._finite(raw, order, self._stamp(m, raw), values)
 
+    def _joint_velocity(self, raw: Rescued, order: int) -> None:
+        """By the rules of moveit_servo's jointDeltaFromJointJog."""
+        m, joints = self._read(raw), self.mapping.joint_states.joints
+        given = dict(zip(m.joint_names, m.velocities, strict=False))
+        if len(m.joint_names) != len(m.velocities) or not set(given) & set(joints):
+            self.made.dropped[f"{raw.topic}: velocities that are not one a name, or of other joints"] += 1
+            return
+        values = np.array([given.get(joint, 0.0) for joint in joints])
+        unit = np.radians if self.mapping.joint_states.unit == "deg" else np.asarray
+        self._finite(raw, order, self._stamp(m, raw), unit(values))
+
     def _trajectory(self, raw: Rescued, order: int) -> None:
         m = self._read(raw)
         wanted = self.mapping.actions.joints or self.mapping.joint_states.joints

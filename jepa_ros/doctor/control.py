@@ -12,12 +12,6 @@ from jepa_ros.robot.config import ControllerConfig
 GATE = "arm_gate"
 ONLOOKERS = ("recorder", "rosbag2", "_ros2cli", "foxglove", "rosbridge", "plotjuggler", "rqt", "rviz")
 """How the names of nodes begin that listen to commands and follow none."""
-_KINDS = {
-    "joint_trajectory_controller/JointTrajectoryController": "trajectory_msgs/msg/JointTrajectory",
-    "forward_command_controller/ForwardCommandController": "std_msgs/msg/Float64MultiArray",
-    "position_controllers/JointGroupPositionController": "std_msgs/msg/Float64MultiArray",
-    "moveit_servo/TwistStamped": "geometry_msgs/msg/TwistStamped",
-}
 
 
 def check(seen: Seen, job: Job) -> list[Finding]:
@@ -26,9 +20,12 @@ def check(seen: Seen, job: Job) -> list[Finding]:
 
 
 def _controller(controller: ControllerConfig, seen: Seen, job: Job) -> list[Finding]:
-    name, kind = job.of_robot(controller.command_topic), _KINDS[controller.type]
+    name, kind = job.of_robot(controller.command_topic), controller.message_type
     topic, found = seen.topic(name), []
     listeners = _followers(topic.listeners)
+    if debian := seen.lacking.get(controller.name):
+        advice = f"arm_gate cannot send it: install {debian} where the nodes run, and source the distribution."
+        found.append(error("package", name, f"{kind} to be installed", "none", advice))
     if rivals := [p.node for p in topic.publishers if p.name != GATE]:
         advice = "Two masters of one arm: end that node. The gate refuses every plan while it is there."
         found.append(error("rival", name, "nobody but arm_gate who publishes", listed(rivals), advice))
@@ -77,6 +74,9 @@ def _deaf(controller: ControllerConfig, name: str, kind: str, seen: Seen, job: J
     best = difflib.get_close_matches(name, alike, 1, 0.0)
     there = f"nobody, but {listed(alike)}" if alike else "nobody"
     advice = f"Load and activate {controller.name} (ros2 control list_controllers)."
+    if controller.type.startswith("moveit_servo"):  # a node that no controller manager knows
+        advice = "Start MoveIt Servo, and name its node in the robot's YAML as it is named here."
+        return error("controller", name, "MoveIt Servo, which listens", there, advice)
     if best:
         advice = f"Name the controller in the robot's YAML as it is named here, or activate {controller.name}."
     if seen.controllers is not None and controller.name not in seen.controllers:
@@ -85,10 +85,10 @@ def _deaf(controller: ControllerConfig, name: str, kind: str, seen: Seen, job: J
 
 
 def _joints(controller: ControllerConfig, listener: End, seen: Seen) -> Finding | None:
-    """The controller's own parameter `joints` beside the YAML's. Trajectories carry names; elsewhere order counts."""
+    """The controller's own parameter `joints` beside the YAML's. Where commands carry no names, order counts."""
     node = seen.nodes.get(listener.node)
     own = [] if node is None else [joint for joint in node.joints or [] if joint]
-    ordered, wanted = not controller.type.startswith("joint_trajectory"), list(controller.joints)
+    ordered, wanted = controller.interface == "forward_position", list(controller.joints)
     if not own or own == wanted or (not ordered and sorted(own) == sorted(wanted)):
         return None
     how = "in this order" if ordered else "in any order"

@@ -108,7 +108,7 @@ class Node:
 class Seen:
     """All of it. seconds: how long was listened. transforms: child → parent, position (3,) m, quaternion (4,) xyzw.
     controllers: state by name as the controller manager says, None where it could not be asked. clock_moves: /clock was
-    heard."""
+    heard. lacking: Debian packages by controller whose commands arm_gate could not send where the doctor runs."""
 
     seconds: float = 5.0
     topics: dict[str, Topic] = field(default_factory=dict)
@@ -120,6 +120,7 @@ class Seen:
     cameras: list[Camera] = field(default_factory=list)
     controllers: dict[str, str] | None = None
     clock_moves: bool = False
+    lacking: dict[str, str] = field(default_factory=dict)
 
     def topic(self, name: str) -> Topic:
         """Who is there; nobody where there is no such topic."""

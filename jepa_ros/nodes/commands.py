@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from geometry_msgs.msg import TwistStamped
 from rclpy.duration import Duration
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from std_msgs.msg import Float64MultiArray
-from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
 from jepa_ros.nodes.convert import to_stamp, trajectory_message
+from jepa_ros.nodes.topics import command_class
 from jepa_ros.robot.config import ControllerConfig, RobotConfig
 from jepa_ros.robot.gate_types import Window
 from jepa_ros.robot.kinematics import Kinematics
@@ -54,22 +52,27 @@ def make_command(
     stamped: bool,
     shadow: bool = False,
 ) -> CommandInterface:
-    """The interface that a controller's type asks for. stamped: see TrajectoryCommand. shadow: see NoCommand."""
+    """The interface that a controller's type asks for. stamped: see TrajectoryCommand. shadow: see NoCommand.
+
+    Raises InputError where the package of the controller's messages is not installed.
+    """
     if shadow:
         return NoCommand(controller.command_topic)
-    if controller.type.startswith("joint_trajectory_controller"):
+    if controller.interface == "joint_trajectory":
         return TrajectoryCommand(node, controller, limits.names, stamped)
-    if controller.type.startswith("moveit_servo"):
-        return ServoCommand(node, controller, robot.base_frame, kinematics, limits)
+    if controller.interface == "servo_twist":
+        return TwistCommand(node, controller, robot.base_frame, limits, kinematics)
+    if controller.interface == "servo_joint_jog":
+        return JointJogCommand(node, controller, robot.base_frame, limits)
     return PositionCommand(node, controller, limits.names)
 
 
 class _Topic:
     """A controller's command topic."""
 
-    def __init__(self, node, controller: ControllerConfig, message: type):
-        self._node = node
-        self._publisher = node.create_lifecycle_publisher(message, controller.command_topic, NEWEST)
+    def __init__(self, node, controller: ControllerConfig):
+        self._node, self._message = node, command_class(controller)
+        self._publisher = node.create_lifecycle_publisher(self._message, controller.command_topic, NEWEST)
         self.topic = self._publisher.topic_name
 
     def send(self, window: Window, now: float) -> None:
@@ -125,7 +128,7 @@ class TrajectoryCommand(_Topic):
     """
 
     def __init__(self, node, controller: ControllerConfig, names: tuple[str, ...], stamped: bool):
-        super().__init__(node, controller, JointTrajectoryMessage)
+        super().__init__(node, controller)
         self._stamped = stamped
         self._columns = [names.index(joint) for joint in controller.joints]
         self._names = tuple(controller.joints)
@@ -152,7 +155,7 @@ class PositionCommand(_Topic):
     """
 
     def __init__(self, node, controller: ControllerConfig, names: tuple[str, ...]):
-        super().__init__(node, controller, Float64MultiArray)
+        super().__init__(node, controller)
         self._columns = [names.index(joint) for joint in controller.joints]
         self._sent: np.ndarray | None = None
 
@@ -162,19 +165,20 @@ class PositionCommand(_Topic):
             self._sent = None
         elif moving or (self._sent is not None and (self._sent != reference[0]).any()):
             self._sent = reference[0].copy()
-            self._publisher.publish(Float64MultiArray(data=self._sent[self._columns].tolist()))
+            self._publisher.publish(self._message(data=self._sent[self._columns].tolist()))
 
 
-class ServoCommand(_Topic):
-    """MoveIt Servo: the tool's velocity in the base frame, every tick of a motion; Servo stops without it.
+class _ServoCommand(_Topic):
+    """MoveIt Servo: a velocity every tick of a motion; Servo stops without it, by its `incoming_command_timeout`, which
+    looks at the stamps.
 
     The velocity of the reference, and what brings the arm back to the reference where it has fallen behind; all of it
     slowed together where a joint would have to be faster than its limit.
     """
 
-    def __init__(self, node, controller: ControllerConfig, frame: str, kinematics: Kinematics, limits: JointLimits):
-        super().__init__(node, controller, TwistStamped)
-        self._frame, self._kinematics, self._limit = frame, kinematics, limits.velocity
+    def __init__(self, node, controller: ControllerConfig, frame: str, limits: JointLimits):
+        super().__init__(node, controller)
+        self._frame, self._limit = frame, limits.velocity
         self._zeros = ZEROS
 
     def stream(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
@@ -182,15 +186,47 @@ class ServoCommand(_Topic):
         self._zeros = 0 if moving else self._zeros + 1
         if reference is None or measured is None or self._zeros > ZEROS:
             return
-        message, twist = TwistStamped(), np.zeros(6)
+        speed = np.zeros_like(measured)
         if moving:
             speed = reference[1] + GAIN * (reference[0] - measured)
             speed = speed / max(1.0, float(np.abs(speed / self._limit).max()))
-            twist = self._kinematics.jacobian(measured) @ speed
+        message = self._message()
         message.header.stamp, message.header.frame_id = self._node.get_clock().now().to_msg(), self._frame
+        self._fill(message, speed, measured)
+        self._publisher.publish(message)
+
+    def _fill(self, message, speed: np.ndarray, measured: np.ndarray) -> None:
+        """Write the velocity into Servo's message. speed: (J,) rad/s; measured: (J,) rad."""
+        raise NotImplementedError
+
+
+class TwistCommand(_ServoCommand):
+    """Servo's TwistStamped: the tool's velocity in the base frame."""
+
+    def __init__(self, node, controller: ControllerConfig, frame: str, limits: JointLimits, kinematics: Kinematics):
+        super().__init__(node, controller, frame, limits)
+        self._kinematics = kinematics
+
+    def _fill(self, message, speed: np.ndarray, measured: np.ndarray) -> None:
+        twist = self._kinematics.jacobian(measured) @ speed
         linear, angular = message.twist.linear, message.twist.angular
         linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = map(float, twist)
-        self._publisher.publish(message)
+
+
+class JointJogCommand(_ServoCommand):
+    """Servo's JointJog: the joints' velocities by name.
+
+    A joint that is not named stands still, so all are. Displacements, which Servo does not know, and the duration,
+    which it does not read, are left empty; the frame means nothing to it.
+    """
+
+    def __init__(self, node, controller: ControllerConfig, frame: str, limits: JointLimits):
+        super().__init__(node, controller, frame, limits)
+        self._columns = [limits.names.index(joint) for joint in controller.joints]
+        self._names = list(controller.joints)
+
+    def _fill(self, message, speed: np.ndarray, measured: np.ndarray) -> None:
+        message.joint_names, message.velocities = self._names, speed[self._columns].tolist()
 
 
 def _from(trajectory: JointTrajectory, elapsed: float) -> JointTrajectory:

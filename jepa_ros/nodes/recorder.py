@@ -144,11 +144,15 @@ class Recorder(JepaNode):
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
-        if not LiveBag.knows(kind):
+        try:
+            message = message_class(kind) if LiveBag.knows(kind) else None
+        except (ImportError, AttributeError):
+            message = None
+        if message is None:
             self.get_logger().warning(f"{name} is not recorded: the definition of {kind} is not known here")
             return
         self._jobs.put(partial(self._bag.add_topic, name, kind, latched))
-        self.create_subscription(message_class(kind), name, partial(self._on_message, name), qos, raw=True)
+        self.create_subscription(message, name, partial(self._on_message, name), qos, raw=True)
 
     def _on_message(self, name: str, data: bytes, info: dict) -> None:
         if not self.active:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import os
 from typing import NamedTuple
 
+from jepa_ros.errors import InputError
 from jepa_ros.nodes.parameters import Parameter
+from jepa_ros.robot.config import ControllerConfig
 
 ROBOT_NAMESPACE = Parameter(
     "robot_namespace",
@@ -52,3 +55,25 @@ def message_class(kind: str) -> type:
     """The Python class of package/msg/Name. Raises ImportError or AttributeError where it is not installed."""
     package, _, name = kind.split("/")
     return getattr(importlib.import_module(f"{package}.msg"), name)
+
+
+def missing_package(controller: ControllerConfig) -> str:
+    """The Debian package with the messages of a controller's commands where they are not installed; else empty.
+
+    control_msgs comes with distributions, not with the wheels.
+    """
+    package = controller.message_type.partition("/")[0]
+    if importlib.util.find_spec(package) is not None:
+        return ""
+    return f"ros-{os.environ.get('ROS_DISTRO', 'jazzy')}-{package.replace('_', '-')}"
+
+
+def command_class(controller: ControllerConfig) -> type:
+    """The Python class of a controller's commands. Raises InputError where it is not installed."""
+    if debian := missing_package(controller):
+        package = controller.message_type.partition("/")[0]
+        raise InputError(
+            f"command_interface '{controller.interface}': expected the ROS package {package}, found none: install "
+            f"{debian} and source the distribution"
+        )
+    return message_class(controller.message_type)

@@ -238,12 +238,15 @@ def vendor_of(arguments: RobotArguments) -> VendorLaunch | None:
 
 def check_inputs(arguments: Arguments) -> None:
     """Raise InputError, in one line, where the nodes would refuse the robot's file or the model's config.json."""
+    from jepa_ros.nodes.topics import command_class
     from jepa_ros.robot.config import load_robot
     from jepa_ros.world_model.config import read_config
 
-    load_robot(robot_of(arguments), getattr(arguments, "command_interface", ""))
+    robot = load_robot(robot_of(arguments), getattr(arguments, "command_interface", ""))
     read_config(resolve_model(arguments.model))
     if isinstance(arguments, RobotArguments):
+        for controller in robot.controllers:
+            command_class(controller)
         vendor_of(arguments)
     if isinstance(arguments, ReplayArguments):
         check_bag(arguments.bag)

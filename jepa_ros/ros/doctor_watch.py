@@ -23,6 +23,7 @@ from jepa_ros.doctor.seen import Camera, End, Intrinsics, Job, JointMessage, See
 from jepa_ros.images import ImageError
 from jepa_ros.nodes.base import LATCHED
 from jepa_ros.nodes.convert import picture, to_seconds
+from jepa_ros.nodes.topics import missing_package
 
 DISCOVERY = 3.5
 """s in which everything that is awaited is found, most often 0.1: up to the 3 s after which Fast DDS repeats what was
@@ -193,6 +194,7 @@ class _Watch:
         """All that was seen."""
         s = self._seen
         s.seconds, s.topics, s.clock_moves = seconds, self._look_around(), not math.isnan(self._clock)
+        s.lacking = {c.name: package for c in self._job.robot.controllers if (package := missing_package(c))}
         for camera in s.cameras:
             self._decode(camera)
         return s

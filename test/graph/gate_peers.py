@@ -1,154 +1,30 @@
 """A gate in a process of its own, and everything around it played by the test: arm, controller, camera, planner."""
 
-import functools
-import math
-import tempfile
-from pathlib import Path
-
 import numpy as np
-import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from gate_plans import GOAL, JOINTS, ROBOT, START, minimum_jerk, straight, urdf
-from geometry_msgs.msg import TwistStamped
+from gate_controllers import EVERY, robot_file
+from gate_controllers import PEERS as PEERS
+from gate_controllers import limits as limits
+from gate_plans import GOAL, JOINTS, START, minimum_jerk, straight, urdf
 from jepa_msgs.msg import Action, GateStatus, LatentState, Plan, PlannerStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray, String
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
-from jepa_ros.errors import InputError
-from jepa_ros.nodes.convert import to_seconds, to_stamp, trajectory_message, trajectory_of
-from jepa_ros.resources import resolve_robot
+from jepa_ros.nodes.convert import to_seconds, to_stamp, trajectory_message
 from jepa_ros.robot.config import load_robot, read_robot
-from jepa_ros.robot.kinematics import Kinematics
-from jepa_ros.robot.limits import JointLimits
-from jepa_ros.robot.witness import Witness
-from jepa_ros.sim.controller import TrajectoryController
 
-CONTROLLERS = {
-    "joint_trajectory_controller/JointTrajectoryController": "joint_trajectory_controller",
-    "forward_command_controller/ForwardCommandController": "forward_position_controller",
-    "moveit_servo/TwistStamped": "servo_node",
-}
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-@functools.cache
-def robot_file():
-    """The robot's YAML for the made-up arm, which may go anywhere, with a controller of every kind."""
-    config = yaml.safe_load(resolve_robot("openarm").read_text()) | {"self_collision": None}
-    config["action_space"]["workspace"] = [[-5, -5], [5, -5], [5, 5], [-5, 5]]
-    config["controllers"] = [
-        {"name": f"right_{n}", "type": kind, "joints": [*JOINTS]} for kind, n in CONTROLLERS.items()
-    ]
-    path = Path(tempfile.mkdtemp()) / "arm.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
-@functools.cache
-def limits():
-    return JointLimits.of_robot(load_robot(robot_file()), urdf())
 
 
 def reached(bench, plan_id=7):
     """A plan to the goal of its kind of controller, followed to its end; the distance left, rad."""
-    servo = "servo" in bench.kind
-    plan = straight() if servo else minimum_jerk(START, GOAL)
+    plan = straight() if "Twist" in bench.kind else minimum_jerk(START, GOAL)
     bench.follow(plan, plan_id)
     bench.until("HOLDING")
     assert bench.rests() and bench.wrong == []
     return np.abs(bench.positions[-1][1] - plan.positions[-1]).max()
-
-
-class TrajectoryPeer:
-    """joint_trajectory_controller: judges each window, then follows it."""
-
-    message = JointTrajectoryMessage
-
-    def __init__(self):
-        self.witness, self.arm = Witness(limits()), TrajectoryController(JOINTS)
-        self.arm.hold(START)
-
-    def hear(self, message, now):
-        try:
-            trajectory, stamp = trajectory_of(message), to_seconds(message.header.stamp)
-            self.witness.window(trajectory, stamp, now)
-            self.arm.accept(trajectory, stamp, now)
-        except InputError as error:
-            if "in the past" not in str(error):  # that is this process having slept, on a machine that is too busy
-                self.witness.unreadable(str(error))
-
-    def update(self, now):
-        return self.arm.update(now)
-
-    def put(self, q):
-        self.arm.hold(q)
-
-
-class PositionPeer:
-    """forward_command_controller: the last set-point holds for ever; there is no time-out and no check."""
-
-    message = Float64MultiArray
-
-    def __init__(self):
-        self.witness, self.q, self.steps = Witness(limits()), START, []
-
-    def hear(self, message, now):
-        q = np.array(message.data)
-        if q.shape != START.shape or not np.isfinite(q).all() or limits().excess(q).max() > 1e-6:
-            self.witness.unreadable(f"set-point {q}")
-            return
-        self.steps.append(float(np.abs(q - self.q).max()))
-        self.q = q
-
-    def update(self, now):
-        return self.q
-
-    def put(self, q):
-        self.q = q
-
-
-class ServoPeer:
-    """MoveIt Servo as documented: the tool's velocity becomes the joints' by the pseudo-inverse; without a command for
-    `incoming_command_timeout` the arm stops."""
-
-    message = TwistStamped
-    TIMEOUT = 0.1
-
-    def __init__(self):
-        self.witness, self.q, self.twist = Witness(limits()), START, np.zeros(6)
-        self.heard = self.updated = -math.inf
-        self.kinematics = Kinematics(urdf(), JOINTS, ROBOT.tool_frame, ROBOT.base_frame)
-
-    def hear(self, message, now):
-        v, w = message.twist.linear, message.twist.angular
-        twist = np.array([v.x, v.y, v.z, w.x, w.y, w.z])
-        if message.header.frame_id != ROBOT.base_frame or not np.isfinite(twist).all():
-            self.witness.unreadable(f"twist {twist} in {message.header.frame_id}")
-        else:
-            self.twist, self.heard = twist, now
-
-    def update(self, now):
-        elapsed, self.updated = min(now - self.updated, 0.05), now
-        if now - self.heard <= self.TIMEOUT:
-            speed = np.linalg.pinv(self.kinematics.jacobian(self.q), rcond=1e-3) @ self.twist
-            if (np.abs(speed) > limits().velocity * 1.01).any():
-                self.witness.unreadable(f"joint speeds {speed}")
-            self.q = self.q + elapsed * speed
-        return self.q
-
-    def put(self, q):
-        self.q = q
-
-
-# By the type of the controller, which command_interface picks.
-PEERS = {
-    "joint_trajectory_controller/JointTrajectoryController": TrajectoryPeer,
-    "forward_command_controller/ForwardCommandController": PositionPeer,
-    "moveit_servo/TwistStamped": ServoPeer,
-}
 
 
 class Bench:
@@ -170,7 +46,7 @@ class Bench:
         }
         self.process = start("jepa_ros.nodes.arm_gate", patient, {"__ns": self.name})
         node = client.node
-        self.peer, self.windows = PEERS[kind](), []
+        self.peer, self.windows = EVERY[kind](), []
         [controller] = load_robot(robot_file(), interface).controllers
         self.command_topic = f"{robot}/{controller.command_topic}"
         self.listen()
@@ -190,9 +66,10 @@ class Bench:
         self.timers = [node.create_timer(0.01, self.publish_joints), node.create_timer(0.05, self.publish_latent)]
 
     def listen(self):
-        """Be a controller."""
+        """Be a controller, where there is a message to hear."""
         kind, topic = self.peer.message, self.command_topic
-        self.subscription = self.client.node.create_subscription(kind, topic, self.on_command, 50)
+        if kind is not None:
+            self.subscription = self.client.node.create_subscription(kind, topic, self.on_command, 50)
 
     @staticmethod
     def describe():

@@ -7,7 +7,9 @@ import time
 
 import numpy as np
 import pytest
-from gate_peers import GOAL, JOINTS, PEERS, ROBOT, START, Bench, minimum_jerk, reached, robot_file, urdf
+from gate_controllers import JOINT_JOG, PEERS, JointJog, robot_file
+from gate_peers import Bench, reached
+from gate_plans import GOAL, JOINTS, ROBOT, START, minimum_jerk, urdf
 from jepa_msgs.msg import GateStatus, Plan
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, String
@@ -18,6 +20,7 @@ from jepa_ros.nodes.convert import to_seconds, to_stamp, trajectory_message
 from jepa_ros.robot.config import read_robot
 
 pytestmark = pytest.mark.graph
+with_control_msgs = pytest.mark.skipif(JointJog is None, reason="control_msgs is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -177,14 +180,46 @@ def test_windows_without_stamps_reach_the_goal_too(start, client):
     bench.close()
 
 
-@pytest.mark.parametrize("kind", PEERS)
+@pytest.mark.parametrize("kind", [*PEERS, pytest.param(JOINT_JOG, marks=with_control_msgs)])
 def test_each_command_interface_reaches_the_goal_and_no_other_controller_is_commanded(start, client, kind):
-    bench = Bench(start, client, f"by_{kind.split('/')[0]}", kind)
+    bench = Bench(start, client, f"by_{kind.split('/')[1]}", kind)
     bench.ready()
     assert reached(bench) < (0.05 if "servo" in kind else 1e-6)
     topics = {c.command_topic: c.type for c in read_robot(robot_file()).controllers}
     commanded = [t for t in topics if client.node.count_publishers(f"{bench.name}/{t}")]
-    assert [topics[t] for t in commanded] == [kind] and len(topics) == 3
+    assert [topics[t] for t in commanded] == [kind] and len(topics) == 4
+    bench.close()
+
+
+@with_control_msgs
+def test_joint_velocities_end_with_zeros_then_with_silence_and_their_absence_stops_the_arm(start, client):
+    bench = Bench(start, client, "jog", JOINT_JOG)
+    bench.moving()
+    assert bench.client.call(Trigger, f"{bench.name}/stop", Trigger.Request()).success
+    bench.until("LATCHED", "stop")
+    assert bench.rests() and np.abs(bench.positions[-1][1] - GOAL).max() > 0.02
+    told = len(bench.windows)
+    assert not any(bench.windows[-1][1].velocities) and any(bench.windows[0][1].velocities)
+    assert bench.rests() and len(bench.windows) == told
+    bench.release()
+    bench.moving()
+    assert bench.client.transition(f"{bench.name}/arm_gate", "deactivate")
+    bench.until("INACTIVE")
+    assert bench.rests() and not any(bench.windows[-1][1].velocities)
+    assert bench.client.transition(f"{bench.name}/arm_gate", "activate")
+    bench.moving()
+    bench.process.signal(signal.SIGKILL)
+    assert bench.process.wait() != 0 and bench.rests() and any(bench.windows[-1][1].velocities)
+    assert bench.wrong == []
+    bench.close()
+
+
+@pytest.mark.skipif(JointJog is not None, reason="control_msgs is installed")
+def test_joint_velocities_are_refused_where_their_package_is_missing(start, client):
+    bench = Bench(start, client, "lacking", JOINT_JOG)
+    bench.description.publish(String(data=urdf()))
+    bench.process.says("command_interface 'servo_joint_jog': expected the ROS package control_msgs, found none")
+    assert client.state(f"{bench.name}/arm_gate") == "unconfigured" and "Traceback" not in bench.process.output
     bench.close()
 
 

@@ -18,6 +18,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from jepa_ros.bags.source import open_source
+from jepa_ros.bags.typestore import typestore
 from jepa_ros.nodes.convert import image_message, to_stamp
 
 
@@ -163,6 +164,24 @@ def test_a_place_where_nothing_can_be_written_is_one_line(start, model):
     process.says("bag /proc/nowhere: expected a new directory, found no such file or directory")
     process.signal(signal.SIGTERM)
     process.wait()
+
+
+def test_joint_velocities_for_servo_are_in_the_bag(record, peers, client, tmp_path):
+    messages = pytest.importorskip("control_msgs.msg", reason="control_msgs is not installed")
+    process = record(robot="ur5e", command_interface="servo_joint_jog")
+    publisher = client.node.create_publisher(messages.JointJog, "servo_node/delta_joint_cmds", 10)
+    client.wait_for(publisher.get_subscription_count, "the recorder to hear the commands")
+    for k in range(5):
+        publisher.publish(messages.JointJog(joint_names=["elbow_joint"], velocities=[0.1 * k]))
+    peers.kept(tmp_path / "bag", 5)
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0, process.output
+    with open_source(tmp_path / "bag") as source:
+        found = list(source.messages([("/servo_node/delta_joint_cmds", "control_msgs/msg/JointJog")]))
+    said = [typestore().deserialize_cdr(m.data, m.msgtype) for m in found]
+    assert [list(m.velocities) for m in said] == [[0.1 * k] for k in range(5)]
+    assert said[0].joint_names == ["elbow_joint"]
+    client.node.destroy_publisher(publisher)
 
 
 # Last, as discovery goes on to announce who was killed.

@@ -17,6 +17,7 @@ KINDS = {
     "trajectory": ("/arm/joint_trajectory", "trajectory_msgs/msg/JointTrajectory"),
     "twist": ("/cmd_vel", "geometry_msgs/msg/Twist"),
     "stamped": ("/servo/delta_twist_cmds", "geometry_msgs/msg/TwistStamped"),
+    "jog": ("/servo_node/delta_joint_cmds", "control_msgs/msg/JointJog"),
     "array": ("/velocity_controller/commands", "std_msgs/msg/Float64MultiArray"),
 }
 
@@ -92,6 +93,10 @@ def command(kind, ns, t):
         return dict(linear=twist(t).linear, angular=twist(t).angular)
     if kind == "stamped":
         return dict(header=header(ns), twist=twist(t))
+    if kind == "jog":  # of the elbow alone in the beginning
+        names = JOINTS[1::-1] if t > 0.95 else JOINTS[1:2]
+        rates = np.array([RATES[JOINTS.index(name)] for name in names])
+        return dict(header=header(ns), joint_names=names, displacements=np.empty(0), velocities=rates, duration=0.0)
     layout = make("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)
     return dict(layout=layout, data=RATES[:2].astype(float))
 

@@ -139,6 +139,15 @@ def test_no_usable_picture_and_no_usable_number(tmp_path):
     refused(tmp_path / "n", bag, "expected actions that can be used", "NaN or Inf", actions=fields)
 
 
+def test_joint_velocities_of_other_joints_are_said(tmp_path):
+    bag = data_bench.write(tmp_path / "bag", commands="jog")
+    actions = {"source": "joint_velocity", "topic": "/servo_node/delta_joint_cmds"}
+    states = {"joints": ["gripper_left"]}
+    refused(
+        tmp_path, bag, "expected actions that can be used", "or of other joints", actions=actions, joint_states=states
+    )
+
+
 def test_messages_of_garbage_are_counted(tmp_path):
     source, types = data_bench.write(tmp_path / "whole"), data_bench.TYPES
     with Reader(source) as reader, Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as out:

@@ -73,6 +73,16 @@ def test_a_velocity_ends_when_commands_cease(tmp_path):
     np.testing.assert_allclose(actions, wanted, atol=1e-5)
 
 
+def test_joint_velocities_are_taken_by_name_and_a_joint_that_is_not_named_stands_still(tmp_path):
+    fields = {"source": "joint_velocity", "topic": "servo_node/delta_joint_cmds", "scale": 0.5}
+    data, _ = build(tmp_path, data_bench.write(tmp_path / "bag", commands="jog"), {"actions": fields})
+    (entry,) = data.index.episodes
+    wanted = np.tile(data_bench.RATES[:2] / 0.5, (entry.frames - 1, 1))
+    wanted[:10, 0] = 0.0
+    np.testing.assert_allclose(data.rows(entry, "actions")[:-1], wanted, atol=1e-5)
+    assert data.layout.action_names == ("shoulder.vel", "elbow.vel") and data.layout.action_space == "joints"
+
+
 def test_a_planar_velocity_can_be_made_of_states(tmp_path):
     """For a bag of the simulated arm, whose executed actions say the same."""
     import reach_bag
@@ -168,6 +178,7 @@ def test_the_time_of_recording_counts_where_the_mapping_says_so(tmp_path):
         ("twist", "velocity"),
         ("stamped", "velocity"),
         ("array", "velocity"),
+        ("jog", "joint_velocity"),
         (None, "states"),
     ],
 )

@@ -231,14 +231,26 @@ def test_the_gate_is_no_rival_but_two_gates_are():
     [
         ("joint_trajectory_controller/JointTrajectoryController", True),
         ("forward_command_controller/ForwardCommandController", False),
+        ("moveit_servo/JointJog", True),
     ],
 )
 def test_order_counts_where_commands_carry_no_names(kind, fits):
     controller = ROBOT.controllers[0].model_copy(update={"type": kind})
-    seen, array = good(), "std_msgs/msg/Float64MultiArray"
+    seen = good()
     job = replace(JOB, robot=ROBOT.model_copy(update={"controllers": [controller]}))
-    listener = End("/controller", TRAJECTORY if fits else array)
+    listener = End("/controller", controller.message_type)
     seen.topics[f"/{controller.command_topic}"] = Topic([], [listener])
     seen.nodes["/controller"] = Node(joints=ROBOT.joints[::-1])
     found = [f for f in control.check(seen, job) if f.level]
     assert [f.check for f in found] == ([] if fits else ["controller_joints"])
+
+
+def test_servo_that_is_not_there_and_commands_that_cannot_be_sent():
+    servo = ROBOT.controllers[0].model_copy(update={"name": "servo_node", "type": "moveit_servo/JointJog"})
+    job = replace(JOB, robot=ROBOT.model_copy(update={"controllers": [servo]}))
+    assert "Start MoveIt Servo" in only("controller", good(), job)
+    seen = good()
+    seen.topics["/servo_node/delta_joint_cmds"] = Topic([], [End("/servo_node", "control_msgs/msg/JointJog")])
+    assert bad(seen, job) == []
+    seen.lacking = {"servo_node": "ros-jazzy-control-msgs"}
+    assert "install ros-jazzy-control-msgs where the nodes run" in only("package", seen, job)

@@ -81,6 +81,9 @@ def test_the_vendor_s_bring_up_activates_the_controller_that_is_commanded():
         assert vendor_of(arguments(**given)).arguments["initial_joint_controller"] == f"{active}_controller"
         openarm = vendor_of(arguments(robot="openarm_v2", **given)).arguments
         assert openarm["robot_controller"] == f"{active}_controller"
+    for interface in ("servo_twist", "servo_joint_jog"):  # Servo sends to this one
+        given = {"command_interface": interface, "bringup": True, "use_mock_hardware": True}
+        assert vendor_of(arguments(**given)).arguments["initial_joint_controller"] == "forward_position_controller"
 
 
 def test_the_robot_s_namespace_is_the_nodes_own_unless_it_is_told():
@@ -119,6 +122,15 @@ def test_arguments_that_do_not_fit_are_refused_in_one_line(given, complaint):
     with pytest.raises(InputError, match=complaint) as refused:
         check_inputs(arguments(**given))
     assert "\n" not in str(refused.value)
+
+
+def test_an_interface_whose_messages_are_not_installed_is_refused_before_anything_starts(monkeypatch):
+    monkeypatch.setitem(sys.modules, "control_msgs", None)
+    with pytest.raises(
+        InputError, match="'servo_joint_jog': expected the ROS package control_msgs, found none: install"
+    ):
+        check_inputs(arguments(command_interface="servo_joint_jog"))
+    check_inputs(arguments(command_interface="servo_twist"))
 
 
 def test_a_robot_namespace_that_is_no_name_is_refused():

@@ -63,6 +63,7 @@ def test_the_left_arm_is_the_right_one_s_mirror_image_under_one_bring_up(name):
 def test_the_argument_picks_the_controllers_and_the_file_says_the_default():
     topics = {"": "joint_trajectory_controller/joint_trajectory", "servo_twist": "servo_node/delta_twist_cmds"}
     topics["forward_position"] = "forward_position_controller/commands"
+    topics["servo_joint_jog"] = "servo_node/delta_joint_cmds"
     for interface, topic in topics.items():
         assert [c.command_topic for c in load_robot("ur5e", interface).controllers] == [topic]
     with pytest.raises(
