@@ -6,6 +6,7 @@ one replaces the old one, which is aborted with that reason.
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 import time
@@ -32,6 +33,7 @@ from jepa_ros.nodes.worker import Worker, in_words
 from jepa_ros.world_model.proprioception import ProprioceptionReader
 
 KEPT = 30  # s that a goal that has ended is remembered, its images with it; rclpy's 15 minutes of them are megabytes
+TOLD_WITHIN = 0.5  # s after a deactivation in which the goal that it ended is answered
 STATUS_PERIOD = 0.08  # s; arm_gate takes planner_status for a sign of life, and stops without one
 
 
@@ -43,6 +45,7 @@ class PlannerNode(JepaNode):
         self._worker: Worker | None = None
         self._description = Latest(self, String, robot_topic(self, "robot_description"), LATCHED)
         self._goal: ActiveGoal | None = None
+        self._retiring = None  # timer at which the action server of a deactivated node goes
         self._plans = Meter()
         self._misses = self._infeasible = 0
         self._state, self._text = PlannerStatus.INACTIVE, "not active"
@@ -109,6 +112,11 @@ class PlannerNode(JepaNode):
         control.plan_id = 0
 
     def activate(self) -> None:
+        if self._retiring is not None:
+            self._retire()
+        # The last action server and its goals, with their images, refer to one another. Python looks for such garbage
+        # only when there is a quarter more of everything, which in this process is never.
+        gc.collect()
         self._kept = [
             self.create_subscription(LatentState, "latent", self._on_latent, RELIABLE),
             self.create_subscription(JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR),
@@ -135,9 +143,16 @@ class PlannerNode(JepaNode):
         for subscription in self._kept:
             self.destroy_subscription(subscription)
         self.destroy_timer(self._watch)
+        self._retiring = self.steady_timer(TOLD_WITHIN, self._retire)
+
+    def _retire(self) -> None:
+        """No goals any more. Not at once: the client of the one that was under way is still to be told its end."""
+        self.destroy_timer(self._retiring)
+        self._retiring = None
         self._action.destroy()
 
     def cleanup(self) -> None:
+        self._retiring = None  # what was made since configure is destroyed
         if self._worker is not None:
             self._worker.close()
             self._worker = None
@@ -253,6 +268,8 @@ class PlannerNode(JepaNode):
     # -- the action ----------------------------------------------------------------------------------------------------
 
     def _on_goal(self, request) -> GoalResponse:
+        if not self.active:
+            return GoalResponse.REJECT
         return GoalResponse.ACCEPT  # what is wrong with a goal is said in its result, which has room for a reason
 
     async def _execute(self, handle):

@@ -1,0 +1,75 @@
+"""What becomes of the goals of a planner that is deactivated."""
+
+import contextlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gate_plans import urdf
+from jepa_msgs.action import ReachGoal
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from jepa_ros.nodes.base import LATCHED
+from jepa_ros.resources import list_models
+from jepa_ros.ros.goal_client import GoalClient
+
+pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
+SIDE, GOALS, ROUNDS = 1000, 4, 12  # pixels; goals, each an image of 3 MB, between two deactivations
+
+
+def own_mb(pid):
+    """Memory that is the process's own, as the soak counts it."""
+    return int(re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()).group(1)) / 1e3
+
+
+@pytest.fixture(scope="module")
+def planner(start, client):
+    description = client.node.create_publisher(String, "robot_description", LATCHED)
+    description.publish(String(data=urdf()))
+    planner = start("jepa_ros.nodes.planner", {"model": "openarm_reach"})
+    planner.says("active", 120.0)
+    return planner
+
+
+@pytest.fixture(scope="module")
+def goals(planner, client):
+    return GoalClient(client.node)
+
+
+def image_goal():
+    pixels = np.random.default_rng(0).integers(0, 255, SIDE * SIDE * 3, np.uint8).tobytes()
+    image = Image(height=SIDE, width=SIDE, step=3 * SIDE, encoding="rgb8", data=pixels)
+    return ReachGoal.Goal(kind=ReachGoal.Goal.IMAGE, image=image, timeout=60.0)
+
+
+def ask(client, goals):
+    """A goal under way; asked again where the answer came before both ends had found each other."""
+    client.wait_for(goals.is_ready, "the planner", 60.0)
+    for _ in range(5):
+        request = goals.ask(image_goal())
+        with contextlib.suppress(pytest.fail.Exception):
+            client.wait_for(lambda request=request: request.accepted, "a goal under way", 5.0)
+            return request
+    pytest.fail("no goal was accepted")
+
+
+def test_the_client_hears_that_a_deactivation_ended_its_goal(planner, client, goals):
+    replaced, request = ask(client, goals), ask(client, goals)
+    client.wait_for(lambda: replaced.outcome, "the end of the goal that was replaced")
+    assert client.transition("planner", "deactivate")
+    client.wait_for(lambda: request.outcome, "the end of the goal")
+    assert request.outcome.reason == "the planner was deactivated" and not request.outcome.reached
+    assert client.transition("planner", "activate")
+
+
+def test_goals_that_a_deactivation_ended_are_let_go_of(planner, client, goals):
+    levels = []
+    for _ in range(ROUNDS):
+        for _ in range(GOALS):
+            ask(client, goals)
+        assert client.transition("planner", "deactivate")
+        assert client.transition("planner", "activate")
+        levels.append(own_mb(planner.pid))
+    assert max(levels) - levels[2] < 2 * GOALS * SIDE * SIDE * 3 / 1e6, levels
