@@ -205,7 +205,7 @@ class Driver:
         self._promises.add(start, path, trajectory)
         self.plan_id += 1
         ends = path.sample(np.arange(len(path.knots)) * space.period)[0]
-        actions = np.diff(ends, axis=0) / (space.max_speed * space.period)
+        actions = space.to_model(np.diff(ends, axis=0) / (space.max_speed * space.period))
         until = start + trajectory.duration + space.period
         return DrivenPlan(self.plan_id, trajectory, start, now, until, actions)
 

@@ -4,13 +4,14 @@ import signal
 
 import numpy as np
 import pytest
-from gate_peers import GOAL, PEERS, START, Bench, limits, minimum_jerk, straight
+from gate_controllers import EVERY, JOINT_JOG, JointJog
+from gate_peers import GOAL, START, Bench, limits, minimum_jerk, straight
 
 from jepa_ros.robot.path import Path
 
 # ms: what is left of a window; the transport; Servo's time-out.
-WITHIN = {"JointTrajectoryController": 900, "ForwardCommandController": 200, "TwistStamped": 400}
-KINDS = {name.split("/")[1]: name for name in PEERS}
+WITHIN = {"JointTrajectoryController": 900, "ForwardCommandController": 200, "TwistStamped": 400, "JointJog": 400}
+KINDS = {name.split("/")[1]: name for name in EVERY}
 
 
 def away(bench):
@@ -23,6 +24,8 @@ def away(bench):
 
 @pytest.fixture(params=KINDS, scope="module")
 def kind(request):
+    if KINDS[request.param] == JOINT_JOG and JointJog is None:
+        pytest.skip("control_msgs is not installed")
     return KINDS[request.param]
 
 
