@@ -29,6 +29,8 @@ JUDGED = (40, 23)
 """The recording that models are judged on."""
 UPDATES = (90, 150, 240)
 SEEDS = (0, 1)
+TIMEOUT = 5.0
+"""s for a goal, twice what a good model takes: with more of them models that are far from good come to 100 % as well."""
 NEAR = 0.2
 """Models whose success is within this of the best are the ones that it is hard to tell apart."""
 DRAWS = 2000
@@ -66,10 +68,16 @@ def run(*, out: Path, goals: int, seed: int, workers: int = 2) -> int:
         common = {m: {"model": out / "models" / m.name / "checkpoint", "seed": seed, "policy": "none"} for m in MODELS}
         judge, one = f"evaluate bag {out / 'data/judged'}", {"workers": 1}
         steps.at_once(workers, [(f"judged/{m.name}", "summary.json", judge, common[m] | one) for m in MODELS])
-        trial = {"goals": goals, "no-baselines": None}
+        trial = {"goals": goals, "timeout": TIMEOUT, "workers": 1, "no-baselines": None}
         steps.at_once(workers, [(f"tried/{m.name}", "summary.json", "evaluate sim", common[m] | trial) for m in MODELS])
     found = [_result(m, out) for m in MODELS]
-    summary = correlate(found) | {"goals": goals, "seed": seed, "models": found, "wall_s": time.time() - started}
+    summary = correlate(found) | {
+        "goals": goals,
+        "timeout_s": TIMEOUT,
+        "seed": seed,
+        "models": found,
+        "wall_s": time.time() - started,
+    }
     write_summary(out / "summary.json", summary)
     write_report(out, summary)
     return 0

@@ -21,6 +21,9 @@ def evaluate_sim(
     solver: Annotated[str, typer.Option(help="Search: icem, cem, mppi, gradient or shooting.")] = "icem",
     policy: Annotated[str, typer.Option(help="What the fast policy is for: first, seed, alone or none.")] = "first",
     metric: Annotated[str, typer.Option(help="Distance of latents: l2, l1 or reachability.")] = "l2",
+    timeout: Annotated[
+        float, typer.Option(min=1.0, help="Seconds that a goal may take, the one in which it is held included.")
+    ] = 15.0,
     baselines: Annotated[bool, typer.Option(help="Try the goals at random and by an oracle as well.")] = True,
 ) -> int | None:
     """Reach goals in simulation, in process and without ROS, beside random actions and an oracle."""

@@ -34,12 +34,14 @@ def run(
     solver: str = "icem",
     policy: str = "first",
     metric: str = "l2",
+    timeout: float = 15.0,
     baselines: bool = True,
     workers: int = 2,
 ) -> int:
     """Evaluate, showing progress; writes summary.json and report.html into `out`.
 
-    solver, policy, metric: of the planner, see planning.reach.ReachSettings. baselines: try the goals at random and by
+    solver, policy, metric: of the planner, see planning.reach.ReachSettings. timeout: s that a goal may take, the second at it
+    included. baselines: try the goals at random and by
     the oracle as well. Raises InputError.
     """
     if task not in TASKS:
@@ -55,7 +57,8 @@ def run(
     trials: dict[str, dict[int, Trial]] = {kind: {} for kind in kinds}
     workers = min(workers, goals)
     jobs = [
-        (str(checkpoint.directory), robot, goals, seed, planning, kinds, share, workers) for share in range(workers)
+        (str(checkpoint.directory), robot, goals, seed, planning, timeout, kinds, share, workers)
+        for share in range(workers)
     ]
     plan_ms: list[float] = []
     queue = multiprocessing.get_context("spawn").Manager().Queue()
@@ -71,7 +74,7 @@ def run(
                     reached = sum(t.reached for t in trials["model"].values())
                     bar.update(task_id, len(trials["model"]), f"{reached} reached")
             info = result.get()  # raises what a worker raised
-    summary = _summary(trials, info[0], checkpoint, seed)
+    summary = _summary(trials, info[0], checkpoint, seed, Timing(timeout=timeout))
     summary |= {"planning": planning, "plan_ms": percentiles(plan_ms, (50, 99)), "wall_s": time.time() - started}
     write_summary(out / "summary.json", summary)
     _report(out / "report.html", summary, {k: [v[i] for i in sorted(v)] for k, v in trials.items()})
@@ -117,12 +120,12 @@ def _try_share(job) -> dict:
     from jepa_ros.sim.scene import Scene
     from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
 
-    directory, robot_name, count, seed, planning, kinds, share, workers, queue = job
+    directory, robot_name, count, seed, planning, timeout, kinds, share, workers, queue = job
     torch.set_num_threads(1)
     robot, scene = load_robot(robot_name), Scene()
     cell = ArmCell(scene, robot)
     checkpoint = load(directory)
-    timing = Timing()
+    timing = Timing(timeout=timeout)
     # Rounds of the search are counted here, not timed: the same goals give the same result on any machine.
     rails = Guardrails.of_robot(robot, scene.urdf, cell.space, JointLimits.of_robot(robot, scene.urdf))
     controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed, **planning), rails)
@@ -144,7 +147,7 @@ def _try_share(job) -> dict:
     return {"goal_set_hash": goal_set_hash(goals), "places": [(*g.start_xy, *g.goal_xy) for g in goals]}
 
 
-def _summary(trials: dict[str, dict[int, Trial]], info: dict, checkpoint, seed: int) -> dict:
+def _summary(trials: dict[str, dict[int, Trial]], info: dict, checkpoint, seed: int, timing) -> dict:
     from scipy.spatial import ConvexHull
 
     n = len(trials["model"])
@@ -173,7 +176,7 @@ def _summary(trials: dict[str, dict[int, Trial]], info: dict, checkpoint, seed: 
         "goal_hull_cm2": float(ConvexHull(goals).volume * 1e4) if n > 2 else None,
         **results["model"],
         **{kind: found for kind, found in results.items() if kind != "model"},
-        "timing": asdict(Timing()),
+        "timing": asdict(timing),
         "per_goal": [
             {"goal": i, "start_xy": places[i, :2].tolist(), "goal_xy": places[i, 2:].tolist()}
             | {k: v for k, v in asdict(trials["model"][i]).items() if k != "distances"}
@@ -192,7 +195,8 @@ def _report(path: Path, summary: dict, trials: dict[str, list[Trial]]) -> None:
     for kind in KINDS[1:] if "random" in trials else ():
         figures[f"reached by {kind}"] = f"{summary[kind]['reached']} of {summary['goals']}"
     report.figures(figures)
-    report.text("Reached: MuJoCo's gripper site within 3 cm of the goal's, held for 1 s, within 15 s.")
+    within = f"{summary['timing']['timeout']:g} s"
+    report.text(f"Reached: MuJoCo's gripper site within 3 cm of the goal's, held for 1 s, within {within}.")
     fig, (left, right) = plots.figure(2)
     for trial in trials["model"]:
         left.plot(0.1 * np.arange(len(trial.distances)), 100 * np.array(trial.distances), lw=0.5, alpha=0.4)
