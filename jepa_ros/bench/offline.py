@@ -30,7 +30,7 @@ JUDGED = (40, 23)
 UPDATES = (90, 150, 240)
 SEEDS = (0, 1)
 TIMEOUT = 5.0
-"""s for a goal, twice what a good model takes: with more of them models that are far from good come to 100 % as well."""
+"""s for a goal, twice what a good model takes: in more of them models that are far from good reach nearly all, too."""
 NEAR = 0.2
 """Models whose success is within this of the best are the ones that it is hard to tell apart."""
 DRAWS = 2000

@@ -40,9 +40,9 @@ def run(
 ) -> int:
     """Evaluate, showing progress; writes summary.json and report.html into `out`.
 
-    solver, policy, metric: of the planner, see planning.reach.ReachSettings. timeout: s that a goal may take, the second at it
-    included. baselines: try the goals at random and by
-    the oracle as well. Raises InputError.
+    solver, policy, metric: of the planner, see planning.reach.ReachSettings. timeout: s that a goal may take,
+    the one in which it is held included. baselines: try the goals at random and by the oracle as well. Raises
+    InputError.
     """
     if task not in TASKS:
         raise InputError(f"task '{task}': expected one of {', '.join(TASKS)}")

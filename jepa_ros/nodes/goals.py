@@ -46,6 +46,12 @@ class ActiveGoal:
         """s since the goal was accepted."""
         return time.monotonic() - self._begin
 
+    def forget_images(self) -> None:
+        """What was asked for is known: rclpy would keep the request, megabytes of it, as long as the result."""
+        empty = ReachGoal.Goal()
+        for name in ("image", "more_images", "terms", "via"):
+            setattr(self.request, name, getattr(empty, name))
+
     def finish(self, reached: bool, reason: str, distance: float) -> None:
         """The goal ends; what is said first counts."""
         with self._lock:

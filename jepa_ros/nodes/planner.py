@@ -32,7 +32,7 @@ from jepa_ros.nodes.topics import robot_topic
 from jepa_ros.nodes.worker import Worker, in_words
 from jepa_ros.world_model.proprioception import ProprioceptionReader
 
-KEPT = 30  # s that a goal that has ended is remembered, its images with it; rclpy's 15 minutes of them are megabytes
+KEPT = 30  # s that a goal that has ended is remembered, for clients that ask late for its result; rclpy's are 900
 TOLD_WITHIN = 0.5  # s after a deactivation in which the goal that it ended is answered
 STATUS_PERIOD = 0.08  # s; arm_gate takes planner_status for a sign of life, and stops without one
 
@@ -285,6 +285,7 @@ class PlannerNode(JepaNode):
                 self._set_state(PlannerStatus.WAITING, "for the next frame")
         except Exception as error:  # out of memory as well: the goal ends, the node does not
             goal.finish(False, in_words(error), math.nan)
+        goal.forget_images()
         await goal.done
         if self._goal is goal:
             self._goal = None
