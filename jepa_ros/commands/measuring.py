@@ -25,6 +25,7 @@ def evaluate_sim(
         float, typer.Option(min=1.0, help="Seconds that a goal may take, the one in which it is held included.")
     ] = 15.0,
     baselines: Annotated[bool, typer.Option(help="Try the goals at random and by an oracle as well.")] = True,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that try goals, each with a core.")] = 2,
 ) -> int | None:
     """Reach goals in simulation, in process and without ROS, beside random actions and an oracle."""
     return call("jepa_ros.evaluation.sim:run", **locals())
