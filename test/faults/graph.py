@@ -145,8 +145,8 @@ class Graph(Listener):
         """In place of one that was killed; goals go to it."""
         self.request = None
         self.launch("planner").says("active", 60.0)
-        while self.request is None or not self.request.accepted:
-            self.ask(pose_goal(PLACES[0], timeout=0.2))  # lost, where discovery has not found it yet
+        while self.request is None or self.request.outcome is None:
+            self.ask(pose_goal(PLACES[0], timeout=0.2))  # lost, or its end is, where discovery has not found it yet
             self.client.spin(2.0)
         self.rest()
 
