@@ -11,7 +11,7 @@ from lifecycle_msgs.srv import GetState
 from jepa_ros.nodes.convert import to_seconds
 from jepa_ros.robot.witness import Witness
 
-DEATH_SEEN = 0.25  # s: a time-out of 0.2 s, and a little for a test on a busy machine
+DEATH_SEEN = 0.3  # s: time-outs of 0.2 s and, of the planner, 0.25 s, and a little for a test on a busy machine
 UNDER_WAY = 0.2  # s that a frame may be under way from the camera to its latent
 CAUGHT = 50.0  # ms
 
