@@ -6,7 +6,6 @@ one replaces the old one, which is aborted with that reason.
 
 from __future__ import annotations
 
-import gc
 import math
 import sys
 import time
@@ -114,9 +113,6 @@ class PlannerNode(JepaNode):
     def activate(self) -> None:
         if self._retiring is not None:
             self._retire()
-        # The last action server and its goals, with their images, refer to one another. Python looks for such garbage
-        # only when there is a quarter more of everything, which in this process is never.
-        gc.collect()
         self._kept = [
             self.create_subscription(LatentState, "latent", self._on_latent, RELIABLE),
             self.create_subscription(JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR),
