@@ -17,6 +17,7 @@ from jepa_ros.evaluation.demo_record import DemoRecord, GoalRun, summarise
 from jepa_ros.resources import resolve_model
 from jepa_ros.ros.bringup import Arguments, check_inputs, node_list
 from jepa_ros.ros.environment import process_environment
+from jepa_ros.ros.looking_on import GraphEnded, NodeLog, Stopped, handle_all, wait_until
 from jepa_ros.ros.processes import Ended, ProcessGroup
 from jepa_ros.ros.up import graph, on_signals
 
@@ -25,14 +26,6 @@ READY_WITHIN = 90.0  # s, for all nodes to come up on a busy machine
 SETTLE = 1.0  # s of frames seen at the start before the first goal
 LOOK_EVERY = 0.04  # s
 LEAST_SUCCESS = 0.8  # share of goals below which the command's exit code is 1
-
-
-class GraphEnded(Exception):
-    """The run cannot go on; the text is one sentence."""
-
-
-class Stopped(Exception):
-    """Somebody asked for the end."""
 
 
 def run(
@@ -135,40 +128,6 @@ def make_goal_set(robot_name: str, count: int, seed: int) -> GoalSet:
     robot, scene = load_robot(robot_name), Scene()
     goals = make_goals(scene, robot, make_action_space(robot, scene.urdf), count, seed)
     return GoalSet(goals, goal_set_hash(goals), tuple(robot.joints), robot.action_space.height)
-
-
-class NodeLog:
-    """All nodes' output in one file; the terminal belongs to the progress."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", encoding="utf-8", buffering=1)
-
-    def write(self, name: str, line: str) -> None:
-        try:
-            self._file.write(f"{name} | {line}\n")
-        except (ValueError, OSError):  # a last line after the end; a full disk, which must not block the nodes' output
-            pass
-
-    def close(self) -> None:
-        try:
-            self._file.close()
-        except OSError:  # what it still held has no room
-            pass
-
-
-def handle_all(executor) -> None:
-    """Run every callback that is due. spin_once does not tell whether there was one."""
-    from rclpy.executors import TimeoutException
-
-    while True:
-        try:
-            handler, _, _ = executor.wait_for_ready_callbacks(timeout_sec=0.0)
-        except TimeoutException:
-            return
-        handler()
-        if handler.exception() is not None:
-            raise handler.exception()
 
 
 def last_words(ended: Ended) -> str:
@@ -340,11 +299,7 @@ class Session:
             raise GraphEnded(f"{ended}: {last_words(ended)}")
 
     def _until(self, condition: Callable[[], object], timeout: float, problem: Callable[[], str]) -> None:
-        end = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > end:
-                raise GraphEnded(f"{problem()} after {timeout:g} s")
-            self._spin()
+        wait_until(condition, timeout, problem, self._spin)
 
     def _holding(self) -> bool:
         gate = self._recorder.gate

@@ -20,8 +20,9 @@ from jepa_ros.evaluation.soak_report import SoakRecord, summarise, write_report
 from jepa_ros.evaluation.summary import write_summary
 from jepa_ros.resources import config_path, resolve_model
 from jepa_ros.ros.bringup import RESPAWN_DELAY, Arguments, NodeSpec, check_inputs, node_list
-from jepa_ros.ros.demo import GraphEnded, NodeLog, Stopped, make_goal_set
+from jepa_ros.ros.demo import make_goal_set
 from jepa_ros.ros.environment import process_environment
+from jepa_ros.ros.looking_on import GraphEnded, NodeLog, Stopped
 from jepa_ros.ros.processes import Command, ProcessGroup
 from jepa_ros.ros.soak_session import Soak
 from jepa_ros.ros.up import on_signals

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from jepa_ros.evaluation.progress import LongWork
 from jepa_ros.evaluation.soak_report import SoakRecord
-from jepa_ros.ros.demo import GoalSet, GraphEnded, NodeLog, Stopped, handle_all
+from jepa_ros.ros.demo import GoalSet
+from jepa_ros.ros.looking_on import NodeLog, Stopped, handle_all, wait_until
 from jepa_ros.ros.processes import ProcessGroup
 from jepa_ros.ros.soak_memory import MemoryLog
 
@@ -265,11 +266,7 @@ class Soak:
             self._moved = now
 
     def _until(self, condition: Callable[[], object], timeout: float, problem: Callable[[], str]) -> None:
-        end = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > end:
-                raise GraphEnded(f"{problem()} after {timeout:g} s")
-            self._spin()
+        wait_until(condition, timeout, problem, self._spin)
 
     def _state(self) -> str:
         """What gate and planner say, and what else is known."""
