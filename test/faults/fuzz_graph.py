@@ -294,6 +294,11 @@ class FuzzedGraph:
             self.until(lambda: time.monotonic() > end, "the released gate's first window")
             self.excused = False
 
+    def moves_on(self) -> None:
+        """Once nobody else speaks, goals lead to motion again."""
+        before = self.witness.windows
+        self.until(lambda: self.move() or self.witness.windows > before, "the arm to move on")
+
     def gate_says(self, key: str) -> str:
         """The newest of the gate's diagnostics; empty before the first."""
         return next((v[key] for name, v in self.values.items() if name == "arm_gate: motion" and key in v), "")
