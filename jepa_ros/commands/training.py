@@ -10,6 +10,9 @@ from jepa_ros.errors import InputError
 
 train = group("train", no_args_is_help=False)
 
+Threads = Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto: a GPU where torch can use one.")]
+
 
 @command(app)
 def collect(
@@ -110,7 +113,8 @@ def train_all(
         str | None,
         typer.Option(help="Frozen encoder: a directory in transformers' format, or a Hugging Face repository."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
+    threads: Threads = 1,
+    device: Device = "auto",
     save_every: Annotated[
         float, typer.Option(min=0.0, help="Seconds between states that a stopped run goes on from.")
     ] = 60.0,
@@ -146,7 +150,7 @@ def train_policy(
     probes_only: Annotated[
         bool, typer.Option("--probes-only", help="Fit the probes alone; policy and learned distance stay.")
     ] = False,
-    threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
+    threads: Threads = 1,
 ) -> int | None:
     """Train policy, learned distance and probes on a model that stays as it is."""
     return call("jepa_ros.training.train_policy:run", **locals())
@@ -170,7 +174,8 @@ def pretrain(
     learning_rate: Annotated[float, typer.Option(min=0.0, help="Learning rate at its peak.")] = 2e-4,
     momentum: Annotated[float, typer.Option(min=0.0, max=1.0, help="Momentum of the teacher; rises to 1.")] = 0.998,
     seed: Seed = 0,
-    threads: Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")] = 1,
+    threads: Threads = 1,
+    device: Device = "auto",
 ) -> int | None:
     """Pre-train an encoder on the pictures of bags, without actions; goes on where it was interrupted."""
     return call("jepa_ros.training.pretrain:run", **locals())

@@ -11,10 +11,13 @@ from torch import distributed
 from jepa_ros.distributed.ranks import count_ranks
 
 
-def start() -> int:
-    """Join the group that torchrun set up (gloo on the CPU, nccl on GPUs), if it did; this process's rank."""
+def start(device: torch.device) -> int:
+    """Join the group that torchrun set up (gloo on the CPU, nccl on GPUs), if it did; this process's rank. device: what
+    this process trains on."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return rank()
 
 

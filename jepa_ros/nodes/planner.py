@@ -68,11 +68,12 @@ class PlannerNode(JepaNode):
         from jepa_ros.robot.limits import JointLimits
         from jepa_ros.world_model.checkpoint import check_planar, check_robot, load
         from jepa_ros.world_model.config import read_config
+        from jepa_ros.world_model.device import choose_device
 
         torch.set_num_threads(self.p.threads)
         self._robot = load_robot(self.p.robot)
         check_planar(read_config(resolve_model(self.p.model)))  # before what may be gigabytes is loaded
-        self._checkpoint = load(self.p.model)
+        self._checkpoint = load(self.p.model, choose_device(self.p.device))
         config = self._checkpoint.config
         if hasattr(self._checkpoint.model, "imagine_in"):
             self._checkpoint.model.imagine_in(getattr(torch, self.p.precision))

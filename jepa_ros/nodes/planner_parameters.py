@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
+from jepa_ros.nodes.model_parameters import MODEL_PARAMETERS
 from jepa_ros.nodes.parameters import Parameter
-from jepa_ros.nodes.topics import ROBOT_NAMESPACE
 
 PARAMETERS = (
-    Parameter("model", "openarm_reach", "Checkpoint: name in config/models, or directory.", at_configure=True),
-    Parameter("robot", "openarm", "Robot (name in config/robots, or file) that the model must fit.", at_configure=True),
-    ROBOT_NAMESPACE,
-    Parameter(
-        "threads",
-        1,
-        "torch threads; more than the free cores make everything slower.",
-        range=(1, 64),
-        at_configure=True,
-    ),
+    *MODEL_PARAMETERS,
     Parameter("seed", 0, "Seed of the search's samples.", range=(0, 2**31 - 1), at_configure=True),
     Parameter(
         "deadline", 0.2, "From a frame's stamp to its plan at the gate; later counts as a miss.", "s", (0.02, 5.0)

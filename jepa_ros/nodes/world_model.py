@@ -28,22 +28,14 @@ from jepa_ros.nodes.convert import float32_array, picture, to_seconds
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.goals import goal_frames
 from jepa_ros.nodes.latest import Latest
+from jepa_ros.nodes.model_parameters import MODEL_PARAMETERS
 from jepa_ros.nodes.parameters import Parameter
-from jepa_ros.nodes.topics import ROBOT_NAMESPACE, robot_topic
+from jepa_ros.nodes.topics import robot_topic
 from jepa_ros.nodes.worker import Worker, in_words
 from jepa_ros.world_model.proprioception import make_reader
 
 PARAMETERS = (
-    Parameter("model", "openarm_reach", "Checkpoint: name in config/models, or directory.", at_configure=True),
-    Parameter("robot", "openarm", "Robot (name in config/robots, or file) that the model must fit.", at_configure=True),
-    ROBOT_NAMESPACE,
-    Parameter(
-        "threads",
-        1,
-        "torch threads; more than the free cores make everything slower.",
-        range=(1, 64),
-        at_configure=True,
-    ),
+    *MODEL_PARAMETERS,
     Parameter(
         "frame_timeout",
         0.5,
@@ -86,6 +78,7 @@ class WorldModelNode(JepaNode):
         from jepa_ros.robot.config import load_robot
         from jepa_ros.world_model.checkpoint import check_robot, load
         from jepa_ros.world_model.config import read_config
+        from jepa_ros.world_model.device import choose_device
         from jepa_ros.world_model.history import ContextReader
         from jepa_ros.world_model.surprise import SurpriseMonitor
         from jepa_ros.world_model.views import ViewMatcher
@@ -97,7 +90,8 @@ class WorldModelNode(JepaNode):
         if config.proprioception.kind == "tool_pose" and description is None:
             raise NotReady("for robot_description: nobody publishes it yet")
         self._reader = make_reader(config.proprioception, robot, description.data if description else "")
-        self._checkpoint = load(self.p.model)  # last: it may be gigabytes, and waiting must not load it again
+        # Last: it may be gigabytes, and waiting must not load it again.
+        self._checkpoint = load(self.p.model, choose_device(self.p.device))
         self._size, self._cameras = config.preprocessing.size, config.cameras
         self._seen = ContextReader(config)
         self._views = ViewMatcher(config.cameras, 0.5 * config.tick + STAMP_SLACK)

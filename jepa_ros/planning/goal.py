@@ -7,6 +7,7 @@ large.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,6 +40,10 @@ class Outcome:
     latents: torch.Tensor
     states: torch.Tensor
     tool: torch.Tensor
+
+    def to(self, device: torch.device) -> Outcome:
+        """The same on a device."""
+        return Outcome(*(x.to(device) for x in (self.latents, self.states, self.tool)))
 
 
 class Term(Protocol):
@@ -207,8 +212,8 @@ class GoalMaker:
 
     def latent(self, goal: torch.Tensor, tolerance: float = 0.0, weight: float = 1.0) -> LatentTerm:
         """A latent (*L)."""
-        with torch.inference_mode(False):
-            goal = goal.clone()  # one that was encoded in inference mode may not take part in gradients
+        with torch.inference_mode(False):  # one that was encoded in it may not take part in gradients
+            goal = goal.to(self._checkpoint.device, copy=True)
         tolerance = tolerance if tolerance > 0 else self._checkpoint.config.distance.tolerance
         horizon = 5.0 * self._checkpoint.config.block
         return LatentTerm(goal, tolerance, weight, self._metric, self._checkpoint.reachability, horizon)
@@ -231,7 +236,7 @@ class GoalMaker:
                 f"{-room:.3f} m too near to a keep-out box, a joint limit or the robot itself"
             )
         tolerance = tolerance if tolerance > 0 else PLACE_TOLERANCE
-        return ToolTerm(torch.as_tensor(position[:2], dtype=torch.float32), tolerance, weight)
+        return ToolTerm(self._tensor(position[:2]), tolerance, weight)
 
     def posture(
         self, names: tuple[str, ...], positions: np.ndarray, tolerance: float = 0.0, weight: float = 1.0
@@ -241,9 +246,9 @@ class GoalMaker:
         if not names or (unknown := [n for n in names if n not in config.joints]):
             found = unknown if names else "none"
             raise InputError(f"joints: expected some of {list(config.joints)}, found {found}")
-        values = torch.as_tensor(_finite("joints", positions, len(names)), dtype=torch.float32)
+        values = self._tensor(_finite("joints", positions, len(names)))
         columns = [config.joints.index(n) for n in names]
-        mean, std = (torch.tensor(x)[columns] for x in (config.mean, config.std))
+        mean, std = (self._tensor(x)[columns] for x in (config.mean, config.std))
         tolerance = tolerance if tolerance > 0 else POSTURE_TOLERANCE
         return PostureTerm(values, torch.tensor(columns), mean, std, tolerance, weight)
 
@@ -254,8 +259,11 @@ class GoalMaker:
         if probe is None:
             known = ", ".join(placed) or "no probe at all"
             raise InputError(f"object '{name}': expected one that the model has a probe for ({known})")
-        wanted = torch.as_tensor(_finite(f"object '{name}'", position, 3)[: probe.dimension], dtype=torch.float32)
+        wanted = self._tensor(_finite(f"object '{name}'", position, 3)[: probe.dimension])
         return ObjectTerm(probe, wanted, tolerance if tolerance > 0 else 2.0 * probe.error, weight)
+
+    def _tensor(self, values: Sequence[float] | np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self._checkpoint.device)
 
 
 def _finite(name: str, values: np.ndarray, count: int) -> np.ndarray:

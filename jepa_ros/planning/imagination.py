@@ -65,14 +65,15 @@ class Imagination:
         after = np.maximum(ends - at, 0.0)
         self._matrix = travel_matrix(self.ticks + 1, after, tick) * self.space.max_speed
         self._turn = None if self.space.turn is None else torch.from_numpy(self.space.turn)
+        self._device = self.checkpoint.device
+        self._context = self.situation.context.to(self._device)
         self._least, self._best = np.inf, None
 
     @property
     def seen(self) -> Outcome:
         """What is there now, S = H = 1."""
-        context = self.situation.context
-        here = torch.as_tensor(self._offset[:1], dtype=torch.float32)
-        return Outcome(context.latents[:, -1:], context.states[:, -1:], here[None])
+        here = torch.as_tensor(self._offset[:1], dtype=torch.float32, device=self._device)
+        return Outcome(self._context.latents[:, -1:], self._context.states[:, -1:], here[None])
 
     def problem(self, seeds: np.ndarray) -> Problem:
         """Of one situation (P = 1), to start from feasible candidates (K, n, A)."""
@@ -98,14 +99,14 @@ class Imagination:
 
     def predict(self, knots: np.ndarray) -> tuple[Outcome, torch.Tensor]:
         """Candidates (S, n, A) → what comes of them, and their actions (S, H, K)."""
-        return self._predicted(torch.from_numpy(self.paths(knots)), self.situation.context)
+        return self._predicted(torch.from_numpy(self.paths(knots)), self._context)
 
     def cost(self, knots: np.ndarray) -> np.ndarray:
         """(S,) costs of candidates (S, n, A); Inf of those that the guardrails forbid."""
         paths = self.paths(knots)
-        outcome, actions = self._predicted(torch.from_numpy(paths), self.situation.context)
+        outcome, actions = self._predicted(torch.from_numpy(paths), self._context)
         costs = self.objective(self.goal, outcome, actions.unflatten(2, (-1, self.space.dimension)).flatten(1, 2))
-        costs = costs.numpy().astype(float)
+        costs = costs.cpu().numpy().astype(float)
         if self.guardrails is not None:
             allowed = self.guardrails.feasible(paths)
             costs = np.where(allowed, costs + self.guardrails.price(paths), np.inf)
@@ -127,7 +128,7 @@ class Imagination:
             x = torch.tensor(knots, requires_grad=True)
             start = torch.as_tensor(self._start).expand(len(knots), 1, -1)
             moved = torch.from_numpy(self._matrix) @ torch.cat([start, x], dim=1)
-            context = self.situation.context
+            context = self._context
             context = Context(*(y.clone() for y in (context.latents, context.states, context.actions)))
             outcome, actions = self._predicted(torch.from_numpy(self._offset) + moved, context)
             actions = actions.unflatten(2, (-1, self.space.dimension)).flatten(1, 2)
@@ -141,7 +142,7 @@ class Imagination:
             return np.zeros((0, self.ticks, self.space.dimension))
         committed, fixed = self.committed
         return self.knots_of(
-            propose(self.checkpoint, self.situation.context, goal, self.horizon, committed[:fixed]).numpy()
+            propose(self.checkpoint, self._context, goal, self.horizon, committed[:fixed]).cpu().numpy()
         )
 
     @property
@@ -169,9 +170,9 @@ class Imagination:
         moved = paths.diff(dim=1) / (self.space.max_speed * self.checkpoint.config.tick)
         if self._turn is not None:
             moved = moved @ self._turn  # space.to_model, which knows no tensors
-        return moved.float().reshape(len(paths), self.horizon, -1)
+        return moved.float().to(self._device).reshape(len(paths), self.horizon, -1)
 
     def _predicted(self, paths: torch.Tensor, context: Context) -> tuple[Outcome, torch.Tensor]:
         actions, block = self._actions(paths), self.checkpoint.config.block
         latents, states = self.checkpoint.model.rollout(context.expand(len(paths)), actions)
-        return Outcome(latents, states, paths[:, block::block].float()), actions
+        return Outcome(latents, states, paths[:, block::block].float().to(self._device)), actions

@@ -31,7 +31,7 @@ class Objective:
     def __call__(self, goal: Goal, outcome: Outcome, actions: torch.Tensor) -> torch.Tensor:
         """outcome of S candidates, whose actions are (S, ticks, A) → costs (S,)."""
         cost = goal.cost(outcome)
-        weights = torch.full((cost.shape[1],), self.along, dtype=cost.dtype)
+        weights = torch.full_like(cost[0], self.along)
         weights[-1] = 1.0
         total = cost @ weights + self.effort * actions.square().mean((1, 2))
         if self.smoothness:

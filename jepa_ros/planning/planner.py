@@ -112,9 +112,9 @@ class LatentPlanner:
         """System 1: what the policy does, judged by the model but not improved."""
         committed, fixed = imagination.committed
         actions = self._alone.decide(
-            imagination.situation.context, imagination.goal.latent, committed[:fixed], self.horizon
+            imagination.situation.context.to(committed.device), imagination.goal.latent, committed[:fixed], self.horizon
         )
-        candidate = imagination.repair(imagination.knots_of(np.asarray(actions)[None]))
+        candidate = imagination.repair(imagination.knots_of(actions[None].cpu().numpy()))
         costs = imagination.cost(candidate)
         return Solution(candidate, costs, candidate[None], 1, 1), *imagination.recall(candidate[0])
 
@@ -179,10 +179,10 @@ class LatentPlanner:
         self, imagination: Imagination, solution: Solution, outcome: Outcome, actions: torch.Tensor, begin: float
     ) -> Imagined:
         goal, count = imagination.goal, len(self.checkpoint.config.proprioception.joints)
-        joints = outcome.states[0, :, :count] * self._std[:count] + self._mean[:count]
+        joints = outcome.states[0, :, :count].cpu() * self._std[:count] + self._mean[:count]
         return Imagined(
             knots=solution.candidates[0],
-            actions=actions[0].reshape(-1, self.space.dimension).numpy(),
+            actions=actions[0].reshape(-1, self.space.dimension).cpu().numpy(),
             cost=float(solution.costs[0]),
             distance=float(goal.distance(imagination.seen)[0, 0]),
             predicted_distance=float(goal.distance(outcome)[0, -1]),

@@ -21,8 +21,8 @@ def propose(
     """
     config, policy = checkpoint.config, checkpoint.policy
     count = len(TICKS_TO_GO) * len(BOLDNESS)
-    ticks = torch.tensor(TICKS_TO_GO).repeat_interleave(len(BOLDNESS))
-    boldness = torch.tensor(BOLDNESS).repeat(len(TICKS_TO_GO)).unsqueeze(1)
+    ticks = torch.tensor(TICKS_TO_GO).to(goal.device).repeat_interleave(len(BOLDNESS))
+    boldness = torch.tensor(BOLDNESS).to(goal.device).repeat(len(TICKS_TO_GO)).unsqueeze(1)
     seen, goals, taken = context.expand(count), goal.flatten().expand(count, -1), []
     for step in range(horizon):
         actions = policy(seen.latents[:, -1].flatten(1), goals, seen.states[:, -1], ticks) * boldness

@@ -90,6 +90,7 @@ class ReachController:
         self.settings = settings or ReachSettings()
         s, config = self.settings, checkpoint.config
         self.config, self.space, self.guardrails = config, space, guardrails
+        self._device = checkpoint.device
         prices = {"smoothness": s.smoothness, "uncertainty": s.uncertainty, "sight": checkpoint.probes.get("tool")}
         self.planner = LatentPlanner(
             checkpoint,
@@ -165,7 +166,7 @@ class ReachController:
             states = self.seen.normalise(measured)[None, None]
             q = measured[: len(self.config.proprioception.joints)]
             tool = torch.as_tensor(self.space.position(q), dtype=torch.float32)[None, None]
-        outcome = Outcome(latent[None, None], states, tool)
+        outcome = Outcome(latent[None, None], states, tool).to(self._device)
         self.distance = float(goal.distance(outcome)[0, 0])
         if not bool(goal.within(outcome)[0, 0]):
             self._within = None

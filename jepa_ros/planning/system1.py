@@ -54,5 +54,5 @@ class PolicyAlone:
             promised = committed[step * config.block : (step + 1) * config.block]
             actions[: len(promised)] = promised
             taken.append(actions)
-        after = torch.arange((horizon - len(taken)) * config.block).unsqueeze(1)
+        after = torch.arange((horizon - len(taken)) * config.block, device=goal.device).unsqueeze(1)
         return torch.cat([*taken, taken[-1][-1:] * (after + config.block < ticks)])

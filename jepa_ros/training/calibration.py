@@ -7,7 +7,7 @@ import torch
 
 from jepa_ros.training.episodes import EpisodeSet
 from jepa_ros.world_model.config import DistanceConfig, SurpriseConfig
-from jepa_ros.world_model.protocol import Context, PredictiveModel
+from jepa_ros.world_model.protocol import Context, WorldModel
 
 LEVELS = (0.5, 0.9, 0.95, 0.99, 0.999)
 NEAR_M = 0.01
@@ -25,7 +25,7 @@ def calibrate_distance(latents: torch.Tensor, data: EpisodeSet, seed: int, pairs
 
 
 @torch.inference_mode()
-def calibrate_surprise(model: PredictiveModel, latents: torch.Tensor, data: EpisodeSet, block: int) -> SurpriseConfig:
+def calibrate_surprise(model: WorldModel, latents: torch.Tensor, data: EpisodeSet, block: int) -> SurpriseConfig:
     """Quantiles of the one-step error over every validation window; the threshold is twice the 99.9 % one."""
     errors, h = [], model.history
     for episode, length in enumerate(data.lengths):

@@ -42,6 +42,10 @@ class Windows:
     states: torch.Tensor
     actions: torch.Tensor
 
+    def to(self, device: torch.device) -> Windows:
+        """The same on a device."""
+        return Windows(*(x.to(device) for x in (self.frames, self.states, self.actions)))
+
 
 class EpisodeSet:
     """Episodes of one split, stacked so that a batch is four index operations.

@@ -25,6 +25,7 @@ from jepa_ros.training.validation import collapse, encode_all, latent_health, pr
 from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse
 from jepa_ros.world_model.checkpoint import own_state
 from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.device import CPU, on_device
 from jepa_ros.world_model.protocol import PredictiveModel
 
 COLLAPSED_FOR = 2  # validations in a row
@@ -62,6 +63,9 @@ class Trainer:
 
     Under torchrun every process draws the same global batch and takes its part of it, statistics and gradients are
     reduced over all of them, and so losses and weights are those of one process on the whole batch.
+
+    device: where it trains; weights are drawn on the CPU, so that a seed means the same ones anywhere. asked: the model
+    for whoever has its data in the computer's memory.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Trainer:
         schedule: Schedule,
         weights: LossWeights,
         seed: int,
+        device: torch.device = CPU,
     ):
         if schedule.batch % count_ranks():
             raise InputError(f"batch: expected a multiple of {count_ranks()} processes, found {schedule.batch}")
@@ -82,6 +87,8 @@ class Trainer:
         self.loss = WorldModelLoss(config, weights, anti_collapse, schedule.steps)
         if count_ranks() > 1:
             convert_batch_norm(self.loss)
+        self.device, self.asked = device, on_device(model, device)
+        self.loss.to(device)
         self.parameters = [p for p in (*model.parameters(), *self.loss.parameters()) if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
@@ -120,7 +127,7 @@ class Trainer:
         batch = self._batch()
         p.loading += time.monotonic() - begin
         self.model.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=s.precision == "bfloat16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
             loss, parts = self.loss(self.model, batch, self.directions)
         values = {name: float(value) for name, value in torchrun.average(parts).items()}
         if not math.isfinite(values["loss"]):
@@ -141,17 +148,17 @@ class Trainer:
         s, c, train = self.schedule, self.config, self.data["train"]
         episode, tick = train.draw(s.batch, s.steps * c.block, self.windows)
         own = torchrun.own_part(s.batch)
-        return train.windows(episode[own], tick[own], s.steps, c.block, c.history)
+        return train.windows(episode[own], tick[own], s.steps, c.block, c.history).to(self.device)
 
     def validate(self) -> dict[str, float]:
         """Health on validation episodes; the weights of the least three-step error ratio are kept."""
         self.model.eval()
         val, train = self.data["val"], self.data["train"]
-        latents = encode_all(self.model, val.frames)
-        health = prediction_health(self.model, val, latents, max(3, self.schedule.steps), self.config.block, self.seed)
+        latents = encode_all(self.asked, val.frames)
+        health = prediction_health(self.asked, val, latents, max(3, self.schedule.steps), self.config.block, self.seed)
         health |= latent_health(latents)
         some = np.random.default_rng(self.seed).permutation(len(train))[:4000]
-        health["probe_r2"] = probe_r2(encode_all(self.model, train.frames[some]), train.tool[some], latents, val.tool)
+        health["probe_r2"] = probe_r2(encode_all(self.asked, train.frames[some]), train.tool[some], latents, val.tool)
         p, health["update"] = self.progress, self.progress.update
         p.validation.append(health)
         last = [collapse(h) for h in p.validation[-COLLAPSED_FOR:]]
@@ -174,6 +181,8 @@ class Trainer:
             "directions": self.directions.get_state(),
             "torch": torch.get_rng_state(),
         }
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
         if torchrun.rank() == 0:
             torch.save(state, path.with_suffix(".partial"))
             os.replace(path.with_suffix(".partial"), path)
@@ -181,7 +190,7 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         """Go on where `save` left off."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         self.progress = Progress(**state["progress"])
         self.model.load_state_dict(state["model"], strict=False)
         self.loss.load_state_dict(state["loss"])
@@ -190,6 +199,8 @@ class Trainer:
         self.windows.bit_generator.state = state["windows"]
         self.directions.set_state(state["directions"])
         torch.set_rng_state(state["torch"])
+        if self.device.type == "cuda" and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
 
 
 def learning_rate_factor(update: int, updates: int, warm_up: int) -> float:

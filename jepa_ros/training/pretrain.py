@@ -24,6 +24,7 @@ from jepa_ros.training.pretrain_data import Clips, divide
 from jepa_ros.training.pretrain_loop import Pretrainer, Schedule
 from jepa_ros.training.pretrain_models import TUBELET, Sizes, build, save_encoder
 from jepa_ros.training.pretrain_report import write_report
+from jepa_ros.world_model.device import CPU, choose_device
 from jepa_ros.world_model.frozen_encoder import import_transformers, weights_digest
 
 LEAST_GRID = 4
@@ -51,6 +52,7 @@ def run(
     momentum: float = 0.998,
     seed: int = 0,
     threads: int = 1,
+    device: str = "auto",
 ) -> int:
     """Pre-train, showing progress; a second call with the same options goes on where the first was interrupted.
 
@@ -59,7 +61,7 @@ def run(
 
     Raises InputError: options, bags or topics that do not fit, too few frames, or a loss that is not finite.
     """
-    started, out = time.time(), Path(out)
+    started, out, where = time.time(), Path(out), choose_device(device)
     sizes = check(Sizes(method, size, patch, frames if method == "vjepa" else 1, width, depth, heads))
     import_transformers()  # said before the bags are read
     torch.set_num_threads(threads)
@@ -79,8 +81,9 @@ def run(
         parts = divide(stretches, sizes.frames, stride, np.random.default_rng(seed))
         train, held = (Clips(part, sizes.frames, stride) for part in parts)
         _go_on_with_the_same(out, options)
-        trainer = Pretrainer(build(sizes, seed), train, held, schedule, seed)
+        trainer = Pretrainer(build(sizes, seed), train, held, schedule, seed, where)
         _train(trainer, out / "trainer.state", bar)
+        trainer.model.to(CPU)
     p, encoder = trainer.progress, out / "encoder"
     if p.stopped is None:
         save_encoder(trainer.model, encoder)
@@ -98,6 +101,7 @@ def run(
         "loader_share": p.loading / max(p.seconds, 1e-9),
         "training_s": p.seconds,
         "torch_threads": threads,
+        "device": where.type,
         "wall_s": time.time() - started,
     }
     write_summary(out / "summary.json", summary)

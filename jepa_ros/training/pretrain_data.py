@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from jepa_ros.bags.clips import Stretch
 from jepa_ros.errors import InputError
+from jepa_ros.world_model.device import CPU
 from jepa_ros.world_model.frozen_encoder import IMAGE_MEAN, IMAGE_STD
 from jepa_ros.world_model.protocol import as_images
 
@@ -95,10 +96,12 @@ def _pieces(stretch: Stretch, length: int) -> list[Stretch]:
     return [Stretch(stretch.frames[i : i + length], stretch.stamps[i : i + length], stretch.source) for i in cuts]
 
 
-def normalised(clips: np.ndarray) -> torch.Tensor:
-    """Clips (B, T, S, S, 3) uint8 → (B, T, 3, S, S) float, by the mean and deviation that both methods came with."""
+def normalised(clips: np.ndarray, device: torch.device = CPU) -> torch.Tensor:
+    """Clips (B, T, S, S, 3) uint8 → (B, T, 3, S, S) float on a device, by the mean and deviation that both methods came
+    with."""
     frames = clips.reshape(-1, *clips.shape[2:])
-    return as_images(frames, torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)).unflatten(0, clips.shape[:2])
+    mean, std = (torch.tensor(values, device=device) for values in (IMAGE_MEAN, IMAGE_STD))
+    return as_images(frames, mean, std).unflatten(0, clips.shape[:2])
 
 
 def cropped(clips: torch.Tensor, crops: Crops, rng: np.random.Generator) -> torch.Tensor:
@@ -111,5 +114,5 @@ def cropped(clips: torch.Tensor, crops: Crops, rng: np.random.Generator) -> torc
     theta = np.zeros((batch, 2, 3))
     theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = sides[:, 0], sides[:, 1], centres
     flat = clips.flatten(1, 2)
-    grid = F.affine_grid(torch.from_numpy(theta).float(), list(flat.shape), align_corners=False)
+    grid = F.affine_grid(torch.from_numpy(theta).to(clips), list(flat.shape), align_corners=False)
     return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view_as(clips)

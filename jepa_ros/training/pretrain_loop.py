@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from jepa_ros.training.pretrain_data import Clips, Crops, cropped, normalised
 from jepa_ros.training.pretrain_health import collapse, feature_health
 from jepa_ros.training.pretrain_models import TUBELET, MaskedPredictor
+from jepa_ros.world_model.device import CPU
 
 HELD_OUT_CLIPS = 64
 CLIP_GRADIENT = 1.0
@@ -60,8 +61,17 @@ class Progress:
 class Pretrainer:
     """Trains one model; `state_file` of `run` holds everything between calls, written whole or not at all."""
 
-    def __init__(self, model: MaskedPredictor, train: Clips, held: Clips, schedule: Schedule, seed: int):
-        self.model, self.train, self.schedule, self.seed = model, train, schedule, seed
+    def __init__(
+        self,
+        model: MaskedPredictor,
+        train: Clips,
+        held: Clips,
+        schedule: Schedule,
+        seed: int,
+        device: torch.device = CPU,
+    ):
+        self.model, self.train, self.schedule, self.seed = model.to(device), train, schedule, seed
+        self.device = device
         self.held = held.spread(HELD_OUT_CLIPS)
         learnt = [p for part in (model.encoder, model.predictor) for p in part.parameters() if p.requires_grad]
         groups = [[p for p in learnt if (p.ndim > 1) == matrix] for matrix in (True, False)]
@@ -101,7 +111,7 @@ class Pretrainer:
         s, p = self.schedule, self.progress
         started = time.monotonic()
         clips = self.train.draw(s.batch, self._rng(CLIPS))
-        clips = cropped(normalised(clips), s.crops, self._rng(CROPS))
+        clips = cropped(normalised(clips, self.device), s.crops, self._rng(CROPS))
         p.loading += time.monotonic() - started
         self.model.encoder.train()
         self.model.predictor.train()
@@ -126,7 +136,7 @@ class Pretrainer:
     def validate(self) -> dict[str, float]:
         """Losses and health of features on held-out clips: always the same ones, whole, under the same masks."""
         self.model.eval()
-        clips = normalised(self.held)
+        clips = normalised(self.held, self.device)
         rng = np.random.default_rng([self.seed, HELD_OUT])
         parts, tokens = [], []
         for batch in clips.split(self.schedule.batch):
@@ -155,7 +165,7 @@ class Pretrainer:
 
     def load(self, path: Path) -> None:
         """Go on where `save` left off."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         self.progress = Progress(**state["progress"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -145,7 +145,7 @@ class VideoJepa(MaskedPredictor):
         return self.predictor.proj(self.predictor.layernorm(tokens[:, context.shape[1] :]))
 
     def _loss(self, embedded: torch.Tensor, targets: torch.Tensor, masks: Masks, kind: int) -> torch.Tensor:
-        seen, hidden = torch.from_numpy(masks.context), torch.from_numpy(masks.targets[:, 0])
+        seen, hidden = (torch.from_numpy(x).to(embedded.device) for x in (masks.context, masks.targets[:, 0]))
         predicted = self.predict(self.encode_visible(embedded, seen), seen, hidden, kind)
         return F.l1_loss(predicted, taken(targets, hidden))
 
@@ -186,7 +186,7 @@ class ImageJepa(MaskedPredictor):
         return self.encoder.layernorm(tokens)
 
     def _loss(self, embedded: torch.Tensor, targets: torch.Tensor, masks: Masks, kind: int) -> torch.Tensor:
-        seen, hidden = torch.from_numpy(masks.context), torch.from_numpy(masks.targets)
+        seen, hidden = (torch.from_numpy(x).to(embedded.device) for x in (masks.context, masks.targets))
         predicted = self.predictor(self.encode_visible(embedded, seen), seen, hidden)
         return F.smooth_l1_loss(predicted, taken(targets, hidden.flatten(1)).view_as(predicted))
 

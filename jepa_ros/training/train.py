@@ -41,7 +41,8 @@ from jepa_ros.world_model.config import (
     ProprioceptionConfig,
     SurpriseConfig,
 )
-from jepa_ros.world_model.protocol import PredictiveModel
+from jepa_ros.world_model.device import CPU, choose_device
+from jepa_ros.world_model.protocol import WorldModel
 
 PERIOD = 0.1  # s of a control tick
 BLOCK = 4  # ticks of a model step
@@ -55,7 +56,7 @@ class Work:
     config: ModelConfig
     recipe: Recipe
     sets: dict[str, EpisodeSet]
-    model: PredictiveModel
+    model: WorldModel
     trainer: Trainer
 
 
@@ -71,29 +72,31 @@ def run(
     policy_updates: int | None = None,
     encoder: str | None = None,
     threads: int = 1,
+    device: str = "auto",
     save_every: float = 60.0,
 ) -> int:
     """Train, showing progress; a second call with the same options goes on where the first was interrupted.
 
-    updates, policy_updates, encoder: in place of the recipe's. Under torchrun all processes train together. Writes
-    `out`/checkpoint, summary.json and report.html. Returns 1 where training stopped because the latents had collapsed.
+    updates, policy_updates, encoder: in place of the recipe's. device: see choose_device; the world model trains on it,
+    its heads on the CPU. Under torchrun all processes train together. Writes `out`/checkpoint, summary.json and
+    report.html. Returns 1 where training stopped because the latents had collapsed.
     Raises InputError.
     """
     torch.set_num_threads(threads)
     keep_freed_memory()
-    started, out = time.time(), Path(out)
+    started, out, where = time.time(), Path(out), choose_device(device)
     expect_data(Path(data))  # what cannot be read is said before anything is made
     chosen = changed(read_recipe(recipe), updates, policy_updates, encoder)
     arm = load_robot(robot)
     planar_space(arm)
     options = {"data": str(data), "seed": seed, "name": name, "robot": robot, "recipe": chosen.model_dump()}
-    first, processes = torchrun.start() == 0, count_ranks()
+    first, processes = torchrun.start(where) == 0, count_ranks()
     if first:
         expect_same(out, options)
     try:
         with LongWork(quiet=not first) as bar:
             sets, config = load(Path(data), arm, name, chosen, bar)
-            work = prepare(config, chosen, sets, seed, out / "checkpoint")
+            work = prepare(config, chosen, sets, seed, out / "checkpoint", where)
             fit(work, out, bar, save_every)
             if not first:
                 return 0
@@ -101,9 +104,8 @@ def run(
             heads = fit_heads(work.config, latents, sets, chosen.schedule, seed, bar)
     finally:
         torchrun.stop()
-    config, summary = _finish(
-        work, latents, heads, out, options, {"recipe": recipe, "torch_threads": threads, "processes": processes}
-    )
+    notes = {"recipe": recipe, "torch_threads": threads, "device": where.type, "processes": processes}
+    config, summary = _finish(work, latents, heads, out, options, notes)
     summary["wall_s"] = time.time() - started
     write_summary(out / "summary.json", summary)
     write_report(out / "report.html", config, summary, work.trainer.progress, heads, latents["val"], sets["val"])
@@ -128,14 +130,21 @@ def changed(recipe: Recipe, updates: int | None, policy_updates: int | None, enc
     return recipe.model_copy(update={"encoder": recipe.encoder.model_copy(update={"source": encoder})})
 
 
-def prepare(config: ModelConfig, recipe: Recipe, sets: dict[str, EpisodeSet], seed: int, directory: Path) -> Work:
-    """A model with fresh weights of this seed and its trainer."""
+def prepare(
+    config: ModelConfig,
+    recipe: Recipe,
+    sets: dict[str, EpisodeSet],
+    seed: int,
+    directory: Path,
+    device: torch.device = CPU,
+) -> Work:
+    """A model with fresh weights of this seed and its trainer, on a device."""
     torch.manual_seed(seed)
     model, _ = build(config, directory)
     settings = {"directions": recipe.loss.directions} if recipe.anti_collapse == "sigreg" else {}
     regulariser = make_anti_collapse(recipe.anti_collapse, model, config, updates=recipe.schedule.updates, **settings)
-    trainer = Trainer(config, model, regulariser, sets, recipe.schedule, recipe.loss, seed)
-    return Work(config, recipe, sets, model, trainer)
+    trainer = Trainer(config, model, regulariser, sets, recipe.schedule, recipe.loss, seed, device)
+    return Work(config, recipe, sets, trainer.asked, trainer)
 
 
 def fit(work: Work, out: Path, bar: LongWork, save_every: float = 60.0) -> None:
@@ -219,7 +228,7 @@ def judged(work: Work, latents: dict[str, torch.Tensor], seed: int) -> dict[str,
     return health
 
 
-def _sizes(model: PredictiveModel) -> dict[str, int]:
+def _sizes(model: WorldModel) -> dict[str, int]:
     """Parameters that were trained, by the model's parts."""
     parts: dict[str, int] = {}
     for key, value in own_state(model).items():

@@ -6,18 +6,18 @@ import numpy as np
 import torch
 
 from jepa_ros.training.episodes import EpisodeSet
-from jepa_ros.world_model.protocol import Context, PredictiveModel
+from jepa_ros.world_model.protocol import Context, WorldModel
 
 
 @torch.inference_mode()
-def encode_all(model: PredictiveModel, frames: np.ndarray, batch: int = 256) -> torch.Tensor:
+def encode_all(model: WorldModel, frames: np.ndarray, batch: int = 256) -> torch.Tensor:
     """Latents (N, *L) of frames (N, *F) uint8, F the model's frame_shape."""
     return torch.cat([model.encode(frames[i : i + batch]) for i in range(0, len(frames), batch)])
 
 
 @torch.inference_mode()
 def prediction_health(
-    model: PredictiveModel,
+    model: WorldModel,
     data: EpisodeSet,
     latents: torch.Tensor,
     steps: int,

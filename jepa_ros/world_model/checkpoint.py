@@ -20,23 +20,26 @@ from jepa_ros.planning.reachability import Reachability
 from jepa_ros.resources import resolve_model
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.world_model.config import ModelConfig, read_config
+from jepa_ros.world_model.device import CPU, on_device
 from jepa_ros.world_model.identity import WEIGHTS, identify
 from jepa_ros.world_model.probes import Probe
-from jepa_ros.world_model.protocol import Context, PredictiveModel
+from jepa_ros.world_model.protocol import Context, WorldModel
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A loaded model in evaluation mode and the heads trained on it, if any: policy, learned distance, and probes by
-    name. model_id: 16 hex digits of config and weights."""
+    name. model_id: 16 hex digits of config and weights. device: where all of these are; elsewhere than on the CPU the
+    model can be asked from anywhere (OnDevice), the heads cannot."""
 
     config: ModelConfig
-    model: PredictiveModel
+    model: WorldModel
     policy: GoalPolicy | None
     model_id: str
     directory: Path
     reachability: Reachability | None = None
     probes: dict[str, Probe] = field(default_factory=dict)
+    device: torch.device = CPU
 
 
 def build(config: ModelConfig, directory: Path) -> tuple[nn.Module, GoalPolicy | None]:
@@ -128,8 +131,8 @@ def save(
         os.replace(directory / f"{name}.partial", directory / name)
 
 
-def load(name_or_path: str | Path) -> Checkpoint:
-    """A checkpoint by name (config/models/<name>) or directory, ready to run.
+def load(name_or_path: str | Path, device: torch.device = CPU) -> Checkpoint:
+    """A checkpoint by name (config/models/<name>) or directory, ready to run on a device.
 
     Raises InputError where a file is missing, truncated, or holds other tensors than config.json says.
     """
@@ -148,19 +151,20 @@ def load(name_or_path: str | Path) -> Checkpoint:
         _check(directory / WEIGHTS, own_state(module), own, prefix)
         if module is not None:
             module.load_state_dict(own, strict=False)
-            module.eval().requires_grad_(False)
-    probes = _probes(directory / WEIGHTS, config, _under(tensors, "probe."))
-    return Checkpoint(config, model, policy, identify(directory), directory, reachability, probes)
+            module.eval().requires_grad_(False).to(device)
+    probes = _probes(directory / WEIGHTS, config, _under(tensors, "probe."), device)
+    asked = on_device(model, device)
+    return Checkpoint(config, asked, policy, identify(directory), directory, reachability, probes, device)
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _probes(path: Path, config: ModelConfig, found: dict[str, torch.Tensor]) -> dict[str, Probe]:
+def _probes(path: Path, config: ModelConfig, found: dict[str, torch.Tensor], device: torch.device) -> dict[str, Probe]:
     rows, shape = config.latent_shape[-1] + 1, config.latent_shape
     _check(path, {p.name: torch.empty(rows, p.dimension) for p in config.probes}, found, "probe.")
-    return {p.name: Probe(p.name, found[p.name].float(), p.error_m, shape) for p in config.probes}
+    return {p.name: Probe(p.name, found[p.name].float().to(device), p.error_m, shape) for p in config.probes}
 
 
 def own_state(module: nn.Module | None) -> dict[str, torch.Tensor]:

@@ -30,6 +30,10 @@ class Context:
         """The one situation in it, `count` times, without a copy."""
         return Context(*(x.expand(count, *x.shape[1:]) for x in (self.latents, self.states, self.actions)))
 
+    def to(self, device: torch.device) -> Context:
+        """The same on a device."""
+        return Context(*(x.to(device) for x in (self.latents, self.states, self.actions)))
+
 
 class WorldModel(Protocol):
     """What planners, nodes and evaluations need of a model."""

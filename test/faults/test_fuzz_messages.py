@@ -110,7 +110,7 @@ def test_everything_that_is_not_steering_is_survived_in_motion(graph):
 
 
 def gate_is_bombarded(graph, topic):
-    """No window leaves the limits, whatever is said on a topic that the gate follows, and the arm moves on afterwards."""
+    """Whatever is said on a topic that the gate follows, no window leaves the limits, and the arm moves on after it."""
     bombard(graph, once(of(graph.topics, (topic,))), of(graph.services, ("get_state",)), messages=3)
     assert graph.witness.violations == []
     graph.moves_on()
