@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from jepa_ros.doctor.finding import Finding, error, fine, listed, warning
 from jepa_ros.doctor.seen import Job
 from jepa_ros.errors import InputError
@@ -29,5 +31,13 @@ def check(job: Job) -> list[Finding]:
         found.append(error("views", what, views, listed(job.cameras), advice))
     if found:
         return found
+    if missing := getattr(robot.action_space, "missing", None):
+        lacks = f"robot {robot.name}"
+        advice = "Poses are recorded and predicted; the planner will not start."
+        found.append(warning("search", lacks, f"{' and '.join(missing)} of its action_space, to plan", "none", advice))
     rate = f"{model.control_rate:g} Hz, {len(model.cameras)} camera{'s' * (len(model.cameras) > 1)}"
-    return [fine("model", what, f"fits {robot.name}: {model.action.name} at {rate}")]
+    text = f"fits {robot.name}: {model.action.name} at {rate}"
+    if (turn := robot.camera.rotation_to_base) is not None:
+        degrees = np.degrees(2.0 * np.arccos(min(1.0, abs(turn[3]))))
+        text += f"; its axes are turned by {degrees:.1f}° against the base's (camera.rotation_to_base)"
+    return [fine("model", what, text), *found]

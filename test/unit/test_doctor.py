@@ -6,9 +6,11 @@ import math
 from dataclasses import replace
 
 import pytest
+import turned_camera
 from doctor_bench import (
     COMMAND,
     JOB,
+    MODEL,
     NOW,
     ROBOT,
     TRAJECTORY,
@@ -20,7 +22,7 @@ from doctor_bench import (
     urdf,
 )
 
-from jepa_ros.doctor import control, graph, joints
+from jepa_ros.doctor import control, fit, graph, joints
 from jepa_ros.doctor.examine import examine
 from jepa_ros.doctor.finding import Level
 from jepa_ros.doctor.seen import (
@@ -40,6 +42,28 @@ def test_all_well():
     assert not bad()
     lines = [f.line() for f in examine(good(), JOB)]
     assert len(lines) > 12 and all(line.startswith("ok ") for line in lines)
+
+
+def test_a_camera_that_the_robots_file_turns_is_said():
+    [said] = fit.check(replace(JOB, robot=turned_camera.robot(turned_camera.about_z(-30.0), ROBOT)))
+    assert (
+        said.level is Level.OK and "axes are turned by 30.0° against the base's (camera.rotation_to_base)" in said.found
+    )
+    [said] = fit.check(JOB)
+    assert "turned" not in said.found
+
+
+def test_a_space_that_cannot_be_searched_is_said():
+    space = {"type": "pose_delta", "max_translation": 0.05, "max_rotation": 0.2, "max_acceleration": 1.0}
+    robot = ROBOT.model_validate(ROBOT.model_dump() | {"action_space": space})
+    state = {"kind": "tool_pose", "gripper": tuple("abcdefg"), "mean": (0.0,) * 7, "std": (1.0,) * 7}
+    action = {"name": "pose_delta", "dimension": 7}
+    model = MODEL.model_validate(MODEL.model_dump() | {"action": action, "proprioception": state})
+    [fits, search] = fit.check(replace(JOB, robot=robot, model=model))
+    assert fits.level is Level.OK and search.level is Level.WARNING
+    assert search.line().startswith(
+        f"warning robot {robot.name}: expected workspace of its action_space, to plan, found"
+    )
 
 
 # -- graph -------------------------------------------------------------------------------------------------------------
