@@ -74,7 +74,7 @@ class ArmGate(JepaNode):
     # -- lifecycle -----------------------------------------------------------------------------------------------------
 
     def configure(self) -> None:
-        from jepa_ros.robot.action_space import PlanarVelocity, make_space
+        from jepa_ros.robot.action_space import make_space
         from jepa_ros.robot.clearance import Clearance
         from jepa_ros.robot.kinematics import Kinematics
 
@@ -87,7 +87,7 @@ class ArmGate(JepaNode):
         limits = JointLimits.of_robot(robot, urdf)
         kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
         space = make_space(robot, kinematics, p.control_period)
-        border = (space.normals, space.offsets) if space.name == PlanarVelocity.name else None
+        border = None if space.normals is None else (space.normals, space.offsets)
         clearance = Clearance.of_robot(robot, urdf, kinematics, border=border)
         values = {f.name: getattr(p, f.name) for f in fields(GateSettings)}
         settings = GateSettings(**{k: math.inf if v == LONGEST else v for k, v in values.items()})

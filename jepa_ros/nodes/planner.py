@@ -29,7 +29,7 @@ from jepa_ros.nodes.planner_parameters import PARAMETERS
 from jepa_ros.nodes.planner_topics import PlannerTopics
 from jepa_ros.nodes.topics import robot_topic
 from jepa_ros.nodes.worker import Worker, in_words
-from jepa_ros.world_model.proprioception import ProprioceptionReader
+from jepa_ros.world_model.proprioception import JointReader, make_reader
 
 KEPT = 30  # s that a goal that has ended is remembered, for clients that ask late for its result; rclpy's are 900
 TOLD_WITHIN = 0.5  # s after a deactivation in which the goal that it ended is answered
@@ -62,31 +62,33 @@ class PlannerNode(JepaNode):
         from jepa_ros.planning.guardrails import Guardrails
         from jepa_ros.planning.reach import ReachController, ReachSettings
         from jepa_ros.resources import resolve_model
-        from jepa_ros.robot.action_space import PlanarVelocity
+        from jepa_ros.robot.action_space import make_space
         from jepa_ros.robot.config import load_robot
         from jepa_ros.robot.kinematics import Kinematics
         from jepa_ros.robot.limits import JointLimits
-        from jepa_ros.world_model.checkpoint import check_planar, check_robot, load
+        from jepa_ros.world_model.checkpoint import check_robot, load
         from jepa_ros.world_model.config import read_config
         from jepa_ros.world_model.device import choose_device
 
         torch.set_num_threads(self.p.threads)
-        self._robot = load_robot(self.p.robot)
-        check_planar(read_config(resolve_model(self.p.model)))  # before what may be gigabytes is loaded
-        self._checkpoint = load(self.p.model, choose_device(self.p.device))
-        config = self._checkpoint.config
+        self._robot = robot = load_robot(self.p.robot)
+        config, urdf = read_config(resolve_model(self.p.model)), self._description.message.data
+        check_robot(config, robot)
+        kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
+        space = make_space(robot, kinematics, config.tick)
+        if space.missing:
+            wanted = " and ".join(space.missing)
+            raise InputError(f"robot {robot.name}: action_space: expected {wanted} for planning, found none")
+        self._reader, self._arm = make_reader(config.proprioception, robot, urdf), JointReader(robot.joints)
+        self._checkpoint = load(self.p.model, choose_device(self.p.device))  # last: it may be gigabytes
         if hasattr(self._checkpoint.model, "imagine_in"):
             self._checkpoint.model.imagine_in(getattr(torch, self.p.precision))
         elif self.p.precision != "float32":
             raise InputError(f"precision: expected float32 for family {config.family}, found {self.p.precision}")
-        check_robot(config, self._robot)
-        urdf, robot = self._description.message.data, self._robot
-        space = PlanarVelocity(robot, Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame), config.tick)
         names = ("lead", "budget", "horizon", "seed", "solver", "policy", "metric", "smoothness", "uncertainty")
         settings = ReachSettings(**{name: getattr(self.p, name) for name in names})
         rails = Guardrails.of_robot(robot, urdf, space, JointLimits.of_robot(robot, urdf))
         self._control = ReachController(self._checkpoint, space, settings, rails)
-        self._reader = ProprioceptionReader(config.proprioception)
         self._warm_up()
         self._topics = PlannerTopics(self, self._robot.base_frame, self._checkpoint.model_id)
         self._worker = Worker(self._on_failure, backlog=1)
@@ -99,10 +101,11 @@ class PlannerNode(JepaNode):
         latent = torch.zeros(config.latent_shape)
         for k in range(config.history + 1):
             control.latent(1.0 + k * config.step, latent)
-        rest = np.array(config.proprioception.mean)
-        rest[: len(self._robot.joints)] = [self._robot.home[j] for j in self._robot.joints]
+        rest, home = np.array(config.proprioception.mean), np.array([self._robot.home[j] for j in self._robot.joints])
+        if config.proprioception.joints:
+            rest[: len(home)] = home
         newest = control.seen.latents.newest
-        control.state(newest, rest)
+        control.state(newest, rest, home)
         control.set_goal(torch.ones(config.latent_shape))
         for _ in range(3):
             control.step(newest + 0.05)
@@ -172,7 +175,7 @@ class PlannerNode(JepaNode):
 
     def _on_joint_states(self, message: JointState) -> None:
         try:
-            self._control.state(*self._reader.read(message))
+            self._control.state(*self._reader.read(message), self._arm.read(message))
         except InputError as error:
             self.warn_throttled("joint_states", str(error))
 
@@ -246,8 +249,7 @@ class PlannerNode(JepaNode):
         late = f", {-self._slack_ms:.0f} ms too late" if self._slack_ms < 0 else ""
         self._state, self._text = PlannerStatus.PLANNING, f"plan {step.plan_id} towards the goal{late}"
         self._publish_status(step)
-        space = self._control.space
-        self._topics.imagined_path(step, [(*space.position(q), space.height) for q in imagined.joints])
+        self._topics.imagined_path(step, imagined.tool)
 
     def _stop_arm(self, goal_id: str) -> None:
         """What is left of the last plan is not followed to its end when its goal is over."""

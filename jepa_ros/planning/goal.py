@@ -21,7 +21,7 @@ from jepa_ros.world_model.probes import JOINTS, Probe
 
 if TYPE_CHECKING:
     from jepa_ros.planning.guardrails import Guardrails
-    from jepa_ros.robot.action_space import PlanarVelocity
+    from jepa_ros.robot.motion_space import MotionSpace
 
 PLACE_SCALE = 0.15  # m
 POSTURE_SCALE = 0.3  # rad
@@ -34,7 +34,7 @@ METRICS = ("l2", "l1", "reachability")
 class Outcome:
     """What is predicted of S candidates over H model steps, or what is seen now (S = H = 1).
 
-    latents (S, H, *L). states (S, H, P), normalised. tool (S, H, 2): where the plan leads the tool, in m.
+    latents (S, H, *L). states (S, H, P), normalised. tool (S, H, D): where the plan leads the tool, in m.
     """
 
     latents: torch.Tensor
@@ -103,7 +103,7 @@ class LatentTerm:
 
 @dataclass(frozen=True)
 class ToolTerm:
-    """A place (2,) m of the tool in the plane that it moves in."""
+    """A place (D,) m of the tool where it moves."""
 
     place: torch.Tensor
     tolerance: float = PLACE_TOLERANCE
@@ -204,7 +204,7 @@ class GoalMaker:
     a place is forbidden."""
 
     def __init__(
-        self, checkpoint: Checkpoint, space: PlanarVelocity, metric: str = "l2", guardrails: Guardrails | None = None
+        self, checkpoint: Checkpoint, space: MotionSpace, metric: str = "l2", guardrails: Guardrails | None = None
     ):
         self._checkpoint, self._space, self._metric, self._guardrails = checkpoint, space, metric, guardrails
         if metric != "l2":  # refused at once, not with the first goal
@@ -222,21 +222,17 @@ class GoalMaker:
         """A tool position (3,) m in the base frame. Raises InputError for one off the plane, out of the workspace, or
         forbidden."""
         position = _finite("pose", position, 3)
-        if abs(position[2] - self._space.height) > 0.02:
-            raise InputError(
-                f"pose: expected a height of {self._space.height:.3f} m, which the tool is held at, "
-                f"found {position[2]:.3f} m"
-            )
-        if not self._space.inside(position[:2]):
-            raise InputError(f"pose: expected a place in the workspace, found {np.round(position[:2], 3).tolist()} m")
-        room = 0.0 if self._guardrails is None else float(self._guardrails.clearance(position[:2]))
+        place = self._space.place(position)
+        if not self._space.inside(place):
+            raise InputError(f"pose: expected a place in the workspace, found {np.round(place, 3).tolist()} m")
+        room = 0.0 if self._guardrails is None else float(self._guardrails.clearance(place))
         if room < 0.0:
             raise InputError(
-                f"pose: expected a place that nothing forbids, found {np.round(position[:2], 3).tolist()} m, "
+                f"pose: expected a place that nothing forbids, found {np.round(place, 3).tolist()} m, "
                 f"{-room:.3f} m too near to a keep-out box, a joint limit or the robot itself"
             )
         tolerance = tolerance if tolerance > 0 else PLACE_TOLERANCE
-        return ToolTerm(self._tensor(position[:2]), tolerance, weight)
+        return ToolTerm(self._tensor(place), tolerance, weight)
 
     def posture(
         self, names: tuple[str, ...], positions: np.ndarray, tolerance: float = 0.0, weight: float = 1.0

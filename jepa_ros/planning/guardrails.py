@@ -1,7 +1,7 @@
 """Hard constraints on planned motion: keep-out boxes, self-collision, joint limits, workspace.
 
-Twice: roughly and fast on tool positions in the plane, for thousands of samples of a search; exactly on the joint path
-of the plan that is to be handed over.
+Twice: roughly and fast on tool positions, for thousands of samples of a search; exactly on the joint path of the plan
+that is to be handed over. In space the fast look is at keep-out boxes alone.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.action_space import PlanarVelocity
 from jepa_ros.robot.clearance import STEP, TOLERANCE, Box, Clearance
 from jepa_ros.robot.collision import SelfCollision
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.limits import JointLimits
+from jepa_ros.robot.motion_space import MotionSpace
 from jepa_ros.robot.trajectory import JointTrajectory
 
 GRID = 0.01  # m between the nodes of the clearance field
@@ -27,7 +27,7 @@ UNREACHABLE = -0.05  # m, clearance of a position that no joint positions hold t
 
 
 class Guardrails:
-    """What forbids a motion of the tool in the plane of `space`.
+    """What forbids a motion of the tool in `space`, of D coordinates.
 
     limits, collision: None where they are not looked at. margin: m kept to boxes and between links. The joints' own
     margin is in their limits already. The workspace's border is kept by space.constrain; here it is in the exact check
@@ -39,7 +39,7 @@ class Guardrails:
 
     def __init__(
         self,
-        space: PlanarVelocity,
+        space: MotionSpace,
         limits: JointLimits | None,
         collision: SelfCollision | None,
         boxes: Sequence[Box] = (),
@@ -62,15 +62,15 @@ class Guardrails:
         self._field, self._origin, self._soft = self._measure()
 
     @classmethod
-    def of_robot(cls, robot: RobotConfig, urdf: str, space: PlanarVelocity, limits: JointLimits | None) -> Guardrails:
+    def of_robot(cls, robot: RobotConfig, urdf: str, space: MotionSpace, limits: JointLimits | None) -> Guardrails:
         """Those of the robot's configuration; urdf: its description. See Clearance.of_robot."""
         exact = Clearance.of_robot(robot, urdf, space.kinematics)
         return cls(space, limits, exact.collision, exact.boxes, exact.margin)
 
-    # -- tool positions in the plane -----------------------------------------------------------------------------------
+    # -- tool positions ------------------------------------------------------------------------------------------------
 
     def clearance(self, xy: np.ndarray) -> np.ndarray:
-        """(...) m from tool positions xy (..., 2) m to the nearest thing that forbids them, the margin taken off.
+        """(...) m from tool positions xy (..., D) m to the nearest thing that forbids them, the margin taken off.
 
         Boxes exactly. Self-collision and joint limits from the field, for the posture that belongs to a position; a rad
         to a joint limit counts as LEVER m; it is UNREACHABLE where nothing can be reached, and FAR at most. Negative:
@@ -80,7 +80,7 @@ class Guardrails:
         return np.minimum(self._body(xy), self._boxes(xy))
 
     def feasible(self, paths: np.ndarray) -> np.ndarray:
-        """(S,) whether all points of paths (S, M, 2) m have a clearance of 0 or more.
+        """(S,) whether all points of paths (S, M, D) m have a clearance of 0 or more.
 
         A path that begins with less may only move inward: its clearance never falls below its start's.
         """
@@ -88,7 +88,7 @@ class Guardrails:
         return (clearance >= np.minimum(0.0, clearance[:, :1] - TOLERANCE)).all(axis=1)
 
     def price(self, paths: np.ndarray) -> np.ndarray:
-        """(S,) >= 0: means over the points of paths (S, M, 2) m of ((s - clearance) / s)^2 below a soft margin s.
+        """(S,) >= 0: means over the points of paths (S, M, D) m of ((s - clearance) / s)^2 below a soft margin s.
 
         1 where all points lie at clearance 0. s is SOFT for boxes, and for the robot itself at most a quarter of the
         workspace's median clearance: ordinary postures cost nothing.
@@ -102,11 +102,13 @@ class Guardrails:
     def _boxes(self, xy: np.ndarray) -> np.ndarray:
         least = np.full(xy.shape[:-1], np.inf)
         for box in self.boxes:
-            least = np.minimum(least, box.distance(xy[..., 0], xy[..., 1], self.space.height))
+            least = np.minimum(least, box.distance(*self.space.coordinates(xy)))
         return least - self.margin
 
     def _body(self, xy: np.ndarray) -> np.ndarray:
         """The field at xy (..., 2), bilinear; beyond its edge it goes on as it is there."""
+        if self._field is None:
+            return np.full(xy.shape[:-1], FAR)
         rows, columns = self._field.shape
         u = np.clip((xy[..., 0] - self._origin[0]) / GRID, 0.0, rows - 1.0)
         v = np.clip((xy[..., 1] - self._origin[1]) / GRID, 0.0, columns - 1.0)
@@ -116,9 +118,11 @@ class Guardrails:
         far = flat[k + columns] + v * (flat[k + columns + 1] - flat[k + columns])
         return near + u * (far - near)
 
-    def _measure(self) -> tuple[np.ndarray, np.ndarray, float]:
+    def _measure(self) -> tuple[np.ndarray | None, np.ndarray, float]:
         """Clearance (X, Y) m of the robot itself on a grid over the workspace and a node beyond it, the grid's first
-        node (2,) m, and the soft margin m."""
+        node (2,) m, and the soft margin m; no clearance in space, where a grid would be too large."""
+        if self.space.axes != 2:
+            return None, np.zeros(3), SOFT
         corners, pad = self.space.workspace, 2 * GRID
         origin = corners.min(0) - pad
         count = np.ceil((corners.max(0) + pad - origin) / GRID).astype(int) + 1

@@ -13,7 +13,7 @@ from jepa_ros.planning.goal import Goal, Outcome
 from jepa_ros.planning.objective import Objective
 from jepa_ros.planning.proposals import propose
 from jepa_ros.planning.solver import Problem
-from jepa_ros.robot.action_space import PlanarVelocity
+from jepa_ros.robot.motion_space import MotionSpace
 from jepa_ros.robot.planar_path import travel_matrix
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.protocol import Context
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Situation:
     """All that a plan starts from; times in s after the frame's stamp.
 
-    context: B = 1, its last entry the frame's. committed: times (M,) → tool positions (M, 2) m and velocities (M, 2)
+    context: B = 1, its last entry the frame's. committed: times (M,) → tool positions (M, D) m and velocities (M, D)
     m/s that are promised to the gate until the hand-over. hand_over: when the new plan takes effect. speed: factor on
     max_speed that the search stays within.
     """
@@ -39,14 +39,14 @@ class Situation:
 
 @dataclass
 class Imagination:
-    """Candidates are knots (S, n, A) from the hand-over on, a tick each; the model ticks begin at the frame. Knots and
+    """Candidates are knots (S, n, D) from the hand-over on, a tick each; the model ticks begin at the frame. Knots and
     paths are in the base frame, actions in the model's axes.
 
     horizon: model steps. guardrails: what may not happen; infeasible candidates cost Inf.
     """
 
     checkpoint: Checkpoint
-    space: PlanarVelocity
+    space: MotionSpace
     situation: Situation
     goal: Goal
     objective: Objective
@@ -64,7 +64,7 @@ class Imagination:
         self._offset = position[:-1]  # where the committed part alone leads by the end of each model tick
         after = np.maximum(ends - at, 0.0)
         self._matrix = travel_matrix(self.ticks + 1, after, tick) * self.space.max_speed
-        self._turn = None if self.space.turn is None else torch.from_numpy(self.space.turn)
+        self._to_action = None if self.space.to_action is None else torch.from_numpy(self.space.to_action)
         self._device = self.checkpoint.device
         self._context = self.situation.context.to(self._device)
         self._least, self._best = np.inf, None
@@ -76,7 +76,7 @@ class Imagination:
         return Outcome(self._context.latents[:, -1:], self._context.states[:, -1:], here[None])
 
     def problem(self, seeds: np.ndarray) -> Problem:
-        """Of one situation (P = 1), to start from feasible candidates (K, n, A)."""
+        """Of one situation (P = 1), to start from feasible candidates (K, n, D)."""
         return Problem(
             repair=lambda knots: self.repair(knots[0])[None],
             cost=lambda knots: self.cost(knots[0])[None],
@@ -93,16 +93,16 @@ class Imagination:
         return self.space.constrain(self._xy, self._start, knots)
 
     def paths(self, knots: np.ndarray) -> np.ndarray:
-        """Candidates (S, n, A) → tool positions (S, ticks + 1, 2) m at the model's ticks from the frame on."""
+        """Candidates (S, n, D) → tool positions (S, ticks + 1, D) m at the model's ticks from the frame on."""
         start = np.broadcast_to(self._start, (len(knots), 1, knots.shape[-1]))
         return self._offset + self._matrix @ np.concatenate([start, knots], axis=1)
 
     def predict(self, knots: np.ndarray) -> tuple[Outcome, torch.Tensor]:
-        """Candidates (S, n, A) → what comes of them, and their actions (S, H, K)."""
+        """Candidates (S, n, D) → what comes of them, and their actions (S, H, K)."""
         return self._predicted(torch.from_numpy(self.paths(knots)), self._context)
 
     def cost(self, knots: np.ndarray) -> np.ndarray:
-        """(S,) costs of candidates (S, n, A); Inf of those that the guardrails forbid."""
+        """(S,) costs of candidates (S, n, D); Inf of those that the guardrails forbid."""
         paths = self.paths(knots)
         outcome, actions = self._predicted(torch.from_numpy(paths), self._context)
         costs = self.objective(self.goal, outcome, actions.unflatten(2, (-1, self.space.dimension)).flatten(1, 2))
@@ -117,12 +117,12 @@ class Imagination:
         return costs
 
     def recall(self, knots: np.ndarray) -> tuple[Outcome, torch.Tensor]:
-        """As predict, of one candidate (n, A); of the best one so far it is known still."""
+        """As predict, of one candidate (n, D); of the best one so far it is known still."""
         known = self._best is not None and np.array_equal(knots, self._best[0])
         return self._best[1:] if known else self.predict(knots[None])
 
     def gradient(self, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(S,) costs of candidates (S, n, A), as `cost`, and their gradients (S, n, A), which know no guardrails."""
+        """(S,) costs of candidates (S, n, D), as `cost`, and their gradients (S, n, D), which know no guardrails."""
         costs = self.cost(knots)
         with torch.inference_mode(False), torch.enable_grad():
             x = torch.tensor(knots, requires_grad=True)
@@ -136,10 +136,10 @@ class Imagination:
         return costs, x.grad.numpy()
 
     def proposals(self) -> np.ndarray:
-        """(K, n, A) knots of the policy's imagined ways to the goal, not yet repaired; K = 0 where it knows of none."""
+        """(K, n, D) knots of the policy's imagined ways to the goal, not yet repaired; K = 0 where it knows of none."""
         goal = self.goal.latent
         if goal is None or self.checkpoint.policy is None:
-            return np.zeros((0, self.ticks, self.space.dimension))
+            return np.zeros((0, self.ticks, self.space.axes))
         committed, fixed = self.committed
         return self.knots_of(
             propose(self.checkpoint, self._context, goal, self.horizon, committed[:fixed]).cpu().numpy()
@@ -148,13 +148,13 @@ class Imagination:
     @property
     def committed(self) -> tuple[torch.Tensor, int]:
         """(ticks, A) actions that are promised, standing still after that, and how many whole ticks are."""
-        still = np.zeros((1, self.ticks, self.space.dimension))
+        still = np.zeros((1, self.ticks, self.space.axes))
         actions = self._actions(torch.from_numpy(self.paths(still)))
         fixed = int(self.situation.hand_over / self.checkpoint.config.tick + 1e-6)
         return actions.reshape(-1, self.space.dimension), fixed
 
     def knots_of(self, actions: np.ndarray) -> np.ndarray:
-        """Actions (K, ticks, A) at the model's ticks → knots (K, n, A), not yet repaired.
+        """Actions (K, ticks, A) at the model's ticks → knots (K, n, D), not yet repaired.
 
         A knot is a velocity at a tick's end on the hand-over's grid; an action is the mean over a model tick.
         """
@@ -166,10 +166,10 @@ class Imagination:
         return self.space.to_base(actions[:, left] * (1 - weight) + actions[:, left + 1] * weight)
 
     def _actions(self, paths: torch.Tensor) -> torch.Tensor:
-        """Tool paths (S, ticks + 1, 2) → what the gate would let through a model tick: (S, H, K)."""
+        """Tool paths (S, ticks + 1, D) → what the gate would let through a model tick: (S, H, K)."""
         moved = paths.diff(dim=1) / (self.space.max_speed * self.checkpoint.config.tick)
-        if self._turn is not None:
-            moved = moved @ self._turn  # space.to_model, which knows no tensors
+        if self._to_action is not None:
+            moved = moved @ self._to_action  # space.to_model, which knows no tensors
         return moved.float().to(self._device).reshape(len(paths), self.horizon, -1)
 
     def _predicted(self, paths: torch.Tensor, context: Context) -> tuple[Outcome, torch.Tensor]:

@@ -37,6 +37,6 @@ class Objective:
         if self.smoothness:
             total = total + self.smoothness * actions.diff(dim=1).square().mean((1, 2))
         if self.uncertainty and self.sight is not None:
-            apart = (self.sight.read(outcome.latents)[..., :2] - outcome.tool).norm(dim=-1)
+            apart = (self.sight.read(outcome.latents)[..., : outcome.tool.shape[-1]] - outcome.tool).norm(dim=-1)
             total = total + self.uncertainty * ((apart - SURE).clamp(min=0.0) / 0.1).square().mean(1)
         return total

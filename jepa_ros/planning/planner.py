@@ -17,7 +17,7 @@ from jepa_ros.planning.objective import Objective
 from jepa_ros.planning.solver import Pool, Solution, Solver
 from jepa_ros.planning.solvers import ICem
 from jepa_ros.planning.system1 import PolicyAlone
-from jepa_ros.robot.action_space import PlanarVelocity
+from jepa_ros.robot.motion_space import MotionSpace
 from jepa_ros.world_model.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ KEPT = 4
 class Imagined:
     """A plan and what the model predicts of it.
 
-    knots: (n, A) from the hand-over, a tick each. actions: (ticks, A) executed actions from the frame on. cost: of
+    knots: (n, D) from the hand-over, a tick each. actions: (ticks, A) executed actions from the frame on. cost: of
     the objective; Inf where everything that was tried is forbidden or could not be judged. distance: of what is seen to
-    the goal. predicted_distance: at the horizon's end. joints: (H, J) rad.
+    the goal. predicted_distance: at the horizon's end. tool: (H, 3) m in the base frame, where it is expected.
     """
 
     knots: np.ndarray
@@ -46,7 +46,7 @@ class Imagined:
     cost: float
     distance: float
     predicted_distance: float
-    joints: np.ndarray
+    tool: np.ndarray
     iterations: int
     samples: int
     plan_ms: float
@@ -61,7 +61,7 @@ class LatentPlanner:
     """
 
     checkpoint: Checkpoint
-    space: PlanarVelocity
+    space: MotionSpace
     horizon: int = 5
     budget: float = 0.08
     solver: Solver = field(default_factory=ICem)
@@ -73,16 +73,13 @@ class LatentPlanner:
     def __post_init__(self) -> None:
         if self.policy not in USES:
             raise InputError(f"policy: expected one of {', '.join(USES)}, found '{self.policy}'")
-        proprioception = self.checkpoint.config.proprioception
-        self._mean = torch.tensor(proprioception.mean)
-        self._std = torch.tensor(proprioception.std)
         self._alone = PolicyAlone(self.checkpoint) if self.policy == "alone" else None
         self.reset()
 
     def reset(self) -> None:
         """Forget the warm start: new goal, new episode, time that jumped."""
         self._rng = np.random.default_rng(self.seed)
-        self._last = np.zeros((0, 0, self.space.dimension))
+        self._last = np.zeros((0, 0, self.space.axes))
 
     @torch.inference_mode()
     def plan(
@@ -94,7 +91,7 @@ class LatentPlanner:
     ) -> Imagined:
         """The best motion found in the budget. `elapsed`: ticks by which the hand-over moved since the last plan.
 
-        allowed: whether knots (n, A) may be handed over; what was found is passed through until one may, best first.
+        allowed: whether knots (n, D) may be handed over; what was found is passed through until one may, best first.
         """
         begin = time.perf_counter()
         imagination = Imagination(
@@ -129,7 +126,7 @@ class LatentPlanner:
         return self._led(imagination, solution, seeds[ways:], problem.seed_costs[0, ways:])
 
     def _arrives(self, imagination: Imagination, seeds: np.ndarray, costs: np.ndarray) -> bool:
-        """Whether the best of the seeds (K, n, A) is predicted to end within the goal's tolerances."""
+        """Whether the best of the seeds (K, n, D) is predicted to end within the goal's tolerances."""
         best = int(np.argmin(np.nan_to_num(costs, nan=np.inf)))
         return bool(np.isfinite(costs[best])) and bool(
             imagination.goal.within(imagination.recall(seeds[best])[0])[0, -1]
@@ -139,7 +136,7 @@ class LatentPlanner:
         self, imagination: Imagination, solution: Solution, ways: np.ndarray, costs: np.ndarray
     ) -> tuple[Solution, Outcome, torch.Tensor]:
         """What was found, and what is predicted of it; but where that ends in the flat part of the latent distance, the
-        best of the policy's `ways` (K, n, A), which cost (K,), goes on.
+        best of the policy's `ways` (K, n, D), which cost (K,), goes on.
 
         Latent distances saturate: from far away no plan within the horizon looks better than standing still.
         """
@@ -164,13 +161,13 @@ class LatentPlanner:
         return replace(solution, costs=np.array([np.inf])), *imagination.recall(solution.candidates[0])
 
     def _seeds(self, imagination: Imagination, elapsed: int) -> tuple[np.ndarray, int]:
-        """(K, n, A): the last plan's elites moved on in time (else: stop), stop, and from which on what the policy
+        """(K, n, D): the last plan's elites moved on in time (else: stop), stop, and from which on what the policy
         proposes."""
         n = imagination.ticks
-        kept = np.zeros((len(self._last), n, self.space.dimension))
+        kept = np.zeros((len(self._last), n, self.space.axes))
         rest = self._last[:, elapsed:][:, :n]
         kept[:, : rest.shape[1]] = rest
-        seeds = [kept, np.zeros((1, n, self.space.dimension))]
+        seeds = [kept, np.zeros((1, n, self.space.axes))]
         if self.policy != "none":
             seeds.append(imagination.proposals())
         return imagination.repair(np.concatenate(seeds)), len(kept) + 1
@@ -178,15 +175,18 @@ class LatentPlanner:
     def _imagined(
         self, imagination: Imagination, solution: Solution, outcome: Outcome, actions: torch.Tensor, begin: float
     ) -> Imagined:
-        goal, count = imagination.goal, len(self.checkpoint.config.proprioception.joints)
-        joints = outcome.states[0, :, :count].cpu() * self._std[:count] + self._mean[:count]
+        goal, proprioception = imagination.goal, self.checkpoint.config.proprioception
+        tool = np.stack(np.broadcast_arrays(*self.space.coordinates(outcome.tool[0].cpu().numpy())), axis=-1)
+        if proprioception.dimension:
+            states = outcome.states[0].cpu().numpy() * proprioception.std + np.array(proprioception.mean)
+            tool = self.space.seen_at(states)
         return Imagined(
             knots=solution.candidates[0],
             actions=actions[0].reshape(-1, self.space.dimension).cpu().numpy(),
             cost=float(solution.costs[0]),
             distance=float(goal.distance(imagination.seen)[0, 0]),
             predicted_distance=float(goal.distance(outcome)[0, -1]),
-            joints=joints.numpy(),
+            tool=tool,
             iterations=solution.iterations,
             samples=solution.samples,
             plan_ms=1e3 * (time.perf_counter() - begin),

@@ -24,10 +24,10 @@ class Promises:
         self._keep = keep
         self._plans: list[_Promise] = []
 
-    def hold(self, start: float, q: np.ndarray, names: tuple[str, ...], xy: np.ndarray) -> None:
-        """From `start` on the arm stands at q (J,) rad, its tool at xy (2,) m; all before is forgotten."""
+    def hold(self, start: float, q: np.ndarray, names: tuple[str, ...], x: np.ndarray) -> None:
+        """From `start` on the arm stands at q (J,) rad, its tool at x (D,) m; all before is forgotten."""
         rest = JointTrajectory(names, np.array([0.0]), np.array([q]), np.zeros((1, len(q))), np.zeros((1, len(q))))
-        self._plans = [_Promise(start, PlanarPath(np.asarray(xy), np.zeros((2, len(xy))), 1.0), rest)]
+        self._plans = [_Promise(start, PlanarPath(np.asarray(x), np.zeros((2, len(x))), 1.0), rest)]
 
     def add(self, start: float, path: PlanarPath, trajectory: JointTrajectory) -> None:
         """From `start` on this plan holds."""
@@ -51,9 +51,9 @@ class Promises:
         return plan.trajectory.sample(max(0.0, t - plan.start))
 
     def tool(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Position and velocity (M, 2) of the tool at times (M,)."""
-        position, velocity = np.empty((len(times), 2)), np.empty((len(times), 2))
+        """Position and velocity (M, D) of the tool at times (M,)."""
         followed = [self._at(t) for t in times]
+        position, velocity = np.empty((2, len(times), len(self._plans[0].path.start)))
         for plan in set(followed):
             of_it = [i for i, p in enumerate(followed) if p is plan]
             position[of_it], velocity[of_it], _ = plan.path.sample(np.maximum(0.0, times[of_it] - plan.start))

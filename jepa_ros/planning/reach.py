@@ -16,7 +16,7 @@ from jepa_ros.planning.objective import Objective
 from jepa_ros.planning.planner import Imagined, LatentPlanner
 from jepa_ros.planning.promises import Promises
 from jepa_ros.planning.solvers import make_solver
-from jepa_ros.robot.action_space import PlanarVelocity
+from jepa_ros.robot.motion_space import MotionSpace
 from jepa_ros.robot.trajectory import JointTrajectory
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.history import ContextReader
@@ -83,7 +83,7 @@ class ReachController:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        space: PlanarVelocity,
+        space: MotionSpace,
         settings: ReachSettings | None = None,
         guardrails: Guardrails | None = None,
     ):
@@ -107,6 +107,7 @@ class ReachController:
         self.seen = ContextReader(config)
         self.promises = Promises()
         self.goal: Goal | None = None
+        self._joints: np.ndarray | None = None
         self.speed = 1.0
         self.distance = math.nan
         self.plan_id = 0
@@ -125,9 +126,10 @@ class ReachController:
         if self.goal is not None:
             self._judge(stamp, latent)
 
-    def state(self, stamp: float, proprioception: np.ndarray) -> None:
-        """Measured proprioception (P,) raw."""
+    def state(self, stamp: float, proprioception: np.ndarray, joints: np.ndarray | None = None) -> None:
+        """Measured proprioception (P,) raw, and joint positions (J,) rad; None: it begins with them."""
         self.seen.states.add(stamp, proprioception)
+        self._joints = proprioception[: len(self.config.proprioception.joints)] if joints is None else joints
 
     def executed(self, start: float, values: np.ndarray) -> None:
         """What the gate let through in the control tick from `start` on, (A,)."""
@@ -161,11 +163,10 @@ class ReachController:
         if measured is None:
             if goal.needs_states:
                 return
-            states, tool = torch.zeros(1, 1, 0), torch.zeros(1, 1, 2)
+            states, tool = torch.zeros(1, 1, 0), torch.zeros(1, 1, self.space.axes)
         else:
             states = self.seen.normalise(measured)[None, None]
-            q = measured[: len(self.config.proprioception.joints)]
-            tool = torch.as_tensor(self.space.position(q), dtype=torch.float32)[None, None]
+            tool = torch.as_tensor(self.space.position(self._joints), dtype=torch.float32)[None, None]
         outcome = Outcome(latent[None, None], states, tool).to(self._device)
         self.distance = float(goal.distance(outcome)[0, 0])
         if not bool(goal.within(outcome)[0, 0]):
@@ -222,14 +223,14 @@ class ReachController:
             return None
         start = math.ceil((now + 0.5 * self.settings.lead) / self.config.tick - 1e-6) * self.config.tick
         xy, velocity = self.promises.tool(np.array([start]))
-        still = np.zeros((1, self.space.dimension))
+        still = np.zeros((1, self.space.axes))
         knots = self.space.constrain(xy[0], velocity[0] / self.space.max_speed, still)
         # It is let through in any case: what it puts an end to is worse.
         trajectory = self.space.to_trajectory(*self.promises.joints(start), knots)
         return self._hand_over(knots, trajectory, start, now, None, begin)
 
     def _allowed(self, knots: np.ndarray, start: float, judged: _Judged) -> bool:
-        """Whether the guardrails allow the joint path of knots (n, A), as far as it would be handed over."""
+        """Whether the guardrails allow the joint path of knots (n, D), as far as it would be handed over."""
         state = self.promises.joints(start)
         judged.trajectory = self.space.to_trajectory(*state, knots[: self.settings.plan_ticks])
         judged.forbidden = self.guardrails.check(judged.trajectory) if self.guardrails else ""
@@ -266,11 +267,9 @@ class ReachController:
 
     def _anchor(self, now: float) -> None:
         """Where nothing is promised, or the arm came to rest elsewhere than promised, start from what is measured."""
-        measured = self.seen.states.latest[: len(self.config.proprioception.joints)]
+        measured = self._joints
         if self.promises and (
             now < self.promises.end or np.abs(self.promises.joints(now)[0] - measured).max() < self.settings.drift
         ):
             return
-        self.promises.hold(
-            now - 10.0, measured, tuple(self.config.proprioception.joints), self.space.position(measured)
-        )
+        self.promises.hold(now - 10.0, measured, self.space.kinematics.joints, self.space.position(measured))

@@ -119,21 +119,18 @@ def _limits(robot: RobotConfig, joint: Joint, tree: Tree) -> list[str]:
 
 
 def _reach(robot: RobotConfig, urdf: str) -> list[str]:
-    """Of a planar workspace: whether its corners can be reached, with the tool held as at home."""
-    from jepa_ros.robot.action_space import PlanarVelocity
+    """Whether the workspace's corners can be reached, with the tool held as at home."""
+    from jepa_ros.robot.action_space import make_space
     from jepa_ros.robot.kinematics import Kinematics
 
     try:
         kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
-        if robot.action_space.type != PlanarVelocity.name:
-            return []
-        space = PlanarVelocity(robot, kinematics)
+        space = make_space(robot, kinematics, 0.1)
     except InputError as error:
         return [str(error)]
     home, found = np.array([robot.home[j] for j in robot.joints]), []
     rotation = kinematics.forward(home)[1]
-    for corner in space.workspace:
-        target = np.array([*corner, space.height])
+    for target in space.corners:
         error = kinematics.inverse(target, rotation, home, home, iterations=200)[1]
         if error > MISSED:
             place = ", ".join(f"{x:g}" for x in target)

@@ -52,7 +52,7 @@ class Clearance:
 
     limits, collision: None where they are not looked at. boxes: what the tool is kept out of. margin: m kept to boxes
     and between links; the joints' own is in their limits already. border: half-planes (E, 2), (E,) of the workspace in
-    the base frame's x and y, inside is n.x <= offset; None: it is not looked at.
+    the base frame's x and y, or half-spaces (E, 3) of it, inside is n.x <= offset; None: it is not looked at.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class Clearance:
     def _inside(self, tool: np.ndarray) -> float:
         """m from a tool position (3,) to the workspace's nearest border; negative: outside."""
         normals, offsets = self._border
-        return float((offsets - normals @ tool[:2]).min())
+        return float((offsets - normals @ tool[: normals.shape[1]]).min())
 
 
 def _travel(q: np.ndarray, lever: np.ndarray) -> np.ndarray:

@@ -83,15 +83,34 @@ class PlanarVelocityConfig(_Strict):
 class PoseDeltaConfig(_Strict):
     """Change of the tool's pose over a control tick; see robot/pose_delta.py.
 
-    The bounds are for a search in this space; what the gate keeps are the joints' limits.
+    The bounds are for a search in this space; what the gate keeps are the joints' limits and the workspace. Where poses
+    are recorded or predicted only, max_acceleration and workspace may be left out.
     """
 
     type: Literal["pose_delta"]
     max_translation: float = Field(gt=0, le=0.5, description="m a control tick")
     max_rotation: float = Field(gt=0, le=1.5, description="rad a control tick")
+    max_acceleration: float | None = Field(
+        default=None, gt=0, le=20.0, description="m/s^2, mean over a control tick; needed for planning"
+    )
+    workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = Field(
+        default=None, description="lowest and highest corner of a box for the tool, m; needed for planning"
+    )
     gripper_zero: Literal["lower", "upper"] = Field(
         "lower", description="limit of the first gripper joint at which the gripper's number is 0; at the other it is 1"
     )
+
+    @property
+    def missing(self) -> list[str]:
+        """What planning needs and is left out."""
+        return [name for name in ("max_acceleration", "workspace") if getattr(self, name) is None]
+
+    @model_validator(mode="after")
+    def _corners_in_order(self) -> PoseDeltaConfig:
+        if self.workspace and not all(low < high for low, high in zip(*self.workspace, strict=True)):
+            low, high = self.workspace
+            raise ValueError(f"workspace: expected low < high on every axis, found {low} and {high}")
+        return self
 
 
 class JointLimitConfig(_Strict):

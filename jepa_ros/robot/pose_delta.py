@@ -17,6 +17,8 @@ off by half the product of two ticks' angles for rotations: 5 mrad for 0.1 rad a
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
 from jepa_ros.errors import InputError
@@ -24,30 +26,57 @@ from jepa_ros.robot.camera_rotation import matrix
 from jepa_ros.robot.config import RobotConfig, pose_space
 from jepa_ros.robot.description import RobotDescription
 from jepa_ros.robot.kinematics import Kinematics
+from jepa_ros.robot.motion_space import MotionSpace
 
 LOCKED = 1e-6  # cosine of the middle Euler angle under which the other two turn about one axis
 
 
-class PoseDelta:
+class PoseDelta(MotionSpace):
     """Change of the tool's pose over a tick (7,), in m and rad; see the module. ActionSpace's protocol.
 
-    max_translation, max_rotation: m and rad a tick that a search may ask for.
+    What is searched is where the tool goes. It is held as at home (the official planner leaves rotations at 0 as well:
+    `cem` of notebooks/utils/mpc_utils.py), and the gripper stays as it is. max_speed is such that a knot of length 1 is
+    the configuration's max_translation a tick. normals, offsets: None where the configuration has no workspace.
     """
 
     name = "pose_delta"
-    dimension = 7
+    dimension, axes = 7, 3
 
     def __init__(self, robot: RobotConfig, kinematics: Kinematics, period: float):
         """Raises InputError where the robot's action space is another one."""
         config = pose_space(robot)
-        self.period = period
-        self.max_translation, self.max_rotation = config.max_translation, config.max_rotation
-        self._kinematics = kinematics
+        super().__init__(robot, kinematics, period, config.max_translation / period, config.max_acceleration or np.nan)
+        self.missing = config.missing
+        self.normals = self.offsets = None
+        self._box = config.workspace
+        if config.workspace is not None:
+            low, high = np.array(config.workspace)
+            self.normals, self.offsets = np.vstack([np.eye(3), -np.eye(3)]), np.concatenate([high, -low])
         self._turn = _turn(robot)
+        turn = np.eye(3) if self._turn is None else self._turn
+        self.to_action, self.to_motion = np.zeros((3, 7)), np.zeros((7, 3))
+        self.to_action[:, :3], self.to_motion[:3] = config.max_translation * turn, turn.T / config.max_translation
+
+    @property
+    def corners(self) -> np.ndarray:
+        """See MotionSpace."""
+        return np.array([] if self._box is None else list(product(*zip(*self._box, strict=True)))).reshape(-1, 3)
+
+    def coordinates(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See MotionSpace."""
+        return points[..., 0], points[..., 1], points[..., 2]
+
+    def place(self, position: np.ndarray) -> np.ndarray:
+        """See MotionSpace."""
+        return position
+
+    def seen_at(self, states: np.ndarray) -> np.ndarray:
+        """See MotionSpace; of poses."""
+        return states[:, :3] if self._turn is None else states[:, :3] @ self._turn.T
 
     def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
         """See ActionSpace. The last number is 0: the gate commands no gripper."""
-        (before, first), (after, second) = map(self._kinematics.forward, (q_start, q_end))
+        (before, first), (after, second) = map(self.kinematics.forward, (q_start, q_end))
         moved, turned = after - before, second @ first.T
         if self._turn is not None:
             moved, turned = self._turn.T @ moved, self._turn.T @ turned @ self._turn

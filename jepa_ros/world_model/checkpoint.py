@@ -225,10 +225,10 @@ def check_robot(config: ModelConfig, robot: RobotConfig) -> None:
 
 
 def check_planar(config: ModelConfig) -> None:
-    """Raise InputError where the model's actions are not those that plans are searched in."""
+    """Raise InputError where the model's actions are not those in which recorded plans are judged."""
     if config.action.name != "planar_velocity":
         raise InputError(
-            f"model {config.name}: expected the action space planar_velocity for planning, found {config.action.name}"
+            f"model {config.name}: expected the action space planar_velocity to judge plans, found {config.action.name}"
         )
 
 

@@ -5,6 +5,7 @@ A message is anything with the fields of sensor_msgs/JointState, so that recordi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,13 +54,25 @@ class ToolPoseReader:
         from jepa_ros.robot.pose_delta import ToolState
 
         self._state = ToolState(robot, urdf)
-        self._names: list[str] | None = None
+        self._joints = JointReader(self._state.joints)
 
     def read(self, message: Any) -> tuple[float, np.ndarray]:
         """Stamp s and (7,) m, rad, 0 to 1; velocities are not needed. Raises InputError where a joint is missing or a
         value is not finite."""
+        return _seconds(message.header.stamp), self._state.at(self._joints.read(message))
+
+
+class JointReader:
+    """Positions of joints; the columns are looked up again only when the names change."""
+
+    def __init__(self, joints: Sequence[str]):
+        self._joints = tuple(joints)
+        self._names: list[str] | None = None
+
+    def read(self, message: Any) -> np.ndarray:
+        """(J,) rad or m. Raises InputError where a joint is missing or a value is not finite."""
         if list(message.name) != self._names:
-            self._columns = _columns(message.name, self._state.joints)
+            self._columns = _columns(message.name, self._joints)
             self._names = list(message.name)
         position = np.array(message.position)
         if len(position) != len(self._names):
@@ -67,7 +80,7 @@ class ToolPoseReader:
         position = position[self._columns]
         if not np.isfinite(position).all():
             raise InputError("joint_states: expected finite values, found NaN or Inf")
-        return _seconds(message.header.stamp), self._state.at(position)
+        return position
 
 
 def _columns(names: list[str], wanted: tuple[str, ...]) -> list[int]:

@@ -1,4 +1,4 @@
-"""V-JEPA 2-AC in the graph: world_model and arm_gate run a tiny model of poses, on an arm that the test plays."""
+"""V-JEPA 2-AC in the graph: all nodes run a tiny model of poses, on an arm that the test plays."""
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 from jepa_ros.nodes.convert import image_message, to_seconds, to_stamp, trajectory_message, trajectory_of
 from jepa_ros.robot.kinematics import Kinematics
 from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.ros.goal_client import GoalClient
 from jepa_ros.sim.controller import TrajectoryController
 
 pytest.importorskip("transformers")
@@ -33,20 +34,30 @@ ROBOT = {
     "controllers": [
         {"name": "arm", "type": "joint_trajectory_controller/JointTrajectoryController", "joints": list(JOINTS)}
     ],
-    "action_space": {"type": "pose_delta", "max_translation": 0.05, "max_rotation": 0.2},
+    "action_space": {
+        "type": "pose_delta",
+        "max_translation": 0.05,
+        "max_rotation": 0.2,
+        "max_acceleration": 0.8,
+        "workspace": [[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]],
+    },
     "joint_limits": dict.fromkeys(JOINTS, LIMIT),
     "position_margin": 0.0,
-    "home": dict.fromkeys(JOINTS, 0.0),
+    "home": dict(zip(JOINTS, (0.0, -0.5, 1.0), strict=True)),
     "gripper": ["finger"],
     "camera": {"frame_id": "eye", "topic": "image"},
 }
 
 
 def urdf():
-    chain = [("a", "base", "l1", "0 0 1"), ("b", "l1", "l2", "0 1 0"), ("c", "l2", "tool", "1 0 0")]
+    """Turns, shoulder and elbow: the tool can be brought anywhere, and is turned as that leaves it."""
+    chain = [("a", "base", "l1", "0 0 1"), ("b", "l1", "l2", "0 1 0"), ("c", "l2", "l3", "0 1 0")]
     chain.append(("finger", "tool", "tip", "0 0 1"))
     mass = '<inertial><mass value="1"/><inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial>'
-    parts = [f'<link name="{name}">{mass}</link>' for name in ("base", "l1", "l2", "tool", "tip")]
+    parts = [f'<link name="{name}">{mass}</link>' for name in ("base", "l1", "l2", "l3", "tool", "tip")]
+    parts.append(
+        '<joint name="end" type="fixed"><parent link="l3"/><child link="tool"/><origin xyz="0.2 0 0"/></joint>'
+    )
     for name, parent, child, axis in chain:
         parts.append(
             f'<joint name="{name}" type="revolute"><parent link="{parent}"/><child link="{child}"/>'
@@ -222,11 +233,33 @@ def test_actions_of_another_kind_are_not_taken(bench):
     bench.client.wait_for(lambda: expected in bench.process.output, "a warning")
 
 
-def test_a_planar_robot_and_a_planner_are_refused(bench):
+def test_a_planner_moves_the_arm_by_poses_towards_an_image(bench):
+    plans = bench.client.collect(Plan, f"/{NAME}/plan", 50)
+    planner = bench.node("planner", deadline=1.0, latent_timeout=2.0, period=TICK, lead=0.3, budget=0.2, horizon=2,
+                         resume_after=0.2, metric="l1")  # fmt: skip
+    goals = GoalClient(bench.client.node, f"/{NAME}/reach_goal")
+    bench.description.publish(String(data=urdf()))
+    bench.client.wait_for(goals.is_ready, "the planner", 120.0)
+    bench.executed.clear()
+    goal = goals.send(PICTURE[::-1].copy(), tolerance=1e-9, timeout=60.0)
+    moved = lambda: [a for a in bench.executed if a.plan_id and np.abs(a.values[:3]).max() > 1e-3]  # noqa: E731
+    bench.client.wait_for(lambda: len(moved()) >= 5 or goal.outcome, "motion by plans of the planner", 90.0)
+    assert goal.outcome is None, goal.outcome
+    assert all(len(p.action_blocks) == 2 * 7 and not np.any(np.reshape(p.action_blocks, (2, 7))[:, 3:]) for p in plans)
+    goal.cancel()
+    bench.client.wait_for(lambda: goal.outcome, "the goal's end")
+    assert goal.outcome.how == "canceled" and "Traceback" not in planner.output
+    goals.close()
+
+
+def test_a_planar_robot_and_a_file_without_a_workspace_are_refused(bench):
     other = bench.start("jepa_ros.nodes.world_model", {"model": bench.model}, {"__ns": "/planar"})
-    planner = bench.node("planner")
+    bare = bench.robot.with_name("bare.yaml")
+    space = {"type": "pose_delta", "max_translation": 0.05, "max_rotation": 0.2}
+    bare.write_text(yaml.safe_dump(ROBOT | {"action_space": space}))
+    planner = bench.node("planner", robot=bare)
     other.says("expected a robot with action space pose_delta, found planar_velocity on openarm", 120.0)
     bench.description.publish(String(data=urdf()))
-    planner.says("expected the action space planar_velocity for planning, found pose_delta", 120.0)
+    planner.says("action_space: expected max_acceleration and workspace for planning, found none", 120.0)
     for process in (other, planner):
         assert "Traceback" not in process.output

@@ -103,7 +103,7 @@ def test_a_plan_goes_to_the_goal(planner):
     assert imagined.distance > 1.0 and imagined.predicted_distance < 0.03 * imagined.distance
     moved = imagined.actions.sum(0) * STEP
     np.testing.assert_allclose(promises.tool(np.array([STAMP]))[0][0] + moved, target, atol=0.01)
-    assert imagined.joints.shape == (5, 7) and imagined.actions.shape == (20, 2)
+    assert imagined.tool.shape == (5, 3) and imagined.actions.shape == (20, 2)
     assert np.isfinite(imagined.cost) and imagined.iterations == planner.solver.iterations
 
 

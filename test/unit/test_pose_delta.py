@@ -237,9 +237,9 @@ def test_models_fit_robots_of_their_action_space():
         check_robot(tiny.config(arm.robot().joints), robot())
 
 
-def test_only_planar_models_plan():
+def test_only_plans_of_planar_models_are_judged():
     check_planar(tiny.config())
     with pytest.raises(InputError) as refusal:
         check_planar(tiny.config(action=MOVE, proprioception=STATE))
-    expected = "expected the action space planar_velocity for planning, found pose_delta"
+    expected = "expected the action space planar_velocity to judge plans, found pose_delta"
     assert str(refusal.value) == f"model tiny: {expected}"

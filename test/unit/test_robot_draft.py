@@ -142,6 +142,11 @@ def _reach(k):
     k["action_space"]["workspace"] = [[0.4, -0.1], [1.6, -0.1], [1.6, 0.3], [0.4, 0.3]]
 
 
+def _reach_in_space(k):
+    k["action_space"] = {"type": "pose_delta", "max_translation": 0.01, "max_rotation": 0.05, "max_acceleration": 0.5}
+    k["action_space"]["workspace"] = [[0.44, -0.1, 0.3], [1.6, 0.3, 0.4]]
+
+
 def _home(k):
     k["home"]["elbow_joint"] = 3.13
 
@@ -179,6 +184,7 @@ def _not_below(k):
         (_order, ["joints: expected the order from base to tool ['shoulder_pan_joint', 'shoulder_lift_joint'"]),
         (_frame, ["tool_frame: expected a link of the URDF, found hand"]),
         (_reach, ["workspace: expected corners within reach, found (1.6, -0.1, 0.3)", "workspace: expected corners"]),
+        (_reach_in_space, ["workspace: expected corners within reach, found (1.6, -0.1, 0.3)"] + 3 * ["workspace: "]),
         (_home, ["home of elbow_joint: expected -3.092 to 3.092 (limits less position_margin), found 3.13"]),
         (_gripper, ["gripper: expected a joint of the URDF, found thumb"]),
         (_other_name, ["joints: expected joints of the URDF, found wrist_4_joint"]),

@@ -123,7 +123,7 @@ def test_knots_of_actions_and_actions_of_knots_are_turned_once_each():
 
 def test_without_a_rotation_everything_is_as_it_was_to_the_last_bit():
     values = np.random.default_rng(0).normal(size=(5, 2))
-    assert arm.space().turn is None
+    assert arm.space().to_action is None
     assert arm.space().to_model(values) is values and arm.space().to_base(values) is values
     same, plain = turned_camera.space(0.0), arm.space()
     plans = [planned(0.0, space, XY + [0.06, 0.04])[0] for space in (same, plain)]
@@ -139,7 +139,7 @@ def test_of_a_small_tilt_the_part_about_z_is_used_and_a_large_one_is_refused():
 
     upright = turned_camera.about_z(40.0)
     np.testing.assert_allclose(about_vertical(tilted(4.0)), turned_camera.in_plane(40.0), atol=1e-3)
-    assert make_action_space(turned_camera.robot(tilted(4.0)), arm.scene().urdf).turn.shape == (2, 2)
+    assert make_action_space(turned_camera.robot(tilted(4.0)), arm.scene().urdf).to_action.shape == (2, 2)
     with pytest.raises(ValueError, match=r"expected a rotation about the base frame's z.*tilts it by 6.0°"):
         turned_camera.robot(tilted(6.0))
     poses = RobotConfig.model_validate(arm.robot().model_dump() | {"action_space": POSES})
