@@ -57,62 +57,15 @@ class PlannerNode(JepaNode):
     def configure(self) -> None:
         if self._description.message is None:
             raise NotReady("for robot_description: nobody publishes it yet")
-        import torch
-
-        from jepa_ros.planning.guardrails import Guardrails
-        from jepa_ros.planning.reach import ReachController, ReachSettings
-        from jepa_ros.resources import resolve_model
-        from jepa_ros.robot.action_space import make_space
+        from jepa_ros.nodes.planner_control import make_control
         from jepa_ros.robot.config import load_robot
-        from jepa_ros.robot.kinematics import Kinematics
-        from jepa_ros.robot.limits import JointLimits
-        from jepa_ros.world_model.checkpoint import check_robot, load
-        from jepa_ros.world_model.config import read_config
-        from jepa_ros.world_model.device import choose_device
 
-        torch.set_num_threads(self.p.threads)
-        self._robot = robot = load_robot(self.p.robot)
-        config, urdf = read_config(resolve_model(self.p.model)), self._description.message.data
-        check_robot(config, robot)
-        kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
-        space = make_space(robot, kinematics, config.tick)
-        if space.missing:
-            wanted = " and ".join(space.missing)
-            raise InputError(f"robot {robot.name}: action_space: expected {wanted} for planning, found none")
-        self._reader, self._arm = make_reader(config.proprioception, robot, urdf), JointReader(robot.joints)
-        self._checkpoint = load(self.p.model, choose_device(self.p.device))  # last: it may be gigabytes
-        if hasattr(self._checkpoint.model, "imagine_in"):
-            self._checkpoint.model.imagine_in(getattr(torch, self.p.precision))
-        elif self.p.precision != "float32":
-            raise InputError(f"precision: expected float32 for family {config.family}, found {self.p.precision}")
-        names = ("lead", "budget", "horizon", "seed", "solver", "policy", "metric", "smoothness", "uncertainty")
-        settings = ReachSettings(**{name: getattr(self.p, name) for name in names})
-        rails = Guardrails.of_robot(robot, urdf, space, JointLimits.of_robot(robot, urdf))
-        self._control = ReachController(self._checkpoint, space, settings, rails)
-        self._warm_up()
+        self._robot, urdf = load_robot(self.p.robot), self._description.message.data
+        self._checkpoint, self._control = make_control(self.p, self._robot, urdf)
+        self._reader = make_reader(self._checkpoint.config.proprioception, self._robot, urdf)
+        self._arm = JointReader(self._robot.joints)
         self._topics = PlannerTopics(self, self._robot.base_frame, self._checkpoint.model_id)
         self._worker = Worker(self._on_failure, backlog=1)
-
-    def _warm_up(self) -> None:
-        """One whole plan of a made-up situation: the first one allocates and is slow."""
-        import torch
-
-        config, control = self._checkpoint.config, self._control
-        latent = torch.zeros(config.latent_shape)
-        for k in range(config.history + 1):
-            control.latent(1.0 + k * config.step, latent)
-        rest, home = np.array(config.proprioception.mean), np.array([self._robot.home[j] for j in self._robot.joints])
-        if config.proprioception.joints:
-            rest[: len(home)] = home
-        newest = control.seen.latents.newest
-        control.state(newest, rest, home)
-        control.set_goal(torch.ones(config.latent_shape))
-        for _ in range(3):
-            control.step(newest + 0.05)
-        control.clear_goal()
-        control.seen.clear()
-        control.restart()
-        control.plan_id = 0
 
     def activate(self) -> None:
         if self._retiring is not None:

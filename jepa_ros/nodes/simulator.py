@@ -20,6 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.base import JepaNode, run
+from jepa_ros.nodes.company import find_company
 from jepa_ros.nodes.convert import to_ns, to_stamp, trajectory_of
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.parameters import Parameter
@@ -28,9 +29,6 @@ from jepa_ros.robot.config import load_robot
 
 CYCLE = 0.01
 """s between two updates of the controllers."""
-DISCOVERY = 3.5
-"""s in which somebody else on these topics is noticed: most often 0.1, but where the first announcements are lost, up
-to the 3 s after which Fast DDS repeats them. Loading the scene and OpenGL takes most of it anyway."""
 LATE = 0.1
 """s behind the wall clock beyond which the simulation lets the lost time go, instead of hurrying after it."""
 
@@ -147,26 +145,10 @@ class Simulator(JepaNode):
         self.request_exit(2)  # a simulator that may not start has nothing to wait for
 
     def _refuse_company(self) -> None:
-        """Raises InputError where somebody else moves or is moved by the same topics: it may be a robot next door."""
-        states = self.resolve_topic_name("joint_states")
+        """Raises InputError where somebody else moves or is moved by the same topics. Most of the time that this takes
+        went by while scene and OpenGL were loaded."""
         commands = [self.resolve_topic_name(topic) for topic in self._controllers]
-
-        def company() -> str:
-            for info in self.get_publishers_info_by_topic(states):
-                return f"{states}: expected nobody else to publish it, found node {_full_name(info)}"
-            for topic in commands:
-                for info in self.get_subscriptions_info_by_topic(topic):
-                    return f"{topic}: expected nobody else to listen to it, found node {_full_name(info)}"
-            return ""
-
-        end = self._created + DISCOVERY
-        while not (found := company()) and time.monotonic() < end:
-            time.sleep(0.02)
-        named = time.monotonic() + 2.0  # of its topics discovery may tell before it tells the node's name
-        while UNKNOWN in found and time.monotonic() < named:
-            time.sleep(0.02)
-            found = company() or found
-        if found:
+        if found := find_company(self, self.resolve_topic_name("joint_states"), commands, self._created):
             self.cleanup()
             raise InputError(f"{found}; simulate in another ROS_DOMAIN_ID or namespace")
 
@@ -354,13 +336,6 @@ class Simulator(JepaNode):
 def _expectation(error: InputError) -> str:
     """What was expected, without the figures found: the same for every rejection of a kind."""
     return str(error).split(", found")[0]
-
-
-UNKNOWN = "_NODE_NAME_UNKNOWN_"  # rmw's word for it
-
-
-def _full_name(info) -> str:
-    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
 def main(argv=None) -> int:
