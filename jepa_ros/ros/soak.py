@@ -24,6 +24,7 @@ from jepa_ros.ros.demo import make_goal_set
 from jepa_ros.ros.environment import process_environment
 from jepa_ros.ros.looking_on import GraphEnded, NodeLog, Stopped
 from jepa_ros.ros.processes import Command, ProcessGroup
+from jepa_ros.ros.soak_memory import write_samples
 from jepa_ros.ros.soak_session import Soak
 from jepa_ros.ros.up import on_signals
 
@@ -42,7 +43,8 @@ def run(
     load: int = 1,
     faults: int | None = None,
 ) -> int:
-    """Soak for ``minutes`` after the nodes are up; writes summary.json, report.html and nodes.log to ``out``.
+    """Soak for ``minutes`` after the nodes are up; writes summary.json, report.html, memory.csv (every sample) and
+    nodes.log to ``out``.
 
     load: busy processes beside the graph. faults: end after so many, where that is sooner. Returns 0 where nothing was
     violated and the arm came back after every fault, else 1; 130 where it was interrupted, with everything written that
@@ -79,6 +81,7 @@ def run(
         log.close()
         summary = summarise(record)
         write_summary(out / "summary.json", summary)
+        write_samples(record.lives, record.began, out / "memory.csv")
         write_report(record, summary, out / "report.html")
     sys.stderr.write(f"{_result(summary)}\n{out / 'report.html'}\n")
     return code or (0 if summary["passed"] else 1)

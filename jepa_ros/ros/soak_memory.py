@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,17 +60,30 @@ class MemoryLog:
             lives[-1].resident.append(taken[1])
 
 
+def write_samples(lives: Mapping[str, Sequence[Life]], began: float, path: Path) -> None:
+    """All samples as CSV: node, process id, s since `began`, own and resident MB."""
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("node", "pid", "s", "own_mb", "resident_mb"))
+        for name, found in lives.items():
+            for life in found:
+                for t, mb, resident in zip(life.times, life.mb, life.resident, strict=True):
+                    table.writerow((name, life.pid, round(life.began + t - began, 1), mb, resident))
+
+
 def growth(lives: Sequence[Life], warm_up: float) -> dict[str, float | int | None]:
     """By how much a node's own memory grows: ``mb_per_h`` and its upper 95 % bound ``upper95_mb_per_h``.
 
-    The first ``warm_up`` s of each life are left out. One slope is fitted by least squares to what is left of all
+    The first ``warm_up`` s of each life are left out, and the last sample of each that another one followed: a process
+    that is ending gives its memory back. One slope is fitted by least squares to what is left of all
     lives, each with a level of its own: a restart is neither a leak nor a gain. Samples that follow one another are
     alike, so the bound is widened by the residuals' correlation from sample to sample; without that it would be far
     too narrow. None where no life is long enough.
     """
     kept = []
-    for life in lives:
-        t, mb = np.array(life.times), np.array(life.mb)
+    for number, life in enumerate(lives, start=1):
+        end = -1 if number < len(lives) else None
+        t, mb = np.array(life.times[:end]), np.array(life.mb[:end])
         late = t >= warm_up
         if late.sum() >= FEWEST:
             kept.append((t[late] / 3600.0, mb[late]))

@@ -23,7 +23,7 @@ from jepa_ros.nodes.convert import trajectory_message, trajectory_of
 from jepa_ros.robot.path import Path as JointPath
 from jepa_ros.robot.trajectory import JointTrajectory
 from jepa_ros.robot.witness import Witness
-from jepa_ros.ros.soak_memory import Life, MemoryLog, growth
+from jepa_ros.ros.soak_memory import Life, MemoryLog, growth, write_samples
 from jepa_ros.ros.soak_observer import Observer
 
 SOAK = "import sys; from jepa_ros.cli import app; app(prog_name='jepa_ros')"
@@ -277,6 +277,16 @@ def test_a_leak_shows_through_restarts_and_levels_do_not_pass_for_one():
     assert 26.0 < leak["mb_per_h"] < 34.0 and leak["mb_per_h"] < leak["upper95_mb_per_h"] < 40.0
 
 
+def test_a_process_that_is_ending_does_not_pass_for_one_that_shrinks():
+    rng = np.random.default_rng(3)
+    lives = [drifting(rng, 0.0, level, 0.3) for level in (300.0, 320.0, 280.0)]
+    whole = growth(lives, 300.0)
+    for life in lives[:2]:
+        life.times.append(life.times[-1] + 5.0)
+        life.mb.append(150.0)
+    assert growth(lives, 300.0) | {"hours": whole["hours"]} == pytest.approx(whole, abs=1.0)
+
+
 def test_the_bound_on_growth_holds_as_often_as_it_says():
     rng = np.random.default_rng(1)
     above = [growth([drifting(rng, 5.0, 300.0, 0.5)], 300.0)["upper95_mb_per_h"] > 5.0 for _ in range(200)]
@@ -289,7 +299,7 @@ def test_lives_too_short_to_tell_are_not_counted():
     assert found["mb_per_h"] is None and found["lives"] == 1 and found["lives_used"] == 0
 
 
-def test_a_process_started_again_begins_a_new_life():
+def test_a_process_started_again_begins_a_new_life(tmp_path):
     log = MemoryLog()
     log.sample({"node": os.getpid()}, 1.0)
     log.sample({"node": os.getpid()}, 6.0)
@@ -297,3 +307,6 @@ def test_a_process_started_again_begins_a_new_life():
     log.sample({"node": 2**22 + 1}, 16.0)  # beyond what Linux gives out
     first, second = log.lives["node"]
     assert first.times == [0.0, 5.0] and second.times == [0.0] and first.resident[0] > first.mb[0] > 5.0
+    write_samples(log.lives, 1.0, tmp_path / "memory.csv")
+    [head, *rows] = (tmp_path / "memory.csv").read_text().split()
+    assert head == "node,pid,s,own_mb,resident_mb" and [row.split(",")[2] for row in rows] == ["0.0", "5.0", "10.0"]
