@@ -204,6 +204,9 @@ class ReachController:
         if context is None:
             return Waiting("no joint states at the frame's time")
         start = math.ceil((now + self.settings.lead) / tick - 1e-6) * tick
+        if start - stamp > (imagined := self.settings.horizon * self.config.step) - 1e-6:
+            late = f"a plan takes effect {start - stamp:.2f} s after its frame"
+            return Waiting(f"{late}, but what is imagined ends {imagined:g} s after it: a longer horizon is needed")
         self._anchor(now)
         situation = Situation(context, lambda t: self.promises.tool(stamp + t), start - stamp, self.speed)
         elapsed = 0 if self._last_start is None else round((start - self._last_start) / tick)

@@ -235,7 +235,7 @@ def test_actions_of_another_kind_are_not_taken(bench):
 
 def test_a_planner_moves_the_arm_by_poses_towards_an_image(bench):
     plans = bench.client.collect(Plan, f"/{NAME}/plan", 50)
-    planner = bench.node("planner", deadline=1.0, latent_timeout=2.0, period=TICK, lead=0.3, budget=0.2, horizon=2,
+    planner = bench.node("planner", deadline=1.0, latent_timeout=2.0, period=TICK, lead=0.3, budget=0.2, horizon=4,
                          resume_after=0.2, metric="l1")  # fmt: skip
     goals = GoalClient(bench.client.node, f"/{NAME}/reach_goal")
     bench.description.publish(String(data=urdf()))
@@ -245,7 +245,7 @@ def test_a_planner_moves_the_arm_by_poses_towards_an_image(bench):
     moved = lambda: [a for a in bench.executed if a.plan_id and np.abs(a.values[:3]).max() > 1e-3]  # noqa: E731
     bench.client.wait_for(lambda: len(moved()) >= 5 or goal.outcome, "motion by plans of the planner", 90.0)
     assert goal.outcome is None, goal.outcome
-    assert all(len(p.action_blocks) == 2 * 7 and not np.any(np.reshape(p.action_blocks, (2, 7))[:, 3:]) for p in plans)
+    assert all(len(p.action_blocks) == 4 * 7 and not np.any(np.reshape(p.action_blocks, (4, 7))[:, 3:]) for p in plans)
     goal.cancel()
     bench.client.wait_for(lambda: goal.outcome, "the goal's end")
     assert goal.outcome.how == "canceled" and "Traceback" not in planner.output

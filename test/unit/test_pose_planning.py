@@ -16,7 +16,7 @@ from jepa_ros.planning.guardrails import Guardrails
 from jepa_ros.planning.imagination import Imagination, Situation
 from jepa_ros.planning.objective import Objective
 from jepa_ros.planning.promises import Promises
-from jepa_ros.planning.reach import ReachController, ReachSettings, Step
+from jepa_ros.planning.reach import ReachController, ReachSettings, Step, Waiting
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.pose_delta import PoseDelta, ToolState
 from jepa_ros.world_model.checkpoint import Checkpoint
@@ -156,6 +156,14 @@ def test_a_goal_in_space_is_reached_by_plans_that_join_without_a_jump():
             break
     assert follower.controller.reached
     np.testing.assert_allclose(follower.tool(), goal, atol=0.02)
+
+
+def test_a_horizon_that_ends_before_a_plan_takes_effect_is_said():
+    follower = Follower().run(1.0)
+    follower.controller.set_goal(latent_of(PLACE + [0.12, 0.08, 0.10]))
+    waiting = follower.controller.step(follower.now + 0.6)
+    late = "a plan takes effect 0.75 s after its frame"
+    assert waiting == Waiting(f"{late}, but what is imagined ends 0.75 s after it: a longer horizon is needed")
 
 
 def test_a_box_in_the_way_is_kept_out_of():
