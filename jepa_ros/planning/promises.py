@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepa_ros.robot.planar_path import PlanarPath
+from jepa_ros.robot.tool_path import ToolPath
 from jepa_ros.robot.trajectory import JointTrajectory
 
 
 @dataclass(frozen=True, eq=False)
 class _Promise:
     start: float
-    path: PlanarPath
+    path: ToolPath
     trajectory: JointTrajectory
 
 
@@ -27,9 +27,9 @@ class Promises:
     def hold(self, start: float, q: np.ndarray, names: tuple[str, ...], x: np.ndarray) -> None:
         """From `start` on the arm stands at q (J,) rad, its tool at x (D,) m; all before is forgotten."""
         rest = JointTrajectory(names, np.array([0.0]), np.array([q]), np.zeros((1, len(q))), np.zeros((1, len(q))))
-        self._plans = [_Promise(start, PlanarPath(np.asarray(x), np.zeros((2, len(x))), 1.0), rest)]
+        self._plans = [_Promise(start, ToolPath(np.asarray(x), np.zeros((2, len(x))), 1.0), rest)]
 
-    def add(self, start: float, path: PlanarPath, trajectory: JointTrajectory) -> None:
+    def add(self, start: float, path: ToolPath, trajectory: JointTrajectory) -> None:
         """From `start` on this plan holds."""
         self._plans = [p for p in self._plans if p.start < start]
         self._plans.append(_Promise(start, path, trajectory))

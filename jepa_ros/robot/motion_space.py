@@ -1,7 +1,7 @@
 """Motion of the tool by velocity knots, a tick each, with its orientation held as at home: what a search moves in.
 
 D coordinates of the tool's position are moved along: 2 in a plane, 3 in space. Knots are velocities at the ends of the
-ticks over max_speed (PlanarPath), in the base frame; the workspace is convex, all x with normals @ x <= offsets.
+ticks over max_speed (ToolPath), in the base frame; the workspace is convex, all x with normals @ x <= offsets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scipy.interpolate import make_interp_spline
 from jepa_ros.errors import InputError
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.kinematics import Kinematics
-from jepa_ros.robot.planar_path import PlanarPath
+from jepa_ros.robot.tool_path import ToolPath
 from jepa_ros.robot.trajectory import JointTrajectory
 
 LONGEST = 0.1  # s between the points of a joint path at which the tool is where it should be, exactly
@@ -145,11 +145,11 @@ class MotionSpace:
         velocities[-1] = accelerations[-1] = 0.0
         return JointTrajectory(self._names, times, positions, velocities, accelerations)
 
-    def path(self, q: np.ndarray, qd: np.ndarray, knots: np.ndarray) -> PlanarPath:
+    def path(self, q: np.ndarray, qd: np.ndarray, knots: np.ndarray) -> ToolPath:
         """The tool's path for knots (n, D) from joint state (q, qd), with the knots appended that bring it to rest."""
         u = self.velocity(q, qd)
         all_knots = np.vstack([u, np.asarray(knots, float).reshape(-1, self.axes)])
-        return PlanarPath(self.position(q), self.with_stop(all_knots) * self.max_speed, self.period)
+        return ToolPath(self.position(q), self.with_stop(all_knots) * self.max_speed, self.period)
 
     def with_stop(self, knots: np.ndarray) -> np.ndarray:
         """knots (n, D) with as many appended as come to rest without exceeding the acceleration; the last is zero."""

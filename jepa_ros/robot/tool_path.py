@@ -1,4 +1,4 @@
-"""Smooth planar motion from one velocity knot a control tick.
+"""Smooth motion of the tool, along D coordinates, from one velocity knot a control tick.
 
 Between two knots the velocity follows the smoothstep 3 f^2 - 2 f^3, so acceleration is continuous and zero at every
 knot: there a path can be replaced by another without a jump in position, velocity or acceleration.
@@ -17,7 +17,7 @@ def _travel(f: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class PlanarPath:
+class ToolPath:
     """start: (D,) m. knots: (n + 1, D) m/s at times 0, period, ..., n * period; the last one holds for ever."""
 
     start: np.ndarray
