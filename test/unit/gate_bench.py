@@ -15,6 +15,9 @@ LIMITS = JointLimits(NAMES, np.full(7, -2.0), np.full(7, 2.0), np.full(7, 2.5), 
 START = 1_700_000_000.0  # s, a ROS time of these years: float64 is coarse there
 DT = 0.005
 SLACK = 1.002  # limits hold at 5 ms samples to this factor
+ZERO = np.zeros(7)
+WITHOUT_TIMEOUTS = dict.fromkeys(("latent_timeout", "joint_timeout", "planner_timeout"), math.inf)
+GOAL = np.array([0.4, -0.3, 0.2, 0.5, -0.1, 0.2, -0.4])
 
 
 def minimum_jerk(start, goal, duration, step=0.05):
@@ -147,3 +150,12 @@ class Bench:
 
 def at_rest(reference):
     return reference is None or math.isclose(float(np.abs(reference[1:]).max()), 0.0, abs_tol=1e-9)
+
+
+def moving(after=0.4, **settings):
+    """A bench in the middle of a plan to GOAL."""
+    bench = Bench(**settings).ready()
+    assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2), plan_id=7)
+    bench.step(after)
+    assert bench.state == GateState.TRACKING and np.abs(bench.output.reference[1]).max() > 0.1
+    return bench

@@ -14,6 +14,7 @@ from pretended_gpu import pretended_gpu
 
 from jepa_ros.bags.clips import Stretch
 from jepa_ros.errors import InputError
+from jepa_ros.evaluation.bag.latents import BatchEncoder
 from jepa_ros.planning.reach import ReachController, ReachSettings, Step
 from jepa_ros.training import pretrain_loop, pretrain_models
 from jepa_ros.training.loop import Trainer
@@ -113,6 +114,15 @@ def test_a_model_on_a_gpu_answers_where_it_was_asked(name, training):
             assert {x.device for answer in answers for x in answer} == {place}
             assert asked.encode(torch.from_numpy(frames).to(place)).device == place
         assert asked.encode(frames).device == HERE
+
+
+def test_frames_of_a_bag_are_encoded_on_the_gpu_and_measured_here():
+    model = small_lewm.fresh().eval()
+    with pretended_gpu() as gpu:
+        encoder = BatchEncoder(on_device(model, gpu))
+        assert encoder.knows_training
+        latents, distances = encoder.encode([np.zeros((16, 16, 3), np.uint8)] * 3)
+    assert latents.shape == (3, small_lewm.LATENT) and distances.shape == (3,) and np.isfinite(distances).all()
 
 
 @pytest.mark.parametrize("method", METHODS)

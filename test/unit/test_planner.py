@@ -12,7 +12,7 @@ from jepa_ros.planning.imagination import Imagination, Situation
 from jepa_ros.planning.planner import KEPT, USES, LatentPlanner
 from jepa_ros.planning.promises import Promises
 from jepa_ros.planning.solvers import SOLVERS, make_solver
-from jepa_ros.robot.planar_path import PlanarPath
+from jepa_ros.robot.tool_path import ToolPath
 from jepa_ros.world_model.protocol import Context
 
 JOINTS = tuple(arm.robot().joints)
@@ -57,7 +57,7 @@ def executed(space, promises, hand_over, knots, ticks):
     """(ticks, 2) what the gate would report a model tick if the knots took over at the hand-over."""
     ends = np.arange(ticks + 1) * TICK
     position, velocity = promises.tool(STAMP + np.append(np.minimum(ends, hand_over), hand_over))
-    path = PlanarPath(position[-1], np.vstack([velocity[-1], knots * space.max_speed]), TICK)
+    path = ToolPath(position[-1], np.vstack([velocity[-1], knots * space.max_speed]), TICK)
     after = path.sample(np.maximum(ends - hand_over, 0.0))[0]
     return np.diff(np.where((ends < hand_over)[:, None], position[:-1], after), axis=0) / STEP
 

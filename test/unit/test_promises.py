@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jepa_ros.planning.promises import Promises
-from jepa_ros.robot.planar_path import PlanarPath
+from jepa_ros.robot.tool_path import ToolPath
 from jepa_ros.robot.trajectory import JointTrajectory
 
 T0 = 1_700_000_000.0
@@ -14,7 +14,7 @@ def plan(q, duration=1.0, xy=(0.0, 0.0), speed=(0.1, 0.0)):
     """One joint from q by 1 rad in `duration` s; its tool by `speed` m/s."""
     rest = np.zeros((2, 1))
     knots = np.tile(np.array(speed, float), (11, 1))
-    return PlanarPath(np.array(xy, float), knots, 0.1), JointTrajectory(
+    return ToolPath(np.array(xy, float), knots, 0.1), JointTrajectory(
         ("a",), np.array([0.0, duration]), np.array([[q], [q + 1.0]]), rest, rest
     )
 

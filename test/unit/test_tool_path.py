@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from jepa_ros.robot.planar_path import PlanarPath, travel_matrix
+from jepa_ros.robot.tool_path import ToolPath, travel_matrix
 
 PERIOD = 0.1
 RNG = np.random.default_rng(1)
 KNOTS = RNG.uniform(-0.2, 0.2, (7, 2))
-PATH = PlanarPath(np.array([0.3, -0.2]), KNOTS, PERIOD)
+PATH = ToolPath(np.array([0.3, -0.2]), KNOTS, PERIOD)
 TIMES = np.sort(np.concatenate([RNG.uniform(0, 0.9, 40), np.arange(8) * PERIOD]))
 
 

@@ -1,0 +1,44 @@
+"""Small models of both methods of pre-training, and moving pictures to train them on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from video_bench import wander
+
+from jepa_ros.bags.clips import Stretch
+from jepa_ros.training.pretrain_data import Clips, divide, normalised
+from jepa_ros.training.pretrain_loop import Pretrainer, Schedule
+from jepa_ros.training.pretrain_models import Sizes, build
+
+torch.set_num_threads(1)
+
+VIDEO = Sizes("vjepa", size=16, patch=4, frames=4, width=24, depth=2, heads=3)
+IMAGE = replace(VIDEO, method="ijepa", frames=1)
+SCHEDULE = Schedule(updates=12, batch=4, warm_up=3, every=4, momentum=0.9)
+OPTIONS = {
+    "size": 16,
+    "patch": 4,
+    "frames": 4,
+    "width": 24,
+    "depth": 2,
+    "updates": 6,
+    "batch": 4,
+    "topic": ("image",),
+}
+both = pytest.mark.parametrize("sizes", [VIDEO, IMAGE], ids=["vjepa", "ijepa"])
+
+
+def stretches(count=4, length=20):
+    return [Stretch(wander(length, seed=k), np.arange(length) * 0.05, f"{k}") for k in range(count)]
+
+
+def trainer(sizes, seed=0, schedule=SCHEDULE, weights=0):
+    train, held = divide(stretches(), sizes.frames, 1, np.random.default_rng(0))
+    clips = (Clips(part, sizes.frames, 1) for part in (train, held))
+    return Pretrainer(build(sizes, weights), *clips, schedule, seed)
+
+
+def pictures(count=3, frames=4):
+    return normalised(np.stack([wander(frames, seed=90 + k) for k in range(count)]))

@@ -1,0 +1,62 @@
+"""Clips to pre-train on: from one stretch, never both trained on and held out, cropped as one."""
+
+import numpy as np
+import pytest
+import torch
+from pretrain_bench import pictures, stretches
+
+from jepa_ros.bags.clips import Stretch
+from jepa_ros.errors import InputError
+from jepa_ros.training.pretrain_data import PIECE, Clips, Crops, cropped, divide
+
+
+def test_clips_are_frames_at_their_stride_of_one_stretch():
+    data = Clips(stretches(3, 10), 3, 2)
+    assert len(data) == 3 * 6 and data.frames == 30
+    clips = data.take(np.arange(len(data)))
+    for number, clip in enumerate(clips):
+        source, at = data.stretches[number // 6], number % 6
+        np.testing.assert_array_equal(clip, source.frames[at : at + 5 : 2])
+    assert len(data.spread(7)) == 7 and len(data.spread(100)) == 18
+    assert data.draw(5, np.random.default_rng(0)).shape == (5, 3, 16, 16, 3)
+
+
+def numbered(lengths):
+    """Stretches whose frames are numbered, 0 on."""
+    ids = np.arange(sum(lengths), dtype=np.uint8)
+    frames = np.broadcast_to(ids[:, None, None, None], (len(ids), 4, 4, 3))
+    edges = np.cumsum([0, *lengths])
+    return [Stretch(frames[a:b], ids[a:b] * 0.1, "x") for a, b in zip(edges, edges[1:], strict=False)]
+
+
+@pytest.mark.parametrize("lengths", [[20] * 10, [200], [9], [8, 3, 4], [4, 4]])
+def test_no_frame_is_both_trained_on_and_held_out(lengths):
+    train, held = divide(numbered(lengths), 4, 1, np.random.default_rng(0))
+    seen, kept = ({int(i) for s in part for i in s.frames[:, 0, 0, 0]} for part in (train, held))
+    assert seen and kept and not seen & kept
+    assert len(seen | kept) == sum(n for n in lengths if n >= 4)
+    if sum(lengths) == 200:
+        assert len(kept) <= max(20, PIECE * 4)
+
+
+def test_too_few_frames_are_refused():
+    for lengths in ([3, 3], [7], []):
+        found = "the longest stretch has"
+        with pytest.raises(InputError, match=f"expected two clips of 4 frames, 1 apart, .* {found}"):
+            divide(numbered(lengths), 4, 1, np.random.default_rng(0))
+
+
+def test_a_crop_is_the_same_in_all_frames_of_a_clip_and_another_in_the_next():
+    clips = pictures(1).expand(6, -1, -1, -1, -1)[:, :1].expand(-1, 4, -1, -1, -1)
+    found = cropped(clips, Crops(), np.random.default_rng(0))
+    assert torch.equal(found, found[:, :1].expand_as(found))
+    assert len(torch.unique(found[:, 0].flatten(1), dim=0)) == 6
+    assert found.min() >= clips.min() - 1e-4 and found.max() <= clips.max() + 1e-4
+    whole = cropped(clips, Crops((1.0, 1.0), (1.0, 1.0)), np.random.default_rng(0))
+    torch.testing.assert_close(whole, clips, atol=1e-4, rtol=0)
+
+
+def test_a_crop_covers_the_share_that_is_asked_for():
+    ramp = torch.arange(64.0).expand(1, 1, 3, 64, 64)
+    found = cropped(ramp, Crops((0.25, 0.25), (1.0, 1.0)), np.random.default_rng(0))
+    assert float(found.max() - found.min()) == pytest.approx(31.5, abs=0.6)  # half of the width
