@@ -17,6 +17,7 @@ app = typer.Typer(help="Control arms with a JEPA world model, on ROS 2.", **GROU
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn at random.")]
 Model = Annotated[str, typer.Option(help="Name of a model that ships with the package, or a checkpoint's directory.")]
 Robot = Annotated[str, typer.Option(help="Name of a robot that ships with the package, or a YAML file.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto: a GPU where torch can use one.")]
 Out = Annotated[Path, typer.Option(help="Directory for summary.json and report.html.")]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jepa_ros.commands.base import Model, Out, Seed, call, command, group
+from jepa_ros.commands.base import Device, Model, Out, Seed, call, command, group
 
 evaluate = group("evaluate", help="Measure a model.")
 bench = group("bench", help="Measure our code beside that of others.")
@@ -56,6 +56,7 @@ def evaluate_bag(
     workers: Annotated[
         int, typer.Option(min=0, max=64, help="Threads that decode pictures; the results are the same.")
     ] = 2,
+    device: Device = "cpu",
     result: Annotated[
         bool, typer.Option(help="Write latents, surprise and plans beside the inputs as result.mcap.")
     ] = True,

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from jepa_ros.commands.base import Out, Robot, Seed, app, call, command, group, guard
+from jepa_ros.commands.base import Device, Out, Robot, Seed, app, call, command, group, guard
 from jepa_ros.errors import InputError
 
 train = group("train", no_args_is_help=False)
 
 Threads = Annotated[int, typer.Option(min=1, help="torch threads; not more than there are free cores.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto: a GPU where torch can use one.")]
 
 
 @command(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
@@ -155,6 +155,11 @@ def load(name_or_path: str | Path, device: torch.device = CPU) -> Checkpoint:
     probes = _probes(directory / WEIGHTS, config, _under(tensors, "probe."), device)
     asked = on_device(model, device)
     return Checkpoint(config, asked, policy, identify(directory), directory, reachability, probes, device)
+
+
+def model_on(checkpoint: Checkpoint, device: torch.device) -> Checkpoint:
+    """The same with its model on a device; heads and searches stay where they are."""
+    return replace(checkpoint, model=on_device(checkpoint.model, device))
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -97,7 +97,7 @@ class BatchEncoder:
         if self._norm is None or self._seen is None:
             return latents, np.full(len(frames), np.nan)
         scaled = (self._seen - self._norm.running_mean).square() / (self._norm.running_var + self._norm.eps)
-        return latents, scaled.mean(1).view(len(frames), -1).mean(1).numpy()
+        return latents, scaled.mean(1).view(len(frames), -1).mean(1).cpu().numpy()
 
     def _look(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         self._seen = inputs[0]

@@ -23,7 +23,7 @@ from jepa_ros.planning.reach import ReachController, ReachSettings, Step
 from jepa_ros.robot.action_space import PlanarVelocity
 from jepa_ros.robot.limits import JointLimits
 from jepa_ros.robot.path import Path
-from jepa_ros.robot.planar_path import PlanarPath
+from jepa_ros.robot.tool_path import ToolPath
 from jepa_ros.robot.trajectory import JointTrajectory
 from jepa_ros.training.play import play
 from jepa_ros.world_model.checkpoint import Checkpoint
@@ -143,7 +143,7 @@ class Planning:
         times, q, qd = times[good], states[good, : self._arm], states[good, self._arm : 2 * self._arm]
         speeds = np.array([self._space.velocity(*joints) for joints in zip(q, qd, strict=True)]) * self._space.max_speed
         promises = Promises()
-        path = PlanarPath(self._space.position(q[0]), speeds, GRID)
+        path = ToolPath(self._space.position(q[0]), speeds, GRID)
         promises.add(
             times[0], path, JointTrajectory(tuple(self._config.proprioception.joints), times - times[0], q, qd)
         )

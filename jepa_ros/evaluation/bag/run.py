@@ -29,7 +29,8 @@ from jepa_ros.images import ImageError
 from jepa_ros.models.latent_report import choose_robot
 from jepa_ros.planning.reach import ReachSettings
 from jepa_ros.training.allocator import keep_freed_memory
-from jepa_ros.world_model.checkpoint import check_robot, load
+from jepa_ros.world_model.checkpoint import check_robot, load, model_on
+from jepa_ros.world_model.device import choose_device
 
 SHOWN_EVENTS, SHOWN_PLANS = 12, 6
 
@@ -51,6 +52,7 @@ def run(
     policy: str = "first",
     metric: str = "l2",
     workers: int = 2,
+    device: str = "cpu",
     result: bool = True,
     fail_if: Sequence[str] = (),
     thresholds_file: Path | None = None,
@@ -65,7 +67,7 @@ def run(
     torch.set_num_threads(1)
     keep_freed_memory()  # pictures by the thousand, each of a megabyte
     began = time.time()
-    checkpoint = load(model)
+    checkpoint = model_on(load(model), choose_device(device))
     arm = choose_robot(checkpoint.config, robot)
     check_robot(checkpoint.config, arm)
     wanted = thresholds.gather(fail_if, thresholds_file, figures.names(horizon))
@@ -86,6 +88,7 @@ def run(
         summary = _summary(task, work, table.path, began)
         verdicts = _verdicts(wanted, summary["metrics"] | figures.timed(summary["timing"]))
         summary["thresholds"] = [v for v in verdicts if not v["timing"]]
+        summary["timing"]["device"] = device
         summary["timing"]["thresholds"] = [v for v in verdicts if v["timing"]]
         report.write(out / "report.html", summary, work.judged, work.pictures)
         wall_s = summary["wall_s"] = time.time() - began
