@@ -13,7 +13,6 @@ import threading
 import time
 import traceback
 from collections import deque
-from dataclasses import fields, replace
 
 import numpy as np
 from jepa_msgs.msg import LatentState, Plan, PlannerStatus
@@ -28,8 +27,9 @@ from jepa_ros.nodes.base import LATCHED, RELIABLE, SENSOR, JepaNode, NotReady, r
 from jepa_ros.nodes.commands import CommandInterface, make_command
 from jepa_ros.nodes.convert import to_seconds, trajectory_of
 from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.gate_parameters import LONGEST, PARAMETERS
+from jepa_ros.nodes.gate_parameters import PARAMETERS, settings_of
 from jepa_ros.nodes.gate_topics import GateTopics, motion_status
+from jepa_ros.nodes.gripper import make_gripper
 from jepa_ros.nodes.latest import Latest
 from jepa_ros.nodes.realtime import raise_priority
 from jepa_ros.nodes.ticker import Ticker
@@ -37,11 +37,10 @@ from jepa_ros.nodes.topics import robot_topic
 from jepa_ros.robot.config import load_robot
 from jepa_ros.robot.gate import Gate
 from jepa_ros.robot.gate_machine import MOVING
-from jepa_ros.robot.gate_types import GateOutput, GateReport, GateSettings, GateState
+from jepa_ros.robot.gate_types import GateOutput, GateReport, GateState
 from jepa_ros.robot.intake import MAX_POINTS
 from jepa_ros.robot.limits import JointLimits
 
-LARGEST_FOLLOWING_ERROR = 3.2  # rad, that the gate's settings allow
 REST_WITHIN = 3.0  # s (steady) that an end in motion waits for the arm
 
 
@@ -89,15 +88,11 @@ class ArmGate(JepaNode):
         space = make_space(robot, kinematics, p.control_period)
         border = None if space.normals is None else (space.normals, space.offsets)
         clearance = Clearance.of_robot(robot, urdf, kinematics, border=border)
-        values = {f.name: getattr(p, f.name) for f in fields(GateSettings)}
-        settings = GateSettings(**{k: math.inf if v == LONGEST else v for k, v in values.items()})
-        if p.shadow:  # the arm that is seen follows somebody else
-            elsewhere = {"following_error": LARGEST_FOLLOWING_ERROR, "hold_tolerance": settings.start_tolerance}
-            settings = replace(settings, **elsewhere)
-        self._gate = Gate(limits, settings, space.executed, clearance)
+        self._gate = Gate(limits, settings_of(p), space.executed, clearance)
         stamped = p.command_stamps == "absolute"
         controllers = [c.model_copy(update={"name": robot_topic(self, c.name)}) for c in robot.controllers]
         self._commands = [make_command(self, c, robot, kinematics, limits, stamped, p.shadow) for c in controllers]
+        self._gripper = None if p.shadow else make_gripper(self, robot, urdf, self._holds_the_gripper)
         self._topics = GateTopics(self, robot.base_frame, space.name, p.control_period)
         self.create_subscription(Plan, "plan", self._on_plan, RELIABLE)
         self.create_subscription(LatentState, "latent", self._on_latent, SENSOR)
@@ -215,6 +210,12 @@ class ArmGate(JepaNode):
         sent = self._step()
         if verdict and sent:
             self._reactions.append(1e3 * (sent - info["received_timestamp"] * 1e-9))
+
+    def _holds_the_gripper(self) -> str:
+        """Why no command for the gripper is let through; empty where one is."""
+        if not self.active:
+            return "the gate is not active"
+        return self._report.text if self._gate.state == GateState.LATCHED and self._report else ""
 
     def _on_e_stop(self, m: Bool) -> None:
         with self._lock:

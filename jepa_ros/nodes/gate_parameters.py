@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import Field, fields
+import math
+from dataclasses import Field, fields, replace
+from types import SimpleNamespace
 
 from jepa_ros.nodes.parameters import Parameter
 from jepa_ros.nodes.topics import ROBOT_NAMESPACE
 from jepa_ros.robot.config import COMMAND_INTERFACES
 from jepa_ros.robot.gate_types import GateSettings
 
+LARGEST_FOLLOWING_ERROR = 3.2  # rad, that the gate's settings allow
 LONGEST = 1e6  # s, stands for "never" in parameters, which know no infinity
 
 
@@ -19,6 +22,16 @@ def _setting(field: Field) -> Parameter:
     unit = "" if meta["unit"] == "1" else meta["unit"]
     limits = (meta["low"], min(meta["high"], LONGEST))
     return Parameter(field.name, min(default, LONGEST), meta["text"], unit=unit, range=limits, at_configure=not free)
+
+
+def settings_of(p: SimpleNamespace) -> GateSettings:
+    """The gate's settings as the node's parameters have them."""
+    values = {f.name: getattr(p, f.name) for f in fields(GateSettings)}
+    settings = GateSettings(**{k: math.inf if v == LONGEST else v for k, v in values.items()})
+    if p.shadow:  # the arm that is seen follows somebody else
+        elsewhere = {"following_error": LARGEST_FOLLOWING_ERROR, "hold_tolerance": settings.start_tolerance}
+        settings = replace(settings, **elsewhere)
+    return settings
 
 
 PARAMETERS = (

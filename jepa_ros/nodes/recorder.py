@@ -31,7 +31,7 @@ from jepa_ros.world_model.identity import CONFIG, identify
 INPUTS = ("joint_states", "robot_description", "/tf", "/tf_static", "/clock")
 RESULTS = (
     *("executed", "episode", "goal_image", "latent", "surprise", "plan", "imagined_path"),
-    *("planner_status", "gate_status", "e_stop", "/diagnostics"),
+    *("planner_status", "gate_status", "e_stop", "gripper", "/diagnostics"),
 )
 WAITING = 256 << 20  # bytes that may wait for the disk; what comes then is lost, and counted
 LOOK = 0.5  # s between two looks for topics that have appeared

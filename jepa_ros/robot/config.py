@@ -144,12 +144,16 @@ class CameraConfig(_Strict):
 
 
 class GripperControllerConfig(_Strict):
-    """What moves the gripper. The gate does not command it; `robot check` and people look here."""
+    """What moves the gripper; arm_gate tells it what comes on the topic `gripper`."""
 
     interface: Literal["gripper_command", "joint_trajectory", "forward_command"] = Field(
         description="control_msgs/action/GripperCommand, trajectory_msgs/JointTrajectory, std_msgs/Float64MultiArray"
     )
     topic: str = Field(min_length=1, description="topic, or name of the action, relative to the robot's namespace")
+    open: Literal["lower", "upper"] = Field(
+        "upper", description="limit of the first gripper joint at which it is open; at the other it is closed"
+    )
+    max_effort: float = Field(default=10.0, ge=0, description="of GripperCommand; what it means is the controller's")
 
 
 class BringupConfig(_Strict):

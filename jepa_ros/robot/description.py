@@ -53,6 +53,17 @@ class RobotDescription:
         return cls(root.get("name", ""), joints)
 
 
+def finite_limits(urdf: str, gripper: str) -> tuple[float, float]:
+    """Lower and upper limit, rad or m, of a gripper's joint. Raises InputError where it has none."""
+    joint = RobotDescription.from_urdf(urdf).joints.get(gripper)
+    if joint is None:
+        raise InputError(f"robot_description: expected the gripper joint {gripper}, found none of that name")
+    if not 0.0 < joint.upper - joint.lower < math.inf:
+        found = f"{joint.lower:g} and {joint.upper:g}"
+        raise InputError(f"robot_description: gripper joint {gripper}: expected two finite limits, found {found}")
+    return joint.lower, joint.upper
+
+
 def one_number_a_joint(urdf: str, turn: float) -> str:
     """The URDF with continuous joints as revolute ones of ±turn rad, as Pinocchio gives continuous ones two numbers.
 

@@ -21,10 +21,9 @@ from itertools import product
 
 import numpy as np
 
-from jepa_ros.errors import InputError
 from jepa_ros.robot.camera_rotation import matrix
 from jepa_ros.robot.config import RobotConfig, pose_space
-from jepa_ros.robot.description import RobotDescription
+from jepa_ros.robot.description import finite_limits
 from jepa_ros.robot.kinematics import Kinematics
 from jepa_ros.robot.motion_space import MotionSpace
 
@@ -97,7 +96,7 @@ class ToolState:
         self.joints = (*robot.joints, *robot.gripper[:1])
         self._ends = None
         if robot.gripper:
-            lower, upper = _limits(urdf, robot.gripper[0])
+            lower, upper = finite_limits(urdf, robot.gripper[0])
             self._ends = (lower, upper) if zero == "lower" else (upper, lower)
 
     def at(self, positions: np.ndarray) -> np.ndarray:
@@ -126,13 +125,3 @@ def euler_angles(rotation: np.ndarray) -> np.ndarray:
     if cosine < LOCKED:
         return np.array([np.arctan2(-r[1, 2], r[1, 1]), middle, 0.0])
     return np.array([np.arctan2(r[2, 1], r[2, 2]), middle, np.arctan2(r[1, 0], r[0, 0])])
-
-
-def _limits(urdf: str, gripper: str) -> tuple[float, float]:
-    joint = RobotDescription.from_urdf(urdf).joints.get(gripper)
-    if joint is None:
-        raise InputError(f"robot_description: expected the gripper joint {gripper}, found none of that name")
-    if not 0.0 < joint.upper - joint.lower < np.inf:
-        found = f"{joint.lower:g} and {joint.upper:g}"
-        raise InputError(f"robot_description: gripper joint {gripper}: expected two finite limits, found {found}")
-    return joint.lower, joint.upper
