@@ -17,6 +17,11 @@ from jepa_ros.resources import config_path
 # Domains whose ports stay below Linux's ephemeral range, where any program may sit (ROS 2, "The ROS_DOMAIN_ID").
 DOMAINS = range(1, 102)
 
+ONE_THREAD = {"LP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""For MuJoCo's software renderer and for OpenMP (torch)."""
+GIVE_BACK = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+"""glibc's malloc (mallopt(3)): left to itself it keeps an arena for each thread of the middleware and what was freed in
+it, and a node's memory creeps up for hours. Blocks of a megabyte and more are rare enough to be mapped each time."""
 _DISCOVERY = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
 # Fast DDS 2 (Jazzy) reads the first, Fast DDS 3 (Kilted) the second.
 _PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -30,8 +35,9 @@ def process_environment(base: Mapping[str, str] | None = None, *, isolate: bool 
     """Environment for a process that joins our graph, made from `base` (default: this process's).
 
     Filled in where the user left a gap: shared-memory transport large enough for camera images, one thread each for
-    OpenMP (torch) and for MuJoCo's software renderer, and, when `isolate`, discovery on this machine only and a domain
-    that nobody here uses. Simulation is isolated; what drives hardware joins the graph that the user's shell is in.
+    OpenMP (torch) and for MuJoCo's software renderer, a malloc that gives memory back, and, when `isolate`, discovery
+    on this machine only and a domain that nobody here uses. Simulation is isolated; what drives hardware joins the
+    graph that the user's shell is in.
     Give the result to every process of one graph: two calls without a domain choose two domains.
     """
     environment = dict(os.environ if base is None else base)
@@ -44,8 +50,8 @@ def process_environment(base: Mapping[str, str] | None = None, *, isolate: bool 
     # rclpy does not start without a folder for its logs, and some containers have no home.
     if not any(environment.get(name) for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR")):
         environment["ROS_LOG_DIR"] = str(Path(tempfile.gettempdir(), "ros_log"))
-    environment.setdefault("LP_NUM_THREADS", "1")
-    environment.setdefault("OMP_NUM_THREADS", "1")
+    for name, value in (*ONE_THREAD.items(), *GIVE_BACK.items()):
+        environment.setdefault(name, value)
     _add_prefix(environment)
     return environment
 

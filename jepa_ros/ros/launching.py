@@ -32,6 +32,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from jepa_ros.ros import bringup
+from jepa_ros.ros.environment import GIVE_BACK, ONE_THREAD
 
 
 def description(kind: str, *others) -> LaunchDescription:
@@ -121,8 +122,7 @@ def _environment() -> list[SetEnvironmentVariable]:
     return [
         default("FASTRTPS_DEFAULT_PROFILES_FILE", profile, free),
         default("FASTDDS_DEFAULT_PROFILES_FILE", profile, free),
-        default("LP_NUM_THREADS", "1"),
-        default("OMP_NUM_THREADS", "1"),
+        *(default(name, value) for name, value in (*ONE_THREAD.items(), *GIVE_BACK.items())),
     ]
 
 

@@ -17,6 +17,7 @@ def test_gaps_are_filled():
     assert filled["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     assert int(filled["ROS_DOMAIN_ID"]) in environment.DOMAINS
     assert filled["OMP_NUM_THREADS"] == filled["LP_NUM_THREADS"] == "1"
+    assert filled["MALLOC_ARENA_MAX"] == "2" and filled["MALLOC_MMAP_THRESHOLD_"] == filled["MALLOC_TRIM_THRESHOLD_"]
     for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
         assert filled[name] == str(config_path("fastdds_localhost.xml"))
         assert os.path.isfile(filled[name])
@@ -33,6 +34,7 @@ def test_gaps_are_filled():
         {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"},
         {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp", "CYCLONEDDS_URI": "file:///mine.xml"},
         {"OMP_NUM_THREADS": "4", "LP_NUM_THREADS": "2"},
+        {"MALLOC_ARENA_MAX": "8"},
     ],
 )
 def test_what_the_user_set_is_kept(own):
