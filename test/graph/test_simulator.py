@@ -228,7 +228,7 @@ def test_it_refuses_to_start_where_a_controller_listens(start, client):
 
 
 def test_simulated_time_runs_at_the_asked_factor_and_size(start, client):
-    clock = client.collect(Clock, "/clock")
+    clock = client.collect(Clock, "/clock", 200)  # none is lost where this process sleeps
     parameters = {"publish_clock": True, "real_time_factor": 0.5, "width": 640, "height": 480, "rate": 5.0}
     bench = Bench(start, client, "own_time", parameters)
     client.wait_for(lambda: bench.images, "an image", 30)
