@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from followed import Followed
 from turned_camera import about_z
 
 from jepa_ros.errors import InputError
@@ -117,20 +118,12 @@ def test_imagined_actions_are_what_the_gate_would_report(degrees):
     np.testing.assert_allclose(made.to_base(made.to_model(knots)), knots, atol=1e-12)
 
 
-class Follower:
-    """An arm that follows what it is handed, exactly; frames at 8 Hz and joint states reach the controller at once."""
+class Follower(Followed):
+    """Frames at 8 Hz and joint states reach the controller at once."""
 
     def __init__(self, guardrails=None):
-        self.space, settings = space(), ReachSettings(budget=np.inf, horizon=3, plan_ticks=4)
-        self.controller = ReachController(knowing(), self.space, settings, guardrails)
-        self.now, self.plans, self.rest = T0, [], self.space.joints_at(PLACE)
-
-    def reference(self, t):
-        plan = next((p for p in reversed(self.plans) if p.start <= t + 1e-9), None)
-        return (self.rest, np.zeros(7), np.zeros(7)) if plan is None else plan.trajectory.sample(t - plan.start)
-
-    def tool(self):
-        return self.space.position(self.reference(self.now)[0])
+        settings = ReachSettings(budget=np.inf, horizon=3, plan_ticks=4)
+        super().__init__(ReachController(knowing(), space(), settings, guardrails), space().joints_at(PLACE), T0)
 
     def run(self, seconds):
         for _ in range(round(seconds / 0.125)):
@@ -145,12 +138,8 @@ def test_a_goal_in_space_is_reached_by_plans_that_join_without_a_jump():
     follower, goal = Follower().run(1.0), PLACE + [0.12, 0.08, 0.10]
     follower.controller.set_goal(latent_of(goal), tolerance=0.02)
     for _ in range(30):
-        step = follower.controller.step(follower.now)
-        assert isinstance(step, Step), step
-        for before, after in zip(follower.reference(step.start), step.trajectory.sample(0.0), strict=True):
-            np.testing.assert_allclose(after, before, atol=1e-6)
+        step = follower.step()  # asserts the join in position, velocity and acceleration
         assert step.imagined.tool.shape == (3, 3)
-        follower.plans.append(step)
         follower.run(0.25)
         if follower.controller.reached:
             break

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from followed import Followed
 
 from jepa_ros.planning.reach import ReachController, ReachSettings, Step, Waiting
 
@@ -14,22 +15,13 @@ T0 = 1_700_000_000.0
 CAMERA, STATES = 1 / 15, 0.02
 
 
-class Follower:
-    """An arm that follows what it is handed, exactly; frames and joint states reach the controller at once."""
+class Follower(Followed):
+    """Frames and joint states reach the controller at once."""
 
     def __init__(self, settings=None, xy=XY):
-        self.space = arm.space()
-        self.controller = ReachController(tiny.knowing(JOINTS), self.space, settings or ReachSettings(budget=np.inf))
-        self.now, self.plans = T0, []
-        self.rest = self.space.joints_at(xy)
+        controller = ReachController(tiny.knowing(JOINTS), arm.space(), settings or ReachSettings(budget=np.inf))
+        super().__init__(controller, arm.space().joints_at(xy), T0)
         self.due = {"frame": T0, "state": T0}
-
-    def reference(self, t):
-        plan = next((p for p in reversed(self.plans) if p.start <= t + 1e-9), None)
-        return (self.rest, np.zeros(7), np.zeros(7)) if plan is None else plan.trajectory.sample(t - plan.start)
-
-    def tool(self):
-        return self.space.position(self.reference(self.now)[0])
 
     def run(self, seconds):
         for _ in range(round(seconds / 0.01)):
@@ -42,18 +34,6 @@ class Follower:
                 self.due["frame"] += CAMERA
                 self.controller.latent(self.now, tiny.latent_of(self.tool()))
         return self
-
-    def step(self):
-        step = self.controller.step(self.now)
-        assert isinstance(step, Step), step
-        self.take(step)
-        return step
-
-    def take(self, step):
-        """Follow it from its start on, after a look at how it joins what is followed until then."""
-        for before, after in zip(self.reference(step.start), step.trajectory.sample(0.0), strict=True):
-            np.testing.assert_allclose(after, before, atol=1e-6)
-        self.plans.append(step)
 
 
 @pytest.fixture
