@@ -215,7 +215,7 @@ class ArmGate(JepaNode):
         """Why no command for the gripper is let through; empty where one is."""
         if not self.active:
             return "the gate is not active"
-        return self._report.text if self._gate.state == GateState.LATCHED and self._report else ""
+        return "" if self._gate.state != GateState.LATCHED else self._report.text if self._report else "latched"
 
     def _on_e_stop(self, m: Bool) -> None:
         with self._lock:

@@ -7,6 +7,7 @@ A stop leaves the gripper as it is, as it may hold something.
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -22,7 +23,8 @@ from jepa_ros.robot.config import GripperControllerConfig, RobotConfig
 from jepa_ros.robot.description import finite_limits
 
 TOPIC = "gripper"
-SAME = 1e-3  # of the range; a command that differs by less is not sent again
+SAME = 1e-3  # of the range; a command that differs by less is not sent again at once
+AGAIN = 2.0  # s after which it is: the first may have been lost, or somebody else moved the gripper
 TRAVEL = 1.0  # s from one end to the other that a trajectory asks for
 
 
@@ -65,6 +67,7 @@ class Gripper:
         self._closed, self._open = ends if config.open == "upper" else ends[::-1]
         self._interface = _INTERFACES[config.interface](node, robot_topic(node, config.topic), joint, config.max_effort)
         self._sent: float | None = None
+        self._sent_at = 0.0
         node.create_subscription(Float64, TOPIC, self._on_opening, RELIABLE)
 
     def _on_opening(self, message: Float64) -> None:
@@ -75,11 +78,12 @@ class Gripper:
         if not 0.0 <= opening <= 1.0:  # nor is NaN
             self._node.warn_throttled("opening", f"gripper: expected 0 (closed) to 1 (open), found {opening:g}")
             return
-        if self._sent is not None and abs(opening - self._sent) < SAME:
+        now = time.monotonic()
+        if self._sent is not None and abs(opening - self._sent) < SAME and now - self._sent_at < AGAIN:
             return
         way = 1.0 if self._sent is None else abs(opening - self._sent)
         if self._interface.send(self._closed + opening * (self._open - self._closed), way * TRAVEL):
-            self._sent = opening
+            self._sent, self._sent_at = opening, now
 
 
 class _Trajectory:
