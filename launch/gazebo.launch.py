@@ -3,9 +3,9 @@
 docs/gazebo.md says what it needs, and what of it has been tried.
 """
 
-from jepa_ros.ros.gazebo_launching import description
+from jepa_ros.bringup.gazebo_launch_description import description
 
 
 def generate_launch_description():
-    """The bring-up `gazebo` of jepa_ros.ros.bringup, and Gazebo itself."""
+    """The bring-up `gazebo` of jepa_ros.bringup.nodes, and Gazebo itself."""
     return description()

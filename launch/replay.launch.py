@@ -3,9 +3,9 @@
 The gate judges plans in shadow mode: it opens no topic to any controller.
 """
 
-from jepa_ros.ros.launching import description
+from jepa_ros.bringup.launch_description import description
 
 
 def generate_launch_description():
-    """The bring-up `replay` of jepa_ros.ros.bringup."""
+    """The bring-up `replay` of jepa_ros.bringup.nodes."""
     return description("replay")

@@ -3,9 +3,9 @@
 The robot's own bring-up gives joint_states, robot_description, tf and the controllers.
 """
 
-from jepa_ros.ros.launching import description
+from jepa_ros.bringup.launch_description import description
 
 
 def generate_launch_description():
-    """The bring-up `robot` of jepa_ros.ros.bringup."""
+    """The bring-up `robot` of jepa_ros.bringup.nodes."""
     return description("robot")

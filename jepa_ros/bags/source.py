@@ -18,9 +18,9 @@ from typing import NamedTuple
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.storage_mcap import McapReader, zstd
 
-from jepa_ros.bags.rescue import Rescued, full_type, rescued
+from jepa_ros.bags.recovery import Rescued, full_type, rescued
 from jepa_ros.errors import InputError
-from jepa_ros.reading import read_yaml
+from jepa_ros.text_files import read_yaml
 
 KINDS = (".mcap", ".db3")
 PACKED = (".zstd", ".zst")

@@ -19,9 +19,9 @@ import numpy as np
 
 from jepa_ros.bench.offline_report import write_report
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.progress import LongWork
-from jepa_ros.evaluation.sim import wilson
-from jepa_ros.evaluation.summary import write_summary
+from jepa_ros.reporting.intervals import wilson
+from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.summary import write_summary
 
 EPISODES = {"little": (40, 21), "much": (160, 22)}
 """Training recordings: episodes and seed."""

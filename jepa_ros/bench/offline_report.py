@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jepa_ros.evaluation import plots
-from jepa_ros.evaluation.report import Report
+from jepa_ros.reporting import plots
+from jepa_ros.reporting.report import Report
 
 SHOWN = ("prediction_ratio@5", "probe_tool_p50_m", "plan_gap_ratio")
 

@@ -16,9 +16,9 @@ from jepa_ros.bench.peer import load_peer
 from jepa_ros.bench.same_quality import SameQuality, same_quality
 from jepa_ros.bench.same_work import SameCosts, SameWork, same_costs, same_work
 from jepa_ros.bench.twins import PAPER, Search, Sizes, Twins, multiplications
-from jepa_ros.evaluation.progress import LongWork
-from jepa_ros.evaluation.sim import wilson
-from jepa_ros.evaluation.summary import percentiles, write_summary
+from jepa_ros.reporting.intervals import wilson
+from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.summary import percentiles, write_summary
 from jepa_ros.world_model.checkpoint import load
 from jepa_ros.world_model.precision import BFLOAT16_FLAGS, multiplies_bfloat16, processor_flags, processor_name
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from jepa_ros.bench.same_quality import SameQuality
 from jepa_ros.bench.same_work import SameCosts, SameWork
-from jepa_ros.evaluation import plots
-from jepa_ros.evaluation.report import Report
+from jepa_ros.reporting import plots
+from jepa_ros.reporting.report import Report
 
 NAMES = {
     "ratio_same_work_fp32": "same work, float32: reference ÷ ours",

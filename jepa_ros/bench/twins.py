@@ -11,7 +11,7 @@ from torch import nn
 from jepa_ros.bench.peer import Peer
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.importers.lewm import rename_tensors
-from jepa_ros.world_model.lewm import IMAGENET_MEAN, IMAGENET_STD, LeWM, build_lewm
+from jepa_ros.world_model.lewm.model import IMAGENET_MEAN, IMAGENET_STD, LeWM, build_lewm
 from jepa_ros.world_model.protocol import Context
 
 

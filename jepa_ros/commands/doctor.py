@@ -37,7 +37,7 @@ def doctor(
     ] = None,
 ) -> int | None:
     """Look at a running robot, camera and model, and say what does not fit; nothing moves, nothing is published."""
-    return call("jepa_ros.ros.doctor:run", **locals())
+    return call("jepa_ros.doctor.run:run", **locals())
 
 
 @command(calibrate, "camera")
@@ -55,4 +55,4 @@ def calibrate_camera(
     write: Annotated[bool, typer.Option("--write", help="Change the robot's own YAML file.")] = False,
 ) -> int | None:
     """Find how the model's axes are turned against the robot's base, from motion predicted and motion measured."""
-    return call("jepa_ros.evaluation.camera_calibration:run", **locals())
+    return call("jepa_ros.evaluation.bag.camera_calibration:run", **locals())

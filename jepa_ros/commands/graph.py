@@ -31,7 +31,7 @@ def up_sim(
     record: Record = "",
 ) -> int | None:
     """Start the simulator and all nodes from config/sim.yaml, as launch/sim.launch.py does."""
-    return call("jepa_ros.ros.up:run", kind="sim", **locals())
+    return call("jepa_ros.bringup.up:run", kind="sim", **locals())
 
 
 @command(up, "robot")
@@ -62,13 +62,13 @@ def up_robot(
     record: Record = "",
 ) -> int | None:
     """Start the nodes for hardware from config/robot.yaml, as launch/robot.launch.py does."""
-    return call("jepa_ros.ros.up:run", kind="robot", **locals())
+    return call("jepa_ros.bringup.up:run", kind="robot", **locals())
 
 
 @command(up, "gazebo")
 def up_gazebo() -> int | None:
     """Say how Gazebo is started: ros2 launch does."""
-    return call("jepa_ros.ros.up:run", kind="gazebo")
+    return call("jepa_ros.bringup.up:run", kind="gazebo")
 
 
 @command(up, "replay")
@@ -86,7 +86,7 @@ def up_replay(
     log_level: LogLevel = "info",
 ) -> int | None:
     """Start all nodes over a recording, on its time; the gate judges plans, and nothing leaves for controllers."""
-    return call("jepa_ros.ros.up:run", kind="replay", **locals())
+    return call("jepa_ros.bringup.up:run", kind="replay", **locals())
 
 
 @command(app)
@@ -104,7 +104,7 @@ def record(
 ) -> int | None:
     """Record what the running graph hears, does and says as a rosbag2 (mcap), until Ctrl-C."""
     given = locals()
-    return call("jepa_ros.ros.up:run", kind="record", record=given.pop("out"), **given)
+    return call("jepa_ros.bringup.up:run", kind="record", record=given.pop("out"), **given)
 
 
 @command(app)
@@ -116,4 +116,4 @@ def demo(
     headless: Annotated[bool, typer.Option("--headless", help="Plain lines in place of the live display.")] = False,
 ) -> int | None:
     """Start the whole graph in simulation and reach goal images that training never saw."""
-    return call("jepa_ros.ros.demo:run", goals=goals, seed=seed, out=out, model=model, headless=headless)
+    return call("jepa_ros.demo.run:run", goals=goals, seed=seed, out=out, model=model, headless=headless)

@@ -59,11 +59,11 @@ def collect(
     given.pop("live")
     if live:
         given["out"] = out or Path("runs/collect")
-        return call("jepa_ros.ros.collect_live:run", **{k: v for k, v in given.items() if k not in _SIMULATED})
+        return call("jepa_ros.collecting.live:run", **{k: v for k, v in given.items() if k not in _SIMULATED})
     if out is None:
         raise InputError("collect: expected a bag after --out, found none")
     given["episodes"] = 500 if episodes is None else episodes
-    return call("jepa_ros.training.collect:run", **{k: v for k, v in given.items() if k not in _LIVE})
+    return call("jepa_ros.collecting.simulated:run", **{k: v for k, v in given.items() if k not in _LIVE})
 
 
 _SIMULATED = ("width", "height", "rate", "workers")
@@ -177,7 +177,7 @@ def pretrain(
     device: Device = "auto",
 ) -> int | None:
     """Pre-train an encoder on the pictures of bags, without actions; goes on where it was interrupted."""
-    return call("jepa_ros.training.pretrain:run", **locals())
+    return call("jepa_ros.training.pretraining.run:run", **locals())
 
 
 @command(app)
@@ -214,4 +214,4 @@ def compare(
         return call("jepa_ros.evaluation.runs.compare:run", runs=runs, seed=seed, out=out)
     if data is None:
         raise InputError("compare: expected runs to set side by side, or a bag after --data, found neither")
-    return call("jepa_ros.training.compare:run", **options)
+    return call("jepa_ros.training.method_comparison.run:run", **options)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jepa_ros.bags.positions import parse_objects
 from jepa_ros.datasets.mapping import own_mapping, read_mapping
+from jepa_ros.datasets.positions import parse_objects
 from jepa_ros.datasets.report import show, write_report
 from jepa_ros.datasets.shard import BuildOptions, build_shard, fingerprint
 from jepa_ros.datasets.store import (
@@ -30,8 +30,8 @@ from jepa_ros.datasets.store import (
     write_json,
 )
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.progress import LongWork
-from jepa_ros.evaluation.summary import write_summary
+from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot
 
 FEW = 3

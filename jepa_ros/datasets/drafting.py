@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from jepa_ros.bags.cameras import COMPRESSED, RAW
-from jepa_ros.bags.rescue import Rescued
+from jepa_ros.bags.recovery import Rescued
 from jepa_ros.bags.typestore import JOINT_JOG, typestore
 from jepa_ros.datasets.mapping import (
     ACTION,

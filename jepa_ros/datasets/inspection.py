@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jepa_ros.bags.rescue import Rescued
+from jepa_ros.bags.recovery import Rescued
 from jepa_ros.bags.source import Source, open_source
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.datasets.drafting import Sample, draft

@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from jepa_ros.bags.cameras import COMPRESSED, RAW, camera_names
-from jepa_ros.bags.positions import KINDS, parse_objects
 from jepa_ros.bags.typestore import JOINT_JOG
+from jepa_ros.datasets.positions import KINDS, parse_objects
 from jepa_ros.errors import InputError, first_problem
-from jepa_ros.reading import read_yaml
 from jepa_ros.robot.config import RobotConfig
+from jepa_ros.text_files import read_yaml
 
 JOINT_STATE, ACTION, EPISODE = "sensor_msgs/msg/JointState", "jepa_msgs/msg/Action", "jepa_msgs/msg/Episode"
 TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from jepa_ros.bags.rescue import Rescued
+from jepa_ros.bags.recovery import Rescued
 from jepa_ros.bags.source import Source
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.datasets.mapping import View

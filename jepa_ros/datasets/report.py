@@ -34,8 +34,8 @@ def show(summary: dict) -> None:
 
 def write_report(out: Path, index: Index, summary: dict) -> None:
     """report.html: figures, what was dropped and why, lengths of episodes, and what a model will see."""
-    from jepa_ros.evaluation import plots
-    from jepa_ros.evaluation.report import Report
+    from jepa_ros.reporting import plots
+    from jepa_ros.reporting.report import Report
 
     data = Dataset(out)
     report = Report("Training data", f"{len(index.bags)} bags at {index.layout.rate:g} Hz, {index.layout.size} px")

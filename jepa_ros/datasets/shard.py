@@ -12,20 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from jepa_ros.bags.positions import TOOL, Places
 from jepa_ros.bags.source import KINDS, PACKED, Source, open_source
 from jepa_ros.datasets.actions import action_source
+from jepa_ros.datasets.episodes import Episode
 from jepa_ros.datasets.mapping import PLANAR, TWIST_FIELDS, BagMapping
 from jepa_ros.datasets.matching import Matched, match
 from jepa_ros.datasets.pictures import fill
+from jepa_ros.datasets.positions import TOOL, Places
 from jepa_ros.datasets.segments import Segment, segments
 from jepa_ros.datasets.signals import Collector, Signals
 from jepa_ros.datasets.store import ARRAYS, SHARD, URDF, EpisodeEntry, Layout, ShardInfo, write_json
 from jepa_ros.errors import InputError
-from jepa_ros.robot.action_space import PlanarVelocity
 from jepa_ros.robot.config import RobotConfig, load_robot
-from jepa_ros.robot.kinematics import Kinematics
-from jepa_ros.training.episodes import Episode
+from jepa_ros.robot.motion.action_space import PlanarVelocity
+from jepa_ros.robot.motion.kinematics import Kinematics
 
 HASHED = 1 << 16
 """Bytes at both ends of each file that a bag is known again by, beside names and sizes."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jepa_ros.bags.cameras import namespace
-from jepa_ros.bags.episodes import camera_reference
-from jepa_ros.bags.positions import KINDS
-from jepa_ros.bags.rescue import Rescued
+from jepa_ros.bags.reader import camera_reference
+from jepa_ros.bags.recovery import Rescued
 from jepa_ros.bags.source import Source
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.datasets.mapping import ARRAY, EPISODE, JOINT_STATE, TWIST, BagMapping, Topics
+from jepa_ros.datasets.positions import KINDS
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.config import CameraReference
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jepa_ros.doctor.finding import Finding, error, fine, listed, warning
-from jepa_ros.doctor.seen import Camera, Intrinsics, Job, Seen
+from jepa_ros.doctor.observations import Camera, Intrinsics, Job, Seen
 from jepa_ros.world_model.config import CameraReference
 
 FROZEN = 1.0  # s, the camera node's frozen_after

@@ -6,7 +6,7 @@ import difflib
 
 from jepa_ros.doctor.finding import Finding, error, fine, listed
 from jepa_ros.doctor.graph import incompatible
-from jepa_ros.doctor.seen import End, Job, Seen
+from jepa_ros.doctor.observations import End, Job, Seen
 from jepa_ros.robot.config import ControllerConfig
 
 GATE = "arm_gate"

@@ -6,7 +6,7 @@ import numpy as np
 
 from jepa_ros.doctor import camera, control, fit, frames, graph, joints, times, view
 from jepa_ros.doctor.finding import Finding
-from jepa_ros.doctor.seen import Job, Seen
+from jepa_ros.doctor.observations import Job, Seen
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.checkpoint import Checkpoint
 
@@ -52,7 +52,7 @@ def tool_position(seen: Seen, job: Job) -> np.ndarray | None:
     q = positions(seen, job)
     if q is None or seen.description is None:
         return None
-    from jepa_ros.robot.kinematics import Kinematics
+    from jepa_ros.robot.motion.kinematics import Kinematics
 
     robot = job.robot
     try:

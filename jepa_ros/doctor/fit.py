@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jepa_ros.doctor.finding import Finding, error, fine, listed, warning
-from jepa_ros.doctor.seen import Job
+from jepa_ros.doctor.observations import Job
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.checkpoint import check_robot
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from jepa_ros.doctor.finding import Finding, error, fine, listed, warning
-from jepa_ros.doctor.seen import Camera, Job, Seen
-from jepa_ros.ros.transforms import TransformTree, rotation_matrix
+from jepa_ros.doctor.observations import Camera, Job, Seen
+from jepa_ros.robot.transforms import TransformTree, rotation_matrix
 from jepa_ros.world_model.config import CameraReference
 
 NEAR, FAR = (0.02, 2.0), (0.10, 10.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from jepa_ros.doctor.finding import Finding, error, fine, listed, warning
-from jepa_ros.doctor.seen import IMAGES, JOINT_STATE, STRING, End, Job, Seen
+from jepa_ros.doctor.observations import IMAGES, JOINT_STATE, STRING, End, Job, Seen
 
 _PLUMBING = ("/rosout", "/parameter_events", "/diagnostics", "/clock", "/tf", "/tf_static")
 _HEARS = {JOINT_STATE: End("", JOINT_STATE, False, False), STRING: End("", STRING, True, True)}

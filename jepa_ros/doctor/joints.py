@@ -8,10 +8,10 @@ import math
 import numpy as np
 
 from jepa_ros.doctor.finding import Finding, error, fine, listed, warning
-from jepa_ros.doctor.seen import Job, JointMessage, Seen
+from jepa_ros.doctor.observations import Job, JointMessage, Seen
 from jepa_ros.errors import InputError
-from jepa_ros.robot.description import RobotDescription
-from jepa_ros.robot.limits import JointLimits
+from jepa_ros.robot.motion.limits import JointLimits
+from jepa_ros.robot.urdf import RobotDescription
 
 FULL_TURN = 2 * math.pi  # rad; an arm that stands further than this from zero most likely speaks of degrees
 

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 
 from jepa_ros.doctor.examine import positions
-from jepa_ros.doctor.seen import Job, Seen
+from jepa_ros.doctor.observations import Job, Seen
 from jepa_ros.errors import InputError
 from jepa_ros.images import decode_compressed
-from jepa_ros.ros.transforms import rotation_matrix
+from jepa_ros.robot.transforms import rotation_matrix
 from jepa_ros.world_model.config import CameraReference
 from jepa_ros.world_model.identity import REFERENCES
 
@@ -71,7 +71,7 @@ def skeleton(seen: Seen, job: Job) -> np.ndarray | None:
     q = positions(seen, job)
     if q is None or seen.description is None:
         return None
-    from jepa_ros.robot.kinematics import Kinematics
+    from jepa_ros.robot.motion.kinematics import Kinematics
 
     try:
         frames = [*job.robot.joints, job.robot.tool_frame]

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from jepa_ros.doctor.finding import Finding, Level
-from jepa_ros.doctor.seen import Job, Seen
+from jepa_ros.doctor.observations import Job, Seen
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.report import Report
-from jepa_ros.evaluation.summary import write_summary
+from jepa_ros.reporting.report import Report
+from jepa_ros.reporting.summary import write_summary
 
 OVERLAY = "overlay.jpg"
 _TITLES = {Level.ERROR: "Errors", Level.WARNING: "Warnings", Level.OK: "As it should be"}

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from jepa_ros.doctor.finding import Finding, error, fine, listed, warning
-from jepa_ros.doctor.seen import Job, Seen, Stream
-from jepa_ros.robot.gate_types import GateSettings
+from jepa_ros.doctor.observations import Job, Seen, Stream
+from jepa_ros.robot.gate.types import GateSettings
 
 _GATE = GateSettings()
 CAMERA_AGE, CAMERA_AHEAD = 0.5, 0.05  # s, the camera node's max_age and max_skew

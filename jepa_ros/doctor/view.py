@@ -40,7 +40,7 @@ def look(checkpoint: Checkpoint, pictures: list[np.ndarray], tool: np.ndarray | 
     """pictures: (H, W, 3) uint8 rgb, one a camera of the model. tool: (3,) m in the base frame, None where unknown."""
     import torch
 
-    from jepa_ros.evaluation.bag.latents import BatchEncoder
+    from jepa_ros.evaluation.bag.reading.latents import BatchEncoder
 
     size = checkpoint.config.preprocessing.size
     frames = [np.stack([preprocess(np.ascontiguousarray(p), size) for p in turned]) for turned in _both(pictures)]

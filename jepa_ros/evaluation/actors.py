@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.interpolate import make_interp_spline
 
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.motion.random_play import play
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.sim.cell import ArmCell
 from jepa_ros.sim.tasks.reach import ReachGoal
-from jepa_ros.training.play import play
 
 
 class RandomActor:

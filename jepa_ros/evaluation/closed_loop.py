@@ -10,7 +10,7 @@ import numpy as np
 from jepa_ros.errors import InputError
 from jepa_ros.images import preprocess
 from jepa_ros.planning.reach import ReachController, Step
-from jepa_ros.robot.gate_types import ExecutedTick
+from jepa_ros.robot.gate.types import ExecutedTick
 from jepa_ros.sim.cell import CYCLE, ArmCell
 from jepa_ros.sim.tasks.reach import Reached, ReachGoal
 from jepa_ros.world_model.checkpoint import Checkpoint

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation import plots
 from jepa_ros.evaluation.closed_loop import Timing, Trial, expect_one_camera
-from jepa_ros.evaluation.progress import LongWork
-from jepa_ros.evaluation.report import Report
-from jepa_ros.evaluation.summary import percentiles, write_summary
+from jepa_ros.reporting import plots
+from jepa_ros.reporting.intervals import wilson
+from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.report import Report
+from jepa_ros.reporting.summary import percentiles, write_summary
 from jepa_ros.robot.config import load_robot, planar_space
 from jepa_ros.world_model.checkpoint import check_robot, load
 
@@ -81,14 +82,6 @@ def run(
     return 0
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """95 % confidence interval of a rate (Wilson 1927)."""
-    z, p = 1.959964, successes / trials
-    centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2)) / (1 + z * z / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def _quiet() -> None:
     import signal
 
@@ -115,7 +108,7 @@ def _try_share(job) -> dict:
     from jepa_ros.evaluation.closed_loop import ModelActor, run_trial
     from jepa_ros.planning.guardrails import Guardrails
     from jepa_ros.planning.reach import ReachController, ReachSettings
-    from jepa_ros.robot.limits import JointLimits
+    from jepa_ros.robot.motion.limits import JointLimits
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.scene import Scene
     from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals

@@ -26,13 +26,13 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
 from jepa_ros.errors import InputError
-from jepa_ros.frames import FrameChecks, FrameDropped
+from jepa_ros.frame_checks import FrameChecks, FrameDropped
 from jepa_ros.images import ImageError, preprocess
-from jepa_ros.nodes.base import SENSOR, JepaNode, run
-from jepa_ros.nodes.convert import image_message, picture, to_ns
-from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.parameters import Parameter
-from jepa_ros.nodes.topics import image_topics
+from jepa_ros.nodes.common.convert import image_message, picture, to_ns
+from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
+from jepa_ros.nodes.common.lifecycle import SENSOR, JepaNode, run
+from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.topics import image_topics
 from jepa_ros.resources import resolve_model
 
 PARAMETERS = (

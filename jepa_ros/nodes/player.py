@@ -19,14 +19,14 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
-from jepa_ros.bags.rescue import Rescued
+from jepa_ros.bags.recovery import Rescued
 from jepa_ros.bags.source import Source, open_source
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.base import LATCHED, JepaNode, run
-from jepa_ros.nodes.convert import to_stamp
-from jepa_ros.nodes.diagnostics import OK, WARN, Status
-from jepa_ros.nodes.parameters import Parameter
-from jepa_ros.nodes.topics import image_topics, message_class
+from jepa_ros.nodes.common.convert import to_stamp
+from jepa_ros.nodes.common.diagnostics import OK, WARN, Status
+from jepa_ros.nodes.common.lifecycle import LATCHED, JepaNode, run
+from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.topics import image_topics, message_class
 
 INPUTS = ("joint_states", "executed", "episode", "robot_description", "/tf", "/tf_static")
 FIXED = ("robot_description", "/tf_static")  # said again to whoever comes later

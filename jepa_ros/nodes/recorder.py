@@ -20,10 +20,10 @@ from jepa_ros import __version__
 from jepa_ros.bags.live import LiveBag
 from jepa_ros.bags.writer import DiskFull
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.base import LATCHED, JepaNode, run
-from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.parameters import Parameter
-from jepa_ros.nodes.topics import ROBOT_NAMESPACE, image_topics, message_class, robot_topic
+from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
+from jepa_ros.nodes.common.lifecycle import LATCHED, JepaNode, run
+from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.topics import ROBOT_NAMESPACE, image_topics, message_class, robot_topic
 from jepa_ros.resources import resolve_model, resolve_robot
 from jepa_ros.robot.config import COMMAND_INTERFACES, load_robot
 from jepa_ros.world_model.identity import CONFIG, identify

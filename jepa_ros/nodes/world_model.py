@@ -23,15 +23,15 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.base import RELIABLE, SENSOR, JepaNode, NotReady, run
-from jepa_ros.nodes.convert import float32_array, picture, to_seconds
-from jepa_ros.nodes.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.goals import goal_frames
-from jepa_ros.nodes.latest import Latest
-from jepa_ros.nodes.model_parameters import MODEL_PARAMETERS
-from jepa_ros.nodes.parameters import Parameter
-from jepa_ros.nodes.topics import robot_topic
-from jepa_ros.nodes.worker import Worker, in_words
+from jepa_ros.nodes.common.convert import float32_array, picture, to_seconds
+from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
+from jepa_ros.nodes.common.latest import Latest
+from jepa_ros.nodes.common.lifecycle import RELIABLE, SENSOR, JepaNode, NotReady, run
+from jepa_ros.nodes.common.model_parameters import MODEL_PARAMETERS
+from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.topics import robot_topic
+from jepa_ros.nodes.common.worker import Worker, in_words
+from jepa_ros.nodes.planner.goals import goal_frames
 from jepa_ros.world_model.proprioception import make_reader
 
 PARAMETERS = (
@@ -76,12 +76,12 @@ class WorldModelNode(JepaNode):
 
         from jepa_ros.resources import resolve_model
         from jepa_ros.robot.config import load_robot
+        from jepa_ros.world_model.camera_sync import ViewMatcher
         from jepa_ros.world_model.checkpoint import check_robot, load
         from jepa_ros.world_model.config import read_config
         from jepa_ros.world_model.device import choose_device
         from jepa_ros.world_model.history import ContextReader
         from jepa_ros.world_model.surprise import SurpriseMonitor
-        from jepa_ros.world_model.views import ViewMatcher
 
         torch.set_num_threads(self.p.threads)
         config, robot = read_config(resolve_model(self.p.model)), load_robot(self.p.robot)

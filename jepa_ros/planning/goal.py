@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from jepa_ros.errors import InputError
-from jepa_ros.planning.reachability import Reachability
 from jepa_ros.world_model.checkpoint import Checkpoint
-from jepa_ros.world_model.probes import JOINTS, Probe
+from jepa_ros.world_model.heads.probes import JOINTS, Probe
+from jepa_ros.world_model.heads.reachability import Reachability
 
 if TYPE_CHECKING:
     from jepa_ros.planning.guardrails import Guardrails
-    from jepa_ros.robot.motion_space import MotionSpace
+    from jepa_ros.robot.motion.motion_space import MotionSpace
 
 PLACE_SCALE = 0.15  # m
 POSTURE_SCALE = 0.3  # rad

@@ -12,12 +12,12 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.clearance import STEP, TOLERANCE, Box, Clearance
-from jepa_ros.robot.collision import SelfCollision
+from jepa_ros.robot.collision.clearance import STEP, TOLERANCE, Box, Clearance
+from jepa_ros.robot.collision.self_collision import SelfCollision
 from jepa_ros.robot.config import RobotConfig
-from jepa_ros.robot.limits import JointLimits
-from jepa_ros.robot.motion_space import MotionSpace
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.motion.limits import JointLimits
+from jepa_ros.robot.motion.motion_space import MotionSpace
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 GRID = 0.01  # m between the nodes of the clearance field
 SOFT = 0.03  # m of clearance below which a path has a price

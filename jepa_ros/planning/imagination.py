@@ -13,8 +13,8 @@ from jepa_ros.planning.goal import Goal, Outcome
 from jepa_ros.planning.objective import Objective
 from jepa_ros.planning.proposals import propose
 from jepa_ros.planning.solver import Problem
-from jepa_ros.robot.motion_space import MotionSpace
-from jepa_ros.robot.tool_path import travel_matrix
+from jepa_ros.robot.motion.motion_space import MotionSpace
+from jepa_ros.robot.motion.tool_path import travel_matrix
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.protocol import Context
 

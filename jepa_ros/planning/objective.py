@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from jepa_ros.planning.goal import Goal, Outcome
-from jepa_ros.world_model.probes import Probe
+from jepa_ros.world_model.heads.probes import Probe
 
 SURE = 0.01
 """m between where the model sees the tool and where the plan leads it, up to which it is not called uncertain."""

@@ -17,7 +17,7 @@ from jepa_ros.planning.objective import Objective
 from jepa_ros.planning.solver import Pool, Solution, Solver
 from jepa_ros.planning.solvers import ICem
 from jepa_ros.planning.system1 import PolicyAlone
-from jepa_ros.robot.motion_space import MotionSpace
+from jepa_ros.robot.motion.motion_space import MotionSpace
 from jepa_ros.world_model.checkpoint import Checkpoint
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepa_ros.robot.tool_path import ToolPath
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.motion.tool_path import ToolPath
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 
 @dataclass(frozen=True, eq=False)

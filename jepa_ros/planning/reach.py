@@ -16,8 +16,8 @@ from jepa_ros.planning.objective import Objective
 from jepa_ros.planning.planner import Imagined, LatentPlanner
 from jepa_ros.planning.promises import Promises
 from jepa_ros.planning.solvers import make_solver
-from jepa_ros.robot.motion_space import MotionSpace
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.motion.motion_space import MotionSpace
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.history import ContextReader
 

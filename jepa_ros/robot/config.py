@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jepa_ros.errors import InputError, first_problem
-from jepa_ros.reading import read_yaml
 from jepa_ros.resources import resolve_robot
 from jepa_ros.robot.camera_rotation import TILT, tilt
+from jepa_ros.text_files import read_yaml
 
 
 class _Strict(BaseModel):

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jepa_ros.robot.action_space import PlanarVelocity
 from jepa_ros.robot.config import RobotConfig
-from jepa_ros.robot.gate import Gate
-from jepa_ros.robot.gate_types import ExecutedTick, GateSettings
-from jepa_ros.robot.kinematics import Kinematics
-from jepa_ros.robot.limits import JointLimits
+from jepa_ros.robot.gate.gate import Gate
+from jepa_ros.robot.gate.types import ExecutedTick, GateSettings
+from jepa_ros.robot.motion.action_space import PlanarVelocity
+from jepa_ros.robot.motion.kinematics import Kinematics
+from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.sim.controller import TrajectoryController
 from jepa_ros.sim.scene import Scene
 

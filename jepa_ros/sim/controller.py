@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 END_VELOCITY_TOLERANCE = 0.01  # rad/s under which a last point counts as at rest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from jepa_ros.training.episodes import EpisodeSet
+from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.world_model.config import DistanceConfig, SurpriseConfig
 from jepa_ros.world_model.protocol import Context, WorldModel
 

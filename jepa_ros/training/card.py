@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.datasets.store import Dataset, is_dataset
-from jepa_ros.evaluation import plots
-from jepa_ros.evaluation.report import Report
-from jepa_ros.training.episodes import EpisodeSet
+from jepa_ros.reporting import plots
+from jepa_ros.reporting.report import Report
 from jepa_ros.training.heads import Heads
 from jepa_ros.training.heads_report import head_rows, judge_heads, write_heads
 from jepa_ros.training.loop import Progress

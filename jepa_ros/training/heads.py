@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.errors import InputError
-from jepa_ros.planning.policy import GoalPolicy
-from jepa_ros.planning.reachability import Reachability
-from jepa_ros.training.episodes import EpisodeSet
 from jepa_ros.training.loop import learning_rate_factor
 from jepa_ros.training.losses import policy_loss, reachability_loss
 from jepa_ros.training.recipe import Schedule
 from jepa_ros.world_model.checkpoint import build_policy, build_reachability
 from jepa_ros.world_model.config import ModelConfig, ProbeConfig, ReachabilityConfig
-from jepa_ros.world_model.probes import JOINTS, Probe, fit_probe
+from jepa_ros.world_model.heads.policy import GoalPolicy
+from jepa_ros.world_model.heads.probes import JOINTS, Probe, fit_probe
+from jepa_ros.world_model.heads.reachability import Reachability
 
 LEARNING_RATE = 1e-3
 REACHABILITY_DECAY = 0.1

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from jepa_ros.evaluation import plots
-from jepa_ros.evaluation.report import Report
-from jepa_ros.planning.policy import GoalPolicy
-from jepa_ros.planning.reachability import Reachability
-from jepa_ros.training.episodes import EpisodeSet
+from jepa_ros.datasets.episodes import EpisodeSet
+from jepa_ros.reporting import plots
+from jepa_ros.reporting.report import Report
 from jepa_ros.training.heads import Heads, positions
 from jepa_ros.world_model.config import ModelConfig
-from jepa_ros.world_model.probes import JOINTS
+from jepa_ros.world_model.heads.policy import GoalPolicy
+from jepa_ros.world_model.heads.probes import JOINTS
+from jepa_ros.world_model.heads.reachability import Reachability
 
 PAIRS = 20_000
 SAME_M = 0.005

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.distributed import torchrun
 from jepa_ros.distributed.batch_norm import convert_batch_norm
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
-from jepa_ros.training.episodes import EpisodeSet
+from jepa_ros.evaluation.model_health import collapse, encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.training.losses import WorldModelLoss
 from jepa_ros.training.recipe import LossWeights, Schedule
-from jepa_ros.training.validation import collapse, encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse
 from jepa_ros.world_model.checkpoint import own_state
 from jepa_ros.world_model.config import ModelConfig

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from jepa_ros.planning.policy import GoalPolicy
-from jepa_ros.planning.reachability import Reachability
-from jepa_ros.training.episodes import EpisodeSet, Windows
+from jepa_ros.datasets.episodes import EpisodeSet, Windows
 from jepa_ros.training.objectives import InverseDynamics, Rollout, Straightening
 from jepa_ros.training.recipe import LossWeights
 from jepa_ros.world_model.anti_collapse import AntiCollapse
 from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.heads.policy import GoalPolicy
+from jepa_ros.world_model.heads.reachability import Reachability
 from jepa_ros.world_model.protocol import Context, PredictiveModel
 
 QUANTILE = 0.05

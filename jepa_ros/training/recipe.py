@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jepa_ros.errors import InputError, first_problem
-from jepa_ros.reading import read_yaml
 from jepa_ros.resources import config_path
+from jepa_ros.text_files import read_yaml
 from jepa_ros.world_model.config import (
     CausalPredictorConfig,
     ConvEncoderConfig,

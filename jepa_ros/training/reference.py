@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from jepa_ros.training.episodes import EpisodeSet
+from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.world_model.identity import REFERENCES
 
 

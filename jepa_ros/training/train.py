@@ -12,25 +12,25 @@ from pathlib import Path
 
 import torch
 
+from jepa_ros.allocator import keep_freed_memory
 from jepa_ros.bags.cameras import frame_topics
+from jepa_ros.datasets.episodes import Episode, EpisodeSet, normalisation
+from jepa_ros.datasets.splits import SPLITS, data_camera, expect_data, read_splits
 from jepa_ros.distributed import torchrun
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.progress import LongWork
-from jepa_ros.evaluation.summary import write_summary
+from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe_r2
+from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import RobotConfig, load_robot, planar_space
-from jepa_ros.training.allocator import keep_freed_memory
 from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
 from jepa_ros.training.card import write_card, write_report
-from jepa_ros.training.episodes import Episode, EpisodeSet, normalisation
 from jepa_ros.training.heads import Heads, train_heads, with_head_sizes
 from jepa_ros.training.heads_report import describe_sizes, judge_heads
 from jepa_ros.training.logs import TensorBoard
 from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import Recipe, Schedule, read_recipe
 from jepa_ros.training.reference import reference_frame, write_reference
-from jepa_ros.training.splits import SPLITS, data_camera, expect_data, read_splits
-from jepa_ros.training.validation import encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
 from jepa_ros.world_model.checkpoint import build, identify, own_state, save
 from jepa_ros.world_model.config import (

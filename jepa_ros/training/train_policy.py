@@ -14,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jepa_ros.bags.positions import parse_objects
+from jepa_ros.datasets.episodes import EpisodeSet
+from jepa_ros.datasets.positions import parse_objects
+from jepa_ros.datasets.splits import SPLITS, expect_data, read_splits
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.progress import LongWork
-from jepa_ros.evaluation.report import Report
-from jepa_ros.evaluation.summary import write_summary
+from jepa_ros.evaluation.model_health import encode_all
+from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.report import Report
+from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot, planar_space
 from jepa_ros.training.card import recorded_seed
-from jepa_ros.training.episodes import EpisodeSet
 from jepa_ros.training.heads import Heads, expect_finite, with_head_sizes
 from jepa_ros.training.heads_report import describe_sizes, head_rows, judge_heads, write_heads
 from jepa_ros.training.recipe import Schedule
 from jepa_ros.training.reference import copy_references
-from jepa_ros.training.splits import SPLITS, expect_data, read_splits
 from jepa_ros.training.train import fit_heads
-from jepa_ros.training.validation import encode_all
 from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, identify, load, save
 from jepa_ros.world_model.config import ModelConfig, PolicyConfig
 

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from jepa_ros.errors import InputError
-from jepa_ros.planning.policy import GoalPolicy
-from jepa_ros.planning.reachability import Reachability
 from jepa_ros.resources import resolve_model
-from jepa_ros.robot.config import RobotConfig
+from jepa_ros.robot.config import RobotConfig, load_robot
 from jepa_ros.world_model.config import ModelConfig, read_config
 from jepa_ros.world_model.device import CPU, on_device
+from jepa_ros.world_model.heads.policy import GoalPolicy
+from jepa_ros.world_model.heads.probes import Probe
+from jepa_ros.world_model.heads.reachability import Reachability
 from jepa_ros.world_model.identity import WEIGHTS, identify
-from jepa_ros.world_model.probes import Probe
 from jepa_ros.world_model.protocol import Context, WorldModel
 
 
@@ -71,19 +71,19 @@ def build_reachability(config: ModelConfig) -> Reachability | None:
 
 
 def _lewm(config: ModelConfig, directory: Path) -> nn.Module:
-    from jepa_ros.world_model.lewm import build_lewm
+    from jepa_ros.world_model.lewm.model import build_lewm
 
     return build_lewm(config)
 
 
 def _dino_wm(config: ModelConfig, directory: Path) -> nn.Module:
-    from jepa_ros.world_model.patch_model import build_patch_model
+    from jepa_ros.world_model.dino_wm.model import build_patch_model
 
     return build_patch_model(config, directory)
 
 
 def _vjepa2_ac(config: ModelConfig, directory: Path) -> nn.Module:
-    from jepa_ros.world_model.vjepa2_ac import build_vjepa2_ac
+    from jepa_ros.world_model.vjepa2_ac.model import build_vjepa2_ac
 
     return build_vjepa2_ac(config, directory)
 
@@ -96,8 +96,8 @@ def _outline(config: ModelConfig) -> nn.Module:
     if len(config.latent_shape) != 2:
         shape = list(config.latent_shape)
         raise InputError(f"latent_shape: expected two numbers for family {config.family}, found {shape}")
-    from jepa_ros.world_model.patch_model import PatchWorldModel
-    from jepa_ros.world_model.vjepa2_ac import VJepa2Ac
+    from jepa_ros.world_model.dino_wm.model import PatchWorldModel
+    from jepa_ros.world_model.vjepa2_ac.model import VJepa2Ac
 
     tokens, width = config.latent_shape
     encoder = SimpleNamespace(tokens=tokens // len(config.cameras), width=width)
@@ -263,3 +263,10 @@ def _check(path: Path, expected: dict, found: dict, prefix: str) -> None:
     for key in expected:
         if not torch.isfinite(found[key].float()).all():
             raise InputError(f"model {path}: {prefix}{key}: expected finite values, found NaN or Inf")
+
+
+def choose_robot(config: ModelConfig, name: str | None) -> RobotConfig:
+    """The robot of that name or file, else the first that the model was trained for. Raises InputError."""
+    if name is None and not config.robots:
+        raise InputError(f"model {config.name}: expected a robot that it was trained for, found none: give --robot")
+    return load_robot(name or config.robots[0])

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from jepa_ros.errors import InputError, first_problem
-from jepa_ros.reading import read_json
+from jepa_ros.text_files import read_json
 
 SCHEMA_VERSION = 2
 # Far above any model there is: beyond them a file is garbage, and building what it describes would eat the memory.

@@ -51,7 +51,7 @@ class ToolPoseReader:
 
     def __init__(self, robot: RobotConfig, urdf: str):
         """Raises InputError where the description lacks a joint, frame or limit."""
-        from jepa_ros.robot.pose_delta import ToolState
+        from jepa_ros.robot.motion.pose_delta import ToolState
 
         self._state = ToolState(robot, urdf)
         self._joints = JointReader(self._state.joints)

@@ -145,10 +145,10 @@ def time_training(folder: Path, episodes: int, updates: int) -> dict[str, float]
     """Frames a second of both ways to train, in turns of ten updates, with the recipe `reach`."""
     import torch
 
-    from jepa_ros.evaluation.progress import LongWork
+    from jepa_ros.allocator import keep_freed_memory
+    from jepa_ros.datasets.episodes import EpisodeSet, normalisation
+    from jepa_ros.reporting.progress import LongWork
     from jepa_ros.robot.config import load_robot
-    from jepa_ros.training.allocator import keep_freed_memory
-    from jepa_ros.training.episodes import EpisodeSet, normalisation
     from jepa_ros.training.recipe import read_recipe
     from jepa_ros.training.train import load, prepare
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jepa_ros.ros.environment import process_environment
+from jepa_ros.bringup.environment import process_environment
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     from jepa_msgs.srv import Imagine
     from rclpy.executors import SingleThreadedExecutor
 
-    from jepa_ros.nodes.convert import float32_array, to_seconds
+    from jepa_ros.nodes.common.convert import float32_array, to_seconds
     from jepa_ros.world_model.checkpoint import load
 
     rclpy.init()

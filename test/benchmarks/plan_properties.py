@@ -37,7 +37,7 @@ class World:
 
         from jepa_ros.planning.guardrails import Guardrails
         from jepa_ros.robot.config import load_robot
-        from jepa_ros.robot.limits import JointLimits
+        from jepa_ros.robot.motion.limits import JointLimits
         from jepa_ros.sim.cell import make_action_space
         from jepa_ros.sim.scene import Scene
         from jepa_ros.world_model.checkpoint import Checkpoint, load
@@ -65,7 +65,7 @@ def place(world: World, rng: np.random.Generator, clear: float = 0.0) -> np.ndar
 
 
 def box(name: str, centre: np.ndarray, half: np.ndarray):
-    from jepa_ros.robot.clearance import Box
+    from jepa_ros.robot.collision.clearance import Box
 
     return Box(name, np.array([*(centre - half), 0.0]), np.array([*(centre + half), 1.0]))
 
@@ -138,7 +138,7 @@ def trial(world: World, index: int) -> dict:
 
 def violation(world: World, trajectory, boxes: list) -> str:
     """What a trajectory breaks, each 2 ms of it; "" for nothing."""
-    from jepa_ros.robot.path import Path as JointPath
+    from jepa_ros.robot.motion.path import Path as JointPath
 
     t = np.arange(0.0, trajectory.duration + 1e-9, 0.002)
     q = trajectory.sample(t)[0]

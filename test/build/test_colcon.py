@@ -61,7 +61,7 @@ def assert_installed(folder: Path, environment: dict[str, str]) -> None:
     program = (
         "import jepa_msgs.msg, jepa_msgs.action, jepa_ros\n"
         "from jepa_ros.resources import message_definitions, share_directory\n"
-        "import jepa_ros.ros.environment\n"
+        "import jepa_ros.bringup.environment\n"
         "jepa_msgs.action.ReachGoal.Goal()\n"
         "print(jepa_msgs.__file__, jepa_ros.__file__, share_directory(), message_definitions())"
     )

@@ -24,11 +24,11 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from jepa_ros.nodes.convert import to_seconds, trajectory_of
-from jepa_ros.nodes.executor import make_executor
-from jepa_ros.robot.limits import JointLimits
-from jepa_ros.robot.witness import Witness
-from jepa_ros.ros.goal_client import GoalClient
+from jepa_ros.graph_clients.goal_client import GoalClient
+from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
+from jepa_ros.nodes.common.executor import make_executor
+from jepa_ros.robot.gate.window_auditor import Witness
+from jepa_ros.robot.motion.limits import JointLimits
 
 PLACES = ((0.15, -0.40), (0.25, -0.30))
 BRING_UP = {State.PRIMARY_STATE_UNCONFIGURED: (1, 3), State.PRIMARY_STATE_INACTIVE: (3,)}

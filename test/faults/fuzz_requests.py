@@ -9,7 +9,7 @@ from jepa_msgs.srv import EncodeGoal, Imagine, SetState
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from sensor_msgs.msg import CompressedImage
 
-from jepa_ros.nodes.convert import byte_array, picture
+from jepa_ros.nodes.common.convert import byte_array, picture
 from jepa_ros.robot.config import load_robot
 
 ROBOT = load_robot("openarm")

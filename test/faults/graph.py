@@ -20,9 +20,9 @@ from nodes import NodeProcess
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from jepa_ros.robot.gate_types import GateSettings
-from jepa_ros.robot.witness import Witness
-from jepa_ros.ros.goal_client import GoalClient, Request
+from jepa_ros.graph_clients.goal_client import GoalClient, Request
+from jepa_ros.robot.gate.types import GateSettings
+from jepa_ros.robot.gate.window_auditor import Witness
 
 NODES = ("simulator", "camera", "world_model", "planner", "arm_gate")
 SETTINGS = GateSettings()

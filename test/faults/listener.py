@@ -19,10 +19,10 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.convert import to_seconds, trajectory_of
+from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
 from jepa_ros.robot.config import load_robot
-from jepa_ros.robot.limits import JointLimits
-from jepa_ros.robot.witness import Witness
+from jepa_ros.robot.gate.window_auditor import Witness
+from jepa_ros.robot.motion.limits import JointLimits
 
 ROBOT = load_robot("openarm")
 COMMANDS = f"{ROBOT.controllers[0].name}/joint_trajectory"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from graph import SETTINGS, Graph
 
-from jepa_ros.nodes.convert import byte_array, to_ns, to_stamp
+from jepa_ros.nodes.common.convert import byte_array, to_ns, to_stamp
 
 FROZEN_AFTER = 0.4  # s
 CAUGHT = 50.0  # ms

@@ -10,7 +10,7 @@ from jepa_msgs.action import ReachGoal
 from jepa_msgs.msg import LatentState
 from listener import Relay
 
-from jepa_ros.nodes.convert import float32_array
+from jepa_ros.nodes.common.convert import float32_array
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from graph import NODES, SETTINGS, Graph
 from listener import Relay
 from sensor_msgs.msg import Image
 
-from jepa_ros.nodes.convert import to_ns, to_stamp
+from jepa_ros.nodes.common.convert import to_ns, to_stamp
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from jepa_ros.nodes.convert import to_ns, to_stamp
+from jepa_ros.nodes.common.convert import to_ns, to_stamp
 
 BEGIN = 1000 * 10**9  # ns, when simulated time begins
 MOST_HZ = 40  # windows a second: 20 while a plan is followed, and one more for each plan that is taken

@@ -12,10 +12,11 @@ from model_bench import write_model
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from test_files_checkpoints import refused
 
-from jepa_ros.bags.salvage import describe_readable
+from jepa_ros.bags.recovery import describe_readable
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
-from jepa_ros.training import pretrain, train
+from jepa_ros.training import train
+from jepa_ros.training.pretraining import run as pretrain
 
 pytestmark = pytest.mark.fault(24)
 

@@ -12,11 +12,12 @@ from nodes import ROOT, environment
 from test_files_checkpoints import command
 
 from jepa_ros.bags import writer
-from jepa_ros.bags.episodes import read_episodes, read_robot_description
+from jepa_ros.bags.reader import read_robot_description
 from jepa_ros.bags.writer import DiskFull, EpisodeWriter
+from jepa_ros.collecting import simulated as collect
+from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.robot.config import load_robot
 from jepa_ros.sim.cell import make_action_space
-from jepa_ros.training import collect
 
 pytestmark = [
     pytest.mark.fault(29),

@@ -19,18 +19,19 @@ from fuzz_files import changed, damaged, pickled
 from model_bench import write_model, write_patch_model
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
-from jepa_ros.bags.clips import read_stretches
-from jepa_ros.bags.episodes import read_camera, read_episodes, read_robot_description
+from jepa_ros.bags.frame_runs import read_stretches
+from jepa_ros.bags.reader import read_camera, read_robot_description
 from jepa_ros.bags.typestore import typestore
+from jepa_ros.bringup.nodes import ARGUMENT_PARAMETERS, check_params_file
+from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.planner_parameters import PARAMETERS
+from jepa_ros.nodes.planner.parameters import PARAMETERS
 from jepa_ros.resources import config_path
-from jepa_ros.robot.clearance import Clearance
+from jepa_ros.robot.collision.clearance import Clearance
 from jepa_ros.robot.config import load_robot
-from jepa_ros.robot.description import RobotDescription
-from jepa_ros.robot.kinematics import Kinematics
-from jepa_ros.robot.limits import JointLimits
-from jepa_ros.ros.bringup import ARGUMENT_PARAMETERS, check_params_file
+from jepa_ros.robot.motion.kinematics import Kinematics
+from jepa_ros.robot.motion.limits import JointLimits
+from jepa_ros.robot.urdf import RobotDescription
 from jepa_ros.training.recipe import read_recipe
 from jepa_ros.world_model.checkpoint import verify
 from jepa_ros.world_model.importers.lewm import import_lewm

@@ -7,7 +7,7 @@ import pytest
 from gate_controllers import EVERY, JOINT_JOG, JointJog
 from gate_peers import GOAL, START, Bench, limits, minimum_jerk, straight
 
-from jepa_ros.robot.path import Path
+from jepa_ros.robot.motion.path import Path
 
 # ms: what is left of a window; the transport; Servo's time-out.
 WITHIN = {"JointTrajectoryController": 900, "ForwardCommandController": 200, "TwistStamped": 400, "JointJog": 400}

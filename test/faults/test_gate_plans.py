@@ -8,7 +8,7 @@ from gate_peers import GOAL, JOINTS, START, Bench, limits, minimum_jerk
 from jepa_msgs.msg import Plan
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
-from jepa_ros.nodes.convert import to_stamp, trajectory_message
+from jepa_ros.nodes.common.convert import to_stamp, trajectory_message
 
 
 @pytest.fixture(scope="module")

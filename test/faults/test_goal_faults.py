@@ -9,7 +9,7 @@ from graph import PLACES, Graph, place, pose_goal
 from jepa_msgs.action import ReachGoal
 from jepa_msgs.msg import GateStatus, GoalTerm, Plan, PlannerStatus
 
-from jepa_ros.nodes.convert import float64_array, stamp_of_seconds, to_seconds
+from jepa_ros.nodes.common.convert import float64_array, stamp_of_seconds, to_seconds
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from nodes import environment
 
 from jepa_ros.resources import config_path
 from jepa_ros.robot.config import load_robot
-from jepa_ros.ros.security_policy import check_commanders, differences, from_xml
+from jepa_ros.security.policy import check_commanders, differences, from_xml
 
 COMMAND = "import sys; from jepa_ros.cli import app; app(prog_name='jepa_ros')"
 

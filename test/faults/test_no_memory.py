@@ -11,7 +11,7 @@ from fresh_model import fresh_model
 from graph import Graph
 from jepa_msgs.srv import EncodeGoal
 
-from jepa_ros.nodes.convert import image_message, to_stamp
+from jepa_ros.nodes.common.convert import image_message, to_stamp
 
 SPARE = 8 * 2**20  # bytes left to a node: enough for everything but an inference
 

@@ -8,8 +8,8 @@ from graph import SETTINGS, Graph
 from jepa_msgs.msg import GateStatus
 from lifecycle_msgs.srv import GetState
 
-from jepa_ros.nodes.convert import to_seconds
-from jepa_ros.robot.witness import Witness
+from jepa_ros.nodes.common.convert import to_seconds
+from jepa_ros.robot.gate.window_auditor import Witness
 
 DEATH_SEEN = 0.3  # s: time-outs of 0.2 s and, of the planner, 0.25 s, and a little for a test on a busy machine
 UNDER_WAY = 0.2  # s that a frame may be under way from the camera to its latent

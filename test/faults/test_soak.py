@@ -18,13 +18,13 @@ from gate_bench import LIMITS, NAMES, START, minimum_jerk
 from jepa_msgs.msg import GateStatus
 from nodes import ROOT, NodeProcess, wait_for
 
-from jepa_ros.evaluation.soak_report import SoakRecord, summarise, write_report
-from jepa_ros.nodes.convert import trajectory_message, trajectory_of
-from jepa_ros.robot.path import Path as JointPath
-from jepa_ros.robot.trajectory import JointTrajectory
-from jepa_ros.robot.witness import Witness
-from jepa_ros.ros.soak_memory import Life, MemoryLog, growth, write_samples
-from jepa_ros.ros.soak_observer import Observer
+from jepa_ros.nodes.common.convert import trajectory_message, trajectory_of
+from jepa_ros.robot.gate.window_auditor import Witness
+from jepa_ros.robot.motion.path import Path as JointPath
+from jepa_ros.robot.motion.trajectory import JointTrajectory
+from jepa_ros.soak.memory import Life, MemoryLog, growth, write_samples
+from jepa_ros.soak.observer import Observer
+from jepa_ros.soak.report import SoakRecord, summarise, write_report
 
 SOAK = "import sys; from jepa_ros.cli import app; app(prog_name='jepa_ros')"
 
@@ -110,7 +110,7 @@ def test_bad_input_is_one_line_and_exit_2(soak, tmp_path, options, words):
 
 
 def test_every_kind_of_fault_comes_once_in_the_first_deck_and_restarts_spare_the_next_two():
-    from jepa_ros.ros.soak_faults import NODES, catalogue, schedule
+    from jepa_ros.soak.faults import NODES, catalogue, schedule
 
     names = [str(fault) for fault in catalogue()]
     assert len(set(names)) == len(names)

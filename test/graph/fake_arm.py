@@ -24,8 +24,8 @@ from std_msgs.msg import Float64MultiArray, Int64, String
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
-from jepa_ros.nodes.convert import image_message, to_stamp
-from jepa_ros.nodes.simulator_topics import camera_info
+from jepa_ros.nodes.common.convert import image_message, to_stamp
+from jepa_ros.nodes.simulator.publishers import camera_info
 from jepa_ros.robot.config import load_robot
 from jepa_ros.sim.scene import OPTICAL_FRAME, Scene
 

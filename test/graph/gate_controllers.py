@@ -13,12 +13,12 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.convert import to_seconds, trajectory_of
+from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
 from jepa_ros.resources import resolve_robot
 from jepa_ros.robot.config import load_robot
-from jepa_ros.robot.kinematics import Kinematics
-from jepa_ros.robot.limits import JointLimits
-from jepa_ros.robot.witness import Witness
+from jepa_ros.robot.gate.window_auditor import Witness
+from jepa_ros.robot.motion.kinematics import Kinematics
+from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.sim.controller import TrajectoryController
 
 try:

@@ -12,7 +12,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from jepa_ros.nodes.convert import to_seconds, to_stamp, trajectory_message
+from jepa_ros.nodes.common.convert import to_seconds, to_stamp, trajectory_message
 from jepa_ros.robot.config import load_robot, read_robot
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from jepa_ros.robot.config import load_robot
-from jepa_ros.robot.kinematics import Kinematics
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.motion.kinematics import Kinematics
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 ROBOT = load_robot("openarm")
 JOINTS = tuple(ROBOT.joints)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jepa_ros.ros.environment import free_domain
+from jepa_ros.bringup.environment import free_domain
 
 ROOT = Path(__file__).resolve().parents[2]
 # Set before rclpy starts in this process: tests never meet a robot or another desk.

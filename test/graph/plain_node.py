@@ -5,10 +5,10 @@ import sys
 from std_msgs.msg import String
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.base import LATCHED, JepaNode, NotReady, run
-from jepa_ros.nodes.diagnostics import OK, Status
-from jepa_ros.nodes.latest import Latest
-from jepa_ros.nodes.parameters import Parameter
+from jepa_ros.nodes.common.diagnostics import OK, Status
+from jepa_ros.nodes.common.latest import Latest
+from jepa_ros.nodes.common.lifecycle import LATCHED, JepaNode, NotReady, run
+from jepa_ros.nodes.common.parameters import Parameter
 
 PARAMETERS = (
     Parameter("rate", 10.0, "How often.", unit="Hz", range=(0.1, 100.0)),

@@ -16,7 +16,7 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
-from jepa_ros.nodes.convert import to_seconds, to_stamp, trajectory_message
+from jepa_ros.nodes.common.convert import to_seconds, to_stamp, trajectory_message
 from jepa_ros.robot.config import read_robot
 
 pytestmark = pytest.mark.graph
@@ -252,7 +252,7 @@ def test_waits_for_the_robot_description_and_refuses_one_that_does_not_fit(start
 
 def test_never_loads_torch():
     code = (
-        "import sys, jepa_ros.nodes.arm_gate, jepa_ros.robot.action_space, jepa_ros.robot.kinematics; "
+        "import sys, jepa_ros.nodes.arm_gate.node; from jepa_ros.robot.motion import action_space, kinematics; "
         "assert not {'torch', 'mujoco'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

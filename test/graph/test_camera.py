@@ -13,7 +13,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from jepa_ros.images import preprocess
-from jepa_ros.nodes.convert import image_message, picture, to_ns, to_stamp
+from jepa_ros.nodes.common.convert import image_message, picture, to_ns, to_stamp
 
 RNG = np.random.default_rng(0)
 

@@ -18,11 +18,12 @@ from std_srvs.srv import Trigger
 sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))
 from arm import robot, scene, space  # noqa: E402
 
-from jepa_ros.bags.episodes import open_bag, read_episodes, read_messages  # noqa: E402
+from jepa_ros.bags.reader import open_bag, read_messages  # noqa: E402
+from jepa_ros.collecting import live_play  # noqa: E402
+from jepa_ros.collecting.plan_driver import boxed  # noqa: E402
+from jepa_ros.datasets.recorded_episodes import read_episodes  # noqa: E402
 from jepa_ros.resources import list_models  # noqa: E402
 from jepa_ros.sim.cell import make_action_space  # noqa: E402
-from jepa_ros.training import live_play  # noqa: E402
-from jepa_ros.training.driving import boxed  # noqa: E402
 
 pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
 

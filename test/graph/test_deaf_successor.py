@@ -10,8 +10,8 @@ import pytest
 from nodes import wait_for
 from std_msgs.msg import String
 
-from jepa_ros.nodes.base import LATCHED
-from jepa_ros.nodes.shared_memory import FOLDER, find_node
+from jepa_ros.nodes.common.lifecycle import LATCHED
+from jepa_ros.nodes.common.shared_memory import FOLDER, find_node
 
 pytestmark = pytest.mark.graph
 PLAIN = Path(__file__).parent / "plain_node.py"

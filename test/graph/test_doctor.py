@@ -15,7 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Int64, String
 
 from jepa_ros.doctor.examine import examine
-from jepa_ros.doctor.seen import Job
+from jepa_ros.doctor.observations import Job
 from jepa_ros.errors import InputError
 from jepa_ros.resources import resolve_model
 from jepa_ros.robot.config import load_robot
@@ -124,8 +124,8 @@ def become(start, client):
 @pytest.fixture(scope="module")
 def doctor(client, checkpoint):
     """doctor(**fields of Job) -> all findings."""
-    from jepa_ros.nodes.executor import make_executor
-    from jepa_ros.ros.doctor_watch import quiet_node, watch
+    from jepa_ros.doctor.graph_listener import quiet_node, watch
+    from jepa_ros.nodes.common.executor import make_executor
 
     node, executor = quiet_node(), make_executor()
     executor.add_node(node)
@@ -176,7 +176,7 @@ def test_the_simulated_cell_is_as_it_should_be(start, become, doctor):
 
 
 def test_a_name_that_is_none_is_bad_input():
-    from jepa_ros.ros.doctor import _job
+    from jepa_ros.doctor.run import _job
 
     for names in ({"topics": ["im age"]}, {"namespace": "a-b"}, {"robot_namespace": "1"}):
         given = {"topics": [], "namespace": "", "robot_namespace": ""} | names

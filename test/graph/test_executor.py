@@ -12,7 +12,7 @@ from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from jepa_ros.nodes.executor import LeanExecutor
+from jepa_ros.nodes.common.executor import LeanExecutor
 
 
 @pytest.fixture(params=[LeanExecutor, SingleThreadedExecutor])

@@ -6,9 +6,9 @@ from jepa_msgs.action import ReachGoal
 from jepa_msgs.msg import GoalTerm, PlannerStatus, SubGoal
 from sensor_msgs.msg import JointState
 
+from jepa_ros.graph_clients.goal_client import GoalClient
 from jepa_ros.resources import list_models
 from jepa_ros.robot.config import load_robot
-from jepa_ros.ros.goal_client import GoalClient
 from jepa_ros.sim.cell import make_action_space
 from jepa_ros.sim.scene import Scene
 

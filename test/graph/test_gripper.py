@@ -17,7 +17,7 @@ try:
 except ImportError:
     GripperCommand = None  # it comes with distributions, not with the wheels
 
-from jepa_ros.nodes.convert import to_seconds
+from jepa_ros.nodes.common.convert import to_seconds
 from jepa_ros.robot.config import load_robot
 
 pytestmark = pytest.mark.graph

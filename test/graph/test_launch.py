@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from nodes import NodeProcess, wait_for
 
-from jepa_ros.ros.bringup import NODES
+from jepa_ros.bringup.nodes import NODES
 
 ROS2 = "from ros2cli.cli import main; raise SystemExit(main())"
 
@@ -88,7 +88,7 @@ def test_the_simulated_cell_comes_up_and_ends_on_ctrl_c(launch, client):
 
 def test_a_recording_is_replayed_and_its_end_is_the_end_of_all(launch, tmp_path):
     from jepa_ros.bags.source import open_source
-    from jepa_ros.training.collect import run
+    from jepa_ros.collecting.simulated import run
 
     assert run(out=tmp_path / "play", episodes=1, seed=7, width=64, height=64, workers=1) == 0
     process = launch("replay", bag=tmp_path / "play", record=tmp_path / "results", namespace="replayed")

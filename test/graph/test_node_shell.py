@@ -8,7 +8,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import DescribeParameters
 from std_msgs.msg import String
 
-from jepa_ros.nodes.base import LATCHED
+from jepa_ros.nodes.common.lifecycle import LATCHED
 
 SCRIPT = Path(__file__).with_name("plain_node.py")
 

@@ -11,9 +11,9 @@ from jepa_msgs.action import ReachGoal
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from jepa_ros.nodes.base import LATCHED
+from jepa_ros.graph_clients.goal_client import GoalClient
+from jepa_ros.nodes.common.lifecycle import LATCHED
 from jepa_ros.resources import list_models
-from jepa_ros.ros.goal_client import GoalClient
 
 pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
 SIDE, GOALS, ROUNDS = 1000, 4, 12  # pixels; goals, each an image of 3 MB, between two deactivations

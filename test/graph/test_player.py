@@ -9,14 +9,14 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
 from jepa_ros.bags.source import open_source
-from jepa_ros.nodes.convert import to_ns
-from jepa_ros.ros.bringup import ReplayArguments, node_list
-from jepa_ros.ros.goal_client import GoalClient
+from jepa_ros.bringup.nodes import ReplayArguments, node_list
+from jepa_ros.graph_clients.goal_client import GoalClient
+from jepa_ros.nodes.common.convert import to_ns
 
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory):
-    from jepa_ros.training.collect import run
+    from jepa_ros.collecting.simulated import run
 
     out = tmp_path_factory.mktemp("bags") / "play"
     assert run(out=out, episodes=2, seed=7, width=96, height=96, workers=1) == 0

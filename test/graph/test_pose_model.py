@@ -11,10 +11,10 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
-from jepa_ros.nodes.convert import image_message, to_seconds, to_stamp, trajectory_message, trajectory_of
-from jepa_ros.robot.kinematics import Kinematics
-from jepa_ros.robot.trajectory import JointTrajectory
-from jepa_ros.ros.goal_client import GoalClient
+from jepa_ros.graph_clients.goal_client import GoalClient
+from jepa_ros.nodes.common.convert import image_message, to_seconds, to_stamp, trajectory_message, trajectory_of
+from jepa_ros.robot.motion.kinematics import Kinematics
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.sim.controller import TrajectoryController
 
 pytest.importorskip("transformers")

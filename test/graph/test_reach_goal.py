@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from jepa_ros.bringup.environment import process_environment
 from jepa_ros.resources import list_models
-from jepa_ros.ros.environment import process_environment
 
 pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
 

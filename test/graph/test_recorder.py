@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 
 from jepa_ros.bags.source import open_source
 from jepa_ros.bags.typestore import typestore
-from jepa_ros.nodes.convert import image_message, to_stamp
+from jepa_ros.nodes.common.convert import image_message, to_stamp
 
 
 class Peers:

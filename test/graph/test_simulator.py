@@ -14,11 +14,11 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
-from jepa_ros.nodes.base import LATCHED, SENSOR
-from jepa_ros.nodes.convert import picture, stamp_of_seconds, to_ns, trajectory_message
+from jepa_ros.nodes.common.convert import picture, stamp_of_seconds, to_ns, trajectory_message
+from jepa_ros.nodes.common.lifecycle import LATCHED, SENSOR
 from jepa_ros.robot.config import load_robot
-from jepa_ros.robot.kinematics import Kinematics
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.motion.kinematics import Kinematics
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 MODULE = "jepa_ros.nodes.simulator"
 ROBOT = load_robot("openarm")

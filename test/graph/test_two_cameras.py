@@ -10,7 +10,7 @@ from jepa_msgs.msg import LatentState
 from jepa_msgs.srv import EncodeGoal
 from sensor_msgs.msg import Image
 
-from jepa_ros.nodes.convert import image_message, to_ns, to_stamp
+from jepa_ros.nodes.common.convert import image_message, to_ns, to_stamp
 
 NAME, CAMERAS, SIZE = "two_eyes", ("frame", "wrist/frame"), 32
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)

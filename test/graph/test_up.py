@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from nodes import NodeProcess, wait_for
 
-from jepa_ros.ros.bringup import NODES
+from jepa_ros.bringup.nodes import NODES
 
 UP = "import sys; from jepa_ros.cli import app; app(prog_name='jepa_ros')"
 

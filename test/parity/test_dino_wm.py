@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from jepa_ros.world_model.config import ModelConfig
-from jepa_ros.world_model.patch_model import PatchWorldModel
+from jepa_ros.world_model.dino_wm.model import PatchWorldModel
 from jepa_ros.world_model.protocol import Context
 
 pytest.importorskip("einops")

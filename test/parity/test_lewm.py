@@ -18,7 +18,7 @@ from jepa_ros.bench.peer import load_peer
 from jepa_ros.bench.twins import PAPER, Sizes
 from jepa_ros.world_model.anti_collapse.sigreg import sigreg
 from jepa_ros.world_model.importers.lewm import rename_tensors
-from jepa_ros.world_model.lewm import IMAGENET_MEAN, IMAGENET_STD
+from jepa_ros.world_model.lewm.model import IMAGENET_MEAN, IMAGENET_STD
 from jepa_ros.world_model.protocol import Context
 
 pytest.importorskip("einops")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from jepa_ros.training.pretrain_models import Sizes, build
-from jepa_ros.world_model.masking import LONG_RANGE, SHORT_RANGE, tube_masks
+from jepa_ros.training.pretraining.masking import LONG_RANGE, SHORT_RANGE, tube_masks
+from jepa_ros.training.pretraining.models import Sizes, build
 
 pytest.importorskip("transformers")
 pytest.importorskip("vjepa2")

@@ -11,9 +11,9 @@ from scipy.spatial.transform import Rotation
 from torch.overrides import TorchFunctionMode
 
 from jepa_ros.world_model import checkpoint
-from jepa_ros.world_model.block_causal_predictor import BlockCausalPredictor
 from jepa_ros.world_model.importers.vjepa2_ac import encoder_settings, import_vjepa2_ac, rename_encoder
 from jepa_ros.world_model.protocol import Context
+from jepa_ros.world_model.vjepa2_ac.predictor import BlockCausalPredictor
 
 transformers = pytest.importorskip("transformers")
 

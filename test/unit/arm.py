@@ -26,6 +26,6 @@ def space():
 
 @cache
 def limits():
-    from jepa_ros.robot.limits import JointLimits
+    from jepa_ros.robot.motion.limits import JointLimits
 
     return JointLimits.of_robot(robot(), scene().urdf)

@@ -8,7 +8,7 @@ import numpy as np
 
 from jepa_ros.doctor.examine import examine
 from jepa_ros.doctor.finding import Level
-from jepa_ros.doctor.seen import (
+from jepa_ros.doctor.observations import (
     IMAGES,
     JOINT_STATE,
     STRING,

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from jepa_ros.robot.gate import Gate
-from jepa_ros.robot.gate_types import GateSettings, GateState
-from jepa_ros.robot.limits import JointLimits
-from jepa_ros.robot.path import Path
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.gate.gate import Gate
+from jepa_ros.robot.gate.types import GateSettings, GateState
+from jepa_ros.robot.motion.limits import JointLimits
+from jepa_ros.robot.motion.path import Path
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 NAMES = tuple(f"joint{i}" for i in range(1, 8))
 LIMITS = JointLimits(NAMES, np.full(7, -2.0), np.full(7, 2.0), np.full(7, 2.5), np.full(7, 20.0), np.full(7, 1000.0))

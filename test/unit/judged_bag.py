@@ -17,7 +17,7 @@ from jepa_ros import cli
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.world_model.checkpoint import build, save
 from jepa_ros.world_model.config import ProbeConfig
-from jepa_ros.world_model.probes import Probe
+from jepa_ros.world_model.heads.probes import Probe
 
 TICKS = 24
 FRAMES = len(reach_bag.SPLITS) * (TICKS + 1)

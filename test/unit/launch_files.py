@@ -9,10 +9,10 @@ from types import ModuleType
 
 import yaml
 
-import jepa_ros.ros
+import jepa_ros.bringup
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
-IN_LAUNCH_S_WORDS = ("launching", "gazebo_launching")  # modules of jepa_ros.ros
+IN_LAUNCH_S_WORDS = ("launch_description", "gazebo_launch_description")  # modules of jepa_ros.bringup
 
 
 class Description(list):
@@ -170,5 +170,5 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
 def forget() -> None:
     """The modules in launch's words are read anew when they are imported next."""
     for name in IN_LAUNCH_S_WORDS:
-        sys.modules.pop(f"jepa_ros.ros.{name}", None)
-        vars(jepa_ros.ros).pop(name, None)  # `from jepa_ros.ros import launching` looks there first
+        sys.modules.pop(f"jepa_ros.bringup.{name}", None)
+        vars(jepa_ros.bringup).pop(name, None)  # `from jepa_ros.bringup import launching` looks there first

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.dino_wm.model import PatchWorldModel, build_patch_model
 from jepa_ros.world_model.frozen_encoder import weights_digest
-from jepa_ros.world_model.patch_model import PatchWorldModel, build_patch_model
 
 torch.set_num_threads(1)
 SIDE, WIDTH, PIXELS = 3, 16, 12

@@ -7,10 +7,10 @@ import pytest
 import torch
 from video_bench import wander
 
-from jepa_ros.bags.clips import Stretch
-from jepa_ros.training.pretrain_data import Clips, divide, normalised
-from jepa_ros.training.pretrain_loop import Pretrainer, Schedule
-from jepa_ros.training.pretrain_models import Sizes, build
+from jepa_ros.bags.frame_runs import Stretch
+from jepa_ros.training.pretraining.clips import Clips, divide, normalised
+from jepa_ros.training.pretraining.loop import Pretrainer, Schedule
+from jepa_ros.training.pretraining.models import Sizes, build
 
 torch.set_num_threads(1)
 

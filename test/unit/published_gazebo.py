@@ -1,9 +1,9 @@
 """Names that Gazebo's and ros2_control's packages give their programs, arguments, parameters and keys.
 
-Copied by hand from the sources that jepa_ros/ros/gazebo.py and config/gazebo/*.yaml name.
+Copied by hand from the sources that jepa_ros/bringup/gazebo.py and config/gazebo/*.yaml name.
 """
 
-# (package, executable) → arguments and parameters, as the sources named in jepa_ros/ros/gazebo.py have them.
+# (package, executable) → arguments and parameters, as the sources named in jepa_ros/bringup/gazebo.py have them.
 PUBLISHED = {
     ("robot_state_publisher", "robot_state_publisher"): (
         set(),

@@ -3,7 +3,7 @@
 import torch
 
 from jepa_ros.world_model.config import ModelConfig
-from jepa_ros.world_model.lewm import LeWM, build_lewm
+from jepa_ros.world_model.lewm.model import LeWM, build_lewm
 
 SIZE, HISTORY, LATENT, FIELDS, ACTION = 16, 2, 6, 4, 4
 

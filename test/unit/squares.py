@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jepa_ros.training.episodes import Episode, EpisodeSet, normalisation
+from jepa_ros.datasets.episodes import Episode, EpisodeSet, normalisation
 
 
 def episode(rng, ticks, split):

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.action_space import PlanarVelocity
+from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.sim.tasks.reach import sample_position
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -4,7 +4,7 @@ import arm
 import numpy as np
 import pytest
 
-from jepa_ros.robot.gate_types import GateState
+from jepa_ros.robot.gate.types import GateState
 from jepa_ros.sim.cell import ArmCell
 
 KNOTS = np.array([[0.3, 0.1], [0.6, 0.3], [0.8, 0.4], [0.8, 0.4], [0.4, 0.0], [0.2, -0.4], [0.0, -0.2]])

@@ -2,7 +2,7 @@
 
 import torch
 
-from jepa_ros.world_model.axial_rope import axial_rope, rotate
+from jepa_ros.world_model.dino_wm.predictor import axial_rope, rotate
 
 
 @torch.no_grad()

@@ -7,8 +7,9 @@ import pytest
 from bag_bench import FIELDS, FIRST, INTRINSICS, SPACE, actions, grey, joints, write_bag
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from jepa_ros.bags.episodes import open_bag, read_camera, read_episodes, read_robot_description
+from jepa_ros.bags.reader import open_bag, read_camera, read_robot_description
 from jepa_ros.bags.typestore import typestore
+from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
 
 SIZE = 16

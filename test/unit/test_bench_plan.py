@@ -20,7 +20,7 @@ from jepa_ros.bench.twins import PAPER, Search, Sizes, Twins, multiplications
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.closed_loop import Trial
 from jepa_ros.planning.solver import Problem
-from jepa_ros.world_model import imagination
+from jepa_ros.world_model.lewm import fast_rollout as imagination
 from jepa_ros.world_model.precision import processor_flags
 
 torch.set_num_threads(1)

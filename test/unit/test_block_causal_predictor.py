@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jepa_ros.world_model.block_causal_predictor import BlockCausalPredictor, block_causal_mask
+from jepa_ros.world_model.vjepa2_ac.predictor import BlockCausalPredictor, block_causal_mask
 
 STEPS = 3
 

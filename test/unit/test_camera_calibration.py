@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from jepa_ros import cli
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation import camera_calibration
-from jepa_ros.evaluation.bag.latents import LatentStore
-from jepa_ros.evaluation.bag.records import Recorded
+from jepa_ros.evaluation.bag import camera_calibration
+from jepa_ros.evaluation.bag.reading.latents import LatentStore
+from jepa_ros.evaluation.bag.reading.records import Recorded
 from jepa_ros.resources import config_path
 from jepa_ros.robot.camera_rotation import estimate
 from jepa_ros.robot.config import load_robot

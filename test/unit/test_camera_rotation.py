@@ -11,7 +11,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.resources import config_path
 from jepa_ros.robot.camera_rotation import estimate
 from jepa_ros.robot.config import RobotConfig
-from jepa_ros.robot.yaml_key import set_key
+from jepa_ros.robot.files.yaml_edit import set_key
 
 
 def moves(dimension, count=300, noise=0.3, seed=0):

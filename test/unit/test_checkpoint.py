@@ -12,8 +12,8 @@ from jepa_ros.errors import InputError
 from jepa_ros.robot.config import load_robot
 from jepa_ros.world_model.checkpoint import WEIGHTS, build_reachability, check_robot, load, save
 from jepa_ros.world_model.config import ProbeConfig, ReachabilityConfig
+from jepa_ros.world_model.heads.probes import Probe
 from jepa_ros.world_model.identity import identify
-from jepa_ros.world_model.probes import Probe
 
 SOME = "model.predictor.input_projection.weight"
 

@@ -84,5 +84,5 @@ def test_options_reach_the_implementation(monkeypatch):
     monkeypatch.setattr(graph, "call", lambda target, **options: calls.append((target, options)))
     run("demo", "--goals", "3", "--seed", "1", "--headless")
     target, options = calls[0]
-    assert target == "jepa_ros.ros.demo:run"
+    assert target == "jepa_ros.demo.run:run"
     assert (options["goals"], options["seed"], options["headless"]) == (3, 1, True)

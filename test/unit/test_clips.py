@@ -5,7 +5,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 from video_bench import COMPRESSED, FIRST, PERIOD, RAW, times, video, wander, write_video
 
-from jepa_ros.bags.clips import read_stretches
+from jepa_ros.bags.frame_runs import read_stretches
 from jepa_ros.errors import InputError
 
 FRAMES = wander(20)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from bag_bench import FIELDS, FIRST, SPACE, write_episode
 
-from jepa_ros.bags.episodes import open_bag, read_episodes
+from jepa_ros.bags.reader import open_bag
 from jepa_ros.bags.writer import EpisodeWriter
+from jepa_ros.collecting import simulated as collect
+from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
-from jepa_ros.training import collect
-from jepa_ros.training.play import play
+from jepa_ros.robot.motion.random_play import play
 
 
 def test_a_twentieth_of_the_episodes_each_is_kept_for_validation_and_test():

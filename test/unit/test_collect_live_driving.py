@@ -8,14 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from jepa_ros import cli
+from jepa_ros.collecting import live as collect_live
+from jepa_ros.collecting import live_play
+from jepa_ros.collecting.coverage import share_covered
+from jepa_ros.collecting.plan_driver import Approach, Driver, Script, boxed
+from jepa_ros.collecting.teleoperation import PLANS, GamePad, Steering
 from jepa_ros.commands import training
 from jepa_ros.errors import InputError
-from jepa_ros.ros import collect_live
 from jepa_ros.sim.cell import ArmCell, make_action_space
-from jepa_ros.training import live_play
-from jepa_ros.training.coverage import share_covered
-from jepa_ros.training.driving import Approach, Driver, Script, boxed
-from jepa_ros.training.teleoperation import PLANS, GamePad, Steering
 
 BOX = (0.10, 0.28, -0.38, -0.20)
 
@@ -299,7 +299,7 @@ def run(*arguments):
 def test_simulation_and_live_get_their_own_options(calls):
     assert run("--out", "a").exit_code == run("--live", "--mode", "joy", "--axes", "2,3").exit_code == 0
     (simulated, first), (live, second) = calls
-    assert simulated == "jepa_ros.training.collect:run" and live == "jepa_ros.ros.collect_live:run"
+    assert simulated == "jepa_ros.collecting.simulated:run" and live == "jepa_ros.collecting.live:run"
     assert first == {
         **{"out": Path("a"), "episodes": 500, "seed": 0, "robot": "openarm"},
         **{"width": 320, "height": 240, "rate": 10.0, "workers": 2},

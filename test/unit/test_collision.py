@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.capsules import enclosing_capsule
-from jepa_ros.robot.collision import SelfCollision
-from jepa_ros.robot.shapes import link_shapes
+from jepa_ros.robot.collision.capsules import enclosing_capsule
+from jepa_ros.robot.collision.self_collision import SelfCollision
+from jepa_ros.robot.collision.shapes import link_shapes
 
 ARM = tuple(arm.robot().joints)
 HOME = np.array([arm.robot().home[j] for j in ARM])

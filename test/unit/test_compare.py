@@ -15,10 +15,10 @@ import torch
 import yaml
 
 from jepa_ros.errors import InputError
-from jepa_ros.training import compare
-from jepa_ros.training.compare import METHODS, best, grid, run
-from jepa_ros.training.compare_report import _verdict, spread, summarise, text, write_report
-from jepa_ros.training.compare_run import Job, Source, imagined_places, perform, trainer_of
+from jepa_ros.training.method_comparison import run as compare
+from jepa_ros.training.method_comparison.one_run import Job, Source, imagined_places, perform, trainer_of
+from jepa_ros.training.method_comparison.report import _verdict, spread, summarise, text, write_report
+from jepa_ros.training.method_comparison.run import METHODS, best, grid, run
 from jepa_ros.training.recipe import Recipe
 from jepa_ros.training.train import load
 from jepa_ros.world_model.protocol import PredictiveModel
@@ -58,7 +58,7 @@ def source(bag):
 
 @pytest.fixture(scope="module")
 def loaded(source):
-    from jepa_ros.evaluation.progress import LongWork
+    from jepa_ros.reporting.progress import LongWork
     from jepa_ros.robot.config import load_robot
 
     with LongWork(quiet=True) as bar:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jepa_ros.nodes.services import contained
+from jepa_ros.nodes.common.services import contained
 
 
 class Response(SimpleNamespace):

@@ -5,8 +5,8 @@ from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 from trajectory_msgs.msg import JointTrajectoryPoint
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes import convert
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.nodes.common import convert
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 
 def test_stamps_are_exact():

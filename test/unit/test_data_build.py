@@ -11,14 +11,14 @@ import two_views
 import yaml
 from test_train_command import TINY
 
-from jepa_ros.bags.episodes import read_episodes
 from jepa_ros.datasets.build import run
+from jepa_ros.datasets.episodes import EpisodeSet, MappedFrames
+from jepa_ros.datasets.recorded_episodes import read_episodes
+from jepa_ros.datasets.splits import read_splits
 from jepa_ros.datasets.store import Dataset
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.progress import LongWork
+from jepa_ros.reporting.progress import LongWork
 from jepa_ros.robot.config import load_robot
-from jepa_ros.training.episodes import EpisodeSet, MappedFrames
-from jepa_ros.training.splits import read_splits
 from jepa_ros.training.train import run as train
 
 MAPPING = {

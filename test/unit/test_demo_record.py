@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
+from jepa_ros.demo import run as demo
+from jepa_ros.demo.graph_svg import graph_svg
+from jepa_ros.demo.latency import PlanSeen
+from jepa_ros.demo.record import DemoRecord, Frame, GoalRun, summarise
+from jepa_ros.demo.report import write_demo_video, write_report
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.demo_record import DemoRecord, Frame, GoalRun, summarise
-from jepa_ros.evaluation.demo_report import write_demo_video, write_report
-from jepa_ros.evaluation.graph_svg import graph_svg
-from jepa_ros.evaluation.latency import PlanSeen
-from jepa_ros.evaluation.summary import write_summary
-from jepa_ros.ros import demo
+from jepa_ros.reporting.summary import write_summary
 
 KEYS = {
     "goals": int, "goal_set_hash": str, "reached": int, "tolerance_m": float, "start_distance_m": {"min", "median"},

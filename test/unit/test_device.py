@@ -12,21 +12,22 @@ import tiny
 import torch
 from pretended_gpu import pretended_gpu
 
-from jepa_ros.bags.clips import Stretch
+from jepa_ros.bags.frame_runs import Stretch
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.bag.latents import BatchEncoder
+from jepa_ros.evaluation.bag.reading.latents import BatchEncoder
 from jepa_ros.planning.reach import ReachController, ReachSettings, Step
-from jepa_ros.training import pretrain_loop, pretrain_models
 from jepa_ros.training.loop import Trainer
-from jepa_ros.training.pretrain_data import Clips
-from jepa_ros.training.pretrain_loop import Pretrainer
+from jepa_ros.training.pretraining import loop as pretrain_loop
+from jepa_ros.training.pretraining import models as pretrain_models
+from jepa_ros.training.pretraining.clips import Clips
+from jepa_ros.training.pretraining.loop import Pretrainer
 from jepa_ros.training.recipe import LossWeights, Schedule
 from jepa_ros.world_model.anti_collapse import METHODS, make_anti_collapse
 from jepa_ros.world_model.checkpoint import Checkpoint, build_reachability
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.device import OnDevice, choose_device, on_device
 from jepa_ros.world_model.protocol import Context
-from jepa_ros.world_model.vjepa2_ac import STATE_FIELDS, VJepa2Ac
+from jepa_ros.world_model.vjepa2_ac.model import STATE_FIELDS, VJepa2Ac
 
 HERE = torch.device("cpu")
 """Where questions come from."""

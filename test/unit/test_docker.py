@@ -13,8 +13,8 @@ import pytest
 import typer
 import yaml
 
+from jepa_ros.bringup.nodes import ARGUMENTS
 from jepa_ros.cli import app
-from jepa_ros.ros.bringup import ARGUMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
@@ -154,7 +154,7 @@ def test_simulation_and_replay_stay_on_this_machine_unless_told_otherwise():
 
 
 def test_gazebo_image_has_all_packages_that_the_launch_file_starts():
-    from jepa_ros.ros import gazebo
+    from jepa_ros.bringup import gazebo
 
     pose = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
     cell = SimpleNamespace(description="", camera=pose, camera_frame="c", world_name="w", world="w", robot="r")

@@ -25,7 +25,7 @@ from doctor_bench import (
 from jepa_ros.doctor import control, fit, graph, joints
 from jepa_ros.doctor.examine import examine
 from jepa_ros.doctor.finding import Level
-from jepa_ros.doctor.seen import (
+from jepa_ros.doctor.observations import (
     IMAGES,
     JOINT_STATE,
     STRING,

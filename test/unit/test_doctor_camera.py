@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from jepa_ros import cli
 from jepa_ros.doctor import camera, fit, frames, overlay, report, times, view
 from jepa_ros.doctor.finding import Level, error, fine
-from jepa_ros.doctor.seen import (
+from jepa_ros.doctor.observations import (
     IMAGES,
     End,
     Intrinsics,

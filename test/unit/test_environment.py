@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
+from jepa_ros.bringup import environment
+from jepa_ros.bringup.environment import discovery_port, free_domain, process_environment
 from jepa_ros.resources import config_path
-from jepa_ros.ros import environment
-from jepa_ros.ros.environment import discovery_port, free_domain, process_environment
 
 
 def test_gaps_are_filled():

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from jepa_ros.datasets.episodes import Episode, EpisodeSet, normalisation
 from jepa_ros.errors import InputError
-from jepa_ros.training.episodes import Episode, EpisodeSet, normalisation
 
 BLOCK, HISTORY = 4, 2
 

@@ -173,7 +173,8 @@ def test_an_old_result_stays_whole_when_a_new_run_is_interrupted(bag, model, tmp
 
 
 def test_the_shipped_thresholds_name_figures_there_are(bag, model, tmp_path):
-    from jepa_ros.evaluation.bag import figures, thresholds
+    from jepa_ros.evaluation.bag.output import summary_metrics as figures
+    from jepa_ros.evaluation.bag.output import thresholds
     from jepa_ros.resources import config_path
 
     found = thresholds.gather((), config_path("evaluation", "thresholds.yaml"), figures.names(5))
@@ -181,7 +182,7 @@ def test_the_shipped_thresholds_name_figures_there_are(bag, model, tmp_path):
 
 
 def test_all_figures_can_be_thresholds(judged):
-    from jepa_ros.evaluation.bag import figures
+    from jepa_ros.evaluation.bag.output import summary_metrics as figures
 
     assert set(judged[0]["metrics"]) == set(figures.names(2)) - set(figures.TIMING)
     assert json.dumps(judged[0])  # nothing in it is no number

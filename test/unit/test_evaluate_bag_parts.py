@@ -15,14 +15,19 @@ import torch
 from jepa_ros.bags.joint_states import JointStateReader
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.bag import health, plans, probing, quality, thresholds, windows
-from jepa_ros.evaluation.bag.latents import BatchEncoder, LatentStore
-from jepa_ros.evaluation.bag.pictures import Decoder, Picture
-from jepa_ros.evaluation.bag.records import Recorded
-from jepa_ros.evaluation.bag.score import score
-from jepa_ros.evaluation.bag.table import FrameTable
+from jepa_ros.evaluation.bag.metrics import data_quality as quality
+from jepa_ros.evaluation.bag.metrics import latent_health as health
+from jepa_ros.evaluation.bag.metrics import planner_agreement as plans
+from jepa_ros.evaluation.bag.metrics import probes as probing
+from jepa_ros.evaluation.bag.output import thresholds
+from jepa_ros.evaluation.bag.output.summary_metrics import score
+from jepa_ros.evaluation.bag.output.table import FrameTable
+from jepa_ros.evaluation.bag.reading import situations as windows
+from jepa_ros.evaluation.bag.reading.latents import BatchEncoder, LatentStore
+from jepa_ros.evaluation.bag.reading.pictures import Decoder, Picture
+from jepa_ros.evaluation.bag.reading.records import Recorded
 from jepa_ros.planning.reach import ReachSettings
-from jepa_ros.world_model.probes import Probe
+from jepa_ros.world_model.heads.probes import Probe
 
 # -- thresholds and score ----------------------------------------------------------------------------------------------
 

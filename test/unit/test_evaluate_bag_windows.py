@@ -8,10 +8,10 @@ import pytest
 import tiny
 import torch
 
-from jepa_ros.evaluation.bag import prediction, surprise, windows
-from jepa_ros.evaluation.bag.clock import Clock
-from jepa_ros.evaluation.bag.latents import LatentStore
-from jepa_ros.evaluation.bag.records import Recorded
+from jepa_ros.evaluation.bag.metrics import prediction, surprise
+from jepa_ros.evaluation.bag.reading import situations as windows
+from jepa_ros.evaluation.bag.reading.latents import LatentStore
+from jepa_ros.evaluation.bag.reading.records import Clock, Recorded
 from jepa_ros.world_model.history import ContextReader
 from jepa_ros.world_model.surprise import SurpriseMonitor
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jepa_ros.frames import FrameChecks, FrameDropped
+from jepa_ros.frame_checks import FrameChecks, FrameDropped
 
 S = 1_000_000_000
 NOW = 1_700_000_000 * S

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from gate_bench import GOAL, NAMES, ZERO, Bench, continuing, minimum_jerk, moving
 
-from jepa_ros.robot.gate_types import GateState
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.gate.types import GateState
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 
 def test_waits_for_joint_states_then_holds_what_it_measures():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from gate_bench import DT, LIMITS, Bench, minimum_jerk
 
-from jepa_ros.robot.gate_types import GateState
-from jepa_ros.robot.path import Path
+from jepa_ros.robot.gate.types import GateState
+from jepa_ros.robot.motion.path import Path
 
 ZERO = np.zeros(7)
 GOAL = np.array([0.4, -0.3, 0.2, 0.5, -0.1, 0.2, -0.4])

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jepa_ros.robot.limits import JointLimits
-from jepa_ros.robot.path import KNOT, Path
-from jepa_ros.robot.stopping import MotionMaker
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.gate.jerk_limited import MotionMaker
+from jepa_ros.robot.motion.limits import JointLimits
+from jepa_ros.robot.motion.path import KNOT, Path
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 RNG = np.random.default_rng(4)
 

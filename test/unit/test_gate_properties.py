@@ -8,9 +8,9 @@ from gate_bench import NAMES, START, Bench, at_rest, continuing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jepa_ros.robot.gate_types import GateState
-from jepa_ros.robot.limits import JointLimits
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.gate.types import GateState
+from jepa_ros.robot.motion.limits import JointLimits
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 SEEDS = st.integers(0, 2**32 - 1)
 

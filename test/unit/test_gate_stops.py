@@ -18,8 +18,8 @@ from gate_bench import (
 )
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.gate import Gate
-from jepa_ros.robot.gate_types import GateSettings, GateState
+from jepa_ros.robot.gate.gate import Gate
+from jepa_ros.robot.gate.types import GateSettings, GateState
 
 
 def cut_latents(bench):

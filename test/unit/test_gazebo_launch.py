@@ -20,10 +20,10 @@ from published_gazebo import (  # noqa: E402
     PUBLISHED,
 )
 
+from jepa_ros.bringup import gazebo  # noqa: E402
+from jepa_ros.bringup.nodes import GazeboArguments, node_list  # noqa: E402
 from jepa_ros.errors import InputError  # noqa: E402
 from jepa_ros.resources import config_path  # noqa: E402
-from jepa_ros.ros import gazebo  # noqa: E402
-from jepa_ros.ros.bringup import GazeboArguments, node_list  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from launch_files import LAUNCH, nodes_by_launch, real_launch_is_there  # noqa: E402
 from published_gazebo import PUBLISHED  # noqa: E402
 
+from jepa_ros.bringup import gazebo  # noqa: E402
+from jepa_ros.bringup.nodes import NODES, GazeboArguments, node_list  # noqa: E402
 from jepa_ros.resources import config_path, share_directory  # noqa: E402
-from jepa_ros.ros import gazebo  # noqa: E402
-from jepa_ros.ros.bringup import NODES, GazeboArguments, node_list  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not real_launch_is_there(), reason="launch and launch_ros are not installed")
 # As `ros2 launch` does: the file, with its arguments.

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import arm  # noqa: E402
 
 from jepa_ros.resources import config_path  # noqa: E402
-from jepa_ros.robot.description import RobotDescription  # noqa: E402
-from jepa_ros.robot.shapes import link_shapes  # noqa: E402
+from jepa_ros.robot.collision.shapes import link_shapes  # noqa: E402
+from jepa_ros.robot.urdf import RobotDescription  # noqa: E402
 from jepa_ros.sim.gazebo_robot import POSITION_GAIN, robot_description, spawned_robot  # noqa: E402
 from jepa_ros.sim.gazebo_shapes import hull_triangles, write_hulls  # noqa: E402
 from jepa_ros.sim.scene import mujoco  # noqa: E402 - once OpenGL is chosen
@@ -170,7 +170,7 @@ def test_the_controllers_are_the_robot_s(controllers):
 
 
 def test_controllers_keep_step_with_the_physics_and_joint_states_with_the_simulator_s(controllers):
-    from jepa_ros.nodes.simulator import CYCLE
+    from jepa_ros.nodes.simulator.node import CYCLE
 
     rate, states = (controllers[c]["update_rate"] for c in ("controller_manager", "joint_state_broadcaster"))
     np.testing.assert_allclose(rate * arm.scene().model.opt.timestep, 1.0)
@@ -178,7 +178,7 @@ def test_controllers_keep_step_with_the_physics_and_joint_states_with_the_simula
 
 
 def test_the_controller_gives_up_later_than_the_gate(controllers):
-    from jepa_ros.robot.gate_types import GateSettings
+    from jepa_ros.robot.gate.types import GateSettings
 
     constraints = controllers["right_joint_trajectory_controller"]["constraints"]
     trajectory = [value["trajectory"] for value in constraints.values() if isinstance(value, dict)]

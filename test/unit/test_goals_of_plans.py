@@ -9,7 +9,7 @@ import torch
 from jepa_ros.errors import InputError
 from jepa_ros.planning.goal import Goal, GoalMaker, Outcome
 from jepa_ros.planning.objective import Objective
-from jepa_ros.world_model.probes import Probe
+from jepa_ros.world_model.heads.probes import Probe
 
 JOINTS = tuple(arm.robot().joints)
 SPACE = arm.space()

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from jepa_ros.errors import InputError
 from jepa_ros.planning.guardrails import Guardrails
 from jepa_ros.resources import resolve_robot
-from jepa_ros.robot.action_space import PlanarVelocity
-from jepa_ros.robot.clearance import BORDER, STEP, Box
-from jepa_ros.robot.collision import SelfCollision
+from jepa_ros.robot.collision.clearance import BORDER, STEP, Box
+from jepa_ros.robot.collision.self_collision import SelfCollision
 from jepa_ros.robot.config import load_robot
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.motion.action_space import PlanarVelocity
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.sim.tasks.reach import sample_position
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -8,10 +8,10 @@ from pathlib import Path
 import typer
 import yaml
 
+from jepa_ros.bringup.nodes import ARGUMENTS
 from jepa_ros.cli import app
-from jepa_ros.nodes.gate_parameters import PARAMETERS
+from jepa_ros.nodes.arm_gate.parameters import PARAMETERS
 from jepa_ros.resources import list_robots
-from jepa_ros.ros.bringup import ARGUMENTS
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "hardware.md").read_text()
 # Lines of code, and code within lines; a line that ends in a backslash goes on in the next.

@@ -14,7 +14,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.world_model import checkpoint
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.importers.lewm import IMAGENET_MEAN, IMAGENET_STD, import_lewm
-from jepa_ros.world_model.lewm import build_lewm
+from jepa_ros.world_model.lewm.model import build_lewm
 from jepa_ros.world_model.protocol import Context
 
 torch.set_num_threads(1)

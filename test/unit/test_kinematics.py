@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.kinematics import Kinematics
+from jepa_ros.robot.motion.kinematics import Kinematics
 
 RNG = np.random.default_rng(2)
 ARM = tuple(arm.robot().joints)

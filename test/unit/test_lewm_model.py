@@ -7,8 +7,8 @@ import torch
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.anti_collapse.sigreg import sigreg
 from jepa_ros.world_model.config import ModelConfig
-from jepa_ros.world_model.conv_encoder import ConvEncoder
-from jepa_ros.world_model.lewm import build_lewm
+from jepa_ros.world_model.lewm.encoders import ConvEncoder
+from jepa_ros.world_model.lewm.model import build_lewm
 from jepa_ros.world_model.protocol import Context, PredictiveModel
 
 torch.set_num_threads(1)

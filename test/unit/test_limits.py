@@ -7,9 +7,9 @@ import pytest
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.config import load_robot
-from jepa_ros.robot.description import RobotDescription
-from jepa_ros.robot.limits import JointLimits
-from jepa_ros.robot.path import Path
+from jepa_ros.robot.motion.limits import JointLimits
+from jepa_ros.robot.motion.path import Path
+from jepa_ros.robot.urdf import RobotDescription
 
 URDF = """<robot name="arm"><link name="a"/><link name="b"/>
 <joint name="turn" type="revolute"><parent link="a"/><child link="b"/><limit lower="-1" upper="2" velocity="3"/></joint>

@@ -8,7 +8,7 @@ import tiny
 from model_bench import CARD, refused, run, share, write_model, write_patch_model, write_robot
 
 from jepa_ros import resources
-from jepa_ros.models.facts import card_tables
+from jepa_ros.checkpoints.facts import card_tables
 from jepa_ros.world_model.checkpoint import load
 
 

@@ -12,11 +12,12 @@ import two_views
 from model_bench import URDF, run, share, write_bag, write_model, write_robot
 from torch import nn
 
+from jepa_ros.checkpoints.latent_report import choose_cameras
+from jepa_ros.checkpoints.latent_space import LatentSpace, encode, measure, rank_correlation, read
+from jepa_ros.datasets.episodes import Episode
 from jepa_ros.errors import InputError
-from jepa_ros.models.latent_report import choose_cameras, choose_robot
-from jepa_ros.models.latent_space import LatentSpace, encode, measure, rank_correlation, read
 from jepa_ros.robot.config import load_robot
-from jepa_ros.training.episodes import Episode
+from jepa_ros.world_model.checkpoint import choose_robot
 from jepa_ros.world_model.config import read_config
 from jepa_ros.world_model.protocol import PredictiveModel
 

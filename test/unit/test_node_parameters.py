@@ -1,8 +1,8 @@
 import pytest
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.diagnostics import Meter, Throttle
-from jepa_ros.nodes.parameters import Parameter
+from jepa_ros.nodes.common.diagnostics import Meter, Throttle
+from jepa_ros.nodes.common.parameters import Parameter
 
 
 @pytest.mark.parametrize(

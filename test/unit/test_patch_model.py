@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from jepa_ros.errors import InputError
 from jepa_ros.world_model import checkpoint
-from jepa_ros.world_model.axial_rope import axial_rope
-from jepa_ros.world_model.patch_model import PatchWorldModel, build_patch_model
+from jepa_ros.world_model.dino_wm.model import PatchWorldModel, build_patch_model
+from jepa_ros.world_model.dino_wm.predictor import axial_rope
 from jepa_ros.world_model.protocol import Context
 
 RECIPES = {"dino-wm": ("concat", "learned"), "jepa-wms": ("adaln", "rope")}

@@ -6,8 +6,8 @@ from patch_world import TOKENS, WIDTH, Patches, config, model, window
 
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.config import PatchPredictorConfig
-from jepa_ros.world_model.patch_model import PatchWorldModel
-from jepa_ros.world_model.patch_predictor import PatchPredictor
+from jepa_ros.world_model.dino_wm.model import PatchWorldModel
+from jepa_ros.world_model.dino_wm.predictor import PatchPredictor
 
 
 def size(conditioning, positions, tokens, history=3, actions=10, states=4, width=384) -> int:

@@ -12,7 +12,7 @@ from jepa_ros.planning.imagination import Imagination, Situation
 from jepa_ros.planning.planner import KEPT, USES, LatentPlanner
 from jepa_ros.planning.promises import Promises
 from jepa_ros.planning.solvers import SOLVERS, make_solver
-from jepa_ros.robot.tool_path import ToolPath
+from jepa_ros.robot.motion.tool_path import ToolPath
 from jepa_ros.world_model.protocol import Context
 
 JOINTS = tuple(arm.robot().joints)

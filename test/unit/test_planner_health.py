@@ -5,8 +5,8 @@ import math
 import pytest
 from jepa_msgs.msg import GateStatus, LatentState
 
-from jepa_ros.nodes import planner_health
-from jepa_ros.nodes.planner_health import PlannerHealth
+from jepa_ros.nodes.planner import health as planner_health
+from jepa_ros.nodes.planner.health import PlannerHealth
 
 
 @pytest.fixture

@@ -9,17 +9,17 @@ from gate_bench import minimum_jerk
 from sensor_msgs.msg import JointState
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.convert import to_stamp
-from jepa_ros.robot.action_space import PlanarVelocity, make_space
+from jepa_ros.nodes.common.convert import to_stamp
 from jepa_ros.robot.config import RobotConfig, load_robot, planar_space
-from jepa_ros.robot.path import Path
-from jepa_ros.robot.pose_delta import PoseDelta, euler_angles
-from jepa_ros.robot.ticks import ControlTicks
+from jepa_ros.robot.gate.ticks import ControlTicks
+from jepa_ros.robot.motion.action_space import PlanarVelocity, make_space
+from jepa_ros.robot.motion.path import Path
+from jepa_ros.robot.motion.pose_delta import PoseDelta, euler_angles
 from jepa_ros.world_model.checkpoint import check_planar, check_robot
 from jepa_ros.world_model.config import ProprioceptionConfig
 from jepa_ros.world_model.history import StateHistory
 from jepa_ros.world_model.proprioception import ProprioceptionReader, ToolPoseReader, make_reader
-from jepa_ros.world_model.vjepa2_ac import STATE_FIELDS, euler_matrix, matrix_euler, move
+from jepa_ros.world_model.vjepa2_ac.model import STATE_FIELDS, euler_matrix, matrix_euler, move
 
 POSES = {"type": "pose_delta", "max_translation": 0.05, "max_rotation": 0.2}
 STATE = {"kind": "tool_pose", "gripper": STATE_FIELDS, "mean": (0.0,) * 7, "std": (1.0,) * 7}
@@ -43,7 +43,7 @@ def joints(count, seed=0):
 
 def finger(where):
     """Position of the gripper joint at this share of its range."""
-    from jepa_ros.robot.description import RobotDescription
+    from jepa_ros.robot.urdf import RobotDescription
 
     limits = RobotDescription.from_urdf(arm.scene().urdf).joints[arm.robot().gripper[0]]
     return limits.lower + where * (limits.upper - limits.lower)
@@ -211,9 +211,9 @@ def file(tmp_path):
 
 
 def test_what_needs_a_plane_says_so(file, tmp_path):
-    from jepa_ros.ros.demo import make_goal_set
+    from jepa_ros.collecting import simulated as collect
     from jepa_ros.sim.cell import ArmCell
-    from jepa_ros.training import collect
+    from jepa_ros.sim.tasks.reach import make_goal_set
 
     bad = "robot openarm: expected the action space planar_velocity, found pose_delta"
     with pytest.raises(InputError, match=bad):

@@ -19,10 +19,10 @@ from jepa_ros.planning.objective import Objective
 from jepa_ros.planning.promises import Promises
 from jepa_ros.planning.reach import ReachController, ReachSettings, Step, Waiting
 from jepa_ros.robot.config import RobotConfig
-from jepa_ros.robot.pose_delta import PoseDelta, ToolState
+from jepa_ros.robot.motion.pose_delta import PoseDelta, ToolState
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.protocol import Context, PredictiveModel
-from jepa_ros.world_model.vjepa2_ac import STATE_FIELDS, move
+from jepa_ros.world_model.vjepa2_ac.model import STATE_FIELDS, move
 
 TICK, REACH = 0.25, 0.05
 HEIGHT = arm.robot().action_space.height

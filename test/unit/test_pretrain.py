@@ -7,9 +7,9 @@ import pytest
 import torch
 from pretrain_bench import IMAGE, SCHEDULE, VIDEO, both, pictures, trainer
 
-from jepa_ros.training.pretrain_health import PATIENCE, collapse, effective_rank, feature_health
-from jepa_ros.training.pretrain_loop import learning_rate_factor
-from jepa_ros.training.pretrain_models import build, sine_cosine, taken
+from jepa_ros.training.pretraining.health import PATIENCE, collapse, effective_rank, feature_health
+from jepa_ros.training.pretraining.loop import learning_rate_factor
+from jepa_ros.training.pretraining.models import build, sine_cosine, taken
 
 # What the models compute.
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from pretrain_bench import pictures, stretches
 
-from jepa_ros.bags.clips import Stretch
+from jepa_ros.bags.frame_runs import Stretch
 from jepa_ros.errors import InputError
-from jepa_ros.training.pretrain_data import PIECE, Clips, Crops, cropped, divide
+from jepa_ros.training.pretraining.clips import PIECE, Clips, Crops, cropped, divide
 
 
 def test_clips_are_frames_at_their_stride_of_one_stretch():

@@ -12,9 +12,9 @@ from transformers import IJepaModel, VJEPA2Model
 from video_bench import COMPRESSED, PERIOD, times, video, wander, write_video
 
 from jepa_ros.errors import InputError
-from jepa_ros.training import pretrain
-from jepa_ros.training.pretrain_models import build, save_encoder
-from jepa_ros.training.pretrain_report import component_pictures, mask_pictures
+from jepa_ros.training.pretraining import run as pretrain
+from jepa_ros.training.pretraining.models import build, save_encoder
+from jepa_ros.training.pretraining.report import component_pictures, mask_pictures
 from jepa_ros.world_model.frozen_encoder import load_frozen_encoder, weights_digest
 
 # What is written.
@@ -104,7 +104,7 @@ def test_several_bags_are_one_set(bag, tmp_path):
 
 
 def test_a_collapse_ends_the_run_without_an_encoder(bag, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jepa_ros.training.pretrain_health.LEAST_SPREAD", 2.0)  # more than any features have
+    monkeypatch.setattr("jepa_ros.training.pretraining.health.LEAST_SPREAD", 2.0)  # more than any features have
     assert pretrain.run(bags=[bag], out=tmp_path, **OPTIONS | {"updates": 20}) == 1
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["stopped"].startswith("stopped at update 2: the features have collapsed: tokens differ")

@@ -11,8 +11,8 @@ from io import StringIO
 
 import pytest
 
-from jepa_ros.ros.processes import Command, Ended, ProcessGroup
-from jepa_ros.ros.up import prefixed
+from jepa_ros.bringup.process_group import Command, Ended, ProcessGroup
+from jepa_ros.bringup.up import prefixed
 
 WAIT = "import time\nprint('ready', flush=True)\nwhile True: time.sleep(0.05)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAIT
@@ -113,7 +113,7 @@ def test_a_nice_process_gives_way(group, lines):
 
 def test_children_do_not_outlive_a_parent_that_is_killed(tmp_path):
     script = (
-        "import os, sys, time\nfrom jepa_ros.ros.processes import Command, ProcessGroup\n"
+        "import os, sys, time\nfrom jepa_ros.bringup.process_group import Command, ProcessGroup\n"
         f"g = ProcessGroup([Command('a', [sys.executable, '-c', {WAIT!r}])], os.environ)\n"
         "g.start(); print(g.pids['a'], flush=True); time.sleep(60)"
     )

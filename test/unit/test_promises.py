@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jepa_ros.planning.promises import Promises
-from jepa_ros.robot.tool_path import ToolPath
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.motion.tool_path import ToolPath
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 T0 = 1_700_000_000.0
 

@@ -5,16 +5,16 @@ import pytest
 import tiny
 import torch
 
+from jepa_ros.datasets.episodes import Episode, EpisodeSet
 from jepa_ros.errors import InputError
-from jepa_ros.planning.reachability import SLACK, Reachability
 from jepa_ros.planning.system1 import PolicyAlone
-from jepa_ros.training.episodes import Episode, EpisodeSet
 from jepa_ros.training.heads import train_heads
 from jepa_ros.training.heads_report import judge_heads
 from jepa_ros.training.losses import draw_pairs
 from jepa_ros.training.recipe import Schedule
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.config import ReachabilityConfig
+from jepa_ros.world_model.heads.reachability import SLACK, Reachability
 
 SPEED = 0.02  # m a tick
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from jepa_ros.nodes import realtime
+from jepa_ros.nodes.arm_gate import realtime
 
 
 def test_zero_leaves_the_scheduling_alone(monkeypatch):

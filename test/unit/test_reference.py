@@ -10,9 +10,9 @@ from doctor_bench import JOB, MODEL, good
 from model_bench import run, share, write_model
 
 from jepa_ros import resources
+from jepa_ros.datasets.episodes import Episode, EpisodeSet
 from jepa_ros.doctor import overlay
 from jepa_ros.images import preprocess
-from jepa_ros.training.episodes import Episode, EpisodeSet
 from jepa_ros.training.reference import copy_references, reference_frame, write_reference
 from jepa_ros.world_model.identity import REFERENCES, identify
 

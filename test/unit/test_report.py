@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation import plots
-from jepa_ros.evaluation.report import Report, markdown
-from jepa_ros.evaluation.summary import percentiles, write_summary
+from jepa_ros.reporting import plots
+from jepa_ros.reporting.report import Report, markdown
+from jepa_ros.reporting.summary import percentiles, write_summary
 
 
 def page(report, tmp_path):

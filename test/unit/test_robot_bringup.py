@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from launch_files import LAUNCH, nodes_by_stand_in, real_launch_is_there  # noqa: E402
 
 from jepa_ros import cli  # noqa: E402
+from jepa_ros.bringup.nodes import RobotArguments, check_inputs, node_list, vendor_of  # noqa: E402
+from jepa_ros.bringup.up import up  # noqa: E402
 from jepa_ros.errors import InputError  # noqa: E402
 from jepa_ros.resources import config_path, share_directory  # noqa: E402
-from jepa_ros.ros.bringup import RobotArguments, check_inputs, node_list, vendor_of  # noqa: E402
-from jepa_ros.ros.up import up  # noqa: E402
 
 VENDORS = {
     "openarm_v10": ("openarm_bringup", {"arm_type": "v10", "use_fake_hardware": "true"}),

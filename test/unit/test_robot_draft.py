@@ -14,10 +14,10 @@ from published_arms import published  # noqa: E402
 from jepa_ros import cli  # noqa: E402
 from jepa_ros.errors import InputError  # noqa: E402
 from jepa_ros.resources import resolve_robot  # noqa: E402
-from jepa_ros.robot.checking import check  # noqa: E402
 from jepa_ros.robot.config import load_robot  # noqa: E402
-from jepa_ros.robot.drafting import draft  # noqa: E402
-from jepa_ros.robot.tree import Tree  # noqa: E402
+from jepa_ros.robot.files.check import check  # noqa: E402
+from jepa_ros.robot.files.draft import draft  # noqa: E402
+from jepa_ros.robot.files.kinematic_tree import Tree  # noqa: E402
 
 ARMS = {"franka_fr3": None, "ur5e": None, "kinova_gen3": None, "openarm_v10": "openarm_right_hand_tcp"}
 

@@ -12,11 +12,11 @@ from published_arms import published  # noqa: E402
 
 from jepa_ros.errors import InputError  # noqa: E402
 from jepa_ros.resources import list_robots, resolve_robot  # noqa: E402
-from jepa_ros.robot.checking import check  # noqa: E402
-from jepa_ros.robot.clearance import Clearance  # noqa: E402
+from jepa_ros.robot.collision.clearance import Clearance  # noqa: E402
 from jepa_ros.robot.config import load_robot, read_robot  # noqa: E402
-from jepa_ros.robot.kinematics import Kinematics  # noqa: E402
-from jepa_ros.robot.limits import JointLimits  # noqa: E402
+from jepa_ros.robot.files.check import check  # noqa: E402
+from jepa_ros.robot.motion.kinematics import Kinematics  # noqa: E402
+from jepa_ros.robot.motion.limits import JointLimits  # noqa: E402
 
 ROBOTS = list_robots()
 REAL = ["franka_fr3", "kinova_gen3", "openarm_v10", "openarm_v10_left", "openarm_v2", "openarm_v2_left", "ur5e"]

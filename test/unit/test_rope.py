@@ -2,7 +2,7 @@
 
 import torch
 
-from jepa_ros.world_model.rope import axis_width, rotate, rotation
+from jepa_ros.world_model.vjepa2_ac.predictor import axis_width, rotate, rotation
 
 
 def test_an_axis_takes_an_even_part_of_a_third_of_a_head():

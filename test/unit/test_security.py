@@ -6,11 +6,11 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from jepa_ros.bringup.nodes import NODES
 from jepa_ros.errors import InputError
 from jepa_ros.resources import config_path
 from jepa_ros.robot.config import load_robot
-from jepa_ros.ros.bringup import NODES
-from jepa_ros.ros.security_policy import TOOLS, Endpoints, check_commanders, differences, from_xml, operator, to_xml
+from jepa_ros.security.policy import TOOLS, Endpoints, check_commanders, differences, from_xml, operator, to_xml
 
 GATE = Endpoints(
     "arm_gate",

@@ -11,9 +11,9 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.commands import GAIN, ZEROS, JointJogCommand, NoCommand, make_command
+from jepa_ros.nodes.arm_gate.controllers import GAIN, ZEROS, JointJogCommand, NoCommand, make_command
 from jepa_ros.robot.config import load_robot
-from jepa_ros.robot.limits import JointLimits
+from jepa_ros.robot.motion.limits import JointLimits
 
 ROBOT = load_robot("ur5e", "servo_joint_jog")
 [SERVO] = ROBOT.controllers

@@ -17,23 +17,24 @@ import yaml
 from builtin_interfaces.msg import Time
 
 from jepa_ros.bags.cameras import RAW, camera_connections, frame_topics
-from jepa_ros.bags.episodes import read_camera, read_episodes
+from jepa_ros.bags.reader import read_camera
+from jepa_ros.datasets.episodes import EpisodeSet
+from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.closed_loop import ModelActor
+from jepa_ros.evaluation.model_health import encode_all
 from jepa_ros.images import preprocess
-from jepa_ros.nodes.convert import image_message
-from jepa_ros.nodes.goals import goal_frames
-from jepa_ros.training.episodes import EpisodeSet
+from jepa_ros.nodes.common.convert import image_message
+from jepa_ros.nodes.planner.goals import goal_frames
 from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import LossWeights, Schedule
 from jepa_ros.training.train import run
-from jepa_ros.training.validation import encode_all
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
 from jepa_ros.world_model.checkpoint import load, save, verify
 from jepa_ros.world_model.config import ModelConfig, read_config
-from jepa_ros.world_model.lewm import build_lewm
-from jepa_ros.world_model.patch_model import PatchWorldModel
-from jepa_ros.world_model.vjepa2_ac import VJepa2Ac
+from jepa_ros.world_model.dino_wm.model import PatchWorldModel
+from jepa_ros.world_model.lewm.model import build_lewm
+from jepa_ros.world_model.vjepa2_ac.model import VJepa2Ac
 
 CAMERAS = ("frame", "wrist/frame")
 

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from jepa_ros.nodes.shared_memory import Ports
+from jepa_ros.nodes.common.shared_memory import Ports
 
 FLAGS = 300
 

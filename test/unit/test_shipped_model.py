@@ -9,8 +9,8 @@ import tiny  # noqa: F401  (one torch thread)
 
 from jepa_ros.evaluation.actors import OracleActor, RandomActor
 from jepa_ros.evaluation.closed_loop import ModelActor, Timing, run_trial
-from jepa_ros.evaluation.sim import wilson
 from jepa_ros.planning.reach import ReachController, ReachSettings
+from jepa_ros.reporting.intervals import wilson
 from jepa_ros.resources import list_models
 from jepa_ros.sim.cell import ArmCell
 from jepa_ros.sim.tasks.reach import make_goals

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.sim.controller import TrajectoryController
 
 NAMES = ("a", "b")

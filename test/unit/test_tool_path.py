@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jepa_ros.robot.tool_path import ToolPath, travel_matrix
+from jepa_ros.robot.motion.tool_path import ToolPath, travel_matrix
 
 PERIOD = 0.1
 RNG = np.random.default_rng(1)

@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from jepa_ros.bags.cameras import COMPRESSED
-from jepa_ros.bags.episodes import open_bag, read_messages
+from jepa_ros.bags.reader import open_bag, read_messages
 from jepa_ros.doctor.overlay import read_picture
 from jepa_ros.errors import InputError
 from jepa_ros.images import decode_compressed, preprocess

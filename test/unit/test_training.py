@@ -6,11 +6,11 @@ import squares
 import tiny
 import torch
 
+from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.training.calibration import calibrate_surprise
 from jepa_ros.training.loop import Trainer, learning_rate_factor
 from jepa_ros.training.losses import WorldModelLoss
 from jepa_ros.training.recipe import LossWeights, Schedule
-from jepa_ros.training.validation import encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.world_model.anti_collapse import SigReg
 from jepa_ros.world_model.protocol import PredictiveModel
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.trajectory import JointTrajectory
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 NAMES = ("a", "b")
 TIMES = np.array([0.2, 0.5, 1.1, 1.4])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jepa_ros.ros.transforms import TransformTree, rotation_matrix
+from jepa_ros.robot.transforms import TransformTree, rotation_matrix
 
 QUARTER = np.array([0, 0, np.sqrt(0.5), np.sqrt(0.5)])  # about z
 STRAIGHT = np.array([0, 0, 0, 1.0])

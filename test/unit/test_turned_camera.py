@@ -17,13 +17,13 @@ from jepa_ros.planning.reach import ReachController, ReachSettings, Step
 from jepa_ros.resources import config_path, list_models
 from jepa_ros.robot.camera_rotation import about_vertical
 from jepa_ros.robot.config import RobotConfig, load_robot
-from jepa_ros.robot.gate import Gate
-from jepa_ros.robot.gate_types import GateSettings
-from jepa_ros.robot.pose_delta import PoseDelta, ToolState
+from jepa_ros.robot.gate.gate import Gate
+from jepa_ros.robot.gate.types import GateSettings
+from jepa_ros.robot.motion.pose_delta import PoseDelta, ToolState
 from jepa_ros.sim.cell import ArmCell, make_action_space
 from jepa_ros.sim.tasks.reach import make_goals
 from jepa_ros.world_model.checkpoint import load
-from jepa_ros.world_model.vjepa2_ac import move
+from jepa_ros.world_model.vjepa2_ac.model import move
 
 JOINTS = tuple(arm.robot().joints)
 XY, T0 = np.array([0.12, -0.30]), 1_700_000_000.0
@@ -204,8 +204,8 @@ def test_a_recording_from_before_the_calibration_is_judged_in_the_axes_of_the_fi
 
 def test_a_recording_s_actions_are_turned_into_the_axes_of_the_file(bag, model):
     from jepa_ros.bags.source import open_source
-    from jepa_ros.evaluation.bag import inputs
-    from jepa_ros.evaluation.bag.recording import Intake
+    from jepa_ros.evaluation.bag.reading import topics as inputs
+    from jepa_ros.evaluation.bag.reading.reader import Intake
 
     def actions(robot):
         checkpoint = load(str(model))

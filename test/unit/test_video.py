@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from jepa_ros.evaluation.video import write_video
+from jepa_ros.reporting.video import write_video
 
 
 def test_a_video_is_h264_and_shows_the_frames_in_order(tmp_path):

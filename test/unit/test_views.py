@@ -4,7 +4,7 @@ import weakref
 
 import pytest
 
-from jepa_ros.world_model.views import KEPT, LAG, ViewMatcher
+from jepa_ros.world_model.camera_sync import KEPT, LAG, ViewMatcher
 
 TOLERANCE = 0.05
 PERIOD = 1 / 30

@@ -9,11 +9,12 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from jepa_ros.errors import InputError
-from jepa_ros.world_model import checkpoint, vjepa2_ac
+from jepa_ros.world_model import checkpoint
 from jepa_ros.world_model.config import read_config
 from jepa_ros.world_model.importers.vjepa2_ac import import_vjepa2_ac
 from jepa_ros.world_model.protocol import Context
-from jepa_ros.world_model.vjepa2_ac import VJepa2Ac, euler_matrix, matrix_euler, move
+from jepa_ros.world_model.vjepa2_ac import model as vjepa2_ac
+from jepa_ros.world_model.vjepa2_ac.model import VJepa2Ac, euler_matrix, matrix_euler, move
 
 pytest.importorskip("transformers")
 

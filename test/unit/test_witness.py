@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from gate_bench import LIMITS, NAMES, START, Bench, minimum_jerk
 
-from jepa_ros.robot.trajectory import JointTrajectory
-from jepa_ros.robot.witness import Witness
+from jepa_ros.robot.gate.window_auditor import Witness
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 GOAL = np.full(7, 0.4)
 WAY = minimum_jerk(np.zeros(7), GOAL, 1.5)

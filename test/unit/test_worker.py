@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.worker import PATIENCE, Worker, in_words
+from jepa_ros.nodes.common.worker import PATIENCE, Worker, in_words
 
 
 class Executor:

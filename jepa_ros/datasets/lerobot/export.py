@@ -17,7 +17,7 @@ from jepa_ros.datasets.lerobot.validation import validate
 from jepa_ros.datasets.lerobot.video import VideoWriter, describe
 from jepa_ros.datasets.store import Dataset, IndexedEpisode
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.progress import LongWork
+from jepa_ros.reporting.progress import LongWork
 
 UNNAMED = "unnamed"
 """The task of episodes that say none, as the format wants one."""

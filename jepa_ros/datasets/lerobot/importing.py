@@ -18,10 +18,10 @@ from jepa_ros.datasets.lerobot.validation import Validation
 from jepa_ros.datasets.lerobot.video import read_video
 from jepa_ros.datasets.store import INDEX, SHARD, URDF, Dataset, EpisodeEntry, Index, Layout, ShardInfo, write_json
 from jepa_ros.errors import InputError, first_problem
-from jepa_ros.evaluation.progress import LongWork
-from jepa_ros.evaluation.summary import write_summary
 from jepa_ros.images import preprocess
-from jepa_ros.reading import read_json
+from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.summary import write_summary
+from jepa_ros.text_files import read_json
 from jepa_ros.world_model.config import CameraReference
 
 DEFAULT_SIZE = 64

@@ -14,22 +14,25 @@ from typing import Any
 
 import numpy as np
 
+from jepa_ros.allocator import keep_freed_memory
 from jepa_ros.bags.source import Source, open_source
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.bag import figures, inputs, report, thresholds, timing
-from jepa_ros.evaluation.bag.judge import Judged, Task, columns, judge
-from jepa_ros.evaluation.bag.pictures import picture, shown
-from jepa_ros.evaluation.bag.recording import Intake
-from jepa_ros.evaluation.bag.result import ResultBag
-from jepa_ros.evaluation.bag.table import FrameTable
-from jepa_ros.evaluation.progress import LongWork
-from jepa_ros.evaluation.summary import write_summary
+from jepa_ros.evaluation.bag.evaluate import columns, judge
+from jepa_ros.evaluation.bag.metrics import timing
+from jepa_ros.evaluation.bag.metrics.bag_results import Judged, Task
+from jepa_ros.evaluation.bag.output import report, thresholds
+from jepa_ros.evaluation.bag.output import summary_metrics as figures
+from jepa_ros.evaluation.bag.output.table import FrameTable
+from jepa_ros.evaluation.bag.reading import topics as inputs
+from jepa_ros.evaluation.bag.reading.pictures import picture, shown
+from jepa_ros.evaluation.bag.reading.reader import Intake
+from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
 from jepa_ros.images import ImageError
-from jepa_ros.models.latent_report import choose_robot
 from jepa_ros.planning.reach import ReachSettings
-from jepa_ros.training.allocator import keep_freed_memory
-from jepa_ros.world_model.checkpoint import check_robot, load, model_on
+from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.summary import write_summary
+from jepa_ros.world_model.checkpoint import check_robot, choose_robot, load, model_on
 from jepa_ros.world_model.device import choose_device
 
 SHOWN_EVENTS, SHOWN_PLANS = 12, 6

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation import plots
-from jepa_ros.evaluation.report import Report
+from jepa_ros.reporting import plots
+from jepa_ros.reporting.report import Report
 from jepa_ros.evaluation.runs.bootstrap import DRAWS, Difference, paired
 from jepa_ros.evaluation.runs.samples import Figure, Run, read_run
-from jepa_ros.evaluation.summary import write_summary
+from jepa_ros.reporting.summary import write_summary
 
 
 def run(*, runs: Sequence[Path], seed: int, out: Path) -> int:

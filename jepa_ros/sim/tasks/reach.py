@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.action_space import PlanarVelocity
 from jepa_ros.robot.config import RobotConfig
+from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.sim.scene import Scene
 
 NEAREST, TYPICAL = 0.10, 0.22
@@ -88,3 +88,33 @@ def _sample_away(space: PlanarVelocity, xy: np.ndarray, least: float, rng: np.ra
         if np.linalg.norm(candidate - xy) > np.linalg.norm(best - xy):
             best = candidate
     return best
+
+
+@dataclass
+class GoalSet:
+    """Goals in a chain (each starts where the one before lies), their hash, and the joints that they are given in."""
+
+    goals: list
+    hash: str
+    joints: tuple[str, ...]
+    height: float  # m, of the tool over the base frame's origin
+
+    def place(self, index: int) -> np.ndarray:
+        """Where a goal wants the tool (3,), m in the base frame."""
+        return np.array([*self.goals[index].goal_xy, self.height])
+
+    def start(self, index: int) -> np.ndarray:
+        """Where the tool is before (3,), m."""
+        return np.array([*self.goals[index].start_xy, self.height])
+
+
+def make_goal_set(robot_name: str, count: int, seed: int) -> GoalSet:
+    """Goals drawn in a scene of this process's own, before the graph starts."""
+    from jepa_ros.robot.config import load_robot
+    from jepa_ros.sim.cell import make_action_space
+    from jepa_ros.sim.scene import Scene
+    from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
+
+    robot, scene = load_robot(robot_name), Scene()
+    goals = make_goals(scene, robot, make_action_space(robot, scene.urdf), count, seed)
+    return GoalSet(goals, goal_set_hash(goals), tuple(robot.joints), robot.action_space.height)

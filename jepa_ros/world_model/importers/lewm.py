@@ -15,7 +15,7 @@ import torch
 from pydantic import ValidationError
 
 from jepa_ros.errors import InputError, first_problem
-from jepa_ros.reading import read_json
+from jepa_ros.text_files import read_json
 from jepa_ros.world_model import checkpoint
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.importers.state_dict import (
@@ -25,7 +25,7 @@ from jepa_ros.world_model.importers.state_dict import (
     shape,
     strip_prefix,
 )
-from jepa_ros.world_model.lewm import IMAGENET_MEAN, IMAGENET_STD, build_lewm
+from jepa_ros.world_model.lewm.model import IMAGENET_MEAN, IMAGENET_STD, build_lewm
 
 ANCHOR = "predictor.pos_embedding"
 HEAD_DIM = 64

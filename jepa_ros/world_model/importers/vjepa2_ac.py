@@ -29,7 +29,7 @@ from jepa_ros.world_model.frozen_encoder import (
 )
 from jepa_ros.world_model.importers.lewm import UNCALIBRATED
 from jepa_ros.world_model.importers.state_dict import check_state_dict, read_torch, shape, strip_prefix
-from jepa_ros.world_model.vjepa2_ac import STATE_FIELDS, STATES, VJepa2Ac
+from jepa_ros.world_model.vjepa2_ac.model import STATE_FIELDS, STATES, VJepa2Ac
 
 # Published, and not to be seen in the tensors.
 SIZE = 256  # pixels of an image's side

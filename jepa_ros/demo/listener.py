@@ -1,0 +1,120 @@
+"""What the demo listens to: every topic of the loop, at the least cost, as two cores are shared with the graph itself.
+
+Times of messages are those at which DDS wrote or delivered them (s since the epoch), not those at which this process
+got round to them.
+"""
+
+from __future__ import annotations
+
+import cv2
+from diagnostic_msgs.msg import DiagnosticArray
+from jepa_msgs.msg import GateStatus, LatentState, Plan, PlannerStatus
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from tf2_msgs.msg import TFMessage
+from trajectory_msgs.msg import JointTrajectory
+
+from jepa_ros.demo.latency import PlanSeen
+from jepa_ros.demo.record import Frame
+from jepa_ros.nodes.common.convert import picture, to_ns
+from jepa_ros.robot.config import RobotConfig
+from jepa_ros.robot.transforms import TransformTree
+
+_LOSSY = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+_ALL = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
+_FIXED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 93]
+
+
+class Recorder:
+    """Subscriptions of ``node`` and what came in by them.
+
+    ``goal`` (index of the goal under way, -1 for none) and ``distance`` (m) are noted with each frame.
+    """
+
+    def __init__(self, node: Node, robot: RobotConfig) -> None:
+        self.goal, self.distance = -1, float("nan")
+        self.frames: list[Frame] = []
+        self.images: list[tuple[int, int]] = []  # (stamp ns, publication number)
+        self.latents: list[tuple[int, int]] = []
+        self.plans: list[PlanSeen] = []
+        self.plan_goals: dict[int, int] = {}  # plan id -> index of the goal
+        self.statuses: list[tuple[float, int]] = []  # (written, plan id) of the gate's
+        self.windows: list[float] = []  # written
+        self.iterations: dict[int, int] = {}
+        self.plan_ms: dict[int, float] = {}
+        self.deadline_ms: float | None = None
+        self.gate: GateStatus | None = None
+        self.planner: PlannerStatus | None = None
+        self.live_latency_ms: float | None = None
+        self.gate_own_ms: dict[str, float | None] = {"p50": None, "p99": None}  # the gate's own count
+        self.tool_xyz = None  # (3,) m in the base frame
+        self.tool_stamp = 0.0  # s
+        self._node, self._robot = node, robot
+        self._tree = TransformTree()
+        self._sources: dict[int, float] = {}
+        node.create_subscription(Image, "image", self._on_image, _LOSSY)
+        node.create_subscription(LatentState, "latent", self._on_latent, _LOSSY)
+        node.create_subscription(Plan, "plan", self._on_plan, _ALL)
+        node.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, _ALL)
+        node.create_subscription(GateStatus, "gate_status", self._on_gate_status, _ALL)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, _LOSSY)
+        node.create_subscription(TFMessage, "tf", self._on_tf, _LOSSY)
+        node.create_subscription(TFMessage, "tf_static", self._tree.add, _FIXED)
+
+    def hear_controllers(self) -> None:
+        """From now on note what the controllers are sent. A simulator does not start where somebody listens already."""
+        for controller in self._robot.controllers:
+            self._node.create_subscription(JointTrajectory, controller.command_topic, self._on_window, _ALL, raw=True)
+
+    def _on_image(self, message: Image, info: dict) -> None:
+        stamp = to_ns(message.header.stamp)
+        self.images.append((stamp, info["publication_sequence_number"]))
+        ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture(message), cv2.COLOR_RGB2BGR), _JPEG)
+        if ok:
+            self.frames.append(Frame(stamp * 1e-9, data.tobytes(), self.goal, self.distance))
+
+    def _on_latent(self, message: LatentState, info: dict) -> None:
+        self.latents.append((to_ns(message.header.stamp), info["publication_sequence_number"]))
+
+    def _on_plan(self, message: Plan, info: dict) -> None:
+        if not len(message.action_blocks):
+            return  # it ends a goal's motion: nothing was searched for, and no frame is behind it
+        source = to_ns(message.source_stamp) * 1e-9
+        seen = PlanSeen(message.plan_id, source, info["source_timestamp"] * 1e-9, info["received_timestamp"] * 1e-9)
+        self.plans.append(seen)
+        self.plan_goals[message.plan_id] = self.goal
+        self._sources[message.plan_id] = source
+
+    def _on_planner_status(self, message: PlannerStatus) -> None:
+        self.planner = message
+        if message.deadline_ms > 0:
+            self.deadline_ms = message.deadline_ms
+        if message.plan_id and message.plan_id not in self.plan_ms:
+            self.plan_ms[message.plan_id] = message.plan_ms
+            self.iterations[message.plan_id] = message.iterations
+
+    def _on_gate_status(self, message: GateStatus, info: dict) -> None:
+        written = info["source_timestamp"] * 1e-9
+        changed = self.gate is None or self.gate.plan_id != message.plan_id
+        self.gate = message
+        self.statuses.append((written, message.plan_id))
+        if changed and message.plan_id in self._sources:
+            self.live_latency_ms = 1e3 * (written - self._sources[message.plan_id])
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        values = {pair.key: pair.value for status in message.status for pair in status.values}
+        for p in ("p50", "p99"):
+            if f"plan_to_window_{p}_ms" in values:
+                self.gate_own_ms[p] = float(values[f"plan_to_window_{p}_ms"])
+
+    def _on_window(self, data: bytes, info: dict) -> None:
+        self.windows.append(info["source_timestamp"] * 1e-9)
+
+    def _on_tf(self, message: TFMessage) -> None:
+        self._tree.add(message)
+        position = self._tree.position(self._robot.tool_frame, self._robot.base_frame)
+        if position is not None:
+            self.tool_xyz = position
+            self.tool_stamp = to_ns(message.transforms[0].header.stamp) * 1e-9

@@ -1,0 +1,345 @@
+"""arm_gate: the only node that commands the arm. Plans go in, windows that end at rest come out.
+
+What is let through, and why the arm stops whatever fails, is in `jepa_ros.robot.gate.gate`; this is its shell. A thread
+of its own does what is done at the gate's rate, joint states included; all else comes by the executor's.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+
+import numpy as np
+from jepa_msgs.msg import LatentState, Plan, PlannerStatus
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import Bool, String
+from std_srvs.srv import Trigger
+
+from jepa_ros.errors import InputError
+from jepa_ros.nodes.arm_gate.controllers import CommandInterface, make_command
+from jepa_ros.nodes.arm_gate.gripper import make_gripper
+from jepa_ros.nodes.arm_gate.parameters import PARAMETERS, settings_of
+from jepa_ros.nodes.arm_gate.publishers import GateTopics, motion_status
+from jepa_ros.nodes.arm_gate.realtime import raise_priority
+from jepa_ros.nodes.arm_gate.ticker import Ticker
+from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
+from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
+from jepa_ros.nodes.common.latest import Latest
+from jepa_ros.nodes.common.lifecycle import LATCHED, RELIABLE, SENSOR, JepaNode, NotReady, run
+from jepa_ros.nodes.common.topics import robot_topic
+from jepa_ros.robot.config import load_robot
+from jepa_ros.robot.gate.gate import MOVING, Gate
+from jepa_ros.robot.gate.plan_checks import MAX_POINTS
+from jepa_ros.robot.gate.types import GateOutput, GateReport, GateState
+from jepa_ros.robot.motion.limits import JointLimits
+
+REST_WITHIN = 3.0  # s (steady) that an end in motion waits for the arm
+
+
+class ArmGate(JepaNode):
+    """See the module's text; topics and services are in DESIGN's table."""
+
+    def __init__(self) -> None:
+        super().__init__("arm_gate", PARAMETERS)
+        self._gate: Gate | None = None
+        self._commands: list[CommandInterface] = []
+        self._report: GateReport | None = None
+        self._lock = threading.RLock()  # the gate and what is told of it: two threads use them
+        self._ticker: Ticker | None = None
+        self._rivals, self._unheard = "", ""
+        self._status_sent = self._clock_moved = -math.inf
+        self._clock_seen, self._clock_stopped = 0.0, False
+        self._ticks, self._busy = Meter(), 0.0
+        self._reactions: deque[float] = deque(maxlen=1000)
+        self._begun: deque[float] = deque(maxlen=2000)  # steady times of the last ticks
+        self._changed = self.create_guard_condition(self.diagnostics_changed)
+        self._description = Latest(self, String, robot_topic(self, "robot_description"))
+        self._e_stop: bool | None = None  # None: not heard of
+        # Transient local where the publisher is; a plain `ros2 topic pub` is not, and must stop the arm as well. What
+        # the first cannot hear the second does, so rclpy's warning about the first is kept quiet.
+        volatile = QoSProfile(depth=1, reliability=LATCHED.reliability, durability=DurabilityPolicy.VOLATILE)
+        for qos in (LATCHED, volatile):
+            quiet = SubscriptionEventCallbacks(incompatible_qos=lambda event: None)
+            self.create_subscription(Bool, "e_stop", self._on_e_stop, qos, event_callbacks=quiet)
+
+    # -- lifecycle -----------------------------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        from jepa_ros.robot.collision.clearance import Clearance
+        from jepa_ros.robot.motion.action_space import make_space
+        from jepa_ros.robot.motion.kinematics import Kinematics
+
+        p = self.p
+        self._scheduling = raise_priority(p.thread_priority)
+        robot = load_robot(p.robot, p.command_interface)
+        if self._description.message is None:
+            raise NotReady("no robot_description has come yet")
+        urdf = self._description.message.data
+        limits = JointLimits.of_robot(robot, urdf)
+        kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
+        space = make_space(robot, kinematics, p.control_period)
+        border = None if space.normals is None else (space.normals, space.offsets)
+        clearance = Clearance.of_robot(robot, urdf, kinematics, border=border)
+        self._gate = Gate(limits, settings_of(p), space.executed, clearance)
+        stamped = p.command_stamps == "absolute"
+        controllers = [c.model_copy(update={"name": robot_topic(self, c.name)}) for c in robot.controllers]
+        self._commands = [make_command(self, c, robot, kinematics, limits, stamped, p.shadow) for c in controllers]
+        self._gripper = None if p.shadow else make_gripper(self, robot, urdf, self._holds_the_gripper)
+        self._topics = GateTopics(self, robot.base_frame, space.name, p.control_period)
+        self.create_subscription(Plan, "plan", self._on_plan, RELIABLE)
+        self.create_subscription(LatentState, "latent", self._on_latent, SENSOR)
+        self.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, RELIABLE)
+        # By the ticks, as waking the executor costs more than all that is done with a message. Its events would wake it
+        # for every message that has not been taken yet; every publisher's QoS suits this one.
+        silent = SubscriptionEventCallbacks(use_default_callbacks=False)
+        self._joint_states = self.create_subscription(
+            JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR, event_callbacks=silent
+        )
+        self._joint_states.polled = True
+        if p.require_deadman:
+            kind, heard = (Joy, self._on_joy) if p.deadman_type == "joy" else (Bool, self._on_deadman)
+            self.create_subscription(kind, "deadman", heard, SENSOR)
+        self.create_service(Trigger, "stop", self._on_stop)
+        self.create_service(Trigger, "release", self._on_release)
+
+    def activate(self) -> None:
+        self._gate.reset()
+        self._gate.set_speed_scale(self.p.speed_scale, self.now())
+        if self._e_stop is not None:
+            self._gate.e_stop(self._e_stop, self.now())
+        self._clock_seen, self._clock_moved, self._clock_stopped = self.now(), time.monotonic(), False
+        self._begun.clear()
+        # What was made so far lives as long as the node does: the collector need not look at it at 200 Hz.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        self._look_around()
+        self._graph_timer = self.steady_timer(0.5, self._look_around)
+        self._ticker = Ticker(self.p.rate, self._tick, self._tick_failed)
+
+    def deactivate(self) -> None:
+        self._come_to_rest("the gate was deactivated")
+        self._ticker.end()
+        self.destroy_timer(self._graph_timer)
+        self._gate.reset()
+        self._publish_status(self._gate.tick(self.now()).status)
+
+    def cleanup(self) -> None:
+        self._gate, self._commands, self._report = None, [], None
+
+    def shutdown_motion(self) -> None:
+        self._come_to_rest("the gate is being shut down")
+
+    def _come_to_rest(self, reason: str) -> None:
+        """Send a stop, then wait until it has been followed: what comes after may be the end of this process."""
+        with self._lock:
+            if self._gate.state not in MOVING:
+                return
+            self._gate.halt(reason, self.now())
+            self._step()
+        # On simulated time the clock stands still in here (nobody spins), so the wait is by the steady clock.
+        end = time.monotonic() + min(self._gate.time_to_rest() + 0.05, REST_WITHIN)
+        while self._gate.state in MOVING and time.monotonic() < end:
+            time.sleep(0.005)
+            self._step()
+        for command in self._commands:
+            if command.listeners() and not command.flush(0.5):
+                self.get_logger().warning(f"{command.topic} has not confirmed the stop")
+
+    # -- inputs --------------------------------------------------------------------------------------------------------
+
+    def _on_joint_states(self, m: JointState) -> None:
+        with self._lock:
+            if self._running():
+                self._gate.joint_states(m.name, m.position, m.velocity, to_seconds(m.header.stamp), self.now())
+
+    def _on_latent(self, m: LatentState) -> None:
+        with self._lock:
+            if self._running():
+                self._gate.latent(to_seconds(m.header.stamp), self.now())
+
+    def _on_planner_status(self, m: PlannerStatus) -> None:
+        with self._lock:
+            if self._running():
+                self._gate.planner_alive(self.now())
+
+    def _on_joy(self, m: Joy) -> None:
+        self._on_deadman(Bool(data=self.p.deadman_button < len(m.buttons) and m.buttons[self.p.deadman_button] == 1))
+
+    def _on_deadman(self, m: Bool) -> None:
+        with self._lock:
+            if self._running():
+                self._gate.deadman(m.data, self.now())
+
+    def parameters_changed(self, names: set[str]) -> None:
+        with self._lock:
+            if "speed_scale" in names and self.active:
+                self._gate.set_speed_scale(self.p.speed_scale, self.now())
+
+    def _on_plan(self, m: Plan, info: dict) -> None:
+        with self._lock:
+            if self._running():
+                self._take_plan(m, info)
+
+    def _take_plan(self, m: Plan, info: dict) -> None:
+        if self._rivals or self._unheard:
+            verdict = self._gate.refuse(f"plan refused: {self._rivals or self._unheard}")
+        else:
+            try:
+                points = len(m.trajectory.points)
+                if points > MAX_POINTS:  # before anything is made of them
+                    raise InputError(f"plan: expected at most {MAX_POINTS} points, found {points}")
+                trajectory = trajectory_of(m.trajectory)
+            except InputError as error:
+                verdict = self._gate.refuse(str(error))
+            else:
+                start, source, until = map(to_seconds, (m.header.stamp, m.source_stamp, m.valid_until))
+                verdict = self._gate.plan(trajectory, start, source, until, m.plan_id, self.now())
+        if not verdict:
+            self.warn_throttled("rejected", f"plan {m.plan_id} rejected: {verdict.text}")
+        elif verdict.text:
+            self.warn_throttled("clipped", f"plan {m.plan_id}: {verdict.text}")
+        sent = self._step()
+        if verdict and sent:
+            self._reactions.append(1e3 * (sent - info["received_timestamp"] * 1e-9))
+
+    def _holds_the_gripper(self) -> str:
+        """Why no command for the gripper is let through; empty where one is."""
+        if not self.active:
+            return "the gate is not active"
+        return "" if self._gate.state != GateState.LATCHED else self._report.text if self._report else "latched"
+
+    def _on_e_stop(self, m: Bool) -> None:
+        with self._lock:
+            self._e_stop = bool(m.data)
+            if self.active:
+                self._gate.e_stop(self._e_stop, self.now())
+                self._step()
+
+    def _on_stop(self, request, response) -> Trigger.Response:
+        if not self.active:
+            response.success, response.message = False, "the gate is not active: it sends nothing"
+            return response
+        with self._lock:
+            self._gate.stop("the service stop was called", self.now())
+            self._step()
+        response.success, response.message = True, "stopping; call release to go on"
+        return response
+
+    def _on_release(self, request, response) -> Trigger.Response:
+        if not self.active:
+            response.success, response.message = False, "the gate is not active"
+            return response
+        with self._lock:
+            response.success, response.message = self._gate.release(self.now())
+            self._step()
+        return response
+
+    def _running(self) -> bool:
+        return self.active and self.now() > 0.0
+
+    # -- every tick ----------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        began, cpu = time.monotonic(), time.thread_time()
+        with self._lock:
+            self._begun.append(began)
+            self._poll_joint_states()
+            self._watch_clock(began)
+            self._step()
+            self._ticks.count()
+            self._busy += 0.01 * ((time.thread_time() - cpu) - self._busy)
+
+    def _tick_failed(self, error: Exception) -> None:
+        """What was sent last ends at rest; a gate with a defect does not go on."""
+        self.get_logger().fatal("".join(traceback.format_exception(error)))
+        self.request_exit(1)
+
+    def _poll_joint_states(self) -> None:
+        topic = self._joint_states
+        with topic.handle:
+            while (taken := topic.handle.take_message(topic.msg_type, False)) is not None:
+                self._on_joint_states(taken[0])
+
+    def _watch_clock(self, steady: float) -> None:
+        """Simulated time that stands still ages nothing; the steady clock notices."""
+        now = self.now()
+        if now != self._clock_seen:
+            self._clock_seen, self._clock_moved, self._clock_stopped = now, steady, False
+        elif not self._clock_stopped and steady - self._clock_moved > self.p.clock_timeout:
+            self._clock_stopped = True
+            if now > 0.0:
+                self._gate.halt("the clock stands still", now)
+
+    def _step(self) -> float | None:
+        """Publish what is due; the system time at which a window was written, None where none was."""
+        now, sent = self.now(), None
+        if now <= 0.0:  # simulated time before its first message
+            return None
+        output: GateOutput = self._gate.tick(now)
+        moving = output.status.state in MOVING
+        for command in self._commands:
+            if output.window is not None:
+                command.send(output.window, now)
+            command.stream(output.reference, self._gate.measured, moving or output.window is not None)
+        if output.window is not None:
+            sent = time.time()
+        for tick in output.executed:
+            self._topics.executed(tick)
+        changed = self._report is None or output.status.state != self._report.state
+        # With a plan's first window, so that a listener can tell which window that is.
+        adopted = self._report is not None and output.status.plan_id != self._report.plan_id
+        self._report = output.status
+        if changed or adopted or time.monotonic() - self._status_sent >= 1.0 / self.p.status_rate - 1e-3:
+            self._publish_status(output.status)
+        if changed:
+            self._changed.trigger()
+        return sent
+
+    def _look_around(self) -> None:
+        """Twice a second: is there a controller, and nobody else who commands it?"""
+        with self._lock:
+            self._look()
+
+    def _look(self) -> None:
+        rivals = [c.topic for c in self._commands if c.publishers() > 1]
+        self._rivals = f"somebody else publishes to {', '.join(rivals)}" if rivals else ""
+        if self._e_stop is not None and not self.count_publishers("e_stop"):
+            self._e_stop = None
+            self._gate.e_stop_absent()
+        silent = [c.topic for c in self._commands if not c.listeners()]
+        self._unheard = f"no controller listens to {', '.join(silent)}" if silent else ""
+        if self._rivals and self._gate.state == GateState.TRACKING:
+            self._gate.halt(self._rivals, self.now())
+            self._step()
+
+    # -- outputs -------------------------------------------------------------------------------------------------------
+
+    def _publish_status(self, report: GateReport) -> None:
+        self._status_sent = time.monotonic()
+        self._topics.status(report)
+
+    def diagnose(self) -> list[Status]:
+        with self._lock:
+            report, trouble = self._report, self._rivals or self._unheard
+            intervals, reactions = np.diff(self._begun), list(self._reactions)
+        if not self.active or report is None:
+            return [Status("motion", OK, "not active: nothing is sent")]
+        values = {"scheduling": self._scheduling, "rate_hz": self._ticks.rate(), "tick_us": self._busy * 1e6}
+        if len(intervals):  # from one tick to the next, over ten seconds
+            values["jitter_p99_ms"] = 1e3 * float(np.percentile(np.abs(intervals - 1.0 / self.p.rate), 99))
+        if reactions:  # from a plan's arrival to its first window being out, over the last thousand plans
+            values |= {f"plan_to_window_p{p}_ms": float(np.percentile(reactions, p)) for p in (50, 99)}
+        return [motion_status(report, trouble, ERROR if self._rivals else WARN, values)]
+
+
+def main(argv=None) -> int:
+    sys.setswitchinterval(0.0005)  # s; a plan that is being judged lets the ticks in sooner
+    return run(ArmGate, argv)

@@ -1,0 +1,309 @@
+"""planner: latent states and a goal in, plans out.
+
+The search runs in a worker thread that owns torch; the executor's thread only takes messages. One goal at a time: a new
+one replaces the old one, which is aborted with that reason.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+from jepa_msgs.action import ReachGoal
+from jepa_msgs.msg import Action, GateStatus, LatentState, PlannerStatus
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+
+from jepa_ros.errors import InputError
+from jepa_ros.nodes.common.convert import to_seconds
+from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
+from jepa_ros.nodes.common.latest import Latest
+from jepa_ros.nodes.common.lifecycle import LATCHED, RELIABLE, SENSOR, JepaNode, NotReady, run
+from jepa_ros.nodes.common.topics import robot_topic
+from jepa_ros.nodes.common.worker import Worker, in_words
+from jepa_ros.nodes.planner.goals import ActiveGoal, read_goals
+from jepa_ros.nodes.planner.health import PlannerHealth, aged
+from jepa_ros.nodes.planner.parameters import PARAMETERS
+from jepa_ros.nodes.planner.publishers import PlannerTopics
+from jepa_ros.world_model.proprioception import JointReader, make_reader
+
+KEPT = 30  # s that a goal that has ended is remembered, for clients that ask late for its result; rclpy's are 900
+TOLD_WITHIN = 0.5  # s after a deactivation in which the goal that it ended is answered
+STATUS_PERIOD = 0.08  # s; arm_gate takes planner_status for a sign of life, and stops without one
+
+
+class PlannerNode(JepaNode):
+    """See the module's text. Topics, services and the action are in DESIGN's table."""
+
+    def __init__(self) -> None:
+        super().__init__("planner", PARAMETERS)
+        self._worker: Worker | None = None
+        self._description = Latest(self, String, robot_topic(self, "robot_description"), LATCHED)
+        self._goal: ActiveGoal | None = None
+        self._retiring = None  # timer at which the action server of a deactivated node goes
+        self._plans = Meter()
+        self._misses = self._infeasible = 0
+        self._state, self._text = PlannerStatus.INACTIVE, "not active"
+        self._health = PlannerHealth()
+        self._planned_at = -math.inf
+        self._plan_ms = self._slack_ms = math.nan
+
+    # -- lifecycle -----------------------------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        if self._description.message is None:
+            raise NotReady("for robot_description: nobody publishes it yet")
+        from jepa_ros.nodes.planner.controller import make_control
+        from jepa_ros.robot.config import load_robot
+
+        self._robot, urdf = load_robot(self.p.robot), self._description.message.data
+        self._checkpoint, self._control = make_control(self.p, self._robot, urdf)
+        self._reader = make_reader(self._checkpoint.config.proprioception, self._robot, urdf)
+        self._arm = JointReader(self._robot.joints)
+        self._topics = PlannerTopics(self, self._robot.base_frame, self._checkpoint.model_id)
+        self._worker = Worker(self._on_failure, backlog=1)
+
+    def activate(self) -> None:
+        if self._retiring is not None:
+            self._retire()
+        self._kept = [
+            self.create_subscription(LatentState, "latent", self._on_latent, RELIABLE),
+            self.create_subscription(JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR),
+            self.create_subscription(Action, "executed", self._on_executed, QoSProfile(depth=50)),
+            self.create_subscription(GateStatus, "gate_status", self._on_gate_status, RELIABLE),
+        ]
+        self._action = ActionServer(
+            self,
+            ReachGoal,
+            "reach_goal",
+            execute_callback=self._execute,
+            goal_callback=self._on_goal,
+            cancel_callback=lambda handle: CancelResponse.ACCEPT,
+            result_timeout=KEPT,
+        )
+        self._set_state(PlannerStatus.IDLE, "no goal")
+        self._watch = self.steady_timer(0.05, self._on_watch)
+        self._status_at = 0.0
+        self._health.restart()
+
+    def deactivate(self) -> None:
+        self._finish(False, "the planner was deactivated")
+        self._set_state(PlannerStatus.INACTIVE, "not active")
+        for subscription in self._kept:
+            self.destroy_subscription(subscription)
+        self.destroy_timer(self._watch)
+        self._retiring = self.steady_timer(TOLD_WITHIN, self._retire)
+
+    def _retire(self) -> None:
+        """No goals any more. Not at once: the client of the one that was under way is still to be told its end."""
+        self.destroy_timer(self._retiring)
+        self._retiring = None
+        self._action.destroy()
+
+    def cleanup(self) -> None:
+        self._retiring = None  # what was made since configure is destroyed
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def shutdown_motion(self) -> None:
+        """The goal ends here; the gate stops the arm when plans stop coming."""
+        self._finish(False, "the planner ends")
+
+    # -- inputs --------------------------------------------------------------------------------------------------------
+
+    def _on_latent(self, message: LatentState) -> None:
+        import torch
+
+        config, health = self._checkpoint.config, self._health
+        if not health.usable(message, self._checkpoint.model_id, config.latent_shape, self.p.latent_timeout):
+            self.error_throttled("latent", health.problem)
+            return
+        latent = torch.from_numpy(np.array(message.data, np.float32)).reshape(config.latent_shape)
+        self._worker.urgent(lambda: self._think(to_seconds(message.header.stamp), latent))
+
+    def _on_joint_states(self, message: JointState) -> None:
+        try:
+            self._control.state(*self._reader.read(message), self._arm.read(message))
+        except InputError as error:
+            self.warn_throttled("joint_states", str(error))
+
+    def _on_executed(self, message: Action) -> None:
+        if len(message.values) == self._checkpoint.config.action.dimension and np.isfinite(message.values).all():
+            self._control.executed(to_seconds(message.header.stamp), message.values)
+
+    def _on_gate_status(self, message: GateStatus) -> None:
+        self._health.gate_says(message)
+        self._control.speed = min(1.0, max(0.01, message.speed_scale))
+
+    # -- in the worker's thread ----------------------------------------------------------------------------------------
+
+    def _think(self, stamp: float, latent) -> None:
+        """A latent has come: note it, and plan if it is time to."""
+        self._control.latent(stamp, latent)
+        goal = self._goal
+        if goal is None or not goal.ready or goal.ended:
+            return
+        now = self.now()
+        if abs(now - stamp) > self.p.latent_timeout:  # nor is such a frame proof that a goal is reached
+            self._set_state(PlannerStatus.WAITING, aged(now - stamp))
+            return
+        goal.distance = self._control.distance
+        if len(goal.stages) > 1 and self._control.passed:
+            self._control.set_goal(goal.next_stage())
+        elif self._control.reached:
+            goal.finish(True, "within the tolerance", self._control.distance)
+            return
+        if time.monotonic() - self._planned_at < self.p.period - 0.02:
+            return
+        if self._health.settling(self.p.resume_after):
+            text = f"until latents have been usable for {self.p.resume_after:g} s"
+            self._set_state(PlannerStatus.WAITING, text)
+            return
+        if self._gate_refuses():
+            self._control.refused()
+        self._health.search_began = self._planned_at = time.monotonic()
+        try:
+            step = self._control.step(now)
+        finally:
+            self._health.search_began = None
+        self._health.failure = ""
+        if not hasattr(step, "trajectory"):
+            self._infeasible += step.infeasible
+            self._set_state(PlannerStatus.WAITING, step.text)
+            return
+        taken = self.now() - stamp
+        if taken > self.p.latent_timeout + self.p.deadline:  # the process hung, say; the gate would refuse it as well
+            self._misses += 1
+            self._control.refused()
+            self._set_state(PlannerStatus.WAITING, f"a plan came {taken - self.p.deadline:.2f} s too late")
+        elif self._goal is goal and not goal.ended:
+            self._publish(step, goal)
+
+    def _gate_refuses(self) -> bool:
+        """Whether the gate does not follow although it had the time to take our last plan."""
+        gate = self._health.gate
+        if not self._control.promises or time.monotonic() - self._planned_at < 0.15:
+            return False
+        return not self._health.gate_heard or (gate.state != GateStatus.TRACKING and gate.plan_id == 0)
+
+    def _publish(self, step, goal: ActiveGoal) -> None:
+        imagined = step.imagined
+        self._topics.plan(step, goal.id)
+        taken = self.now() - step.source_stamp
+        self._misses += taken > self.p.deadline or imagined.iterations < 1
+        self._plans.count()
+        self._plan_ms, self._slack_ms = step.step_ms, 1e3 * (self.p.deadline - taken)
+        goal.feedback(imagined.distance, imagined.predicted_distance, step.plan_id)
+        late = f", {-self._slack_ms:.0f} ms too late" if self._slack_ms < 0 else ""
+        self._state, self._text = PlannerStatus.PLANNING, f"plan {step.plan_id} towards the goal{late}"
+        self._publish_status(step)
+        self._topics.imagined_path(step, imagined.tool)
+
+    def _stop_arm(self, goal_id: str) -> None:
+        """What is left of the last plan is not followed to its end when its goal is over."""
+        step = self._control.stop(self.now())
+        if step is not None:
+            self._topics.plan(step, goal_id)
+
+    def _on_failure(self, error: Exception) -> None:
+        self._infeasible += 1
+        self._health.failure = f"planning: {in_words(error)}"
+        self.error_throttled("worker", self._health.failure)
+        if self._goal is not None:
+            self._set_state(PlannerStatus.WAITING, self._health.failure)
+
+    # -- the action ----------------------------------------------------------------------------------------------------
+
+    def _on_goal(self, request) -> GoalResponse:
+        if not self.active:
+            return GoalResponse.REJECT
+        return GoalResponse.ACCEPT  # what is wrong with a goal is said in its result, which has room for a reason
+
+    async def _execute(self, handle):
+        goal = ActiveGoal(handle, self.executor, self.p.goal_timeout)
+        self._finish(False, "replaced by a new goal")
+        self._goal = goal
+        try:
+            goal.stages = await self._worker.ask(lambda: self._goals_of(goal.request), self.executor)
+            if self._goal is goal and not goal.ended:
+                self._topics.goal_images(goal.request)
+                self._control.set_goal(goal.stages[0])
+                self._planned_at, goal.ready = -math.inf, True
+                self._set_state(PlannerStatus.WAITING, "for the next frame")
+        except Exception as error:  # out of memory as well: the goal ends, the node does not
+            goal.finish(False, in_words(error), math.nan)
+        goal.forget_images()
+        await goal.done
+        if self._goal is goal:
+            self._goal = None
+            self._control.clear_goal()
+            try:
+                await self._worker.ask(lambda: self._stop_arm(goal.id), self.executor)
+            except Exception as error:  # the plan under way ends at rest, if a little later
+                self.error_throttled("stop", f"no stop was planned: {in_words(error)}")
+            done = PlannerStatus.REACHED if goal.reached else PlannerStatus.FAILED
+            self._set_state(PlannerStatus.IDLE if goal.cancelled else done, goal.reason)
+        return goal.close()
+
+    def _goals_of(self, request) -> list:
+        return read_goals(request, self._checkpoint, self._control.goals, self._robot.base_frame)
+
+    def _finish(self, reached: bool, reason: str) -> None:
+        if self._goal is not None:
+            self._goal.finish(reached, reason, self._control.distance)
+
+    def _on_watch(self) -> None:
+        """Timeouts and cancels, whether frames come or not; what is missing; and a status now and then."""
+        goal, health = self._goal, self._health
+        wanted = goal is not None and goal.ready and not goal.ended
+        held = health.held_for(wanted)
+        if wanted and (missing := health.missing(self.p.latent_timeout, self.p.deadline)):
+            self._set_state(PlannerStatus.WAITING, missing)
+        if goal is not None and not goal.ended:
+            why = self._text if self._state == PlannerStatus.WAITING else health.gate_text
+            goal.check(held, why, self.p.hold_abort_s, self._control.distance)
+        if time.monotonic() - self._status_at > STATUS_PERIOD:
+            self._publish_status(None)
+
+    # -- status --------------------------------------------------------------------------------------------------------
+
+    def _set_state(self, state: int, text: str) -> None:
+        changed = (state, text) != (self._state, self._text)
+        self._state, self._text = state, text
+        if changed:
+            self._publish_status(None)
+            self.diagnostics_changed()
+
+    def _publish_status(self, step) -> None:
+        self._status_at = time.monotonic()
+        message = PlannerStatus(state=self._state, text=self._text)
+        message.deadline_ms = 1e3 * self.p.deadline
+        message.misses, message.infeasible = self._misses, self._infeasible
+        message.plan_id, message.distance = self._control.plan_id, self._control.distance
+        message.plan_ms, message.slack_ms = self._plan_ms, self._slack_ms
+        self._topics.status(message, step)
+
+    def diagnose(self) -> list[Status]:
+        if not self.active:
+            return [Status("planning", OK, "not active")]
+        level = WARN if self._state in (PlannerStatus.WAITING, PlannerStatus.FAILED) else OK
+        level = ERROR if level == WARN and (self._health.failure or self._health.problem) else level
+        values = {
+            "plans": self._plans.total,
+            "plans_hz": self._plans.rate(),
+            "misses": self._misses,
+            "infeasible": self._infeasible,
+            "plan_ms": self._plan_ms,
+            "slack_ms": self._slack_ms,
+            "foreign_latents": self._health.foreign,
+            "bad_latents": self._health.bad_latents,
+        }
+        return [Status("planning", level, self._text, values)]
+
+
+def main(argv=None) -> int:
+    return run(PlannerNode, argv)

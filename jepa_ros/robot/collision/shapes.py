@@ -1,0 +1,180 @@
+"""The simple shapes that stand for a robot's links: read from the collision elements of its URDF."""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pinocchio as pin
+
+from jepa_ros.errors import InputError
+from jepa_ros.robot.collision.capsules import Capsule, enclosing_capsule
+
+try:
+    import coal
+except ImportError:  # its name before Pinocchio 3.4
+    import hppfcl as coal
+
+GUESSED_RADIUS = 0.05  # m of a link whose shape the description does not give
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape of a link. position (3,) m and rotation (3, 3) are in the link's frame.
+
+    radius, length: of a capsule along z, the length without its caps, m. sides: (3,) m of a box; None: a capsule.
+    """
+
+    link: str
+    position: np.ndarray
+    rotation: np.ndarray
+    radius: float = 0.0
+    length: float = 0.0
+    sides: np.ndarray | None = None
+
+    def geometry(self, inflate: float = 0.0):
+        """The shape for coal, every surface moved outward by `inflate` m (a box's sides; its corners by more)."""
+        if self.sides is not None:
+            return coal.Box(*(self.sides + 2 * inflate))
+        if self.length < 1e-9:
+            return coal.Sphere(self.radius + inflate)
+        return coal.Capsule(self.radius + inflate, self.length)
+
+    @property
+    def extent(self) -> float:
+        """m from the link frame's origin to the shape's farthest point, or a little more."""
+        half = np.linalg.norm(self.sides) / 2 if self.sides is not None else self.radius + self.length / 2
+        return float(np.linalg.norm(self.position) + half)
+
+
+def link_shapes(urdf: str) -> tuple[list[Shape], tuple[str, ...]]:
+    """Shapes of all links of a URDF, and the links whose shapes had to be guessed.
+
+    A cylinder is read as the capsule that encloses it: same radius, same length between the caps' centres (URDF has no
+    capsule, so that is also how one is written). Spheres and boxes stay what they are. Of a mesh file that can be read
+    (file://, a path, or package:// along AMENT_PREFIX_PATH) the enclosing capsule is taken. A link that has mass or
+    looks but no shape that can be read is guessed: capsules of GUESSED_RADIUS from its origin to those of the joints
+    that it carries, or to its centre of mass where it carries none. Links without mass and looks are mere frames.
+
+    Raises InputError where a shape's numbers cannot be read.
+    """
+    root = ElementTree.fromstring(urdf)
+    shapes, guessed = [], []
+    for link in root.findall("link"):
+        name = link.get("name", "")
+        elements = link.findall("collision")
+        read = [shape for shape in (_shape(name, element) for element in elements) if shape is not None]
+        if len(read) < len(elements) or (not elements and _is_body(link)):
+            guess = _guess(root, link)
+            guessed += [name] if guess else []
+            read += guess
+        shapes += read
+    return shapes, tuple(guessed)
+
+
+def _shape(link: str, element: ElementTree.Element) -> Shape | None:
+    """The shape of one collision element; None where there is none that can be read."""
+    position, rotation = _pose(link, element.find("origin"))
+    geometry = element.find("geometry")
+    kind = next(iter(geometry), None) if geometry is not None else None
+    if kind is None:
+        return None
+    if kind.tag in ("cylinder", "capsule"):
+        return Shape(link, position, rotation, _number(link, kind, "radius"), _number(link, kind, "length"))
+    if kind.tag == "sphere":
+        return Shape(link, position, rotation, _number(link, kind, "radius"))
+    if kind.tag == "box":
+        return Shape(link, position, rotation, sides=_triple(link, kind, "size", None))
+    points = _mesh_points(kind, _triple(link, kind, "scale", (1.0, 1.0, 1.0))) if kind.tag == "mesh" else None
+    if points is None:
+        return None
+    return _placed(link, enclosing_capsule(points @ rotation.T + position))
+
+
+def _placed(link: str, capsule: Capsule) -> Shape:
+    position, rotation, length = capsule.placement
+    return Shape(link, position, rotation, capsule.radius, length)
+
+
+def _is_body(link: ElementTree.Element) -> bool:
+    return link.find("inertial") is not None or link.find("visual") is not None
+
+
+def _guess(root: ElementTree.Element, link: ElementTree.Element) -> list[Shape]:
+    name = link.get("name", "")
+    carried = [joint for joint in root.findall("joint") if _end(joint, "parent") == name]
+    ends = [_pose(name, joint.find("origin"))[0] for joint in carried]
+    inertial = link.find("inertial")
+    if not ends and inertial is not None:
+        ends = [_pose(name, inertial.find("origin"))[0]]
+    return [_placed(name, Capsule(np.zeros(3), end, GUESSED_RADIUS)) for end in ends]
+
+
+def _end(joint: ElementTree.Element, side: str) -> str | None:
+    """The parent or child link of a joint element."""
+    element = joint.find(side)
+    return None if element is None else element.get("link")
+
+
+def attached(urdf: str) -> dict[str, str]:
+    """Link → the link that it hangs on by a joint of any type."""
+    joints = ElementTree.fromstring(urdf).findall("joint")
+    return {_end(joint, "child"): _end(joint, "parent") for joint in joints}
+
+
+def _mesh_points(mesh: ElementTree.Element, scale: np.ndarray) -> np.ndarray | None:
+    """Vertices (N, 3) m of a mesh element's file; None where it is not found or not understood."""
+    path = _mesh_path(mesh.get("filename", ""))
+    if path is None:
+        return None
+    try:
+        points = np.array(coal.MeshLoader().load(str(path), np.asarray(scale)).vertices())
+    except (RuntimeError, ValueError):  # whatever the loader makes of a file that is no mesh
+        return None
+    return points if len(points) else None
+
+
+def _mesh_path(name: str) -> Path | None:
+    """The file, where it belongs to an installed package: a description comes over the network, and may not have any
+    other file opened."""
+    shares = [Path(prefix, "share") for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    scheme, _, rest = name.rpartition("://")
+    candidates = [s / rest for s in shares] if scheme == "package" else [Path(rest)] if scheme in ("", "file") else []
+    inside = (Path(os.path.normpath(candidate)) for candidate in candidates)
+    return next((c for c in inside if any(c.is_relative_to(share) for share in shares) and c.is_file()), None)
+
+
+def _pose(link: str, origin: ElementTree.Element | None) -> tuple[np.ndarray, np.ndarray]:
+    """Position (3,) m and rotation (3, 3) of an origin element; none is the identity."""
+    if origin is None:
+        return np.zeros(3), np.eye(3)
+    none = (0.0, 0.0, 0.0)
+    return _triple(link, origin, "xyz", none), pin.rpy.rpyToMatrix(_triple(link, origin, "rpy", none))
+
+
+def _triple(link: str, element: ElementTree.Element, key: str, default: Sequence[float] | None) -> np.ndarray:
+    text = element.get(key)
+    if text is None and default is not None:
+        return np.array(default, dtype=float)
+    try:
+        values = np.array((text or "").split(), dtype=float)
+    except ValueError:
+        values = np.zeros(0)
+    if values.shape != (3,) or not np.isfinite(values).all():
+        raise InputError(f"robot_description: link {link}: expected three numbers for {key}, found {text!r}")
+    return values
+
+
+def _number(link: str, element: ElementTree.Element, key: str) -> float:
+    try:
+        value = float(element.get(key, ""))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < np.inf:
+        found = element.get(key)
+        raise InputError(f"robot_description: link {link}: expected a {key} of 0 m or more, found {found!r}")
+    return value

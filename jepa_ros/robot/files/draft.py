@@ -1,0 +1,119 @@
+"""A first robot file from a URDF. What a URDF cannot say is marked with TODO, which `jepa_ros robot check` refuses."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from jepa_ros.errors import InputError
+from jepa_ros.robot.files.kinematic_tree import Arm, Tree
+from jepa_ros.robot.urdf import Joint
+
+VELOCITY = 0.5  # rad/s, where the URDF says none
+ACCELERATION, JERK = 2.0, 40.0  # rad/s², rad/s³: slow for any arm
+MARGIN = 0.05  # rad
+
+
+def draft(urdf: str, name: str | None = None, base: str | None = None, tool: str | None = None) -> str:
+    """The text of a robot's YAML. base, tool: links; None for the root and the end of the longest chain.
+
+    Raises InputError where the URDF has no such arm, or a joint whose limits leave nothing.
+    """
+    tree = Tree(urdf)
+    arm, joints = tree.arm(base, tool), tree.description.joints
+    name = name or re.sub(r"\W+", "_", tree.description.name.lower()).strip("_") or "robot"
+    home = {joint: _home(joints[joint]) for joint in arm.joints}
+    return "\n".join(
+        [
+            f"# Drafted by `jepa_ros robot new` from the URDF of {tree.description.name or 'a robot'}.",
+            "# Do what the TODOs say, delete them, and look at the rest: jepa_ros robot check THIS_FILE --urdf URDF",
+            f"name: {name}",
+            *_names("joints", arm.joints),
+            f"base_frame: {arm.base}",
+            f"tool_frame: {arm.tool}",
+            *_controllers(arm),
+            "action_space:  # or planar_velocity, see config/robots/ur5e.yaml for its keys",
+            "  type: pose_delta",
+            "  max_translation: 0.01  # m a control tick",
+            "  max_rotation: 0.05  # rad a control tick",
+            "  # To plan: max_acceleration (m/s^2) and workspace ([[x, y, z], [x, y, z]], m: its corners)",
+            *_limits([joints[joint] for joint in arm.joints]),
+            f"position_margin: {MARGIN}",
+            "# TODO home: a posture that is clear of the table and away from stretched-out; here 0 or the middle.",
+            "home:",
+            *(f"  {joint}: {value:g}" for joint, value in home.items()),
+            *_names("gripper", arm.gripper[:1]),
+            *(["# gripper_controller: {interface, topic, open}, see docs/robots.md"] if arm.gripper else []),
+            "camera: {frame_id: camera_color_optical_frame, topic: image}  # TODO the camera's frame in tf",
+            "",
+        ]
+    )
+
+
+def run(
+    urdf: Path, name: str | None = None, out: Path | None = None, base: str | None = None, tool: str | None = None
+) -> int:
+    """The command `jepa_ros robot new`. Raises InputError for bad input, and where the file exists."""
+    text = draft(read_urdf(urdf), name, base, tool)
+    named = re.search(r"^name: (.*)$", text, re.MULTILINE).group(1)
+    out = out or Path(f"{named}.yaml")
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise InputError(f"out {out}: expected a file that can be made, found {error.strerror}") from None
+    print(f"{out}: {text.count('TODO') - 1} things to fill in; then jepa_ros robot check {out} --urdf {urdf}")
+    return 0
+
+
+def read_urdf(path: Path) -> str:
+    """The text of a URDF file. Raises InputError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"urdf {path}: expected a URDF file, found {error}") from None
+    if "<xacro:" in re.sub("<!--.*?-->", "", text, flags=re.DOTALL):
+        raise InputError(f"urdf {path}: expected a URDF, found xacro: run `xacro {path.name} > robot.urdf` first")
+    return text
+
+
+def _names(key: str, names: Sequence[str]) -> list[str]:
+    return [f"{key}:", *(f"  - {name}" for name in names)] if names else [f"{key}: []"]
+
+
+def _controllers(arm: Arm) -> list[str]:
+    return [
+        "controllers:",
+        "  # TODO name and type: `ros2 control list_controllers`; one list of joints for each command interface.",
+        "  - name: joint_trajectory_controller",
+        "    type: joint_trajectory_controller/JointTrajectoryController",
+        f"    joints: [{', '.join(arm.joints)}]",
+    ]
+
+
+def _limits(joints: Sequence[Joint]) -> list[str]:
+    lines = [
+        "# TODO max_acceleration, max_jerk (rad and s): URDF has none; these are careful guesses.",
+        "joint_limits:",
+    ]
+    for joint in joints:
+        known = bool(joint.velocity)
+        velocity = f"{joint.velocity if known else VELOCITY:g}"
+        note = "" if known else "  # TODO max_velocity: the URDF says none"
+        lines += [f"  {joint.name}:{note}", f"    {{max_velocity: {velocity}, {_rest()}}}"]
+    return lines
+
+
+def _rest() -> str:
+    acceleration = f"has_acceleration_limits: true, max_acceleration: {ACCELERATION}"
+    return f"{acceleration}, has_jerk_limits: true, max_jerk: {JERK}"
+
+
+def _home(joint: Joint) -> float:
+    """Zero where the joint can be there, with twice the margin, else the middle of its range."""
+    low, high = joint.lower + 2 * MARGIN, joint.upper - 2 * MARGIN
+    if not low < high:
+        raise InputError(f"joint {joint.name}: expected a range of limits, found {joint.lower:g} to {joint.upper:g}")
+    return 0.0 if low <= 0.0 <= high or math.isinf(low) else round(0.5 * (joint.lower + joint.upper), 4)

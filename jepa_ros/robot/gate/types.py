@@ -1,0 +1,174 @@
+"""What goes into the motion gate and what comes out of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from enum import IntEnum
+
+import numpy as np
+
+from jepa_ros.errors import InputError
+from jepa_ros.robot.motion.path import Path
+from jepa_ros.robot.motion.trajectory import JointTrajectory
+
+
+class GateState(IntEnum):
+    """Numbers as in jepa_msgs/GateStatus."""
+
+    INACTIVE = 0
+    HOLDING = 1
+    TRACKING = 2
+    STOPPING = 3
+    LATCHED = 4
+
+
+def _s(default: float, text: str, low: float = 0.0, high: float = math.inf, unit: str = "s") -> float:
+    return field(default=default, metadata={"text": text, "low": low, "high": high, "unit": unit})
+
+
+def _yes_no(default: bool, text: str) -> bool:
+    return field(default=default, metadata={"text": text})
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """Every number the gate goes by; each with unit, range and sentence in its metadata.
+
+    Time-outs of `inf` turn a check off (in process, where there is no camera or no joint states to wait for).
+    Raises InputError for a value out of range.
+    """
+
+    control_period: float = _s(0.1, "Length of a control tick, the grid of `executed`.", 0.005, 10.0)
+    roll_period: float = _s(0.05, "A new window is sent this often while a plan is followed.", 0.01, 1.0)
+    horizon: float = _s(0.3, "A window follows the plan this far, then comes to rest.", 0.05, 2.0)
+    window_max: float = _s(0.6, "A plan that ends within this time is sent to its end.", 0.05, 10.0)
+    lead: float = _s(0.02, "Stops and late plans leave the sent window this far ahead of now.", 0.0, 0.2)
+    speed_scale: float = _s(1.0, "Ceiling on joint velocities, as a share of their limits.", 0.01, 1.0, "1")
+    gross: float = _s(1.5, "A plan that would have to be slowed by more than this is a gross breach.", 1.0, 10.0, "1")
+    gross_position: float = _s(0.2, "A plan this far beyond a joint's range is a gross breach.", 0.0, 10.0, "rad")
+    latch_on_gross: bool = _yes_no(True, "A gross breach latches until release.")
+    start_tolerance: float = _s(0.15, "A plan may start this far from the reference; it is bridged.", 0.0, 3.2, "rad")
+    splice_tolerance: float = _s(
+        5e-4, "A plan that starts this near the reference is joined directly.", 0.0, 0.1, "rad"
+    )
+    bridge_max: float = _s(0.8, "Longest bridge from the reference into a plan.", 0.05, 5.0)
+    plan_late: float = _s(0.1, "A plan whose hand-over lies further back than this is refused.", 0.0, 5.0)
+    plan_ahead: float = _s(1.0, "A plan whose hand-over lies further ahead than this is refused.", 0.01, 10.0)
+    plan_max: float = _s(30.0, "Longest plan.", 0.1, 600.0)
+    source_timeout: float = _s(1.0, "A plan made from a frame older than this is refused.", 0.01)
+    plan_timeout: float = _s(math.inf, "Without a new plan for this long, a plan under way is stopped.", 0.01)
+    planner_timeout: float = _s(
+        0.25, "Without a plan or a planner_status for this long, a plan under way is stopped.", 0.02
+    )
+    latent_timeout: float = _s(0.2, "Without a latent for this long the arm stops.", 0.01)
+    latent_stamp_timeout: float = _s(0.5, "A newest latent with a stamp older than this stops the arm.", 0.01)
+    joint_timeout: float = _s(0.15, "Without joint states for this long the arm stops.", 0.005)
+    joint_stamp_timeout: float = _s(0.25, "Newest joint states with a stamp older than this stop the arm.", 0.005)
+    skew: float = _s(0.1, "A stamp may lie this far in the future.", 0.0, 10.0)
+    frozen_timeout: float = _s(
+        0.25, "Joint states that stay the same this long while the reference moves stop it.", 0.02
+    )
+    frozen_motion: float = _s(
+        0.02, "Motion of the reference from which frozen joint states are noticed.", 1e-4, 1.0, "rad"
+    )
+    jump_factor: float = _s(2.0, "A joint faster than this many times its velocity limit has jumped.", 1.0, 100.0, "1")
+    jump_margin: float = _s(0.03, "Noise allowed on top, before a sample counts as a jump.", 0.0, 1.0, "rad")
+    following_error: float = _s(
+        0.2, "Distance of reference and measured position that stops and latches.", 0.005, 3.2, "rad"
+    )
+    require_e_stop: bool = _yes_no(False, "Without anybody who publishes e_stop the arm stops.")
+    e_stop_timeout: float = _s(math.inf, "Where e_stop is required: it must come this often.", 0.02)
+    require_deadman: bool = _yes_no(False, "The arm moves only while a dead-man switch is held.")
+    deadman_timeout: float = _s(0.3, "A dead-man switch not heard of for this long is not held.", 0.02, 10.0)
+    resume_after: float = _s(0.5, "Inputs must have been healthy this long before motion resumes.", 0.0, 60.0)
+    hold_tolerance: float = _s(
+        0.05, "Held, an arm measured further from the reference starts from where it is.", 0.0, 3.2, "rad"
+    )
+    anchor_after: float = _s(0.5, "After this long at rest a plan may start from where the arm is.", 0.0, 60.0)
+    rest_speed: float = _s(0.1, "Measured joint speed below which the arm counts as standing.", 1e-3, 3.0, "rad/s")
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if "low" in f.metadata and not f.metadata["low"] <= value <= f.metadata["high"]:
+                low, high, unit = f.metadata["low"], f.metadata["high"], f.metadata["unit"]
+                raise InputError(f"gate {f.name}: expected a value from {low} to {high} {unit}, found {value}")
+
+
+@dataclass(frozen=True)
+class Track:
+    """A plan as it is let through: from the reference through a join into the plan, to rest."""
+
+    path: Path
+    joined: float  # s, when the plan takes over from what was there before
+    plan_id: int
+    source_stamp: float
+    valid_until: float
+    received: float
+    follow_until: float  # s; beyond it the plan leaves the position limits (inf: never)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A motion that ends at rest, to be sent to the controllers now: `start` (s, absolute) is the trajectory's time 0.
+
+    The first point lies at or a little before now and on the curve that the last window described.
+    """
+
+    start: float
+    trajectory: JointTrajectory
+
+
+@dataclass(frozen=True)
+class ExecutedTick:
+    """One completed control tick: start s (a multiple of the period), reference (J,) rad at start and end, their
+    value in the action space ((A,) or None without a mapping), and the plan followed at its start (0: none)."""
+
+    start: float
+    q_start: np.ndarray
+    q_end: np.ndarray
+    values: np.ndarray | None
+    plan_id: int
+
+
+@dataclass(frozen=True)
+class PlanVerdict:
+    """Whether a plan was taken; why not, or what had to be changed about it (empty: nothing)."""
+
+    taken: bool
+    text: str = ""
+    clipped: bool = False
+    splice_error: float = math.nan  # rad, between reference and plan at the join
+
+    def __bool__(self) -> bool:
+        return self.taken
+
+
+@dataclass(slots=True)
+class GateReport:
+    """The fields of GateStatus; NaN where unknown."""
+
+    state: GateState
+    text: str
+    speed_scale: float
+    latent_age: float  # s
+    plan_age: float  # s, since source_stamp of the plan followed
+    joint_age: float  # s
+    following_error: float  # rad
+    min_distance: float  # m
+    clipped: int
+    rejected: int
+    stops: int
+    plan_id: int
+    last_rejection: str
+
+
+@dataclass(slots=True)
+class GateOutput:
+    """What one tick gives: reference (3, J) position, velocity, acceleration (None while INACTIVE)."""
+
+    reference: np.ndarray | None
+    window: Window | None
+    executed: list[ExecutedTick]
+    status: GateReport

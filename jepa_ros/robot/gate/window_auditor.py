@@ -1,0 +1,75 @@
+"""What a controller has been sent, held against the limits by somebody who is not the gate."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from jepa_ros.robot.motion.limits import JointLimits
+from jepa_ros.robot.motion.path import Path
+from jepa_ros.robot.motion.trajectory import JointTrajectory
+
+ANCHOR = 0.05  # rad; see Witness.window
+STEP = 0.02  # rad between the curve in force and the one that replaces it, at the moment at which it does
+
+
+class Witness:
+    """Judges every window that reaches one controller; times in s on one clock.
+
+    limits: of the controller's joints, in the order of its windows. worst: the largest breach so far; of velocity,
+    acceleration or jerk as a share of the limit, of a position in rad; infinite where a value was not finite.
+    violations: every breach in words. step: rad, the largest jump of the reference from one window to the next.
+    """
+
+    def __init__(self, limits: JointLimits):
+        self._limits = limits
+        self.windows = 0
+        self.worst = self.step = 0.0
+        self.violations: list[str] = []
+        self.path: Path | None = None
+        self._epoch = math.nan  # s; small numbers keep float64 exact enough for jerks
+
+    def window(self, trajectory: JointTrajectory, stamp: float, now: float, measured: np.ndarray | None = None) -> str:
+        """Judge a window received at `now` whose time 0 is `stamp` (0: now); what is wrong with it, or empty.
+
+        measured: (J,) rad, where the joints are. A window that follows on rest may begin there (up to ANCHOR) instead
+        of where the last one ended: after a release, a restart of the gate, or where the arm is held elsewhere.
+        """
+        self.windows += 1
+        if tuple(trajectory.names) != self._limits.names:
+            return self._breach(f"a window for the joints {list(trajectory.names)}", math.inf)
+        if trajectory.velocities is None or trajectory.accelerations is None:
+            return self._breach("a window without velocities or accelerations", math.inf)
+        self._epoch = now if math.isnan(self._epoch) else self._epoch
+        t = now - self._epoch
+        start = t if stamp == 0.0 else stamp - self._epoch
+        states = np.stack((trajectory.positions, trajectory.velocities, trajectory.accelerations), axis=1)
+        path, before = Path(start + trajectory.times, states), self.path
+        self.path = path
+        if np.abs(states[-1, 1:]).max() > 1e-6:
+            return self._breach("a window that ends in motion", float(np.abs(states[-1, 1:]).max()))
+        use = self._limits.use(path)
+        if not use.kept:
+            return self._breach(use.text, max(*(ratio - 1.0 for ratio in use[:3]), use.position))
+        anchored = measured is not None and np.abs(path.at(t)[0] - measured).max() <= ANCHOR
+        if before is not None and not (anchored and t >= before.end):
+            step = float(np.abs(path.at(t)[0] - before.at(t)[0]).max())
+            self.step = max(self.step, step)
+            if step > STEP:
+                return self._breach(f"a step of {step:.3f} rad from one window to the next", step)
+        return ""
+
+    def unreadable(self, reason: str) -> str:
+        """A window that is not even a trajectory of finite numbers."""
+        self.windows += 1
+        return self._breach(reason, math.inf)
+
+    def rests(self, now: float) -> bool:
+        """Whether what was sent last has ended by `now`."""
+        return self.path is None or now - self._epoch >= self.path.end
+
+    def _breach(self, text: str, size: float) -> str:
+        self.worst = max(self.worst, size)
+        self.violations.append(text)
+        return text

@@ -1,0 +1,99 @@
+"""Action spaces: what the numbers that a model predicts with mean for an arm, and the motion that they ask for.
+
+Actions are in the model's axes: those of the base frame, or turned against them as `camera.rotation_to_base` of the
+robot's file says. Motion (knots, paths, joints) is in the base frame, always; whoever makes one of the other asks the
+action space, and nobody else turns anything. Limits, workspace and guardrails look at motion only.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from jepa_ros.errors import InputError
+from jepa_ros.robot.camera_rotation import about_vertical
+from jepa_ros.robot.config import RobotConfig, planar_space
+from jepa_ros.robot.motion.kinematics import Kinematics
+from jepa_ros.robot.motion.motion_space import MotionSpace
+from jepa_ros.robot.motion.pose_delta import PoseDelta
+
+OFF_PLANE = 0.02  # m by which a place may lie off the plane that the tool is held in
+
+
+class ActionSpace(Protocol):
+    """Actions of A numbers a control tick of `period` s."""
+
+    name: str
+    dimension: int
+    period: float
+
+    def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
+        """The action (A,), in the model's axes, that a motion of the reference from q_start to q_end (J,) rad in one
+        tick amounts to."""
+
+
+def make_space(robot: RobotConfig, kinematics: Kinematics, period: float) -> ActionSpace:
+    """The action space that the robot's configuration names, with a control period in s. Raises InputError."""
+    kind = PoseDelta if robot.action_space.type == PoseDelta.name else PlanarVelocity
+    return kind(robot, kinematics, period)
+
+
+class PlanarVelocity(MotionSpace):
+    """Velocity (vx, vy) of the tool over max_speed; height and orientation are held.
+
+    An action of a tick is the tool's displacement over that tick divided by max_speed * period, each number in [-1, 1],
+    in the model's axes.
+    """
+
+    name = "planar_velocity"
+    dimension = axes = 2
+
+    def __init__(self, robot: RobotConfig, kinematics: Kinematics, period: float = 0.1):
+        """Raises InputError where the robot's action space is another one, or its workspace is not convex."""
+        config = planar_space(robot)
+        super().__init__(robot, kinematics, period, config.max_speed, config.max_acceleration)
+        self.height = config.height
+        self.workspace = np.array(config.workspace)
+        self.normals, self.offsets = _half_planes(self.workspace)
+        rotation = robot.camera.rotation_to_base
+        if rotation is not None:
+            self.to_action = about_vertical(rotation)
+            self.to_motion = self.to_action.T
+
+    @property
+    def corners(self) -> np.ndarray:
+        """See MotionSpace."""
+        return np.array([(*corner, self.height) for corner in self.workspace])
+
+    def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
+        """See ActionSpace."""
+        moved = self.kinematics.forward(q_end)[0] - self.kinematics.forward(q_start)[0]
+        return self.to_model(moved[:2] / (self.max_speed * self.period))
+
+    def coordinates(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See MotionSpace."""
+        return points[..., 0], points[..., 1], self.height
+
+    def place(self, position: np.ndarray) -> np.ndarray:
+        """See MotionSpace."""
+        if abs(position[2] - self.height) > OFF_PLANE:
+            raise InputError(
+                f"pose: expected a height of {self.height:.3f} m, which the tool is held at, found {position[2]:.3f} m"
+            )
+        return position[:2]
+
+
+def _half_planes(polygon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Outward normals (E, 2) and offsets (E,) of a convex counter-clockwise polygon (E, 2): inside is n.x <= offset.
+
+    Raises InputError where the polygon is not convex and counter-clockwise.
+    """
+    edges = np.roll(polygon, -1, axis=0) - polygon
+    following = np.roll(edges, -1, axis=0)
+    turns = edges[:, 0] * following[:, 1] - edges[:, 1] * following[:, 0]
+    if (turns <= 0).any():
+        raise InputError("workspace: expected a convex counter-clockwise polygon, found one that is not")
+    normals = np.stack([edges[:, 1], -edges[:, 0]], axis=1)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    return normals, (normals * polygon).sum(axis=1)

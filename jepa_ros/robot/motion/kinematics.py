@@ -1,0 +1,121 @@
+"""Forward and inverse kinematics of one arm from its URDF (Pinocchio)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pinocchio as pin
+
+from jepa_ros.errors import InputError
+from jepa_ros.robot.urdf import one_number_a_joint
+
+TURN = 4.0 * np.pi  # rad either way that inverse kinematics may turn a continuous joint
+
+
+class Kinematics:
+    """One arm: J joints in the order given, a tool frame, poses in `base_frame`. model: Pinocchio's, of the arm alone.
+
+    Raises InputError where the URDF cannot be read or lacks a joint or frame.
+    """
+
+    def __init__(self, urdf: str, joints: Sequence[str], tool_frame: str, base_frame: str = "world"):
+        self.joints, self.tool_frame = tuple(joints), tool_frame
+        try:
+            self._build(urdf, base_frame)
+        except InputError:
+            raise
+        except (
+            ValueError,
+            RuntimeError,
+            IndexError,
+        ) as error:  # Pinocchio's, of descriptions that contradict themselves
+            raise InputError(f"robot_description: expected a URDF, found {_first_line(error)}") from None
+
+    def _build(self, urdf: str, base_frame: str) -> None:
+        full = pin.buildModelFromXML(one_number_a_joint(urdf, TURN))
+        known = list(full.names)
+        missing = [j for j in self.joints if j not in known]
+        if missing:
+            raise InputError(f"robot_description: expected the joints {missing}, found {known[1:]}")
+        locked = [full.getJointId(n) for n in known[1:] if n not in self.joints]
+        self.model = pin.buildReducedModel(full, locked, pin.neutral(full))
+        self._data = self.model.createData()
+        for frame in (self.tool_frame, base_frame):
+            if not self.model.existFrame(frame):
+                raise InputError(f"robot_description: expected a link {frame!r}, found none of that name")
+        self._tool = self.model.getFrameId(self.tool_frame)
+        self._base = self.model.getFrameId(base_frame)
+        order = [self.model.joints[self.model.getJointId(j)].idx_q for j in self.joints]
+        self._order = np.argsort(order) if sorted(order) != order else None
+        self.lower = self.model.lowerPositionLimit[order].copy()
+        self.upper = self.model.upperPositionLimit[order].copy()
+        self._columns = order
+
+    def forward(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Position (3,) in m and rotation (3, 3) of the tool at joint positions q (J,) rad, in the base frame."""
+        pin.framesForwardKinematics(self.model, self._data, self._native(q))
+        pose = self._data.oMf[self._base].actInv(self._data.oMf[self._tool])
+        return pose.translation.copy(), pose.rotation.copy()
+
+    def jacobian(self, q: np.ndarray) -> np.ndarray:
+        """(6, J) tool Jacobian: linear (m/rad) then angular (rad/rad), both in base-frame axes."""
+        jacobian = pin.computeFrameJacobian(
+            self.model, self._data, self._native(q), self._tool, pin.ReferenceFrame.LOCAL_WORLD_ALIGNED
+        )
+        pin.updateFramePlacement(self.model, self._data, self._base)
+        rotation = self._data.oMf[self._base].rotation.T
+        return np.vstack([rotation @ jacobian[:3], rotation @ jacobian[3:]])[:, self._columns]
+
+    def inverse(
+        self,
+        position: np.ndarray,
+        rotation: np.ndarray,
+        start: np.ndarray,
+        posture: np.ndarray,
+        *,
+        iterations: int = 50,
+        margin: float = 0.02,
+        posture_weight: float = 0.05,
+    ) -> tuple[np.ndarray, float]:
+        """Joint positions (J,) that bring the tool to a position (3,), and the position error left in m.
+
+        The position comes first; within its null space the orientation (3, 3) is held and the joints lean weakly to
+        `posture` (J,), so that a path through the same points comes back to the same joints (task priority, Nakamura et
+        al. 1987, with damped least squares). `margin` rad is kept to the joint limits.
+        """
+        q = np.array(start, dtype=float)
+        low, high = self.lower + margin, self.upper - margin
+        eye, lean = np.eye(len(q)), posture_weight
+        for _ in range(iterations):
+            here, r = self.forward(q)
+            error, turn = position - here, _rotation_error(rotation, r)
+            j = self.jacobian(q)
+            linear, angular = j[:3], j[3:]
+            inverse = linear.T @ np.linalg.inv(linear @ linear.T + 1e-6 * np.eye(3))
+            first = inverse @ error
+            null = eye - inverse @ linear
+            a = null @ (angular.T @ angular + lean * eye) @ null + 1e-6 * eye
+            b = null @ (angular.T @ (turn - angular @ first) + lean * (posture - q - first))
+            step = first + null @ np.linalg.solve(a, b)
+            q = np.clip(q + np.clip(step, -0.2, 0.2), low, high)
+            # Newton's method: the error left after a small step is of the order of its square.
+            if np.abs(error).max() < 1e-3 and np.abs(step).max() < 5e-3:
+                break
+        return q, float(np.linalg.norm(position - self.forward(q)[0]))
+
+    def _native(self, q: np.ndarray) -> np.ndarray:
+        q = np.asarray(q, dtype=float)
+        if q.shape != (len(self.joints),):
+            raise InputError(f"joint positions: expected shape ({len(self.joints)},), found {q.shape}")
+        return q if self._order is None else q[self._order]
+
+
+def _rotation_error(target: np.ndarray, current: np.ndarray) -> np.ndarray:
+    """(3,) small-angle rotation vector in rad that turns `current` into `target`, base axes."""
+    r = target @ current.T
+    return 0.5 * np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

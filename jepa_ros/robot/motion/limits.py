@@ -1,0 +1,201 @@
+"""Joint limits, and how far a path makes use of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from jepa_ros.errors import InputError
+from jepa_ros.robot.motion.path import Path
+from jepa_ros.robot.urdf import RobotDescription
+
+if TYPE_CHECKING:
+    from jepa_ros.robot.config import RobotConfig
+
+TOLERANCE = 1e-4  # relative, of velocity, acceleration and jerk: rounding of float64 and of nanoseconds in messages
+POSITION_TOLERANCE = 1e-6  # rad
+
+
+@dataclass(frozen=True, eq=False)
+class JointLimits:
+    """Limits of J joints, arrays (J,): position in [lower, upper] rad, |velocity| rad/s, |acceleration| rad/s²,
+    |jerk| rad/s³. lower and upper may be infinite (continuous joints); the rest is finite and positive.
+
+    Raises InputError where shapes do not fit or a value is out of these ranges.
+    """
+
+    names: tuple[str, ...]
+    lower: np.ndarray
+    upper: np.ndarray
+    velocity: np.ndarray
+    acceleration: np.ndarray
+    jerk: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not self.names or len(set(self.names)) != len(self.names):
+            raise InputError(f"joint limits: expected different joint names, found {list(self.names)}")
+        for field in ("lower", "upper", "velocity", "acceleration", "jerk"):
+            values = np.array(getattr(self, field), dtype=float)
+            if values.shape != (len(self.names),):
+                raise InputError(f"joint limits {field}: expected {len(self.names)} values, found shape {values.shape}")
+            if np.isnan(values).any():
+                raise InputError(f"joint limits {field}: expected numbers, found NaN")
+            values.flags.writeable = False
+            object.__setattr__(self, field, values)
+        for i, name in enumerate(self.names):
+            if not self.lower[i] < self.upper[i]:
+                raise InputError(f"joint {name}: expected lower < upper, found {self.lower[i]} and {self.upper[i]} rad")
+            for field in ("velocity", "acceleration", "jerk"):
+                value = getattr(self, field)[i]
+                if not 0 < value < math.inf:
+                    raise InputError(f"joint {name}: expected a finite {field} limit above 0, found {value}")
+
+    @classmethod
+    def from_description(
+        cls,
+        description: RobotDescription,
+        joint_limits: Mapping[str, object],
+        names: Sequence[str],
+        margin: float = 0.0,
+    ) -> JointLimits:
+        """Limits of the joints `names`: the description's, narrowed by MoveIt's `joint_limits` keys and by `margin`.
+
+        joint_limits: by joint name, the keys as mapping or as attributes. margin: rad kept clear of both ends of each
+        joint's range. Acceleration and jerk limits are not in URDF: where the YAML does not give them, where a joint is
+        not in the description or where nothing of its range is left, InputError is raised. The YAML never widens what
+        the description says.
+        """
+        rows = []
+        for name in names:
+            joint = description.joints.get(name)
+            if joint is None:
+                raise InputError(f"joint {name}: expected in the robot description, found {_some(description.joints)}")
+            if joint.type not in ("revolute", "continuous", "prismatic"):
+                raise InputError(f"joint {name}: expected a joint with one axis, found type {joint.type}")
+            keys = joint_limits.get(name) or {}
+            keys = keys if isinstance(keys, Mapping) else vars(keys)  # RobotConfig's
+            lower, upper = joint.lower, joint.upper
+            if keys.get("has_position_limits", True):
+                lower = max(lower, _value(name, keys, "min_position", -math.inf))
+                upper = min(upper, _value(name, keys, "max_position", math.inf))
+            velocity = joint.velocity if joint.velocity is not None else math.inf
+            if keys.get("has_velocity_limits", True):
+                velocity = min(velocity, _value(name, keys, "max_velocity", math.inf))
+            if math.isinf(velocity):
+                raise InputError(f"joint {name}: expected a velocity limit in the description or YAML, found none")
+            acceleration, jerk = (_required(name, keys, kind) for kind in ("acceleration", "jerk"))
+            rows.append((lower + margin, upper - margin, velocity, acceleration, jerk))
+        lower, upper, velocity, acceleration, jerk = np.array(rows, dtype=float).reshape(-1, 5).T
+        return cls(tuple(names), lower, upper, velocity, acceleration, jerk)
+
+    @classmethod
+    def of_robot(cls, robot: RobotConfig, urdf: str) -> JointLimits:
+        """The robot's: its description `urdf`, narrowed by its YAML. Raises InputError as from_description."""
+        description = RobotDescription.from_urdf(urdf)
+        return cls.from_description(description, robot.joint_limits, robot.joints, robot.position_margin)
+
+    def scaled(self, speed: float) -> JointLimits:
+        """The same limits with velocities times `speed` (0 < speed ≤ 1)."""
+        return replace(self, velocity=self.velocity * speed)
+
+    def use(self, path: Path) -> Use:
+        """How far `path` uses the limits, sampled at 5 ms. Non-finite paths use them infinitely."""
+        samples = path.samples()
+        # Flat reductions over contiguous memory: this runs for every window, and by joint it costs four times as much.
+        ratios = samples[1:] * self._inverse
+        flat = ratios.reshape(3, -1)
+        most = np.maximum(flat.max(axis=1), -flat.min(axis=1)).tolist()
+        outward = max(float((samples[0] - self.upper).max()), float((self.lower - samples[0]).max()))
+        if not all(map(math.isfinite, (*most, float(samples[0].sum())))):
+            return Use(math.inf, math.inf, math.inf, math.inf, "a value is not finite")
+        if outward <= POSITION_TOLERANCE and max(most) <= 1.0 + TOLERANCE:
+            return Use(*most, max(outward, 0.0), "")
+        outside = self._outward(samples[0])
+        return Use(*most, float(outside.max()), self._worst(np.abs(ratios).max(axis=(1, 2)), outside))
+
+    def _worst(self, ratios: np.ndarray, outside: np.ndarray) -> str:
+        """The worst of ratios (3, J) and rad outside (J,) in words."""
+        if outside.max() > POSITION_TOLERANCE:
+            return f"position of {self.names[int(outside.argmax())]} goes {outside.max():.3f} rad out of its limits"
+        kind, joint = divmod(int(ratios.argmax()), len(self.names))
+        kinds = ("velocity", "acceleration", "jerk")
+        return f"{kinds[kind]} of {self.names[joint]} is {ratios.max():.2f} times its limit"
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        return 1.0 / np.stack((self.velocity, self.acceleration, self.jerk))[:, None, None, :]
+
+    def allows(self, path: Path) -> bool:
+        """Whether the whole path keeps every limit (see Use.kept)."""
+        return self.use(path).kept
+
+    def outward_since(self, path: Path) -> float | None:
+        """Time s of the last sample before `path` first moves out of its position limits; None: it never does."""
+        samples = path.samples()[0]
+        ordered = samples.transpose(1, 0, 2).reshape(-1, samples.shape[2])
+        excess = self.excess(ordered)
+        bad = (excess - np.minimum.accumulate(excess, axis=0) > POSITION_TOLERANCE).any(axis=1)
+        if not bad.any():
+            return None
+        m = samples.shape[0]
+        segment, k = divmod(max(int(bad.argmax()) - 1, 0), m)
+        t0, t1 = path.times[segment], path.times[min(segment + 1, len(path) - 1)]
+        return float(t0 + (t1 - t0) * k / max(m - 1, 1))
+
+    def excess(self, positions: np.ndarray) -> np.ndarray:
+        """How far positions (..., J) rad lie outside the limits, 0 where inside."""
+        return np.maximum(np.maximum(positions - self.upper, self.lower - positions), 0.0)
+
+    def _outward(self, samples: np.ndarray) -> np.ndarray:
+        """(J,) rad by which samples (m, n, J) leave the limits; outside from the start on, any way inward is none."""
+        excess = self.excess(samples.transpose(1, 0, 2).reshape(-1, samples.shape[2]))
+        outward = excess - np.minimum.accumulate(excess, axis=0)
+        return outward.max(axis=0)
+
+
+class Use(NamedTuple):
+    """Greatest ratio to each limit along a path (1 = at the limit), rad moved out of the position range, and the worst
+    in words."""
+
+    velocity: float
+    acceleration: float
+    jerk: float
+    position: float
+    text: str
+
+    @property
+    def kept(self) -> bool:
+        """Whether all limits are kept."""
+        return self.position <= POSITION_TOLERANCE and max(self[:3]) <= 1.0 + TOLERANCE
+
+    @property
+    def slowdown(self) -> float:
+        """Factor ≥ 1 by which time must be stretched to keep velocity, acceleration and jerk limits."""
+        worst = max(self.velocity, math.sqrt(self.acceleration), math.cbrt(self.jerk))
+        return 1.0 if max(self[:3]) <= 1.0 + TOLERANCE else max(worst, 1.0)
+
+
+def _required(name: str, keys: Mapping[str, object], kind: str) -> float:
+    value = _value(name, keys, f"max_{kind}", math.inf) if keys.get(f"has_{kind}_limits", True) else math.inf
+    if math.isinf(value):
+        raise InputError(f"joint {name}: expected joint_limits with max_{kind} in the robot's YAML, found none")
+    return value
+
+
+def _value(name: str, keys: Mapping[str, object], key: str, default: float) -> float:
+    value = keys.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InputError(f"joint_limits of {name}: expected a number for {key}, found {value!r}")
+    return float(value)
+
+
+def _some(names: Mapping[str, object]) -> str:
+    shown = sorted(names)
+    return f"{', '.join(shown[:8])}{', …' if len(shown) > 8 else ''}"

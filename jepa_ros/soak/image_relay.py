@@ -1,0 +1,90 @@
+"""Between the camera's driver and the camera node: passes images on, or spoils them as it is told.
+
+A process of its own (``python -m jepa_ros.soak.image_relay``), so that what looks on is not held up. In: ``image``;
+``soak/image_mode`` std_msgs/String: pass, drop, freeze, stale, future, truncate or encoding. Out: ``image_seen``.
+
+What passes gets sensor noise in one row, as simulated pictures have none and a camera that hangs could not be told
+from an arm at rest.
+"""
+
+from __future__ import annotations
+
+import array
+import random
+import sys
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from jepa_ros.nodes.common.convert import to_ns, to_stamp
+
+MODES = ("pass", "drop", "freeze", "stale", "future", "truncate", "encoding")
+MODE_TOPIC = "soak/image_mode"
+MODE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+OFF = 5_000_000_000  # ns by which stale and future stamps are wrong
+NOISY = 64  # values that get noise
+
+
+class Relay(Node):
+    """See the module's text."""
+
+    def __init__(self) -> None:
+        super().__init__("soak_relay")
+        self._mode = "pass"
+        self._frozen: array.array | None = None
+        self._random = random.Random(0)
+        self._out = self.create_publisher(Image, "image_seen", QoSProfile(depth=3))
+        self.create_subscription(String, MODE_TOPIC, self._on_mode, MODE_QOS)
+        best_effort = QoSProfile(depth=3, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.create_subscription(Image, "image", self._on_image, best_effort)
+
+    def _on_mode(self, message: String) -> None:
+        self._mode, self._frozen = message.data, None
+
+    def _on_image(self, message: Image) -> None:
+        if self._mode == "drop":
+            return
+        if self._mode == "freeze":
+            self._frozen = self._frozen if self._frozen is not None else message.data
+            message.data = self._frozen
+        else:
+            for i in range(NOISY):
+                message.data[i] ^= self._random.getrandbits(1)
+        if self._mode in ("stale", "future"):
+            ns = to_ns(message.header.stamp)
+            message.header.stamp = to_stamp(ns - OFF if self._mode == "stale" else ns + OFF)
+        elif self._mode == "truncate":
+            message.data = message.data[: len(message.data) // 2]
+        elif self._mode == "encoding":
+            message.encoding = "32FC7"
+        self._out.publish(message)
+
+
+def main() -> int:
+    """Runs until SIGINT or SIGTERM."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from jepa_ros.nodes.common.signals import StopSignal
+
+    stop = StopSignal()
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    node = Relay()
+    executor.add_node(node)
+    stop.wakes(lambda: executor.create_task(lambda: None))
+    while not stop.requested:
+        executor.spin_once()
+    stop.wakes(None)
+    executor.remove_node(node)
+    node.destroy_node()
+    executor.shutdown(timeout_sec=1.0)
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

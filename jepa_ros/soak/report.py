@@ -1,0 +1,279 @@
+"""What a soak found: its record, the figures of summary.json, and the page."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jepa_ros.reporting import plots
+from jepa_ros.reporting.report import Report
+from jepa_ros.reporting.summary import percentiles
+
+WARM_UP = 300.0  # s of each process's life that memory slopes leave out; a quarter of a run that is short
+_ENDED = re.compile(r" (was ended by \w+|ended with code -?\d+), starts again")
+_MAX = {"max": np.max}
+
+
+@dataclass
+class SoakRecord:
+    """Everything a soak has seen so far. rows: one for each fault, see ``Soak._fault``; ``survived`` is None where the
+    run ended in it. seen: the Observer, None before the graph was up. lives: of jepa_ros.soak.memory."""
+
+    minutes: float
+    seed: int
+    model: str
+    robot: str
+    load: int
+    most_faults: int | None = None
+    began: float = 0.0  # s since the epoch
+    seconds: float = 0.0  # that the soak itself took, without the start of the nodes
+    rows: list[dict] = field(default_factory=list)
+    exits: list[dict] = field(default_factory=list)  # processes that ended: t (s), node, how
+    restarts: Counter = field(default_factory=Counter)
+    tracebacks: Counter = field(default_factory=Counter)
+    goals: Mapping[str, int] = field(default_factory=Counter)
+    lives: Mapping[str, list] = field(default_factory=dict)
+    load_averages: list[float] = field(default_factory=list)  # of the machine, over a minute
+    seen: Any = None
+    ended: str = ""  # why the run ended early; empty when it did not
+
+    def hear(self, name: str, line: str, now: float) -> None:
+        """Note a line of a node's output where it says that the node ended, or has failed."""
+        if found := _ENDED.search(line):
+            self.exits.append({"t": now - self.began, "node": name, "how": found[1]})
+        elif line.startswith("Traceback "):
+            self.tracebacks[name] += 1
+
+
+def summarise(record: SoakRecord) -> dict[str, Any]:
+    """The figures of summary.json. None stands for what was not measured."""
+    from jepa_ros.soak.memory import growth
+
+    rows = [row for row in record.rows if row["survived"] is not None]
+    seen = record.seen
+    violations = seen.violations if seen is not None else []
+    unexpected = [e for e in record.exits if not _expected(e, record.rows)]
+    warm_up = min(WARM_UP, 0.25 * record.seconds)
+    survived = sum(row["survived"] for row in rows)
+    return {
+        "passed": bool(rows) and survived == len(rows) and not violations and not unexpected and not record.ended,
+        "minutes": record.minutes,
+        "seconds": record.seconds,
+        "ended_early": record.ended,
+        "seed": record.seed,
+        "model": record.model,
+        "robot": record.robot,
+        "load_processes": record.load,
+        "cores": os.cpu_count(),
+        "load_average": percentiles(record.load_averages, (50,), _MAX),
+        "faults": len(rows),
+        "survived": survived,
+        "not_survived": [row for row in rows if not row["survived"]],
+        "by_kind": _by_kind(rows),
+        "violations": len(violations),
+        "violation_list": [v | {"t": v["t"] - record.began} for v in violations[:100]],
+        "windows": seen.windows if seen is not None else 0,
+        "largest_step_rad": seen.step if seen is not None else None,
+        "stop_ms": percentiles(_values(rows, "stop_ms"), (50, 99), _MAX),
+        "caught_ms": percentiles(_values(rows, "caught_ms"), (50, 99), _MAX),
+        "recovered_s": percentiles(_values(rows, "recovered_s"), (50, 99), _MAX),
+        "unprovoked_stops": dict(seen.unprovoked) if seen is not None else {},
+        "memory_warm_up_s": warm_up,
+        "memory": {name: growth(lives, warm_up) | _sizes(lives) for name, lives in record.lives.items()},
+        "latency_ms": _latencies(record),
+        "restarts": dict(record.restarts),
+        "unexpected_exits": unexpected,
+        "tracebacks": dict(record.tracebacks),
+        "goals": {"sent": 0, "reached": 0} | dict(record.goals),
+        "rows": record.rows,
+    }
+
+
+def _expected(exit_: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a process ended because a fault ended it, or while it tried to come back after that: a simulator ends
+    itself while the one that was killed is still announced."""
+    for row in rows:
+        end = row["t"] + row.get("lasted_s", 0.0) + (row.get("recovered_s") or 120.0)
+        if row["restarts"] and row["target"] == exit_["node"] and row["t"] <= exit_["t"] <= end:
+            return True
+    return False
+
+
+def _by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict]:
+    groups: dict[str, list] = defaultdict(list)
+    for row in rows:
+        groups[f"{row['fault']} {row['target']}".strip()].append(row)
+    return {
+        kind: {
+            "faults": len(group),
+            "survived": sum(row["survived"] for row in group),
+            "stops": group[0]["stops"],
+            "caught_ms": percentiles(_values(group, "caught_ms"), (50,), _MAX),
+            "stop_ms": percentiles(_values(group, "stop_ms"), (50,), _MAX),
+            "recovered_s": percentiles(_values(group, "recovered_s"), (50,), _MAX),
+        }
+        for kind, group in sorted(groups.items())
+    }
+
+
+def _values(rows: Iterable[Mapping[str, Any]], key: str) -> list[float]:
+    return [row[key] for row in rows if row.get(key) is not None]
+
+
+def _sizes(lives: Sequence) -> dict[str, float]:
+    resident = {"resident_mb": lives[-1].resident[-1], "max_resident_mb": max(max(life.resident) for life in lives)}
+    return {"mb": lives[-1].mb[-1], "max_mb": max(max(life.mb) for life in lives)} | resident
+
+
+def _latencies(record: SoakRecord) -> dict[str, dict]:
+    """Percentiles of the times without a fault, and of all."""
+    found = {}
+    for name in ("latent", "plan", "window"):
+        samples = getattr(record.seen.latencies, name) if record.seen is not None else []
+        found[name] = percentiles([ms for _, ms, quiet in samples if quiet], (50, 99), _MAX)
+        found[f"{name}_with_faults"] = percentiles([ms for _, ms, _ in samples], (50, 99), _MAX)
+    return found
+
+
+def write_report(record: SoakRecord, summary: Mapping[str, Any], path: str | os.PathLike) -> Path:
+    """The page of a soak; ``summary`` is what ``summarise`` made of the record."""
+    report = Report(
+        "jepa_ros soak",
+        f"{record.seconds / 60:.0f} of {record.minutes:g} minutes · seed {record.seed} · model {record.model} · "
+        f"robot {record.robot} · {record.load} busy processes beside it on {summary['cores']} cores",
+    )
+    if record.ended:
+        report.text(f"**The run ended early:** {record.ended}. The figures cover what there is.")
+    stops, window = summary["stop_ms"], summary["latency_ms"]["window"]
+    report.figures(
+        {
+            "faults survived": f"{summary['survived']} of {summary['faults']}",
+            "violations": summary["violations"],
+            "windows judged": summary["windows"],
+            "stop, p50": _unit(stops["p50"], "ms"),
+            "stop, p99": _unit(stops["p99"], "ms"),
+            "frame to controller, p99": _unit(window["p99"], "ms"),
+            "goals reached": summary["goals"]["reached"],
+            "processes ended unasked": len(summary["unexpected_exits"]),
+        },
+        good={
+            "faults survived": summary["survived"] == summary["faults"] > 0,
+            "violations": not summary["violations"],
+            "processes ended unasked": not summary["unexpected_exits"],
+        },
+    )
+    report.text(
+        "A fault is **survived** when nothing that the controller received broke a limit or jumped, the arm stopped in "
+        "time where the fault was a reason to stop, and it tracked a plan again afterwards. **Caught**: the gate left "
+        "TRACKING. **Stop**: from the fault to the end of the last motion sent. **Recovered**: from the end of the "
+        "fault to the next plan that was followed."
+    )
+    _add_faults(report, record, summary)
+    _add_latencies(report, record, summary)
+    _add_memory(report, record, summary)
+    if summary["violation_list"]:
+        rows = [(round(v["t"], 2), v["text"]) for v in summary["violation_list"]]
+        report.section("Violations").table(rows, ["at (s)", "what"])
+    report.section("Every fault").table(
+        {
+            "at (s)": round(row["t"], 1),
+            "fault": f"{row['fault']} {row['target']}".strip(),
+            "survived": row["survived"],
+            "caught (ms)": _rounded(row.get("caught_ms")),
+            "stop (ms)": _rounded(row.get("stop_ms")),
+            "recovered (s)": row.get("recovered_s"),
+            "what was said": row.get("said", "")[:120],
+        }
+        for row in record.rows
+    )
+    return report.write(path)
+
+
+def _add_faults(report: Report, record: SoakRecord, summary: Mapping[str, Any]) -> None:
+    report.section("Faults by kind").table(
+        {
+            "fault": kind,
+            "survived": f"{data['survived']} of {data['faults']}",
+            "caught, p50 (ms)": _rounded(data["caught_ms"]["p50"]),
+            "stop, p50 (ms)": _rounded(data["stop_ms"]["p50"]),
+            "stop, max (ms)": _rounded(data["stop_ms"]["max"]),
+            "recovered, p50 (s)": data["recovered_s"]["p50"],
+            "recovered, max (s)": data["recovered_s"]["max"],
+        }
+        for kind, data in summary["by_kind"].items()
+    )
+    stops = _values(record.rows, "stop_ms")
+    if stops:
+        marks = {f"p{p}": float(np.percentile(stops, p)) for p in (50, 99)}
+        report.plot(plots.histogram(stops, x="ms", marks=marks), "From a fault to the end of the last motion sent.")
+
+
+def _add_latencies(report: Report, record: SoakRecord, summary: Mapping[str, Any]) -> None:
+    if record.seen is None:
+        return
+    series = {}
+    for name in ("latent", "plan", "window"):
+        samples = [(t, ms) for t, ms, quiet in getattr(record.seen.latencies, name) if quiet]
+        if samples:
+            series[name] = _by_minute(samples, record.began)
+    if series:
+        caption = "From a frame's stamp; the median of each minute, without the times of faults."
+        report.section("Latency").plot(plots.lines(series, x="minutes", y="ms"), caption)
+    report.table(
+        {"from the frame to the": name.replace("_", " "), **{f"{key} (ms)": value for key, value in data.items()}}
+        for name, data in summary["latency_ms"].items()
+    )
+
+
+def _by_minute(samples: Sequence[tuple[float, float]], began: float) -> tuple[list[float], list[float]]:
+    minutes: dict[int, list[float]] = defaultdict(list)
+    for t, ms in samples:
+        minutes[int((t - began) // 60)].append(ms)
+    return [m + 0.5 for m in sorted(minutes)], [float(np.median(minutes[m])) for m in sorted(minutes)]
+
+
+def _add_memory(report: Report, record: SoakRecord, summary: Mapping[str, Any]) -> None:
+    if not record.lives:
+        return
+    curves = {}
+    for name, lives in record.lives.items():
+        xs, ys = [], []
+        for life in lives:
+            xs += [(life.began + t - record.began) / 60 for t in life.times] + [float("nan")]
+            ys += [*life.mb, float("nan")]
+        curves[name] = xs, ys
+    report.section("Memory").plot(
+        plots.lines(curves, x="minutes", y="MB of its own"), "Without files and shared memory. Gaps are restarts."
+    )
+    report.table(
+        {
+            "node": name,
+            "own, at the end (MB)": data["mb"],
+            "own, most (MB)": data["max_mb"],
+            "resident, most (MB)": data["max_resident_mb"],
+            "slope (MB/h)": data["mb_per_h"],
+            "its upper 95 % bound (MB/h)": data["upper95_mb_per_h"],
+            "processes used": f"{data['lives_used']} of {data['lives']}",
+            "hours": data["hours"],
+        }
+        for name, data in summary["memory"].items()
+    )
+    report.text(
+        f"One slope for all processes that a node was, each with a level of its own, without the first "
+        f"{summary['memory_warm_up_s']:.0f} s of each; the bound allows for samples that resemble the one before."
+    )
+
+
+def _unit(value: float | None, unit: str) -> str | None:
+    return None if value is None else f"{value:.0f} {unit}"
+
+
+def _rounded(value: float | None) -> int | None:
+    return None if value is None else round(value)

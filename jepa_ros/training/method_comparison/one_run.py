@@ -1,0 +1,226 @@
+"""One training of `jepa_ros compare`, in a process of its own: from a job to OUT/.../summary.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jepa_ros.datasets.episodes import EpisodeSet
+from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe, probe_r2
+from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.summary import write_summary
+from jepa_ros.robot.config import load_robot
+from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
+from jepa_ros.training.loop import Trainer
+from jepa_ros.training.recipe import Recipe
+from jepa_ros.training.train import TEST_STEPS, load
+from jepa_ros.world_model.anti_collapse import make_anti_collapse
+from jepa_ros.world_model.checkpoint import build, save
+from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.protocol import Context, PredictiveModel
+
+MEASURED = 0
+"""Seed of what is drawn in measuring: the same windows for every run."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What all runs share. goal_seed: of the goals that all of them try."""
+
+    data: Path
+    robot: str
+    recipe: Recipe
+    goal_seed: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run: `value` is the regulariser's weight, or 1 - the teacher's first momentum. split: whose figures are asked
+    for (val while tuning, then test). goals: to try in closed loop."""
+
+    method: str
+    value: float
+    seed: int
+    updates: int
+    split: str
+    goals: int
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        """The run's directory."""
+        return self.directory.name
+
+    @property
+    def done(self) -> bool:
+        """Whether it need not be run again."""
+        return (self.directory / "summary.json").exists()
+
+    def result(self) -> dict:
+        """What a finished run left."""
+        return json.loads((self.directory / "summary.json").read_text())
+
+
+def perform(source: Source, job: Job, report: Callable[[int, str], None]) -> None:
+    """Train, from where an interruption left off; measure; leave summary.json. `report` hears of updates and of what
+    else is done."""
+    started = time.time()
+    report(0, "reading")
+    sets, config = _loaded(source)
+    job.directory.mkdir(parents=True, exist_ok=True)
+    trainer, failed = trainer_of(job, source.recipe, config, sets), ""
+    state = job.directory / "trainer.state"
+    if state.exists():
+        trainer.load(state)
+    try:
+        trainer.run(state, lambda values: report(values["update"], "training"))
+        # The last weights, not those of least error: errors are comparable only within one latent space.
+        trainer.model.load_state_dict(torch.load(state, weights_only=True)["model"], strict=False)
+        trainer.model.eval()
+    except FloatingPointError as error:
+        failed = str(error)
+    summary = {
+        "method": job.method,
+        "value": job.value,
+        "seed": job.seed,
+        "updates": trainer.progress.update,
+        "failed": failed or trainer.progress.stopped,
+        "validation": [_finite(health) for health in trainer.progress.validation],
+        "frames_per_s": trainer.progress.frames_per_second,
+        "training_s": trainer.progress.seconds,
+    }
+    if not failed:
+        latents = {split: encode_all(trainer.model, part.frames) for split, part in sets.items()}
+        summary[job.split] = _finite(measure(trainer.model, sets, latents, job.split, config.block))
+        if job.goals:
+            _save(job.directory / "checkpoint", config, trainer.model, latents["val"], sets["val"])
+            summary["closed_loop"] = try_goals(job, source, lambda n: report(trainer.progress.update, f"goal {n}"))
+    write_summary(job.directory / "summary.json", summary | {"wall_s": time.time() - started})
+    state.unlink(missing_ok=True)
+
+
+def trainer_of(job: Job, recipe: Recipe, config: ModelConfig, sets: dict[str, EpisodeSet]) -> Trainer:
+    """Fresh weights of the job's seed, and its method: the same model, data and schedule whatever the method."""
+    torch.manual_seed(job.seed)
+    model, _ = build(config, job.directory)
+    settings = {"directions": recipe.loss.directions} if job.method == "sigreg" else {}
+    if job.method == "ema":
+        settings = {"start": 1.0 - job.value}
+    method = make_anti_collapse(job.method, model, config, updates=job.updates, **settings)
+    loss = recipe.loss.model_copy(update={"anti_collapse": 0.0 if job.method in ("ema", "none") else job.value})
+    warm_up = min(recipe.schedule.warm_up, job.updates // 10)
+    schedule = recipe.schedule.model_copy(update={"updates": job.updates, "warm_up": warm_up})
+    return Trainer(config, model, method, sets, schedule, loss, job.seed)
+
+
+def measure(
+    model: PredictiveModel,
+    sets: dict[str, EpisodeSet],
+    latents: dict[str, torch.Tensor],
+    split: str,
+    block: int,
+) -> dict[str, float]:
+    """Figures of the episodes of `split`; latents: (N, D) of each split. Probes are fitted on training episodes."""
+    data, z = sets[split], latents[split]
+    figures = prediction_health(model, data, z, TEST_STEPS, block, MEASURED) | latent_health(z)
+    figures["probe_r2"] = probe_r2(latents["train"], sets["train"].tool, z, data.tool)
+    errors, still = imagined_places(model, sets, latents, split, block)
+    figures |= {f"imagined_cm@{k + 1}": 100.0 * e for k, e in enumerate(errors)}
+    return figures | {f"still_cm@{k + 1}": 100.0 * e for k, e in enumerate(still)}
+
+
+@torch.inference_mode()
+def imagined_places(
+    model: PredictiveModel,
+    sets: dict[str, EpisodeSet],
+    latents: dict[str, torch.Tensor],
+    split: str,
+    block: int,
+    count: int = 1024,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Root mean square error in m, (TEST_STEPS,), of the tool positions that a linear probe reads from imagined
+    latents; and that of "nothing changes".
+
+    Unlike errors of latents, these have one unit whatever the latent space: they ask that a latent both holds what
+    matters and can be predicted.
+    """
+    data, h = sets[split], model.history
+    episode, tick = data.draw(count, TEST_STEPS * block, np.random.default_rng(MEASURED))
+    rows = data.rows(episode, tick, TEST_STEPS, block, h)
+    actions = data.blocks(episode, tick, TEST_STEPS, block, h)
+    context = Context(latents[split][rows[:, :h]], torch.from_numpy(data.states[rows[:, :h]]), actions[:, : h - 1])
+    imagined, _ = model.rollout(context, actions[:, h - 1 :])
+    read = probe(latents["train"], sets["train"].tool, imagined.flatten(0, 1)).reshape(count, TEST_STEPS, -1)
+    tool = data.tool[rows]
+
+    def error(places: np.ndarray) -> np.ndarray:
+        return np.sqrt(((places - tool[:, h:]) ** 2).sum(-1).mean(0))
+
+    return error(read), error(tool[:, h - 1 : h])
+
+
+def try_goals(job: Job, source: Source, report: Callable[[int], None]) -> dict:
+    """Reach goals with the run's checkpoint by planning alone: no policy leads where the latent distance is flat."""
+    from jepa_ros.evaluation.closed_loop import ModelActor, Timing, run_trial
+    from jepa_ros.planning.reach import ReachController, ReachSettings
+    from jepa_ros.reporting.summary import percentiles
+    from jepa_ros.sim.cell import ArmCell
+    from jepa_ros.sim.scene import Scene
+    from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
+    from jepa_ros.world_model.checkpoint import load as load_checkpoint
+
+    robot, scene = load_robot(source.robot), Scene()
+    cell, timing = ArmCell(scene, robot), Timing()
+    goals = make_goals(scene, robot, cell.space, job.goals, source.goal_seed)
+    checkpoint = load_checkpoint(job.directory / "checkpoint")
+    # Rounds of the search are counted, not timed: a busy machine gives the same result.
+    controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=source.goal_seed))
+    actor, trials = ModelActor(cell, checkpoint, controller, timing), []
+    for number, goal in enumerate(goals):
+        actor.start(goal)
+        trials.append(run_trial(cell, goal, actor, timing, executed=actor.executed))
+        report(number + 1)
+    return {
+        "goals": len(trials),
+        "goal_set_hash": goal_set_hash(goals),
+        "reached": sum(t.reached for t in trials),
+        "final_distance_m": percentiles([t.final_distance for t in trials], (50, 90)),
+        "per_goal": [t.reached for t in trials],
+        "start_distance_m": [t.start_distance for t in trials],
+    }
+
+
+@lru_cache(maxsize=1)
+def _read(data: Path, robot: str, recipe: str) -> tuple[dict[str, EpisodeSet], ModelConfig]:
+    with LongWork(quiet=True) as bar:
+        return load(data, load_robot(robot), "compared", Recipe.model_validate_json(recipe), bar)
+
+
+def _loaded(source: Source) -> tuple[dict[str, EpisodeSet], ModelConfig]:
+    """The bag's episodes, read once by each process, and the model's configuration."""
+    return _read(source.data, source.robot, source.recipe.model_dump_json())
+
+
+def _save(
+    directory: Path, config: ModelConfig, model: PredictiveModel, latents: torch.Tensor, data: EpisodeSet
+) -> None:
+    """The checkpoint, calibrated. Where latents have collapsed, a trace of noise stands in for their distances."""
+    noise = 1e-6 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(MEASURED))
+    calibrated = {
+        "distance": calibrate_distance(latents + noise, data, MEASURED),
+        "surprise": calibrate_surprise(model, latents, data, config.block),
+    }
+    save(directory, config.model_copy(update=calibrated), model, None)
+
+
+def _finite(figures: dict[str, float]) -> dict[str, float | None]:
+    """None in place of what is not finite: ratios of a collapsed model are 0 / 0."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}

@@ -1,0 +1,313 @@
+"""V-JEPA and I-JEPA as modules to train: transformers' own encoders, a predictor, and a teacher that follows.
+
+The encoder reads only the tokens that a mask lets it see. A narrow predictor says what the teacher (the encoder's
+exponential moving average, which reads everything) makes of the hidden ones. What is saved is the teacher, as a
+directory that `VJEPA2Model.from_pretrained` or `IJepaModel.from_pretrained` loads.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from jepa_ros.training.pretraining.masking import LONG_RANGE, SHORT_RANGE, Masks, block_masks, tube_masks
+from jepa_ros.world_model.frozen_encoder import IMAGE_MEAN, IMAGE_STD, import_transformers
+
+TUBELET = 2
+"""Frames of a token (V-JEPA)."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """size, patch: pixels. frames of a clip: 1 with I-JEPA. width, depth, heads of the encoder; the predictor has about
+    half of width and depth, and as many heads."""
+
+    method: Literal["vjepa", "ijepa"] = "vjepa"
+    size: int = 64
+    patch: int = 8
+    frames: int = 8
+    width: int = 192
+    depth: int = 6
+    heads: int = 3
+
+    @property
+    def grid(self) -> int:
+        """Patches a side."""
+        return self.size // self.patch
+
+    @property
+    def predictor_width(self) -> int:
+        """Half of the width, in heads of a multiple of four, of eight at least, as rotary positions need."""
+        return self.heads * max(8, self.width // (2 * self.heads) // 4 * 4)
+
+    @property
+    def predictor_depth(self) -> int:
+        """Layers of the predictor."""
+        return max(1, self.depth // 2)
+
+
+class MaskedPredictor(nn.Module):
+    """What both methods share: an encoder, its predictor and its teacher.
+
+    `losses` and `features` take pictures that are normalised already.
+    """
+
+    groups: tuple[str, ...]
+    """Names of the kinds of masks; each gives a loss."""
+
+    def __init__(self, sizes: Sizes, encoder: nn.Module, predictor: nn.Module):
+        super().__init__()
+        self.sizes = sizes
+        self.encoder, self.predictor = encoder, predictor
+        self.teacher = copy.deepcopy(encoder).requires_grad_(False).eval()
+
+    def draw_masks(self, batch: int, rng: np.random.Generator) -> list[Masks]:
+        """One for each of `groups`."""
+        raise NotImplementedError
+
+    def losses(self, clips: torch.Tensor, masks: list[Masks]) -> list[torch.Tensor]:
+        """The prediction loss of clips (B, T, 3, S, S) for each of the masks."""
+        targets, embedded = self.targets(clips), self.embed(clips)
+        return [self._loss(embedded, targets, mask, kind) for kind, mask in enumerate(masks)]
+
+    def embed(self, clips: torch.Tensor) -> torch.Tensor:
+        """All patches (B, N, D) of clips (B, T, 3, S, S) as they enter the encoder's first layer."""
+        raise NotImplementedError
+
+    def _loss(self, embedded: torch.Tensor, targets: torch.Tensor, masks: Masks, kind: int) -> torch.Tensor:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def targets(self, clips: torch.Tensor) -> torch.Tensor:
+        """What is to be predicted: the teacher's tokens (B, N, D), each normalised over its numbers, without a gain."""
+        tokens = self.features(clips)
+        return F.layer_norm(tokens, tokens.shape[-1:])
+
+    def features(self, clips: torch.Tensor) -> torch.Tensor:
+        """The teacher's tokens (B, N, D) of clips (B, T, 3, S, S)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def follow(self, momentum: float) -> None:
+        """The teacher's weights become `momentum` of themselves and the rest the encoder's."""
+        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.encoder.parameters()), 1.0 - momentum)
+
+    def whole(self) -> nn.Module:
+        """The teacher as a transformers model."""
+        raise NotImplementedError
+
+
+class VideoJepa(MaskedPredictor):
+    """V-JEPA (arXiv 2404.08471, section 3) with V-JEPA 2's rotary positions (arXiv 2506.09985): L1 to the teacher's
+    tokens, one mask token of its own for short-range and for long-range masks."""
+
+    groups = ("short_range", "long_range")
+
+    def __init__(self, sizes: Sizes):
+        model = _video_model(sizes)
+        super().__init__(sizes, model.encoder, model.predictor)
+
+    def draw_masks(self, batch: int, rng: np.random.Generator) -> list[Masks]:
+        steps = self.sizes.frames // TUBELET
+        return [tube_masks(self.sizes.grid, steps, blocks, batch, rng) for blocks in (SHORT_RANGE, LONG_RANGE)]
+
+    def features(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.teacher(clips).last_hidden_state
+
+    def embed(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.encoder.embeddings(clips)
+
+    def encode_visible(self, embedded: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """The encoder's tokens (B, C, D) where it reads patches `seen` (B, C) of those embedded and no others."""
+        tokens = taken(embedded, seen)
+        for layer in self.encoder.layer:
+            tokens = layer(tokens, seen)[0]
+        return self.encoder.layernorm(tokens)
+
+    def predict(self, context: torch.Tensor, seen: torch.Tensor, hidden: torch.Tensor, kind: int) -> torch.Tensor:
+        """Tokens (B, K, D) at places `hidden` (B, K) from the context (B, C, D) of places `seen` (B, C).
+
+        transformers' predictor sorts tokens by place first; attention with rotary positions asks for no order.
+        """
+        tokens, places = self.predictor.embeddings(context, [seen], [hidden], mask_index=kind)
+        for layer in self.predictor.layer:
+            tokens = layer(tokens, places)[0]
+        return self.predictor.proj(self.predictor.layernorm(tokens[:, context.shape[1] :]))
+
+    def _loss(self, embedded: torch.Tensor, targets: torch.Tensor, masks: Masks, kind: int) -> torch.Tensor:
+        seen, hidden = (torch.from_numpy(x).to(embedded.device) for x in (masks.context, masks.targets[:, 0]))
+        predicted = self.predict(self.encode_visible(embedded, seen), seen, hidden, kind)
+        return F.l1_loss(predicted, taken(targets, hidden))
+
+    def whole(self) -> nn.Module:
+        model = _video_model(self.sizes)
+        model.encoder.load_state_dict(self.teacher.state_dict())
+        model.predictor.load_state_dict(self.predictor.state_dict())
+        return model
+
+
+class ImageJepa(MaskedPredictor):
+    """I-JEPA (arXiv 2301.08243, section 3): smooth L1 to the teacher's tokens of four blocks, one block at a time;
+    fixed sine-cosine positions."""
+
+    groups = ("blocks",)
+
+    def __init__(self, sizes: Sizes):
+        encoder = import_transformers().IJepaModel(_image_config(sizes))
+        with torch.no_grad():
+            encoder.embeddings.position_embeddings.copy_(sine_cosine(sizes.grid, sizes.width))
+        encoder.embeddings.position_embeddings.requires_grad_(False)
+        super().__init__(sizes, encoder, BlockPredictor(sizes))
+
+    def draw_masks(self, batch: int, rng: np.random.Generator) -> list[Masks]:
+        return [block_masks(self.sizes.grid, batch, rng)]
+
+    def features(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.teacher(clips[:, 0]).last_hidden_state
+
+    def embed(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.encoder.embeddings(clips[:, 0])
+
+    def encode_visible(self, embedded: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """The encoder's tokens (B, C, D) where it reads patches `seen` (B, C) of those embedded and no others."""
+        tokens = taken(embedded, seen)
+        for layer in self.encoder.layers:
+            tokens = layer(tokens)
+        return self.encoder.layernorm(tokens)
+
+    def _loss(self, embedded: torch.Tensor, targets: torch.Tensor, masks: Masks, kind: int) -> torch.Tensor:
+        seen, hidden = (torch.from_numpy(x).to(embedded.device) for x in (masks.context, masks.targets))
+        predicted = self.predictor(self.encode_visible(embedded, seen), seen, hidden)
+        return F.smooth_l1_loss(predicted, taken(targets, hidden.flatten(1)).view_as(predicted))
+
+    def whole(self) -> nn.Module:
+        return self.teacher
+
+
+class BlockPredictor(nn.Module):
+    """I-JEPA's predictor: a narrow transformer over the context's tokens and, at the places asked for, mask tokens."""
+
+    def __init__(self, sizes: Sizes):
+        super().__init__()
+        from transformers.models.ijepa.modeling_ijepa import IJepaLayer
+
+        config = _image_config(sizes, sizes.predictor_width, sizes.predictor_depth)
+        self.input = nn.Linear(sizes.width, sizes.predictor_width)
+        self.mask = nn.Parameter(torch.zeros(sizes.predictor_width))
+        self.register_buffer("places", sine_cosine(sizes.grid, sizes.predictor_width)[0], persistent=False)
+        self.layers = nn.ModuleList(IJepaLayer(config) for _ in range(sizes.predictor_depth))
+        self.norm = nn.LayerNorm(sizes.predictor_width, eps=config.layer_norm_eps)
+        self.output = nn.Linear(sizes.predictor_width, sizes.width)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=config.initializer_range)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, context: torch.Tensor, seen: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """context (B, C, D) of places seen (B, C), and places hidden (B, M, K) → tokens (B, M, K, D).
+
+        The M groups are predicted apart from one another.
+        """
+        groups = hidden.shape[1]
+        context = (self.input(context) + self.places[seen]).repeat_interleave(groups, dim=0)
+        tokens = torch.cat([context, self.mask + self.places[hidden.flatten(0, 1)]], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        predicted = self.output(self.norm(tokens[:, context.shape[1] :]))
+        return predicted.unflatten(0, (-1, groups))
+
+
+def build(sizes: Sizes, seed: int) -> MaskedPredictor:
+    """A fresh model whose weights the seed decides."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return {"vjepa": VideoJepa, "ijepa": ImageJepa}[sizes.method](sizes)
+
+
+def save_encoder(model: MaskedPredictor, directory: Path) -> None:
+    """config.json, model.safetensors and how pictures are prepared, by way of a folder beside it that is renamed."""
+    partial, old = (directory.with_name(f".{directory.name}.{kind}{os.getpid()}") for kind in ("new", "old"))
+    try:
+        model.whole().save_pretrained(partial)
+        (partial / "preprocessor_config.json").write_text(json.dumps(_preparation(model.sizes), indent=2) + "\n")
+        if directory.exists():
+            os.replace(directory, old)
+        os.replace(partial, directory)
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def taken(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Tokens (B, K, D) at index (B, K) of tokens (B, N, D)."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def sine_cosine(grid: int, width: int) -> torch.Tensor:
+    """Fixed positions (1, grid², width) of I-JEPA and MAE: half of the numbers tell the row, half the column."""
+    quarter = width // 4
+    omega = 1.0 / 10000 ** (torch.arange(quarter, dtype=torch.float64) / quarter)
+    angles = torch.arange(grid, dtype=torch.float64)[:, None] * omega
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)
+    columns, rows = axis.repeat(grid, 1), axis.repeat_interleave(grid, dim=0)
+    return torch.cat([columns, rows], dim=1).float()[None]
+
+
+def _video_model(sizes: Sizes) -> nn.Module:
+    """transformers' VJEPA2Model with fresh weights."""
+    transformers = import_transformers()
+    config = transformers.VJEPA2Config(
+        crop_size=sizes.size,
+        patch_size=sizes.patch,
+        frames_per_clip=sizes.frames,
+        tubelet_size=TUBELET,
+        hidden_size=sizes.width,
+        num_hidden_layers=sizes.depth,
+        num_attention_heads=sizes.heads,
+        pred_hidden_size=sizes.predictor_width,
+        pred_num_hidden_layers=sizes.predictor_depth,
+        pred_num_attention_heads=sizes.heads,
+        pred_num_mask_tokens=len(VideoJepa.groups),
+    )
+    return transformers.VJEPA2Model(config)
+
+
+def _image_config(sizes: Sizes, width: int | None = None, depth: int | None = None):
+    """transformers' IJepaConfig of the encoder, or of layers of another width and depth."""
+    width = width or sizes.width
+    config = import_transformers().IJepaConfig(
+        image_size=sizes.size,
+        patch_size=sizes.patch,
+        hidden_size=width,
+        num_hidden_layers=depth or sizes.depth,
+        num_attention_heads=sizes.heads,
+        intermediate_size=4 * width,
+        layer_norm_eps=1e-6,
+    )
+    config._attn_implementation = "sdpa"
+    return config
+
+
+def _preparation(sizes: Sizes) -> dict:
+    """preprocessor_config.json: what transformers, or a person, must do to a picture first."""
+    side = {"height": sizes.size, "width": sizes.size}
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": side,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGE_MEAN),
+        "image_std": list(IMAGE_STD),
+    }

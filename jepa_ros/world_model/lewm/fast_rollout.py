@@ -1,0 +1,289 @@
+"""LeWM's roll-out in evaluation mode: the same numbers as `predict` step by step, from fewer and larger operations.
+
+What actions ask of the layers is computed once, normalisations that no longer change are folded into the linear layers
+beside them, of the last layer only the last token is computed, the first token of a window, which sees itself alone,
+needs no query and no softmax, and keys and values are kept as long as the window grows (once it slides every token's
+position is another, so they are not the same any more). Gradients reach the context and the actions, not the weights.
+Inside, time comes before the batch: (T, B, width).
+
+In bfloat16 the products of the blocks are rounded, and of what actions ask of them. Tokens, actions and their encoder,
+normalisations, the residual stream and the projector stay float32: with the projector rounded too, a search that has
+narrowed down no longer tells its candidates apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from jepa_ros.world_model.lewm.predictor import ConditionalBlock, Projector
+from jepa_ros.world_model.precision import multiplies_bfloat16
+from jepa_ros.world_model.protocol import Context
+
+Affine = tuple[torch.Tensor, torch.Tensor | None]
+"""Weight (inputs, outputs), ready for a product from the right, and bias (outputs,)."""
+
+Linear = tuple[torch.Tensor, torch.Tensor | None]
+"""The same as F.linear takes it: a view (outputs, inputs) of the weight."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One ConditionalBlock's weights. key_value: without the query's columns, for tokens that need no query. alone:
+    value and output in one, for a token that sees itself alone; None where heads are so small that it saves nothing."""
+
+    modulation: Linear
+    attention_norm: nn.LayerNorm
+    query: Linear
+    key_value: Linear
+    qkv: Linear
+    alone: Linear | None
+    output: Linear
+    mlp_norm: nn.LayerNorm
+    rise: Linear
+    fall: Linear
+    heads: int
+    head_dim: int
+
+
+class CausalImagination:
+    """Rolls a LeWM out. Made of its weights as they are now: `current` tells whether they still are.
+
+    rounded: in bfloat16, as far as the module says.
+    """
+
+    def __init__(self, model: nn.Module, rounded: bool = False):
+        predictor, projector = model.predictor, model.prediction_projector
+        self._tensors = _Tensors(model)
+        self._history, self._residual = model.history, model.residual
+        self._latent = model.latent_shape[0]
+        first, _, second = model.action_encoder.layers
+        # Two linear layers in a row are one.
+        self._action_rise = _linear(_product(_affine(model.action_encoder.smoothing), _affine(first)))
+        self._condition = _linear(_product(_affine(second), _affine(predictor.condition_projection)))
+        self._layers = [_layer(block, rounded) for block in predictor.blocks]
+        weight, bias = _affine(predictor.input_projection) or (None, None)
+        positions = predictor.positions[0].detach()  # (frames, inputs)
+        self._input = weight
+        self._positions = (positions if weight is None else positions @ weight + bias)[:, None]
+        self._norm = predictor.norm
+        # The projector's first layer and the state's head read the same: one product serves both.
+        rise, fall = _folded(projector)
+        heads = [rise] if model.state_head is None else [rise, _affine(model.state_head)]
+        hidden = (torch.cat([w for w, _ in heads], 1), torch.cat([b for _, b in heads]))
+        hidden = _product(_affine(predictor.output_projection), hidden)
+        self._hidden, self._fall, self._hidden_width = _linear(hidden), _linear(fall), len(rise[1])
+
+    @property
+    def current(self) -> bool:
+        """Whether the model's weights still are the ones that this was made of."""
+        return self._tensors.unchanged
+
+    def rollout(self, context: Context, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See WorldModel.rollout."""
+        first = context.latents.shape[1]
+        tokens = list(torch.cat([context.latents, context.states], dim=-1).unbind(1))
+        asked = self._asked(torch.cat([context.actions, actions], dim=1).transpose(0, 1))
+        cache, cached = [_Cache() for _ in self._layers], 0
+        for step in range(first, first + actions.shape[1]):
+            grows = step <= self._history
+            begin = cached if grows else step - self._history
+            wanted = [layer[begin:step] for layer in asked]
+            tokens.append(self._next(torch.stack(tokens[begin:step]), wanted, cache if grows else None, cached))
+            cached = step if grows else 0
+        imagined = torch.stack(tokens[first:], 1)
+        return imagined[..., : self._latent], imagined[..., self._latent :]
+
+    def _asked(self, actions: torch.Tensor) -> list[torch.Tensor]:
+        """Per layer (T, B, 6 * width): shift, 1 + scale and gate of attention, then of the MLP; actions (T, B, K)."""
+        condition = F.silu(_apply(F.silu(_apply(actions, self._action_rise)), self._condition))
+        return [_apply(condition, layer.modulation) for layer in self._layers]
+
+    def _next(
+        self, window: torch.Tensor, asked: list[torch.Tensor], cache: list[_Cache] | None, cached: int
+    ) -> torch.Tensor:
+        """The token (B, inputs) that follows a window, of which (T, B, inputs) are those that are not `cached` yet."""
+        first = cached if cache else 0
+        positions = self._positions[first : first + len(window)]
+        x = window + positions if self._input is None else torch.matmul(window, self._input) + positions
+        for number, (layer, wanted) in enumerate(zip(self._layers, asked, strict=True)):
+            known = cache[number] if cache else None
+            x = _block(layer, x, wanted, known, last_only=number == len(self._layers) - 1)
+        hidden = _apply(_norm(x[0], self._norm), self._hidden)
+        latent = _apply(F.gelu(hidden[:, : self._hidden_width]), self._fall)
+        if self._residual:
+            latent = latent + window[-1, :, : self._latent]
+        state = hidden[:, self._hidden_width :] + window[-1, :, self._latent :]
+        return torch.cat([latent, state], dim=-1)
+
+
+@dataclass
+class _Cache:
+    """Keys and values (T, B, inner) of a layer's tokens so far."""
+
+    key: torch.Tensor | None = None
+    value: torch.Tensor | None = None
+
+    def extend(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of further tokens come after; all of them."""
+        if self.key is not None:
+            key, value = torch.cat([self.key, key]), torch.cat([self.value, value])
+        self.key, self.value = key, value
+        return key, value
+
+
+def _block(layer: _Layer, x: torch.Tensor, asked: torch.Tensor, cache: _Cache | None, last_only: bool) -> torch.Tensor:
+    """ConditionalBlock on (T, B, width), after what is in the cache; with last_only → (1, B, width), the last one's."""
+    shift, scale, *later = asked.chunk(6, dim=-1)
+    seen = _norm(_modulated(shift, _norm(x), scale), layer.attention_norm)
+    if last_only and len(x) > 1:
+        x, *later = (y[-1:] for y in (x, *later))
+    gate, mlp_shift, mlp_scale, mlp_gate = later
+    x = _modulated(x, gate, _attended(layer, seen, len(x), cache))
+    y = _norm(_modulated(mlp_shift, _norm(x), mlp_scale), layer.mlp_norm)
+    return _modulated(x, mlp_gate, _apply(F.gelu(_apply(y, layer.rise)), layer.fall))
+
+
+def _modulated(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """x + a * b, of what is rounded in float32."""
+    if torch.bfloat16 in (a.dtype, b.dtype):
+        x, a, b = x.float(), a.float(), b.float()
+    return torch.addcmul(x, a, b)
+
+
+def _attended(layer: _Layer, seen: torch.Tensor, count: int, cache: _Cache | None) -> torch.Tensor:
+    """What attention adds (count, B, width) to the last `count` of the tokens `seen` (T, B, width), after those in the
+    cache."""
+    whole, begins = count == len(seen), cache is None or cache.key is None
+    alone = whole and begins and layer.alone is not None
+    if whole and not alone:
+        query, key, value = _apply(seen, layer.qkv).chunk(3, dim=-1)
+    else:
+        query = _apply(seen[alone - count :], layer.query) if count > alone else None
+        key, value = _apply(seen, layer.key_value).chunk(2, dim=-1)
+    if cache is not None:
+        key, value = cache.extend(key, value)
+    parts = [_apply(seen[:1], layer.alone)] if alone else []
+    if query is not None:
+        parts.append(_apply(_attend(layer, query, key, value), layer.output))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _attend(layer: _Layer, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Causal attention of the last tokens (Q, B, inner) to those up to each of them, of key, value (T, B, inner).
+
+    A few queries on a few keys: sums of products cost less than a call of the attention kernel.
+    """
+    split = (layer.heads, layer.head_dim)
+    query, key, value = (y.unflatten(-1, split) for y in (query, key, value))
+    mixed, before = [], len(key) - len(query)
+    for q in range(len(query)):
+        seen = before + q + 1
+        if seen == 1:
+            mixed.append(value[0])
+            continue
+        # The query is scaled by head_dim ** -0.5 in its weights already.
+        share = (query[q] * key[:seen]).sum(-1, keepdim=True).softmax(0)
+        mixed.append((share * value[:seen]).sum(0))
+    return torch.stack(mixed).flatten(2)
+
+
+def _norm(x: torch.Tensor, norm: nn.LayerNorm | None = None) -> torch.Tensor:
+    if norm is None:  # LayerNorm without weights, which the modulation takes the place of
+        return torch.layer_norm(x, x.shape[-1:], None, None, 1e-6)
+    return torch.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def _apply(x: torch.Tensor, linear: Linear) -> torch.Tensor:
+    """x (..., inputs) → (..., outputs), in the dtype of the weights."""
+    weight, bias = linear
+    if weight.dtype != torch.bfloat16:
+        return F.linear(x, weight, bias)
+    x = x.to(weight.dtype)
+    if multiplies_bfloat16(x.device):
+        return F.linear(x, weight, bias)
+    # Same rounding, but summed by float32's units: where there are no others this is ten times sooner.
+    product = F.linear(x.float(), weight.float()).to(weight.dtype)
+    return product if bias is None else product + bias
+
+
+def _linear(affine: Affine, rounded: bool = False) -> Linear:
+    weight, bias = affine
+    if rounded:
+        weight, bias = weight.bfloat16(), None if bias is None else bias.bfloat16()
+    return weight.contiguous().T, bias
+
+
+def _affine(layer: nn.Module) -> Affine | None:
+    """A linear layer's; None of an Identity."""
+    if isinstance(layer, nn.Identity):
+        return None
+    return layer.weight.detach().T.contiguous(), None if layer.bias is None else layer.bias.detach()
+
+
+def _product(first: Affine | None, second: Affine | None) -> Affine:
+    """Both layers, one after the other, as one; None stands for a layer that changes nothing."""
+    if first is None or second is None:
+        return first or second
+    (a, b), (c, d) = first, second
+    bias = d if b is None else b @ c + (0.0 if d is None else d)
+    return a @ c, bias
+
+
+def _folded(projector: Projector) -> tuple[Affine, Affine]:
+    """A projector's two linear layers, the BatchNorm between them folded into the first."""
+    rise, norm, _, fall = projector.layers
+    factor = norm.weight.detach() * torch.rsqrt(norm.running_var + norm.eps)
+    weight, bias = _affine(rise)
+    return (weight * factor, (bias - norm.running_mean) * factor + norm.bias.detach()), _affine(fall)
+
+
+def _layer(block: ConditionalBlock, rounded: bool) -> _Layer:
+    attention, (mlp_norm, rise, _, _, fall, _) = block.attention, block.mlp
+    weight, bias = _affine(block.modulation)
+    width, inner = weight.shape[0], attention.heads * attention.head_dim
+    bias = bias.clone()
+    for scale in (1, 4):  # of shift, scale, gate twice
+        bias[scale * width : (scale + 1) * width] += 1.0
+    qkv, _ = _affine(attention.qkv)
+    qkv[:, :inner] *= attention.head_dim**-0.5
+    output = _affine(attention.output[0])
+    return _Layer(
+        modulation=_linear((weight, bias), rounded),
+        attention_norm=attention.norm,
+        query=_linear((qkv[:, :inner], None), rounded),
+        key_value=_linear((qkv[:, inner:], None), rounded),
+        qkv=_linear((qkv, None), rounded),
+        alone=_linear(_product((qkv[:, 2 * inner :], None), output), rounded) if inner > width else None,
+        output=_linear(output, rounded),
+        mlp_norm=mlp_norm,
+        rise=_linear(_affine(rise), rounded),
+        fall=_linear(_affine(fall), rounded),
+        heads=attention.heads,
+        head_dim=attention.head_dim,
+    )
+
+
+class _Tensors:
+    """The weights that a roll-out depends on: where they lie, and how often they were written to."""
+
+    def __init__(self, model: nn.Module):
+        parts = (model.action_encoder, model.predictor, model.prediction_projector, model.state_head)
+        modules = [module for part in parts if part is not None for module in part.modules()]
+        self._held = [tensors for m in modules for tensors in (m._parameters, m._buffers) if tensors]
+        self._found = self._look()
+
+    @property
+    def unchanged(self) -> bool:
+        return self._found == self._look()
+
+    def _look(self) -> list[tuple[int, int]]:
+        return [
+            (tensor.data_ptr(), tensor._version)
+            for tensors in self._held
+            for tensor in tensors.values()
+            if tensor is not None
+        ]

@@ -1,0 +1,127 @@
+"""Family vjepa2_ac: V-JEPA 2-AC (arXiv 2506.09985, section 3), a frozen V-JEPA 2 encoder and a predictor of patches.
+
+A state is the gripper in the robot's base frame: position x, y, z (m), orientation as extrinsic x-y-z Euler angles
+(rad), opening of 0 to 1. An action is its change over a model step.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from jepa_ros.errors import InputError
+from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.frozen_encoder import FrozenEncoder, load_configured_encoder
+from jepa_ros.world_model.protocol import PredictiveModel, as_images, flatten_views
+from jepa_ros.world_model.vjepa2_ac.predictor import EXTRA, BlockCausalPredictor
+
+# Names of a state's numbers: the fields that a checkpoint's proprioception has.
+STATE_FIELDS = ("x", "y", "z", "roll", "pitch", "yaw", "opening")
+STATES = len(STATE_FIELDS)
+# Without gradients a pass takes about this many tokens at once: 0.5 GB for the published sizes, whatever the number of
+# situations.
+TOKENS_AT_ONCE = 32768
+LOCKED = 1e-6  # cosine of the middle Euler angle under which the other two turn about one axis
+
+
+class VJepa2Ac(PredictiveModel):
+    """Frozen encoder and block-causal predictor. latent_shape: (patches, width of the encoder)."""
+
+    states = STATES
+
+    def __init__(self, encoder: FrozenEncoder, config: ModelConfig):
+        """Raises InputError where the sizes in config do not fit the family or each other."""
+        super().__init__()
+        sizes, images, state = config.predictor, config.preprocessing, config.proprioception
+        _check_sizes(config)
+        self.latent_shape, self.history = (encoder.tokens, encoder.width), config.history
+        self.encoder = encoder
+        self.predictor = BlockCausalPredictor(
+            encoder.width, math.isqrt(encoder.tokens), sizes.width, sizes.depth, sizes.heads, sizes.mlp_ratio
+        )
+        for name, values in (
+            ("mean", images.mean), ("std", images.std), ("state_mean", state.mean), ("state_std", state.std)
+        ):  # fmt: skip
+            self.register_buffer(name, torch.tensor(values), persistent=False)
+
+    def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """See WorldModel. Every frame is encoded for itself, as a still of two equal frames, and layer-normed."""
+        return self.encoder(as_images(flatten_views(frames, 1), self.mean, self.std))
+
+    def predict(
+        self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See WorldModel. Actions (B, T, 7) are those of above, in m and rad.
+
+        Predicted features are layer-normed as encoded ones are; predicted states are the states moved by the actions.
+        Raises InputError where states or actions are not of 7 numbers.
+        """
+        for name, given in (("states", states), ("actions", actions)):
+            if given.shape[-1] != STATES:
+                raise InputError(f"{name}: expected {STATES} numbers a step, found {given.shape[-1]}")
+        situations, steps, patches, width = latents.shape
+        at_once = situations
+        if not torch.is_grad_enabled():
+            at_once = max(1, TOKENS_AT_ONCE // (steps * (EXTRA + patches)))
+        poses = states * self.state_std + self.state_mean
+        parts = zip(*(x.split(at_once) for x in (latents, actions, poses)), strict=True)
+        predicted = torch.cat([F.layer_norm(self.predictor(*part), (width,)) for part in parts])
+        return predicted, (move(poses, actions) - self.state_mean) / self.state_std
+
+
+def build_vjepa2_ac(config: ModelConfig, directory: Path) -> VJepa2Ac:
+    """The model of a checkpoint `directory` with fresh predictor weights and its encoder's own.
+
+    Raises InputError where the encoder cannot be read, is another one than config.json names, or sizes do not fit.
+    """
+    return VJepa2Ac(load_configured_encoder(config.encoder, directory, config.preprocessing.size), config)
+
+
+def _check_sizes(config: ModelConfig) -> None:
+    if len(config.cameras) > 1:
+        raise InputError(f"model {config.name}: expected one camera for vjepa2_ac, found {', '.join(config.cameras)}")
+    for name, found in (("action blocks", config.action_block), ("proprioception", config.proprioception.dimension)):
+        if found != STATES:
+            raise InputError(f"model {config.name}: expected {name} of {STATES} numbers for vjepa2_ac, found {found}")
+    if config.predictor.width % config.predictor.heads:
+        raise InputError(
+            f"model {config.name}: predictor: expected a width that {config.predictor.heads} heads divide, "
+            f"found {config.predictor.width}"
+        )
+
+
+def move(states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    """States (..., 7) moved by actions (..., 7): positions added, the action's rotation applied after the state's,
+    openings added and kept in 0 to 1 (compute_new_pose of the official MPC code)."""
+    turned = euler_matrix(actions[..., 3:6]) @ euler_matrix(states[..., 3:6])
+    opening = (states[..., 6:] + actions[..., 6:]).clamp(0.0, 1.0)
+    return torch.cat([states[..., :3] + actions[..., :3], matrix_euler(turned), opening], dim=-1)
+
+
+def euler_matrix(angles: torch.Tensor) -> torch.Tensor:
+    """Extrinsic x-y-z Euler angles (..., 3) in rad → rotation matrices (..., 3, 3): Rz(c) Ry(b) Rx(a)."""
+    (ca, cb, cc), (sa, sb, sc) = angles.cos().unbind(-1), angles.sin().unbind(-1)
+    rows = [
+        [cc * cb, cc * sb * sa - sc * ca, cc * sb * ca + sc * sa],
+        [sc * cb, sc * sb * sa + cc * ca, sc * sb * ca - cc * sa],
+        [-sb, cb * sa, cb * ca],
+    ]
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def matrix_euler(matrix: torch.Tensor) -> torch.Tensor:
+    """Rotation matrices (..., 3, 3) → extrinsic x-y-z Euler angles (..., 3) in rad, the middle one in ±π/2. Where that
+    is ±π/2 the last one is 0, for only their sum or difference is known."""
+    cosine = torch.hypot(matrix[..., 0, 0], matrix[..., 1, 0])
+    locked = cosine < LOCKED
+    first = torch.where(
+        locked,
+        torch.atan2(-matrix[..., 1, 2], matrix[..., 1, 1]),
+        torch.atan2(matrix[..., 2, 1], matrix[..., 2, 2]),
+    )
+    last = torch.atan2(matrix[..., 1, 0], matrix[..., 0, 0]).masked_fill(locked, 0.0)
+    return torch.stack([first, torch.atan2(-matrix[..., 2, 0], cosine), last], dim=-1)
