@@ -11,7 +11,7 @@ from jepa_ros.world_model.config import CameraReference
 
 NEAR, FAR = (0.02, 2.0), (0.10, 10.0)
 """m and degrees of difference from the training camera's pose that are a warning, and an error."""
-SENSITIVE = "Put the camera there, train on data from where it is, or see how much it matters (docs/doctor.md)."
+SENSITIVE = "Put the camera there, train on data from where it is, or see how much it matters (docs/how_to/doctor.md)."
 
 
 def tree(seen: Seen) -> TransformTree:

@@ -23,7 +23,7 @@ from jepa_ros.security.policy import Endpoints, check_commanders, collector, ope
 READY_WITHIN = 120.0  # s
 LOOK_EVERY = 0.1  # s
 AFTERWARDS = 3.0  # s that are looked at once all nodes are active
-NOTE = "Made by `jepa_ros security policy`; docs/security.md says what for."
+NOTE = "Made by `jepa_ros security policy`; docs/how_to/security.md says what for."
 _ACTION = "/_action/"  # in the names of the topics and services that an action consists of
 
 

@@ -1,4 +1,4 @@
-"""docs/hardware.md: its commands, options, launch arguments, robots and parameters are those that there are."""
+"""docs/how_to/hardware.md: its commands, options, launch arguments, robots and parameters are those that there are."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from jepa_ros.cli import app
 from jepa_ros.nodes.arm_gate.parameters import PARAMETERS
 from jepa_ros.resources import list_robots
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "hardware.md").read_text()
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "how_to" / "hardware.md").read_text()
 # Lines of code, and code within lines; a line that ends in a backslash goes on in the next.
 CODE = [line.split("#")[0].strip() for line in TEXT.replace("\\\n", " ").splitlines() if line.startswith("    ")]
 CODE += re.findall(r"`([^`\n]+)`", TEXT)

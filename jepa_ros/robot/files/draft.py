@@ -45,7 +45,7 @@ def draft(urdf: str, name: str | None = None, base: str | None = None, tool: str
             "home:",
             *(f"  {joint}: {value:g}" for joint, value in home.items()),
             *_names("gripper", arm.gripper[:1]),
-            *(["# gripper_controller: {interface, topic, open}, see docs/robots.md"] if arm.gripper else []),
+            *(["# gripper_controller: {interface, topic, open}, see docs/how_to/robots.md"] if arm.gripper else []),
             "camera: {frame_id: camera_color_optical_frame, topic: image}  # TODO the camera's frame in tf",
             "",
         ]
