@@ -20,6 +20,7 @@ import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.reporting import page
+from jepa_ros.reporting.output import write_whole
 from jepa_ros.reporting.plots import svg_of
 
 # Below this many pixels a side a picture is shown in blocks and kept without loss: it is what the model sees.
@@ -106,15 +107,7 @@ class Report:
 
     def write(self, path: str | os.PathLike) -> Path:
         """Write the page at ``path`` in one step and return the path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            partial.write_text(page.html_page(self.title, self.subtitle, "\n".join(self._parts)), encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+        return write_whole(path, page.html_page(self.title, self.subtitle, "\n".join(self._parts)))
 
 
 def show(value: Any) -> str:

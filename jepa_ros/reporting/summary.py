@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jepa_ros.errors import InputError
+from jepa_ros.reporting.output import write_whole
 
 
 def write_summary(path: str | os.PathLike, values: Mapping[str, Any], digits: int = 6) -> Path:
@@ -24,15 +25,8 @@ def write_summary(path: str | os.PathLike, values: Mapping[str, Any], digits: in
         InputError: a value is not finite, or of a type that JSON lacks; the message names its key.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_plain(values, "", path.parent, digits), indent=2, allow_nan=False) + "\n"
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return write_whole(path, text)
 
 
 def percentiles(samples, wanted=(50, 99), extra: Mapping[str, Any] | None = None) -> dict[str, float | None]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+
+from jepa_ros.reporting.output import replace_file
 
 
 def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: float) -> int:
@@ -16,35 +19,26 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: flo
     """
     import imageio_ffmpeg
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    writer, count = None, 0
+    path, writer, count = Path(path), None, 0
     try:
-        for frame in frames:
-            if writer is None:
-                writer = imageio_ffmpeg.write_frames(
-                    str(partial),
-                    (frame.shape[1], frame.shape[0]),
-                    fps=rate,
-                    codec="libx264",
-                    pix_fmt_out="yuv420p",
-                    macro_block_size=2,
-                    quality=None,
-                    output_params=["-crf", "22", "-preset", "veryfast", "-movflags", "+faststart"],
-                    ffmpeg_log_level="error",
-                )
-                writer.send(None)
-            writer.send(np.ascontiguousarray(frame))
-            count += 1
-        if writer is not None:
-            writer.close()
-            writer = None
-            os.replace(partial, path)
+        with replace_file(path) as partial, ExitStack() as stack:  # ffmpeg ends before the file is moved
+            for frame in frames:
+                if writer is None:
+                    writer = imageio_ffmpeg.write_frames(
+                        str(partial),
+                        (frame.shape[1], frame.shape[0]),
+                        fps=rate,
+                        codec="libx264",
+                        pix_fmt_out="yuv420p",
+                        macro_block_size=2,
+                        quality=None,
+                        output_params=["-crf", "22", "-preset", "veryfast", "-movflags", "+faststart"],
+                        ffmpeg_log_level="error",
+                    )
+                    stack.callback(writer.close)
+                    writer.send(None)
+                writer.send(np.ascontiguousarray(frame))
+                count += 1
     except OSError as error:
         raise RuntimeError(f"video {path}: {' '.join(str(error).split())}") from error
-    finally:
-        if writer is not None:
-            writer.close()
-        partial.unlink(missing_ok=True)
     return count

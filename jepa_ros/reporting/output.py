@@ -1,0 +1,73 @@
+"""Output paths of commands: tried for writing before work begins, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from jepa_ros.errors import InputError
+
+
+def prepare_out(path: str | os.PathLike, option: str = "--out") -> Path:
+    """Check that files can be written into the directory `path`, which may be missing, and return it as a Path.
+
+    Call it after every other option has been checked and before work begins. It leaves nothing behind, so that a call
+    that is refused later can be repeated with the same directory; whoever writes a file makes the directory.
+
+    Raises:
+        InputError: it is a file, or cannot be created or written to; the text names `option` and `path`.
+    """
+    path = Path(path)
+    made: list[Path] = []
+    try:
+        missing = path
+        while not missing.exists():
+            made.append(missing)
+            missing = missing.parent
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{option} {path}: cannot be written to ({reason}); give a directory that can") from None
+    finally:
+        for directory in made:  # innermost first
+            with suppress(OSError):  # not created, or in use by somebody else meanwhile
+                directory.rmdir()
+    return path
+
+
+def prepare_file(path: str | os.PathLike, option: str = "--out") -> Path:
+    """Check that the file `path` can be written, or replaced, and return it as a Path; otherwise as `prepare_out`."""
+    path = Path(path)
+    if os.path.isdir(path):
+        raise InputError(f"{option} {path}: is a directory; give the name of a file")
+    prepare_out(path.parent, option)
+    return path
+
+
+@contextmanager
+def replace_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a hidden path beside `path` to write to; when the block ends without an error, that file replaces `path`.
+
+    So a reader sees the old file or the whole new one. Where the block raises, `path` stays as it was and the partial
+    file is removed. The directory is created.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.{path.name}")  # keeps the suffix, which some writers go by
+    try:
+        yield partial
+        if partial.exists():
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike, content: str | bytes) -> Path:
+    """Write text (UTF-8) or bytes by `replace_file` and return the path."""
+    with replace_file(path) as partial:
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return Path(path)

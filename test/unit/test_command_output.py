@@ -1,0 +1,72 @@
+"""Output paths are tried before work begins and written whole or not at all; results fit a narrow terminal."""
+
+import os
+
+import pytest
+
+from jepa_ros.errors import InputError
+from jepa_ros.reporting.output import prepare_file, prepare_out, replace_file, write_whole
+from jepa_ros.reporting.result import format_table, print_result
+
+
+@pytest.mark.parametrize("name", ["new", "new/deep/er", "."])
+def test_a_directory_that_can_be_written_to_is_accepted_and_nothing_is_left(tmp_path, name):
+    assert prepare_out(tmp_path / name) == tmp_path / name
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "x" * 300, "deep/" + "x" * 300])
+def test_a_directory_that_cannot_be_written_to_is_one_line_and_nothing_is_left(tmp_path, name):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(InputError, match="--out .*cannot be written to .*; give a directory that can"):
+        prepare_out(tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_directory_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="Permission denied"):
+        prepare_out(tmp_path / "out")
+
+
+def test_an_output_file_is_tried_without_touching_it(tmp_path):
+    (tmp_path / "table.md").write_text("old")
+    assert prepare_file(tmp_path / "table.md").read_text() == "old"
+    assert not prepare_file(tmp_path / "new" / "table.md").parent.exists()
+    with pytest.raises(InputError, match="--table .*: is a directory; give the name of a file"):
+        prepare_file(tmp_path, "--table")
+    with pytest.raises(InputError, match="cannot be written to"):
+        prepare_file(tmp_path / "table.md" / "below")
+
+
+def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path):
+    path = write_whole(tmp_path / "new" / "a.txt", "first")
+    with pytest.raises(KeyError), replace_file(path) as partial:
+        partial.write_text("half")
+        raise KeyError
+    assert path.read_text() == "first"
+    write_whole(path, b"second")
+    assert path.read_bytes() == b"second" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_result_is_its_lines_aligned_and_the_paths_that_were_written(capsys, tmp_path):
+    lines = [("score", 0.123456), ("reached in time", "19 of 20"), "all bags are complete " * 6]
+    print_result("evaluate bag: one recording", lines, [tmp_path / "summary.json", tmp_path / "report.html"])
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "evaluate bag: one recording"
+    assert out[1] == "  score            0.1235" and out[2] == "  reached in time  19 of 20"
+    assert len(out) == 7 and all(line.startswith("  all") or line.startswith("  bags") for line in out[3:4])
+    assert out[-2:] == [f"wrote {tmp_path / 'summary.json'}", f"      {tmp_path / 'report.html'}"]
+
+
+def test_a_table_fits_its_width_and_loses_nothing():
+    columns = ["metric", "run", "difference", "95 % confidence interval"]
+    rows = [["prediction ratio at 5 steps", f"a run with a long name {k}", 0.5 * k, "-0.1 to +0.2"] for k in range(2)]
+    rows.append(["x" * 40, "short", None, "0 to 0"])
+    lines = format_table(columns, rows, 60)
+    assert max(map(len, lines)) <= 60
+    words = "".join("".join(lines).split())
+    assert words.count("x") == 40 and "confidence" in words and "0.5" in words and "–" in words
+    wide = format_table(columns, rows, 200)
+    assert len(wide) == 2 + len(rows) and wide[2].split("  ")[0] == rows[0][0]
