@@ -1,18 +1,46 @@
-"""Small text files from outside, JSON and YAML: bounded in size, and whatever is wrong with one is one InputError."""
+"""Text files: reading bounded JSON and YAML from outside, and writing any file in one step."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
 from jepa_ros.errors import InputError
 
-LARGEST = 4_000_000
-"""Bytes; a configuration larger than this is none."""
-MOST_NODES = 100_000
+MAX_BYTES = 4_000_000
+MAX_NODES = 100_000
+"""Values in a YAML file, with aliases expanded."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; at the end of the block that file replaces `path`.
+
+    A reader sees the old file or the whole new one. If the block raises, `path` stays as it was and nothing is left
+    behind; if it writes nothing, nothing changes. Missing folders are created. The suffix is that of `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield partial
+        if partial.exists():
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | os.PathLike, content: str | bytes) -> Path:
+    """Write text (as UTF-8) or bytes to `path` in one step, as `atomic_path` does; returns the path."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Path(path)
 
 
 def read_json(path: Path, what: str) -> object:
@@ -30,8 +58,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 
     def get_single_node(self):
         node = super().get_single_node()
-        if node is not None and _unfolded(node, {}) > MOST_NODES:
-            raise yaml.YAMLError(f"aliases (*name) that unfold to more than {MOST_NODES} values")
+        if node is not None and _unfolded(node, {}) > MAX_NODES:
+            raise yaml.YAMLError(f"aliases (*name) that unfold to more than {MAX_NODES} values")
         return node
 
 
@@ -48,8 +76,8 @@ def _unfolded(node: yaml.Node, known: dict[int, float]) -> float:
 def _parsed(path: Path, what: str, kind: str, parse) -> object:
     try:
         size = path.stat().st_size
-        if size > LARGEST:
-            raise InputError(f"{what} {path}: expected {kind} of at most {LARGEST} bytes, found {size}")
+        if size > MAX_BYTES:
+            raise InputError(f"{what} {path}: expected {kind} of at most {MAX_BYTES} bytes, found {size}")
         return parse(path.read_text(encoding="utf-8"))
     except InputError:
         raise

@@ -20,6 +20,7 @@ from rosbags.rosbag2.metadata import dump_qos_v9
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.bags.writer import RESERVE, DiskFull, qos
 from jepa_ros.errors import InputError
+from jepa_ros.text_files import write_atomically
 
 FLUSH = 1.0
 """s, at most, that messages wait in memory."""
@@ -165,9 +166,8 @@ class LiveBag:
             "custom_data": self._about,
             "ros_distro": os.environ.get("ROS_DISTRO", "jazzy"),
         }
-        partial = self.path / "metadata.yaml.partial"
-        partial.write_text(yaml.safe_dump({"rosbag2_bagfile_information": information}, sort_keys=False))
-        partial.replace(self.path / "metadata.yaml")
+        text = yaml.safe_dump({"rosbag2_bagfile_information": information}, sort_keys=False)
+        write_atomically(self.path / "metadata.yaml", text)
 
     def _check_disk(self) -> None:
         now = time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from jepa_ros.bench.same_quality import SameQuality
 from jepa_ros.bench.same_work import SameCosts, SameWork
 from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report
+from jepa_ros.text_files import write_atomically
 
 NAMES = {
     "ratio_same_work_fp32": "same work, float32: reference ÷ ours",
@@ -54,10 +54,7 @@ def write_table(path: Path, summary: dict) -> None:
         rows = _quality_rows(summary["quality"])
         lines += ["", *_markdown([list(row.values()) for row in rows], list(rows[0]))]
     lines += [""] + [f"- {note}" for note in notes(summary)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, "\n".join(lines) + "\n")
 
 
 def notes(summary: dict) -> list[str]:

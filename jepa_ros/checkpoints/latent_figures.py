@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from jepa_ros.checkpoints.formatting import millimetres, told
 from jepa_ros.checkpoints.latent_space import LatentSpace
 from jepa_ros.reporting import plots
+from jepa_ros.text_files import atomic_path
 from jepa_ros.world_model.config import ModelConfig
 
 POINTS = 4000  # drawn at most
@@ -115,8 +115,6 @@ def write_picture(path: Path, config: ModelConfig, space: LatentSpace, found: di
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     with matplotlib.rc_context(plots.paper_style()):
         figure = Figure(figsize=(14, 12.5))
         FigureCanvasAgg(figure)
@@ -128,11 +126,8 @@ def write_picture(path: Path, config: ModelConfig, space: LatentSpace, found: di
         draw_distance(third, space, config)
         draw_neighbours(bottom.subplots(), space)
         figure.suptitle(f"Latent space of {config.name}", fontsize=14, fontweight="bold")
-        try:
+        with atomic_path(path) as partial:
             figure.savefig(partial, format="png", dpi=110)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _legend(ax) -> None:

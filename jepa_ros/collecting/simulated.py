@@ -25,6 +25,7 @@ from jepa_ros.reporting.progress import LongWork
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.motion.random_play import play
+from jepa_ros.text_files import write_atomically
 
 PART = 20  # episodes
 TICKS = 60  # of an episode
@@ -225,8 +226,8 @@ def _join(out: Path, parts: Path) -> None:
     merged["duration"]["nanoseconds"] = end - begin
     for entry in merged["topics_with_message_count"]:
         entry["message_count"] = counts[entry["topic_metadata"]["name"]]
-    (out / "metadata.yaml.partial").write_text(yaml.safe_dump({"rosbag2_bagfile_information": merged}, sort_keys=False))
-    os.replace(out / "metadata.yaml.partial", out / "metadata.yaml")
+    text = yaml.safe_dump({"rosbag2_bagfile_information": merged}, sort_keys=False)
+    write_atomically(out / "metadata.yaml", text)
     shutil.rmtree(parts)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sys
@@ -33,6 +32,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.reporting.progress import LongWork
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot
+from jepa_ros.text_files import write_atomically
 
 FEW = 3
 """Bags from which on those without a split of their own are divided by bag, not by episode."""
@@ -134,10 +134,7 @@ def _expect_same(out: Path, options: BuildOptions) -> None:
     if not path.exists():
         if out.is_file() or (out.is_dir() and any(out.iterdir())):
             raise InputError(f"out {out}: expected a new or empty directory or a dataset begun before, found another")
-        out.mkdir(parents=True, exist_ok=True)
-        partial = out / ".options.json.partial"
-        partial.write_text(json.dumps(wanted, indent=1) + "\n")
-        os.replace(partial, path)
+        write_atomically(path, json.dumps(wanted, indent=1) + "\n")
         return
     try:
         found = json.loads(path.read_text())

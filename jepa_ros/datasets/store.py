@@ -11,7 +11,6 @@ An episode of T ticks is T + 1 rows; its last action comes twice, so that frames
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jepa_ros.errors import InputError, first_problem
+from jepa_ros.text_files import write_atomically
 from jepa_ros.world_model.config import CameraReference
 
 INDEX, SHARD, URDF = "dataset.json", "shard.json", "robot.urdf"
@@ -121,9 +121,7 @@ class Index(_Strict):
 
 def write_json(path: Path, value: BaseModel) -> None:
     """Write in one step, the same bytes for the same value."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value.model_dump(mode="json"), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, json.dumps(value.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
 
 
 def is_dataset(path: Path) -> bool:

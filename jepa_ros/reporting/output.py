@@ -1,11 +1,10 @@
-"""Output paths of commands: tried for writing before work begins, and files that are written whole or not at all."""
+"""Output paths of commands, tried for writing before work begins."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from jepa_ros.errors import InputError
@@ -46,28 +45,3 @@ def prepare_file(path: str | os.PathLike, option: str = "--out") -> Path:
         raise InputError(f"{option} {path}: is a directory; give the name of a file")
     prepare_out(path.parent, option)
     return path
-
-
-@contextmanager
-def replace_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a hidden path beside `path` to write to; when the block ends without an error, that file replaces `path`.
-
-    So a reader sees the old file or the whole new one. Where the block raises, `path` stays as it was and the partial
-    file is removed. The directory is created.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")  # keeps the suffix, which some writers go by
-    try:
-        yield partial
-        if partial.exists():
-            os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_whole(path: str | os.PathLike, content: str | bytes) -> Path:
-    """Write text (UTF-8) or bytes by `replace_file` and return the path."""
-    with replace_file(path) as partial:
-        partial.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-    return Path(path)

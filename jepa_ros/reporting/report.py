@@ -20,8 +20,8 @@ import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.reporting import page
-from jepa_ros.reporting.output import write_whole
 from jepa_ros.reporting.plots import svg_of
+from jepa_ros.text_files import write_atomically
 
 # Below this many pixels a side a picture is shown in blocks and kept without loss: it is what the model sees.
 _SMALL = 128
@@ -107,7 +107,7 @@ class Report:
 
     def write(self, path: str | os.PathLike) -> Path:
         """Write the page at ``path`` in one step and return the path."""
-        return write_whole(path, page.html_page(self.title, self.subtitle, "\n".join(self._parts)))
+        return write_atomically(path, page.html_page(self.title, self.subtitle, "\n".join(self._parts)))
 
 
 def show(value: Any) -> str:

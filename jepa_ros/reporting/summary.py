@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.output import write_whole
+from jepa_ros.text_files import write_atomically
 
 
 def write_summary(path: str | os.PathLike, values: Mapping[str, Any], digits: int = 6) -> Path:
@@ -26,7 +26,7 @@ def write_summary(path: str | os.PathLike, values: Mapping[str, Any], digits: in
     """
     path = Path(path)
     text = json.dumps(_plain(values, "", path.parent, digits), indent=2, allow_nan=False) + "\n"
-    return write_whole(path, text)
+    return write_atomically(path, text)
 
 
 def percentiles(samples, wanted=(50, 99), extra: Mapping[str, Any] | None = None) -> dict[str, float | None]:

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import ExitStack
-from pathlib import Path
+from fractions import Fraction
 
 import numpy as np
 
-from jepa_ros.reporting.output import replace_file
+from jepa_ros.text_files import atomic_path
 
 
 def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: float) -> int:
-    """Write frames (H, W, 3) uint8 rgb, all of one size, at ``rate`` Hz; returns how many. None make no file.
+    """Write frames (H, W, 3) uint8 rgb, all of one size, at ``rate`` Hz; return how many.
 
-    The file appears under its name only when it is complete. Raises RuntimeError with ffmpeg's words when it fails.
+    An odd width or height is rounded down. Without frames no file is written, and the file appears under its name only
+    when it is complete. Raises RuntimeError with FFmpeg's message when encoding or writing fails.
     """
-    import imageio_ffmpeg
+    import av
 
-    path, writer, count = Path(path), None, 0
+    frames = iter(frames)
+    if (first := next(frames, None)) is None:
+        return 0
+    height, width = (side // 2 * 2 for side in first.shape[:2])
+    count = 0
     try:
-        with replace_file(path) as partial, ExitStack() as stack:  # ffmpeg ends before the file is moved
-            for frame in frames:
-                if writer is None:
-                    writer = imageio_ffmpeg.write_frames(
-                        str(partial),
-                        (frame.shape[1], frame.shape[0]),
-                        fps=rate,
-                        codec="libx264",
-                        pix_fmt_out="yuv420p",
-                        macro_block_size=2,
-                        quality=None,
-                        output_params=["-crf", "22", "-preset", "veryfast", "-movflags", "+faststart"],
-                        ffmpeg_log_level="error",
-                    )
-                    stack.callback(writer.close)
-                    writer.send(None)
-                writer.send(np.ascontiguousarray(frame))
+        with atomic_path(path) as partial, av.open(str(partial), "w", options={"movflags": "+faststart"}) as video:
+            stream = video.add_stream("libx264", Fraction(rate).limit_denominator(1000))
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.options = {"crf": "22", "preset": "veryfast"}
+            frame = first
+            while frame is not None:
+                pixels = np.ascontiguousarray(frame[:height, :width])
+                video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
                 count += 1
-    except OSError as error:
+                frame = next(frames, None)
+            video.mux(stream.encode(None))
+    except (OSError, av.FFmpegError) as error:
         raise RuntimeError(f"video {path}: {' '.join(str(error).split())}") from error
     return count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from jepa_ros.distributed.batch_norm import convert_batch_norm
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import collapse, encode_all, latent_health, prediction_health, probe_r2
+from jepa_ros.text_files import atomic_path
 from jepa_ros.training.losses import WorldModelLoss
 from jepa_ros.training.recipe import LossWeights, Schedule
 from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse
@@ -184,8 +184,8 @@ class Trainer:
         if self.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state(self.device)
         if torchrun.rank() == 0:
-            torch.save(state, path.with_suffix(".partial"))
-            os.replace(path.with_suffix(".partial"), path)
+            with atomic_path(path) as partial:
+                torch.save(state, partial)
         torchrun.wait()
 
     def load(self, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 
 from jepa_ros.datasets.episodes import EpisodeSet
+from jepa_ros.text_files import write_atomically
 from jepa_ros.world_model.identity import REFERENCES
 
 
@@ -27,9 +27,7 @@ def write_reference(directory: Path, rgb: np.ndarray) -> None:
     """The picture (H, W, 3) uint8 rgb as a checkpoint's reference.png, whole or not at all."""
     path = directory / REFERENCES[0]
     data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(data.tobytes())
-    os.replace(partial, path)
+    write_atomically(path, data.tobytes())
 
 
 def copy_references(source: Path, target: Path) -> None:

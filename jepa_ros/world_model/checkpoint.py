@@ -17,6 +17,7 @@ from torch import nn
 from jepa_ros.errors import InputError
 from jepa_ros.resources import resolve_model
 from jepa_ros.robot.config import RobotConfig, load_robot
+from jepa_ros.text_files import atomic_path
 from jepa_ros.world_model.config import ModelConfig, read_config
 from jepa_ros.world_model.device import CPU, on_device
 from jepa_ros.world_model.heads.policy import GoalPolicy
@@ -116,19 +117,17 @@ def save(
     probes: Mapping[str, Probe] = MappingProxyType({}),
 ) -> None:
     """Write config.json and model.safetensors; each appears whole or not at all. A frozen encoder is not written."""
-    directory.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{k}": v.detach().contiguous() for k, v in own_state(model).items()}
     for prefix, head in (("policy.", policy), ("reachability.", reachability)):
         if head is not None:
             tensors |= {f"{prefix}{k}": v.detach().contiguous() for k, v in head.state_dict().items()}
     tensors |= {f"probe.{name}": probe.weights.contiguous() for name, probe in probes.items()}
-    save_file(tensors, directory / f"{WEIGHTS}.partial")
-    (directory / "config.json.partial").write_text(config.model_dump_json(indent=2) + "\n")
     umask = os.umask(0)
     os.umask(umask)
-    (directory / f"{WEIGHTS}.partial").chmod(0o666 & ~umask)  # safetensors leaves it to its owner alone
-    for name in (WEIGHTS, "config.json"):
-        os.replace(directory / f"{name}.partial", directory / name)
+    with atomic_path(directory / "config.json") as partial_config, atomic_path(directory / WEIGHTS) as partial:
+        save_file(tensors, partial)
+        partial.chmod(0o666 & ~umask)  # safetensors makes the file readable by its owner only
+        partial_config.write_text(config.model_dump_json(indent=2) + "\n")
 
 
 def load(name_or_path: str | Path, device: torch.device = CPU) -> Checkpoint:

@@ -5,8 +5,9 @@ import os
 import pytest
 
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.output import prepare_file, prepare_out, replace_file, write_whole
+from jepa_ros.reporting.output import prepare_file, prepare_out
 from jepa_ros.reporting.result import format_table, print_result
+from jepa_ros.text_files import atomic_path, write_atomically
 
 
 @pytest.mark.parametrize("name", ["new", "new/deep/er", "."])
@@ -41,12 +42,12 @@ def test_an_output_file_is_tried_without_touching_it(tmp_path):
 
 
 def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path):
-    path = write_whole(tmp_path / "new" / "a.txt", "first")
-    with pytest.raises(KeyError), replace_file(path) as partial:
+    path = write_atomically(tmp_path / "new" / "a.txt", "first")
+    with pytest.raises(KeyError), atomic_path(path) as partial:
         partial.write_text("half")
         raise KeyError
     assert path.read_text() == "first"
-    write_whole(path, b"second")
+    write_atomically(path, b"second")
     assert path.read_bytes() == b"second" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
 
 

@@ -8,7 +8,6 @@ rotation that is found is the whole one, also where the robot's file has one alr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from jepa_ros.resources import resolve_robot
 from jepa_ros.robot.camera_rotation import CameraRotation, about_vertical, estimate, matrix
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.files.yaml_edit import set_key
+from jepa_ros.text_files import write_atomically
 from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, choose_robot, load
 from jepa_ros.world_model.config import ModelConfig
 
@@ -169,14 +169,10 @@ def _keep(rotation: CameraRotation, robot: str, out: Path | None, write: bool) -
         return
     target = path if write else out
     changed = set_key(path.read_text(encoding="utf-8"), "camera", KEY, value, f"robot {path}")
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        partial.write_text(changed, encoding="utf-8")
-        os.replace(partial, target)
+        write_atomically(target, changed)
     except OSError as problem:
-        raise InputError(f"out {target}: expected a file that can be written, found {problem}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise InputError(f"out {target}: cannot be written: {problem}") from None
     print(f"written to {target}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+from jepa_ros.text_files import atomic_path
 from jepa_ros.training.pretraining.clips import Clips, Crops, cropped, normalised
 from jepa_ros.training.pretraining.health import collapse, feature_health
 from jepa_ros.training.pretraining.models import TUBELET, MaskedPredictor
@@ -156,12 +156,8 @@ class Pretrainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with atomic_path(path) as partial:
             torch.save(state, partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def load(self, path: Path) -> None:
         """Go on where `save` left off."""

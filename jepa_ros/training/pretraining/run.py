@@ -6,7 +6,6 @@ bags → stretches of frames → clips, some held out → V-JEPA or I-JEPA → e
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from jepa_ros.bags.frame_runs import Stretch, read_stretches
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.progress import LongWork
 from jepa_ros.reporting.summary import write_summary
+from jepa_ros.text_files import write_atomically
 from jepa_ros.training.pretraining.clips import Clips, divide
 from jepa_ros.training.pretraining.loop import Pretrainer, Schedule
 from jepa_ros.training.pretraining.models import TUBELET, Sizes, build, save_encoder
@@ -151,9 +151,7 @@ def _go_on_with_the_same(out: Path, options: dict) -> None:
         raise InputError(
             f"{out}: expected to go on with the options it was begun with, found other {', '.join(differ)}"
         )
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(wanted))
-    os.replace(partial, path)
+    write_atomically(path, json.dumps(wanted))
 
 
 def _train(trainer: Pretrainer, state: Path, bar: LongWork) -> None:
