@@ -32,7 +32,7 @@ def read_coverage(path: Path, space: PlanarVelocity, joints: tuple[str, ...]) ->
             if connection.msgtype.endswith("Action"):
                 actions.append(message.values)
             else:
-                tool.append(space.position(message.position[[message.name.index(j) for j in joints]]))
+                tool.append(space.tool_coordinates(message.position[[message.name.index(j) for j in joints]]))
     return np.array(tool), np.array(actions), pictures
 
 
@@ -41,6 +41,8 @@ def share_covered(space: PlanarVelocity, tool: np.ndarray, cell: float = 0.02) -
     low = space.workspace.min(0)
     counts = np.ceil((space.workspace.max(0) - low) / cell).astype(int)
     rows, columns = np.indices(counts).reshape(2, -1)
-    inside = {(i, j) for i, j in zip(rows, columns, strict=True) if space.inside(low + cell * (np.array([i, j]) + 0.5))}
+    inside = {
+        (i, j) for i, j in zip(rows, columns, strict=True) if space.is_inside(low + cell * (np.array([i, j]) + 0.5))
+    }
     been = {tuple(ij) for ij in np.floor((np.reshape(tool, (-1, 2)) - low) / cell).astype(int)}
     return len(inside & been) / max(1, len(inside))

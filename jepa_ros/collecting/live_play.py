@@ -6,7 +6,7 @@ import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.motion.action_space import PlanarVelocity
-from jepa_ros.robot.motion.random_play import play
+from jepa_ros.robot.motion.random_play import sample_random_play
 
 JITTER = 0.5  # share of the way from the reset pose to a random place of the workspace
 
@@ -22,7 +22,7 @@ def reset_pose(space: PlanarVelocity, given: tuple[float, float] | None) -> np.n
     """The tool position (2,) m that episodes begin at. given: None for the middle. Raises InputError outside."""
     if given is None:
         return middle(space)
-    if not (np.isfinite(given).all() and space.inside(np.array(given))):
+    if not (np.isfinite(given).all() and space.is_inside(np.array(given))):
         low, high = space.workspace.min(0), space.workspace.max(0)
         found = f"x {low[0]:g} to {high[0]:g}, y {low[1]:g} to {high[1]:g}"
         raise InputError(f"reset {given}: expected a place inside the workspace or box ({found} m), found one outside")
@@ -37,6 +37,6 @@ def episode(space: PlanarVelocity, reset: np.ndarray, ticks: int, seed: int, num
     rng = np.random.default_rng([seed, number])
     low, high = space.workspace.min(0), space.workspace.max(0)
     place = rng.uniform(low, high)
-    while not space.inside(place):
+    while not space.is_inside(place):
         place = rng.uniform(low, high)
-    return reset + JITTER * (place - reset), play(ticks, rng)
+    return reset + JITTER * (place - reset), sample_random_play(ticks, rng)

@@ -14,7 +14,7 @@ from scipy.spatial import ConvexHull, QhullError
 
 from jepa_ros.errors import InputError
 from jepa_ros.planning.promises import Promises
-from jepa_ros.robot.config import RobotConfig, planar_space
+from jepa_ros.robot.config import RobotConfig, require_planar_space
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
@@ -29,7 +29,7 @@ def boxed(robot: RobotConfig, box: tuple[float, float, float, float] | None) -> 
 
     Raises InputError where the robot's action space is not planar, or less than SMALLEST_BOX is left either way.
     """
-    space = planar_space(robot)
+    space = require_planar_space(robot)
     if box is None:
         return robot
     x0, x1, y0, y1 = box
@@ -197,15 +197,15 @@ class Driver:
 
     def tool(self, now: float, measured: np.ndarray) -> np.ndarray:
         """(2,) m, where the tool is meant to be; where nothing was handed over, where it is at joints (J,) rad."""
-        return self._promises.tool(np.array([now]))[0][0] if self._promises else self.space.position(measured)
+        return self._promises.tool(np.array([now]))[0][0] if self._promises else self.space.tool_coordinates(measured)
 
     def _hand_over(self, now: float, start: float, knots: np.ndarray) -> DrivenPlan:
         space, (q, qd, qdd) = self.space, self._promises.joints(start)
-        trajectory, path = space.to_trajectory(q, qd, qdd, knots), space.path(q, qd, knots)
+        trajectory, path = space.to_trajectory(q, qd, qdd, knots), space.make_path(q, qd, knots)
         self._promises.add(start, path, trajectory)
         self.plan_id += 1
         ends = path.sample(np.arange(len(path.knots)) * space.period)[0]
-        actions = space.to_model(np.diff(ends, axis=0) / (space.max_speed * space.period))
+        actions = space.to_model_axes(np.diff(ends, axis=0) / (space.max_speed * space.period))
         until = start + trajectory.duration + space.period
         return DrivenPlan(self.plan_id, trajectory, start, now, until, actions)
 
@@ -216,7 +216,7 @@ class Driver:
         ):
             return
         names = self.space.kinematics.joints
-        self._promises.hold(now - 10.0, np.array(measured), names, self.space.position(measured))
+        self._promises.hold(now - 10.0, np.array(measured), names, self.space.tool_coordinates(measured))
 
     def _on_grid(self, t: float) -> float:
         return math.ceil(t / self.space.period - 1e-6) * self.space.period

@@ -195,7 +195,7 @@ class Session:
     def _on_executed(self, values: np.ndarray) -> None:
         if self._counts and self._graph.joints is not None:
             self._episode.actions.append(values)
-            self._episode.tool.append(self.space.position(self._graph.joints))
+            self._episode.tool.append(self.space.tool_coordinates(self._graph.joints))
 
     def _on_pause(self, request, response) -> Trigger.Response:
         response.success, response.message = True, "was paused" if self._drive.paused else "pausing"

@@ -24,7 +24,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.reporting.progress import LongWork
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.robot.motion.random_play import play
+from jepa_ros.robot.motion.random_play import sample_random_play
 from jepa_ros.text_files import write_atomically
 
 PART = 20  # episodes
@@ -98,9 +98,9 @@ def run(
 
 
 def _check(recipe: Recipe) -> None:
-    from jepa_ros.robot.config import load_robot, planar_space
+    from jepa_ros.robot.config import load_robot, require_planar_space
 
-    planar_space(load_robot(recipe.robot))
+    require_planar_space(load_robot(recipe.robot))
     if abs(recipe.rate * PERIOD - round(recipe.rate * PERIOD)) > 1e-9 or recipe.rate * PERIOD < 1:
         raise InputError(f"rate {recipe.rate:g}: expected a multiple of the control rate of {1 / PERIOD:g} Hz")
 
@@ -159,9 +159,9 @@ def _record_episode(bag: EpisodeWriter, cell, recipe: Recipe, episode: int) -> N
     from jepa_ros.sim.tasks.reach import sample_position
 
     rng = np.random.default_rng([recipe.seed, episode])
-    cell.reset(cell.space.joints_at(sample_position(cell.space, rng)))
+    cell.reset(cell.space.inverse_kinematics(sample_position(cell.space, rng)))
     begin = _next_tick(cell)
-    _follow(cell, begin, play(recipe.ticks, rng), episode + 1)
+    _follow(cell, begin, sample_random_play(recipe.ticks, rng), episode + 1)
 
     def stamp(t: float) -> int:
         return _stamp(recipe, episode, t - begin)
@@ -195,9 +195,9 @@ def _next_tick(cell) -> float:
 def _follow(cell, start: float, wanted: np.ndarray, plan_id: int) -> None:
     """Hand the gate the motion of the whole episode, from rest."""
     q, qd, qdd = cell.gate.tick(start).reference
-    knots = cell.space.constrain(cell.space.position(q), cell.space.velocity(q, qd), wanted)
+    knots = cell.space.constrain(cell.space.tool_coordinates(q), cell.space.tool_knot(q, qd), wanted)
     trajectory = cell.space.to_trajectory(q, qd, qdd, knots)
-    verdict = cell.gate.plan(trajectory, start, start, start + trajectory.duration + 1.0, plan_id, start)
+    verdict = cell.gate.submit_plan(trajectory, start, start, start + trajectory.duration + 1.0, plan_id, start)
     if not verdict:
         raise RuntimeError(f"the gate refused a plan of random play: {verdict.text}")
 

@@ -21,7 +21,7 @@ def robot_new(
     ] = None,
 ) -> int | None:
     """Draft a robot's file from its URDF; what it cannot know is marked with TODO."""
-    return call("jepa_ros.robot.files.draft:run", **locals())
+    return call("jepa_ros.robot.files.draft:run_robot_new", **locals())
 
 
 @command(robots, "check")
@@ -30,4 +30,4 @@ def robot_check(
     urdf: Annotated[Path | None, typer.Option(help="The robot's description: names, limits and reach too.")] = None,
 ) -> int | None:
     """Say what is wrong with a robot's file, a line each: exit code 0 for nothing, 1, or 2 where it cannot be read."""
-    return call("jepa_ros.robot.files.check:run", **locals())
+    return call("jepa_ros.robot.files.check:run_robot_check", **locals())

@@ -176,7 +176,7 @@ def _at_control_rate(r: _Recording, space: PlanarVelocity, arm: int, places: Pla
     travelled = np.vstack([np.zeros(len(r.actions[0])), np.cumsum(np.array(r.actions, float), axis=0)])
     actions = np.diff(interpolate(at, edges, travelled), axis=0)
     states = interpolate(at, np.array(r.state_times), np.array(r.states))
-    tool = np.array([space.position(q) for q in states[:, :arm]])
+    tool = np.array([space.tool_coordinates(q) for q in states[:, :arm]])
     frames = views[0] if len(views) == 1 else np.stack(views, axis=1)
     episode = Episode(frames, states.astype(np.float32), actions.astype(np.float32), tool, r.split)
     return episode if places is None else places.place(episode, at, states[:, :arm], r.objects)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.interpolate import make_interp_spline
 
-from jepa_ros.robot.motion.random_play import play
+from jepa_ros.robot.motion.random_play import sample_random_play
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.sim.cell import ArmCell
 from jepa_ros.sim.tasks.reach import ReachGoal
@@ -27,11 +27,13 @@ class RandomActor:
             return
         space, gate = self._cell.space, self._cell.gate
         q, qd, qdd = gate.tick(now).reference
-        knots = space.constrain(space.position(q), space.velocity(q, qd), play(self._ticks, self._rng))
+        knots = space.constrain(
+            space.tool_coordinates(q), space.tool_knot(q, qd), sample_random_play(self._ticks, self._rng)
+        )
         trajectory = space.to_trajectory(q, qd, qdd, knots)
         self._plan += 1
         end = now + trajectory.duration
-        gate.plan(trajectory, now, now, end + 1.0, self._plan, now)
+        gate.submit_plan(trajectory, now, now, end + 1.0, self._plan, now)
         self._next = end + 0.1
 
 
@@ -54,14 +56,14 @@ class OracleActor:
         self._sent = True
         space, goal = self._cell.space, self._goal
         q = self._cell.gate.tick(now).reference[0]
-        way = goal.goal_xy - space.position(q)
+        way = goal.goal_xy - space.tool_coordinates(q)
         duration = max(1.0, 1.875 * float(np.linalg.norm(way)) / (0.8 * space.max_speed))  # minimum jerk peaks at 1.875
         s = np.linspace(0.0, 1.0, 41)
         positions = [q]
         for share in (10 * s**3 - 15 * s**4 + 6 * s**5)[1:]:
-            positions.append(space.joints_at(goal.goal_xy - (1.0 - share) * way, positions[-1]))
+            positions.append(space.inverse_kinematics(goal.goal_xy - (1.0 - share) * way, positions[-1]))
         rest = [(1, np.zeros(len(q))), (2, np.zeros(len(q)))]
         spline = make_interp_spline(s * duration, np.array(positions), k=5, bc_type=(rest, rest))
         points = (spline(s * duration, order) for order in range(3))
         trajectory = JointTrajectory(self._cell.joints, s * duration, *points)
-        self._cell.gate.plan(trajectory, now, now, now + duration + 1.0, 1, now)
+        self._cell.gate.submit_plan(trajectory, now, now, now + duration + 1.0, 1, now)

@@ -131,7 +131,7 @@ class ModelActor:
 
     def _hand_over(self, step: Step) -> None:
         now = self._cell.scene.time
-        verdict = self._cell.gate.plan(
+        verdict = self._cell.gate.submit_plan(
             step.trajectory, step.start, step.source_stamp, step.valid_until, step.plan_id, now
         )
         if not verdict:

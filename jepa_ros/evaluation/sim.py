@@ -17,7 +17,7 @@ from jepa_ros.reporting.intervals import wilson
 from jepa_ros.reporting.progress import LongWork
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import percentiles, write_summary
-from jepa_ros.robot.config import load_robot, planar_space
+from jepa_ros.robot.config import load_robot, require_planar_space
 from jepa_ros.world_model.checkpoint import check_robot, load
 
 KINDS = ("model", "random", "oracle")
@@ -50,7 +50,7 @@ def run(
     checkpoint = load(model)
     arm = load_robot(robot)
     check_robot(checkpoint.config, arm)
-    planar_space(arm)
+    require_planar_space(arm)
     expect_one_camera(checkpoint.config)
     planning = {"solver": solver, "policy": policy, "metric": metric}
     started = time.time()
@@ -120,7 +120,7 @@ def _try_share(job) -> dict:
     checkpoint = load(directory)
     timing = Timing(timeout=timeout)
     # Rounds of the search are counted here, not timed: the same goals give the same result on any machine.
-    rails = Guardrails.of_robot(robot, scene.urdf, cell.space, JointLimits.of_robot(robot, scene.urdf))
+    rails = Guardrails.from_robot(robot, scene.urdf, cell.space, JointLimits.from_robot(robot, scene.urdf))
     controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed, **planning), rails)
     goals = make_goals(scene, robot, cell.space, count, seed)
     actor = ModelActor(cell, checkpoint, controller, timing)

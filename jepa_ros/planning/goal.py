@@ -222,8 +222,8 @@ class GoalMaker:
         """A tool position (3,) m in the base frame. Raises InputError for one off the plane, out of the workspace, or
         forbidden."""
         position = _finite("pose", position, 3)
-        place = self._space.place(position)
-        if not self._space.inside(place):
+        place = self._space.to_coordinates(position)
+        if not self._space.is_inside(place):
             raise InputError(f"pose: expected a place in the workspace, found {np.round(place, 3).tolist()} m")
         room = 0.0 if self._guardrails is None else float(self._guardrails.clearance(place))
         if room < 0.0:

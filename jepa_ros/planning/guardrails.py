@@ -58,13 +58,13 @@ class Guardrails:
             raise InputError(f"guardrails: expected a margin of 0 m or more, found {margin}")
         border = (space.normals, space.offsets)
         self._exact = Clearance(space.kinematics, limits, collision, self.boxes, margin, border)
-        self._exact.expect_free_at(space.posture)
+        self._exact.check_home(space.posture)
         self._field, self._origin, self._soft = self._measure()
 
     @classmethod
-    def of_robot(cls, robot: RobotConfig, urdf: str, space: MotionSpace, limits: JointLimits | None) -> Guardrails:
-        """Those of the robot's configuration; urdf: its description. See Clearance.of_robot."""
-        exact = Clearance.of_robot(robot, urdf, space.kinematics)
+    def from_robot(cls, robot: RobotConfig, urdf: str, space: MotionSpace, limits: JointLimits | None) -> Guardrails:
+        """Those of the robot's configuration; urdf: its description. See Clearance.from_robot."""
+        exact = Clearance.from_robot(robot, urdf, space.kinematics)
         return cls(space, limits, exact.collision, exact.boxes, exact.margin)
 
     # -- tool positions ------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class Guardrails:
     def _boxes(self, xy: np.ndarray) -> np.ndarray:
         least = np.full(xy.shape[:-1], np.inf)
         for box in self.boxes:
-            least = np.minimum(least, box.distance(*self.space.coordinates(xy)))
+            least = np.minimum(least, box.distance(*self.space.to_xyz(xy)))
         return least - self.margin
 
     def _body(self, xy: np.ndarray) -> np.ndarray:
@@ -143,7 +143,7 @@ class Guardrails:
     def _at(self, xy: np.ndarray, start: np.ndarray | None) -> tuple[float, np.ndarray | None]:
         """Clearance in m of the robot itself with the tool at xy (2,), and its joints there."""
         try:
-            q = self.space.joints_at(xy, start)
+            q = self.space.inverse_kinematics(xy, start)
         except InputError:
             return UNREACHABLE, start
         room = FAR

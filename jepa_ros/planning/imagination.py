@@ -163,13 +163,13 @@ class Imagination:
         centres = np.clip(moments / tick - 0.5, 0, total - 1)
         left = np.minimum(centres.astype(int), total - 2)
         weight = (centres - left)[:, None]
-        return self.space.to_base(actions[:, left] * (1 - weight) + actions[:, left + 1] * weight)
+        return self.space.to_base_axes(actions[:, left] * (1 - weight) + actions[:, left + 1] * weight)
 
     def _actions(self, paths: torch.Tensor) -> torch.Tensor:
         """Tool paths (S, ticks + 1, D) → what the gate would let through a model tick: (S, H, K)."""
         moved = paths.diff(dim=1) / (self.space.max_speed * self.checkpoint.config.tick)
         if self._to_action is not None:
-            moved = moved @ self._to_action  # space.to_model, which knows no tensors
+            moved = moved @ self._to_action  # space.to_model_axes, which knows no tensors
         return moved.float().to(self._device).reshape(len(paths), self.horizon, -1)
 
     def _predicted(self, paths: torch.Tensor, context: Context) -> tuple[Outcome, torch.Tensor]:

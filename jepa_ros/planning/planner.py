@@ -176,10 +176,10 @@ class LatentPlanner:
         self, imagination: Imagination, solution: Solution, outcome: Outcome, actions: torch.Tensor, begin: float
     ) -> Imagined:
         goal, proprioception = imagination.goal, self.checkpoint.config.proprioception
-        tool = np.stack(np.broadcast_arrays(*self.space.coordinates(outcome.tool[0].cpu().numpy())), axis=-1)
+        tool = np.stack(np.broadcast_arrays(*self.space.to_xyz(outcome.tool[0].cpu().numpy())), axis=-1)
         if proprioception.dimension:
             states = outcome.states[0].cpu().numpy() * proprioception.std + np.array(proprioception.mean)
-            tool = self.space.seen_at(states)
+            tool = self.space.tool_positions(states)
         return Imagined(
             knots=solution.candidates[0],
             actions=actions[0].reshape(-1, self.space.dimension).cpu().numpy(),

@@ -166,7 +166,7 @@ class ReachController:
             states, tool = torch.zeros(1, 1, 0), torch.zeros(1, 1, self.space.axes)
         else:
             states = self.seen.normalise(measured)[None, None]
-            tool = torch.as_tensor(self.space.position(self._joints), dtype=torch.float32)[None, None]
+            tool = torch.as_tensor(self.space.tool_coordinates(self._joints), dtype=torch.float32)[None, None]
         outcome = Outcome(latent[None, None], states, tool).to(self._device)
         self.distance = float(goal.distance(outcome)[0, 0])
         if not bool(goal.within(outcome)[0, 0]):
@@ -249,7 +249,7 @@ class ReachController:
         begin: float,
     ) -> Step:
         q, qd, _ = self.promises.joints(start)
-        self.promises.add(start, self.space.path(q, qd, knots), trajectory)
+        self.promises.add(start, self.space.make_path(q, qd, knots), trajectory)
         self.plan_id += 1
         return Step(
             self.plan_id,
@@ -266,7 +266,7 @@ class ReachController:
         """(K,) the action block that was promised for the model step from `start` on."""
         tick, block = self.config.tick, self.config.block
         xy, _ = self.promises.tool(start + tick * np.arange(block + 1))
-        return self.space.to_model(np.diff(xy, axis=0) / (self.space.max_speed * tick)).ravel()
+        return self.space.to_model_axes(np.diff(xy, axis=0) / (self.space.max_speed * tick)).ravel()
 
     def _anchor(self, now: float) -> None:
         """Where nothing is promised, or the arm came to rest elsewhere than promised, start from what is measured."""
@@ -275,4 +275,4 @@ class ReachController:
             now < self.promises.end or np.abs(self.promises.joints(now)[0] - measured).max() < self.settings.drift
         ):
             return
-        self.promises.hold(now - 10.0, measured, self.space.kinematics.joints, self.space.position(measured))
+        self.promises.hold(now - 10.0, measured, self.space.kinematics.joints, self.space.tool_coordinates(measured))

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from jepa_ros.errors import InputError
+from jepa_ros.robot.transforms import rotation_matrix
 
-FEWEST = 10
+MIN_MOVES = 10
 """Moves with which a rotation is given."""
 FLAT = 0.05
 """Ratio of singular values under which motion counts as being along one line, or in one plane."""
@@ -55,7 +56,7 @@ class CameraRotation:
         return vector / length if length > 1e-9 else np.zeros(3)
 
 
-def estimate(predicted: np.ndarray, measured: np.ndarray, seed: int = 0) -> CameraRotation:
+def estimate_rotation(predicted: np.ndarray, measured: np.ndarray, seed: int = 0) -> CameraRotation:
     """The rotation R that makes R @ predicted most like measured, both (N, 3), or (N, 2) in the base frame's plane, of
     any one unit. seed: of the bootstrap.
 
@@ -89,8 +90,8 @@ def _expect_moves(predicted: np.ndarray, measured: np.ndarray) -> None:
     shape = predicted.shape
     if shape != measured.shape or len(shape) != 2 or shape[1] not in (2, 3):
         raise InputError(f"moves: expected two arrays (N, 2) or (N, 3), found {shape} and {measured.shape}")
-    if shape[0] < FEWEST:
-        raise InputError(f"moves: expected at least {FEWEST}, found {shape[0]}")
+    if shape[0] < MIN_MOVES:
+        raise InputError(f"moves: expected at least {MIN_MOVES}, found {shape[0]}")
     if not (np.isfinite(predicted).all() and np.isfinite(measured).all()):
         raise InputError("moves: expected finite numbers, found NaN or Inf")
     for name, moves in (("measured", measured), ("predicted", predicted)):
@@ -149,19 +150,12 @@ def quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
     return float(sign * x), float(sign * y), float(sign * z), float(sign * w)
 
 
-def matrix(quaternion: Sequence[float]) -> np.ndarray:
-    """(3, 3) of a quaternion xyzw of any length but 0."""
-    from scipy.spatial.transform import Rotation
-
-    return Rotation.from_quat(quaternion).as_matrix()
-
-
-def tilt(quaternion: Sequence[float]) -> float:
+def tilt_degrees(quaternion: Sequence[float]) -> float:
     """Degrees between the vertical axis and where a rotation xyzw brings it."""
-    return float(np.degrees(np.arccos(np.clip(matrix(quaternion)[2, 2], -1.0, 1.0))))
+    return float(np.degrees(np.arccos(np.clip(rotation_matrix(quaternion)[2, 2], -1.0, 1.0))))
 
 
-def about_vertical(quaternion: Sequence[float]) -> np.ndarray:
+def yaw_rotation(quaternion: Sequence[float]) -> np.ndarray:
     """(2, 2): the part of a rotation xyzw that is about the vertical axis (swing and twist), in the plane."""
     _, _, z, w = np.asarray(quaternion, float) / np.hypot(*quaternion[2:])
     return np.array([[w * w - z * z, -2.0 * z * w], [2.0 * z * w, w * w - z * z]])

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from jepa_ros.errors import InputError, first_problem
 from jepa_ros.resources import resolve_robot
-from jepa_ros.robot.camera_rotation import TILT, tilt
+from jepa_ros.robot.camera_rotation import TILT, tilt_degrees
 from jepa_ros.text_files import read_yaml
 
 
@@ -233,10 +233,10 @@ class RobotConfig(_Strict):
             if interface == "servo_twist" and len(own) > 1:
                 raise ValueError("controllers: expected one MoveIt Servo, as it moves the whole arm, found more")
         turn = self.camera.rotation_to_base
-        if turn is not None and self.action_space.type == "planar_velocity" and tilt(turn) > TILT:
+        if turn is not None and self.action_space.type == "planar_velocity" and tilt_degrees(turn) > TILT:
             raise ValueError(
-                "camera.rotation_to_base: expected a rotation about the base frame's z, the only one that "
-                f"planar_velocity can be turned by, found one that tilts it by {tilt(turn):.1f}° (at most {TILT:g}°)"
+                "camera.rotation_to_base: expected a rotation about the base frame's z (planar_velocity allows no "
+                f"other), found one that tilts z by {tilt_degrees(turn):.1f}° (at most {TILT:g}°)"
             )
         boxes = [box.name for box in self.keep_out]
         if len(set(boxes)) < len(boxes):
@@ -248,7 +248,7 @@ class RobotConfig(_Strict):
         """The command interfaces that there are controllers for, the default first."""
         return list(dict.fromkeys(c.interface for c in self.controllers))
 
-    def commanded_by(self, interface: str = "") -> RobotConfig:
+    def with_command_interface(self, interface: str = "") -> RobotConfig:
         """The same robot with the controllers of one command interface only; empty: the default.
 
         Raises InputError where the robot has none of that interface.
@@ -260,7 +260,7 @@ class RobotConfig(_Strict):
         return self.model_copy(update={"controllers": [c for c in self.controllers if c.interface == wanted]})
 
 
-def planar_space(robot: RobotConfig) -> PlanarVelocityConfig:
+def require_planar_space(robot: RobotConfig) -> PlanarVelocityConfig:
     """The robot's planar action space, which simulation, planning, training and evaluation need.
 
     Raises InputError where the robot has another one.
@@ -268,7 +268,7 @@ def planar_space(robot: RobotConfig) -> PlanarVelocityConfig:
     return _space(robot, "planar_velocity")
 
 
-def pose_space(robot: RobotConfig) -> PoseDeltaConfig:
+def require_pose_space(robot: RobotConfig) -> PoseDeltaConfig:
     """The robot's action space of poses. Raises InputError where the robot has another one."""
     return _space(robot, "pose_delta")
 
@@ -285,7 +285,7 @@ def load_robot(name_or_path: str | Path, command_interface: str = "") -> RobotCo
     command_interface: of COMMAND_INTERFACES; empty: that of the file's first controller. Raises InputError that names
     the file, the field, what was expected and found.
     """
-    return read_robot(name_or_path).commanded_by(command_interface)
+    return read_robot(name_or_path).with_command_interface(command_interface)
 
 
 def read_robot(name_or_path: str | Path) -> RobotConfig:

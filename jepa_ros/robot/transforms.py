@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -42,9 +44,9 @@ class TransformTree:
         return frame, rotation, origin
 
 
-def rotation_matrix(quaternion: np.ndarray) -> np.ndarray:
+def rotation_matrix(quaternion: Sequence[float]) -> np.ndarray:
     """Rotation (3, 3) of a quaternion (4,) xyzw of any length but 0."""
-    x, y, z, w = quaternion / np.linalg.norm(quaternion)
+    x, y, z, w = np.asarray(quaternion, float) / np.linalg.norm(quaternion)
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],

@@ -53,7 +53,7 @@ class RobotDescription:
         return cls(root.get("name", ""), joints)
 
 
-def finite_limits(urdf: str, gripper: str) -> tuple[float, float]:
+def read_gripper_limits(urdf: str, gripper: str) -> tuple[float, float]:
     """Lower and upper limit, rad or m, of a gripper's joint. Raises InputError where it has none."""
     joint = RobotDescription.from_urdf(urdf).joints.get(gripper)
     if joint is None:
@@ -64,7 +64,7 @@ def finite_limits(urdf: str, gripper: str) -> tuple[float, float]:
     return joint.lower, joint.upper
 
 
-def one_number_a_joint(urdf: str, turn: float) -> str:
+def replace_continuous_joints(urdf: str, turn: float) -> str:
     """The URDF with continuous joints as revolute ones of ±turn rad, as Pinocchio gives continuous ones two numbers.
 
     Text that is no URDF comes back as it is.

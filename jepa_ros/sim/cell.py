@@ -35,7 +35,7 @@ class ArmCell:
         self.space = make_action_space(robot, scene.urdf, period)
         live = {"latent_timeout": np.inf, "planner_timeout": np.inf}
         settings = GateSettings(control_period=period, resume_after=0.0, source_timeout=60.0, plan_max=600.0, **live)
-        self.gate = Gate(JointLimits.of_robot(robot, scene.urdf), settings, self.space.executed)
+        self.gate = Gate(JointLimits.from_robot(robot, scene.urdf), settings, self.space.executed)
         self.joints = tuple(robot.joints)
         self.controller = TrajectoryController(self.joints)
 
@@ -52,7 +52,7 @@ class ArmCell:
         for _ in range(max(1, round(seconds / CYCLE))):
             now = self.scene.time
             names, positions, velocities, _ = self.scene.joint_state()
-            self.gate.joint_states(names, positions, velocities, now, now)
+            self.gate.update_joint_states(names, positions, velocities, now, now)
             output = self.gate.tick(now)
             if output.window is not None:
                 self.controller.accept(output.window.trajectory, output.window.start, now)

@@ -20,7 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_ns, to_seconds, trajectory_of
 from jepa_ros.robot.config import RobotConfig
-from jepa_ros.robot.gate.window_auditor import STEP, Witness
+from jepa_ros.robot.gate.window_auditor import MAX_STEP_RAD, WindowAuditor
 from jepa_ros.robot.motion.limits import JointLimits
 
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -76,7 +76,7 @@ class Observer:
         self.executed = self.windows = 0
         self.worst = self.step = 0.0
         self._node, self._robot = node, robot
-        self._witness: Witness | None = None
+        self._auditor: WindowAuditor | None = None
         self._end = -math.inf  # s, of the last window
         self._sources: deque[tuple[int, float]] = deque(maxlen=50)  # (plan id, stamp of its frame)
         self._subscription = None
@@ -92,10 +92,10 @@ class Observer:
 
     def hear_controller(self) -> None:
         """Judge windows from now on. A simulator does not start where somebody listens to its controllers already."""
-        if self._subscription is None and self._witness is not None:
+        if self._subscription is None and self._auditor is not None:
             topic = self._robot.controllers[0].command_topic
             self._subscription = self._node.create_subscription(JointTrajectory, topic, self._on_window, _ALL)
-            self._witness.path = None
+            self._auditor.path = None
 
     def deaf(self) -> None:
         """Listen to no controller's topic until ``hear_controller``."""
@@ -123,23 +123,23 @@ class Observer:
     # -- subscriptions -------------------------------------------------------------------------------------------------
 
     def _on_description(self, message: String) -> None:
-        if self._witness is None:
-            limits = JointLimits.of_robot(self._robot, message.data)
+        if self._auditor is None:
+            limits = JointLimits.from_robot(self._robot, message.data)
             own = tuple(self._robot.controllers[0].joints)
             if own != limits.names:
                 raise InputError(f"soak: expected one controller with the joints {list(limits.names)}, found {own}")
-            self._witness = Witness(limits)
+            self._auditor = WindowAuditor(limits)
 
     def _on_window(self, message: JointTrajectory, info: dict) -> None:
-        now, stamp, witness = info["received_timestamp"] * 1e-9, to_seconds(message.header.stamp), self._witness
+        now, stamp, auditor = info["received_timestamp"] * 1e-9, to_seconds(message.header.stamp), self._auditor
         try:
             trajectory = trajectory_of(message)
         except InputError as error:
-            self._violated(now, witness.unreadable(str(error)), message, info)
+            self._violated(now, auditor.record_unreadable(str(error)), message, info)
             return
-        problem = witness.window(trajectory, stamp, now, self.positions)
-        self.windows, self.worst = witness.windows, witness.worst
-        self.step = max(self.step, witness.step if witness.step <= STEP else 0.0)
+        problem = auditor.check_window(trajectory, stamp, now, self.positions)
+        self.windows, self.worst = auditor.windows, auditor.worst
+        self.step = max(self.step, auditor.step if auditor.step <= MAX_STEP_RAD else 0.0)
         self._end = (stamp or now) + trajectory.duration
         if problem:
             self._violated(now, problem, message, info)

@@ -1,6 +1,6 @@
 """``jepa_ros soak``: the demo's graph for a long time, under load, with one fault after the other.
 
-What is judged is what the controller receives (robot/witness.py), not what the gate says of itself.
+What is judged is what the controller receives (robot/gate/window_auditor.py), not what the gate says of itself.
 """
 
 from __future__ import annotations

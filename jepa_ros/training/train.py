@@ -22,7 +22,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.reporting.progress import LongWork
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.robot.config import RobotConfig, load_robot, planar_space
+from jepa_ros.robot.config import RobotConfig, load_robot, require_planar_space
 from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
 from jepa_ros.training.card import write_card, write_report
 from jepa_ros.training.heads import Heads, train_heads, with_head_sizes
@@ -88,7 +88,7 @@ def run(
     expect_data(Path(data))  # what cannot be read is said before anything is made
     chosen = changed(read_recipe(recipe), updates, policy_updates, encoder)
     arm = load_robot(robot)
-    planar_space(arm)
+    require_planar_space(arm)
     options = {"data": str(data), "seed": seed, "name": name, "robot": robot, "recipe": chosen.model_dump()}
     first, processes = torchrun.start(where) == 0, count_ranks()
     if first:
@@ -281,7 +281,7 @@ def load(
         history=recipe.history,
         control_rate=1.0 / PERIOD,
         block=BLOCK,
-        action=ActionConfig(name="planar_velocity", dimension=2, max_speed=planar_space(robot).max_speed),
+        action=ActionConfig(name="planar_velocity", dimension=2, max_speed=require_planar_space(robot).max_speed),
         proprioception=proprioception,
         # Calibrated once the model is trained.
         distance=DistanceConfig(tolerance=1.0, far=1.0),

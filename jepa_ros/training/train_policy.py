@@ -22,7 +22,7 @@ from jepa_ros.evaluation.model_health import encode_all
 from jepa_ros.reporting.progress import LongWork
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.robot.config import load_robot, planar_space
+from jepa_ros.robot.config import load_robot, require_planar_space
 from jepa_ros.training.card import recorded_seed
 from jepa_ros.training.heads import Heads, expect_finite, with_head_sizes
 from jepa_ros.training.heads_report import describe_sizes, head_rows, judge_heads, write_heads
@@ -64,7 +64,7 @@ def run(
     name = robot or (before.config.robots[0] if before.config.robots else "openarm")
     arm = load_robot(name)
     check_robot(before.config, arm)
-    planar_space(arm)
+    require_planar_space(arm)
     if before.directory.resolve() == (out / "checkpoint").resolve():
         raise InputError(f"out {out}: expected another directory than the model's own, found {before.directory}")
     schedule = _schedule(updates, probes_only)

@@ -45,8 +45,8 @@ class World:
         torch.set_num_threads(1)
         self.robot, self.scene = load_robot("openarm"), Scene()
         self.space = make_action_space(self.robot, self.scene.urdf, 0.1)
-        self.limits = JointLimits.of_robot(self.robot, self.scene.urdf)
-        self.rails = Guardrails.of_robot(self.robot, self.scene.urdf, self.space, self.limits)
+        self.limits = JointLimits.from_robot(self.robot, self.scene.urdf)
+        self.rails = Guardrails.from_robot(self.robot, self.scene.urdf, self.space, self.limits)
         joints = tuple(self.robot.joints)
         model, policy = tiny.fresh(tiny.config(joints), 7)
         unsure = Checkpoint(tiny.config(joints), model, policy, "1" * 16, Path("nowhere"))
@@ -59,7 +59,7 @@ def place(world: World, rng: np.random.Generator, clear: float = 0.0) -> np.ndar
     low, high = world.space.workspace.min(0), world.space.workspace.max(0)
     while True:
         xy = rng.uniform(low, high)
-        if world.space.inside(xy) and (world.space.offsets - world.space.normals @ xy).min() > 0.01:
+        if world.space.is_inside(xy) and (world.space.offsets - world.space.normals @ xy).min() > 0.01:
             if world.rails.clearance(xy) > clear:
                 return xy
 
@@ -110,7 +110,7 @@ def trial(world: World, index: int) -> dict:
     world.rails.boxes = tuple(boxes)
     settings = ReachSettings(budget=np.inf, seed=FIRST_SEED + index, solver=solver)
     controller = ReachController(checkpoint, world.space, settings, world.rails)
-    q = world.space.joints_at(start)
+    q = world.space.inverse_kinematics(start)
     knows = kind == KINDS[0]
     latent = world.latent_of(start) if knows else torch.as_tensor(rng.standard_normal(checkpoint.config.latent_shape))
     controller.latent(T0, latent.float())
@@ -130,7 +130,7 @@ def trial(world: World, index: int) -> dict:
         return found | {"text": step.text}
     found["planned"] = True
     found["violation"] = violation(world, step.trajectory, boxes)
-    end = world.space.position(step.trajectory.positions[-1])
+    end = world.space.tool_coordinates(step.trajectory.positions[-1])
     found["moved"] = float(np.linalg.norm(end - start))
     found["nearer"] = float(np.linalg.norm(goal - start) - np.linalg.norm(goal - end))
     return found
@@ -145,8 +145,8 @@ def violation(world: World, trajectory, boxes: list) -> str:
     if (world.limits.excess(q) > 1e-6).any():
         return "joint limit"
     states = np.stack([trajectory.positions, trajectory.velocities, trajectory.accelerations], axis=1)
-    use = world.limits.use(JointPath(trajectory.times, states))
-    if not use.kept:
+    use = world.limits.compute_usage(JointPath(trajectory.times, states))
+    if not use.within_limits:
         return use.text
     tool = np.array([world.space.kinematics.forward(x)[0] for x in q[::5]])
     if (world.space.normals @ tool[:, :2].T - world.space.offsets[:, None]).max() > 0.01:

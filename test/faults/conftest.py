@@ -20,7 +20,7 @@ _KEY = pytest.StashKey[list]()
 @pytest.fixture
 def measured(request) -> dict:
     """What a test found: stop_ms, from the fault to rest; caught_ms, from the timeout that caught it to the first
-    stopping command; max_violation of the limits by what a controller would have received (see Witness.worst)."""
+    stopping command; max_violation of the limits by what a controller would have received (see WindowAuditor.worst)."""
     found = {"stop_ms": None, "caught_ms": None, "max_violation": 0.0}
     request.node.stash[_KEY] = found
     return found

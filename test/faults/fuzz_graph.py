@@ -27,7 +27,7 @@ from trajectory_msgs.msg import JointTrajectory
 from jepa_ros.graph_clients.goal_client import GoalClient
 from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
 from jepa_ros.nodes.common.executor import make_executor
-from jepa_ros.robot.gate.window_auditor import Witness
+from jepa_ros.robot.gate.window_auditor import WindowAuditor
 from jepa_ros.robot.motion.limits import JointLimits
 
 PLACES = ((0.15, -0.40), (0.25, -0.30))
@@ -117,10 +117,10 @@ class FuzzedGraph:
     # -- who watches ---------------------------------------------------------------------------------------------------
 
     def _watch_controller(self) -> None:
-        limits = JointLimits.of_robot(ROBOT, self.description.data)
+        limits = JointLimits.from_robot(ROBOT, self.description.data)
         (controller,) = ROBOT.controllers
         assert tuple(controller.joints) == limits.names
-        self.witness, self.excused, self.anchored = Witness(limits), False, 0
+        self.auditor, self.excused, self.anchored = WindowAuditor(limits), False, 0
         self.lied_to = False  # about where the joints are: then a motion from rest may start anywhere
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self.node.create_subscription(JointState, "/joint_states", self._on_joint_states, qos, raw=True)
@@ -129,22 +129,22 @@ class FuzzedGraph:
 
     def _on_window(self, message: JointTrajectory, info: dict) -> None:
         if self.excused:  # the arm was put elsewhere, or these may be our own
-            self.witness.path = None
+            self.auditor.path = None
             return
         try:
             trajectory = trajectory_of(message)
         except ValueError as error:
-            self.witness.unreadable(str(error))
+            self.auditor.record_unreadable(str(error))
             return
         # As of when it was written: how late a window comes on a busy machine is not the gate's doing.
-        now, violations = info["source_timestamp"] * 1e-9, len(self.witness.violations)
-        rested = self.witness.path is None or self.witness.rests(now)
-        wrong = self.witness.window(trajectory, to_seconds(message.header.stamp), now)
+        now, violations = info["source_timestamp"] * 1e-9, len(self.auditor.violations)
+        rested = self.auditor.path is None or self.auditor.is_at_rest(now)
+        wrong = self.auditor.check_window(trajectory, to_seconds(message.header.stamp), now)
         if wrong.startswith("a step") and rested and (self.lied_to or self._is_where_the_arm_is(trajectory)):
-            del self.witness.violations[violations:]  # moved by others while it was held: a new motion starts there
+            del self.auditor.violations[violations:]  # moved by others while it was held: a new motion starts there
             self.anchored += 1
         elif wrong:
-            self.witness.violations[-1] += f" ({self.gate_says('message')}; at rest before: {rested})"
+            self.auditor.violations[-1] += f" ({self.gate_says('message')}; at rest before: {rested})"
 
     def _is_where_the_arm_is(self, trajectory) -> bool:
         measured = deserialize_message(self._measured, JointState)
@@ -296,8 +296,8 @@ class FuzzedGraph:
 
     def moves_on(self) -> None:
         """Once nobody else speaks, goals lead to motion again."""
-        before = self.witness.windows
-        self.until(lambda: self.move() or self.witness.windows > before, "the arm to move on")
+        before = self.auditor.windows
+        self.until(lambda: self.move() or self.auditor.windows > before, "the arm to move on")
 
     def gate_says(self, key: str) -> str:
         """The newest of the gate's diagnostics; empty before the first."""

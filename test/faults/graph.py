@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 
 from jepa_ros.graph_clients.goal_client import GoalClient, Request
 from jepa_ros.robot.gate.types import GateSettings
-from jepa_ros.robot.gate.window_auditor import Witness
+from jepa_ros.robot.gate.window_auditor import WindowAuditor
 
 NODES = ("simulator", "camera", "world_model", "planner", "arm_gate")
 SETTINGS = GateSettings()
@@ -161,7 +161,7 @@ class Graph(Listener):
         """By what is measured and by what was sent."""
         if not self.samples or time.time() - self.samples[-1].received > 0.2:
             return False
-        return self.speed < AT_REST and self.witness.rests(self.clock(time.time()))
+        return self.speed < AT_REST and self.auditor.is_at_rest(self.clock(time.time()))
 
     def stops(self, fault: float, timeout: float = 10.0, state: int = GateStatus.HOLDING) -> Stopped:
         """Wait until the arm rests and the gate is in `state`, and see that the position is held for half a second."""
@@ -201,7 +201,7 @@ class Graph(Listener):
         """What a fixture of a test yields: the graph at rest and healthy; after the test it must be so again."""
         self.clear()
         self.client.wait_for(lambda: self.gate and self.samples, "the gate's status", 30.0)
-        self.witness, self.measured = Witness(self.limits), measured
+        self.auditor, self.measured = WindowAuditor(self.limits), measured
         yield self
         self.heal()
         for node, process in self.processes.items():
@@ -210,7 +210,7 @@ class Graph(Listener):
             else:  # of a test that failed: the next ones can do without that
                 self.launch(node)
         self.rest()
-        assert not self.witness.violations, self.witness.violations[:5]
+        assert not self.auditor.violations, self.auditor.violations[:5]
 
     def heal(self) -> float:
         """Pictures are good again; when that was."""

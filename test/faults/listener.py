@@ -21,7 +21,7 @@ from trajectory_msgs.msg import JointTrajectory
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
 from jepa_ros.robot.config import load_robot
-from jepa_ros.robot.gate.window_auditor import Witness
+from jepa_ros.robot.gate.window_auditor import WindowAuditor
 from jepa_ros.robot.motion.limits import JointLimits
 
 ROBOT = load_robot("openarm")
@@ -59,7 +59,7 @@ class Relay:
 
 
 class Listener:
-    """Keeps what is heard since `clear`. witness: judges the windows. measured: gets the witness's largest breach."""
+    """Keeps what is heard since `clear`. auditor: judges the windows. measured: gets the auditor's largest breach."""
 
     def __init__(self, client):
         self.client = client
@@ -90,7 +90,7 @@ class Listener:
         """Once the simulator is there: it refuses to start where somebody else listens to its commands."""
         topic = self.client.node.create_subscription(JointTrajectory, COMMANDS, self._on_window, RELIABLE)
         self._as_controller = topic
-        self.witness = Witness(self.limits)
+        self.auditor = WindowAuditor(self.limits)
 
     def stop_listening_as_controller(self) -> None:
         self.client.node.destroy_subscription(self._as_controller)
@@ -99,7 +99,7 @@ class Listener:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         found = self.client.collect(String, "robot_description", latched)
         self.client.wait_for(lambda: found, "robot_description", 60.0)
-        return JointLimits.of_robot(ROBOT, found[-1].data)
+        return JointLimits.from_robot(ROBOT, found[-1].data)
 
     def _on_joint_states(self, m: JointState, info: dict) -> None:
         columns = [m.name.index(j) for j in ROBOT.joints]
@@ -112,16 +112,16 @@ class Listener:
         try:
             self._judge(trajectory_of(m), to_seconds(m.header.stamp), self.clock(sent))
         except InputError as error:
-            self.witness.unreadable(str(error))
-        self.measured["max_violation"] = self.witness.worst
+            self.auditor.record_unreadable(str(error))
+        self.measured["max_violation"] = self.auditor.worst
 
     def _judge(self, window, stamp: float, now: float) -> None:
         """Without a stamp a window counts from now, and is taken over at its first point."""
         measured = self.samples[-1].q if self.samples else None
         if stamp:
-            self.witness.window(window, stamp, now, measured)
+            self.auditor.check_window(window, stamp, now, measured)
         else:
-            self.witness.window(window, now, now + float(window.times[0]), measured)
+            self.auditor.check_window(window, now, now + float(window.times[0]), measured)
 
     def clock(self, then: float) -> float:
         """The controller's clock at a moment of the system's."""

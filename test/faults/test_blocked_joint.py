@@ -32,7 +32,7 @@ def test_a_blocked_joint_stops_the_arm_which_goes_on_from_where_it_is_once_relea
     arm.says("following error", fault)
     block(arm, "")
     arm.client.wait_for(lambda: arm.speed < 0.02, "the joint to spring back and rest")
-    before, arm.witness.path = arm.position, None  # the arm is not where the last window ended, and so told
+    before, arm.auditor.path = arm.position, None  # the arm is not where the last window ended, and so told
     assert arm.client.call(Trigger, "release", Trigger.Request()).success
     arm.client.wait_for(lambda: arm.gate_state != GateStatus.LATCHED, "the release")
     assert abs(arm.position - before).max() < 0.05, "it starts from the measured state"

@@ -106,7 +106,7 @@ def test_robots(tmp_path, tally, rng):
 
     def read():
         robot = load_robot(path)
-        JointLimits.of_robot(robot, urdf)
+        JointLimits.from_robot(robot, urdf)
         Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
 
     for _ in each(path, 300, rng, values, yaml.safe_dump):
@@ -188,9 +188,9 @@ def test_robot_descriptions(tmp_path, tally, rng):
     def read():
         text = path.read_text()
         RobotDescription.from_urdf(text)
-        JointLimits.of_robot(robot, text)
+        JointLimits.from_robot(robot, text)
         kinematics = Kinematics(text, robot.joints, robot.tool_frame, robot.base_frame)
-        Clearance.of_robot(robot, text, kinematics)
+        Clearance.from_robot(robot, text, kinematics)
 
     for k in range(300):
         path.write_text(mutated(k))

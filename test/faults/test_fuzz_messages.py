@@ -103,7 +103,7 @@ def test_everything_that_is_not_steering_is_survived_in_motion(graph):
     topics = without(graph.topics, [*steering, *only_recorded(graph)])
     services = without(graph.services, steers(graph))
     bombard(graph, once(topics), services)
-    assert graph.witness.violations == [] and graph.witness.windows > 50
+    assert graph.auditor.violations == [] and graph.auditor.windows > 50
     assert max((growth := grown(graph)).values()) < GROWTH, growth
     slow = {e: n for e, n in graph.unanswered.items() if n > 0.02 * ROUNDS and "get_result" not in e[1]}
     assert not slow
@@ -112,15 +112,15 @@ def test_everything_that_is_not_steering_is_survived_in_motion(graph):
 def gate_is_bombarded(graph, topic):
     """Whatever is said on a topic that the gate follows, no window leaves the limits, and the arm moves on after it."""
     bombard(graph, once(of(graph.topics, (topic,))), of(graph.services, ("get_state",)), messages=3)
-    assert graph.witness.violations == []
+    assert graph.auditor.violations == []
     graph.moves_on()
     assert max((growth := grown(graph)).values()) < GROWTH, growth
 
 
 def test_plans_of_another_planner_are_survived_and_no_window_leaves_the_limits(graph):
-    before = graph.witness.windows
+    before = graph.auditor.windows
     gate_is_bombarded(graph, "/plan")
-    assert graph.witness.windows > before + 10
+    assert graph.auditor.windows > before + 10
     rejected = int(graph.gate_says("rejected"))
     assert rejected > 0.5 * graph.sent["/arm_gate", "/plan"], "plans did not arrive"
 
@@ -139,7 +139,7 @@ def test_what_the_recorder_alone_hears_is_survived(graph):
     graph.hear_diagnostics(False)
     bombard(graph, only_recorded(graph), of(graph.services, ("get_state",)), moving=False)
     graph.hear_diagnostics(True)
-    assert graph.witness.violations == []
+    assert graph.auditor.violations == []
     assert max((growth := grown(graph)).values()) < GROWTH, growth
 
 
@@ -157,14 +157,14 @@ def test_afterwards_a_goal_is_reached_and_everything_was_sent(graph):
         request = graph.goals.ask(place(xy))
         graph.until(lambda request=request: request.outcome, "the goal's end", 90.0)
         assert request.outcome.reached, (request.outcome.reason, graph.values)
-    assert graph.witness.violations == []
+    assert graph.auditor.violations == []
     least = min(graph.sent.items(), key=lambda item: item[1])
     assert set(graph.sent) == {*graph.topics, *graph.services} and least[1] >= LEAST, least
     assert sum(graph.sent.values()) >= ALL
     print(f"sent {dict(Counter(node for node, _ in graph.sent.elements()))}, {graph.undecodable} requests undecodable,")
     print(f"{graph.unsent} unsent, brought up {dict(graph.brought_up)}, latched {dict(graph.latched)},")
     moved = f"{graph.anchored} from where the arm was moved to"
-    print(f"{graph.witness.windows} windows, {moved}, {len(graph.outcomes)} goals")
+    print(f"{graph.auditor.windows} windows, {moved}, {len(graph.outcomes)} goals")
 
 
 def test_what_was_recorded_meanwhile_can_be_read(graph, recordings):

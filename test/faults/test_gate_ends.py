@@ -42,7 +42,7 @@ def test_killed_in_motion_the_arm_stops_by_construction_and_the_next_gate_starts
     assert bench.rests()
     last = bench.positions[-1][1]
     moved = [t for t, q in bench.positions if np.abs(q - last).max() > 1e-6]
-    measured["stop_ms"], measured["max_violation"] = 1e3 * max(moved[-1] - died, 0.0), bench.peer.witness.worst
+    measured["stop_ms"], measured["max_violation"] = 1e3 * max(moved[-1] - died, 0.0), bench.peer.auditor.worst
     assert measured["stop_ms"] < WITHIN[kind.split("/")[1]]
     assert bench.wrong == []
     bench.close()
@@ -67,7 +67,7 @@ def test_put_to_sleep_in_motion_the_arm_comes_to_rest_and_stays_there_when_the_g
     bench.process.signal(signal.SIGCONT)
     bench.until("HOLDING")
     assert bench.rests() and bench.wrong == []
-    measured["max_violation"] = bench.peer.witness.worst
+    measured["max_violation"] = bench.peer.auditor.worst
     bench.close()
 
 
@@ -83,7 +83,7 @@ def test_a_signal_in_motion_publishes_a_stop_before_a_clean_end(start, client, n
     assert bench.rests() and np.abs(bench.positions[-1][1] - GOAL).max() > 0.02
     last = bench.positions[-1][1]
     measured["stop_ms"] = 1e3 * (max(t for t, q in bench.positions if np.abs(q - last).max() > 1e-6) - began)
-    measured["max_violation"] = bench.peer.witness.worst
+    measured["max_violation"] = bench.peer.auditor.worst
     assert bench.wrong == [] and "Traceback" not in bench.process.output
     bench.close()
 
@@ -99,7 +99,7 @@ def test_taken_out_of_service_in_motion_it_stops_first(start, client, measured, 
     assert bench.rests() and np.abs(bench.positions[-1][1] - GOAL).max() > 0.02
     last = bench.positions[-1][1]
     measured["stop_ms"] = 1e3 * (max(t for t, q in bench.positions if np.abs(q - last).max() > 1e-6) - began)
-    measured["max_violation"] = bench.peer.witness.worst
+    measured["max_violation"] = bench.peer.auditor.worst
     assert bench.wrong == []
     if labels == ("deactivate", "cleanup"):
         for label in ("configure", "activate"):

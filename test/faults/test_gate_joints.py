@@ -65,7 +65,7 @@ def test_reordered_joint_states_are_mapped_by_name_and_motion_goes_on(bench, mea
     bench.until("HOLDING")
     assert bench.rests() and bench.status.stops == bench.stops_before
     np.testing.assert_allclose(bench.positions[-1][1], GOAL, atol=1e-6)
-    measured["max_violation"] = bench.peer.witness.worst
+    measured["max_violation"] = bench.peer.auditor.worst
     bench.spoil = None
 
 
@@ -114,7 +114,7 @@ def test_outside_of_its_limits_the_arm_moves_inward_only(start, client, measured
     assert bench.rests() and max(q[0] for _, q in bench.positions) <= outside[0] + 1e-6
     np.testing.assert_allclose(bench.positions[-1][1], START, atol=1e-5)
     assert bench.wrong == []
-    measured["max_violation"] = bench.peer.witness.worst
+    measured["max_violation"] = bench.peer.auditor.worst
     bench.close()
 
 
@@ -128,7 +128,7 @@ def test_an_arm_that_does_not_follow_is_stopped_and_released_from_where_it_is(be
     assert "following error" in stopping.text
     bench.until("LATCHED", "following error")
     bench.peer.put(stuck)  # where the arm really is, which is not where the last window ended
-    bench.peer.witness.path = None
+    bench.peer.auditor.path = None
     bench.release()
     bench.spoil = None
     far = float(np.abs(bench.peer.update(bench.now()) - stuck).max())

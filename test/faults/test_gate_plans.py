@@ -47,7 +47,7 @@ def test_a_plan_with_one_number_that_is_none_is_dropped_whole_and_the_one_in_for
     bench.until("HOLDING")
     assert bench.rests()
     np.testing.assert_allclose(bench.positions[-1][1], GOAL, atol=1e-6)
-    measured["max_violation"] = bench.peer.witness.worst
+    measured["max_violation"] = bench.peer.auditor.worst
 
 
 @pytest.mark.fault(8)
@@ -72,7 +72,7 @@ def test_a_plan_a_little_too_fast_is_slowed_with_all_joints_together(bench, meas
     share = np.array([(q - START) / (far - START) for _, q in bench.positions])
     assert np.ptp(share, axis=1).max() < 0.02, "straight in joint space: no joint was cut alone"
     np.testing.assert_allclose(bench.positions[-1][1], far, atol=1e-5)
-    measured["max_violation"] = bench.peer.witness.worst
+    measured["max_violation"] = bench.peer.auditor.worst
 
 
 @pytest.mark.fault(14)
@@ -130,5 +130,5 @@ def test_without_a_controller_it_waits_and_sends_no_burst_when_one_comes(start, 
     bench.follow(minimum_jerk(START, GOAL), 3)
     bench.until("HOLDING")
     assert bench.rests() and bench.wrong == []
-    measured["max_violation"] = bench.peer.witness.worst
+    measured["max_violation"] = bench.peer.auditor.worst
     bench.close()

@@ -126,7 +126,7 @@ def test_goals_that_change_all_the_time_make_no_jump(arm):
         arm.ask(pose_goal(PLACES[k % 2]))
         enough = len(arm.plans) + 1 + k % 3
         arm.client.wait_for(lambda enough=enough: len(arm.plans) >= enough, "the next plan")
-    assert arm.witness.windows > 20 and arm.witness.step < 0.005, arm.witness.step
+    assert arm.auditor.windows > 20 and arm.auditor.step < 0.005, arm.auditor.step
 
 
 @pytest.mark.fault(12)
@@ -148,4 +148,4 @@ def test_a_plan_that_starts_beside_the_one_in_force_is_joined_smoothly(arm):
     publisher.publish(beside)
     arm.client.wait_for(lambda: [m for t, _, m in arm.gate if m.plan_id == beside.plan_id], "the plan to be followed")
     arm.client.wait_for(lambda: [t for t, _ in arm.windows if t > sent + 0.3], "windows of it")
-    assert arm.witness.violations == [] and arm.witness.step < 0.005, arm.witness.step
+    assert arm.auditor.violations == [] and arm.auditor.step < 0.005, arm.auditor.step

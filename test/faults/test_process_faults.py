@@ -9,7 +9,7 @@ from jepa_msgs.msg import GateStatus
 from lifecycle_msgs.srv import GetState
 
 from jepa_ros.nodes.common.convert import to_seconds
-from jepa_ros.robot.gate.window_auditor import Witness
+from jepa_ros.robot.gate.window_auditor import WindowAuditor
 
 DEATH_SEEN = 0.3  # s: time-outs of 0.2 s and, of the planner, 0.25 s, and a little for a test on a busy machine
 UNDER_WAY = 0.2  # s that a frame may be under way from the camera to its latent
@@ -121,7 +121,7 @@ def test_without_the_robot_the_gate_holds_and_begins_anew_where_the_arm_is(arm, 
     else:
         # What it slept through its controllers do not follow: the next window starts where the arm is. That it does is
         # seen below.
-        arm.witness = Witness(arm.limits)
+        arm.auditor = WindowAuditor(arm.limits)
         arm.thaw("simulator")
     begun = arm.resumes(time.time(), 60.0)
     first = np.array([s.q for s in arm.samples if begun - 0.1 < s.received < begun + 0.1])

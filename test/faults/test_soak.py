@@ -19,7 +19,7 @@ from jepa_msgs.msg import GateStatus
 from nodes import ROOT, NodeProcess, wait_for
 
 from jepa_ros.nodes.common.convert import trajectory_message, trajectory_of
-from jepa_ros.robot.gate.window_auditor import Witness
+from jepa_ros.robot.gate.window_auditor import WindowAuditor
 from jepa_ros.robot.motion.path import Path as JointPath
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.soak.memory import Life, MemoryLog, growth, write_samples
@@ -209,7 +209,7 @@ def observer():
     """hear(message, at) gives the violations so far; ``hear.measured`` is where the joints are."""
     robot = SimpleNamespace(joints=NAMES, controllers=[SimpleNamespace(command_topic="c", joints=NAMES)])
     seen = Observer(NoNode(), robot)
-    seen._witness = Witness(LIMITS)
+    seen._auditor = WindowAuditor(LIMITS)
     seen.hear_controller()
 
     def hear(message, at: float) -> list[str]:
@@ -249,9 +249,9 @@ def test_a_message_bends_no_motion_whose_points_are_close_together():
     states = np.stack([path.at(t) for t in times])
     before = JointTrajectory(NAMES, times - start, *states.transpose(1, 0, 2))
     after = trajectory_of(trajectory_message(before))
-    assert LIMITS.use(JointPath(times, states)).jerk == pytest.approx(0.06, abs=0.02)
+    assert LIMITS.compute_usage(JointPath(times, states)).jerk == pytest.approx(0.06, abs=0.02)
     states = np.stack((after.positions, after.velocities, after.accelerations), axis=1)
-    assert LIMITS.use(JointPath(after.times, states)).jerk == pytest.approx(0.06, abs=0.02)
+    assert LIMITS.compute_usage(JointPath(after.times, states)).jerk == pytest.approx(0.06, abs=0.02)
     assert (
         after.times[1] == pytest.approx(0.000212478, rel=1e-9)
         and np.abs(after.positions - before.positions).max() < 1e-8

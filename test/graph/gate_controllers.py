@@ -16,7 +16,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
 from jepa_ros.resources import resolve_robot
 from jepa_ros.robot.config import load_robot
-from jepa_ros.robot.gate.window_auditor import Witness
+from jepa_ros.robot.gate.window_auditor import WindowAuditor
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.sim.controller import TrajectoryController
@@ -50,7 +50,7 @@ def robot_file():
 
 @functools.cache
 def limits():
-    return JointLimits.of_robot(load_robot(robot_file()), urdf())
+    return JointLimits.from_robot(load_robot(robot_file()), urdf())
 
 
 class TrajectoryPeer:
@@ -59,17 +59,17 @@ class TrajectoryPeer:
     message = JointTrajectoryMessage
 
     def __init__(self):
-        self.witness, self.arm = Witness(limits()), TrajectoryController(JOINTS)
+        self.auditor, self.arm = WindowAuditor(limits()), TrajectoryController(JOINTS)
         self.arm.hold(START)
 
     def hear(self, message, now):
         try:
             trajectory, stamp = trajectory_of(message), to_seconds(message.header.stamp)
-            self.witness.window(trajectory, stamp, now)
+            self.auditor.check_window(trajectory, stamp, now)
             self.arm.accept(trajectory, stamp, now)
         except InputError as error:
             if "in the past" not in str(error):  # that is this process having slept, on a machine that is too busy
-                self.witness.unreadable(str(error))
+                self.auditor.record_unreadable(str(error))
 
     def update(self, now):
         return self.arm.update(now)
@@ -84,12 +84,12 @@ class PositionPeer:
     message = Float64MultiArray
 
     def __init__(self):
-        self.witness, self.q, self.steps = Witness(limits()), START, []
+        self.auditor, self.q, self.steps = WindowAuditor(limits()), START, []
 
     def hear(self, message, now):
         q = np.array(message.data)
         if q.shape != START.shape or not np.isfinite(q).all() or limits().excess(q).max() > 1e-6:
-            self.witness.unreadable(f"set-point {q}")
+            self.auditor.record_unreadable(f"set-point {q}")
             return
         self.steps.append(float(np.abs(q - self.q).max()))
         self.q = q
@@ -109,14 +109,14 @@ class ServoPeer:
     TIMEOUT = 0.1
 
     def __init__(self):
-        self.witness, self.q, self.velocity = Witness(limits()), START, None
+        self.auditor, self.q, self.velocity = WindowAuditor(limits()), START, None
         self.stamp = self.updated = -math.inf
         self.kinematics = Kinematics(urdf(), JOINTS, ROBOT.tool_frame, ROBOT.base_frame)
 
     def hear(self, message, now):
         velocity, names = self.read(message)
         if message.header.frame_id != ROBOT.base_frame or not np.isfinite(velocity).all():
-            self.witness.unreadable(f"{names} {velocity} in {message.header.frame_id}")
+            self.auditor.record_unreadable(f"{names} {velocity} in {message.header.frame_id}")
         else:
             self.velocity, self.stamp = velocity, to_seconds(message.header.stamp)
 
@@ -135,7 +135,7 @@ class ServoPeer:
         if now - self.stamp < self.TIMEOUT:
             speed = self.speed()
             if (np.abs(speed) > limits().velocity * 1.01).any():
-                self.witness.unreadable(f"joint speeds {speed}")
+                self.auditor.record_unreadable(f"joint speeds {speed}")
             self.q = self.q + elapsed * speed
         return self.q
 

@@ -131,7 +131,7 @@ class Bench:
 
     @property
     def wrong(self):
-        return self.peer.witness.violations
+        return self.peer.auditor.violations
 
     def plan(self, trajectory, plan_id=1, valid=3.0, ahead=0.15):
         now = self.now()
@@ -182,7 +182,7 @@ class Bench:
         assert self.rests()
         last = self.positions[-1][1]
         rest = next(t for t, q in reversed(self.positions) if np.abs(q - last).max() > 1e-6)
-        measured["stop_ms"], measured["max_violation"] = 1e3 * (rest - began), self.peer.witness.worst
+        measured["stop_ms"], measured["max_violation"] = 1e3 * (rest - began), self.peer.auditor.worst
         if timeout is not None:
             measured["caught_ms"] = 1e3 * (to_seconds(stopping.header.stamp) - began - timeout)
         return stopping

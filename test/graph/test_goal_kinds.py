@@ -35,7 +35,7 @@ class Graph:
 
     def tool(self) -> np.ndarray:
         self.client.spin(0.1)
-        return self.space.position(self.joints())
+        return self.space.tool_coordinates(self.joints())
 
     def reach(self, goal: ReachGoal.Goal):
         """(outcome, feedback) of a goal."""
@@ -68,7 +68,7 @@ def test_a_pose_is_reached(graph):
 
 
 def test_joint_positions_are_reached(graph):
-    wanted = graph.space.joints_at(np.array([0.12, -0.38]))
+    wanted = graph.space.inverse_kinematics(np.array([0.12, -0.38]))
     term = GoalTerm(kind=GoalTerm.JOINTS, joints=list(ROBOT.joints), positions=wanted.tolist(), tolerance=0.06)
     outcome, _ = graph.reach(ReachGoal.Goal(kind=ReachGoal.Goal.TERMS, terms=[term]))
     assert outcome.reached, outcome.reason

@@ -28,4 +28,4 @@ def space():
 def limits():
     from jepa_ros.robot.motion.limits import JointLimits
 
-    return JointLimits.of_robot(robot(), scene().urdf)
+    return JointLimits.from_robot(robot(), scene().urdf)

@@ -16,7 +16,7 @@ class Followed:
         return (self.rest, np.zeros(7), np.zeros(7)) if plan is None else plan.trajectory.sample(t - plan.start)
 
     def tool(self):
-        return self.space.position(self.reference(self.now)[0])
+        return self.space.tool_coordinates(self.reference(self.now)[0])
 
     def step(self):
         step = self.controller.step(self.now)

@@ -66,14 +66,16 @@ class Bench:
             if self.send_joints:
                 self.send_state(self.q if self.measured is None else self.measured)
             if self.send_latents:
-                self.gate.latent(self.now - 0.08, self.now)
+                self.gate.record_latent(self.now - 0.08, self.now)
             if self.planner_lives:
-                self.gate.planner_alive(self.now)
+                self.gate.record_planner_alive(self.now)
             self.tick()
         return self
 
     def send_state(self, q, names=NAMES, stamp=None):
-        self.gate.joint_states(names, list(q), [0.0] * len(names), self.now if stamp is None else stamp, self.now)
+        self.gate.update_joint_states(
+            names, list(q), [0.0] * len(names), self.now if stamp is None else stamp, self.now
+        )
 
     def tick(self):
         self.output = out = self.gate.tick(self.now)
@@ -91,7 +93,7 @@ class Bench:
     def plan(self, trajectory, ahead=0.0, valid=3.0, plan_id=1, source=None):
         start = self.now + ahead
         source = self.now - 0.1 if source is None else source
-        return self.gate.plan(trajectory, start, source, self.now + valid, plan_id, self.now)
+        return self.gate.submit_plan(trajectory, start, source, self.now + valid, plan_id, self.now)
 
     def ready(self):
         return self.step(0.2)

@@ -33,7 +33,7 @@ def write(path, ticks=24, seed=0, spoil=lambda episode, tick, joints, action: (j
                 if tick % 4 == 0:
                     action = rng.uniform(-0.8, 0.8, 2)
                 after = np.clip(xy + action * SPEED * PERIOD, (0.14, -0.36), (0.24, -0.22))
-                q = space.joints_at(xy)
+                q = space.inverse_kinematics(xy)
                 moved = (after - xy) / (SPEED * PERIOD)
                 q, moved = spoil(number, tick, np.append(q, np.zeros(len(robot.gripper))), moved)
                 bag.image(t, picture(xy))

@@ -32,8 +32,8 @@ def positions(space, xy, start, knots):
 def feasible(rng, ticks):
     """A place, joints there, and knots from rest there that can be followed."""
     space = arm.space()
-    q = space.joints_at(sample_position(space, rng))
-    return q, space.constrain(space.position(q), np.zeros(2), wild_knots(rng, ticks))
+    q = space.inverse_kinematics(sample_position(space, rng))
+    return q, space.constrain(space.tool_coordinates(q), np.zeros(2), wild_knots(rng, ticks))
 
 
 @settings(max_examples=40, deadline=None)
@@ -94,7 +94,7 @@ def test_a_trajectory_continues_the_motion_it_replaces(seed):
     space, rng = arm.space(), np.random.default_rng(seed)
     q, knots = feasible(rng, 12)
     state = space.to_trajectory(q, STILL, STILL, knots).sample(0.1 * rng.integers(1, 10))
-    start, speed = space.position(state[0]), space.velocity(*state[:2])
+    start, speed = space.tool_coordinates(state[0]), space.tool_knot(*state[:2])
     after = space.to_trajectory(*state, space.constrain(start, speed, wild_knots(rng, 10)))
     for given_, found in zip(state, after.sample(0.0), strict=True):
         np.testing.assert_allclose(found, given_, atol=1e-9)
@@ -129,18 +129,18 @@ def test_executed_reads_the_knots_back_from_the_motion(seed):
 
 def test_joints_off_their_posture_return_to_it():
     space = arm.space()
-    q = space.joints_at(np.array([0.2, -0.3]))
+    q = space.inverse_kinematics(np.array([0.2, -0.3]))
     off = q + 0.2 * np.array([0, 0, 1, 0, -1, 0, 1.0])
     plan = space.to_trajectory(off, STILL, STILL, np.zeros((3, 2)))
     np.testing.assert_allclose(plan.positions[0], off, atol=1e-12)
     end = plan.positions[-1]
-    np.testing.assert_allclose(end, space.joints_at(space.position(off)), atol=0.03)
+    np.testing.assert_allclose(end, space.inverse_kinematics(space.tool_coordinates(off)), atol=0.03)
     assert plan.duration > 0.5 and np.abs(plan.velocities).max() < 0.5, "it settles slowly"
 
 
 def test_a_stop_takes_as_long_as_the_acceleration_asks_for():
     space = arm.space()
-    stopped = space.with_stop(np.array([[0.9, -0.3]]))
+    stopped = space.append_stop(np.array([[0.9, -0.3]]))
     assert len(stopped) == 1 + np.ceil(0.9 / space.max_change)
     assert not stopped[-1].any()
     assert np.abs(np.diff(stopped, axis=0)).max() <= space.max_change + 1e-9

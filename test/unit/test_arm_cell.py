@@ -15,7 +15,7 @@ XY = np.array([0.12, -0.32])
 def run():
     """The ticks, references and places of one plan from rest, started a tick after the reset."""
     cell = ArmCell(arm.scene(), arm.robot())
-    cell.reset(cell.space.joints_at(XY))
+    cell.reset(cell.space.inverse_kinematics(XY))
     for _ in cell.advance(0.3):
         pass
     now = cell.scene.time
@@ -23,7 +23,7 @@ def run():
     begin = np.ceil(now / 0.1 + 1) * 0.1
     plan = cell.space.to_trajectory(q, qd, qdd, KNOTS)
     places = [cell.scene.tool_position()]
-    verdict = cell.gate.plan(plan, begin, now, begin + plan.duration + 1.0, 7, now)
+    verdict = cell.gate.submit_plan(plan, begin, now, begin + plan.duration + 1.0, 7, now)
     ticks = list(cell.advance(begin - now + plan.duration + 0.5))
     places.append(cell.scene.tool_position())
     return cell, verdict, begin, plan, ticks, places
@@ -62,14 +62,14 @@ def test_the_tool_moves_where_the_actions_sum_says(run):
 
 def test_reset_forgets_the_motion():
     cell = ArmCell(arm.scene(), arm.robot())
-    q = cell.space.joints_at(XY)
+    q = cell.space.inverse_kinematics(XY)
     cell.reset(q)
     plan = cell.space.to_trajectory(q, np.zeros(7), np.zeros(7), KNOTS)
     now = cell.scene.time
-    assert cell.gate.plan(plan, now, now, now + 5.0, 1, now)
+    assert cell.gate.submit_plan(plan, now, now, now + 5.0, 1, now)
     for _ in cell.advance(0.3):
         pass
-    elsewhere = cell.space.joints_at(XY + [0.1, 0.05])
+    elsewhere = cell.space.inverse_kinematics(XY + [0.1, 0.05])
     cell.reset(elsewhere)
     for _ in cell.advance(0.3):
         pass

@@ -20,7 +20,7 @@ from jepa_ros.evaluation.bag import camera_calibration
 from jepa_ros.evaluation.bag.reading.latents import LatentStore
 from jepa_ros.evaluation.bag.reading.records import Recorded
 from jepa_ros.resources import config_path
-from jepa_ros.robot.camera_rotation import estimate
+from jepa_ros.robot.camera_rotation import estimate_rotation
 from jepa_ros.robot.config import load_robot
 
 FIRST, TICK = 1_700_000_000 * 10**9, 10**8  # ns
@@ -78,7 +78,7 @@ def test_what_the_camera_was_turned_by_is_found_in_a_recording(degrees):
     made = checkpoint()
     predicted, measured = camera_calibration.moves(made, recorded(made.model, degrees), load_robot("openarm"), 300)
     assert 50 < len(predicted) <= 300 and predicted.shape == measured.shape == (len(predicted), 2)
-    found = estimate(predicted, measured)
+    found = estimate_rotation(predicted, measured)
     assert np.abs(found.rotation[:2, :2] - turn(degrees)).max() < 0.03
     assert found.explained > 0.9 and found.error_degrees < 3.0
 
@@ -86,7 +86,7 @@ def test_what_the_camera_was_turned_by_is_found_in_a_recording(degrees):
 def test_calibrating_again_gives_the_whole_rotation_not_what_is_left_of_it():
     made, robot = checkpoint(), turned_camera.robot(turned_camera.about_z(20.0))
     predicted, measured = camera_calibration.moves(made, recorded(made.model, 30.0, known=20.0), robot, 300)
-    found = estimate(predicted, measured)
+    found = estimate_rotation(predicted, measured)
     assert found.degrees == pytest.approx(30.0, abs=2.0) and found.quaternion[2] > 0
 
 

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from jepa_ros.errors import InputError
 from jepa_ros.resources import config_path
-from jepa_ros.robot.camera_rotation import estimate
+from jepa_ros.robot.camera_rotation import estimate_rotation
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.files.yaml_edit import set_key
 
@@ -24,7 +24,7 @@ def test_a_known_rotation_is_found_to_a_degree_from_noisy_moves(angles):
     true = Rotation.from_euler("xyz", angles, degrees=True)
     measured, noise = moves(3, noise=0.1)
     predicted = 0.7 * true.inv().apply(measured) + noise  # too short, as imagined motion often is
-    found = estimate(predicted, measured)
+    found = estimate_rotation(predicted, measured)
     off = np.degrees((true.inv() * Rotation.from_matrix(found.rotation)).magnitude())
     assert off < 1.0 and found.error_degrees < 2.0
     assert abs(found.degrees - np.degrees(true.magnitude())) < 1.0
@@ -37,7 +37,7 @@ def test_of_a_plane_it_is_about_the_vertical_axis(degrees):
     turn = Rotation.from_euler("z", degrees, degrees=True)
     measured, noise = moves(2, noise=0.15)
     predicted = turn.inv().as_matrix()[:2, :2] @ measured.T
-    found = estimate(predicted.T + noise, measured)
+    found = estimate_rotation(predicted.T + noise, measured)
     assert np.degrees((turn.inv() * Rotation.from_matrix(found.rotation)).magnitude()) < 1.5
     assert np.allclose(found.axis, [0, 0, np.sign(degrees)], atol=1e-6)
 
@@ -47,7 +47,7 @@ def test_some_wild_moves_are_left_out():
     measured, noise = moves(3, noise=0.05)
     predicted = turn.inv().apply(measured) + noise
     predicted[:15] = -8.0 * predicted[:15]
-    found = estimate(predicted, measured)
+    found = estimate_rotation(predicted, measured)
     assert np.degrees((turn.inv() * Rotation.from_matrix(found.rotation)).magnitude()) < 1.0
     assert found.left_out >= 15
 
@@ -75,7 +75,7 @@ def test_moves_that_tell_no_rotation_are_refused_in_one_line(predicted, measured
         predicted = predicted - predicted.mean(0)
         predicted -= measured @ np.linalg.lstsq(measured, predicted, rcond=None)[0]
     with pytest.raises(InputError, match=words.replace("(", r"\(").replace(")", r"\)")) as refused:
-        estimate(predicted, measured)
+        estimate_rotation(predicted, measured)
     assert "\n" not in str(refused.value)
 
 

@@ -15,7 +15,7 @@ from jepa_ros.bags.writer import EpisodeWriter
 from jepa_ros.collecting import simulated as collect
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
-from jepa_ros.robot.motion.random_play import play
+from jepa_ros.robot.motion.random_play import sample_random_play
 
 
 def test_a_twentieth_of_the_episodes_each_is_kept_for_validation_and_test():
@@ -159,6 +159,6 @@ def test_the_seed_decides_what_is_recorded(real, tmp_path):
 
 
 def test_play_holds_still_goes_slow_and_goes_fast():
-    speeds = np.linalg.norm(play(20_000, np.random.default_rng(0)), axis=1)
-    assert play(7, np.random.default_rng(0)).shape == (7, 2)
+    speeds = np.linalg.norm(sample_random_play(20_000, np.random.default_rng(0)), axis=1)
+    assert sample_random_play(7, np.random.default_rng(0)).shape == (7, 2)
     assert 0.05 < np.mean(speeds < 0.3) < 0.5 and np.mean(speeds > 0.8) > 0.3 and speeds.max() < 2.0

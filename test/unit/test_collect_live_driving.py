@@ -31,7 +31,7 @@ class Loop:
 
     def __init__(self, space, xy, **driver):
         self.cell = ArmCell(arm.scene(), arm.robot())
-        self.cell.reset(space.joints_at(xy))
+        self.cell.reset(space.inverse_kinematics(xy))
         self.driver = Driver(space, **driver)
         self.tool, self.executed, self.plans = [], [], []
 
@@ -45,7 +45,7 @@ class Loop:
 
     def hand(self, plan):
         self.plans.append(plan)
-        verdict = self.cell.gate.plan(
+        verdict = self.cell.gate.submit_plan(
             plan.trajectory, plan.start, plan.stamp, plan.valid_until, plan.plan_id, plan.stamp
         )
         assert verdict and not verdict.clipped, verdict.text
@@ -64,7 +64,7 @@ class Loop:
     def advance(self, seconds=0.02):
         for done in self.cell.advance(seconds):
             self.executed.append(done)
-        self.tool.append(self.driver.space.position(self.measured))
+        self.tool.append(self.driver.space.tool_coordinates(self.measured))
 
 
 def outside(tool):
@@ -79,7 +79,7 @@ def test_a_box_cuts_the_workspace_down(space):
     whole = arm.space()
     rng = np.random.default_rng(0)
     for xy in rng.uniform((0.0, -0.5), (0.4, 0.0), (500, 2)):
-        assert space.inside(xy) == (whole.inside(xy) and outside(xy) <= 0), xy
+        assert space.is_inside(xy) == (whole.is_inside(xy) and outside(xy) <= 0), xy
     assert boxed(arm.robot(), None) is arm.robot()
 
 
@@ -109,12 +109,12 @@ def test_the_seed_and_the_number_decide_where_play_begins_and_what_it_wants(spac
     for seed, number in ((3, 8), (4, 7)):
         other, differ = live_play.episode(space, home, 50, seed, number)
         assert np.abs(other - begin).max() > 1e-3 and np.abs(differ - knots).max() > 0.1
-    assert all(space.inside(live_play.episode(space, home, 5, 0, n)[0]) for n in range(50))
+    assert all(space.is_inside(live_play.episode(space, home, 5, 0, n)[0]) for n in range(50))
 
 
 def test_a_reset_pose_outside_of_the_box_is_refused(space):
     np.testing.assert_array_equal(live_play.reset_pose(space, (0.2, -0.3)), (0.2, -0.3))
-    assert space.inside(live_play.reset_pose(space, None))
+    assert space.is_inside(live_play.reset_pose(space, None))
     for place in ((0.05, -0.3), (float("nan"), -0.3)):
         with pytest.raises(InputError, match="reset .*: expected a place inside the workspace or box"):
             live_play.reset_pose(space, place)
@@ -127,7 +127,7 @@ def test_plan_after_plan_the_arm_does_what_was_wanted_and_stays_in_the_box(space
     loop.drive(script, lambda: script.told and loop.driver.at_rest(loop.now))
     begin = loop.plans[0].start
     done = np.array([t.values for t in loop.executed if t.start > begin - 1e-6])
-    first = space.position(loop.plans[0].trajectory.positions[0])
+    first = space.tool_coordinates(loop.plans[0].trajectory.positions[0])
     whole = np.vstack([np.zeros(2), space.constrain(first, np.zeros(2), knots)])
     # A plan goes on from the velocity that the arm really has, which is not quite the one wanted.
     np.testing.assert_allclose(done[:40], 0.5 * (whole[1:] + whole[:-1]), atol=0.1)
@@ -201,10 +201,10 @@ def test_the_speed_scale_bounds_what_is_asked_for(space):
 def test_an_arm_that_is_not_where_it_was_promised_is_driven_from_where_it_is(space):
     loop, script = Loop(space, (0.2, -0.3)), Script(np.zeros((5, 2)))
     loop.drive(script, lambda: script.told and loop.driver.at_rest(loop.now))
-    loop.cell.reset(space.joints_at((0.12, -0.36)))  # by hand
+    loop.cell.reset(space.inverse_kinematics((0.12, -0.36)))  # by hand
     loop.driver.begin()
     plan = loop.driver.plan(loop.now, loop.driver.due(loop.now), Script(np.zeros((5, 2))), loop.measured)
-    np.testing.assert_allclose(space.position(plan.trajectory.positions[0]), (0.12, -0.36), atol=1e-3)
+    np.testing.assert_allclose(space.tool_coordinates(plan.trajectory.positions[0]), (0.12, -0.36), atol=1e-3)
 
 
 # -- a person's commands -----------------------------------------------------------------------------------------------

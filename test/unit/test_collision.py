@@ -44,7 +44,7 @@ def test_the_whole_workspace_is_free():
     space, rng = arm.space(), np.random.default_rng(0)
     corners = space.workspace
     inside = rng.dirichlet(np.ones(len(corners)), 40) @ corners
-    assert collision().distances(np.array([space.joints_at(xy) for xy in [*corners, *inside]])).min() > 0.01
+    assert collision().distances(np.array([space.inverse_kinematics(xy) for xy in [*corners, *inside]])).min() > 0.01
 
 
 def test_hands_brought_together_are_seen():

@@ -166,7 +166,7 @@ def test_a_plan_is_searched_on_the_gpu_and_leaves_it(solver, policy, metric):
     with pretended_gpu() as gpu:
         parts = on_device(model, gpu), head.to(gpu), "0" * 16, Path("nowhere"), distance.to(gpu)
         controller = ReachController(Checkpoint(config, *parts, device=gpu), space, settings)
-        q = space.joints_at(np.array([0.12, -0.30]))
+        q = space.inverse_kinematics(np.array([0.12, -0.30]))
         controller.state(10.0, np.concatenate([q, np.zeros(7)]))
         for stamp in (9.6, 10.0):
             controller.latent(stamp, torch.zeros(4))

@@ -228,8 +228,8 @@ def driven():
     made = Recorded(Path("bag"), LatentStore((2,)), arm.scene().urdf)
     speed = 0.7 * np.r_[np.linspace(0, 0.5, 8), np.full(12, 0.5), np.linspace(0.5, -0.5, 20), np.full(10, -0.5)]
     x = np.append(0.14, 0.14 + np.cumsum(speed) * 0.2 * 0.1)
-    q = [space.joints_at([value, -0.3]) for value in x]
-    made.latents.add(np.stack([tiny.latent_of(space.position(joints)).numpy() for joints in q[:50]]))
+    q = [space.inverse_kinematics([value, -0.3]) for value in x]
+    made.latents.add(np.stack([tiny.latent_of(space.tool_coordinates(joints)).numpy() for joints in q[:50]]))
     qd = np.gradient(np.array(q), 0.1, axis=0)
     for k in range(50):
         stamp = 1_700_000_000 * 10**9 + k * 10**8
@@ -248,7 +248,7 @@ def planned(driven):
     config, space = checkpoint.config, arm.space()
     parts = windows.stretches(made, config)
     found = windows.windows(parts, config, 4)
-    rails = Guardrails.of_robot(arm.robot(), made.urdf, space, arm.limits())
+    rails = Guardrails.from_robot(arm.robot(), made.urdf, space, arm.limits())
     planning = plans.Planning(checkpoint, space, arm.limits(), rails, ReachSettings(budget=math.inf, horizon=4))
     rows = plans.spread(found, 6)
     return [planning.at(made, parts[0], found, int(row)) for row in rows], found, planning, parts

@@ -35,7 +35,7 @@ def test_lowering_the_speed_scale_in_motion_stops_first_and_then_holds():
     assert bench.step().state == GateState.STOPPING and "0.10" in bench.text
     bench.until(GateState.HOLDING)
     verdict = bench.plan(minimum_jerk(bench.q, bench.q + 0.4, 1.2), plan_id=8)
-    assert verdict.taken and verdict.clipped, "slowed, and no gross breach: it is within the robot's own limits"
+    assert verdict.accepted and verdict.clipped, "slowed, and no gross breach: it is within the robot's own limits"
     bench.limits = LIMITS.scaled(0.1)
     bench.until(GateState.TRACKING).step(0.8)
     assert np.abs(bench.output.reference[1]).max() > 0.1
@@ -59,7 +59,7 @@ def test_after_a_halt_inputs_must_be_healthy_anew():
     bench = Bench(resume_after=0.5).step(0.7)
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2), plan_id=7)
     bench.step(0.4)
-    bench.gate.halt("the clock stands still", bench.now)
+    bench.gate.stop_and_hold("the clock stands still", bench.now)
     bench.until(GateState.HOLDING)
     refused = bench.plan(minimum_jerk(bench.q, GOAL, 1.2), plan_id=8)
     assert not refused and "healthy" in refused.text
@@ -92,11 +92,11 @@ def test_beyond_the_robots_own_limits_a_plan_is_a_gross_breach_at_any_scale():
 def test_a_required_e_stop_must_be_there():
     bench = Bench(require_e_stop=True).ready()
     assert "no e_stop" in bench.text and not bench.plan(minimum_jerk(ZERO, GOAL, 1.2))
-    bench.gate.e_stop(False, bench.now)
+    bench.gate.update_e_stop(False, bench.now)
     bench.step(0.15)
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2))
     bench.step(0.3)
-    bench.gate.e_stop_absent()
+    bench.gate.report_e_stop_absent()
     bench.until(GateState.STOPPING, 0.05)
     assert "e_stop" in bench.text
 
@@ -107,7 +107,7 @@ def test_a_required_dead_man_switch_must_be_held():
 
     def hold(seconds, held=True):
         for _ in range(round(seconds / DT)):
-            bench.gate.deadman(held, bench.now)
+            bench.gate.update_deadman(held, bench.now)
             bench.step()
 
     hold(0.2)

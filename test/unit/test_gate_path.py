@@ -77,7 +77,7 @@ def test_stops_keep_acceleration_and_jerk_from_any_state(seed, acceleration, jer
     motion, limits = maker(10**acceleration, 10 ** (jerk + acceleration))
     state = rng.uniform(-1, 1, (3, 3)) * np.array([[1.0], [2.5], [10**acceleration * rng.integers(0, 2)]])
     stop = motion.stop(state, 5.0)
-    use = limits.use(stop)
+    use = limits.compute_usage(stop)
     assert use.acceleration <= 1.0001 and use.jerk <= 1.0001
     np.testing.assert_array_equal(stop.states[0], state)
     assert not stop.states[-1, 1:].any() and stop.start == 5.0
@@ -102,7 +102,7 @@ def test_bridges_arrive_in_time_in_the_target_or_not_at_all(seed, duration):
         return
     assert bridge.end == pytest.approx(1.0 + duration)
     np.testing.assert_array_equal(bridge.states[[0, -1]], np.stack((state, target)))
-    use = limits.use(bridge)
+    use = limits.compute_usage(bridge)
     assert use.acceleration <= 1.001 and use.jerk <= 1.0
 
 

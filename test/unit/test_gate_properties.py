@@ -69,7 +69,7 @@ def switch_inputs(bench, rng):
 
 def odd_states(bench, rng):
     names = list(rng.permutation(NAMES))[: rng.integers(0, 8)] + ["finger"]
-    bench.gate.joint_states(names, rng.normal(size=rng.integers(0, 9)).tolist(), None, bench.now, bench.now)
+    bench.gate.update_joint_states(names, rng.normal(size=rng.integers(0, 9)).tolist(), None, bench.now, bench.now)
 
 
 EVENTS = {
@@ -80,10 +80,12 @@ EVENTS = {
     "healthy": lambda bench, rng: bench.__dict__.update(measured=None, send_joints=True, send_latents=True),
     "inputs": switch_inputs,
     "odd states": odd_states,
-    "odd latent": lambda bench, rng: bench.gate.latent(rng.choice([0.0, np.nan, np.inf, bench.now + 9]), bench.now),
-    "stop": lambda bench, rng: bench.gate.stop("test", bench.now),
-    "e-stop": lambda bench, rng: bench.gate.e_stop(bool(rng.random() < 0.5), bench.now),
-    "halt": lambda bench, rng: bench.gate.halt("test", bench.now),
+    "odd latent": lambda bench, rng: bench.gate.record_latent(
+        rng.choice([0.0, np.nan, np.inf, bench.now + 9]), bench.now
+    ),
+    "stop": lambda bench, rng: bench.gate.stop_and_latch("test", bench.now),
+    "e-stop": lambda bench, rng: bench.gate.update_e_stop(bool(rng.random() < 0.5), bench.now),
+    "halt": lambda bench, rng: bench.gate.stop_and_hold("test", bench.now),
 }
 WEIGHTED = st.sampled_from(["plan"] * 12 + ["healthy"] * 4 + [*EVENTS, "release", "release"])
 SCRIPT = st.lists(st.tuples(WEIGHTED, st.floats(0.0, 0.6), SEEDS), min_size=1, max_size=14)
@@ -133,7 +135,7 @@ def test_a_stop_at_any_moment_of_any_plan_ends_soon(seed, when):
     goal = np.clip(bench.q + rng.normal(size=7) * 0.5, -1.9, 1.9)
     bench.plan(continuing(bench.gate._path.at(0.0), goal, 2.0), valid=9.0)
     bench.step(when)
-    bench.gate.stop("test", bench.now)
+    bench.gate.stop_and_latch("test", bench.now)
     began = bench.now
     bench.until(GateState.LATCHED, within=1.0)
     assert bench.now - began < 0.4

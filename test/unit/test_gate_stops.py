@@ -84,7 +84,7 @@ def test_stamps_from_the_future_do_not_count():
     bench = moving(0.25)
     bench.send_latents = False
     for _ in range(50):
-        bench.gate.latent(bench.now + 5.0, bench.now)
+        bench.gate.record_latent(bench.now + 5.0, bench.now)
         bench.step()
     assert bench.state in (GateState.STOPPING, GateState.HOLDING) and "future" in bench.text
     bench = moving(0.25)
@@ -97,7 +97,7 @@ def test_old_stamps_count_as_stale_however_often_they_come():
     bench = moving(0.25)
     bench.send_latents, stamp = False, bench.now
     for _ in range(110):
-        bench.gate.latent(stamp, bench.now)
+        bench.gate.record_latent(stamp, bench.now)
         bench.step()
     assert bench.state != GateState.TRACKING and "stamped" in bench.text
 
@@ -125,7 +125,7 @@ def test_following_error_stops_latches_and_release_starts_from_the_measured_stat
 
 def test_stop_latches_until_released():
     bench = moving(0.4)
-    bench.gate.stop("service", bench.now)
+    bench.gate.stop_and_latch("service", bench.now)
     assert bench.step().state == GateState.STOPPING and bench.windows[-1].start <= bench.now
     assert bench.gate.release(bench.now) == (False, "the arm is still stopping")
     bench.until(GateState.LATCHED, within=0.4)
@@ -139,10 +139,10 @@ def test_stop_latches_until_released():
 
 def test_release_is_refused_while_the_cause_lasts():
     bench = moving(0.4)
-    bench.gate.e_stop(True, bench.now)
+    bench.gate.update_e_stop(True, bench.now)
     bench.until(GateState.LATCHED)
     assert bench.gate.release(bench.now) == (False, "the e-stop is still on")
-    bench.gate.e_stop(False, bench.now)
+    bench.gate.update_e_stop(False, bench.now)
     assert bench.step(0.1).state == GateState.LATCHED  # False never releases
     bench.send_joints = False
     bench.step(0.3)
@@ -155,7 +155,7 @@ def test_release_is_refused_while_the_cause_lasts():
 
 def test_halt_stops_without_latching():
     bench = moving(0.4)
-    bench.gate.halt("deactivated", bench.now)
+    bench.gate.stop_and_hold("deactivated", bench.now)
     bench.until(GateState.HOLDING, within=0.4)
     assert "deactivated" in bench.text
 
@@ -217,10 +217,10 @@ def test_a_plan_taken_on_the_grid_counts_from_that_tick_on():
     ids = []
     for k in range(101):
         now = START + k * 0.01
-        gate.joint_states(NAMES, ZERO if k == 0 else gate._reference[0], None, now, now)
+        gate.update_joint_states(NAMES, ZERO if k == 0 else gate._reference[0], None, now, now)
         if k in (20, 60):
             state = gate._path.at(gate._clock.time)
-            assert gate.plan(continuing(state, GOAL * k / 60, 1.0), now, now, now + 2, k, now)
+            assert gate.submit_plan(continuing(state, GOAL * k / 60, 1.0), now, now, now + 2, k, now)
         ids += [(round(e.start - START, 3), e.plan_id) for e in gate.tick(now).executed]
     assert ids == [(round(0.1 * i, 3), 0 if i < 2 else 20 if i < 6 else 60) for i in range(10)]
 

@@ -36,7 +36,7 @@ def collision():
 @cache
 def rails():
     """Those of the robot as it is configured."""
-    return Guardrails.of_robot(arm.robot(), arm.scene().urdf, arm.space(), arm.limits())
+    return Guardrails.from_robot(arm.robot(), arm.scene().urdf, arm.space(), arm.limits())
 
 
 @cache
@@ -58,21 +58,21 @@ def straight(start, end, count=21):
 
 def plan(q, knots):
     space = arm.space()
-    constrained = space.constrain(space.position(q), np.zeros(2), knots)
-    return space.to_trajectory(q, STILL, STILL, constrained), space.path(q, STILL, constrained)
+    constrained = space.constrain(space.tool_coordinates(q), np.zeros(2), knots)
+    return space.to_trajectory(q, STILL, STILL, constrained), space.make_path(q, STILL, constrained)
 
 
 def wild_plan(rng):
     knots = np.repeat(rng.uniform(-2, 2, (3, 2)), 5, axis=0)
-    return plan(arm.space().joints_at(sample_position(arm.space(), rng)), knots)
+    return plan(arm.space().inverse_kinematics(sample_position(arm.space(), rng)), knots)
 
 
 def joints_along(start, end, seconds=1.5):
     """A trajectory with the tool from one place to another, as the posture there has it."""
     space, points = arm.space(), np.linspace(start, end, 16)
-    positions = [space.joints_at(points[0])]
+    positions = [space.inverse_kinematics(points[0])]
     for xy in points[1:]:
-        positions.append(space.joints_at(xy, positions[-1]))
+        positions.append(space.inverse_kinematics(xy, positions[-1]))
     return JointTrajectory(ARM, np.linspace(0, seconds, len(points)), np.array(positions))
 
 
@@ -151,14 +151,14 @@ def test_the_field_is_the_distance_at_the_posture_of_a_place():
     rng = np.random.default_rng(1)
     for _ in range(20):
         xy = sample_position(arm.space(), rng)
-        exact = collision().distance(arm.space().joints_at(xy)) - rails().margin
+        exact = collision().distance(arm.space().inverse_kinematics(xy)) - rails().margin
         assert rails().clearance(xy) == pytest.approx(exact, abs=3e-3)
 
 
 def test_where_the_limits_of_joints_forbid_a_place_it_has_no_clearance():
     elbow = ARM.index("openarm_right_joint4")
-    far = arm.space().joints_at(np.array([0.30, -0.20]))[elbow]
-    near = arm.space().joints_at(np.array([0.12, -0.25]))[elbow]
+    far = arm.space().inverse_kinematics(np.array([0.30, -0.20]))[elbow]
+    near = arm.space().inverse_kinematics(np.array([0.12, -0.25]))[elbow]
     lower = arm.limits().lower.copy()
     lower[elbow] = 0.5 * (far + near)
     narrow = Guardrails(arm.space(), replace(arm.limits(), lower=lower), None)
@@ -216,7 +216,7 @@ def test_the_exact_check_names_how_far_the_tool_leaves_the_workspace():
     # Beyond what plans may need to turn: the same motion gone on for as long again.
     q0, q1 = trajectory.positions[0], trajectory.positions[-1]
     far = JointTrajectory(ARM, np.array([0.0, 1.0]), np.array([q0, q0 + 2 * (q1 - q0)]))
-    assert (space.normals @ space.position(far.positions[-1]) - space.offsets).max() > BORDER
+    assert (space.normals @ space.tool_coordinates(far.positions[-1]) - space.offsets).max() > BORDER
     assert guard.check(far).startswith("the tool goes 0.0") and "m out of the workspace at 1.00 s" in guard.check(far)
 
 
@@ -300,7 +300,7 @@ def configured(tmp_path):
 def test_boxes_and_self_collision_come_from_the_robots_configuration(configured):
     box = {"name": "pillar", "low": LOW.tolist(), "high": HIGH.tolist()}
     robot = configured(keep_out=[box], self_collision={"margin": 0.005})
-    guard = Guardrails.of_robot(robot, arm.scene().urdf, small_space(), None)
+    guard = Guardrails.from_robot(robot, arm.scene().urdf, small_space(), None)
     assert guard.margin == 0.005 and [b.name for b in guard.boxes] == ["pillar"]
     np.testing.assert_array_equal(guard.boxes[0].high, HIGH)
 
@@ -308,7 +308,7 @@ def test_boxes_and_self_collision_come_from_the_robots_configuration(configured)
 def test_the_hand_is_kept_out_of_the_configurations_boxes_too(configured):
     """The simulated arm's tool frame is at the wrist; its fingers reach 19 cm further."""
     ahead = {"name": "screen", "low": [0.36, -0.5, 0.3], "high": [0.5, 0.0, 0.7]}
-    guard = Guardrails.of_robot(configured(keep_out=[ahead]), arm.scene().urdf, arm.space(), arm.limits())
+    guard = Guardrails.from_robot(configured(keep_out=[ahead]), arm.scene().urdf, arm.space(), arm.limits())
     clearance = guard.clearance(np.array([[0.12, -0.25], [0.30, -0.25]]))
     assert clearance[0] > 0 > clearance[1]
     text = guard.check(joints_along([0.12, -0.25], [0.30, -0.25]))
@@ -318,7 +318,7 @@ def test_the_hand_is_kept_out_of_the_configurations_boxes_too(configured):
 def test_self_collision_is_looked_at_unless_told_otherwise(configured):
     robot = configured(self_collision="absent")
     assert robot.self_collision.margin == 0.02 and robot.self_collision.ignore == [] and robot.keep_out == []
-    off = Guardrails.of_robot(configured(self_collision=None), arm.scene().urdf, small_space(), None)
+    off = Guardrails.from_robot(configured(self_collision=None), arm.scene().urdf, small_space(), None)
     assert off.collision is None and off.margin == 0.02
 
 

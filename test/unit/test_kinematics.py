@@ -65,10 +65,10 @@ def test_poses_are_in_the_base_frame(kinematics):
 def test_a_way_there_and_back_returns_to_the_same_joints():
     space = arm.space()
     way = np.linspace([0.10, -0.30], [0.28, -0.22], 15)
-    start = q = space.joints_at(way[0])
+    start = q = space.inverse_kinematics(way[0])
     for xy in [*way, *way[::-1]]:
-        q = space.joints_at(xy, q)
-        np.testing.assert_allclose(space.position(q), xy, atol=2e-3)
+        q = space.inverse_kinematics(xy, q)
+        np.testing.assert_allclose(space.tool_coordinates(q), xy, atol=2e-3)
     np.testing.assert_allclose(q, start, atol=0.02)
 
 
@@ -77,7 +77,7 @@ def test_inverse_keeps_height_orientation_and_limits():
     kinematics = space.kinematics
     upright = kinematics.forward(np.array([robot.home[j] for j in ARM]))[1]
     for xy in space.workspace * 0.9 + 0.1 * space.workspace.mean(0):
-        q = space.joints_at(xy)
+        q = space.inverse_kinematics(xy)
         position, rotation = kinematics.forward(q)
         np.testing.assert_allclose(position, [*xy, space.height], atol=2e-3)
         assert np.trace(rotation.T @ upright) > 1 + 2 * np.cos(0.2), "turned by more than 0.2 rad"
@@ -86,7 +86,7 @@ def test_inverse_keeps_height_orientation_and_limits():
 
 def test_out_of_reach_is_said():
     with pytest.raises(InputError, match=r"\[2.0, 0.0\] m: expected one in reach, missed by"):
-        arm.space().joints_at(np.array([2.0, 0.0]))
+        arm.space().inverse_kinematics(np.array([2.0, 0.0]))
 
 
 @pytest.mark.parametrize(

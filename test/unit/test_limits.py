@@ -108,16 +108,16 @@ def test_the_shipped_robot_gives_all_it_needs():
 def test_use_names_the_worst():
     one = limits()
     rising = Path(np.array([0.0, 1.0]), np.array([[[0.0], [0.0], [0.0]], [[1.8], [0.0], [0.0]]]))
-    use = one.use(rising)
-    assert use.velocity == pytest.approx(1.875 * 1.8 / 3) and "jerk of turn" in use.text and not use.kept
+    use = one.compute_usage(rising)
+    assert use.velocity == pytest.approx(1.875 * 1.8 / 3) and "jerk of turn" in use.text and not use.within_limits
     assert use.slowdown == pytest.approx(max(use.velocity, use.acceleration**0.5, use.jerk ** (1 / 3)))
-    assert one.use(rising.slowed(use.slowdown)).kept
+    assert one.compute_usage(rising.slowed(use.slowdown)).within_limits
     out = Path(np.array([0.0, 5.0]), np.array([[[0.0], [0.0], [0.0]], [[2.25], [0.0], [0.0]]]))
-    assert one.use(out).position == pytest.approx(0.25) and "position of turn" in one.use(out).text
+    assert one.compute_usage(out).position == pytest.approx(0.25) and "position of turn" in one.compute_usage(out).text
     until = one.outward_since(out)
     assert out.at(until)[0, 0] <= 2.0 + 1e-5 and out.at(until + 0.02)[0, 0] > 2.0
 
 
 def test_a_value_that_is_not_finite_keeps_nothing():
     bad = Path(np.array([0.0, 1.0]), np.array([[[0.0], [0.0], [0.0]], [[np.nan], [0.0], [0.0]]]))
-    assert not limits().use(bad).kept
+    assert not limits().compute_usage(bad).within_limits

@@ -39,12 +39,12 @@ def seeing(planner, latent):
 def moving(hand_over, begun=-0.17):
     """A situation with a plan under way, begun off the frames' grid, and the promises behind it."""
     space = arm.space()
-    q = space.joints_at(XY)
+    q = space.inverse_kinematics(XY)
     knots = space.constrain(XY, np.zeros(2), np.repeat(RNG.uniform(-1, 1, (6, 2)), 2, axis=0))
     promises = Promises()
-    promises.hold(STAMP - 10, q, JOINTS, space.position(q))
+    promises.hold(STAMP - 10, q, JOINTS, space.tool_coordinates(q))
     promises.add(
-        STAMP + begun, space.path(q, np.zeros(7), knots), space.to_trajectory(q, np.zeros(7), np.zeros(7), knots)
+        STAMP + begun, space.make_path(q, np.zeros(7), knots), space.to_trajectory(q, np.zeros(7), np.zeros(7), knots)
     )
     position = promises.tool(np.array([STAMP]))[0][0]
     latents = torch.stack([tiny.latent_of(position)] * 2)
@@ -82,7 +82,7 @@ def test_imagined_actions_are_what_the_joints_do(planner, hand_over):
     imagination = imagine(planner, situation)
     knots = imagination.repair(np.repeat(RNG.uniform(-1, 1, (1, 10, 2)), 2, axis=1)[:, : imagination.ticks])
     q, qd, qdd = promises.joints(STAMP + hand_over)
-    promises.add(STAMP + hand_over, space.path(q, qd, knots[0]), space.to_trajectory(q, qd, qdd, knots[0]))
+    promises.add(STAMP + hand_over, space.make_path(q, qd, knots[0]), space.to_trajectory(q, qd, qdd, knots[0]))
     joints = [promises.joints(STAMP + k * TICK)[0] for k in range(21)]
     done = [space.executed(a, b) for a, b in zip(joints[:-1], joints[1:], strict=True)]
     imagined = imagination.predict(knots)[1].reshape(20, 2).numpy()

@@ -10,7 +10,7 @@ from sensor_msgs.msg import JointState
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_stamp
-from jepa_ros.robot.config import RobotConfig, load_robot, planar_space
+from jepa_ros.robot.config import RobotConfig, load_robot, require_planar_space
 from jepa_ros.robot.gate.ticks import ControlTicks
 from jepa_ros.robot.motion.action_space import PlanarVelocity, make_space
 from jepa_ros.robot.motion.path import Path
@@ -192,7 +192,7 @@ def test_spaces_refuse_the_other_kind_of_robot():
     planar = "robot openarm: expected the action space pose_delta, found planar_velocity"
     posed = "robot openarm: expected the action space planar_velocity, found pose_delta"
     assert isinstance(make_space(arm.robot(), kinematics(), 0.1), PlanarVelocity)
-    for make in (PlanarVelocity, lambda r, *_: planar_space(r)):
+    for make in (PlanarVelocity, lambda r, *_: require_planar_space(r)):
         with pytest.raises(InputError, match=posed):
             make(robot(), kinematics(), 0.1)
     with pytest.raises(InputError, match=planar):

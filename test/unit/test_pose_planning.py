@@ -86,11 +86,11 @@ def test_wild_knots_are_held_to_speed_acceleration_and_box():
 
 
 def test_the_arm_follows_the_tools_path_is_held_as_at_home_and_comes_to_rest():
-    made, q = space(), space().joints_at(PLACE)
+    made, q = space(), space().inverse_kinematics(PLACE)
     at_home = made.kinematics.forward(made.posture)[1]
     for knots in wild(5, 8):
         zero = np.zeros(7)
-        trajectory, path = made.to_trajectory(q, zero, zero, knots), made.path(q, zero, knots)
+        trajectory, path = made.to_trajectory(q, zero, zero, knots), made.make_path(q, zero, knots)
         times = np.linspace(0.0, path.duration, 60)
         for t, place in zip(times, path.sample(times)[0], strict=True):
             found, turned = made.kinematics.forward(trajectory.sample(t)[0])
@@ -101,9 +101,9 @@ def test_the_arm_follows_the_tools_path_is_held_as_at_home_and_comes_to_rest():
 
 @pytest.mark.parametrize("degrees", [0.0, 25.0])
 def test_imagined_actions_are_what_the_gate_would_report(degrees):
-    made, q = space(degrees), space().joints_at(PLACE)
+    made, q = space(degrees), space().inverse_kinematics(PLACE)
     promises = Promises()
-    promises.hold(T0 - 10.0, q, made.kinematics.joints, made.position(q))
+    promises.hold(T0 - 10.0, q, made.kinematics.joints, made.tool_coordinates(q))
     context = Context(latent_of([PLACE, PLACE])[None], torch.zeros(1, 2, 7), torch.zeros(1, 1, 7))
     situation = Situation(context, lambda t: promises.tool(T0 + t), 0.0)
     goal = Goal((GoalMaker(knowing(), made).latent(latent_of(PLACE)),))
@@ -115,7 +115,7 @@ def test_imagined_actions_are_what_the_gate_would_report(degrees):
     np.testing.assert_allclose(imagined[:, :3], np.array(reported)[:, :3], atol=2e-3)
     np.testing.assert_allclose(imagined[:, 3:], 0.0)
     assert np.abs(np.array(reported)[:, 3:6]).max() < 0.08 and np.abs(imagined[:, :3]).max() > 0.01
-    np.testing.assert_allclose(made.to_base(made.to_model(knots)), knots, atol=1e-12)
+    np.testing.assert_allclose(made.to_base_axes(made.to_model_axes(knots)), knots, atol=1e-12)
 
 
 class Follower(Followed):
@@ -123,7 +123,9 @@ class Follower(Followed):
 
     def __init__(self, guardrails=None):
         settings = ReachSettings(budget=np.inf, horizon=3, plan_ticks=4)
-        super().__init__(ReachController(knowing(), space(), settings, guardrails), space().joints_at(PLACE), T0)
+        super().__init__(
+            ReachController(knowing(), space(), settings, guardrails), space().inverse_kinematics(PLACE), T0
+        )
 
     def run(self, seconds):
         for _ in range(round(seconds / 0.125)):
@@ -159,7 +161,7 @@ def test_a_box_in_the_way_is_kept_out_of():
     between = PLACE + [0.10, 0.0, 0.04]
     box = {"name": "crate", "low": tuple(between - [0.03, 0.2, 0.03]), "high": tuple(between + [0.03, 0.2, 0.03])}
     made = RobotConfig.model_validate(robot().model_dump() | {"keep_out": [box], "self_collision": None})
-    rails = Guardrails.of_robot(made, arm.scene().urdf, space(), arm.limits())
+    rails = Guardrails.from_robot(made, arm.scene().urdf, space(), arm.limits())
     assert rails.clearance(between) < 0 < rails.clearance(PLACE)
     follower = Follower(rails).run(1.0)
     follower.controller.set_goal(latent_of(between), tolerance=0.001)

@@ -20,7 +20,7 @@ class Follower(Followed):
 
     def __init__(self, settings=None, xy=XY):
         controller = ReachController(tiny.knowing(JOINTS), arm.space(), settings or ReachSettings(budget=np.inf))
-        super().__init__(controller, arm.space().joints_at(xy), T0)
+        super().__init__(controller, arm.space().inverse_kinematics(xy), T0)
         self.due = {"frame": T0, "state": T0}
 
     def run(self, seconds):
@@ -152,7 +152,7 @@ def test_an_arm_that_came_to_rest_elsewhere_is_found_there(follower):
     follower.step()
     follower.run(2.0)
     follower.plans.clear()
-    follower.rest = follower.space.joints_at(XY + [0.05, 0.06])
+    follower.rest = follower.space.inverse_kinematics(XY + [0.05, 0.06])
     follower.run(0.3)
     step = follower.step()
     np.testing.assert_allclose(step.trajectory.positions[0], follower.rest, atol=1e-9)

@@ -15,9 +15,9 @@ from jepa_ros import cli  # noqa: E402
 from jepa_ros.errors import InputError  # noqa: E402
 from jepa_ros.resources import resolve_robot  # noqa: E402
 from jepa_ros.robot.config import load_robot  # noqa: E402
-from jepa_ros.robot.files.check import check  # noqa: E402
-from jepa_ros.robot.files.draft import draft  # noqa: E402
-from jepa_ros.robot.files.kinematic_tree import Tree  # noqa: E402
+from jepa_ros.robot.files.check import find_problems  # noqa: E402
+from jepa_ros.robot.files.draft import draft_robot_yaml  # noqa: E402
+from jepa_ros.robot.files.kinematic_tree import KinematicTree  # noqa: E402
 
 ARMS = {"franka_fr3": None, "ur5e": None, "kinova_gen3": None, "openarm_v10": "openarm_right_hand_tcp"}
 
@@ -60,18 +60,18 @@ def test_a_draft_names_the_arm_s_joints_in_order_and_passes_the_check_once_its_t
 
 
 def test_a_velocity_that_the_urdf_does_not_say_is_one_more_todo():
-    text = draft(published("ur5e").replace('velocity="3.141593"', "", 1))
+    text = draft_robot_yaml(published("ur5e").replace('velocity="3.141593"', "", 1))
     assert "shoulder_pan_joint:  # TODO max_velocity: the URDF says none" in text
 
 
 def test_of_two_arms_as_long_one_must_be_chosen(tmp_path):
     with pytest.raises(InputError, match="expected one longest chain, or --tool; found the ends .*left.*right"):
-        draft(published("openarm_v10"))
-    assert Tree(published("openarm_v10")).arm(tool="openarm_left_hand_tcp").joints[0] == "openarm_left_joint1"
+        draft_robot_yaml(published("openarm_v10"))
+    assert KinematicTree(published("openarm_v10")).arm(tool="openarm_left_hand_tcp").joints[0] == "openarm_left_joint1"
 
 
 def test_a_base_on_the_way_is_where_the_arm_begins():
-    arm = Tree(published("ur5e")).arm(base="shoulder_link")
+    arm = KinematicTree(published("ur5e")).arm(base="shoulder_link")
     assert arm.joints[0] == "shoulder_lift_joint" and arm.tool == "tool0"
 
 
@@ -115,7 +115,7 @@ def changed(tmp_path, change):
     change(keys)
     path = tmp_path / "arm.yaml"
     path.write_text(yaml.safe_dump(keys))
-    return check(path, published("ur5e"))
+    return find_problems(path, published("ur5e"))
 
 
 def _degrees(k):
@@ -202,13 +202,13 @@ def test_every_problem_is_one_clear_line(tmp_path, change, complaints):
 
 def test_limits_in_degrees_in_the_urdf_are_noticed():
     urdf = published("ur5e").replace('lower="-3.141593" upper="3.141593"', 'lower="-180" upper="180"')
-    [problem] = check(resolve_robot("ur5e"), urdf)
+    [problem] = find_problems(resolve_robot("ur5e"), urdf)
     assert problem == "limits of elbow_joint in the URDF: expected rad, found -180 to 180: degrees?"
 
 
 def test_an_arm_without_limits_in_its_description_is_refused():
     urdf = published("ur5e").replace('lower="-3.141593" upper="3.141593"', "")
-    [problem] = check(resolve_robot("ur5e"), urdf)
+    [problem] = find_problems(resolve_robot("ur5e"), urdf)
     assert problem.startswith("joint elbow_joint: expected lower < upper")
 
 

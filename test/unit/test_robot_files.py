@@ -14,7 +14,7 @@ from jepa_ros.errors import InputError  # noqa: E402
 from jepa_ros.resources import list_robots, resolve_robot  # noqa: E402
 from jepa_ros.robot.collision.clearance import Clearance  # noqa: E402
 from jepa_ros.robot.config import load_robot, read_robot  # noqa: E402
-from jepa_ros.robot.files.check import check  # noqa: E402
+from jepa_ros.robot.files.check import find_problems  # noqa: E402
 from jepa_ros.robot.motion.kinematics import Kinematics  # noqa: E402
 from jepa_ros.robot.motion.limits import JointLimits  # noqa: E402
 
@@ -29,15 +29,15 @@ def test_the_robots_that_are_promised_are_there():
 @pytest.mark.parametrize("name", ROBOTS)
 def test_a_shipped_file_has_no_problem_beside_the_published_description(name):
     assert read_robot(name).name == name
-    assert check(resolve_robot(name), published(name)) == []
+    assert find_problems(resolve_robot(name), published(name)) == []
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_the_gate_makes_limits_kinematics_and_clearance_of_it(name):
     robot, urdf = load_robot(name), published(name)
-    limits = JointLimits.of_robot(robot, urdf)
+    limits = JointLimits.from_robot(robot, urdf)
     kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
-    Clearance.of_robot(robot, urdf, kinematics)
+    Clearance.from_robot(robot, urdf, kinematics)
     home = np.array([robot.home[j] for j in robot.joints])
     assert limits.excess(home).max() == 0.0 and limits.jerk.min() > 0.0
     assert np.linalg.svd(kinematics.jacobian(home)[:3])[1].min() > 0.05, "home is next to a singular posture"
@@ -117,4 +117,4 @@ def test_a_continuous_joint_has_one_number_and_no_end():
     home = np.array([robot.home[j] for j in robot.joints])
     turned = home + [2 * np.pi, 0, 0, 0, 0, 0, 0]
     np.testing.assert_allclose(kinematics.forward(turned)[0], kinematics.forward(home)[0], atol=1e-9)
-    assert np.isinf(JointLimits.of_robot(robot, urdf).upper[[0, 2, 4, 6]]).all()
+    assert np.isinf(JointLimits.from_robot(robot, urdf).upper[[0, 2, 4, 6]]).all()

@@ -7,7 +7,7 @@ import pytest
 from jepa_ros.errors import InputError
 
 ARM = list(arm.robot().joints)
-BENT = dict(zip(ARM, arm.space().joints_at(np.array([0.25, -0.25])), strict=True))
+BENT = dict(zip(ARM, arm.space().inverse_kinematics(np.array([0.25, -0.25])), strict=True))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.evaluation.closed_loop import ModelActor, Timing, run_trial
 from jepa_ros.planning.reach import ReachController, ReachSettings, Step
 from jepa_ros.resources import config_path, list_models
-from jepa_ros.robot.camera_rotation import about_vertical
+from jepa_ros.robot.camera_rotation import yaw_rotation
 from jepa_ros.robot.config import RobotConfig, load_robot
 from jepa_ros.robot.gate.gate import Gate
 from jepa_ros.robot.gate.types import GateSettings
@@ -39,7 +39,7 @@ def controller(degrees, space, policy="none"):
 def planned(degrees, space, goal, xy=XY):
     """The first plan, and the controller, of an arm that stands at xy and is to be at `goal` (2,) m."""
     made = controller(degrees, space)
-    made.state(T0, np.concatenate([space.joints_at(xy), np.zeros(7)]))
+    made.state(T0, np.concatenate([space.inverse_kinematics(xy), np.zeros(7)]))
     made.latent(T0, tiny.latent_of(xy))
     made.set_goal(tiny.latent_of(goal))
     step = made.step(T0 + 0.02)
@@ -49,7 +49,7 @@ def planned(degrees, space, goal, xy=XY):
 
 def way(space, step):
     """(2,) m from a plan's start to its end, of the tool."""
-    return space.position(step.trajectory.positions[-1]) - space.position(step.trajectory.positions[0])
+    return space.tool_coordinates(step.trajectory.positions[-1]) - space.tool_coordinates(step.trajectory.positions[0])
 
 
 def angle(of, against):
@@ -76,7 +76,7 @@ def test_a_turned_plan_stays_within_workspace_and_limits(degrees):
     corner = space.workspace[0]
     inwards = (space.workspace.mean(0) - corner) / np.linalg.norm(space.workspace.mean(0) - corner)
     step, _ = planned(degrees, space, corner - 0.2 * inwards, corner + 0.06 * inwards)
-    tool = np.array([space.position(q) for q in step.trajectory.positions])
+    tool = np.array([space.tool_coordinates(q) for q in step.trajectory.positions])
     assert np.linalg.norm(tool[-1] - tool[0]) > 0.01
     assert ((space.normals @ tool.T).T - space.offsets).max() < 1e-3
     assert np.hypot(*step.imagined.actions.T).max() <= 1.0 + 1e-6
@@ -84,9 +84,9 @@ def test_a_turned_plan_stays_within_workspace_and_limits(degrees):
         arm.limits(), GateSettings(resume_after=0.0, latent_timeout=np.inf, planner_timeout=np.inf), space.executed
     )
     q = step.trajectory.positions[0]
-    gate.joint_states(JOINTS, q, 0 * q, T0, T0)
+    gate.update_joint_states(JOINTS, q, 0 * q, T0, T0)
     gate.tick(T0)
-    assert gate.plan(step.trajectory, step.start, T0, step.valid_until, 1, T0 + 0.05)
+    assert gate.submit_plan(step.trajectory, step.start, T0, step.valid_until, 1, T0 + 0.05)
 
 
 def test_what_was_executed_is_what_was_planned_and_comes_back_as_the_same_motion():
@@ -97,9 +97,9 @@ def test_what_was_executed_is_what_was_planned_and_comes_back_as_the_same_motion
     executed = np.array([space.executed(*pair) for pair in zip(q[:-1], q[1:], strict=True)])
     promised = np.concatenate([made._promised(t).reshape(-1, 2) for t in ends[[0, 4]]])
     np.testing.assert_allclose(executed, promised, atol=2e-3)
-    moved = np.diff([space.position(x) for x in q], axis=0) / (space.max_speed * space.period)
-    np.testing.assert_allclose(space.to_base(executed), moved, atol=1e-12)
-    np.testing.assert_allclose(space.to_model(space.to_base(executed)), executed, atol=1e-12)
+    moved = np.diff([space.tool_coordinates(x) for x in q], axis=0) / (space.max_speed * space.period)
+    np.testing.assert_allclose(space.to_base_axes(executed), moved, atol=1e-12)
+    np.testing.assert_allclose(space.to_model_axes(space.to_base_axes(executed)), executed, atol=1e-12)
     np.testing.assert_allclose(moved, executed @ turned_camera.in_plane(degrees).T, atol=1e-12)
 
 
@@ -124,7 +124,7 @@ def test_knots_of_actions_and_actions_of_knots_are_turned_once_each():
 def test_without_a_rotation_everything_is_as_it_was_to_the_last_bit():
     values = np.random.default_rng(0).normal(size=(5, 2))
     assert arm.space().to_action is None
-    assert arm.space().to_model(values) is values and arm.space().to_base(values) is values
+    assert arm.space().to_model_axes(values) is values and arm.space().to_base_axes(values) is values
     same, plain = turned_camera.space(0.0), arm.space()
     plans = [planned(0.0, space, XY + [0.06, 0.04])[0] for space in (same, plain)]
     assert np.array_equal(plans[0].trajectory.positions, plans[1].trajectory.positions)
@@ -138,9 +138,9 @@ def test_of_a_small_tilt_the_part_about_z_is_used_and_a_large_one_is_refused():
         return tuple((Rotation.from_euler("x", degrees, degrees=True) * Rotation.from_quat(upright)).as_quat())
 
     upright = turned_camera.about_z(40.0)
-    np.testing.assert_allclose(about_vertical(tilted(4.0)), turned_camera.in_plane(40.0), atol=1e-3)
+    np.testing.assert_allclose(yaw_rotation(tilted(4.0)), turned_camera.in_plane(40.0), atol=1e-3)
     assert make_action_space(turned_camera.robot(tilted(4.0)), arm.scene().urdf).to_action.shape == (2, 2)
-    with pytest.raises(ValueError, match=r"expected a rotation about the base frame's z.*tilts it by 6.0°"):
+    with pytest.raises(ValueError, match=r"expected a rotation about the base frame's z.*tilts z by 6.0°"):
         turned_camera.robot(tilted(6.0))
     poses = RobotConfig.model_validate(arm.robot().model_dump() | {"action_space": POSES})
     assert turned_camera.robot(tilted(60.0), poses).camera.rotation_to_base is not None
@@ -169,7 +169,7 @@ def test_poses_and_their_changes_are_turned_together():
     plain = RobotConfig.model_validate(arm.robot().model_dump() | {"action_space": POSES})
     robot = turned_camera.robot(tuple(turn.as_quat()), plain)
     kinematics, urdf = arm.space().kinematics, arm.scene().urdf
-    before = arm.space().joints_at(XY)
+    before = arm.space().inverse_kinematics(XY)
     after = before + rng.uniform(-0.05, 0.05, 7)
     fingers = np.zeros(len(ToolState(robot, urdf).joints) - 7)
     states = [ToolState(robot, urdf).at(np.append(q, fingers)) for q in (before, after)]

@@ -22,9 +22,10 @@ from jepa_ros.evaluation.bag.reading.records import Recorded
 from jepa_ros.evaluation.bag.reading.situations import Windows, stretches, windows
 from jepa_ros.reporting.progress import LongWork
 from jepa_ros.resources import resolve_robot
-from jepa_ros.robot.camera_rotation import CameraRotation, about_vertical, estimate, matrix
+from jepa_ros.robot.camera_rotation import CameraRotation, estimate_rotation, yaw_rotation
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.files.yaml_edit import set_key
+from jepa_ros.robot.transforms import rotation_matrix
 from jepa_ros.text_files import write_atomically
 from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, choose_robot, load
 from jepa_ros.world_model.config import ModelConfig
@@ -69,7 +70,7 @@ def run(
     if recorded.turned:
         print(f"bag {bag}: recorded with another {KEY} than {arm.name} has; actions turned by {recorded.turned:.1f}°")
     try:
-        rotation = estimate(predicted, measured, seed)
+        rotation = estimate_rotation(predicted, measured, seed)
     except InputError as problem:
         raise InputError(f"bag {bag}: {problem}") from None
     print(said(rotation, checkpoint.config))
@@ -110,7 +111,7 @@ def in_base(motion: np.ndarray, robot: RobotConfig) -> np.ndarray:
     rotation = robot.camera.rotation_to_base
     if rotation is None:
         return motion
-    return motion @ (about_vertical(rotation) if motion.shape[1] == 2 else matrix(rotation)).T
+    return motion @ (yaw_rotation(rotation) if motion.shape[1] == 2 else rotation_matrix(rotation)).T
 
 
 def action_scale(config: ModelConfig, robot: RobotConfig) -> np.ndarray:

@@ -24,11 +24,11 @@ from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
 from jepa_ros.evaluation.bag.reading.situations import Stretch, Windows, states_at, stretches, windows, zero_of
 from jepa_ros.evaluation.bag.reading.topics import Inputs
 from jepa_ros.planning.guardrails import Guardrails
-from jepa_ros.robot.camera_rotation import matrix
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.limits import JointLimits
+from jepa_ros.robot.transforms import rotation_matrix
 from jepa_ros.world_model.checkpoint import check_planar
 
 NEEDED_NEXT = ("matplotlib.backends.backend_svg", "matplotlib.figure", "PIL.Image")
@@ -119,7 +119,7 @@ def _tool(robot: RobotConfig, kinematics: Kinematics | None, states: np.ndarray,
     """(n, 3) m of the tool at all frames in the base frame, NaN where joints are unknown; None where it is unknown."""
     if config.proprioception.kind == "tool_pose":
         rotation = robot.camera.rotation_to_base
-        return states[:, :3] if rotation is None else states[:, :3] @ matrix(rotation).T
+        return states[:, :3] if rotation is None else states[:, :3] @ rotation_matrix(rotation).T
     if kinematics is None or not config.proprioception.joints:
         return None
     tool = np.full((len(states), 3), np.nan)
@@ -147,8 +147,8 @@ def _plans(
     try:
         check_planar(config)
         space = PlanarVelocity(robot, kinematics, config.tick)
-        limits = JointLimits.of_robot(robot, recorded.urdf)
-        rails = Guardrails.of_robot(robot, recorded.urdf, space, limits)
+        limits = JointLimits.from_robot(robot, recorded.urdf)
+        rails = Guardrails.from_robot(robot, recorded.urdf, space, limits)
     except InputError as error:
         problems.append(f"bag {recorded.path}: nothing is planned: {error}")
         return made, lambda number: made[number]

@@ -20,7 +20,7 @@ from jepa_ros.nodes.common.convert import to_duration
 from jepa_ros.nodes.common.lifecycle import RELIABLE
 from jepa_ros.nodes.common.topics import robot_topic
 from jepa_ros.robot.config import GripperControllerConfig, RobotConfig
-from jepa_ros.robot.urdf import finite_limits
+from jepa_ros.robot.urdf import read_gripper_limits
 
 TOPIC = "gripper"
 SAME = 1e-3  # of the range; a command that differs by less is not sent again at once
@@ -45,7 +45,7 @@ def make_gripper(node, robot: RobotConfig, urdf: str, refusal: Callable[[], str]
     try:
         if config.interface == "gripper_command" and importlib.util.find_spec("control_msgs") is None:
             raise InputError("expected the ROS package control_msgs, found none")
-        ends = finite_limits(urdf, robot.gripper[0])
+        ends = read_gripper_limits(urdf, robot.gripper[0])
     except InputError as error:
         node.get_logger().warning(f"the gripper is not commanded: {error}")
         return None

@@ -25,7 +25,7 @@ from std_srvs.srv import Trigger
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.arm_gate.controllers import CommandInterface, make_command
 from jepa_ros.nodes.arm_gate.gripper import make_gripper
-from jepa_ros.nodes.arm_gate.parameters import PARAMETERS, settings_of
+from jepa_ros.nodes.arm_gate.parameters import PARAMETERS, make_gate_settings
 from jepa_ros.nodes.arm_gate.publishers import GateTopics, motion_status
 from jepa_ros.nodes.arm_gate.realtime import raise_priority
 from jepa_ros.nodes.arm_gate.ticker import Ticker
@@ -82,16 +82,16 @@ class ArmGate(JepaNode):
         if self._description.message is None:
             raise NotReady("no robot_description has come yet")
         urdf = self._description.message.data
-        limits = JointLimits.of_robot(robot, urdf)
+        limits = JointLimits.from_robot(robot, urdf)
         kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
         space = make_space(robot, kinematics, p.control_period)
         border = None if space.normals is None else (space.normals, space.offsets)
-        clearance = Clearance.of_robot(robot, urdf, kinematics, border=border)
-        self._gate = Gate(limits, settings_of(p), space.executed, clearance)
+        clearance = Clearance.from_robot(robot, urdf, kinematics, border=border)
+        self._gate = Gate(limits, make_gate_settings(p), space.executed, clearance)
         stamped = p.command_stamps == "absolute"
         controllers = [c.model_copy(update={"name": robot_topic(self, c.name)}) for c in robot.controllers]
         self._commands = [make_command(self, c, robot, kinematics, limits, stamped, p.shadow) for c in controllers]
-        self._gripper = None if p.shadow else make_gripper(self, robot, urdf, self._holds_the_gripper)
+        self._gripper = None if p.shadow else make_gripper(self, robot, urdf, self._gripper_block_reason)
         self._topics = GateTopics(self, robot.base_frame, space.name, p.control_period)
         self.create_subscription(Plan, "plan", self._on_plan, RELIABLE)
         self.create_subscription(LatentState, "latent", self._on_latent, SENSOR)
@@ -113,7 +113,7 @@ class ArmGate(JepaNode):
         self._gate.reset()
         self._gate.set_speed_scale(self.p.speed_scale, self.now())
         if self._e_stop is not None:
-            self._gate.e_stop(self._e_stop, self.now())
+            self._gate.update_e_stop(self._e_stop, self.now())
         self._clock_seen, self._clock_moved, self._clock_stopped = self.now(), time.monotonic(), False
         self._begun.clear()
         # What was made so far lives as long as the node does: the collector need not look at it at 200 Hz.
@@ -142,7 +142,7 @@ class ArmGate(JepaNode):
         with self._lock:
             if self._gate.state not in MOVING:
                 return
-            self._gate.halt(reason, self.now())
+            self._gate.stop_and_hold(reason, self.now())
             self._step()
         # On simulated time the clock stands still in here (nobody spins), so the wait is by the steady clock.
         end = time.monotonic() + min(self._gate.time_to_rest() + 0.05, REST_WITHIN)
@@ -158,17 +158,17 @@ class ArmGate(JepaNode):
     def _on_joint_states(self, m: JointState) -> None:
         with self._lock:
             if self._running():
-                self._gate.joint_states(m.name, m.position, m.velocity, to_seconds(m.header.stamp), self.now())
+                self._gate.update_joint_states(m.name, m.position, m.velocity, to_seconds(m.header.stamp), self.now())
 
     def _on_latent(self, m: LatentState) -> None:
         with self._lock:
             if self._running():
-                self._gate.latent(to_seconds(m.header.stamp), self.now())
+                self._gate.record_latent(to_seconds(m.header.stamp), self.now())
 
     def _on_planner_status(self, m: PlannerStatus) -> None:
         with self._lock:
             if self._running():
-                self._gate.planner_alive(self.now())
+                self._gate.record_planner_alive(self.now())
 
     def _on_joy(self, m: Joy) -> None:
         self._on_deadman(Bool(data=self.p.deadman_button < len(m.buttons) and m.buttons[self.p.deadman_button] == 1))
@@ -176,7 +176,7 @@ class ArmGate(JepaNode):
     def _on_deadman(self, m: Bool) -> None:
         with self._lock:
             if self._running():
-                self._gate.deadman(m.data, self.now())
+                self._gate.update_deadman(m.data, self.now())
 
     def parameters_changed(self, names: set[str]) -> None:
         with self._lock:
@@ -190,7 +190,7 @@ class ArmGate(JepaNode):
 
     def _take_plan(self, m: Plan, info: dict) -> None:
         if self._rivals or self._unheard:
-            verdict = self._gate.refuse(f"plan refused: {self._rivals or self._unheard}")
+            verdict = self._gate.reject_plan(f"plan refused: {self._rivals or self._unheard}")
         else:
             try:
                 points = len(m.trajectory.points)
@@ -198,10 +198,10 @@ class ArmGate(JepaNode):
                     raise InputError(f"plan: expected at most {MAX_POINTS} points, found {points}")
                 trajectory = trajectory_of(m.trajectory)
             except InputError as error:
-                verdict = self._gate.refuse(str(error))
+                verdict = self._gate.reject_plan(str(error))
             else:
                 start, source, until = map(to_seconds, (m.header.stamp, m.source_stamp, m.valid_until))
-                verdict = self._gate.plan(trajectory, start, source, until, m.plan_id, self.now())
+                verdict = self._gate.submit_plan(trajectory, start, source, until, m.plan_id, self.now())
         if not verdict:
             self.warn_throttled("rejected", f"plan {m.plan_id} rejected: {verdict.text}")
         elif verdict.text:
@@ -210,7 +210,7 @@ class ArmGate(JepaNode):
         if verdict and sent:
             self._reactions.append(1e3 * (sent - info["received_timestamp"] * 1e-9))
 
-    def _holds_the_gripper(self) -> str:
+    def _gripper_block_reason(self) -> str:
         """Why no command for the gripper is let through; empty where one is."""
         if not self.active:
             return "the gate is not active"
@@ -220,7 +220,7 @@ class ArmGate(JepaNode):
         with self._lock:
             self._e_stop = bool(m.data)
             if self.active:
-                self._gate.e_stop(self._e_stop, self.now())
+                self._gate.update_e_stop(self._e_stop, self.now())
                 self._step()
 
     def _on_stop(self, request, response) -> Trigger.Response:
@@ -228,7 +228,7 @@ class ArmGate(JepaNode):
             response.success, response.message = False, "the gate is not active: it sends nothing"
             return response
         with self._lock:
-            self._gate.stop("the service stop was called", self.now())
+            self._gate.stop_and_latch("the service stop was called", self.now())
             self._step()
         response.success, response.message = True, "stopping; call release to go on"
         return response
@@ -276,7 +276,7 @@ class ArmGate(JepaNode):
         elif not self._clock_stopped and steady - self._clock_moved > self.p.clock_timeout:
             self._clock_stopped = True
             if now > 0.0:
-                self._gate.halt("the clock stands still", now)
+                self._gate.stop_and_hold("the clock stands still", now)
 
     def _step(self) -> float | None:
         """Publish what is due; the system time at which a window was written, None where none was."""
@@ -288,7 +288,7 @@ class ArmGate(JepaNode):
         for command in self._commands:
             if output.window is not None:
                 command.send(output.window, now)
-            command.stream(output.reference, self._gate.measured, moving or output.window is not None)
+            command.stream(output.reference, self._gate.measured_positions, moving or output.window is not None)
         if output.window is not None:
             sent = time.time()
         for tick in output.executed:
@@ -313,11 +313,11 @@ class ArmGate(JepaNode):
         self._rivals = f"somebody else publishes to {', '.join(rivals)}" if rivals else ""
         if self._e_stop is not None and not self.count_publishers("e_stop"):
             self._e_stop = None
-            self._gate.e_stop_absent()
+            self._gate.report_e_stop_absent()
         silent = [c.topic for c in self._commands if not c.listeners()]
         self._unheard = f"no controller listens to {', '.join(silent)}" if silent else ""
         if self._rivals and self._gate.state == GateState.TRACKING:
-            self._gate.halt(self._rivals, self.now())
+            self._gate.stop_and_hold(self._rivals, self.now())
             self._step()
 
     # -- outputs -------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def _setting(field: Field) -> Parameter:
     return Parameter(field.name, min(default, LONGEST), meta["text"], unit=unit, range=limits, at_configure=not free)
 
 
-def settings_of(p: SimpleNamespace) -> GateSettings:
+def make_gate_settings(p: SimpleNamespace) -> GateSettings:
     """The gate's settings as the node's parameters have them."""
     values = {f.name: getattr(p, f.name) for f in fields(GateSettings)}
     settings = GateSettings(**{k: math.inf if v == LONGEST else v for k, v in values.items()})

@@ -32,7 +32,7 @@ def make_control(p: SimpleNamespace, robot: RobotConfig, urdf: str) -> tuple[Che
     config = read_config(resolve_model(p.model))
     check_robot(config, robot)
     space = _searchable(robot, urdf, config.tick)
-    rails = Guardrails.of_robot(robot, urdf, space, JointLimits.of_robot(robot, urdf))
+    rails = Guardrails.from_robot(robot, urdf, space, JointLimits.from_robot(robot, urdf))
     checkpoint = load(p.model, choose_device(p.device))  # last: it may be gigabytes
     if hasattr(checkpoint.model, "imagine_in"):
         checkpoint.model.imagine_in(getattr(torch, p.precision))

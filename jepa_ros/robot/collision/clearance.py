@@ -24,7 +24,7 @@ class Box:
     """Keep out: name, lowest and highest corner (3,) m in the base frame.
 
     It forbids the tool frame's origin, which may well be at the wrist. For the whole arm it must be among the obstacles
-    of the SelfCollision too, as Guardrails.of_robot has it.
+    of the SelfCollision too, as Guardrails.from_robot has it.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Clearance:
         self._lever = levers(kinematics.model, self.joints, kinematics.tool_frame)
 
     @classmethod
-    def of_robot(
+    def from_robot(
         cls,
         robot: RobotConfig,
         urdf: str,
@@ -90,10 +90,10 @@ class Clearance:
         place = {"obstacles": obstacles, "base_frame": robot.base_frame}
         collision = SelfCollision(urdf, robot.joints, ignore=own.ignore, home=home, **place)
         made = cls(kinematics, limits, collision, boxes, own.margin, border)
-        made.expect_free_at(home)
+        made.check_home(home)
         return made
 
-    def expect_free_at(self, home: np.ndarray) -> None:
+    def check_home(self, home: np.ndarray) -> None:
         """Raise InputError where the arm at home (J,) rad is nearer to itself than the margin."""
         if self.collision is None:
             return

@@ -10,7 +10,7 @@ import pinocchio as pin
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.collision.shapes import Shape, attached, coal, link_shapes
-from jepa_ros.robot.urdf import one_number_a_joint
+from jepa_ros.robot.urdf import replace_continuous_joints
 
 NEAR = 0.005  # m: pairs nearer than this in the reference posture are so by construction
 SAMPLES = 15  # of each joint's range, in the search for pairs that never meet
@@ -51,7 +51,7 @@ class SelfCollision:
         base_frame: str | None = None,
     ):
         try:
-            self._model = pin.buildModelFromXML(one_number_a_joint(urdf, np.pi))  # all there is, for sampling
+            self._model = pin.buildModelFromXML(replace_continuous_joints(urdf, np.pi))  # all there is, for sampling
         except (ValueError, RuntimeError) as error:
             line = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise InputError(f"robot_description: expected a URDF, found {line}") from None

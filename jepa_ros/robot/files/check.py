@@ -12,7 +12,7 @@ from jepa_ros.errors import InputError, problems
 from jepa_ros.resources import resolve_robot
 from jepa_ros.robot.config import RobotConfig, read_robot_file
 from jepa_ros.robot.files.draft import read_urdf
-from jepa_ros.robot.files.kinematic_tree import Tree
+from jepa_ros.robot.files.kinematic_tree import KinematicTree
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.urdf import Joint
 
@@ -21,11 +21,11 @@ FASTEST = 40.0  # rad/s; the OpenArm's wrist is allowed 21
 MISSED = 5e-3  # m by which inverse kinematics may miss a corner of the workspace
 
 
-def run(robot: str, urdf: Path | None = None) -> int:
+def run_robot_check(robot: str, urdf: Path | None = None) -> int:
     """The command `jepa_ros robot check`: 0, or 1 where there are problems. Raises InputError for unreadable files."""
     path = resolve_robot(robot)
     description = read_urdf(urdf) if urdf else None
-    found = check(path, description)
+    found = find_problems(path, description)
     for problem in found:
         print(f"{path.name}: {problem}")
     beside = f"beside {urdf}" if urdf else "by itself; --urdf FILE looks at names, limits, frames and reach too"
@@ -34,7 +34,7 @@ def run(robot: str, urdf: Path | None = None) -> int:
     return 1 if found else 0
 
 
-def check(path: Path, urdf: str | None = None) -> list[str]:
+def find_problems(path: Path, urdf: str | None = None) -> list[str]:
     """The problems of a robot's file, one line each. Raises InputError where file or URDF cannot be read."""
     todos = _todos(path)
     try:
@@ -42,7 +42,7 @@ def check(path: Path, urdf: str | None = None) -> list[str]:
     except ValidationError as error:
         return todos + problems(error)
     found = todos + _by_itself(robot)
-    return found + (_beside(robot, Tree(urdf), urdf) if urdf is not None else [])
+    return found + (_beside(robot, KinematicTree(urdf), urdf) if urdf is not None else [])
 
 
 def _todos(path: Path) -> list[str]:
@@ -71,7 +71,7 @@ def _by_itself(robot: RobotConfig) -> list[str]:
     return found
 
 
-def _beside(robot: RobotConfig, tree: Tree, urdf: str) -> list[str]:
+def _beside(robot: RobotConfig, tree: KinematicTree, urdf: str) -> list[str]:
     joints = tree.description.joints
     absent = [n for n in robot.joints if n not in joints]
     found = [f"joints: expected joints of the URDF, found {name}" for name in absent]
@@ -87,7 +87,7 @@ def _beside(robot: RobotConfig, tree: Tree, urdf: str) -> list[str]:
     return found if found else _reach(robot, urdf)
 
 
-def _order(robot: RobotConfig, tree: Tree) -> list[str]:
+def _order(robot: RobotConfig, tree: KinematicTree) -> list[str]:
     try:
         chain = tree.chain(robot.base_frame, robot.tool_frame)
     except InputError as error:
@@ -102,7 +102,7 @@ def _order(robot: RobotConfig, tree: Tree) -> list[str]:
     return left_out + beside
 
 
-def _limits(robot: RobotConfig, joint: Joint, tree: Tree) -> list[str]:
+def _limits(robot: RobotConfig, joint: Joint, tree: KinematicTree) -> list[str]:
     name = joint.name
     if joint.type == "revolute" and max(abs(joint.lower), abs(joint.upper)) > TURN:
         return [f"limits of {name} in the URDF: expected rad, found {joint.lower:g} to {joint.upper:g}: degrees?"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.files.kinematic_tree import Arm, Tree
+from jepa_ros.robot.files.kinematic_tree import ArmChain, KinematicTree
 from jepa_ros.robot.urdf import Joint
 
 VELOCITY = 0.5  # rad/s, where the URDF says none
@@ -16,12 +16,12 @@ ACCELERATION, JERK = 2.0, 40.0  # rad/s², rad/s³: slow for any arm
 MARGIN = 0.05  # rad
 
 
-def draft(urdf: str, name: str | None = None, base: str | None = None, tool: str | None = None) -> str:
+def draft_robot_yaml(urdf: str, name: str | None = None, base: str | None = None, tool: str | None = None) -> str:
     """The text of a robot's YAML. base, tool: links; None for the root and the end of the longest chain.
 
     Raises InputError where the URDF has no such arm, or a joint whose limits leave nothing.
     """
-    tree = Tree(urdf)
+    tree = KinematicTree(urdf)
     arm, joints = tree.arm(base, tool), tree.description.joints
     name = name or re.sub(r"\W+", "_", tree.description.name.lower()).strip("_") or "robot"
     home = {joint: _home(joints[joint]) for joint in arm.joints}
@@ -52,11 +52,11 @@ def draft(urdf: str, name: str | None = None, base: str | None = None, tool: str
     )
 
 
-def run(
+def run_robot_new(
     urdf: Path, name: str | None = None, out: Path | None = None, base: str | None = None, tool: str | None = None
 ) -> int:
     """The command `jepa_ros robot new`. Raises InputError for bad input, and where the file exists."""
-    text = draft(read_urdf(urdf), name, base, tool)
+    text = draft_robot_yaml(read_urdf(urdf), name, base, tool)
     named = re.search(r"^name: (.*)$", text, re.MULTILINE).group(1)
     out = out or Path(f"{named}.yaml")
     try:
@@ -83,7 +83,7 @@ def _names(key: str, names: Sequence[str]) -> list[str]:
     return [f"{key}:", *(f"  - {name}" for name in names)] if names else [f"{key}: []"]
 
 
-def _controllers(arm: Arm) -> list[str]:
+def _controllers(arm: ArmChain) -> list[str]:
     return [
         "controllers:",
         "  # TODO name and type: `ros2 control list_controllers`; one list of joints for each command interface.",

@@ -12,7 +12,7 @@ MOVING = ("revolute", "continuous", "prismatic")
 
 
 @dataclass(frozen=True)
-class Arm:
+class ArmChain:
     """joints: in the chain's order from base to tool. gripper: joints that move and hang on the tool."""
 
     base: str
@@ -21,7 +21,7 @@ class Arm:
     gripper: tuple[str, ...]
 
 
-class Tree:
+class KinematicTree:
     """links: their names. root: the link that hangs on nothing. Raises InputError where the URDF is no such tree."""
 
     def __init__(self, urdf: str):
@@ -59,7 +59,7 @@ class Tree:
         group = self._group(tool)
         return tuple(j for j, p in self._above.values() if p in group and self._moves(j) and not self._leads(j, tool))
 
-    def arm(self, base: str | None = None, tool: str | None = None) -> Arm:
+    def arm(self, base: str | None = None, tool: str | None = None) -> ArmChain:
         """The arm that ends in `tool`; None: the longest chain without a fork. base: None for the root.
 
         Raises InputError where there is no such link or chain, and where several are the longest.
@@ -73,7 +73,7 @@ class Tree:
         joints = self.chain(base, tool)
         if not joints:
             raise InputError(f"robot description: expected joints that move from {base} to {tool}, found none")
-        return Arm(base, tool, tuple(joints), self.gripper(tool))
+        return ArmChain(base, tool, tuple(joints), self.gripper(tool))
 
     def _below(self) -> set[str]:
         """The links that hang on the root."""

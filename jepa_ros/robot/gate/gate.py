@@ -17,7 +17,7 @@ import numpy as np
 from jepa_ros.errors import InputError
 from jepa_ros.robot.collision.clearance import Clearance
 from jepa_ros.robot.gate.input_health import Inputs
-from jepa_ros.robot.gate.plan_checks import GrossBreach, PlanIntake
+from jepa_ros.robot.gate.plan_checks import GrossBreach, PlanValidator
 from jepa_ros.robot.gate.ticks import Clock, ControlTicks
 from jepa_ros.robot.gate.types import (
     GateOutput,
@@ -72,7 +72,7 @@ class Gate:
 
     # ---- inputs ----------------------------------------------------------------------------------------------------
 
-    def joint_states(
+    def update_joint_states(
         self,
         names: Sequence[str],
         positions: Sequence[float],
@@ -88,16 +88,16 @@ class Gate:
             self._placed = t
             self._clearance.follow(names, positions)
 
-    def latent(self, stamp: float, now: float) -> None:
+    def record_latent(self, stamp: float, now: float) -> None:
         """A latent with the stamp of its frame (s) has come; only its age matters."""
         t = self._time(now)
         self._inputs.latent.heard(stamp - self._clock.epoch, t)
 
-    def planner_alive(self, now: float) -> None:
+    def record_planner_alive(self, now: float) -> None:
         """Whoever makes the plans gives a sign of life; a plan is one, too."""
         self._planner_heard = self._time(now)
 
-    def plan(
+    def submit_plan(
         self,
         trajectory: JointTrajectory,
         start: float,
@@ -119,23 +119,23 @@ class Gate:
         except GrossBreach as error:
             if self.settings.latch_on_gross:
                 self._begin_stop(str(error), t, latch=True)
-            return self.refuse(str(error))
+            return self.reject_plan(str(error))
         except InputError as error:
-            return self.refuse(str(error))
+            return self.reject_plan(str(error))
 
-    def refuse(self, reason: str) -> PlanVerdict:
+    def reject_plan(self, reason: str) -> PlanVerdict:
         """Count a plan that is no plan (it could not even be read) as rejected."""
         self.rejected += 1
         self.last_rejection = reason
         return PlanVerdict(False, reason)
 
-    def stop(self, reason: str, now: float) -> None:
+    def stop_and_latch(self, reason: str, now: float) -> None:
         """Stop smoothly and stay LATCHED until `release`."""
         t = self._time(now)
         self._collect(t)
         self._begin_stop(reason, t, latch=True)
 
-    def halt(self, reason: str, now: float) -> None:
+    def stop_and_hold(self, reason: str, now: float) -> None:
         """Stop smoothly, then hold; a new plan may go on from there, once inputs have been healthy for long enough
         since."""
         t = self._time(now)
@@ -143,18 +143,18 @@ class Gate:
         self._begin_stop(reason, t)
         self._inputs.healthy_since = math.inf
 
-    def e_stop(self, active: bool, now: float) -> None:
+    def update_e_stop(self, active: bool, now: float) -> None:
         """The e-stop's state: True stops and latches; False releases nothing, it only lets `release` through."""
         self._inputs.consent.e_stop_heard(self._time(now))
         if active and not self._e_stop:
-            self.stop("e-stop", now)
+            self.stop_and_latch("e-stop", now)
         self._e_stop = bool(active)
 
-    def e_stop_absent(self) -> None:
+    def report_e_stop_absent(self) -> None:
         """Nobody publishes the e-stop (any more); a stop where the settings require one."""
         self._inputs.consent.e_stop_gone()
 
-    def deadman(self, held: bool, now: float) -> None:
+    def update_deadman(self, held: bool, now: float) -> None:
         """The dead-man switch is held, or not."""
         self._inputs.consent.deadman_heard(bool(held), self._time(now))
 
@@ -205,7 +205,7 @@ class Gate:
         return GateOutput(reference, window, self._ticks.take(), self._report(t))
 
     @property
-    def measured(self) -> np.ndarray | None:
+    def measured_positions(self) -> np.ndarray | None:
         """(J,) rad, the newest believable positions of the joints."""
         return self._inputs.joints.positions
 
@@ -276,7 +276,7 @@ class Gate:
         if self._track and handover > self._track.follow_until:
             raise InputError("plan cannot be joined: the plan in force leaves the limits before")
         path, joined, error = self._intake.join(current, plan, t, handover)
-        self._intake.expect_clear(path)
+        self._intake.check_collision(path)
         track = Track(path, joined, plan_id, source, until, t, follow_until)
         window = self._windows.extend(track, t, -math.inf)
         if window is None:
@@ -338,7 +338,7 @@ class Gate:
     def _limit(self) -> None:
         """The limits of the speed scale hold from now on."""
         self.limits, self._limited_to = self._whole.scaled(self.speed_scale), self.speed_scale
-        self._intake = PlanIntake(self.limits, self._whole, self.settings, self._clearance)
+        self._intake = PlanValidator(self.limits, self._whole, self.settings, self._clearance)
         self._windows = WindowMaker(self.limits, self.settings, self._clearance)
 
     def _advance(self, t: float) -> None:

@@ -25,7 +25,7 @@ class GrossBreach(InputError):
     """A plan so far beyond the limits that whatever made it cannot be trusted any more."""
 
 
-class PlanIntake:
+class PlanValidator:
     """Turns received plans into paths that keep `limits` and continue the reference.
 
     whole: the limits without the speed scale; only beyond these is a breach a gross one. clearance: judges where the
@@ -84,10 +84,10 @@ class PlanIntake:
         """Hold a plan against the limits: the plan, slowed where it has to be; until when (s) it may be followed before
         it leaves the position limits (inf: to its end); what had to be changed, in words. Raises GrossBreach.
         """
-        use = self._limits.use(path)
-        if use.kept:
+        use = self._limits.compute_usage(path)
+        if use.within_limits:
             return path, np.inf, ""
-        factor, beyond = use.slowdown, self._whole.use(path)
+        factor, beyond = use.slowdown, self._whole.compute_usage(path)
         if not beyond.slowdown <= self._settings.gross or use.position > self._settings.gross_position:
             raise GrossBreach(f"plan: gross breach of the limits: {beyond.text}")
         if factor > 1.0:
@@ -123,7 +123,7 @@ class PlanIntake:
                 return before.then(bridge).then(rest), t, float(error[0])
         raise InputError(f"plan cannot be joined to the reference within the limits ({error[0]:.3f} rad away)")
 
-    def expect_clear(self, path: Path) -> None:
+    def check_collision(self, path: Path) -> None:
         """Raise InputError where a path leads too near to what the arm is kept out of."""
         if self._clearance and (text := self._clearance.check_path(path)):
             raise InputError(f"plan refused: {text}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,76 @@ class GateState(IntEnum):
     TRACKING = 2
     STOPPING = 3
     LATCHED = 4
+
+
+class GateCode(IntEnum):
+    """Causes for which the gate holds, stops, latches or rejects; numbers as in jepa_msgs/GateStatus.
+
+    The hundreds are groups: 1 inputs, 2 plans, 3 motion, 4 operator, 5 controllers and node.
+    """
+
+    NONE = 0  # no fault: a plan is followed, or the arm holds and waits for one
+
+    NO_JOINT_STATES = 101  # no joint_states have been received yet
+    JOINT_STATES_STALE = 102  # no joint_states within joint_timeout, or stamps older than joint_stamp_timeout
+    JOINT_STATES_IN_FUTURE = 103  # joint_states are stamped further in the future than skew
+    JOINT_STATES_INVALID = 104  # joint missing or named twice, values missing or not finite
+    JOINT_STATES_JUMPED = 105  # a joint moved further between two samples than its velocity limit explains
+    JOINT_STATES_FROZEN = 106  # joint_states do not change while the reference moves
+    NO_LATENT = 111  # no latent has been received yet
+    LATENT_STALE = 112  # no latent within latent_timeout, or stamps older than latent_stamp_timeout
+    LATENT_IN_FUTURE = 113  # latents are stamped further in the future than skew
+    PLANNER_SILENT = 121  # neither a plan nor a planner_status within planner_timeout
+    PLAN_EXPIRED = 122  # the plan followed reached its valid_until and no newer one was received
+    PLAN_TIMEOUT = 123  # no new plan within plan_timeout
+    CLOCK_STOPPED = 131  # the ROS clock (simulated time) stands still
+    CLOCK_WENT_BACK = 132  # the ROS clock jumped backwards
+    INPUTS_RECOVERING = 141  # inputs are healthy again, but not yet for resume_after
+
+    PLAN_INVALID = 201  # points missing, not finite, implausibly large or with times that do not increase
+    PLAN_WRONG_JOINTS = 202  # the plan names other joints than the robot's
+    PLAN_TOO_LONG = 203  # the plan lasts longer than plan_max or has too many points
+    PLAN_ENDS_MOVING = 204  # the plan's last point is not at rest
+    PLAN_LATE = 205  # hand-over, source frame or validity lie too far in the past
+    PLAN_IN_FUTURE = 206  # hand-over or source frame lie too far in the future
+    PLAN_OUT_OF_ORDER = 207  # the plan was made from an older frame than the plan being followed
+    PLAN_GROSS_BREACH = 208  # the plan exceeds the joint limits by far; latches where latch_on_gross is set
+    PLAN_STARTS_ELSEWHERE = 209  # the plan starts further than start_tolerance from the reference or the arm
+    PLAN_NOT_JOINABLE = 210  # no motion within the limits joins the reference and the plan
+    PLAN_TOO_CLOSE = 211  # the plan leads into a collision, a keep-out box or out of the workspace
+    PLAN_NO_STOP = 212  # no stop within the limits from where the plan leads
+    ARM_DISPLACED = 213  # the arm is not where it is held, and does not stand still there yet
+
+    FOLLOWING_ERROR = 301  # the measured position is further than following_error from the reference; latches
+    TOO_CLOSE = 302  # in motion, an obstacle or another link came nearer than the margin
+    LIMITS_REACHED = 303  # the plan cannot be followed further within the limits
+    ARM_MOVING = 304  # release rejected: the arm is still moving or being stopped
+
+    STOP_SERVICE = 401  # the service `stop` was called; latches
+    E_STOP = 402  # the e-stop is pressed; latches
+    E_STOP_MISSING = 403  # an e-stop is required, and nothing publishes e_stop
+    E_STOP_STALE = 404  # an e-stop is required, and no e_stop was received within e_stop_timeout
+    DEADMAN_STALE = 405  # a dead-man switch is required, and none was received within deadman_timeout
+    DEADMAN_RELEASED = 406  # the dead-man switch is not held
+    SPEED_SCALE_LOWERED = 407  # speed_scale was lowered in motion
+
+    NO_CONTROLLER = 501  # nothing subscribes to a controller's command topic
+    OTHER_PUBLISHER = 502  # another node publishes to a controller's command topic
+    NOT_ACTIVE = 503  # the node is not active
+    DEACTIVATED = 504  # the node was deactivated, or is shutting down, in motion
+
+
+class Cause(NamedTuple):
+    """Why the gate holds, stops, latches or rejects: a code for programs, a sentence for people. False where none."""
+
+    code: GateCode = GateCode.NONE
+    text: str = ""
+
+    def __bool__(self) -> bool:
+        return self.code != GateCode.NONE
+
+
+NO_CAUSE = Cause()
 
 
 def _s(default: float, text: str, low: float = 0.0, high: float = math.inf, unit: str = "s") -> float:
@@ -134,15 +205,15 @@ class ExecutedTick:
 
 @dataclass(frozen=True)
 class PlanVerdict:
-    """Whether a plan was taken; why not, or what had to be changed about it (empty: nothing)."""
+    """Whether a plan was accepted; why not, or what had to be changed about it (empty: nothing)."""
 
-    taken: bool
+    accepted: bool
     text: str = ""
     clipped: bool = False
     splice_error: float = math.nan  # rad, between reference and plan at the join
 
     def __bool__(self) -> bool:
-        return self.taken
+        return self.accepted
 
 
 @dataclass(slots=True)

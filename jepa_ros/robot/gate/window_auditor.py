@@ -10,11 +10,11 @@ from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import Path
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
-ANCHOR = 0.05  # rad; see Witness.window
-STEP = 0.02  # rad between the curve in force and the one that replaces it, at the moment at which it does
+ANCHOR_TOLERANCE_RAD = 0.05  # rad; see WindowAuditor.check_window
+MAX_STEP_RAD = 0.02  # rad between the curve in force and the one that replaces it, at the moment at which it does
 
 
-class Witness:
+class WindowAuditor:
     """Judges every window that reaches one controller; times in s on one clock.
 
     limits: of the controller's joints, in the order of its windows. worst: the largest breach so far; of velocity,
@@ -30,11 +30,14 @@ class Witness:
         self.path: Path | None = None
         self._epoch = math.nan  # s; small numbers keep float64 exact enough for jerks
 
-    def window(self, trajectory: JointTrajectory, stamp: float, now: float, measured: np.ndarray | None = None) -> str:
-        """Judge a window received at `now` whose time 0 is `stamp` (0: now); what is wrong with it, or empty.
+    def check_window(
+        self, trajectory: JointTrajectory, stamp: float, now: float, measured: np.ndarray | None = None
+    ) -> str:
+        """Check a window received at `now` whose time 0 is `stamp` (0: now); return what is wrong, or "".
 
-        measured: (J,) rad, where the joints are. A window that follows on rest may begin there (up to ANCHOR) instead
-        of where the last one ended: after a release, a restart of the gate, or where the arm is held elsewhere.
+        measured: (J,) rad, measured joint positions. A window that starts from rest may begin there, within
+        ANCHOR_TOLERANCE_RAD, instead of where the last one ended: after a release, after a restart of the gate, or
+        where the arm was moved while held.
         """
         self.windows += 1
         if tuple(trajectory.names) != self._limits.names:
@@ -49,23 +52,23 @@ class Witness:
         self.path = path
         if np.abs(states[-1, 1:]).max() > 1e-6:
             return self._breach("a window that ends in motion", float(np.abs(states[-1, 1:]).max()))
-        use = self._limits.use(path)
-        if not use.kept:
+        use = self._limits.compute_usage(path)
+        if not use.within_limits:
             return self._breach(use.text, max(*(ratio - 1.0 for ratio in use[:3]), use.position))
-        anchored = measured is not None and np.abs(path.at(t)[0] - measured).max() <= ANCHOR
+        anchored = measured is not None and np.abs(path.at(t)[0] - measured).max() <= ANCHOR_TOLERANCE_RAD
         if before is not None and not (anchored and t >= before.end):
             step = float(np.abs(path.at(t)[0] - before.at(t)[0]).max())
             self.step = max(self.step, step)
-            if step > STEP:
+            if step > MAX_STEP_RAD:
                 return self._breach(f"a step of {step:.3f} rad from one window to the next", step)
         return ""
 
-    def unreadable(self, reason: str) -> str:
+    def record_unreadable(self, reason: str) -> str:
         """A window that is not even a trajectory of finite numbers."""
         self.windows += 1
         return self._breach(reason, math.inf)
 
-    def rests(self, now: float) -> bool:
+    def is_at_rest(self, now: float) -> bool:
         """Whether what was sent last has ended by `now`."""
         return self.path is None or now - self._epoch >= self.path.end
 

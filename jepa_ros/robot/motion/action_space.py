@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.camera_rotation import about_vertical
-from jepa_ros.robot.config import RobotConfig, planar_space
+from jepa_ros.robot.camera_rotation import yaw_rotation
+from jepa_ros.robot.config import RobotConfig, require_planar_space
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.motion_space import MotionSpace
 from jepa_ros.robot.motion.pose_delta import PoseDelta
@@ -51,14 +51,14 @@ class PlanarVelocity(MotionSpace):
 
     def __init__(self, robot: RobotConfig, kinematics: Kinematics, period: float = 0.1):
         """Raises InputError where the robot's action space is another one, or its workspace is not convex."""
-        config = planar_space(robot)
+        config = require_planar_space(robot)
         super().__init__(robot, kinematics, period, config.max_speed, config.max_acceleration)
         self.height = config.height
         self.workspace = np.array(config.workspace)
         self.normals, self.offsets = _half_planes(self.workspace)
         rotation = robot.camera.rotation_to_base
         if rotation is not None:
-            self.to_action = about_vertical(rotation)
+            self.to_action = yaw_rotation(rotation)
             self.to_motion = self.to_action.T
 
     @property
@@ -69,13 +69,13 @@ class PlanarVelocity(MotionSpace):
     def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
         """See ActionSpace."""
         moved = self.kinematics.forward(q_end)[0] - self.kinematics.forward(q_start)[0]
-        return self.to_model(moved[:2] / (self.max_speed * self.period))
+        return self.to_model_axes(moved[:2] / (self.max_speed * self.period))
 
-    def coordinates(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def to_xyz(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See MotionSpace."""
         return points[..., 0], points[..., 1], self.height
 
-    def place(self, position: np.ndarray) -> np.ndarray:
+    def to_coordinates(self, position: np.ndarray) -> np.ndarray:
         """See MotionSpace."""
         if abs(position[2] - self.height) > OFF_PLANE:
             raise InputError(

@@ -8,7 +8,7 @@ import numpy as np
 import pinocchio as pin
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.urdf import one_number_a_joint
+from jepa_ros.robot.urdf import replace_continuous_joints
 
 TURN = 4.0 * np.pi  # rad either way that inverse kinematics may turn a continuous joint
 
@@ -33,7 +33,7 @@ class Kinematics:
             raise InputError(f"robot_description: expected a URDF, found {_first_line(error)}") from None
 
     def _build(self, urdf: str, base_frame: str) -> None:
-        full = pin.buildModelFromXML(one_number_a_joint(urdf, TURN))
+        full = pin.buildModelFromXML(replace_continuous_joints(urdf, TURN))
         known = list(full.names)
         missing = [j for j in self.joints if j not in known]
         if missing:

@@ -94,7 +94,7 @@ class JointLimits:
         return cls(tuple(names), lower, upper, velocity, acceleration, jerk)
 
     @classmethod
-    def of_robot(cls, robot: RobotConfig, urdf: str) -> JointLimits:
+    def from_robot(cls, robot: RobotConfig, urdf: str) -> JointLimits:
         """The robot's: its description `urdf`, narrowed by its YAML. Raises InputError as from_description."""
         description = RobotDescription.from_urdf(urdf)
         return cls.from_description(description, robot.joint_limits, robot.joints, robot.position_margin)
@@ -103,7 +103,7 @@ class JointLimits:
         """The same limits with velocities times `speed` (0 < speed ≤ 1)."""
         return replace(self, velocity=self.velocity * speed)
 
-    def use(self, path: Path) -> Use:
+    def compute_usage(self, path: Path) -> LimitUsage:
         """How far `path` uses the limits, sampled at 5 ms. Non-finite paths use them infinitely."""
         samples = path.samples()
         # Flat reductions over contiguous memory: this runs for every window, and by joint it costs four times as much.
@@ -112,11 +112,11 @@ class JointLimits:
         most = np.maximum(flat.max(axis=1), -flat.min(axis=1)).tolist()
         outward = max(float((samples[0] - self.upper).max()), float((self.lower - samples[0]).max()))
         if not all(map(math.isfinite, (*most, float(samples[0].sum())))):
-            return Use(math.inf, math.inf, math.inf, math.inf, "a value is not finite")
+            return LimitUsage(math.inf, math.inf, math.inf, math.inf, "a value is not finite")
         if outward <= POSITION_TOLERANCE and max(most) <= 1.0 + TOLERANCE:
-            return Use(*most, max(outward, 0.0), "")
+            return LimitUsage(*most, max(outward, 0.0), "")
         outside = self._outward(samples[0])
-        return Use(*most, float(outside.max()), self._worst(np.abs(ratios).max(axis=(1, 2)), outside))
+        return LimitUsage(*most, float(outside.max()), self._worst(np.abs(ratios).max(axis=(1, 2)), outside))
 
     def _worst(self, ratios: np.ndarray, outside: np.ndarray) -> str:
         """The worst of ratios (3, J) and rad outside (J,) in words."""
@@ -131,8 +131,8 @@ class JointLimits:
         return 1.0 / np.stack((self.velocity, self.acceleration, self.jerk))[:, None, None, :]
 
     def allows(self, path: Path) -> bool:
-        """Whether the whole path keeps every limit (see Use.kept)."""
-        return self.use(path).kept
+        """Whether the whole path keeps every limit (see LimitUsage.within_limits)."""
+        return self.compute_usage(path).within_limits
 
     def outward_since(self, path: Path) -> float | None:
         """Time s of the last sample before `path` first moves out of its position limits; None: it never does."""
@@ -158,7 +158,7 @@ class JointLimits:
         return outward.max(axis=0)
 
 
-class Use(NamedTuple):
+class LimitUsage(NamedTuple):
     """Greatest ratio to each limit along a path (1 = at the limit), rad moved out of the position range, and the worst
     in words."""
 
@@ -169,8 +169,8 @@ class Use(NamedTuple):
     text: str
 
     @property
-    def kept(self) -> bool:
-        """Whether all limits are kept."""
+    def within_limits(self) -> bool:
+        """True where the path keeps every limit."""
         return self.position <= POSITION_TOLERANCE and max(self[:3]) <= 1.0 + TOLERANCE
 
     @property

@@ -52,32 +52,32 @@ class MotionSpace:
         """(E, 3) m, the workspace's; E = 0 where there is none."""
         raise NotImplementedError
 
-    def coordinates(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def to_xyz(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, y and z (...) in m in the base frame of points (..., D); z may be one number for all."""
         raise NotImplementedError
 
-    def place(self, position: np.ndarray) -> np.ndarray:
+    def to_coordinates(self, position: np.ndarray) -> np.ndarray:
         """Coordinates (D,) of a tool position (3,) m. Raises InputError where the tool cannot be held there."""
         raise NotImplementedError
 
-    def seen_at(self, states: np.ndarray) -> np.ndarray:
+    def tool_positions(self, states: np.ndarray) -> np.ndarray:
         """Tool positions (M, 3) m in the base frame of proprioception (M, P), which begins with joint positions."""
-        found = self.coordinates(np.array([self.position(q) for q in states[:, : len(self._names)]]))
+        found = self.to_xyz(np.array([self.tool_coordinates(q) for q in states[:, : len(self._names)]]))
         return np.stack(np.broadcast_arrays(*found), axis=-1)
 
-    def position(self, q: np.ndarray) -> np.ndarray:
+    def tool_coordinates(self, q: np.ndarray) -> np.ndarray:
         """Tool position (D,) in m in the base frame."""
         return self.kinematics.forward(q)[0][: self.axes]
 
-    def velocity(self, q: np.ndarray, qd: np.ndarray) -> np.ndarray:
+    def tool_knot(self, q: np.ndarray, qd: np.ndarray) -> np.ndarray:
         """Tool velocity (D,) over max_speed: the knot at which a plan that continues (q, qd) starts."""
         return (self.kinematics.jacobian(q)[: self.axes] @ qd) / self.max_speed
 
-    def inside(self, x: np.ndarray) -> bool:
+    def is_inside(self, x: np.ndarray) -> bool:
         """Whether the tool position x (D,) m lies in the workspace."""
         return bool((self.normals @ np.asarray(x) <= self.offsets).all())
 
-    def joints_at(self, x: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+    def inverse_kinematics(self, x: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
         """Joint positions (J,) rad that hold the tool at x (D,) m. Raises InputError where that is out of reach."""
         begin = self.posture if start is None else start
         q, error = self.kinematics.inverse(self._target(x), self._rotation, begin, self.posture, iterations=200)
@@ -87,11 +87,11 @@ class MotionSpace:
 
     # -- actions -------------------------------------------------------------------------------------------------------
 
-    def to_model(self, motion: np.ndarray) -> np.ndarray:
+    def to_model_axes(self, motion: np.ndarray) -> np.ndarray:
         """Motion (..., D) over max_speed * period in the base frame → actions (..., A)."""
         return motion if self.to_action is None else motion @ self.to_action
 
-    def to_base(self, actions: np.ndarray) -> np.ndarray:
+    def to_base_axes(self, actions: np.ndarray) -> np.ndarray:
         """Actions (..., A) → motion (..., D) over max_speed * period in the base frame."""
         return actions if self.to_motion is None else actions @ self.to_motion
 
@@ -122,7 +122,7 @@ class MotionSpace:
         Points at the ticks' ends and, where ticks are long, between them. Joints off the posture of their tool position
         return to it smoothly.
         """
-        path = self.path(q, qd, knots)
+        path = self.make_path(q, qd, knots)
         home = self._solve(path.start, q)
         offset = np.asarray(q) - home
         settle = max(0.4, float(np.abs(offset).max()) * 1.875 / SETTLE_SPEED)
@@ -145,20 +145,20 @@ class MotionSpace:
         velocities[-1] = accelerations[-1] = 0.0
         return JointTrajectory(self._names, times, positions, velocities, accelerations)
 
-    def path(self, q: np.ndarray, qd: np.ndarray, knots: np.ndarray) -> ToolPath:
+    def make_path(self, q: np.ndarray, qd: np.ndarray, knots: np.ndarray) -> ToolPath:
         """The tool's path for knots (n, D) from joint state (q, qd), with the knots appended that bring it to rest."""
-        u = self.velocity(q, qd)
+        u = self.tool_knot(q, qd)
         all_knots = np.vstack([u, np.asarray(knots, float).reshape(-1, self.axes)])
-        return ToolPath(self.position(q), self.with_stop(all_knots) * self.max_speed, self.period)
+        return ToolPath(self.tool_coordinates(q), self.append_stop(all_knots) * self.max_speed, self.period)
 
-    def with_stop(self, knots: np.ndarray) -> np.ndarray:
+    def append_stop(self, knots: np.ndarray) -> np.ndarray:
         """knots (n, D) with as many appended as come to rest without exceeding the acceleration; the last is zero."""
         last = knots[-1]
         ticks = max(1, int(np.ceil(float(np.abs(last).max()) / self.max_change - 1e-9)))
         return np.vstack([knots, last * np.linspace(1.0, 0.0, ticks + 1)[1:, None]])
 
     def _target(self, x: np.ndarray) -> np.ndarray:
-        return np.array([float(value) for value in self.coordinates(np.asarray(x, float))])
+        return np.array([float(value) for value in self.to_xyz(np.asarray(x, float))])
 
     def _solve(self, x: np.ndarray, start: np.ndarray) -> np.ndarray:
         return self.kinematics.inverse(self._target(x), self._rotation, start, self.posture, iterations=30)[0]

@@ -21,11 +21,11 @@ from itertools import product
 
 import numpy as np
 
-from jepa_ros.robot.camera_rotation import matrix
-from jepa_ros.robot.config import RobotConfig, pose_space
+from jepa_ros.robot.config import RobotConfig, require_pose_space
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.motion_space import MotionSpace
-from jepa_ros.robot.urdf import finite_limits
+from jepa_ros.robot.transforms import rotation_matrix
+from jepa_ros.robot.urdf import read_gripper_limits
 
 LOCKED = 1e-6  # cosine of the middle Euler angle under which the other two turn about one axis
 
@@ -43,7 +43,7 @@ class PoseDelta(MotionSpace):
 
     def __init__(self, robot: RobotConfig, kinematics: Kinematics, period: float):
         """Raises InputError where the robot's action space is another one."""
-        config = pose_space(robot)
+        config = require_pose_space(robot)
         super().__init__(robot, kinematics, period, config.max_translation / period, config.max_acceleration or np.nan)
         self.missing = config.missing
         self.normals = self.offsets = None
@@ -61,15 +61,15 @@ class PoseDelta(MotionSpace):
         """See MotionSpace."""
         return np.array([] if self._box is None else list(product(*zip(*self._box, strict=True)))).reshape(-1, 3)
 
-    def coordinates(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def to_xyz(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See MotionSpace."""
         return points[..., 0], points[..., 1], points[..., 2]
 
-    def place(self, position: np.ndarray) -> np.ndarray:
+    def to_coordinates(self, position: np.ndarray) -> np.ndarray:
         """See MotionSpace."""
         return position
 
-    def seen_at(self, states: np.ndarray) -> np.ndarray:
+    def tool_positions(self, states: np.ndarray) -> np.ndarray:
         """See MotionSpace; of poses."""
         return states[:, :3] if self._turn is None else states[:, :3] @ self._turn.T
 
@@ -90,13 +90,13 @@ class ToolState:
 
     def __init__(self, robot: RobotConfig, urdf: str):
         """Raises InputError where the robot's action space is another one or the URDF lacks a joint, frame or limit."""
-        zero = pose_space(robot).gripper_zero
+        zero = require_pose_space(robot).gripper_zero
         self._kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
         self._count, self._turn = len(robot.joints), _turn(robot)
         self.joints = (*robot.joints, *robot.gripper[:1])
         self._ends = None
         if robot.gripper:
-            lower, upper = finite_limits(urdf, robot.gripper[0])
+            lower, upper = read_gripper_limits(urdf, robot.gripper[0])
             self._ends = (lower, upper) if zero == "lower" else (upper, lower)
 
     def at(self, positions: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ class ToolState:
 def _turn(robot: RobotConfig) -> np.ndarray | None:
     """(3, 3), from the model's axes to the base frame's; None where they are the same."""
     rotation = robot.camera.rotation_to_base
-    return None if rotation is None else matrix(rotation)
+    return None if rotation is None else rotation_matrix(rotation)
 
 
 def euler_angles(rotation: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ STILL, SLOW = 0.12, 0.5
 """Shares of stretches that stand still, and that move at less than full speed."""
 
 
-def play(ticks: int, rng: np.random.Generator) -> np.ndarray:
+def sample_random_play(ticks: int, rng: np.random.Generator) -> np.ndarray:
     """Velocity knots (ticks, 2) asked for, over max_speed: stretches of 0.1 to 1.1 s in one direction, with noise.
 
     Long straight stretches reach across the workspace, which the policy learns far goals from; short and slow ones are

@@ -65,7 +65,7 @@ def make_goals(scene: Scene, robot: RobotConfig, space: PlanarVelocity, count: i
     for index in range(count):
         least = TYPICAL if index % 2 == 0 else NEAREST
         target = _sample_away(space, xy, least, rng)
-        start_q, goal_q = space.joints_at(xy), space.joints_at(target)
+        start_q, goal_q = space.inverse_kinematics(xy), space.inverse_kinematics(target)
         scene.reset(dict(zip(robot.joints, goal_q, strict=True)))
         goals.append(ReachGoal(xy, target, start_q, goal_q, scene.render().copy()))
         xy = target

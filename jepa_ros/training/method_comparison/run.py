@@ -21,7 +21,7 @@ from jepa_ros.bags.reader import open_bag
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.progress import LongWork
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.robot.config import load_robot, planar_space
+from jepa_ros.robot.config import load_robot, require_planar_space
 from jepa_ros.training.method_comparison.one_run import Job, Source, perform
 from jepa_ros.training.method_comparison.report import summarise, write_report
 from jepa_ros.training.recipe import PUBLISHED_WEIGHTS, read_recipe
@@ -62,7 +62,7 @@ def run(
     chosen_methods = _known(methods.split(","))
     with open_bag(Path(data)):
         pass  # what cannot be read is said before anything is made
-    planar_space(load_robot(robot))
+    require_planar_space(load_robot(robot))
     chosen = changed(read_recipe(recipe), updates, 0, None)
     if chosen.encoder.type == "transformers":
         raise InputError(

@@ -23,7 +23,7 @@ from jepa_ros.planning.reach import ReachController, ReachSettings, Step
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import Path
-from jepa_ros.robot.motion.random_play import play
+from jepa_ros.robot.motion.random_play import sample_random_play
 from jepa_ros.robot.motion.tool_path import ToolPath
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.world_model.checkpoint import Checkpoint
@@ -93,14 +93,14 @@ class Planning:
             self._checkpoint, space, situation, control.goal, control.planner.objective, self._settings.horizon
         )
         rng = np.random.default_rng([self._settings.seed, frame])
-        random = imagination.repair(np.stack([play(imagination.ticks, rng) for _ in range(RANDOM)]))
+        random = imagination.repair(np.stack([sample_random_play(imagination.ticks, rng) for _ in range(RANDOM)]))
         done = found.future[row].reshape(-1, space.dimension)
         planned = step.imagined.actions
         start = promised.tool(np.array([now]))[0][0]
-        end = space.position(
+        end = space.tool_coordinates(
             states_at(part, np.array([now + config.step * found.known.shape[1]]), config)[0, : self._arm]
         )
-        way, meant = end - start, space.to_base(planned.sum(0)) * space.max_speed * config.tick
+        way, meant = end - start, space.to_base_axes(planned.sum(0)) * space.max_speed * config.tick
         return Agreement(
             frame,
             goal_frame,
@@ -141,9 +141,11 @@ class Planning:
         states = states_at(part, times, self._config)
         good = np.isfinite(states).all(axis=1)
         times, q, qd = times[good], states[good, : self._arm], states[good, self._arm : 2 * self._arm]
-        speeds = np.array([self._space.velocity(*joints) for joints in zip(q, qd, strict=True)]) * self._space.max_speed
+        speeds = (
+            np.array([self._space.tool_knot(*joints) for joints in zip(q, qd, strict=True)]) * self._space.max_speed
+        )
         promises = Promises()
-        path = ToolPath(self._space.position(q[0]), speeds, GRID)
+        path = ToolPath(self._space.tool_coordinates(q[0]), speeds, GRID)
         promises.add(
             times[0], path, JointTrajectory(tuple(self._config.proprioception.joints), times - times[0], q, qd)
         )
@@ -154,7 +156,7 @@ class Planning:
         config, control = self._config, self._control
         blocks = torch.from_numpy(actions.astype(np.float32)).reshape(1, -1, config.action_block)
         latents, states = self._checkpoint.model.rollout(context, blocks)
-        tool = start + np.cumsum(self._space.to_base(actions), axis=0) * self._space.max_speed * config.tick
+        tool = start + np.cumsum(self._space.to_base_axes(actions), axis=0) * self._space.max_speed * config.tick
         tool = torch.from_numpy(tool[config.block - 1 :: config.block].astype(np.float32))[None]
         ticks = blocks.unflatten(2, (-1, self._space.dimension)).flatten(1, 2)
         return float(control.planner.objective(control.goal, Outcome(latents, states, tool), ticks)[0])
@@ -162,8 +164,8 @@ class Planning:
     def _broken(self, trajectory: JointTrajectory) -> str:
         """What of a plan breaks the joints' limits or the guardrails, in words; "" where nothing does."""
         states = np.stack((trajectory.positions, trajectory.velocities, trajectory.accelerations), axis=1)
-        use = self._limits.use(Path(trajectory.times, states).divided())
-        return self._rails.check(trajectory) or ("" if use.kept else use.text)
+        use = self._limits.compute_usage(Path(trajectory.times, states).divided())
+        return self._rails.check(trajectory) or ("" if use.within_limits else use.text)
 
 
 def spread(found: Windows, count: int) -> np.ndarray:

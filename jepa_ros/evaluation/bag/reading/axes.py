@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.records import Recorded
 from jepa_ros.evaluation.bag.reading.situations import Windows, stretches, windows
-from jepa_ros.robot.camera_rotation import FEWEST, estimate
+from jepa_ros.robot.camera_rotation import MIN_MOVES, estimate_rotation
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.kinematics import Kinematics
@@ -34,7 +34,7 @@ def into_models(recorded: Recorded, config: ModelConfig, robot: RobotConfig) -> 
     that takes no joints, too little motion)."""
     found = windows(stretches(recorded, config), config, 1)
     known = np.flatnonzero(found.known[:, 0] & np.isfinite(found.target_states[:, 0]).all(axis=1))
-    if len(known) < FEWEST:
+    if len(known) < MIN_MOVES:
         return
     known = known[np.unique(np.linspace(0, len(known) - 1, min(len(known), MOVES)).round().astype(int))]
     try:
@@ -42,7 +42,7 @@ def into_models(recorded: Recorded, config: ModelConfig, robot: RobotConfig) -> 
         if moved is None:
             return
         done = found.future[known, 0].reshape(len(known), config.block, -1).sum(1)[:, : moved.shape[1]]
-        turn = estimate(done, moved)
+        turn = estimate_rotation(done, moved)
     except InputError:
         return
     if turn.explained < AGREES or turn.degrees < max(LEAST, turn.error_degrees):

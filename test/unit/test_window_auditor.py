@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gate_bench import LIMITS, NAMES, START, Bench, minimum_jerk
 
-from jepa_ros.robot.gate.window_auditor import Witness
+from jepa_ros.robot.gate.window_auditor import WindowAuditor
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 GOAL = np.full(7, 0.4)
@@ -20,9 +20,9 @@ def changed(times=1.0, positions=0.0):
 
 
 def test_a_smooth_motion_to_rest_is_no_violation():
-    witness = Witness(LIMITS)
-    assert witness.window(WAY, START, START) == "" and witness.worst == 0.0 and not witness.violations
-    assert not witness.rests(START + 1.0) and witness.rests(START + 1.6)
+    auditor = WindowAuditor(LIMITS)
+    assert auditor.check_window(WAY, START, START) == "" and auditor.worst == 0.0 and not auditor.violations
+    assert not auditor.is_at_rest(START + 1.0) and auditor.is_at_rest(START + 1.6)
 
 
 @pytest.mark.parametrize(
@@ -31,46 +31,46 @@ def test_a_smooth_motion_to_rest_is_no_violation():
     ids=["too fast", "out of range"],
 )
 def test_a_breach_of_a_limit_is_named_and_measured(trajectory, word, size):
-    witness = Witness(LIMITS)
-    assert word in witness.window(trajectory, START, START) or "limit" in witness.violations[0]
-    assert witness.worst > size and math.isfinite(witness.worst)
+    auditor = WindowAuditor(LIMITS)
+    assert word in auditor.check_window(trajectory, START, START) or "limit" in auditor.violations[0]
+    assert auditor.worst > size and math.isfinite(auditor.worst)
 
 
 def test_ending_in_motion_a_step_and_missing_fields_are_violations():
     moving = JointTrajectory(NAMES, WAY.times[:-4], WAY.positions[:-4], WAY.velocities[:-4], WAY.accelerations[:-4])
-    witness = Witness(LIMITS)
-    assert "ends in motion" in witness.window(moving, START, START)
-    witness = Witness(LIMITS)
-    witness.window(WAY, START, START)
-    assert "step of 0.1" in witness.window(changed(positions=0.1), START, START)
+    auditor = WindowAuditor(LIMITS)
+    assert "ends in motion" in auditor.check_window(moving, START, START)
+    auditor = WindowAuditor(LIMITS)
+    auditor.check_window(WAY, START, START)
+    assert "step of 0.1" in auditor.check_window(changed(positions=0.1), START, START)
     bare = JointTrajectory(NAMES, WAY.times, WAY.positions)
-    assert "without velocities" in Witness(LIMITS).window(bare, START, START)
+    assert "without velocities" in WindowAuditor(LIMITS).check_window(bare, START, START)
     other = JointTrajectory(("elbow",), np.array([1.0]), np.zeros((1, 1)))
-    assert "elbow" in Witness(LIMITS).window(other, START, START)
+    assert "elbow" in WindowAuditor(LIMITS).check_window(other, START, START)
 
 
 def test_from_rest_a_window_may_begin_where_the_arm_is_but_not_before():
     elsewhere = np.full(7, 0.1)
     for when, wrong in ((0.0, True), (WAY.duration + 0.1, False)):
-        witness = Witness(LIMITS)
-        witness.window(WAY, START, START)
+        auditor = WindowAuditor(LIMITS)
+        auditor.check_window(WAY, START, START)
         begun = START + when
-        assert bool(witness.window(changed(positions=0.1), begun, begun, elsewhere + 0.04)) is wrong
-    witness = Witness(LIMITS)
-    witness.window(WAY, START, START)
-    assert "step" in witness.window(changed(positions=0.1), begun, begun, elsewhere + 0.06)
+        assert bool(auditor.check_window(changed(positions=0.1), begun, begun, elsewhere + 0.04)) is wrong
+    auditor = WindowAuditor(LIMITS)
+    auditor.check_window(WAY, START, START)
+    assert "step" in auditor.check_window(changed(positions=0.1), begun, begun, elsewhere + 0.06)
 
 
 def test_what_the_gate_sends_passes():
-    bench, witness = Bench(), Witness(LIMITS)
+    bench, auditor = Bench(), WindowAuditor(LIMITS)
     bench.step(0.3)
     assert bench.plan(minimum_jerk(bench.q, GOAL, 1.2))
     for _ in range(60):
         bench.step()
-    bench.gate.stop("now", bench.now)
+    bench.gate.stop_and_latch("now", bench.now)
     for _ in range(60):
         bench.step()
     for window in bench.windows:
         now = window.start + 0.01
-        assert witness.window(window.trajectory, window.start, now) == ""
-    assert witness.windows == len(bench.windows) > 5
+        assert auditor.check_window(window.trajectory, window.start, now) == ""
+    assert auditor.windows == len(bench.windows) > 5
