@@ -20,7 +20,7 @@ SHARED = $(filter-out $(TIMED),$(TESTS))
 TORCH ?= torch==2.13.0
 export PYTHON TORCH
 
-.PHONY: help setup demo test soak lint clean
+.PHONY: help setup demo test soak lint clean docs
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -47,3 +47,7 @@ lint: setup
 clean:
 	rm -rf build install log .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find jepa_ros test tools launch -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+docs: setup
+	@.venv/bin/python -c "import mkdocs" 2>/dev/null || .venv/bin/python -m pip install -q -r requirements/docs.txt
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
