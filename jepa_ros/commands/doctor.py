@@ -37,7 +37,7 @@ def doctor(
     ] = None,
 ) -> int | None:
     """Look at a running robot, camera and model, and say what does not fit; nothing moves, nothing is published."""
-    return call("jepa_ros.doctor.run:run", **locals())
+    return call("jepa_ros.doctor.run:run_doctor", **locals())
 
 
 @command(calibrate, "camera")

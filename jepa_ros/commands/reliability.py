@@ -21,7 +21,7 @@ def soak(
     faults: Annotated[int | None, typer.Option(help="End after so many faults, where that is sooner.")] = None,
 ) -> int | None:
     """Run the simulated graph under load with one random fault after the other, and judge what the arm is sent."""
-    return call("jepa_ros.soak.run:run", **locals())
+    return call("jepa_ros.soak.run:run_soak", **locals())
 
 
 @command(security, "policy")
@@ -32,4 +32,4 @@ def security_policy(
     model: Model = "openarm_reach",
 ) -> int | None:
     """Write an SROS2 policy from what each node really opens, once it is active in simulation."""
-    return call("jepa_ros.security.run:run", **locals())
+    return call("jepa_ros.security.run:write_policy_file", **locals())

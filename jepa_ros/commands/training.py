@@ -123,7 +123,7 @@ def train_all(
     if context.invoked_subcommand is None:
         if data is None:
             raise InputError("train: expected a bag after --data, found none")
-        return call("jepa_ros.training.train:run", **options)
+        return call("jepa_ros.training.train_model:train_model", **options)
     for name in options:
         if context.get_parameter_source(name).name == "COMMANDLINE":
             raise InputError(f"train: expected the option {name} after {context.invoked_subcommand}, found it before")
@@ -152,7 +152,7 @@ def train_policy(
     threads: Threads = 1,
 ) -> int | None:
     """Train policy, learned distance and probes on a model that stays as it is."""
-    return call("jepa_ros.training.train_policy:run", **locals())
+    return call("jepa_ros.training.train_heads:train_heads", **locals())
 
 
 @command(app)
@@ -177,7 +177,7 @@ def pretrain(
     device: Device = "auto",
 ) -> int | None:
     """Pre-train an encoder on the pictures of bags, without actions; goes on where it was interrupted."""
-    return call("jepa_ros.training.pretraining.run:run", **locals())
+    return call("jepa_ros.training.pretraining.run:pretrain", **locals())
 
 
 @command(app)
@@ -214,4 +214,4 @@ def compare(
         return call("jepa_ros.evaluation.runs.compare:run", runs=runs, seed=seed, out=out)
     if data is None:
         raise InputError("compare: expected runs to set side by side, or a bag after --data, found neither")
-    return call("jepa_ros.training.method_comparison.run:run", **options)
+    return call("jepa_ros.training.method_comparison.run:compare_methods", **options)

@@ -16,7 +16,7 @@ from jepa_ros.resources import resolve_model
 _COLOURS = (32, 33, 31)  # terminal colours of the levels
 
 
-def run(
+def run_doctor(
     robot: str,
     model: str,
     camera_topic: Sequence[str],

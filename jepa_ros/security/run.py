@@ -31,7 +31,7 @@ class Interrupted(Exception):
     """Somebody asked for the end."""
 
 
-def run(
+def write_policy_file(
     out: str | os.PathLike,
     namespace: str = "",
     robot: str = "openarm",

@@ -34,7 +34,7 @@ FROZEN_AFTER = 0.5
 NICE = 10  # of what burns processor time beside the graph
 
 
-def run(
+def run_soak(
     minutes: float = 60.0,
     seed: int = 0,
     out: str | os.PathLike = "runs/soak",

@@ -13,7 +13,7 @@ from jepa_ros.datasets.store import Dataset, is_dataset
 from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report
 from jepa_ros.training.heads import Heads
-from jepa_ros.training.heads_report import head_rows, judge_heads, write_heads
+from jepa_ros.training.heads_report import evaluate_heads, head_rows, write_heads
 from jepa_ros.training.loop import Progress
 from jepa_ros.world_model.config import ModelConfig
 
@@ -45,7 +45,7 @@ def write_report(
         _distances(latents, data, config),
         "Pairs of validation frames. Beyond a few centimetres the distance is flat: there the policy leads.",
     )
-    write_heads(report, config, heads, judge_heads(heads, latents, data, config.block, seed), latents, data, seed)
+    write_heads(report, config, heads, evaluate_heads(heads, latents, data, config.block, seed), latents, data, seed)
     rows = [(k, v) for k, v in test.items()]
     report.section("Test episodes").table(rows, ["figure", "value"])
     shown = range(0, 8 * (len(data.frames) // 8), len(data.frames) // 8)

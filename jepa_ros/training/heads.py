@@ -50,7 +50,7 @@ class Heads:
         )
 
 
-def train_heads(
+def fit_heads(
     config: ModelConfig,
     latents: Mapping[str, torch.Tensor],
     data: Mapping[str, EpisodeSet],
@@ -65,7 +65,7 @@ def train_heads(
     resumed but run again, to the same result. `report` hears of each update. Raises InputError where an episode is
     too short, or an object was never seen.
     """
-    expect_long_enough(config, data)
+    check_episode_length(config, data)
     probes = fit_probes(config, latents, data)
     if not schedule.policy_updates:
         return Heads(probes=probes)
@@ -149,7 +149,7 @@ def _train(
     return curve
 
 
-def with_head_sizes(config: ModelConfig) -> ModelConfig:
+def add_head_sizes(config: ModelConfig) -> ModelConfig:
     """The configuration of a model with a policy, of a learned distance beside it."""
     if config.policy is None or config.reachability is not None:
         return config
@@ -184,7 +184,7 @@ def positions(config: ModelConfig, data: EpisodeSet) -> dict[str, np.ndarray]:
     return found
 
 
-def expect_long_enough(config: ModelConfig, data: Mapping[str, EpisodeSet]) -> None:
+def check_episode_length(config: ModelConfig, data: Mapping[str, EpisodeSet]) -> None:
     """Raise InputError where an episode has no whole model step."""
     for split, part in data.items():
         if part.lengths.min(initial=config.block) < config.block:
@@ -193,7 +193,7 @@ def expect_long_enough(config: ModelConfig, data: Mapping[str, EpisodeSet]) -> N
             )
 
 
-def expect_finite(latents: Mapping[str, torch.Tensor]) -> None:
+def check_finite_latents(latents: Mapping[str, torch.Tensor]) -> None:
     """Raise InputError where a model makes latents that are no numbers."""
     for split, z in latents.items():
         if not bool(torch.isfinite(z).all()):

@@ -24,7 +24,7 @@ TICKS_TO_GO = (0, 1, 2, 4, 8, 12, 16, 24, 32, 40)
 
 
 @torch.inference_mode()
-def judge_heads(heads: Heads, latents: torch.Tensor, data: EpisodeSet, block: int, seed: int) -> dict:
+def evaluate_heads(heads: Heads, latents: torch.Tensor, data: EpisodeSet, block: int, seed: int) -> dict:
     """Figures on the episodes `data` with latents (N, *L).
 
     reachability_spearman: rank correlation of predicted ticks to go with the tool's distance, of random pairs.

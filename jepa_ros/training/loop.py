@@ -64,8 +64,8 @@ class Trainer:
     Under torchrun every process draws the same global batch and takes its part of it, statistics and gradients are
     reduced over all of them, and so losses and weights are those of one process on the whole batch.
 
-    device: where it trains; weights are drawn on the CPU, so that a seed means the same ones anywhere. asked: the model
-    for whoever has its data in the computer's memory.
+    device: where it trains; weights are initialised on the CPU, so that a seed gives the same weights on any device.
+    inference_model: the model for callers whose data is in CPU memory.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class Trainer:
         self.loss = WorldModelLoss(config, weights, anti_collapse, schedule.steps)
         if count_ranks() > 1:
             convert_batch_norm(self.loss)
-        self.device, self.asked = device, on_device(model, device)
+        self.device, self.inference_model = device, on_device(model, device)
         self.loss.to(device)
         self.parameters = [p for p in (*model.parameters(), *self.loss.parameters()) if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
         )
-        self.windows = np.random.default_rng([seed, 1])
-        self.directions = torch.Generator().manual_seed(seed)
+        self.window_rng = np.random.default_rng([seed, 1])
+        self.projection_rng = torch.Generator().manual_seed(seed)
         self.progress = Progress()
         self.best = copy.deepcopy(own_state(model))
         if schedule.compile:
@@ -128,7 +128,7 @@ class Trainer:
         p.loading += time.monotonic() - begin
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
-            loss, parts = self.loss(self.model, batch, self.directions)
+            loss, parts = self.loss(self.model, batch, self.projection_rng)
         values = {name: float(value) for name, value in torchrun.average(parts).items()}
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"update {p.update}: the loss is {values['loss']}")
@@ -146,7 +146,7 @@ class Trainer:
 
     def _batch(self):
         s, c, train = self.schedule, self.config, self.data["train"]
-        episode, tick = train.draw(s.batch, s.steps * c.block, self.windows)
+        episode, tick = train.draw(s.batch, s.steps * c.block, self.window_rng)
         own = torchrun.own_part(s.batch)
         return train.windows(episode[own], tick[own], s.steps, c.block, c.history).to(self.device)
 
@@ -154,11 +154,15 @@ class Trainer:
         """Health on validation episodes; the weights of the least three-step error ratio are kept."""
         self.model.eval()
         val, train = self.data["val"], self.data["train"]
-        latents = encode_all(self.asked, val.frames)
-        health = prediction_health(self.asked, val, latents, max(3, self.schedule.steps), self.config.block, self.seed)
+        latents = encode_all(self.inference_model, val.frames)
+        health = prediction_health(
+            self.inference_model, val, latents, max(3, self.schedule.steps), self.config.block, self.seed
+        )
         health |= latent_health(latents)
         some = np.random.default_rng(self.seed).permutation(len(train))[:4000]
-        health["probe_r2"] = probe_r2(encode_all(self.asked, train.frames[some]), train.tool[some], latents, val.tool)
+        health["probe_r2"] = probe_r2(
+            encode_all(self.inference_model, train.frames[some]), train.tool[some], latents, val.tool
+        )
         p, health["update"] = self.progress, self.progress.update
         p.validation.append(health)
         last = [collapse(h) for h in p.validation[-COLLAPSED_FOR:]]
@@ -177,8 +181,8 @@ class Trainer:
             "loss": self.loss.state_dict(),
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
-            "windows": self.windows.bit_generator.state,
-            "directions": self.directions.get_state(),
+            "windows": self.window_rng.bit_generator.state,
+            "directions": self.projection_rng.get_state(),
             "torch": torch.get_rng_state(),
         }
         if self.device.type == "cuda":
@@ -196,8 +200,8 @@ class Trainer:
         self.loss.load_state_dict(state["loss"])
         self.best = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.windows.bit_generator.state = state["windows"]
-        self.directions.set_state(state["directions"])
+        self.window_rng.bit_generator.state = state["windows"]
+        self.projection_rng.set_state(state["directions"])
         torch.set_rng_state(state["torch"])
         if self.device.type == "cuda" and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], self.device)

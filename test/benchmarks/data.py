@@ -150,7 +150,7 @@ def time_training(folder: Path, episodes: int, updates: int) -> dict[str, float]
     from jepa_ros.reporting.progress import LongWork
     from jepa_ros.robot.config import load_robot
     from jepa_ros.training.recipe import read_recipe
-    from jepa_ros.training.train import load, prepare
+    from jepa_ros.training.train_model import load, prepare
 
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -15,8 +15,8 @@ from test_files_checkpoints import refused
 from jepa_ros.bags.recovery import describe_readable
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
-from jepa_ros.training import train
-from jepa_ros.training.pretraining import run as pretrain
+from jepa_ros.training.pretraining.run import pretrain
+from jepa_ros.training.train_model import train_model
 
 pytestmark = pytest.mark.fault(24)
 
@@ -98,8 +98,8 @@ def test_what_is_readable_is_counted_and_the_bag_stays_as_it_is(bag, recipe, tmp
         total = reader.message_count
     lines = []
     for use in (
-        lambda: train.run(data=tmp_path / "broken", out=tmp_path / "out", recipe=str(recipe)),
-        lambda: pretrain.run(bags=[tmp_path / "broken"], out=tmp_path / "out"),
+        lambda: train_model(data=tmp_path / "broken", out=tmp_path / "out", recipe=str(recipe)),
+        lambda: pretrain(bags=[tmp_path / "broken"], out=tmp_path / "out"),
     ):
         with pytest.raises(InputError) as error:
             use()
@@ -115,7 +115,7 @@ def test_what_is_readable_is_counted_and_the_bag_stays_as_it_is(bag, recipe, tmp
 def test_a_topic_that_is_missing_is_named_with_those_that_are_there(bag, recipe, tmp_path):
     rewritten(bag, tmp_path / "broken", StoragePlugin.MCAP, leave_out=("/executed",))
     with pytest.raises(InputError, match="expected the topics executed, found .*/joint_states"):
-        train.run(data=tmp_path / "broken", out=tmp_path / "out", recipe=str(recipe))
+        train_model(data=tmp_path / "broken", out=tmp_path / "out", recipe=str(recipe))
 
 
 def test_a_bag_without_a_message_is_refused(bag, recipe, tmp_path):
@@ -123,7 +123,7 @@ def test_a_bag_without_a_message_is_refused(bag, recipe, tmp_path):
         for c in reader.connections:
             writer.add_connection(c.topic, c.msgtype, typestore=typestore())
     with pytest.raises(InputError, match=r"expected .*, found"):
-        train.run(data=tmp_path / "b", out=tmp_path / "out", recipe=str(recipe))
+        train_model(data=tmp_path / "b", out=tmp_path / "out", recipe=str(recipe))
 
 
 def test_commands_exit_with_2_and_one_line(bag, recipe, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from video_bench import wander
 
 from jepa_ros.bags.frame_runs import Stretch
-from jepa_ros.training.pretraining.clips import Clips, divide, normalised
+from jepa_ros.training.pretraining.clips import Clips, divide, normalize_clips
 from jepa_ros.training.pretraining.loop import Pretrainer, Schedule
 from jepa_ros.training.pretraining.models import Sizes, build
 
@@ -41,4 +41,4 @@ def trainer(sizes, seed=0, schedule=SCHEDULE, weights=0):
 
 
 def pictures(count=3, frames=4):
-    return normalised(np.stack([wander(frames, seed=90 + k) for k in range(count)]))
+    return normalize_clips(np.stack([wander(frames, seed=90 + k) for k in range(count)]))

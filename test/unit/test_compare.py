@@ -15,12 +15,12 @@ import torch
 import yaml
 
 from jepa_ros.errors import InputError
-from jepa_ros.training.method_comparison import run as compare
-from jepa_ros.training.method_comparison.one_run import Job, Source, imagined_places, perform, trainer_of
+from jepa_ros.training.method_comparison import run as comparison
+from jepa_ros.training.method_comparison.one_run import Job, Source, imagined_tool_errors, make_trainer, perform
 from jepa_ros.training.method_comparison.report import _verdict, spread, summarise, text, write_report
-from jepa_ros.training.method_comparison.run import METHODS, best, grid, run
+from jepa_ros.training.method_comparison.run import METHODS, best, compare_methods, grid
 from jepa_ros.training.recipe import Recipe
-from jepa_ros.training.train import load
+from jepa_ros.training.train_model import load
 from jepa_ros.world_model.protocol import PredictiveModel
 
 torch.set_num_threads(1)
@@ -80,11 +80,11 @@ def quiet(update, doing):
 
 def test_methods_begin_with_the_same_weights_and_see_the_same_windows(source, loaded, tmp_path):
     sets, config = loaded
-    trainers = [trainer_of(job(tmp_path, method), source.recipe, config, sets) for method in METHODS]
+    trainers = [make_trainer(job(tmp_path, method), source.recipe, config, sets) for method in METHODS]
     first, *others = [t.model.state_dict() for t in trainers]
     for state in others:
         assert all(torch.equal(first[name], value) for name, value in state.items())
-    drawn = [t.windows.bit_generator.state for t in trainers]
+    drawn = [t.window_rng.bit_generator.state for t in trainers]
     assert all(state == drawn[0] for state in drawn)
     assert all(t.schedule == trainers[0].schedule for t in trainers)
     assert {m: t.loss.weights.anti_collapse for m, t in zip(METHODS, trainers, strict=True)} == {
@@ -94,7 +94,7 @@ def test_methods_begin_with_the_same_weights_and_see_the_same_windows(source, lo
 
 def test_the_value_of_a_teacher_is_its_momentum(source, loaded, tmp_path):
     sets, config = loaded
-    trainer = trainer_of(job(tmp_path, "ema", 0.05), source.recipe, config, sets)
+    trainer = make_trainer(job(tmp_path, "ema", 0.05), source.recipe, config, sets)
     assert trainer.loss.anti_collapse.momentum() == pytest.approx(0.95)
 
 
@@ -162,7 +162,7 @@ class Knows(PredictiveModel):
 def test_imagined_places_are_in_metres_and_right_for_a_model_that_knows(loaded):
     sets, config = loaded
     latents = {split: torch.from_numpy(10 * part.tool).float() for split, part in sets.items()}
-    error, still = imagined_places(Knows(), sets, latents, "test", config.block, 256)
+    error, still = imagined_tool_errors(Knows(), sets, latents, "test", config.block, 256)
     assert error.shape == still.shape == (4,)
     assert (error < 2e-3).all() and (still > 2 * error).all()
     rng = np.random.default_rng(0)
@@ -181,7 +181,7 @@ def compared(bag, recipe, tmp_path_factory):
     """Two methods, two seeds, two values each, in two processes."""
     out = tmp_path_factory.mktemp("compared")
     options = {"data": bag, "out": out, "recipe": recipe, "methods": "sigreg,ema", "seeds": 2, "tune": 2, "goals": 0}
-    assert run(**options, workers=2) == 0
+    assert compare_methods(**options, workers=2) == 0
     return out, options
 
 
@@ -215,19 +215,19 @@ def test_the_summary_is_of_the_runs(compared):
 def test_finished_runs_are_not_repeated_and_more_may_be_asked_for(compared, monkeypatch):
     out, options = compared
     before = {p: p.stat().st_mtime_ns for p in out.glob("*/*/summary.json")}
-    assert run(**options | {"methods": "sigreg,ema,none"}, workers=1) == 0
+    assert compare_methods(**options | {"methods": "sigreg,ema,none"}, workers=1) == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert {p.parent.name for p in out.glob("runs/*/summary.json")} - {p.parent.name for p in before} == {
         "none-0", "none-1"
     }  # fmt: skip
-    monkeypatch.setattr(compare, "ProcessPoolExecutor", lambda *a: pytest.fail("it started a process"))
-    assert run(**options) == 0
+    monkeypatch.setattr(comparison, "ProcessPoolExecutor", lambda *a: pytest.fail("it started a process"))
+    assert compare_methods(**options) == 0
 
 
 def test_other_options_do_not_mix_into_a_comparison(compared):
     _, options = compared
     with pytest.raises(InputError, match="found other tune"):
-        run(**options | {"tune": 3})
+        compare_methods(**options | {"tune": 3})
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_other_options_do_not_mix_into_a_comparison(compared):
 )
 def test_what_cannot_be_compared_is_said_before_anything_is_made(bag, recipe, tmp_path, changes, said):
     with pytest.raises(InputError, match=said):
-        run(**{"data": bag, "out": tmp_path / "out", "recipe": recipe} | changes)
+        compare_methods(**{"data": bag, "out": tmp_path / "out", "recipe": recipe} | changes)
     assert not (tmp_path / "out").exists()
 
 
@@ -251,7 +251,9 @@ def test_what_a_process_cannot_use_is_raised_here(bag, recipe, tmp_path):
     path = tmp_path / "long.yaml"
     path.write_text(yaml.safe_dump(long))
     with pytest.raises(InputError, match="episodes of 36 ticks"):
-        run(data=bag, out=tmp_path / "out", recipe=str(path), methods="sigreg", tune=0, goals=0, seeds=1, workers=1)
+        compare_methods(
+            data=bag, out=tmp_path / "out", recipe=str(path), methods="sigreg", tune=0, goals=0, seeds=1, workers=1
+        )
 
 
 def alive(group):

@@ -19,7 +19,7 @@ from jepa_ros.datasets.store import Dataset
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.progress import LongWork
 from jepa_ros.robot.config import load_robot
-from jepa_ros.training.train import run as train
+from jepa_ros.training.train_model import train_model
 
 MAPPING = {
     "views": [{"topic": "/camera/image"}],
@@ -104,7 +104,7 @@ def test_training_from_the_cache_has_the_losses_of_training_from_the_bag(bag, bu
     recipe.write_text(yaml.safe_dump(TINY))
     found = {}
     for name, data in (("bag", bag), ("cache", built)):
-        assert train(data=data, out=tmp_path / name, recipe=str(recipe), name="tiny") == 0
+        assert train_model(data=data, out=tmp_path / name, recipe=str(recipe), name="tiny") == 0
         summary = json.loads((tmp_path / name / "summary.json").read_text())
         found[name] = {key: summary[key] for key in ("validation", "test", "policy", "heads", "model_id")}
     assert found["bag"] == found["cache"]

@@ -1,4 +1,4 @@
-"""Clips to pre-train on: from one stretch, never both trained on and held out, cropped as one."""
+"""Clips to pre-train on: from one stretch, never both trained on and held out, crop_randomly as one."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from pretrain_bench import pictures, stretches
 
 from jepa_ros.bags.frame_runs import Stretch
 from jepa_ros.errors import InputError
-from jepa_ros.training.pretraining.clips import PIECE, Clips, Crops, cropped, divide
+from jepa_ros.training.pretraining.clips import PIECE, Clips, Crops, crop_randomly, divide
 
 
 def test_clips_are_frames_at_their_stride_of_one_stretch():
@@ -48,15 +48,15 @@ def test_too_few_frames_are_refused():
 
 def test_a_crop_is_the_same_in_all_frames_of_a_clip_and_another_in_the_next():
     clips = pictures(1).expand(6, -1, -1, -1, -1)[:, :1].expand(-1, 4, -1, -1, -1)
-    found = cropped(clips, Crops(), np.random.default_rng(0))
+    found = crop_randomly(clips, Crops(), np.random.default_rng(0))
     assert torch.equal(found, found[:, :1].expand_as(found))
     assert len(torch.unique(found[:, 0].flatten(1), dim=0)) == 6
     assert found.min() >= clips.min() - 1e-4 and found.max() <= clips.max() + 1e-4
-    whole = cropped(clips, Crops((1.0, 1.0), (1.0, 1.0)), np.random.default_rng(0))
+    whole = crop_randomly(clips, Crops((1.0, 1.0), (1.0, 1.0)), np.random.default_rng(0))
     torch.testing.assert_close(whole, clips, atol=1e-4, rtol=0)
 
 
 def test_a_crop_covers_the_share_that_is_asked_for():
     ramp = torch.arange(64.0).expand(1, 1, 3, 64, 64)
-    found = cropped(ramp, Crops((0.25, 0.25), (1.0, 1.0)), np.random.default_rng(0))
+    found = crop_randomly(ramp, Crops((0.25, 0.25), (1.0, 1.0)), np.random.default_rng(0))
     assert float(found.max() - found.min()) == pytest.approx(31.5, abs=0.6)  # half of the width

@@ -12,9 +12,9 @@ from transformers import IJepaModel, VJEPA2Model
 from video_bench import COMPRESSED, PERIOD, times, video, wander, write_video
 
 from jepa_ros.errors import InputError
-from jepa_ros.training.pretraining import run as pretrain
 from jepa_ros.training.pretraining.models import build, save_encoder
-from jepa_ros.training.pretraining.report import component_pictures, mask_pictures
+from jepa_ros.training.pretraining.report import component_images, mask_images
+from jepa_ros.training.pretraining.run import pretrain
 from jepa_ros.world_model.frozen_encoder import load_frozen_encoder, weights_digest
 
 # What is written.
@@ -62,11 +62,11 @@ def test_pictures_of_masks_hide_what_is_hidden():
     clip = np.full((4, 16, 16, 3), 200, np.uint8)
     model = build(VIDEO, 0)
     masks = model.draw_masks(2, np.random.default_rng(0))[1]
-    shown = mask_pictures(clip, masks, 1, 4)
+    shown = mask_images(clip, masks, 1, 4)
     assert len(shown) == 2 and np.array_equal(shown[0], shown[1])
     seen = (shown[0][::4, ::4, 0] == 200).sum()
     assert seen == masks.context.shape[1] // 2
-    colours = component_pictures(model, np.stack([wander(4, 1), wander(4, 2)]))
+    colours = component_images(model, np.stack([wander(4, 1), wander(4, 2)]))
     assert [c.shape for c in colours] == [(16, 16, 3)] * 2 and np.ptp(colours[0]) > 100
 
 
@@ -82,7 +82,7 @@ def bag(tmp_path_factory):
 @pytest.mark.parametrize("method", ["vjepa", "ijepa"])
 def test_a_bag_becomes_an_encoder_with_its_report(bag, tmp_path, method):
     out = tmp_path / "out"
-    assert pretrain.run(bags=[bag], out=out, method=method, **OPTIONS) == 0
+    assert pretrain(bags=[bag], out=out, method=method, **OPTIONS) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["stopped"] is None and summary["frames"]["train"] + summary["frames"]["held_out"] == 48
     assert summary["encoder"] == {"directory": "encoder", "sha256": weights_digest(out / "encoder")}
@@ -91,21 +91,21 @@ def test_a_bag_becomes_an_encoder_with_its_report(bag, tmp_path, method):
     assert "Effective rank" in page and "What is hidden" in page and page.count("<img") >= 6
     assert load_frozen_encoder(out / "encoder", 16).tokens == 16
     # A second call has nothing left to train, and writes the same encoder.
-    assert pretrain.run(bags=[bag], out=out, method=method, **OPTIONS) == 0
+    assert pretrain(bags=[bag], out=out, method=method, **OPTIONS) == 0
     assert json.loads((out / "summary.json").read_text())["encoder"] == summary["encoder"]
     with pytest.raises(InputError, match="expected to go on with the options it was begun with, found other schedule$"):
-        pretrain.run(bags=[bag], out=out, method=method, **OPTIONS | {"batch": 5})
+        pretrain(bags=[bag], out=out, method=method, **OPTIONS | {"batch": 5})
 
 
 def test_several_bags_are_one_set(bag, tmp_path):
     other = write_video(tmp_path / "o", {"/image/compressed": (COMPRESSED, video(wander(10, 3), times(10)))})
-    pretrain.run(bags=[bag, other], out=tmp_path / "out", **OPTIONS | {"updates": 1})
+    pretrain(bags=[bag, other], out=tmp_path / "out", **OPTIONS | {"updates": 1})
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"]["stretches"] == 3
 
 
 def test_a_collapse_ends_the_run_without_an_encoder(bag, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("jepa_ros.training.pretraining.health.LEAST_SPREAD", 2.0)  # more than any features have
-    assert pretrain.run(bags=[bag], out=tmp_path, **OPTIONS | {"updates": 20}) == 1
+    assert pretrain(bags=[bag], out=tmp_path, **OPTIONS | {"updates": 20}) == 1
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["stopped"].startswith("stopped at update 2: the features have collapsed: tokens differ")
     assert summary["encoder"] is None and not (tmp_path / "encoder").exists()
@@ -129,6 +129,6 @@ def test_a_collapse_ends_the_run_without_an_encoder(bag, tmp_path, monkeypatch, 
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(bag, tmp_path, options, found):
     with pytest.raises(InputError, match=found) as refused:
-        pretrain.run(bags=[bag], out=tmp_path / "out", **OPTIONS | options)
+        pretrain(bags=[bag], out=tmp_path / "out", **OPTIONS | options)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out" / "encoder").exists() and not (tmp_path / "out" / "summary.json").exists()

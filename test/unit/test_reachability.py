@@ -8,8 +8,8 @@ import torch
 from jepa_ros.datasets.episodes import Episode, EpisodeSet
 from jepa_ros.errors import InputError
 from jepa_ros.planning.system1 import PolicyAlone
-from jepa_ros.training.heads import train_heads
-from jepa_ros.training.heads_report import judge_heads
+from jepa_ros.training.heads import fit_heads
+from jepa_ros.training.heads_report import evaluate_heads
 from jepa_ros.training.losses import draw_pairs
 from jepa_ros.training.recipe import Schedule
 from jepa_ros.world_model.checkpoint import Checkpoint
@@ -73,13 +73,13 @@ def trained():
     sets = {s: EpisodeSet([play(k, s) for k in own], np.zeros(0), np.ones(0)) for s, own in seeds.items()}
     latents = {s: torch.from_numpy(part.tool / tiny.SCALE).float() for s, part in sets.items()}
     schedule = Schedule(policy_updates=600, policy_batch=256, every=200, warm_up=20)
-    heads = train_heads(config, latents, sets, schedule, 0, lambda values: None)
+    heads = fit_heads(config, latents, sets, schedule, 0, lambda values: None)
     return config, heads, latents, sets
 
 
 def test_what_it_says_grows_with_the_distance(trained):
     _, heads, latents, sets = trained
-    figures = judge_heads(heads, latents["test"], sets["test"], 4, 0)
+    figures = evaluate_heads(heads, latents["test"], sets["test"], 4, 0)
     assert figures["reachability_spearman"] > 0.9
 
 

@@ -28,7 +28,7 @@ from jepa_ros.nodes.common.convert import image_message
 from jepa_ros.nodes.planner.goals import goal_frames
 from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import LossWeights, Schedule
-from jepa_ros.training.train import run
+from jepa_ros.training.train_model import train_model
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
 from jepa_ros.world_model.checkpoint import load, save, verify
 from jepa_ros.world_model.config import ModelConfig, read_config
@@ -268,7 +268,7 @@ def test_a_recipe_of_two_cameras_makes_a_model_of_two(tmp_path):
         "schedule": {"updates": 2, "policy_updates": 0, "batch": 4, "steps": 1, "warm_up": 0, "every": 2},
     }
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(recipe))
-    run(data=bag, out=tmp_path / "out", recipe=str(tmp_path / "two.yaml"), name="two")
+    train_model(data=bag, out=tmp_path / "out", recipe=str(tmp_path / "two.yaml"), name="two")
     made = load(tmp_path / "out" / "checkpoint")
     assert made.config.cameras == CAMERAS and made.model.cameras == 2
     assert "two: family lewm" in verify(tmp_path / "out" / "checkpoint")

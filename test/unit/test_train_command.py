@@ -19,7 +19,7 @@ from jepa_ros.doctor.overlay import read_picture
 from jepa_ros.errors import InputError
 from jepa_ros.images import decode_compressed, preprocess
 from jepa_ros.training.recipe import LossWeights, Recipe, list_recipes, read_recipe
-from jepa_ros.training.train import run
+from jepa_ros.training.train_model import train_model
 from jepa_ros.world_model.checkpoint import load
 
 TINY = {
@@ -52,7 +52,7 @@ def recipe(tmp_path_factory):
 def trained(bag, recipe, tmp_path_factory):
     """The folder of a whole run."""
     out = tmp_path_factory.mktemp("trained")
-    assert run(data=bag, out=out, recipe=recipe, name="tiny") == 0
+    assert train_model(data=bag, out=out, recipe=recipe, name="tiny") == 0
     return out
 
 
@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(bag, recipe, trained, tmp_path
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (tmp_path / "trainer.state").exists() and not (tmp_path / "summary.json").exists()
-    assert run(data=bag, out=tmp_path, recipe=recipe, name="tiny") == 0
+    assert train_model(data=bag, out=tmp_path, recipe=recipe, name="tiny") == 0
     one, other = weights(trained), weights(tmp_path)
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
@@ -114,7 +114,7 @@ def test_torchrun_trains_with_two_processes(bag, recipe, tmp_path):
 
 def test_other_options_do_not_mix_into_a_run(bag, recipe, trained):
     with pytest.raises(InputError, match="found other seed"):
-        run(data=bag, out=trained, recipe=recipe, name="tiny", seed=5)
+        train_model(data=bag, out=trained, recipe=recipe, name="tiny", seed=5)
 
 
 def spoilt(path, change):
@@ -134,14 +134,14 @@ def nan_action(number, tick, joints, action):
 @pytest.mark.parametrize("change, what", [(nan_joint, "episode 2: joint_states"), (nan_action, "episode 1: executed")])
 def test_a_value_that_is_no_number_is_refused_with_its_place(tmp_path, recipe, change, what):
     with pytest.raises(InputError, match=f"{what}: expected finite values, found NaN or Inf"):
-        run(data=spoilt(tmp_path, change), out=tmp_path / "out", recipe=recipe)
+        train_model(data=spoilt(tmp_path, change), out=tmp_path / "out", recipe=recipe)
     assert not (tmp_path / "out" / "checkpoint").exists()
 
 
 def test_episodes_shorter_than_the_window_are_refused(tmp_path, recipe):
     bag = reach_bag.write(tmp_path / "bag", ticks=12)
     with pytest.raises(InputError, match="expected train episodes of 16 ticks"):
-        run(data=bag, out=tmp_path / "out", recipe=recipe)
+        train_model(data=bag, out=tmp_path / "out", recipe=recipe)
 
 
 @pytest.mark.parametrize("name", list_recipes())

@@ -19,10 +19,10 @@ from jepa_ros import cli
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.commands import training
 from jepa_ros.errors import InputError
-from jepa_ros.training.heads import train_heads
+from jepa_ros.training.heads import fit_heads
 from jepa_ros.training.losses import policy_loss
 from jepa_ros.training.recipe import Schedule
-from jepa_ros.training.train_policy import expect_memory, run
+from jepa_ros.training.train_heads import check_memory, train_heads
 from jepa_ros.world_model.checkpoint import build, load, save
 from jepa_ros.world_model.config import ReachabilityConfig
 
@@ -53,7 +53,7 @@ def model(tmp_path_factory):
 def trained(model, bag, tmp_path_factory):
     """The folder of a whole run."""
     out = tmp_path_factory.mktemp("trained")
-    assert run(model=str(model), data=bag, out=out, objects=["puck=/puck"], updates=30) == 0
+    assert train_heads(model=str(model), data=bag, out=out, objects=["puck=/puck"], updates=30) == 0
     return out
 
 
@@ -68,10 +68,10 @@ def test_the_world_model_stays_as_it_is_bit_for_bit(model, trained):
 
 
 def test_probes_alone_are_fitted_anew_and_all_else_stays(trained, bag, tmp_path):
-    """Of the objects none is asked for: the probe of the puck is kept."""
+    """No object is given: the probe of the puck is kept."""
     model = trained / "checkpoint"
     before, old = load_file(model / "model.safetensors"), load(model)
-    assert run(model=str(model), data=bag, out=tmp_path, probes_only=True) == 0
+    assert train_heads(model=str(model), data=bag, out=tmp_path, probes_only=True) == 0
     after, new = load_file(tmp_path / "checkpoint" / "model.safetensors"), load(tmp_path / "checkpoint")
     assert set(after) == set(before)
     assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("probes."))
@@ -82,7 +82,7 @@ def test_probes_alone_are_fitted_anew_and_all_else_stays(trained, bag, tmp_path)
     card = (tmp_path / "checkpoint" / "README.md").read_text()
     assert "Probes were fitted anew" in card and "--probes-only --seed 0" in card
     with pytest.raises(InputError, match="updates: expected none with probes only, found 5"):
-        run(model=str(model), data=bag, out=tmp_path / "no", probes_only=True, updates=5)
+        train_heads(model=str(model), data=bag, out=tmp_path / "no", probes_only=True, updates=5)
 
 
 def test_it_leaves_a_checkpoint_with_all_heads_a_card_and_figures(model, trained):
@@ -105,20 +105,20 @@ def test_it_leaves_a_checkpoint_with_all_heads_a_card_and_figures(model, trained
 
 
 def test_the_same_seed_gives_the_same_heads(model, bag, trained, tmp_path):
-    run(model=str(model), data=bag, out=tmp_path, objects=["puck=/puck"], updates=30)
+    train_heads(model=str(model), data=bag, out=tmp_path, objects=["puck=/puck"], updates=30)
     one, same = (load_file(d / "checkpoint" / "model.safetensors") for d in (trained, tmp_path))
     assert one.keys() == same.keys() and all(torch.equal(one[name], same[name]) for name in one)
 
 
 def test_heads_are_trained_again_on_a_model_that_has_some(trained, bag, tmp_path):
-    assert run(model=str(trained / "checkpoint"), data=bag, out=tmp_path, seed=1, updates=5) == 0
+    assert train_heads(model=str(trained / "checkpoint"), data=bag, out=tmp_path, seed=1, updates=5) == 0
     assert list(load(tmp_path / "checkpoint").probes) == ["tool", "joints"]
 
 
 def test_a_model_without_policy_and_proprioception_gets_heads(bag, tmp_path):
     config = tiny.config((), policy=None)
     save(tmp_path / "blind", config, *build(config, tmp_path))
-    assert run(model=str(tmp_path / "blind"), data=bag, out=tmp_path / "out", updates=5) == 0
+    assert train_heads(model=str(tmp_path / "blind"), data=bag, out=tmp_path / "out", updates=5) == 0
     assert load(tmp_path / "out" / "checkpoint").reachability is not None
 
 
@@ -131,7 +131,7 @@ def test_a_model_of_patch_tokens_gets_heads(bag, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "encoder").rename(tmp_path / "model" / "encoder")
     save(tmp_path / "model", config, *build(config, tmp_path / "model"))
-    assert run(model=str(tmp_path / "model"), data=bag, out=tmp_path / "out", updates=5) == 0
+    assert train_heads(model=str(tmp_path / "model"), data=bag, out=tmp_path / "out", updates=5) == 0
     found = load(tmp_path / "out" / "checkpoint")
     assert found.probes["tool"].weights.shape == (config.latent_shape[-1] + 1, 3)
     frame = torch.zeros(2, *config.frame_shape, dtype=torch.uint8)
@@ -142,12 +142,12 @@ def test_a_model_of_patch_tokens_gets_heads(bag, tmp_path):
 
 def test_latents_that_do_not_fit_into_memory_are_refused():
     with pytest.raises(InputError, match="found 400000.0 GB .*give a bag with fewer episodes"):
-        expect_memory(tiny.config(latent=1000), 10**11)
+        check_memory(tiny.config(latent=1000), 10**11)
 
 
 def refusal(**options):
     with pytest.raises(InputError) as error:
-        run(**options)
+        train_heads(**options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -224,8 +224,8 @@ def test_the_command_line_has_both(monkeypatch, tmp_path):
     assert invoke("--data", "bag", "--updates", "7").exit_code == 0
     assert invoke("policy", "--model", "m", "--data", "bag", "--object", "a=/b", "--object", "c=/d").exit_code == 0
     (first, options), (second, others) = calls
-    assert first == "jepa_ros.training.train:run" and options["updates"] == 7 and "context" not in options
-    assert second == "jepa_ros.training.train_policy:run" and list(others["objects"]) == ["a=/b", "c=/d"]
+    assert first == "jepa_ros.training.train_model:train_model" and options["updates"] == 7 and "context" not in options
+    assert second == "jepa_ros.training.train_heads:train_heads" and list(others["objects"]) == ["a=/b", "c=/d"]
     nothing, early = invoke(), invoke("--seed", "1", "policy", "--model", "m", "--data", "bag")
     assert nothing.exit_code == early.exit_code == 2 and len(calls) == 2
     assert "expected a bag after --data" in nothing.stderr
@@ -236,7 +236,7 @@ def test_the_policy_learns_and_is_repeatable():
     data = squares.sets()
     latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
     config = tiny.config(latent=2, reachability=ReachabilityConfig(width=16))
-    made = [train_heads(config, latents, data, SCHEDULE, 0, lambda values: None) for _ in range(2)]
+    made = [fit_heads(config, latents, data, SCHEDULE, 0, lambda values: None) for _ in range(2)]
     assert made[0].curve == made[1].curve and [v["update"] for v in made[0].curve] == [20, 30]
     _, untrained = tiny.fresh(config)
     generator = torch.Generator().manual_seed(0)
@@ -249,7 +249,7 @@ def test_heads_do_not_disturb_one_another():
     data = squares.sets()
     latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
     both, alone = (
-        train_heads(tiny.config(latent=2, reachability=r), latents, data, SCHEDULE, 0, lambda values: None)
+        fit_heads(tiny.config(latent=2, reachability=r), latents, data, SCHEDULE, 0, lambda values: None)
         for r in (ReachabilityConfig(width=16), None)
     )
     assert alone.reachability is None
@@ -262,7 +262,7 @@ def test_training_heads_leaves_the_random_numbers_of_others_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train_heads(tiny.config(latent=2), latents, data, SCHEDULE, 0, lambda values: None)
+    fit_heads(tiny.config(latent=2), latents, data, SCHEDULE, 0, lambda values: None)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -271,13 +271,13 @@ def test_without_updates_there_is_no_policy():
     latents = {s: torch.from_numpy(part.tool).float() for s, part in data.items()}
     config = tiny.config(latent=2, reachability=ReachabilityConfig())
     none = Schedule(policy_updates=0)
-    heads = train_heads(config, latents, data, none, 0, lambda values: pytest.fail("it trained"))
+    heads = fit_heads(config, latents, data, none, 0, lambda values: pytest.fail("it trained"))
     described = heads.describe(config)
     assert heads.policy is None and described.policy is None and described.reachability is None
 
 
 class Spy(torch.nn.Module):
-    """Notes what it is asked, and answers with no action."""
+    """Records its inputs and returns zero actions."""
 
     max_ticks = 9
 

@@ -21,7 +21,7 @@ from jepa_ros.robot.config import load_robot
 from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
 from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import Recipe
-from jepa_ros.training.train import TEST_STEPS, load
+from jepa_ros.training.train_model import TEST_STEPS, load
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
 from jepa_ros.world_model.checkpoint import build, save
 from jepa_ros.world_model.config import ModelConfig
@@ -43,7 +43,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Job:
-    """A run: `value` is the regulariser's weight, or 1 - the teacher's first momentum. split: whose figures are asked
+    """A run: `value` is the regulariser's weight, or 1 - the teacher's first momentum. split: whose figures are wanted
     for (val while tuning, then test). goals: to try in closed loop."""
 
     method: str
@@ -76,7 +76,7 @@ def perform(source: Source, job: Job, report: Callable[[int, str], None]) -> Non
     report(0, "reading")
     sets, config = _loaded(source)
     job.directory.mkdir(parents=True, exist_ok=True)
-    trainer, failed = trainer_of(job, source.recipe, config, sets), ""
+    trainer, failed = make_trainer(job, source.recipe, config, sets), ""
     state = job.directory / "trainer.state"
     if state.exists():
         trainer.load(state)
@@ -107,7 +107,7 @@ def perform(source: Source, job: Job, report: Callable[[int, str], None]) -> Non
     state.unlink(missing_ok=True)
 
 
-def trainer_of(job: Job, recipe: Recipe, config: ModelConfig, sets: dict[str, EpisodeSet]) -> Trainer:
+def make_trainer(job: Job, recipe: Recipe, config: ModelConfig, sets: dict[str, EpisodeSet]) -> Trainer:
     """Fresh weights of the job's seed, and its method: the same model, data and schedule whatever the method."""
     torch.manual_seed(job.seed)
     model, _ = build(config, job.directory)
@@ -132,13 +132,13 @@ def measure(
     data, z = sets[split], latents[split]
     figures = prediction_health(model, data, z, TEST_STEPS, block, MEASURED) | latent_health(z)
     figures["probe_r2"] = probe_r2(latents["train"], sets["train"].tool, z, data.tool)
-    errors, still = imagined_places(model, sets, latents, split, block)
+    errors, still = imagined_tool_errors(model, sets, latents, split, block)
     figures |= {f"imagined_cm@{k + 1}": 100.0 * e for k, e in enumerate(errors)}
     return figures | {f"still_cm@{k + 1}": 100.0 * e for k, e in enumerate(still)}
 
 
 @torch.inference_mode()
-def imagined_places(
+def imagined_tool_errors(
     model: PredictiveModel,
     sets: dict[str, EpisodeSet],
     latents: dict[str, torch.Tensor],

@@ -25,7 +25,7 @@ from jepa_ros.robot.config import load_robot, require_planar_space
 from jepa_ros.training.method_comparison.one_run import Job, Source, perform
 from jepa_ros.training.method_comparison.report import summarise, write_report
 from jepa_ros.training.recipe import PUBLISHED_WEIGHTS, read_recipe
-from jepa_ros.training.train import TEST_STEPS, changed, expect_same
+from jepa_ros.training.train_model import TEST_STEPS, changed, check_same_options
 
 METHODS = ("sigreg", "vicreg", "ema", "reconstruction", "none")
 PUBLISHED = {method: weight for method, weight in PUBLISHED_WEIGHTS.items() if method != "none"} | {"ema": 0.004}
@@ -35,7 +35,7 @@ FACTOR = 10**0.5
 CRITERION = f"imagined_cm@{TEST_STEPS}"
 
 
-def run(
+def compare_methods(
     *,
     data: Path,
     out: Path,
@@ -73,7 +73,7 @@ def run(
     tune_updates = tune_updates or max(1, updates // 4)
     options = {"data": str(data), "recipe": chosen.model_dump(), "robot": robot, "seed": seed, "tune": tune}
     options |= {"tune_updates": tune_updates, "goals": goals, "goal_seed": goal_seed}
-    expect_same(out, options)
+    check_same_options(out, options)
     source = Source(Path(data), robot, chosen, goal_seed)
     trials = [
         Job(method, value, seed, tune_updates, "val", 0, out / "tune" / f"{method}-{value:g}")

@@ -96,7 +96,7 @@ def _pieces(stretch: Stretch, length: int) -> list[Stretch]:
     return [Stretch(stretch.frames[i : i + length], stretch.stamps[i : i + length], stretch.source) for i in cuts]
 
 
-def normalised(clips: np.ndarray, device: torch.device = CPU) -> torch.Tensor:
+def normalize_clips(clips: np.ndarray, device: torch.device = CPU) -> torch.Tensor:
     """Clips (B, T, S, S, 3) uint8 → (B, T, 3, S, S) float on a device, by the mean and deviation that both methods came
     with."""
     frames = clips.reshape(-1, *clips.shape[2:])
@@ -104,7 +104,7 @@ def normalised(clips: np.ndarray, device: torch.device = CPU) -> torch.Tensor:
     return as_images(frames, mean, std).unflatten(0, clips.shape[:2])
 
 
-def cropped(clips: torch.Tensor, crops: Crops, rng: np.random.Generator) -> torch.Tensor:
+def crop_randomly(clips: torch.Tensor, crops: Crops, rng: np.random.Generator) -> torch.Tensor:
     """A random crop of each clip (B, T, 3, S, S), the same in all its frames, resampled to S x S bilinearly."""
     batch = len(clips)
     area = rng.uniform(*crops.scale, size=batch)

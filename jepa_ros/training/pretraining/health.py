@@ -23,7 +23,7 @@ def feature_health(tokens: torch.Tensor, steps: int) -> dict[str, float]:
 
     effective_rank: of all tokens. pooled_rank: of their means over each step, which is what a probe reads, so of B *
     steps rows. dead_dimensions: share of the D whose std is under a tenth of the median's. spread: std of the tokens
-    once each is normalised over its D numbers, as the loss sees them; 0 where all are alike, at most 1.
+    once each is normalized over its D numbers, as the loss sees them; 0 where all are alike, at most 1.
     """
     rows = tokens.flatten(0, 1)
     pooled = tokens.unflatten(1, (steps, -1)).mean(2).flatten(0, 1)

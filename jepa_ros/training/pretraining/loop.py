@@ -13,7 +13,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from jepa_ros.text_files import atomic_path
-from jepa_ros.training.pretraining.clips import Clips, Crops, cropped, normalised
+from jepa_ros.training.pretraining.clips import Clips, Crops, crop_randomly, normalize_clips
 from jepa_ros.training.pretraining.health import collapse, feature_health
 from jepa_ros.training.pretraining.models import TUBELET, MaskedPredictor
 from jepa_ros.world_model.device import CPU
@@ -111,7 +111,7 @@ class Pretrainer:
         s, p = self.schedule, self.progress
         started = time.monotonic()
         clips = self.train.draw(s.batch, self._rng(CLIPS))
-        clips = cropped(normalised(clips, self.device), s.crops, self._rng(CROPS))
+        clips = crop_randomly(normalize_clips(clips, self.device), s.crops, self._rng(CROPS))
         p.loading += time.monotonic() - started
         self.model.encoder.train()
         self.model.predictor.train()
@@ -136,7 +136,7 @@ class Pretrainer:
     def validate(self) -> dict[str, float]:
         """Losses and health of features on held-out clips: always the same ones, whole, under the same masks."""
         self.model.eval()
-        clips = normalised(self.held, self.device)
+        clips = normalize_clips(self.held, self.device)
         rng = np.random.default_rng([self.seed, HELD_OUT])
         parts, tokens = [], []
         for batch in clips.split(self.schedule.batch):

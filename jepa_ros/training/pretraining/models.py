@@ -59,7 +59,7 @@ class Sizes:
 class MaskedPredictor(nn.Module):
     """What both methods share: an encoder, its predictor and its teacher.
 
-    `losses` and `features` take pictures that are normalised already.
+    `losses` and `features` take pictures that are normalized already.
     """
 
     groups: tuple[str, ...]
@@ -89,7 +89,7 @@ class MaskedPredictor(nn.Module):
 
     @torch.no_grad()
     def targets(self, clips: torch.Tensor) -> torch.Tensor:
-        """What is to be predicted: the teacher's tokens (B, N, D), each normalised over its numbers, without a gain."""
+        """Return the prediction targets: the teacher's tokens (B, N, D), each normalized over its features."""
         tokens = self.features(clips)
         return F.layer_norm(tokens, tokens.shape[-1:])
 
@@ -195,7 +195,7 @@ class ImageJepa(MaskedPredictor):
 
 
 class BlockPredictor(nn.Module):
-    """I-JEPA's predictor: a narrow transformer over the context's tokens and, at the places asked for, mask tokens."""
+    """I-JEPA's predictor: a narrow transformer over the context's tokens and, at the requested places, mask tokens."""
 
     def __init__(self, sizes: Sizes):
         super().__init__()

@@ -9,7 +9,7 @@ import torch
 
 from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report
-from jepa_ros.training.pretraining.clips import normalised
+from jepa_ros.training.pretraining.clips import normalize_clips
 from jepa_ros.training.pretraining.health import LEAST_RANK, LEAST_SPREAD
 from jepa_ros.training.pretraining.loop import Pretrainer, Progress
 from jepa_ros.training.pretraining.masking import Masks
@@ -53,7 +53,7 @@ def write_report(path: Path, trainer: Pretrainer, summary: dict) -> None:
         "Patches of held-out pictures beside the first three principal components of their features, as red, green and "
         "blue: patches of one colour are alike to the encoder."
     )
-    pairs = zip(clips[:, 0], component_pictures(trainer.model, clips), strict=True)
+    pairs = zip(clips[:, 0], component_images(trainer.model, clips), strict=True)
     report.images([(f"held-out clip {i + 1}", list(pair)) for i, pair in enumerate(pairs)], width=160)
     rows = [(k, v) for k, v in last.items()]
     report.section("Last validation").table(rows, ["figure", "value"])
@@ -91,13 +91,13 @@ def _masked(model: MaskedPredictor, clips: np.ndarray, rng: np.random.Generator)
     """Each kind of mask over the first clips, a picture for each token in time."""
     clips = clips[:2]
     return [
-        (f"{kind.replace('_', ' ')}, held-out clip {i + 1}", mask_pictures(clip, masks, i, model.sizes.grid))
+        (f"{kind.replace('_', ' ')}, held-out clip {i + 1}", mask_images(clip, masks, i, model.sizes.grid))
         for kind, masks in zip(model.groups, model.draw_masks(len(clips), rng), strict=True)
         for i, clip in enumerate(clips)
     ]
 
 
-def mask_pictures(clip: np.ndarray, masks: Masks, row: int, grid: int) -> list[np.ndarray]:
+def mask_images(clip: np.ndarray, masks: Masks, row: int, grid: int) -> list[np.ndarray]:
     """Pictures (S, S, 3) of a clip (T, S, S, 3) uint8, one for each token in time, as the masks of a row leave them."""
     steps = max(1, len(clip) // TUBELET)
     state = np.zeros(steps * grid * grid, int)  # 0: left out, 1: to be predicted, 2: seen
@@ -112,13 +112,13 @@ def mask_pictures(clip: np.ndarray, masks: Masks, row: int, grid: int) -> list[n
 
 
 @torch.no_grad()
-def component_pictures(model: MaskedPredictor, clips: np.ndarray) -> list[np.ndarray]:
+def component_images(model: MaskedPredictor, clips: np.ndarray) -> list[np.ndarray]:
     """Pictures (S, S, 3) uint8 whose colours are the first three principal components of the patches' features.
 
     clips: (B, T, S, S, 3) uint8; of each the first tokens in time. Components are those of all clips together.
     """
     grid = model.sizes.grid
-    tokens = model.features(normalised(clips))[:, : grid * grid]
+    tokens = model.features(normalize_clips(clips))[:, : grid * grid]
     rows = tokens.flatten(0, 1)
     rows = rows - rows.mean(0)
     _, _, axes = torch.linalg.svd(rows, full_matrices=False)

@@ -33,7 +33,7 @@ VALIDATIONS = 20
 WARM_UP = 0.1
 
 
-def run(
+def pretrain(
     *,
     bags: Sequence[Path],
     out: Path,

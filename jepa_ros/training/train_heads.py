@@ -24,11 +24,11 @@ from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot, require_planar_space
 from jepa_ros.training.card import recorded_seed
-from jepa_ros.training.heads import Heads, expect_finite, with_head_sizes
-from jepa_ros.training.heads_report import describe_sizes, head_rows, judge_heads, write_heads
+from jepa_ros.training.heads import Heads, add_head_sizes, check_finite_latents
+from jepa_ros.training.heads_report import describe_sizes, evaluate_heads, head_rows, write_heads
 from jepa_ros.training.recipe import Schedule
 from jepa_ros.training.reference import copy_references
-from jepa_ros.training.train import fit_heads
+from jepa_ros.training.train_model import fit_heads_with_progress
 from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, identify, load, save
 from jepa_ros.world_model.config import ModelConfig, PolicyConfig
 
@@ -36,7 +36,7 @@ LEAST_BLOCKS = 2
 """Model steps that an episode must be long: of shorter ones no way to a goal can be learnt."""
 
 
-def run(
+def train_heads(
     *,
     model: str,
     data: Path,
@@ -74,18 +74,18 @@ def run(
         fields = (tuple(arm.joints), proprioception.gripper if proprioception.dimension else tuple(arm.gripper))
         size, needed = config.preprocessing.size, LEAST_BLOCKS * config.block
         episodes = read_splits(data, arm, fields, config.tick, size, needed, bar, tuple(camera), topics)
-        expect_views(config, episodes[0].frames)
-        expect_memory(config, sum(len(e.frames) for e in episodes))
+        check_camera_count(config, episodes[0].frames)
+        check_memory(config, sum(len(e.frames) for e in episodes))
         if not proprioception.dimension:
             episodes = [e.blind() for e in episodes]
         mean, std = np.array(proprioception.mean), np.array(proprioception.std)
         sets = {s: EpisodeSet([e for e in episodes if e.split == s], mean, std) for s in SPLITS}
         latents = {split: encode_all(before.model, part.frames) for split, part in sets.items()}
-        expect_finite(latents)
-        heads = fit_heads(config, latents, sets, schedule, seed, bar)
+        check_finite_latents(latents)
+        heads = fit_heads_with_progress(config, latents, sets, schedule, seed, bar)
     if probes_only:
         heads = Heads(before.policy, before.reachability, before.probes | heads.probes)
-    figures = judge_heads(heads, latents["test"], sets["test"], config.block, seed)
+    figures = evaluate_heads(heads, latents["test"], sets["test"], config.block, seed)
     config = heads.describe(config)
     save(out / "checkpoint", config, before.model, heads.policy, heads.reachability, heads.probes)
     copy_references(before.directory, out / "checkpoint")
@@ -109,7 +109,7 @@ def run(
     return 0
 
 
-def expect_views(config: ModelConfig, frames: np.ndarray) -> None:
+def check_camera_count(config: ModelConfig, frames: np.ndarray) -> None:
     """Raise InputError where an episode's frames (T, *F) are of another number of cameras than the model sees."""
     found = 1 if frames.ndim == 4 else frames.shape[1]
     if found != len(config.cameras):
@@ -119,7 +119,7 @@ def expect_views(config: ModelConfig, frames: np.ndarray) -> None:
         )
 
 
-def expect_memory(config: ModelConfig, frames: int) -> None:
+def check_memory(config: ModelConfig, frames: int) -> None:
     """Raise InputError where the latents of so many frames would not fit into what memory is free."""
     needed = 4 * frames * math.prod(config.latent_shape)
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -143,7 +143,7 @@ def _schedule(updates: int | None, probes_only: bool) -> Schedule:
 def _with_heads(before: Checkpoint) -> ModelConfig:
     """The model's configuration with sizes of all heads."""
     config = _from_anywhere(before)
-    return with_head_sizes(config.model_copy(update={"policy": config.policy or PolicyConfig()}))
+    return add_head_sizes(config.model_copy(update={"policy": config.policy or PolicyConfig()}))
 
 
 def _from_anywhere(before: Checkpoint) -> ModelConfig:

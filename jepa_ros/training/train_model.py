@@ -25,8 +25,8 @@ from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import RobotConfig, load_robot, require_planar_space
 from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
 from jepa_ros.training.card import write_card, write_report
-from jepa_ros.training.heads import Heads, train_heads, with_head_sizes
-from jepa_ros.training.heads_report import describe_sizes, judge_heads
+from jepa_ros.training.heads import Heads, add_head_sizes, fit_heads
+from jepa_ros.training.heads_report import describe_sizes, evaluate_heads
 from jepa_ros.training.logs import TensorBoard
 from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import Recipe, Schedule, read_recipe
@@ -60,7 +60,7 @@ class Work:
     trainer: Trainer
 
 
-def run(
+def train_model(
     *,
     data: Path,
     out: Path,
@@ -92,7 +92,7 @@ def run(
     options = {"data": str(data), "seed": seed, "name": name, "robot": robot, "recipe": chosen.model_dump()}
     first, processes = torchrun.start(where) == 0, count_ranks()
     if first:
-        expect_same(out, options)
+        check_same_options(out, options)
     try:
         with LongWork(quiet=not first) as bar:
             sets, config = load(Path(data), arm, name, chosen, bar)
@@ -101,7 +101,7 @@ def run(
             if not first:
                 return 0
             latents = {split: encode_all(work.model, part.frames) for split, part in sets.items()}
-            heads = fit_heads(work.config, latents, sets, chosen.schedule, seed, bar)
+            heads = fit_heads_with_progress(work.config, latents, sets, chosen.schedule, seed, bar)
     finally:
         torchrun.stop()
     notes = {"recipe": recipe, "torch_threads": threads, "device": where.type, "processes": processes}
@@ -144,7 +144,7 @@ def prepare(
     settings = {"directions": recipe.loss.directions} if recipe.anti_collapse == "sigreg" else {}
     regulariser = make_anti_collapse(recipe.anti_collapse, model, config, updates=recipe.schedule.updates, **settings)
     trainer = Trainer(config, model, regulariser, sets, recipe.schedule, recipe.loss, seed, device)
-    return Work(config, recipe, sets, trainer.asked, trainer)
+    return Work(config, recipe, sets, trainer.inference_model, trainer)
 
 
 def fit(work: Work, out: Path, bar: LongWork, save_every: float = 60.0) -> None:
@@ -167,7 +167,7 @@ def fit(work: Work, out: Path, bar: LongWork, save_every: float = 60.0) -> None:
         trainer.run(state, show, save_every)
 
 
-def fit_heads(
+def fit_heads_with_progress(
     config: ModelConfig,
     latents: dict[str, torch.Tensor],
     sets: dict[str, EpisodeSet],
@@ -175,14 +175,14 @@ def fit_heads(
     seed: int,
     bar: LongWork,
 ) -> Heads:
-    """train_heads, showing progress."""
+    """fit_heads, showing progress."""
     task = bar.add("policy", schedule.policy_updates) if schedule.policy_updates and config.policy else None
 
     def show(values: dict) -> None:
         losses = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name != "update")
         bar.update(task, values["update"], losses)
 
-    return train_heads(config, latents, sets, schedule, seed, show)
+    return fit_heads(config, latents, sets, schedule, seed, show)
 
 
 def _finish(work: Work, latents: dict, heads: Heads, out: Path, options: dict, notes: dict) -> tuple[ModelConfig, dict]:
@@ -208,7 +208,7 @@ def _finish(work: Work, latents: dict, heads: Heads, out: Path, options: dict, n
         "validation": p.validation[-1],
         "test": judged(work, latents, seed),
         "policy": heads.curve[-1] if heads.curve else None,
-        "heads": judge_heads(heads, latents["test"], sets["test"], config.block, seed),
+        "heads": evaluate_heads(heads, latents["test"], sets["test"], config.block, seed),
         "frames_per_s": p.frames_per_second,
         "loader_share": p.loader_share,
         "training_s": p.seconds,
@@ -237,7 +237,7 @@ def _sizes(model: WorldModel) -> dict[str, int]:
     return parts
 
 
-def expect_same(out: Path, options: dict) -> None:
+def check_same_options(out: Path, options: dict) -> None:
     """Note the options of a run in `out`, or raise InputError where it was begun with others."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "options.json"
@@ -289,7 +289,7 @@ def load(
         camera=data_camera(data, *recipe.cameras[:1]),
         robots=(robot.name,),
     )
-    return sets, with_head_sizes(config)
+    return sets, add_head_sizes(config)
 
 
 def _encoder(recipe: Recipe):
