@@ -19,9 +19,8 @@ import numpy as np
 
 from jepa_ros.bench.offline_report import write_report
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.intervals import wilson
-from jepa_ros.reporting.progress import LongWork
-from jepa_ros.reporting.summary import write_summary
+from jepa_ros.reporting.progress import ProgressDisplay
+from jepa_ros.reporting.summary import wilson_interval, write_summary
 
 EPISODES = {"little": (40, 21), "much": (160, 22)}
 """Training recordings: episodes and seed."""
@@ -56,7 +55,7 @@ def run(*, out: Path, goals: int, seed: int, workers: int = 2) -> int:
     """Collect, train, judge, try and compare; writes summary.json and report.html. goals: that each model tries, the
     same ones, of this seed."""
     started, out = time.time(), Path(out)
-    with LongWork() as bar:
+    with ProgressDisplay() as bar:
         task = bar.add("steps", len(EPISODES) + 1 + 3 * len(MODELS))
         steps = Steps(out, lambda done, doing: bar.update(task, done, doing))
         for name, (episodes, its_seed) in {**EPISODES, "judged": JUDGED}.items():
@@ -102,7 +101,7 @@ def _result(model: Model, out: Path) -> dict:
         "metrics": judged["metrics"],
         "reached": tried["reached"],
         "rate": tried["rate"],
-        "interval_95": wilson(tried["reached"], tried["goals"]),
+        "interval_95": wilson_interval(tried["reached"], tried["goals"]),
         "goal_set_hash": tried["goal_set_hash"],
     }
 

@@ -14,7 +14,7 @@ def write_report(out: Path, summary: dict) -> None:
     """report.html and offline.png in `out`."""
     low, high = summary["interval_95"]
     report = Report("Do offline figures tell?", f"{len(summary['models'])} models, {summary['goals']} goals each")
-    report.figures(
+    report.tiles(
         {
             "rank correlation": f"{summary['rank_correlation']:.2f}",
             "95 % interval": f"{low:.2f} to {high:.2f}",

@@ -16,9 +16,8 @@ from jepa_ros.bench.peer import load_peer
 from jepa_ros.bench.same_quality import SameQuality, same_quality
 from jepa_ros.bench.same_work import SameCosts, SameWork, same_costs, same_work
 from jepa_ros.bench.twins import PAPER, Search, Sizes, Twins, multiplications
-from jepa_ros.reporting.intervals import wilson
-from jepa_ros.reporting.progress import LongWork
-from jepa_ros.reporting.summary import percentiles, write_summary
+from jepa_ros.reporting.progress import ProgressDisplay
+from jepa_ros.reporting.summary import percentiles, wilson_interval, write_summary
 from jepa_ros.world_model.checkpoint import load
 from jepa_ros.world_model.precision import BFLOAT16_FLAGS, multiplies_bfloat16, processor_flags, processor_name
 
@@ -74,7 +73,7 @@ def run(
     checkpoint = load(model)
     torch.set_num_threads(1)
     started = time.time()
-    with LongWork() as bar:
+    with ProgressDisplay() as bar:
         task = bar.add("the same work", repeats)
         twins = Twins(peer, sizes, seed)
         costs = same_costs(twins, search.horizon, search.samples, seed)
@@ -165,7 +164,7 @@ def quality_figures(quality: SameQuality) -> dict:
         found[name] = {
             "reached": reached,
             "trials": len(trials),
-            "interval_95": wilson(reached, len(trials)),
+            "interval_95": wilson_interval(reached, len(trials)),
             "final_distance_m": percentiles([t.final_distance for t in trials], (50, 90), {"mean": np.mean}),
             "seconds_p50": float(np.median([t.seconds for t in trials])),
             "plan_ms": percentiles([1e3 * t for t in times.wall], (50, 90)),

@@ -29,7 +29,7 @@ def write_report(path: Path, summary: dict, costs: SameCosts, work: SameWork, qu
     report = Report("Planning speed", f"beside {summary['peer']} on {place}")
     shown = {NAMES[key]: summary[key] for key in NAMES if summary[key] is not None}
     met = {NAMES[key]: value for key, value in summary["targets_met"].items() if value is not None}
-    report.figures(shown, met).table(_rows(summary), ["figure", "median", "least", "largest", "target", "met"])
+    report.tiles(shown, met).table(_rows(summary), ["figure", "median", "least", "largest", "target", "met"])
     for note in notes(summary):
         report.text(note)
     report.section("The same work").plot(_work_figure(summary, work))

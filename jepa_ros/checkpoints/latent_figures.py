@@ -115,7 +115,7 @@ def write_picture(path: Path, config: ModelConfig, space: LatentSpace, found: di
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(plots.paper_style()):
+    with matplotlib.rc_context(plots.file_style()):
         figure = Figure(figsize=(14, 12.5))
         FigureCanvasAgg(figure)
         top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1, 1, 1.05))

@@ -13,7 +13,7 @@ from jepa_ros.checkpoints import latent_figures as figures
 from jepa_ros.checkpoints.latent_space import LatentSpace, encode, measure, read
 from jepa_ros.errors import InputError
 from jepa_ros.reporting import plots
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.world_model.checkpoint import choose_robot, load
@@ -40,7 +40,7 @@ def look(
     config = checkpoint.config
     cameras = choose_cameras(data, config, cameras)
     arm = choose_robot(config, robot)
-    with LongWork() as bar:
+    with ProgressDisplay() as bar:
         task = bar.add("frames", None)
         episodes = read(data, arm, config, limit, lambda n: bar.update(task, n), cameras)
         total = sum(len(e.frames) for e in episodes)
@@ -98,7 +98,7 @@ def write_report(
     report = Report(f"Latent space of {config.name}", subtitle)
     if found["collapse"]:
         report.text(f"**{found['collapse'].capitalize()}.**")
-    report.figures(dict(words.latent_rows(found)))
+    report.tiles(dict(words.latent_rows(found)))
     report.section("The latents on their two principal axes").plot(
         _drawn(3, (12.0, 3.4), lambda axes: figures.draw_plane(axes, space)),
         "Each point is a frame. Neighbouring places of the tool should have neighbouring latents.",
@@ -142,6 +142,6 @@ def _drawn(columns: int, size: tuple[float, float], draw):
 
     figure, axes = plots.figure(columns, size=size)
     figure.set_dpi(200)  # of the points, which are drawn as a picture
-    with matplotlib.rc_context(plots.style()):
+    with matplotlib.rc_context(plots.page_style()):
         draw(axes)
     return figure

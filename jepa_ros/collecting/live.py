@@ -18,7 +18,7 @@ from jepa_ros.bringup.up import on_signals
 from jepa_ros.collecting.options import Options
 from jepa_ros.collecting.plan_driver import boxed
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 
 MODES = ("play", "joy", "twist")
 PLAY_EPISODES, PLAY_TICKS = 20, 60
@@ -53,7 +53,7 @@ def run(out: Path, box: str, reset: str, axes: str, episodes: int | None, topic:
 
     robot = boxed(load_robot(settings.robot), settings.box)
     stop = threading.Event()
-    with on_signals(stop.set), LongWork() as bar:
+    with on_signals(stop.set), ProgressDisplay() as bar:
         ensure(isolate=False)  # before rclpy is imported: a live robot's graph is the one that the shell is in
         return _collect(settings, robot, out, bar, stop)
 
@@ -79,7 +79,7 @@ def whole(name: str, text: str, count: int) -> tuple[int, ...]:
     return tuple(int(k) for k in found)
 
 
-def _collect(settings: Options, robot, out: Path, bar: LongWork, stop: threading.Event) -> int:
+def _collect(settings: Options, robot, out: Path, bar: ProgressDisplay, stop: threading.Event) -> int:
     import rclpy
     from rclpy.parameter import Parameter
     from rclpy.signals import SignalHandlerOptions

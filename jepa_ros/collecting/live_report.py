@@ -87,7 +87,7 @@ def _report(record: LiveRecord, values: dict, space: PlanarVelocity, tool: np.nd
     of = "" if record.wanted is None else f" of {record.wanted}"
     report = Report("Collecting on a live robot", f"{record.options['mode']}, robot {record.options['robot']}")
     complete = record.wanted is None or record.done >= record.wanted
-    report.figures(
+    report.tiles(
         {
             "episodes": f"{record.done}{of}",
             "driven": f"{values['seconds']:.0f} s",

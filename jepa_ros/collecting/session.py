@@ -21,7 +21,7 @@ from jepa_ros.collecting.teleop_inputs import Commands
 from jepa_ros.collecting.teleoperation import PLANS, GamePad, Steering
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.diagnostics import Throttle
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.kinematics import Kinematics
@@ -45,7 +45,7 @@ class Session:
         node: Node,
         executor,
         record: LiveRecord,
-        bar: LongWork,
+        bar: ProgressDisplay,
         stop: threading.Event,
     ) -> None:
         self._options, self._robot, self._record, self._bar = options, robot, record, bar

@@ -21,7 +21,7 @@ import yaml
 
 from jepa_ros.bags.writer import DiskFull, EpisodeWriter
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.motion.random_play import sample_random_play
@@ -79,7 +79,7 @@ def run(
     _expect_same(out, recipe)
     jobs = [(recipe, k, parts) for k in range(math.ceil(episodes / PART)) if not (parts / f"{k:04d}").exists()]
     stopped = ""  # why not everything was recorded
-    with LongWork() as bar:
+    with ProgressDisplay() as bar:
         done = episodes - sum(_size(recipe, part) for _, part, _ in jobs)
         task = bar.add("episodes", episodes, done)
         with multiprocessing.get_context("spawn").Pool(max(1, min(workers, len(jobs))), _ignore_interrupt) as pool:
@@ -259,7 +259,7 @@ def _report(out: Path, recipe: Recipe, wall_s: float) -> None:
     }
     write_summary(out / "summary.json", values)
     report = Report("Random play", f"{count} episodes of {recipe.ticks * PERIOD:g} s, seed {recipe.seed}")
-    report.figures({"episodes": count, "frames": values["frames"], "MB": round(size / 1e6)})
+    report.tiles({"episodes": count, "frames": values["frames"], "MB": round(size / 1e6)})
     fig, (left, right) = plots.figure(2)
     left.plot(tool[:, 0], tool[:, 1], ".", ms=1, alpha=0.3)
     left.plot(*np.vstack([space.workspace, space.workspace[:1]]).T, lw=1)

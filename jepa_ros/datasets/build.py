@@ -29,7 +29,7 @@ from jepa_ros.datasets.store import (
     write_json,
 )
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot
 from jepa_ros.text_files import write_atomically
@@ -62,7 +62,7 @@ def run(
     sources = _sources([Path(bag) for bag in bags])
     _expect_same(out, options)
     shards, problems, built, decoding = {}, [], 0, 0.0
-    with LongWork() as bar:
+    with ProgressDisplay() as bar:
         task = bar.add("bags", len(sources))
         for done, (bag, name) in enumerate(sources):
             target = out / "shards" / name
@@ -153,7 +153,7 @@ def _forget(out: Path) -> None:
             folder.rmdir()
 
 
-def _build(bag: Path, target: Path, options, workers: int, bar: LongWork, task, done: int) -> ShardInfo:
+def _build(bag: Path, target: Path, options, workers: int, bar: ProgressDisplay, task, done: int) -> ShardInfo:
     def note(what: str, count: int, total: int) -> None:
         bar.update(task, done, f"{bag.name}: {what} {count} of {total}")
 

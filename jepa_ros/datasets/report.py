@@ -39,7 +39,7 @@ def write_report(out: Path, index: Index, summary: dict) -> None:
 
     data = Dataset(out)
     report = Report("Training data", f"{len(index.bags)} bags at {index.layout.rate:g} Hz, {index.layout.size} px")
-    report.figures(
+    report.tiles(
         {
             "episodes": sum(summary["episodes"].values()),
             "frames": sum(summary["frames"].values()),

@@ -15,7 +15,7 @@ from jepa_ros.datasets.positions import TOOL, PlacedEpisode, Places
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.datasets.store import Dataset, IndexedEpisode, is_dataset
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.sim.cell import make_action_space
@@ -31,7 +31,7 @@ def read_splits(
     period: float,
     size: int,
     needed: int,
-    bar: LongWork,
+    bar: ProgressDisplay,
     cameras: tuple[str, ...] = (),
     objects: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Episode]:

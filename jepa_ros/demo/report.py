@@ -30,7 +30,7 @@ def write_report(record: DemoRecord, summary: Mapping[str, Any], path: str | os.
         report.text(f"**The run ended early:** {record.ended}. The figures cover what there is.")
     latency, plan_ms, frames = summary["latency_ms"], summary["plan_ms"], summary["frames"]
     lost = 1 - frames["encoded"] / frames["sent"] if frames["sent"] else None
-    report.figures(
+    report.tiles(
         {
             "goals reached": begun,
             "final distance, p50": _unit(summary["final_distance_m"]["p50"], 100, "cm"),

@@ -80,7 +80,7 @@ def _page(findings: Sequence[Finding], seen: Seen, job: Job, pictures: Pictures)
     about = f"robot {job.robot.name} · model {job.model.name} · namespace {job.namespace or '/'} · {seen.seconds:g} s"
     report = Report("jepa_ros doctor", about)
     errors, warnings = count(findings, Level.ERROR), count(findings, Level.WARNING)
-    report.figures({"errors": errors, "warnings": warnings}, good={"errors": not errors, "warnings": not warnings})
+    report.tiles({"errors": errors, "warnings": warnings}, good={"errors": not errors, "warnings": not warnings})
     for level in sorted(_TITLES, reverse=True):
         some = [f for f in findings if f.level is level]
         if some and level:

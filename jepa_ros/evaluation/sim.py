@@ -13,10 +13,9 @@ import numpy as np
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.closed_loop import Timing, Trial, expect_one_camera
 from jepa_ros.reporting import plots
-from jepa_ros.reporting.intervals import wilson
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
-from jepa_ros.reporting.summary import percentiles, write_summary
+from jepa_ros.reporting.summary import percentiles, wilson_interval, write_summary
 from jepa_ros.robot.config import load_robot, require_planar_space
 from jepa_ros.world_model.checkpoint import check_robot, load
 
@@ -63,7 +62,7 @@ def run(
     ]
     plan_ms: list[float] = []
     queue = multiprocessing.get_context("spawn").Manager().Queue()
-    with LongWork() as bar:
+    with ProgressDisplay() as bar:
         task_id = bar.add("goals", goals)
         with multiprocessing.get_context("spawn").Pool(workers, _quiet) as pool:
             result = pool.map_async(_try_share, [(*job, queue) for job in jobs])
@@ -152,7 +151,7 @@ def _summary(trials: dict[str, dict[int, Trial]], info: dict, checkpoint, seed: 
         results[kind] = {
             "reached": reached,
             "rate": reached / n,
-            "interval_95": wilson(reached, n),
+            "interval_95": wilson_interval(reached, n),
             "final_distance_m": percentiles(finals, (50, 90)) | {"max": max(finals)},
             "seconds_p50": float(np.median([t.seconds for t in found.values() if t.reached])) if reached else None,
         }
@@ -187,7 +186,7 @@ def _report(path: Path, summary: dict, trials: dict[str, list[Trial]]) -> None:
     }
     for kind in KINDS[1:] if "random" in trials else ():
         figures[f"reached by {kind}"] = f"{summary[kind]['reached']} of {summary['goals']}"
-    report.figures(figures)
+    report.tiles(figures)
     within = f"{summary['timing']['timeout']:g} s"
     report.text(f"Reached: MuJoCo's gripper site within 3 cm of the goal's, held for 1 s, within {within}.")
     fig, (left, right) = plots.figure(2)

@@ -1,4 +1,4 @@
-"""Plots for reports: Matplotlib figures drawn so that their inline SVG follows the page's light or dark colours."""
+"""Plots for reports: Matplotlib figures whose inline SVG takes the light or dark colours of the page."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-# Readable on white and on near-black; the first is the one a single series gets.
+# Readable on white and on near-black; a single series gets the first one.
 COLOURS = ("#4c7dff", "#e8743b", "#18a37c", "#d9488b", "#8f66d9", "#a38b1d", "#3aa6c9", "#8a8f98")
 
-# Matplotlib knows no "colour of the text around me": these stand for it until the SVG is written.
+# Matplotlib has no "colour of the surrounding text"; these stand for it until the SVG is written.
 _INK, _FAINT = "#010203", "#040506"
 
 
-def style() -> dict[str, Any]:
-    """Matplotlib settings of the house; use as ``with matplotlib.rc_context(plots.style()):``."""
+def page_style() -> dict[str, Any]:
+    """Return the Matplotlib settings of all plots; use as ``with matplotlib.rc_context(plots.page_style()):``."""
     from cycler import cycler
 
     return {
@@ -49,23 +49,23 @@ def style() -> dict[str, Any]:
     }
 
 
-def paper_style() -> dict[str, Any]:
-    """The same for a picture file, which has no page to take colours from: dark on white."""
+def file_style() -> dict[str, Any]:
+    """Return the settings for an image file, which has no page to take colours from: dark on white."""
     colours = {_INK: "#1b1f27", _FAINT: "#c4cad4"}
-    plain = {key: colours.get(value, value) if isinstance(value, str) else value for key, value in style().items()}
+    plain = {key: colours.get(value, value) if isinstance(value, str) else value for key, value in page_style().items()}
     return plain | {"figure.facecolor": "white", "savefig.facecolor": "white"}
 
 
 def figure(columns: int = 1, rows: int = 1, size: tuple[float, float] | None = None, **axes: Any):
-    """A figure with ``rows × columns`` axes in the house style, off screen: ``(figure, axes)``.
+    """Return ``(figure, axes)``: a figure with ``rows × columns`` axes in `page_style`, off screen.
 
-    ``axes`` is one Axes, or an array of them. ``size`` is inches (width, height); further arguments go to ``subplots``.
+    ``axes`` is one Axes or an array of them. ``size`` is (width, height) in inches; other arguments go to ``subplots``.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(style()):
+    with matplotlib.rc_context(page_style()):
         fig = Figure(figsize=size or (8.0, 3.0 * rows))
         FigureCanvasSVG(fig)
         return fig, fig.subplots(rows, columns, **axes)
@@ -80,7 +80,7 @@ def lines(
     level: tuple[float, str] | None = None,
     faint: bool = False,
 ):
-    """A line for each ``name: (xs, ys)``; ``level`` draws a dashed horizontal at a value with a label.
+    """Return a figure with a line for each ``name: (xs, ys)``; ``level`` adds a labelled dashed horizontal line.
 
     ``faint`` draws many lines of one kind thin, in one colour and without a legend.
     """
@@ -108,7 +108,7 @@ def histogram(
     bins: int = 40,
     marks: Mapping[str, float] | None = None,
 ):
-    """How often each value came; several named samples lie over one another; ``marks`` are labelled vertical lines."""
+    """Return a histogram; several named samples are drawn over each other; ``marks`` are labelled vertical lines."""
     named = samples if isinstance(samples, Mapping) else {"": samples}
     named = {name: np.asarray(list(v), float) for name, v in named.items()}
     named = {name: v[np.isfinite(v)] for name, v in named.items()}
@@ -127,10 +127,10 @@ def histogram(
     return fig
 
 
-def svg_of(fig, salt: str) -> str:
-    """The figure as an ``<svg>`` element that takes its colours and font from the page; the figure is closed.
+def figure_to_svg(fig, salt: str) -> str:
+    """Return the figure as an ``<svg>`` element that takes its colours and font from the page, and close the figure.
 
-    ``salt`` keeps the element ids of several figures on one page apart, and the same from run to run.
+    ``salt`` keeps the element ids of several figures on one page distinct, and equal from run to run.
     """
     import matplotlib
     from matplotlib import pyplot
@@ -138,7 +138,7 @@ def svg_of(fig, salt: str) -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         fig.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    pyplot.close(fig)  # nothing happens for figures that pyplot did not make
+    pyplot.close(fig)  # has no effect on figures that pyplot did not create
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jepa_ros.reporting.report import show
+from jepa_ros.reporting.report import format_value
 
 MIN_WIDTH = 80  # characters
 _NARROWEST_COLUMN = 8
@@ -46,7 +46,7 @@ def format_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], width: i
     Cells too long for that are wrapped, at spaces where possible; columns of numbers are set flush right.
     """
     width = terminal_width() if width is None else width
-    cells = [[show(cell) for cell in row] for row in rows]
+    cells = [[format_value(cell) for cell in row] for row in rows]
     natural = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     words = [max(map(_longest_word, column)) for column in zip(columns, *cells, strict=True)]
     widths = _shrink(natural, words, width - len(_GAP) * (len(columns) - 1))
@@ -66,7 +66,7 @@ def _indented(lines: list[str | tuple[str, Any]]) -> list[str]:
     labels = [len(line[0]) for line in lines if not isinstance(line, str)]
     label_width, out = max(labels, default=0), []
     for line in lines:
-        head, text = ("  ", line) if isinstance(line, str) else (f"  {line[0]:<{label_width}}  ", show(line[1]))
+        head, text = ("  ", line) if isinstance(line, str) else (f"  {line[0]:<{label_width}}  ", format_value(line[1]))
         out += textwrap.wrap(
             text,
             terminal_width(),

@@ -1,4 +1,4 @@
-"""``summary.json``: the figures of a long command, for scripts to read."""
+"""``summary.json``: the results of a command for scripts, and the statistics in it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from jepa_ros.text_files import write_atomically
 
 
 def write_summary(path: str | os.PathLike, values: Mapping[str, Any], digits: int = 6) -> Path:
-    """Write ``values`` as JSON at ``path`` in one step, so that a reader sees the old file or the whole new one.
+    """Write ``values`` as JSON to ``path`` atomically and return the path.
 
-    Numbers and arrays of NumPy become plain ones; floats keep ``digits`` significant digits; a ``Path`` is written
+    NumPy numbers and arrays become plain ones; floats keep ``digits`` significant digits; a ``Path`` is written
     relative to the summary's own folder, so that the folder can be moved.
 
     Raises:
@@ -30,7 +30,7 @@ def write_summary(path: str | os.PathLike, values: Mapping[str, Any], digits: in
 
 
 def percentiles(samples, wanted=(50, 99), extra: Mapping[str, Any] | None = None) -> dict[str, float | None]:
-    """``{"p50": ..., "p99": ...}`` of the finite ``samples`` (N,), in their unit; None for each when there are none.
+    """Return ``{"p50": ..., "p99": ...}`` of the finite ``samples`` (N,), in their unit; None where there are none.
 
     ``extra`` adds named reductions, such as ``{"max": np.max}``.
     """
@@ -44,8 +44,16 @@ def percentiles(samples, wanted=(50, 99), extra: Mapping[str, Any] | None = None
     return result
 
 
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a success rate, each end in 0..1 (Wilson 1927)."""
+    z, p = 1.959964, successes / trials
+    centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2)) / (1 + z * z / trials)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def _plain(value: Any, key: str, folder: Path, digits: int) -> Any:
-    """``value`` as JSON's own types; ``key`` is its dotted path, for errors."""
+    """Return ``value`` in types that JSON has; ``key`` is its dotted path, for errors."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v, f"{key}.{k}".lstrip("."), folder, digits) for k, v in value.items()}
     if isinstance(value, np.ndarray):
@@ -60,8 +68,8 @@ def _plain(value: Any, key: str, folder: Path, digits: int) -> Any:
         return int(value)
     if isinstance(value, (float, np.floating)):
         if not math.isfinite(value):
-            raise InputError(f"summary: {key}: expected a finite number, found {value}")
+            raise InputError(f"summary: {key}: {value} is not a finite number")
         return float(f"{float(value):.{digits}g}")
     if isinstance(value, Path):
         return Path(os.path.relpath(value.resolve(), folder.resolve())).as_posix()
-    raise InputError(f"summary: {key}: expected a number, text, list or mapping, found {type(value).__name__}")
+    raise InputError(f"summary: {key}: JSON has no type for {type(value).__name__}")

@@ -17,7 +17,7 @@ from jepa_ros.bringup.environment import process_environment
 from jepa_ros.bringup.nodes import Arguments, check_inputs, node_list
 from jepa_ros.bringup.up import graph, on_signals
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.security.policy import Endpoints, check_commanders, collector, operator, to_xml
 
 READY_WITHIN = 120.0  # s
@@ -73,7 +73,7 @@ def live_endpoints(arguments: Arguments) -> list[Endpoints]:
     environment = process_environment()
     os.environ.update(environment)  # before rclpy is imported
     stop = threading.Event()
-    with on_signals(stop.set), graph(specs, lambda name, line: None, environment) as group, LongWork() as work:
+    with on_signals(stop.set), graph(specs, lambda name, line: None, environment) as group, ProgressDisplay() as work:
         look = _Look([spec.name for spec in specs], arguments.namespace)
         try:
             return look.until_ready(group, work, stop)
@@ -102,7 +102,7 @@ class _Look:
         self._frames: list = []
         self._node.create_subscription(Image, "frame", lambda message: self._frames.append(None), 1)
 
-    def until_ready(self, group, work: LongWork, stop: threading.Event) -> list[Endpoints]:
+    def until_ready(self, group, work: ProgressDisplay, stop: threading.Event) -> list[Endpoints]:
         """Look until all nodes are active and a frame has passed, and a little longer."""
         task = work.add("nodes", len(self._found))
         end, ready_at, missing = time.monotonic() + READY_WITHIN, None, None

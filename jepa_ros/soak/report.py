@@ -152,7 +152,7 @@ def write_report(record: SoakRecord, summary: Mapping[str, Any], path: str | os.
     if record.ended:
         report.text(f"**The run ended early:** {record.ended}. The figures cover what there is.")
     stops, window = summary["stop_ms"], summary["latency_ms"]["window"]
-    report.figures(
+    report.tiles(
         {
             "faults survived": f"{summary['survived']} of {summary['faults']}",
             "violations": summary["violations"],

@@ -20,7 +20,7 @@ from jepa_ros.bringup.process_group import Command, ProcessGroup
 from jepa_ros.bringup.up import on_signals
 from jepa_ros.errors import InputError
 from jepa_ros.graph_clients.waiting import GraphEnded, NodeLog, Stopped
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.resources import config_path, resolve_model
 from jepa_ros.sim.tasks.reach import make_goal_set
@@ -68,7 +68,7 @@ def run_soak(
     log = NodeLog(out / "nodes.log")
     code, stop = 0, threading.Event()
     try:
-        with LongWork() as work, on_signals(stop.set):
+        with ProgressDisplay() as work, on_signals(stop.set):
             _soak(record, specs, work, log, stop)
     except Stopped:
         record.ended, code = "interrupted", 130
@@ -87,7 +87,9 @@ def run_soak(
     return code or (0 if summary["passed"] else 1)
 
 
-def _soak(record: SoakRecord, specs: list[NodeSpec], work: LongWork, log: NodeLog, stop: threading.Event) -> None:
+def _soak(
+    record: SoakRecord, specs: list[NodeSpec], work: ProgressDisplay, log: NodeLog, stop: threading.Event
+) -> None:
     """Start the graph and keep at it. Raises GraphEnded or Stopped where it ends early."""
     plan = make_goal_set(record.robot, GOALS, record.seed)
     environment = process_environment()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from jepa_ros.bringup.process_group import ProcessGroup
 from jepa_ros.graph_clients.waiting import NodeLog, Stopped, handle_all, wait_until
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.sim.tasks.reach import GoalSet
 from jepa_ros.soak.memory import MemoryLog
 from jepa_ros.soak.report import SoakRecord
@@ -39,7 +39,7 @@ class Soak:
         plan: GoalSet,
         group: ProcessGroup,
         names: list[str],
-        work: LongWork,
+        work: ProgressDisplay,
         log: NodeLog,
         stop: threading.Event,
     ) -> None:

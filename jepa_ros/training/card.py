@@ -30,7 +30,7 @@ def write_report(
     """report.html. latents: (N, *L) of the validation episodes `data`."""
     test, seed = summary["test"], summary["options"]["seed"]
     report = Report(f"Training of {config.name}", f"seed {seed}, model {summary['model_id']}")
-    report.figures(
+    report.tiles(
         {
             "probe R² of the tool (test)": f"{test['probe_r2']:.4f}",
             "1-step error of persistence": f"{100 * test['error_ratio@1']:.1f} %",

@@ -19,7 +19,7 @@ from jepa_ros.datasets.positions import parse_objects
 from jepa_ros.datasets.splits import SPLITS, expect_data, read_splits
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import encode_all
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot, require_planar_space
@@ -69,7 +69,7 @@ def train_heads(
         raise InputError(f"out {out}: expected another directory than the model's own, found {before.directory}")
     schedule = _schedule(updates, probes_only)
     config = _from_anywhere(before) if probes_only else _with_heads(before)
-    with LongWork() as bar:
+    with ProgressDisplay() as bar:
         proprioception = config.proprioception
         fields = (tuple(arm.joints), proprioception.gripper if proprioception.dimension else tuple(arm.gripper))
         size, needed = config.preprocessing.size, LEAST_BLOCKS * config.block
@@ -189,7 +189,7 @@ def _report(
 ) -> None:
     seed = summary["options"]["seed"]
     report = Report(f"Heads of {config.name}", f"seed {seed}, model {summary['model_id']}")
-    report.figures(head_rows(summary["heads"]))
+    report.tiles(head_rows(summary["heads"]))
     report.text(f"Trained on the frozen world model {summary['world_model']}; plots and figures are of test episodes.")
     write_heads(report, config, heads, summary["heads"], latents, data, seed)
     report.write(path)

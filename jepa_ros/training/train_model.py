@@ -20,7 +20,7 @@ from jepa_ros.distributed import torchrun
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe_r2
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import RobotConfig, load_robot, require_planar_space
 from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
@@ -94,7 +94,7 @@ def train_model(
     if first:
         check_same_options(out, options)
     try:
-        with LongWork(quiet=not first) as bar:
+        with ProgressDisplay(quiet=not first) as bar:
             sets, config = load(Path(data), arm, name, chosen, bar)
             work = prepare(config, chosen, sets, seed, out / "checkpoint", where)
             fit(work, out, bar, save_every)
@@ -147,7 +147,7 @@ def prepare(
     return Work(config, recipe, sets, trainer.inference_model, trainer)
 
 
-def fit(work: Work, out: Path, bar: LongWork, save_every: float = 60.0) -> None:
+def fit(work: Work, out: Path, bar: ProgressDisplay, save_every: float = 60.0) -> None:
     """Train the world model to its end, from where `out`/trainer.state left off; saved there each `save_every` s."""
     trainer, state = work.trainer, out / "trainer.state"
     if state.exists():
@@ -173,7 +173,7 @@ def fit_heads_with_progress(
     sets: dict[str, EpisodeSet],
     schedule: Schedule,
     seed: int,
-    bar: LongWork,
+    bar: ProgressDisplay,
 ) -> Heads:
     """fit_heads, showing progress."""
     task = bar.add("policy", schedule.policy_updates) if schedule.policy_updates and config.policy else None
@@ -254,7 +254,7 @@ def check_same_options(out: Path, options: dict) -> None:
 
 
 def load(
-    data: Path, robot: RobotConfig, name: str, recipe: Recipe, bar: LongWork
+    data: Path, robot: RobotConfig, name: str, recipe: Recipe, bar: ProgressDisplay
 ) -> tuple[dict[str, EpisodeSet], ModelConfig]:
     """Episodes of a bag by split, and the configuration of what the recipe makes of them. Raises InputError."""
     episodes = _read(data, robot, recipe, bar)
@@ -304,7 +304,7 @@ def _encoder(recipe: Recipe):
     return config, (max(1, len(recipe.cameras)) * encoder.tokens, encoder.width)
 
 
-def _read(data: Path, robot: RobotConfig, recipe: Recipe, bar: LongWork) -> list[Episode]:
+def _read(data: Path, robot: RobotConfig, recipe: Recipe, bar: ProgressDisplay) -> list[Episode]:
     needed = max(TEST_STEPS, recipe.schedule.steps) * BLOCK
     fields = (tuple(robot.joints), tuple(robot.gripper))
     return read_splits(data, robot, fields, PERIOD, recipe.preprocessing.size, needed, bar, recipe.cameras)

@@ -147,7 +147,7 @@ def time_training(folder: Path, episodes: int, updates: int) -> dict[str, float]
 
     from jepa_ros.allocator import keep_freed_memory
     from jepa_ros.datasets.episodes import EpisodeSet, normalisation
-    from jepa_ros.reporting.progress import LongWork
+    from jepa_ros.reporting.progress import ProgressDisplay
     from jepa_ros.robot.config import load_robot
     from jepa_ros.training.recipe import read_recipe
     from jepa_ros.training.train_model import load, prepare
@@ -155,7 +155,7 @@ def time_training(folder: Path, episodes: int, updates: int) -> dict[str, float]
     torch.set_num_threads(1)
     keep_freed_memory()
     data, recipe = write_dataset(folder / "data", episodes), read_recipe("reach")
-    with LongWork(quiet=True) as bar:
+    with ProgressDisplay(quiet=True) as bar:
         cached, config = load(data, load_robot("openarm"), "bench", recipe, bar)
     every = [e for part in cached.values() for e in part.episodes]
     mean, std = normalisation(every)

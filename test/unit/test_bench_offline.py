@@ -14,7 +14,7 @@ def models(scores, rates):
     cases = zip(offline.MODELS, scores, rates, strict=True)
     return [
         {"name": m.name, "data": m.data, "score": s, "rate": r, "reached": round(200 * r), "metrics": {}}
-        | {"interval_95": offline.wilson(round(200 * r), 200)}
+        | {"interval_95": offline.wilson_interval(round(200 * r), 200)}
         for m, s, r in cases
     ]
 

@@ -58,10 +58,10 @@ def source(bag):
 
 @pytest.fixture(scope="module")
 def loaded(source):
-    from jepa_ros.reporting.progress import LongWork
+    from jepa_ros.reporting.progress import ProgressDisplay
     from jepa_ros.robot.config import load_robot
 
-    with LongWork(quiet=True) as bar:
+    with ProgressDisplay(quiet=True) as bar:
         return load(source.data, load_robot("openarm"), "compared", source.recipe, bar)
 
 

@@ -17,7 +17,7 @@ from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.datasets.splits import read_splits
 from jepa_ros.datasets.store import Dataset
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.robot.config import load_robot
 from jepa_ros.training.train_model import train_model
 
@@ -55,7 +55,7 @@ def build(tmp_path, bag, changes=None, **options):
 
 def splits(data, size=16, cameras=()):
     robot = load_robot("openarm")
-    with LongWork(quiet=True) as bar:
+    with ProgressDisplay(quiet=True) as bar:
         return read_splits(data, robot, (tuple(robot.joints), tuple(robot.gripper)), 0.1, size, 16, bar, cameras)
 
 

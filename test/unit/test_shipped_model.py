@@ -10,7 +10,7 @@ import tiny  # noqa: F401  (one torch thread)
 from jepa_ros.evaluation.actors import OracleActor, RandomActor
 from jepa_ros.evaluation.closed_loop import ModelActor, Timing, run_trial
 from jepa_ros.planning.reach import ReachController, ReachSettings
-from jepa_ros.reporting.intervals import wilson
+from jepa_ros.reporting.summary import wilson_interval
 from jepa_ros.resources import list_models
 from jepa_ros.sim.cell import ArmCell
 from jepa_ros.sim.tasks.reach import make_goals
@@ -50,9 +50,9 @@ def test_random_play_moves_and_time_runs_out(cell, goals):
 
 
 def test_wilson_interval():
-    low, high = wilson(95, 100)
+    low, high = wilson_interval(95, 100)
     assert (low, high) == (pytest.approx(0.8882, abs=1e-3), pytest.approx(0.9785, abs=1e-3))
-    assert wilson(0, 10)[0] == 0.0 and wilson(10, 10)[1] == pytest.approx(1.0)
+    assert wilson_interval(0, 10)[0] == 0.0 and wilson_interval(10, 10)[1] == pytest.approx(1.0)
 
 
 @shipped

@@ -17,7 +17,7 @@ from jepa_ros.datasets.lerobot.validation import validate
 from jepa_ros.datasets.lerobot.video import VideoWriter, describe
 from jepa_ros.datasets.store import Dataset, IndexedEpisode
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 
 UNNAMED = "unnamed"
 """The task of episodes that say none, as the format wants one."""
@@ -42,7 +42,7 @@ def run(*, dataset: Path, out: Path, format: str = "lerobot", sizes: Sizes = Siz
     features = f.features(data.layout)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    with LongWork() as bar:
+    with ProgressDisplay() as bar:
         task = bar.add("episodes", len(data.index.episodes))
         export = _Export(data, partial, features, sizes)
         try:

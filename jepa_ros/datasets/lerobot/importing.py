@@ -19,7 +19,7 @@ from jepa_ros.datasets.lerobot.video import read_video
 from jepa_ros.datasets.store import INDEX, SHARD, URDF, Dataset, EpisodeEntry, Index, Layout, ShardInfo, write_json
 from jepa_ros.errors import InputError, first_problem
 from jepa_ros.images import preprocess
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.text_files import read_json
 from jepa_ros.world_model.config import CameraReference
@@ -66,7 +66,7 @@ def run(*, source: Path, out: Path, size: int | None = None) -> int:
     shard = partial / "shards" / "lerobot"
     shard.mkdir(parents=True)
     rows = found.info["total_frames"]
-    with LongWork() as bar:
+    with ProgressDisplay() as bar:
         _frames(found, layout, shard, rows, bar)
     _arrays(found, layout, shard, rows, bool(ours))
     if ours and ours.robot_description:
@@ -122,7 +122,7 @@ def _view_keys(found: Validation) -> list[str]:
     return [k for k, x in features.items() if x["dtype"] in ("video", "image") and x["shape"][2] == 3]
 
 
-def _frames(found: Validation, layout: Layout, shard: Path, rows: int, bar: LongWork) -> None:
+def _frames(found: Validation, layout: Layout, shard: Path, rows: int, bar: ProgressDisplay) -> None:
     keys = _view_keys(found)
     if len(keys) != len(layout.views):
         raise InputError(f"lerobot {found.root}: expected {len(layout.views)} features of pictures, found {keys}")

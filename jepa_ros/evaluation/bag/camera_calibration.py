@@ -20,7 +20,7 @@ from jepa_ros.evaluation.bag.reading import topics as inputs
 from jepa_ros.evaluation.bag.reading.reader import Intake
 from jepa_ros.evaluation.bag.reading.records import Recorded
 from jepa_ros.evaluation.bag.reading.situations import Windows, stretches, windows
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.resources import resolve_robot
 from jepa_ros.robot.camera_rotation import CameraRotation, estimate_rotation, yaw_rotation
 from jepa_ros.robot.config import RobotConfig
@@ -59,7 +59,7 @@ def run(
     arm = choose_robot(checkpoint.config, robot)
     check_robot(checkpoint.config, arm)
     urdf = _text(description)
-    with open_source(Path(bag)) as source, LongWork() as bar:
+    with open_source(Path(bag)) as source, ProgressDisplay() as bar:
         found = inputs.find(source, checkpoint.config, arm, inputs.Options(tuple(camera)))
         if found.problems:
             raise InputError(found.problems[0])

@@ -30,7 +30,7 @@ from jepa_ros.evaluation.bag.reading.reader import Intake
 from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
 from jepa_ros.images import ImageError
 from jepa_ros.planning.reach import ReachSettings
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.world_model.checkpoint import check_robot, choose_robot, load, model_on
 from jepa_ros.world_model.device import choose_device
@@ -82,7 +82,7 @@ def run(
     with ExitStack() as stack:
         table = stack.enter_context(FrameTable(out))
         work = _Work(task, options, urdf, workers, out if result else None, table, len(bags))
-        bar = stack.enter_context(LongWork())
+        bar = stack.enter_context(ProgressDisplay())
         for number, path in enumerate(bags):
             work.bag(bar, number, Path(path))
         if not work.judged:
@@ -159,7 +159,7 @@ class _Work:
         self.live = timing.Live()
         self.read_s = self.judge_s = 0.0
 
-    def bag(self, bar: LongWork, number: int, path: Path) -> None:
+    def bag(self, bar: ProgressDisplay, number: int, path: Path) -> None:
         """Judge one bag."""
         try:
             source = open_source(path)

@@ -106,7 +106,7 @@ def _report(path: Path, base: Run, compared: dict[str, dict[str, Difference]]) -
         f"Differences are over the cases that both runs have, {DRAWS} paired draws. An interval that leaves out 0 is a "
         "difference that these cases are enough to be sure of."
     )
-    report.figures({f"cases with {name}": count for name, count in cases.items()})
+    report.tiles({f"cases with {name}": count for name, count in cases.items()})
     report.table(_table(compared), HEADINGS)
     names = list(dict.fromkeys(figure for found in compared.values() for figure, d in found.items() if d.cases))
     fig, axes = plots.figure(1)

@@ -15,7 +15,7 @@ import torch
 
 from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe, probe_r2
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot
 from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
@@ -200,7 +200,7 @@ def try_goals(job: Job, source: Source, report: Callable[[int], None]) -> dict:
 
 @lru_cache(maxsize=1)
 def _read(data: Path, robot: str, recipe: str) -> tuple[dict[str, EpisodeSet], ModelConfig]:
-    with LongWork(quiet=True) as bar:
+    with ProgressDisplay(quiet=True) as bar:
         return load(data, load_robot(robot), "compared", Recipe.model_validate_json(recipe), bar)
 
 

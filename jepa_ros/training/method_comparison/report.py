@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from jepa_ros.reporting import plots
-from jepa_ros.reporting.intervals import wilson
 from jepa_ros.reporting.report import Report
+from jepa_ros.reporting.summary import wilson_interval
 
 LEADING = {
     "reached": "goals reached",
@@ -85,7 +85,7 @@ def _closed_loop(runs: Sequence[Mapping]) -> dict:
     return {
         "reached": reached,
         "goals": goals,
-        "interval_95": wilson(reached, goals) if goals else None,
+        "interval_95": wilson_interval(reached, goals) if goals else None,
         "rate": spread([t["reached"] / t["goals"] for t in tried]),
         "by_distance": by_distance(
             [pair for t in tried for pair in zip(t.get("start_distance_m", ()), t["per_goal"], strict=False)]
@@ -122,7 +122,7 @@ def write_report(path: Path, summary: Mapping) -> None:
         f"{Path(options['data']).name}, {summary['updates']} updates, {summary['seeds']} seeds from {options['seed']}",
     )
     if options["goals"]:
-        report.figures(
+        report.tiles(
             {
                 TITLES[m]: f"{found['closed_loop']['reached']} of {found['closed_loop']['goals']}"
                 for m, found in methods.items()

@@ -19,7 +19,7 @@ from pathlib import Path
 from jepa_ros.allocator import keep_freed_memory
 from jepa_ros.bags.reader import open_bag
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot, require_planar_space
 from jepa_ros.training.method_comparison.one_run import Job, Source, perform
@@ -80,7 +80,7 @@ def compare_methods(
         for method in chosen_methods
         for value in grid(method, tune)
     ]
-    with LongWork() as bar, Processes(source, workers, bar) as processes:
+    with ProgressDisplay() as bar, Processes(source, workers, bar) as processes:
         processes.perform(trials, "tuning")
         values = {method: best([t for t in trials if t.method == method], method) for method in chosen_methods}
         jobs = [
@@ -120,7 +120,7 @@ class Processes:
     Leaving by an exception, Ctrl-C among them, ends them at once: what they have saved is gone on with the next time.
     """
 
-    def __init__(self, source: Source, workers: int, bar: LongWork):
+    def __init__(self, source: Source, workers: int, bar: ProgressDisplay):
         self._source, self._workers, self._bar = source, workers, bar
         self._context = multiprocessing.get_context("spawn")
         self._pool: ProcessPoolExecutor | None = None

@@ -28,7 +28,7 @@ def write_report(path: Path, trainer: Pretrainer, summary: dict) -> None:
     report = Report(f"Pre-training with {name}", f"seed {trainer.seed}, {p.update} updates")
     if p.stopped:
         report.text(f"**{p.stopped[0].upper()}{p.stopped[1:]}.** No encoder was written.")
-    report.figures(
+    report.tiles(
         {
             "loss on held-out clips": f"{last['loss']:.3f}",
             "effective rank": f"{last['effective_rank']:.1f} of {sizes.width}",

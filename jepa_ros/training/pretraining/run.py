@@ -17,7 +17,7 @@ import torch
 from jepa_ros.allocator import keep_freed_memory
 from jepa_ros.bags.frame_runs import Stretch, read_stretches
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.progress import LongWork
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.text_files import write_atomically
 from jepa_ros.training.pretraining.clips import Clips, divide
@@ -76,7 +76,7 @@ def pretrain(
     )
     options = {"bags": [str(b) for b in bags], "topic": list(topic), "stride": stride, "seed": seed}
     options |= asdict(sizes) | {"schedule": asdict(schedule)}
-    with LongWork() as bar:
+    with ProgressDisplay() as bar:
         stretches, unusable = _read([Path(b) for b in bags], topic, sizes.size, bar)
         parts = divide(stretches, sizes.frames, stride, np.random.default_rng(seed))
         train, held = (Clips(part, sizes.frames, stride) for part in parts)
@@ -127,7 +127,7 @@ def check(sizes: Sizes) -> Sizes:
     return sizes
 
 
-def _read(bags: list[Path], topics: Sequence[str], size: int, bar: LongWork) -> tuple[list[Stretch], int]:
+def _read(bags: list[Path], topics: Sequence[str], size: int, bar: ProgressDisplay) -> tuple[list[Stretch], int]:
     task = bar.add("frames", None)
     stretches, unusable, count = [], 0, 0
     for bag in bags:
@@ -154,7 +154,7 @@ def _go_on_with_the_same(out: Path, options: dict) -> None:
     write_atomically(path, json.dumps(wanted))
 
 
-def _train(trainer: Pretrainer, state: Path, bar: LongWork) -> None:
+def _train(trainer: Pretrainer, state: Path, bar: ProgressDisplay) -> None:
     p = trainer.progress
     if state.exists():
         trainer.load(state)

@@ -29,7 +29,7 @@ def write(path: Path, summary: dict[str, Any], judged: Sequence[Judged], picture
     for problem in summary["problems"]:
         report.text(f"**{problem}**")
     together = summary["together"]
-    report.figures(_tiles(together, summary["timing"]))
+    report.tiles(_tiles(together, summary["timing"]))
     broken = [t for t in (*summary["thresholds"], *summary["timing"]["thresholds"]) if t["broken"]]
     for threshold in broken:
         report.text(f"**threshold {threshold['threshold']} is broken**")
