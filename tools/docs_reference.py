@@ -142,7 +142,7 @@ def _topic(node: ast.expr, constants: dict[str, object]) -> str:
 
 
 def _type(node: ast.expr) -> str:
-    return node.id if isinstance(node, ast.Name) and node.id[:1].isupper() else "as configured"
+    return node.id if isinstance(node, ast.Name) and node.id[:1].isupper() else ""
 
 
 def nodes_page() -> str:
@@ -154,13 +154,17 @@ def nodes_page() -> str:
         "on the robot file or on a parameter.",
     ]
     everywhere = [endpoint for module in NODES.values() for endpoint in node_endpoints(module)]
-    types = {e.name: e.type for e in everywhere if e.type != "as configured"}
+    types = {e.name: e.type for e in everywhere if e.type}
+    types |= {"image/compressed": "CompressedImage"}
     for name, module in NODES.items():
         loaded = importlib.import_module(module)
         parts += [f"## {name}", first_sentence(loaded.__doc__)]
         endpoints = node_endpoints(module)
         known = {(e.kind, e.name.lstrip("/")) for e in endpoints}
-        endpoints += [e for e in observed_topics(name) if (e.kind, e.name) not in known]
+        observed = [e for e in observed_topics(name) if (e.kind, e.name) not in known]
+        if observed:  # they are what the expressions stand for
+            endpoints = [e for e in endpoints if not e.name.startswith("<")] + observed
+        endpoints.sort(key=lambda e: list(_CALLS.values()).index(e.kind))
         rows = [(e.kind, code(e.name), code(e.type or types.get(e.name, ""))) for e in endpoints]
         parts.append(table(("", "name", "type"), rows))
         parts += ["### Parameters of " + name, table(_PARAMETER_HEAD, map(_parameter_row, loaded.PARAMETERS))]
