@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where helpers/ is
 FIRST_SEED = 10_000
 T0 = 1_700_000_000.0
 KINDS = ("knows its world", "shipped", "random weights")
@@ -32,9 +32,9 @@ class World:
     """What all trials of a process share: the arm, its limits and its clearance field."""
 
     def __init__(self):
-        import tiny
         import torch
 
+        from helpers import small_models
         from jepa_ros.planning.guardrails import Guardrails
         from jepa_ros.robot.config import load_robot
         from jepa_ros.robot.motion.limits import JointLimits
@@ -48,10 +48,10 @@ class World:
         self.limits = JointLimits.from_robot(self.robot, self.scene.urdf)
         self.rails = Guardrails.from_robot(self.robot, self.scene.urdf, self.space, self.limits)
         joints = tuple(self.robot.joints)
-        model, policy = tiny.fresh(tiny.config(joints), 7)
-        unsure = Checkpoint(tiny.config(joints), model, policy, "1" * 16, Path("nowhere"))
-        self.checkpoints = dict(zip(KINDS, (tiny.knowing(joints), load("openarm_reach"), unsure), strict=True))
-        self.latent_of = tiny.latent_of
+        model, policy = small_models.fresh(small_models.config(joints), 7)
+        unsure = Checkpoint(small_models.config(joints), model, policy, "1" * 16, Path("nowhere"))
+        self.checkpoints = dict(zip(KINDS, (small_models.knowing(joints), load("openarm_reach"), unsure), strict=True))
+        self.latent_of = small_models.latent_of
 
 
 def place(world: World, rng: np.random.Generator, clear: float = 0.0) -> np.ndarray:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.nodes import client, domain, start  # noqa: F401  the fixtures of graph tests
+
 ROOT = Path(__file__).resolve().parents[2]
 SUMMARY = ROOT / "runs" / "faults" / "summary.json"
-sys.path[:0] = [str(ROOT / "test" / "graph"), str(ROOT / "test" / "unit")]
-
-from nodes import client, domain, start  # noqa: E402, F401  the fixtures of graph tests
 
 _KEY = pytest.StashKey[list]()
 

@@ -5,8 +5,8 @@ import time
 
 import numpy as np
 import pytest
-from graph import SETTINGS, Graph
 
+from helpers.fault_graph import SETTINGS, Graph
 from jepa_ros.nodes.common.convert import byte_array, to_ns, to_stamp
 
 FROZEN_AFTER = 0.4  # s

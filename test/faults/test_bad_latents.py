@@ -5,11 +5,11 @@ import math
 import time
 
 import pytest
-from graph import Graph
 from jepa_msgs.action import ReachGoal
 from jepa_msgs.msg import LatentState
-from listener import Relay
 
+from helpers.fault_graph import Graph
+from helpers.graph_listener import Relay
 from jepa_ros.nodes.common.convert import float32_array
 
 

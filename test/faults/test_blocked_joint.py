@@ -3,9 +3,10 @@
 import time
 
 import pytest
-from graph import ROBOT, Graph
 from jepa_msgs.msg import GateStatus
 from std_srvs.srv import Trigger
+
+from helpers.fault_graph import ROBOT, Graph
 
 
 @pytest.fixture(scope="module")

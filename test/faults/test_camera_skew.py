@@ -3,11 +3,11 @@
 import time
 
 import pytest
-from fresh_model import fresh_model
-from graph import NODES, SETTINGS, Graph
-from listener import Relay
 from sensor_msgs.msg import Image
 
+from helpers.fault_graph import NODES, SETTINGS, Graph
+from helpers.graph_listener import Relay
+from helpers.untrained_model import fresh_model
 from jepa_ros.nodes.common.convert import to_ns, to_stamp
 
 

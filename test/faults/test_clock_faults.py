@@ -5,15 +5,15 @@ import time
 
 import pytest
 import rclpy
-from graph import AT_REST, Graph
 from jepa_msgs.msg import Action, GateStatus
-from listener import COMMANDS, Relay
 from rclpy.executors import SingleThreadedExecutor
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from helpers.fault_graph import AT_REST, Graph
+from helpers.graph_listener import COMMANDS, Relay
 from jepa_ros.nodes.common.convert import to_ns, to_stamp
 
 BEGIN = 1000 * 10**9  # ns, when simulated time begins

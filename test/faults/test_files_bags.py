@@ -5,13 +5,13 @@ import re
 import shutil
 
 import pytest
-import reach_bag
-import test_train_command
 import yaml
-from model_bench import write_model
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
-from test_files_checkpoints import refused
 
+from helpers import reach_bag
+from helpers.checkpoint_files import write_model
+from helpers.commands import refused
+from helpers.training_recipes import TINY
 from jepa_ros.bags.recovery import describe_readable
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
@@ -29,7 +29,7 @@ def bag(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(test_train_command.TINY))
+    path.write_text(yaml.safe_dump(TINY))
     return path
 
 

@@ -3,15 +3,13 @@ that was to load it stays answering."""
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from fuzz_files import Marker, pickled
-from nodes import ROOT, environment
 from safetensors.torch import load_file, save_file
 
+from helpers.commands import refused
+from helpers.file_damage import Marker, pickled
 from jepa_ros.resources import config_path, list_models
 
 pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
@@ -21,26 +19,6 @@ pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="ne
 def model(tmp_path):
     """A copy of the model that ships."""
     return shutil.copytree(config_path("models", "openarm_reach"), tmp_path / "m")
-
-
-def command(*arguments):
-    """(exit code, lines on stderr) of `jepa_ros ...` in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "jepa_ros.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-        timeout=300,
-    )
-    return done.returncode, done.stderr.splitlines()
-
-
-def refused(*arguments) -> str:
-    """The one line with which a command exits with 2."""
-    code, lines = command(*arguments)
-    assert code == 2 and len(lines) == 1 and "expected" in lines[0] and "found" in lines[0], (code, lines)
-    return lines[0]
 
 
 def truncate(model):

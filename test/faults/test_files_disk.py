@@ -8,9 +8,9 @@ import sys
 
 import numpy as np
 import pytest
-from nodes import ROOT, environment
-from test_files_checkpoints import command
 
+from helpers.commands import command
+from helpers.nodes import ROOT, environment
 from jepa_ros.bags import writer
 from jepa_ros.bags.reader import read_robot_description
 from jepa_ros.bags.writer import DiskFull, EpisodeWriter

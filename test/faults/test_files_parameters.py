@@ -3,10 +3,11 @@
 import math
 
 import pytest
-from nodes import wait_for
 from rcl_interfaces.msg import Parameter as Message
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+
+from helpers.nodes import wait_for
 
 pytestmark = pytest.mark.fault(21)
 

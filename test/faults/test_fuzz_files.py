@@ -6,19 +6,17 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-import arm
 import numpy as np
-import official_vjepa2
 import pytest
-import test_import_lewm
-import test_train_command
 import torch
 import yaml
-from bag_bench import FIELDS, SPACE, write_bag
-from fuzz_files import changed, damaged, pickled
-from model_bench import write_model, write_patch_model
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
+from helpers import official_lewm, official_vjepa2, sim_arm
+from helpers.checkpoint_files import write_model, write_patch_model
+from helpers.episode_bags import FIELDS, SPACE, write_bag
+from helpers.file_damage import changed, damaged, pickled
+from helpers.training_recipes import TINY
 from jepa_ros.bags.frame_runs import read_stretches
 from jepa_ros.bags.reader import read_camera, read_robot_description
 from jepa_ros.bags.typestore import typestore
@@ -100,7 +98,7 @@ def test_checkpoints(tmp_path, tally, rng, write):
 
 
 def test_robots(tmp_path, tally, rng):
-    path, urdf = tmp_path / "r.yaml", arm.scene().urdf
+    path, urdf = tmp_path / "r.yaml", sim_arm.scene().urdf
     shutil.copy(config_path("robots", "openarm.yaml"), path)
     values = yaml.safe_load(path.read_text())
 
@@ -153,8 +151,8 @@ def test_json_that_is_an_attack_is_refused(tmp_path, tally):
 
 def test_recipes(tmp_path, tally, rng):
     path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump(test_train_command.TINY))
-    for _ in each(path, 300, rng, test_train_command.TINY, yaml.safe_dump):
+    path.write_text(yaml.safe_dump(TINY))
+    for _ in each(path, 300, rng, TINY, yaml.safe_dump):
         tally(lambda: read_recipe(path), path)
     assert tally.read > 5 and tally.refused > 100
 
@@ -172,8 +170,8 @@ def test_parameter_files(tmp_path, tally, rng):
 
 
 def test_robot_descriptions(tmp_path, tally, rng):
-    path, robot = tmp_path / "r.urdf", arm.robot()
-    whole = arm.scene().urdf
+    path, robot = tmp_path / "r.urdf", sim_arm.robot()
+    whole = sim_arm.scene().urdf
     words = whole.split('"')
 
     def mutated(k):
@@ -272,9 +270,9 @@ def import_into(tmp_path, read):
 
 @pytest.mark.parametrize("name", ["weights.pt", "model.safetensors"])
 def test_files_of_lewm(tmp_path, tally, rng, name):
-    source = test_import_lewm.write(tmp_path / "theirs", test_import_lewm.foreign(), name=name)
+    source = official_lewm.write(tmp_path / "theirs", official_lewm.foreign(), name=name)
     settings = source.with_name("config.json")
-    for path, said in ((source, None), (settings, test_import_lewm.SETTINGS)):
+    for path, said in ((source, None), (settings, official_lewm.SETTINGS)):
         for _ in each(path, 100, rng, said):
             tally(lambda: import_into(tmp_path, lambda out: import_lewm(source, out)), source.parent)
     assert tally.read > 5 and tally.refused > 20

@@ -6,12 +6,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import reach_bag
-from fuzz import Fuzzer, read, save
-from fuzz_graph import PLACES, FuzzedGraph
-from fuzz_nodes import PLAIN_MALLOC, PLAYED, RECORDED, processes
-from fuzz_requests import place
 
+from helpers import reach_bag
+from helpers.fuzz_requests import place
+from helpers.fuzzed_graph import PLACES, FuzzedGraph
+from helpers.fuzzed_nodes import PLAIN_MALLOC, PLAYED, RECORDED, processes
+from helpers.message_fuzzer import Fuzzer, read, save
 from jepa_ros.bags.source import open_source
 from jepa_ros.resources import list_models
 

@@ -4,9 +4,9 @@ import signal
 
 import numpy as np
 import pytest
-from gate_controllers import EVERY, JOINT_JOG, JointJog
-from gate_peers import GOAL, START, Bench, limits, minimum_jerk, straight
 
+from helpers.gate_controllers import EVERY, JOINT_JOG, JointJog
+from helpers.gate_peers import GOAL, START, Bench, limits, minimum_jerk, straight
 from jepa_ros.robot.motion.path import Path
 
 # ms: what is left of a window; the transport; Servo's time-out.

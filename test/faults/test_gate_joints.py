@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from gate_peers import GOAL, JOINTS, START, Bench, limits, minimum_jerk
+
+from helpers.gate_peers import GOAL, JOINTS, START, Bench, limits, minimum_jerk
 
 UPPER = float(limits().upper[0])
 

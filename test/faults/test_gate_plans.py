@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from gate_peers import GOAL, JOINTS, START, Bench, limits, minimum_jerk
 from jepa_msgs.msg import Plan
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
+from helpers.gate_peers import GOAL, JOINTS, START, Bench, limits, minimum_jerk
 from jepa_ros.nodes.common.convert import to_stamp, trajectory_message
 
 

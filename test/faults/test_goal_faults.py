@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 import pytest
-from graph import PLACES, Graph, place, pose_goal
 from jepa_msgs.action import ReachGoal
 from jepa_msgs.msg import GateStatus, GoalTerm, Plan, PlannerStatus
 
+from helpers.fault_graph import PLACES, Graph, place, pose_goal
 from jepa_ros.nodes.common.convert import float64_array, stamp_of_seconds, to_seconds
 
 

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from nodes import environment
 
+from helpers.nodes import environment
 from jepa_ros.resources import config_path
 from jepa_ros.robot.config import load_robot
 from jepa_ros.security.policy import check_commanders, differences, from_xml

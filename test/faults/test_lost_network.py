@@ -7,7 +7,8 @@ import subprocess
 import time
 
 import pytest
-from graph import SETTINGS, Graph
+
+from helpers.fault_graph import SETTINGS, Graph
 
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET of sched.h
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fresh_model import fresh_model
-from graph import Graph
 from jepa_msgs.srv import EncodeGoal
 
+from helpers.fault_graph import Graph
+from helpers.untrained_model import fresh_model
 from jepa_ros.nodes.common.convert import image_message, to_stamp
 
 SPARE = 8 * 2**20  # bytes left to a node: enough for everything but an inference

@@ -4,9 +4,10 @@ import time
 
 import numpy as np
 import pytest
-from graph import Graph
 from jepa_msgs.msg import PlannerStatus
 from lifecycle_msgs.srv import GetState
+
+from helpers.fault_graph import Graph
 
 
 @pytest.fixture(scope="module")

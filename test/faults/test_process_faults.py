@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 import pytest
-from graph import SETTINGS, Graph
 from jepa_msgs.msg import GateStatus
 from lifecycle_msgs.srv import GetState
 
+from helpers.fault_graph import SETTINGS, Graph
 from jepa_ros.nodes.common.convert import to_seconds
 from jepa_ros.robot.gate.window_auditor import WindowAuditor
 

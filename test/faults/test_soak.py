@@ -14,10 +14,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gate_bench import LIMITS, NAMES, START, minimum_jerk
 from jepa_msgs.msg import GateStatus
-from nodes import ROOT, NodeProcess, wait_for
 
+from helpers.gate_simulation import LIMITS, NAMES, START, minimum_jerk
+from helpers.nodes import ROOT, NodeProcess, wait_for
 from jepa_ros.nodes.common.convert import trajectory_message, trajectory_of
 from jepa_ros.robot.gate.window_auditor import WindowAuditor
 from jepa_ros.robot.motion.path import Path as JointPath

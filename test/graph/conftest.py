@@ -1,3 +1,3 @@
 """Fixtures of the graph tests."""
 
-from nodes import client, domain, start  # noqa: F401
+from helpers.nodes import client, domain, start  # noqa: F401

@@ -7,15 +7,15 @@ import time
 
 import numpy as np
 import pytest
-from gate_controllers import JOINT_JOG, PEERS, JointJog, robot_file
-from gate_peers import Bench, reached
-from gate_plans import GOAL, JOINTS, ROBOT, START, minimum_jerk, urdf
 from jepa_msgs.msg import GateStatus, Plan
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
+from helpers.gate_controllers import JOINT_JOG, PEERS, JointJog, robot_file
+from helpers.gate_peers import Bench, reached
+from helpers.gate_plans import GOAL, JOINTS, ROBOT, START, minimum_jerk, urdf
 from jepa_ros.nodes.common.convert import to_seconds, to_stamp, trajectory_message
 from jepa_ros.robot.config import read_robot
 

@@ -5,25 +5,22 @@ import json
 import signal
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from geometry_msgs.msg import TwistStamped
 from jepa_msgs.msg import GateStatus, PlannerStatus
-from nodes import NodeProcess
 from sensor_msgs.msg import JointState, Joy
 from std_srvs.srv import Trigger
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))
-from arm import robot, scene, space  # noqa: E402
-
-from jepa_ros.bags.reader import open_bag, read_messages  # noqa: E402
-from jepa_ros.collecting import live_play  # noqa: E402
-from jepa_ros.collecting.plan_driver import boxed  # noqa: E402
-from jepa_ros.datasets.recorded_episodes import read_episodes  # noqa: E402
-from jepa_ros.resources import list_models  # noqa: E402
-from jepa_ros.sim.cell import make_action_space  # noqa: E402
+from helpers.nodes import NodeProcess
+from helpers.sim_arm import robot, scene, space
+from jepa_ros.bags.reader import open_bag, read_messages
+from jepa_ros.collecting import live_play
+from jepa_ros.collecting.plan_driver import boxed
+from jepa_ros.datasets.recorded_episodes import read_episodes
+from jepa_ros.resources import list_models
+from jepa_ros.sim.cell import make_action_space
 
 pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
 

@@ -7,14 +7,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from nodes import wait_for
 from std_msgs.msg import String
 
+from helpers.nodes import HELPERS, wait_for
 from jepa_ros.nodes.common.lifecycle import LATCHED
 from jepa_ros.nodes.common.shared_memory import FOLDER, find_node
 
 pytestmark = pytest.mark.graph
-PLAIN = Path(__file__).parent / "plain_node.py"
+PLAIN = HELPERS / "plain_node.py"
 LISTENER = 20612  # bytes from port_id to the status of a port's first listener (Fast DDS 2.14, x86-64)
 IN_USE, WAITING = 1, 2
 

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fresh_model import fresh_model
-from nodes import NodeProcess, wait_for
+
+from helpers.nodes import NodeProcess, wait_for
+from helpers.untrained_model import fresh_model
 
 DEMO = "import sys; from jepa_ros.cli import app; app(prog_name='jepa_ros')"
 

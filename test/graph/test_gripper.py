@@ -4,13 +4,14 @@ import math
 
 import pytest
 import yaml
-from gate_controllers import robot_file
-from gate_peers import Bench
-from gate_plans import urdf
 from rclpy.action import ActionServer
 from std_msgs.msg import Float64, Float64MultiArray, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
+
+from helpers.gate_controllers import robot_file
+from helpers.gate_peers import Bench
+from helpers.gate_plans import urdf
 
 try:
     from control_msgs.action import GripperCommand

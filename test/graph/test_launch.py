@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from nodes import NodeProcess, wait_for
 
+from helpers.nodes import NodeProcess, wait_for
 from jepa_ros.bringup.nodes import NODES
 
 ROS2 = "from ros2cli.cli import main; raise SystemExit(main())"
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(bool(_missing()), reason=_missing() or "all is t
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    from fresh_model import fresh_model
+    from helpers.untrained_model import fresh_model
 
     return fresh_model(tmp_path_factory.mktemp("model") / "fresh")
 

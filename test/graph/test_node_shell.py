@@ -1,16 +1,16 @@
 """The shell that all nodes share: self-start, lifecycle, parameters, diagnostics, signals."""
 
 import signal
-from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import DescribeParameters
 from std_msgs.msg import String
 
+from helpers.nodes import HELPERS
 from jepa_ros.nodes.common.lifecycle import LATCHED
 
-SCRIPT = Path(__file__).with_name("plain_node.py")
+SCRIPT = HELPERS / "plain_node.py"
 
 
 def begin(start, client, name, parameters=None, says="active"):

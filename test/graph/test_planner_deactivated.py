@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gate_plans import urdf
 from jepa_msgs.action import ReachGoal
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from helpers.gate_plans import urdf
 from jepa_ros.graph_clients.goal_client import GoalClient
 from jepa_ros.nodes.common.lifecycle import LATCHED
 from jepa_ros.resources import list_models

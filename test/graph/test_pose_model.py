@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import yaml
-from fresh_model import fresh_model
 from jepa_msgs.msg import Action, LatentState, Plan, Surprise
 from jepa_msgs.srv import Imagine
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -11,6 +10,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
+from helpers.untrained_model import fresh_model
 from jepa_ros.graph_clients.goal_client import GoalClient
 from jepa_ros.nodes.common.convert import image_message, to_seconds, to_stamp, trajectory_message, trajectory_of
 from jepa_ros.robot.motion.kinematics import Kinematics

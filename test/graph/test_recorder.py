@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
-from fresh_model import fresh_model
 from jepa_msgs.msg import Action, GateStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -17,6 +16,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from helpers.untrained_model import fresh_model
 from jepa_ros.bags.source import open_source
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.nodes.common.convert import image_message, to_stamp

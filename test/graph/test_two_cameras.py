@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from fresh_model import fresh_model
 from jepa_msgs.msg import LatentState
 from jepa_msgs.srv import EncodeGoal
 from sensor_msgs.msg import Image
 
+from helpers.untrained_model import fresh_model
 from jepa_ros.nodes.common.convert import image_message, to_ns, to_stamp
 
 NAME, CAMERAS, SIZE = "two_eyes", ("frame", "wrist/frame"), 32

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from nodes import NodeProcess, wait_for
 
+from helpers.nodes import NodeProcess, wait_for
 from jepa_ros.bringup.nodes import NODES
 
 UP = "import sys; from jepa_ros.cli import app; app(prog_name='jepa_ros')"
@@ -19,7 +19,7 @@ UP = "import sys; from jepa_ros.cli import app; app(prog_name='jepa_ros')"
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A model with fresh weights: what is tested here needs none that has learnt anything."""
-    from fresh_model import fresh_model
+    from helpers.untrained_model import fresh_model
 
     return fresh_model(tmp_path_factory.mktemp("model") / "fresh")
 

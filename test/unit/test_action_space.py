@@ -1,11 +1,11 @@
 """Planar velocity: what is asked for becomes feasible, smooth joint motion, and is read back from it."""
 
-import arm
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from helpers import sim_arm
 from jepa_ros.errors import InputError
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.sim.tasks.reach import sample_position
@@ -31,7 +31,7 @@ def positions(space, xy, start, knots):
 
 def feasible(rng, ticks):
     """A place, joints there, and knots from rest there that can be followed."""
-    space = arm.space()
+    space = sim_arm.space()
     q = space.inverse_kinematics(sample_position(space, rng))
     return q, space.constrain(space.tool_coordinates(q), np.zeros(2), wild_knots(rng, ticks))
 
@@ -40,7 +40,7 @@ def feasible(rng, ticks):
 @example(524445)  # turns along one border while it brakes before it, for long
 @given(SEEDS)
 def test_constrained_knots_keep_speed_change_and_workspace(seed):
-    space, rng = arm.space(), np.random.default_rng(seed)
+    space, rng = sim_arm.space(), np.random.default_rng(seed)
     xy = sample_position(space, rng)
     knots = space.constrain(xy, np.zeros(2), wild_knots(rng, 60))
     assert np.linalg.norm(knots, axis=-1).max() <= 1 + 1e-9
@@ -52,7 +52,7 @@ def test_constrained_knots_keep_speed_change_and_workspace(seed):
 @settings(max_examples=20, deadline=None)
 @given(SEEDS)
 def test_going_straight_at_a_border_stops_before_it(seed):
-    space, rng = arm.space(), np.random.default_rng(seed)
+    space, rng = sim_arm.space(), np.random.default_rng(seed)
     xy = sample_position(space, rng)
     direction = rng.normal(size=2)
     knots = space.constrain(xy, np.zeros(2), np.tile(direction / np.linalg.norm(direction), (150, 1)))
@@ -65,7 +65,7 @@ def test_going_straight_at_a_border_stops_before_it(seed):
 @settings(max_examples=15, deadline=None)
 @given(SEEDS)
 def test_batches_are_constrained_as_single_plans(seed):
-    space, rng = arm.space(), np.random.default_rng(seed)
+    space, rng = sim_arm.space(), np.random.default_rng(seed)
     xy, start, knots = sample_position(space, rng), rng.uniform(-0.3, 0.3, 2), wild_knots(rng, 20, (5,))
     together = space.constrain(xy, start, knots)
     for one, found in zip(knots, together, strict=True):
@@ -73,13 +73,13 @@ def test_batches_are_constrained_as_single_plans(seed):
 
 
 def test_feasible_knots_pass_unchanged():
-    space = arm.space()
+    space = sim_arm.space()
     gentle = np.array([[0.2, 0.0], [0.4, 0.1], [0.4, 0.1], [0.2, 0.0], [0.0, 0.0]])
     np.testing.assert_allclose(space.constrain(space.workspace.mean(0), np.zeros(2), gentle), gentle, atol=1e-12)
 
 
 def test_outside_of_the_workspace_only_inward_motion_passes():
-    space = arm.space()
+    space = sim_arm.space()
     outward = space.normals[0]
     xy = space.workspace[:2].mean(0) + 0.02 * outward
     away = space.constrain(xy, np.zeros(2), np.tile(outward, (5, 1)))
@@ -91,7 +91,7 @@ def test_outside_of_the_workspace_only_inward_motion_passes():
 @settings(max_examples=12, deadline=None)
 @given(SEEDS)
 def test_a_trajectory_continues_the_motion_it_replaces(seed):
-    space, rng = arm.space(), np.random.default_rng(seed)
+    space, rng = sim_arm.space(), np.random.default_rng(seed)
     q, knots = feasible(rng, 12)
     state = space.to_trajectory(q, STILL, STILL, knots).sample(0.1 * rng.integers(1, 10))
     start, speed = space.tool_coordinates(state[0]), space.tool_knot(*state[:2])
@@ -99,15 +99,15 @@ def test_a_trajectory_continues_the_motion_it_replaces(seed):
     for given_, found in zip(state, after.sample(0.0), strict=True):
         np.testing.assert_allclose(found, given_, atol=1e-9)
     assert not after.velocities[-1].any() and not after.accelerations[-1].any()
-    assert after.names == tuple(arm.robot().joints)
+    assert after.names == tuple(sim_arm.robot().joints)
 
 
 @settings(max_examples=12, deadline=None)
 @given(SEEDS)
 def test_feasible_plans_keep_the_joint_limits(seed):
-    limits, rng = arm.limits(), np.random.default_rng(seed)
+    limits, rng = sim_arm.limits(), np.random.default_rng(seed)
     q, knots = feasible(rng, 15)
-    plan = arm.space().to_trajectory(q, STILL, STILL, knots)
+    plan = sim_arm.space().to_trajectory(q, STILL, STILL, knots)
     q, qd, qdd = plan.sample(np.arange(0.0, plan.duration, 0.005))
     assert limits.excess(q).max() <= 0
     assert (np.abs(qd) <= limits.velocity).all()
@@ -118,7 +118,7 @@ def test_feasible_plans_keep_the_joint_limits(seed):
 @settings(max_examples=12, deadline=None)
 @given(SEEDS)
 def test_executed_reads_the_knots_back_from_the_motion(seed):
-    space, rng = arm.space(), np.random.default_rng(seed)
+    space, rng = sim_arm.space(), np.random.default_rng(seed)
     q, knots = feasible(rng, 15)
     plan = space.to_trajectory(q, STILL, STILL, knots)
     at = plan.sample(np.arange(16) * space.period)[0]
@@ -128,7 +128,7 @@ def test_executed_reads_the_knots_back_from_the_motion(seed):
 
 
 def test_joints_off_their_posture_return_to_it():
-    space = arm.space()
+    space = sim_arm.space()
     q = space.inverse_kinematics(np.array([0.2, -0.3]))
     off = q + 0.2 * np.array([0, 0, 1, 0, -1, 0, 1.0])
     plan = space.to_trajectory(off, STILL, STILL, np.zeros((3, 2)))
@@ -139,7 +139,7 @@ def test_joints_off_their_posture_return_to_it():
 
 
 def test_a_stop_takes_as_long_as_the_acceleration_asks_for():
-    space = arm.space()
+    space = sim_arm.space()
     stopped = space.append_stop(np.array([[0.9, -0.3]]))
     assert len(stopped) == 1 + np.ceil(0.9 / space.max_change)
     assert not stopped[-1].any()
@@ -156,6 +156,6 @@ def test_a_stop_takes_as_long_as_the_acceleration_asks_for():
     ],
 )
 def test_a_workspace_that_is_not_convex_and_counter_clockwise_is_refused(polygon):
-    config = arm.robot().action_space.model_copy(update={"workspace": polygon})
+    config = sim_arm.robot().action_space.model_copy(update={"workspace": polygon})
     with pytest.raises(InputError, match="workspace: expected a convex counter-clockwise polygon"):
-        PlanarVelocity(arm.robot().model_copy(update={"action_space": config}), arm.space().kinematics)
+        PlanarVelocity(sim_arm.robot().model_copy(update={"action_space": config}), sim_arm.space().kinematics)

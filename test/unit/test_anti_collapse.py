@@ -4,10 +4,10 @@ import copy
 import math
 
 import pytest
-import small_lewm
 import torch
 from torch.nn import functional as F
 
+from helpers import small_lewm
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.anti_collapse import METHODS, AntiCollapse, SigReg, VicReg, make_anti_collapse
 from jepa_ros.world_model.anti_collapse.ema_teacher import encoder_of

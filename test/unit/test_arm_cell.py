@@ -1,9 +1,9 @@
 """Scene, gate and controller together: plans move the real tool as their actions say."""
 
-import arm
 import numpy as np
 import pytest
 
+from helpers import sim_arm
 from jepa_ros.robot.gate.types import GateState
 from jepa_ros.sim.cell import ArmCell
 
@@ -14,7 +14,7 @@ XY = np.array([0.12, -0.32])
 @pytest.fixture(scope="module")
 def run():
     """The ticks, references and places of one plan from rest, started a tick after the reset."""
-    cell = ArmCell(arm.scene(), arm.robot())
+    cell = ArmCell(sim_arm.scene(), sim_arm.robot())
     cell.reset(cell.space.inverse_kinematics(XY))
     for _ in cell.advance(0.3):
         pass
@@ -61,7 +61,7 @@ def test_the_tool_moves_where_the_actions_sum_says(run):
 
 
 def test_reset_forgets_the_motion():
-    cell = ArmCell(arm.scene(), arm.robot())
+    cell = ArmCell(sim_arm.scene(), sim_arm.robot())
     q = cell.space.inverse_kinematics(XY)
     cell.reset(q)
     plan = cell.space.to_trajectory(q, np.zeros(7), np.zeros(7), KNOTS)

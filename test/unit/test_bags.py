@@ -4,9 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
-from bag_bench import FIELDS, FIRST, INTRINSICS, SPACE, actions, grey, joints, write_bag
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from helpers.episode_bags import FIELDS, FIRST, INTRINSICS, SPACE, actions, grey, joints, write_bag
 from jepa_ros.bags.reader import open_bag, read_camera, read_robot_description
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.datasets.recorded_episodes import read_episodes

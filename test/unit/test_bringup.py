@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from launch_files import LAUNCH, nodes_by_launch, nodes_by_stand_in, real_launch_is_there  # noqa: E402
-
-from jepa_ros.bringup import nodes as bringup  # noqa: E402
-from jepa_ros.bringup.nodes import ARGUMENTS, Arguments, ReplayArguments, node_list  # noqa: E402
-from jepa_ros.bringup.up import environment_of  # noqa: E402
-from jepa_ros.errors import InputError  # noqa: E402
-from jepa_ros.resources import config_path, resolve_model, share_directory  # noqa: E402
+from helpers.launch_files import LAUNCH, nodes_by_launch, nodes_by_stand_in, real_launch_is_there
+from jepa_ros.bringup import nodes as bringup
+from jepa_ros.bringup.nodes import ARGUMENTS, Arguments, ReplayArguments, node_list
+from jepa_ros.bringup.up import environment_of
+from jepa_ros.errors import InputError
+from jepa_ros.resources import config_path, resolve_model, share_directory
 
 
 @pytest.fixture

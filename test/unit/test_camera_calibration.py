@@ -7,13 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny
 import torch
-import turned_camera
 import yaml
-from judged_bag import write_bag, write_model
 from typer.testing import CliRunner
 
+from helpers import small_models, turned_camera
+from helpers.evaluated_bag import write_bag, write_model
 from jepa_ros import cli
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag import camera_calibration
@@ -69,7 +68,7 @@ def recorded(model, degrees, ticks=240, known=0.0):
 
 
 def checkpoint():
-    config = tiny.config((), ())
+    config = small_models.config((), ())
     return SimpleNamespace(config=config, model=FlatWorld(config))
 
 

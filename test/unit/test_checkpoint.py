@@ -4,10 +4,10 @@ import json
 import pickle
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
+from helpers import small_models
 from jepa_ros.errors import InputError
 from jepa_ros.robot.config import load_robot
 from jepa_ros.world_model.checkpoint import WEIGHTS, build_reachability, check_robot, load, save
@@ -20,8 +20,8 @@ SOME = "model.predictor.input_projection.weight"
 
 @pytest.fixture
 def saved(tmp_path):
-    config = tiny.config()
-    save(tmp_path / "m", config, *tiny.fresh(config))
+    config = small_models.config()
+    save(tmp_path / "m", config, *small_models.fresh(config))
     return tmp_path / "m"
 
 
@@ -46,8 +46,8 @@ def change_config(directory, change):
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(saved):
-    config = tiny.config()
-    model, policy = tiny.fresh(config)
+    config = small_models.config()
+    model, policy = small_models.fresh(config)
     found = load(saved)
     assert found.config == config and found.directory == saved.resolve()
     for module, again in ((model, found.model), (policy, found.policy)):
@@ -62,9 +62,9 @@ def with_heads(directory):
     sizes = ReachabilityConfig(width=16, embedding=4)
     probes = {n: Probe(n, torch.randn(5, k), 0.01 * k, (4,)) for n, k in (("tool", 3), ("puck", 2))}
     named = tuple(ProbeConfig(name=p.name, dimension=p.dimension, error_m=p.error) for p in probes.values())
-    config = tiny.config(reachability=sizes, probes=named)
+    config = small_models.config(reachability=sizes, probes=named)
     reachability = build_reachability(config)
-    save(directory, config, *tiny.fresh(config), reachability, probes)
+    save(directory, config, *small_models.fresh(config), reachability, probes)
     return reachability, probes
 
 
@@ -133,8 +133,8 @@ def test_the_id_changes_with_one_weight_and_with_the_configuration(saved):
 
 
 def test_saving_again_replaces_the_checkpoint(saved):
-    config = tiny.config(name="other")
-    save(saved, config, *tiny.fresh(config, seed=1))
+    config = small_models.config(name="other")
+    save(saved, config, *small_models.fresh(config, seed=1))
     assert load(saved).config.name == "other"
 
 
@@ -227,10 +227,10 @@ ROBOT = load_robot("openarm")
 @pytest.mark.parametrize(
     "config, words",
     [
-        (tiny.config(ROBOT.joints[:6]), ["joints", "joint6", "joint7"]),
-        (tiny.config(ROBOT.joints[::-1]), ["joints"]),
+        (small_models.config(ROBOT.joints[:6]), ["joints", "joint6", "joint7"]),
+        (small_models.config(ROBOT.joints[::-1]), ["joints"]),
         (
-            tiny.config(ROBOT.joints, action={"name": "planar_velocity", "dimension": 2, "max_speed": 0.5}),
+            small_models.config(ROBOT.joints, action={"name": "planar_velocity", "dimension": 2, "max_speed": 0.5}),
             ["action space", "0.5 m/s", "0.2 m/s"],
         ),
     ],
@@ -244,4 +244,4 @@ def test_a_model_of_another_arm_is_refused(config, words):
 
 
 def test_a_model_of_this_arm_is_taken():
-    check_robot(tiny.config(ROBOT.joints), ROBOT)
+    check_robot(small_models.config(ROBOT.joints), ROBOT)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
-from video_bench import COMPRESSED, FIRST, PERIOD, RAW, times, video, wander, write_video
 
+from helpers.video_bags import COMPRESSED, FIRST, PERIOD, RAW, times, video, wander, write_video
 from jepa_ros.bags.frame_runs import read_stretches
 from jepa_ros.errors import InputError
 

@@ -5,11 +5,11 @@ from collections import Counter
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-import arm
 import numpy as np
 import pytest
-from bag_bench import FIELDS, FIRST, SPACE, write_episode
 
+from helpers import sim_arm
+from helpers.episode_bags import FIELDS, FIRST, SPACE, write_episode
 from jepa_ros.bags.reader import open_bag
 from jepa_ros.bags.writer import EpisodeWriter
 from jepa_ros.collecting import simulated as collect
@@ -133,8 +133,8 @@ def real(tmp_path_factory):
     parts = tmp_path_factory.mktemp("parts")
     recipe = collect.Recipe(2, 3, "openarm", 64, 48, 10.0, ticks=10)
     assert collect._record_part((recipe, 0, parts)) == (2, "")
-    fields = (tuple(arm.robot().joints), tuple(arm.robot().gripper))
-    return parts, recipe, list(read_episodes(parts / "0000", arm.space(), fields, 32))
+    fields = (tuple(sim_arm.robot().joints), tuple(sim_arm.robot().gripper))
+    return parts, recipe, list(read_episodes(parts / "0000", sim_arm.space(), fields, 32))
 
 
 def test_recorded_actions_are_what_the_tool_did(real):
@@ -152,8 +152,8 @@ def test_recorded_actions_are_what_the_tool_did(real):
 def test_the_seed_decides_what_is_recorded(real, tmp_path):
     _, recipe, episodes = real
     collect._record_part((recipe, 0, tmp_path))
-    fields = (tuple(arm.robot().joints), ())
-    for one, again in zip(episodes, read_episodes(tmp_path / "0000", arm.space(), fields, 32), strict=True):
+    fields = (tuple(sim_arm.robot().joints), ())
+    for one, again in zip(episodes, read_episodes(tmp_path / "0000", sim_arm.space(), fields, 32), strict=True):
         np.testing.assert_array_equal(one.actions, again.actions)
         np.testing.assert_array_equal(one.frames, again.frames)
 

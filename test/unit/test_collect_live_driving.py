@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import arm
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from helpers import sim_arm
 from jepa_ros import cli
 from jepa_ros.collecting import live as collect_live
 from jepa_ros.collecting import live_play
@@ -23,14 +23,14 @@ BOX = (0.10, 0.28, -0.38, -0.20)
 @pytest.fixture(scope="module")
 def space():
     """The simulated arm's plane, cut down to BOX."""
-    return make_action_space(boxed(arm.robot(), BOX), arm.scene().urdf)
+    return make_action_space(boxed(sim_arm.robot(), BOX), sim_arm.scene().urdf)
 
 
 class Loop:
     """The simulated arm behind its gate, driven as the live one is; time in s of the scene."""
 
     def __init__(self, space, xy, **driver):
-        self.cell = ArmCell(arm.scene(), arm.robot())
+        self.cell = ArmCell(sim_arm.scene(), sim_arm.robot())
         self.cell.reset(space.inverse_kinematics(xy))
         self.driver = Driver(space, **driver)
         self.tool, self.executed, self.plans = [], [], []
@@ -76,11 +76,11 @@ def outside(tool):
 
 
 def test_a_box_cuts_the_workspace_down(space):
-    whole = arm.space()
+    whole = sim_arm.space()
     rng = np.random.default_rng(0)
     for xy in rng.uniform((0.0, -0.5), (0.4, 0.0), (500, 2)):
         assert space.is_inside(xy) == (whole.is_inside(xy) and outside(xy) <= 0), xy
-    assert boxed(arm.robot(), None) is arm.robot()
+    assert boxed(sim_arm.robot(), None) is sim_arm.robot()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_box_cuts_the_workspace_down(space):
 )
 def test_a_box_without_room_is_refused(box, said):
     with pytest.raises(InputError, match=said):
-        boxed(arm.robot(), box)
+        boxed(sim_arm.robot(), box)
 
 
 # -- play --------------------------------------------------------------------------------------------------------------

@@ -4,20 +4,20 @@ import re
 import struct
 from functools import cache
 
-import arm
 import mujoco
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import sim_arm
 from jepa_ros.errors import InputError
 from jepa_ros.robot.collision.capsules import enclosing_capsule
 from jepa_ros.robot.collision.self_collision import SelfCollision
 from jepa_ros.robot.collision.shapes import link_shapes
 
-ARM = tuple(arm.robot().joints)
-HOME = np.array([arm.robot().home[j] for j in ARM])
+ARM = tuple(sim_arm.robot().joints)
+HOME = np.array([sim_arm.robot().home[j] for j in ARM])
 LEFT_HOME = {"openarm_left_joint4": 1.571}
 HANDS = ("ee_base_link", "ee_inner_finger", "ee_outer_finger")
 FATTER = 0.05  # m that the capsules of two links can stand out over the links themselves
@@ -25,11 +25,11 @@ FATTER = 0.05  # m that the capsules of two links can stand out over the links t
 
 @cache
 def collision():
-    return SelfCollision(arm.scene().urdf, ARM, home=HOME)
+    return SelfCollision(sim_arm.scene().urdf, ARM, home=HOME)
 
 
 def random_q(rng):
-    kinematics = arm.space().kinematics
+    kinematics = sim_arm.space().kinematics
     return rng.uniform(kinematics.lower, kinematics.upper)
 
 
@@ -41,14 +41,14 @@ def test_home_is_free():
 
 
 def test_the_whole_workspace_is_free():
-    space, rng = arm.space(), np.random.default_rng(0)
+    space, rng = sim_arm.space(), np.random.default_rng(0)
     corners = space.workspace
     inside = rng.dirichlet(np.ones(len(corners)), 40) @ corners
     assert collision().distances(np.array([space.inverse_kinematics(xy) for xy in [*corners, *inside]])).min() > 0.01
 
 
 def test_hands_brought_together_are_seen():
-    both, distances = SelfCollision(arm.scene().urdf, ARM, home=HOME), []
+    both, distances = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME), []
     for turn in np.linspace(0.0, 1.0, 11):
         both.place(LEFT_HOME | {"openarm_left_joint3": turn})
         distances.append(both.nearest(HOME + np.array([0, 0, -turn, 0, 0, 0, 0])))
@@ -62,7 +62,7 @@ def test_hands_brought_together_are_seen():
 def test_nothing_is_free_that_mujoco_has_in_contact():
     """The other way round, the capsules are wider than the links by no more than they must be. The pedestal aside:
     MuJoCo fills the room around its pole."""
-    scene, own, rng = arm.scene(), collision(), np.random.default_rng(1)
+    scene, own, rng = sim_arm.scene(), collision(), np.random.default_rng(1)
     pairs = [pair for pair in own.pairs if "world" not in pair]
     without = SelfCollision(
         scene.urdf, ARM, home=HOME, ignore=[(a, b) for a, b in own.pairs if "world" in (a, b)], others=LEFT_HOME
@@ -80,7 +80,7 @@ def test_nothing_is_free_that_mujoco_has_in_contact():
 
 
 def _limits():
-    kinematics = arm.space().kinematics
+    kinematics = sim_arm.space().kinematics
     return kinematics.lower, kinematics.upper
 
 
@@ -92,21 +92,21 @@ def _mujoco_distance(scene, a, b):
 
 
 def test_every_body_of_the_simulated_robot_has_a_shape():
-    shapes, guessed = link_shapes(arm.scene().urdf)
-    model = arm.scene().model
+    shapes, guessed = link_shapes(sim_arm.scene().urdf)
+    model = sim_arm.scene().model
     bodies = {model.body(i).name for i in range(model.nbody)}
     assert {shape.link for shape in shapes} == {n for n in bodies if n.startswith("openarm_")} | {"world"}
     assert guessed == ()
 
 
 def test_the_pedestals_boxes_hold_its_mesh():
-    model = arm.scene().model
+    model = sim_arm.scene().model
     geom = model.geom("openarm_body_link0_collision").id
     mesh, rotation = model.geom_dataid[geom], np.zeros(9)
     mujoco.mju_quat2Mat(rotation, model.geom_quat[geom])
     vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
     vertices = vertices @ rotation.reshape(3, 3).T + model.geom_pos[geom]
-    boxes = [shape for shape in link_shapes(arm.scene().urdf)[0] if shape.link == "world"]
+    boxes = [shape for shape in link_shapes(sim_arm.scene().urdf)[0] if shape.link == "world"]
     beyond = [(np.abs(vertices - box.position) - box.sides / 2).max(axis=1) for box in boxes]
     assert np.min(beyond, axis=0).max() < 1e-6
     pole = min(boxes, key=lambda box: box.sides[0])
@@ -129,7 +129,7 @@ def test_pairs_that_the_arm_does_not_move_are_not_looked_at():
 
 
 def test_the_other_arm_is_where_it_is_put():
-    own = SelfCollision(arm.scene().urdf, ARM, home=HOME)
+    own = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME)
     free = own.distance(HOME)
     own.place({"openarm_left_joint4": 1.571, "openarm_left_joint3": 1.3})
     there, a, b = own.nearest(HOME)
@@ -139,13 +139,13 @@ def test_the_other_arm_is_where_it_is_put():
 
 
 def test_an_obstacle_is_met_by_the_whole_arm():
-    tool = arm.space().kinematics.forward(HOME)[0]
+    tool = sim_arm.space().kinematics.forward(HOME)[0]
     ahead = ("wall", tool + [0.25, -0.3, -0.3], tool + [0.3, 0.3, 0.3])
-    own = SelfCollision(arm.scene().urdf, ARM, home=HOME, obstacles=[ahead])
+    own = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME, obstacles=[ahead])
     assert own.nearest(HOME) == own.nearest(HOME, obstacles=False) == collision().nearest(HOME)
     # Further forward by less than the wall is away from the tool: the fingers are there before it.
-    target, rotation = arm.space().kinematics.forward(HOME)
-    q, _ = arm.space().kinematics.inverse(target + [0.08, -0.03, 0], rotation, HOME, HOME)
+    target, rotation = sim_arm.space().kinematics.forward(HOME)
+    q, _ = sim_arm.space().kinematics.inverse(target + [0.08, -0.03, 0], rotation, HOME, HOME)
     distance, a, b = own.nearest(q)
     assert distance < 0 and a == "wall" and "finger" in b
     assert own.nearest(q, obstacles=False) == collision().nearest(q)
@@ -153,20 +153,20 @@ def test_an_obstacle_is_met_by_the_whole_arm():
 
 def test_obstacles_are_in_the_base_frame():
     q, low, high = HOME, np.array([0.5, -0.3, 0.3]), np.array([0.6, 0.1, 0.6])
-    moved = np.array(arm.scene().model.body("openarm_right_base_link").pos)
-    there = SelfCollision(arm.scene().urdf, ARM, home=HOME, obstacles=[("wall", low, high)])
+    moved = np.array(sim_arm.scene().model.body("openarm_right_base_link").pos)
+    there = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME, obstacles=[("wall", low, high)])
     base = {"base_frame": "openarm_right_base_link", "obstacles": [("wall", low - moved, high - moved)]}
-    same = SelfCollision(arm.scene().urdf, ARM, home=HOME, **base)
+    same = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME, **base)
     assert [o.distance(q + 0.4 * np.eye(7)[3]) for o in (there, same)] == pytest.approx(
         [there.distance(q + 0.4 * np.eye(7)[3])] * 2, abs=1e-4
     )
     with pytest.raises(InputError, match="expected a link 'nowhere'"):
-        SelfCollision(arm.scene().urdf, ARM, home=HOME, obstacles=[("wall", low, high)], base_frame="nowhere")
+        SelfCollision(sim_arm.scene().urdf, ARM, home=HOME, obstacles=[("wall", low, high)], base_frame="nowhere")
 
 
 def test_an_ignored_pair_is_not_looked_at():
     first = collision().nearest(HOME)[1:]
-    without = SelfCollision(arm.scene().urdf, ARM, home=HOME, ignore=[first[::-1]])
+    without = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME, ignore=[first[::-1]])
     assert first not in without.pairs and without.left_out[first] == "ignored"
     assert without.distance(HOME) > collision().distance(HOME)
 
@@ -174,7 +174,7 @@ def test_an_ignored_pair_is_not_looked_at():
 def test_joints_come_in_the_order_asked_for():
     rng = np.random.default_rng(2)
     order, q = rng.permutation(7), random_q(rng)
-    shuffled = SelfCollision(arm.scene().urdf, [ARM[i] for i in order], home=HOME[order])
+    shuffled = SelfCollision(sim_arm.scene().urdf, [ARM[i] for i in order], home=HOME[order])
     assert shuffled.distance(q[order]) == pytest.approx(collision().distance(q))
     np.testing.assert_array_equal(shuffled.lever, collision().lever[order])
 
@@ -201,7 +201,7 @@ def test_distances_change_no_faster_than_the_levers_say(seed):
 
 
 def test_without_shapes_they_are_guessed_and_named():
-    bare = re.sub(r"<collision.*?</collision>", "", arm.scene().urdf, flags=re.S)
+    bare = re.sub(r"<collision.*?</collision>", "", sim_arm.scene().urdf, flags=re.S)
     guess = SelfCollision(bare, ARM, home=HOME)
     assert {f"openarm_right_link{i}" for i in range(1, 7)} <= set(guess.guessed)
     assert not {"world", "openarm_right_ee_control_point"} & set(guess.guessed), "frames have no shape"

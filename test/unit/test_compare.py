@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reach_bag
 import torch
 import yaml
 
+from helpers import reach_bag
 from jepa_ros.errors import InputError
 from jepa_ros.training.method_comparison import run as comparison
 from jepa_ros.training.method_comparison.one_run import Job, Source, imagined_tool_errors, make_trainer, perform

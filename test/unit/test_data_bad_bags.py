@@ -3,13 +3,13 @@
 import json
 import shutil
 
-import data_bench
 import pytest
 import yaml
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
-from test_data_build import mapping_file
 from typer.testing import CliRunner
 
+from helpers import foreign_bags
+from helpers.foreign_datasets import mapping_file
 from jepa_ros import cli
 from jepa_ros.datasets.store import Dataset
 
@@ -31,14 +31,14 @@ def lines(result):
 
 def refused(tmp_path, bag, *words, **changes):
     """Build it alone: one line with these words, exit code 2, nothing built, the bag as it was."""
-    before = data_bench.tree(bag) if bag.is_dir() else None
+    before = foreign_bags.tree(bag) if bag.is_dir() else None
     result, summary = build(tmp_path, bag, **changes)
     (line,) = lines(result)
     assert result.exit_code == 2 and summary is None and not (tmp_path / "data" / "dataset.json").exists()
     assert f"bag {bag}" in line and "expected" in line and "found" in line
     assert all(word in line for word in words), line
     assert not list(tmp_path.glob("data/shards/*"))
-    assert before is None or data_bench.tree(bag) == before
+    assert before is None or foreign_bags.tree(bag) == before
 
 
 def cut(bag, share):
@@ -59,7 +59,7 @@ def test_nothing_there_and_nothing_inside(tmp_path):
 
 def test_a_bag_without_messages(tmp_path):
     with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        writer.add_connection("/camera/image", "sensor_msgs/msg/Image", typestore=data_bench.TYPES)
+        writer.add_connection("/camera/image", "sensor_msgs/msg/Image", typestore=foreign_bags.TYPES)
     refused(tmp_path, tmp_path / "bag", "joint states")
 
 
@@ -67,26 +67,26 @@ def test_a_bag_without_messages(tmp_path):
     "storage, share", [(StoragePlugin.MCAP, 0.5), (StoragePlugin.MCAP, 0.9), (StoragePlugin.SQLITE3, 0.9)]
 )
 def test_a_truncated_bag_gives_what_is_in_it(tmp_path, storage, share):
-    bag = cut(data_bench.write(tmp_path / "bag", storage=storage, raw=True, seconds=30.0), share)
-    before = data_bench.tree(bag)
+    bag = cut(foreign_bags.write(tmp_path / "bag", storage=storage, raw=True, seconds=30.0), share)
+    before = foreign_bags.tree(bag)
     result, summary = build(tmp_path, bag)
     assert result.exit_code == 2 and len(lines(result)) == 1 and str(bag) in lines(result)[0]
     (entry,) = Dataset(tmp_path / "data").index.episodes
     assert 0.6 * share * 300 < entry.frames < (share + 0.05) * 300
     assert summary["problems"] == [lines(result)[0].removeprefix("jepa_ros: ")]
-    assert data_bench.tree(bag) == before
+    assert foreign_bags.tree(bag) == before
     again, _ = build(tmp_path, bag)
     assert again.exit_code == 2 and lines(again) == lines(result), "said again by a run that has nothing to do"
 
 
 def test_a_recording_of_garbage(tmp_path):
-    bag = data_bench.write(tmp_path / "bag")
+    bag = foreign_bags.write(tmp_path / "bag")
     next(bag.glob("*.mcap")).write_bytes(b"\xa5" * 5000)
     refused(tmp_path, bag)
 
 
 def test_a_bag_without_metadata_is_read_whole(tmp_path):
-    bag = data_bench.write(tmp_path / "bag")
+    bag = foreign_bags.write(tmp_path / "bag")
     (bag / "metadata.yaml").unlink()
     result, summary = build(tmp_path, bag)
     assert result.exit_code == 2 and "metadata.yaml" in lines(result)[0]
@@ -95,7 +95,7 @@ def test_a_bag_without_metadata_is_read_whole(tmp_path):
 
 
 def test_one_missing_file_of_several_leaves_the_others(tmp_path):
-    bag, other = data_bench.write(tmp_path / "bag"), data_bench.write(tmp_path / "other", seconds=2.0)
+    bag, other = foreign_bags.write(tmp_path / "bag"), foreign_bags.write(tmp_path / "other", seconds=2.0)
     (recording,), (second,) = bag.glob("*.mcap"), other.glob("*.mcap")
     shutil.copy(second, bag / "bag_1.mcap")
     metadata = yaml.safe_load((bag / "metadata.yaml").read_text())
@@ -107,18 +107,18 @@ def test_one_missing_file_of_several_leaves_the_others(tmp_path):
 
 
 def test_what_is_missing_is_said_with_the_topics_there_are(tmp_path):
-    bag = data_bench.write(tmp_path / "dark", cameras=(), commands="trajectory")
+    bag = foreign_bags.write(tmp_path / "dark", cameras=(), commands="trajectory")
     there = "/joint_states (sensor_msgs/msg/JointState)"
     refused(tmp_path, bag, "expected the image topic /camera/image", there)
-    bag = data_bench.write(tmp_path / "stateless", states=False)
+    bag = foreign_bags.write(tmp_path / "stateless", states=False)
     refused(tmp_path, bag, "expected joint states on the topic /joint_states", "/arm/joint_trajectory")
-    bag = data_bench.write(tmp_path / "actionless", commands=None)
+    bag = foreign_bags.write(tmp_path / "actionless", commands=None)
     actions = {"source": "executed"}
     refused(tmp_path, bag, "expected actions (executed) on the topic executed", there, actions=actions)
 
 
 def test_topics_of_the_wrong_type_are_said(tmp_path):
-    bag = data_bench.write(tmp_path / "bag", commands="twist")
+    bag = foreign_bags.write(tmp_path / "bag", commands="twist")
     actions = {"source": "trajectory", "topic": "/cmd_vel"}
     refused(
         tmp_path, bag, "on the topic /cmd_vel (JointTrajectory)", "/cmd_vel (geometry_msgs/msg/Twist)", actions=actions
@@ -126,21 +126,21 @@ def test_topics_of_the_wrong_type_are_said(tmp_path):
 
 
 def test_missing_joints_are_said_with_those_there_are(tmp_path):
-    bag = data_bench.write(tmp_path / "bag")
+    bag = foreign_bags.write(tmp_path / "bag")
     states = {"joints": ["wrist"]}
     refused(tmp_path, bag, "without the joints ['wrist']", "'shoulder'", joint_states=states)
 
 
 def test_no_usable_picture_and_no_usable_number(tmp_path):
-    refused(tmp_path, data_bench.write(tmp_path / "broken", broken=lambda t: True), "pictures that cannot be decoded")
-    bag = data_bench.write(tmp_path / "nan", commands="array")
+    refused(tmp_path, foreign_bags.write(tmp_path / "broken", broken=lambda t: True), "pictures that cannot be decoded")
+    bag = foreign_bags.write(tmp_path / "nan", commands="array")
     fields = {"source": "velocity", "topic": "/velocity_controller/commands", "fields": ["7"]}
     (tmp_path / "n").mkdir()
     refused(tmp_path / "n", bag, "expected actions that can be used", "NaN or Inf", actions=fields)
 
 
 def test_joint_velocities_of_other_joints_are_said(tmp_path):
-    bag = data_bench.write(tmp_path / "bag", commands="jog")
+    bag = foreign_bags.write(tmp_path / "bag", commands="jog")
     actions = {"source": "joint_velocity", "topic": "/servo_node/delta_joint_cmds"}
     states = {"joints": ["gripper_left"]}
     refused(
@@ -149,7 +149,7 @@ def test_joint_velocities_of_other_joints_are_said(tmp_path):
 
 
 def test_messages_of_garbage_are_counted(tmp_path):
-    source, types = data_bench.write(tmp_path / "whole"), data_bench.TYPES
+    source, types = foreign_bags.write(tmp_path / "whole"), foreign_bags.TYPES
     with Reader(source) as reader, Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as out:
         made = {c.id: out.add_connection(c.topic, c.msgtype, typestore=types) for c in reader.connections}
         for number, (connection, recorded, raw) in enumerate(reader.messages()):
@@ -162,8 +162,8 @@ def test_messages_of_garbage_are_counted(tmp_path):
 
 
 def test_one_bad_bag_does_not_spoil_the_others(tmp_path):
-    good, bad = data_bench.write(tmp_path / "good"), tmp_path / "none"
-    dark = data_bench.write(tmp_path / "dark", cameras=())
+    good, bad = foreign_bags.write(tmp_path / "good"), tmp_path / "none"
+    dark = foreign_bags.write(tmp_path / "dark", cameras=())
     result, summary = build(tmp_path, bad, good, dark)
     assert result.exit_code == 2 and len(lines(result)) == 2
     assert [str(bad) in lines(result)[0], str(dark) in lines(result)[1]] == [True, True]
@@ -172,14 +172,14 @@ def test_one_bad_bag_does_not_spoil_the_others(tmp_path):
 
 @pytest.mark.parametrize("option, words", [(["--rate", "0"], "rate"), (["--camera", "/x"], "--mapping")])
 def test_options_that_make_no_sense(tmp_path, option, words):
-    bag, mapping = data_bench.write(tmp_path / "bag"), mapping_file(tmp_path)
+    bag, mapping = foreign_bags.write(tmp_path / "bag"), mapping_file(tmp_path)
     base = ["data", "build", str(bag), "--mapping", str(mapping), "--out", str(tmp_path / "data")]
     result = CliRunner().invoke(cli.app, [*base, *option])
     assert result.exit_code == 2 and words in result.stderr and not (tmp_path / "data").exists()
 
 
 def test_a_directory_of_something_else_is_not_written_into(tmp_path):
-    bag, mapping = data_bench.write(tmp_path / "bag"), mapping_file(tmp_path)
+    bag, mapping = foreign_bags.write(tmp_path / "bag"), mapping_file(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     base = ["data", "build", str(bag), "--mapping", str(mapping), "--out", str(tmp_path / "out")]
@@ -188,10 +188,10 @@ def test_a_directory_of_something_else_is_not_written_into(tmp_path):
 
 
 def test_inspect_says_what_is_missing(tmp_path):
-    bag = data_bench.write(tmp_path / "dark", cameras=())
+    bag = foreign_bags.write(tmp_path / "dark", cameras=())
     result = CliRunner().invoke(cli.app, ["data", "inspect", str(bag), "--write", str(tmp_path / "m.yaml")])
     assert result.exit_code == 2 and "expected pictures" in result.stderr and "/joint_states" in result.stderr
     assert not (tmp_path / "m.yaml").exists()
-    bag = cut(data_bench.write(tmp_path / "cut", raw=True, seconds=20.0), 0.6)
+    bag = cut(foreign_bags.write(tmp_path / "cut", raw=True, seconds=20.0), 0.6)
     result = CliRunner().invoke(cli.app, ["data", "inspect", str(bag)])
     assert result.exit_code == 2 and "/camera/image" in result.stdout and str(bag) in result.stderr

@@ -2,30 +2,21 @@
 
 import json
 
-import bag_bench
-import data_bench
 import numpy as np
 import pytest
-import reach_bag
-import two_views
 import yaml
-from test_train_command import TINY
 
+from helpers import episode_bags, foreign_bags, reach_bag, two_camera_bags
+from helpers.foreign_datasets import build, greys
+from helpers.training_recipes import TINY
 from jepa_ros.datasets.build import run
 from jepa_ros.datasets.episodes import EpisodeSet, MappedFrames
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.datasets.splits import read_splits
-from jepa_ros.datasets.store import Dataset
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.robot.config import load_robot
 from jepa_ros.training.train_model import train_model
-
-MAPPING = {
-    "views": [{"topic": "/camera/image"}],
-    "joint_states": {"topic": "/joint_states", "joints": ["shoulder", "elbow"], "gripper": ["gripper_left"]},
-    "actions": {"source": "states"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -40,27 +31,10 @@ def built(bag, tmp_path_factory):
     return out
 
 
-def mapping_file(tmp_path, **changes):
-    path = tmp_path / "mapping.yaml"
-    path.write_text(yaml.safe_dump(MAPPING | changes))
-    return path
-
-
-def build(tmp_path, bag, changes=None, **options):
-    """The dataset of a foreign bag, and its summary."""
-    out = tmp_path / "data"
-    run(bags=[bag], out=out, mapping=mapping_file(tmp_path, **changes or {}), size=16, **options)
-    return Dataset(out), json.loads((out / "summary.json").read_text())
-
-
 def splits(data, size=16, cameras=()):
     robot = load_robot("openarm")
     with ProgressDisplay(quiet=True) as bar:
         return read_splits(data, robot, (tuple(robot.joints), tuple(robot.gripper)), 0.1, size, 16, bar, cameras)
-
-
-def greys(data, entry):
-    return data.rows(entry, "frames")[:, 0, 0, 15, 0].astype(int)
 
 
 # --- the same as from bags -------------------------------------------------------------------------------------------
@@ -78,11 +52,11 @@ def test_episodes_are_those_that_are_read_from_the_bag_bit_for_bit(bag, built):
 @pytest.mark.parametrize("rate, offset", [(10.0, 0.0), (15.0, 0.013), (30.0, 0.05), (20.0, 0.0)])
 def test_cameras_off_the_control_grid_are_matched_as_from_bags(tmp_path, rate, offset):
     episodes = [{"split": s, "ticks": 12, "rate": rate, "offset": offset} for s in ("train", "val")]
-    bag = bag_bench.write_bag(tmp_path / "bag", episodes)
+    bag = episode_bags.write_bag(tmp_path / "bag", episodes)
     joints = {"joints": ["a", "b"], "gripper": ["g"]}
     changes = {"views": [{"topic": "*"}], "joint_states": joints, "actions": {"source": "executed"}}
     data, _ = build(tmp_path, bag, changes)
-    wanted = list(read_episodes(bag, bag_bench.SPACE, bag_bench.FIELDS, 16))
+    wanted = list(read_episodes(bag, episode_bags.SPACE, episode_bags.FIELDS, 16))
     for episode, entry in zip(wanted, data.index.episodes, strict=True):
         np.testing.assert_array_equal(data.rows(entry, "frames")[:, 0], episode.frames)
         np.testing.assert_array_equal(data.rows(entry, "states"), episode.states)
@@ -91,7 +65,7 @@ def test_cameras_off_the_control_grid_are_matched_as_from_bags(tmp_path, rate, o
 
 
 def test_two_views_are_built_as_read(bag, tmp_path):
-    both = two_views.add_wrist(bag, tmp_path / "both", late=12 * 10**6)
+    both = two_camera_bags.add_wrist(bag, tmp_path / "both", late=12 * 10**6)
     cameras = ("/image", "/wrist/image")
     assert run(bags=[both], out=tmp_path / "data", size=16, camera=cameras) == 0
     for one, other in zip(splits(both, cameras=cameras), splits(tmp_path / "data", cameras=cameras), strict=True):
@@ -134,28 +108,28 @@ def test_a_training_of_another_kind_says_what_the_dataset_is(built, options, wor
 
 
 def test_a_gap_between_pictures_makes_two_episodes(tmp_path):
-    bag = data_bench.write(tmp_path / "bag", skip=lambda topic, t: "image" in topic and 1.02 < t < 1.98)
+    bag = foreign_bags.write(tmp_path / "bag", skip=lambda topic, t: "image" in topic and 1.02 < t < 1.98)
     data, summary = build(tmp_path, bag)
     first, second = data.index.episodes
-    assert greys(data, first).tolist() == [data_bench.grey(0.1 * k) for k in range(11)]
-    assert greys(data, second).tolist() == [data_bench.grey(2.0 + 0.1 * k) for k in range(21)]
+    assert greys(data, first).tolist() == [foreign_bags.grey(0.1 * k) for k in range(11)]
+    assert greys(data, second).tolist() == [foreign_bags.grey(2.0 + 0.1 * k) for k in range(21)]
     assert second.stamp - first.stamp == 2 * 10**9
     assert summary["dropped"] == {"gaps between pictures": 1}
 
 
 def test_missing_joint_states_make_a_gap(tmp_path):
-    bag = data_bench.write(tmp_path / "bag", skip=lambda topic, t: topic == "/joint_states" and 1.03 < t < 1.97)
+    bag = foreign_bags.write(tmp_path / "bag", skip=lambda topic, t: topic == "/joint_states" and 1.03 < t < 1.97)
     data, summary = build(tmp_path, bag)
     first, second = (data.rows(e, "stamps") for e in data.index.episodes)
-    assert first[-1] - data_bench.FIRST <= 1.05e9 and second[0] - data_bench.FIRST >= 1.95e9
+    assert first[-1] - foreign_bags.FIRST <= 1.05e9 and second[0] - foreign_bags.FIRST >= 1.95e9
     assert summary["dropped"]["pictures without joint states"] > 10
 
 
 def test_missing_actions_make_a_gap(tmp_path):
-    bag = bag_bench.write_bag(tmp_path / "whole", [{"split": "train", "ticks": 24}])
+    bag = episode_bags.write_bag(tmp_path / "whole", [{"split": "train", "ticks": 24}])
     from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
-    types = data_bench.TYPES
+    types = foreign_bags.TYPES
     with Reader(bag) as reader, Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as out:
         made = {c.id: out.add_connection(c.topic, c.msgtype, typestore=types) for c in reader.connections}
         number = 0
@@ -171,12 +145,12 @@ def test_missing_actions_make_a_gap(tmp_path):
     )
     first, second = data.index.episodes
     assert (first.frames, second.frames) == (10, 11)
-    np.testing.assert_allclose(data.rows(second, "actions")[:-1], bag_bench.actions(24)[14:], atol=1e-6)
+    np.testing.assert_allclose(data.rows(second, "actions")[:-1], episode_bags.actions(24)[14:], atol=1e-6)
     assert summary["dropped"]["pictures without actions"] == 4
 
 
 def test_a_picture_that_cannot_be_decoded_cuts_the_episode(tmp_path):
-    bag = data_bench.write(tmp_path / "bag", broken=lambda t: abs(t - 1.5) < 0.01)
+    bag = foreign_bags.write(tmp_path / "bag", broken=lambda t: abs(t - 1.5) < 0.01)
     data, summary = build(tmp_path, bag)
     assert [e.frames for e in data.index.episodes] == [15, 25]
     assert summary["dropped"] == {"/camera/image/compressed: pictures that cannot be decoded (truncated)": 1}
@@ -187,8 +161,8 @@ def test_pictures_before_the_first_marker_belong_to_no_episode(tmp_path):
 
     with EpisodeWriter(tmp_path / "bag", "camera", "world") as bag:
         for k in range(5):
-            bag.image(bag_bench.FIRST - (5 - k) * 10**8, bag_bench.grey(0))
-        bag_bench.write_episode(bag, 4, "val", 8, bag_bench.FIRST)
+            bag.image(episode_bags.FIRST - (5 - k) * 10**8, episode_bags.grey(0))
+        episode_bags.write_episode(bag, 4, "val", 8, episode_bags.FIRST)
     joints = {"joints": ["a", "b"], "gripper": ["g"]}
     changes = {"views": [{"topic": "*"}], "joint_states": joints, "actions": {"source": "executed"}}
     data, summary = build(tmp_path, tmp_path / "bag", changes)
@@ -198,18 +172,18 @@ def test_pictures_before_the_first_marker_belong_to_no_episode(tmp_path):
 
 
 def test_a_clock_that_is_set_back_begins_another_episode(tmp_path):
-    bag = data_bench.write(tmp_path / "bag", stamp=lambda topic, t: t if t < 2.0 else t - 50.0)
+    bag = foreign_bags.write(tmp_path / "bag", stamp=lambda topic, t: t if t < 2.0 else t - 50.0)
     data, _ = build(tmp_path, bag)
     assert [e.frames for e in data.index.episodes] == [20, 21]
     for entry, begin in zip(data.index.episodes, (0.0, 2.0), strict=True):
         states = data.rows(entry, "states")
-        wanted = np.array([data_bench.position(begin + 0.1 * k)[:2] for k in range(entry.frames)])
+        wanted = np.array([foreign_bags.position(begin + 0.1 * k)[:2] for k in range(entry.frames)])
         np.testing.assert_allclose(states[:, :2], wanted, atol=1e-5)
 
 
 def test_single_stamps_from_another_time_are_left_out(tmp_path):
     far = {1.0: 1e6, 3.0: -1e6}
-    bag = data_bench.write(tmp_path / "bag", stamp=lambda topic, t: t + far.get(t, 0.0) * ("image" in topic))
+    bag = foreign_bags.write(tmp_path / "bag", stamp=lambda topic, t: t + far.get(t, 0.0) * ("image" in topic))
     data, summary = build(tmp_path, bag)
     assert summary["dropped"]["messages with a stamp from another time"] == 2
     assert sum(e.frames for e in data.index.episodes) >= 38
@@ -221,7 +195,7 @@ def test_still_stretches_are_thinned_on_request(tmp_path):
     with EpisodeWriter(tmp_path / "bag", "camera", "world") as bag:
         moved = 0.0
         for k in range(81):
-            now = bag_bench.FIRST + k * 10**8
+            now = episode_bags.FIRST + k * 10**8
             moved += 0.0 if 20 <= k < 60 else 0.01
             bag.image(now, np.full((48, 64, 3), k, np.uint8))
             bag.joint_state(now, ("a",), [moved], [0.0], [0.0])
@@ -244,14 +218,14 @@ def test_still_stretches_are_thinned_on_request(tmp_path):
 
 
 def test_short_episodes_are_left_out(tmp_path):
-    bag = data_bench.write(tmp_path / "bag", skip=lambda topic, t: "image" in topic and 1.02 < t < 1.98)
+    bag = foreign_bags.write(tmp_path / "bag", skip=lambda topic, t: "image" in topic and 1.02 < t < 1.98)
     data, summary = build(tmp_path, bag, min_ticks=15)
     assert [e.frames for e in data.index.episodes] == [21]
     assert summary["dropped"]["frames of stretches that are too short"] == 11
 
 
 def test_a_camera_slower_than_the_rate_is_refused(tmp_path):
-    bag = data_bench.write(tmp_path / "bag")
+    bag = foreign_bags.write(tmp_path / "bag")
     with pytest.raises(
         InputError, match=r"expected an episode of 1 ticks, found none .*slower than the rate \(20.0 Hz\)"
     ):

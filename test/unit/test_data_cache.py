@@ -6,23 +6,22 @@ import subprocess
 import sys
 import time
 
-import data_bench
 import numpy as np
 import pytest
-import reach_bag
-from test_data_build import build, mapping_file
 
+from helpers import foreign_bags, reach_bag
+from helpers.foreign_datasets import build, mapping_file
 from jepa_ros.datasets.build import run, split_of
 from jepa_ros.datasets.store import Dataset, is_dataset
 from jepa_ros.errors import InputError
 
 
 def test_the_cache_says_where_each_frame_comes_from(tmp_path):
-    bag = data_bench.write(tmp_path / "bag", skip=lambda topic, t: "image" in topic and t < 0.48)
+    bag = foreign_bags.write(tmp_path / "bag", skip=lambda topic, t: "image" in topic and t < 0.48)
     data, _ = build(tmp_path, bag)
     (entry,) = data.index.episodes
     assert (data.rows(entry, "pictures")[:, 0] == 2 * np.arange(entry.frames)).all(), "every second of 20 Hz"
-    assert (data.rows(entry, "stamps") == data_bench.FIRST + 5 * 10**8 + 10**8 * np.arange(entry.frames)).all()
+    assert (data.rows(entry, "stamps") == foreign_bags.FIRST + 5 * 10**8 + 10**8 * np.arange(entry.frames)).all()
     assert data.index.bags == (str(bag),) and is_dataset(data.path) and not is_dataset(bag)
 
 
@@ -30,7 +29,7 @@ def test_the_number_of_workers_does_not_matter(tmp_path):
     bags = many(tmp_path, 1)
     for workers in (1, 5):
         assert run(bags=bags, out=tmp_path / f"data{workers}", size=16, workers=workers) == 0
-    one, other = (without_times(data_bench.tree(tmp_path / f"data{workers}")) for workers in (1, 5))
+    one, other = (without_times(foreign_bags.tree(tmp_path / f"data{workers}")) for workers in (1, 5))
     assert one == other and len(one) > 8
 
 
@@ -78,7 +77,7 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path, how):
     (out / "shards" / f"{half.name}.partial" / "frames.npy").write_bytes(b"half of it")
     assert run(bags=bags, out=out, size=16) == 0
     assert shards_of(out).items() >= done.items(), "what was done is not done again"
-    assert without_times(data_bench.tree(out)) == without_times(data_bench.tree(tmp_path / "whole"))
+    assert without_times(foreign_bags.tree(out)) == without_times(foreign_bags.tree(tmp_path / "whole"))
 
 
 def test_another_bag_is_added_and_other_options_are_refused(tmp_path):
@@ -94,9 +93,9 @@ def test_another_bag_is_added_and_other_options_are_refused(tmp_path):
 
 def test_bags_are_never_written_to(tmp_path):
     bags = many(tmp_path, 1)
-    before = data_bench.tree(bags[0])
+    before = foreign_bags.tree(bags[0])
     assert run(bags=bags, out=tmp_path / "data", size=16) == 0
-    assert data_bench.tree(bags[0]) == before
+    assert foreign_bags.tree(bags[0]) == before
 
 
 def test_splits_are_by_bag_where_there_are_several_and_by_episode_otherwise(tmp_path):
@@ -105,7 +104,7 @@ def test_splits_are_by_bag_where_there_are_several_and_by_episode_otherwise(tmp_
     def skip(topic, t):
         return "image" in topic and any(low < t < low + 0.4 for low in (0.72, 1.52, 2.32, 3.12))
 
-    bags = [data_bench.write(tmp_path / f"bag{k}", skip=skip, seconds=3.0 + 0.1 * k) for k in range(4)]
+    bags = [foreign_bags.write(tmp_path / f"bag{k}", skip=skip, seconds=3.0 + 0.1 * k) for k in range(4)]
     run(bags=bags, out=tmp_path / "several", mapping=mapping, size=16)
     index = Dataset(tmp_path / "several").index
     by_bag = {e.shard: {o.split for o in index.episodes if o.shard == e.shard} for e in index.episodes}

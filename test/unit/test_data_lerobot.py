@@ -4,14 +4,13 @@ import json
 import shutil
 
 import cv2
-import data_bench
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import reach_bag
-from test_data_build import build as build_foreign
 
+from helpers import foreign_bags, reach_bag
+from helpers.foreign_datasets import build as build_foreign
 from jepa_ros.datasets.build import run as build
 from jepa_ros.datasets.lerobot.export import Sizes
 from jepa_ros.datasets.lerobot.export import run as export
@@ -124,7 +123,7 @@ def test_large_datasets_are_spread_over_files(data, tmp_path):
 
 
 def test_two_views_of_a_foreign_robot_come_back(tmp_path):
-    bag = data_bench.write(tmp_path / "bag", cameras=("/camera/image", "/wrist/image"))
+    bag = foreign_bags.write(tmp_path / "bag", cameras=("/camera/image", "/wrist/image"))
     made, _ = build_foreign(tmp_path, bag, {"views": [{"topic": "/wrist/image"}, {"topic": "/camera/image"}]})
     assert export(dataset=made.path, out=tmp_path / "l") == 0
     assert sorted(p.name for p in (tmp_path / "l" / "videos").iterdir()) == [
@@ -291,7 +290,7 @@ def test_a_video_with_too_few_frames_is_refused(copy):
 
 
 def test_what_the_format_cannot_hold_is_refused(tmp_path):
-    bag = data_bench.write(tmp_path / "bag")
+    bag = foreign_bags.write(tmp_path / "bag")
     made, _ = build_foreign(tmp_path, bag, rate=7.5)
     with pytest.raises(InputError, match="expected whole frames a second for the format, found 7.5 Hz"):
         export(dataset=made.path, out=tmp_path / "l")

@@ -2,14 +2,14 @@
 
 import json
 
-import data_bench
 import numpy as np
 import pytest
 import yaml
 from rosbags.rosbag2 import StoragePlugin
-from test_data_build import MAPPING, build, greys
 from typer.testing import CliRunner
 
+from helpers import foreign_bags
+from helpers.foreign_datasets import MAPPING, build, greys
 from jepa_ros import cli
 from jepa_ros.datasets.build import run
 from jepa_ros.datasets.mapping import read_mapping
@@ -28,10 +28,10 @@ def inspect(*arguments):
 
 
 def test_differences_of_states_are_mean_velocities(tmp_path):
-    data, _ = build(tmp_path, data_bench.write(tmp_path / "bag"), {"actions": {"source": "states", "scale": 0.5}})
+    data, _ = build(tmp_path, foreign_bags.write(tmp_path / "bag"), {"actions": {"source": "states", "scale": 0.5}})
     (entry,) = data.index.episodes
     np.testing.assert_allclose(
-        data.rows(entry, "actions"), np.tile(data_bench.RATES[:2] / 0.5, (entry.frames, 1)), atol=1e-5
+        data.rows(entry, "actions"), np.tile(foreign_bags.RATES[:2] / 0.5, (entry.frames, 1)), atol=1e-5
     )
     assert data.layout.action_names == ("shoulder.vel", "elbow.vel") and data.layout.action_space == "joints"
 
@@ -39,11 +39,11 @@ def test_differences_of_states_are_mean_velocities(tmp_path):
 @pytest.mark.parametrize("rate", [5.0, 10.0, 20.0])
 def test_a_trajectory_counts_as_the_controller_follows_it(tmp_path, rate):
     """Each leads in half a second to where the joints will be then; after 0.1 s the next one goes on from there."""
-    data, _ = build(tmp_path, data_bench.write(tmp_path / "bag"), {"actions": TRAJECTORY}, rate=rate)
+    data, _ = build(tmp_path, foreign_bags.write(tmp_path / "bag"), {"actions": TRAJECTORY}, rate=rate)
     (entry,) = data.index.episodes
-    q, times = [data_bench.position(0.5)[:2]], np.arange(0, 4.05, 0.1)
+    q, times = [foreign_bags.position(0.5)[:2]], np.arange(0, 4.05, 0.1)
     for t in times[:-1]:
-        q.append(q[-1] + 0.2 * (data_bench.position(t + 0.5)[:2] - q[-1]))
+        q.append(q[-1] + 0.2 * (foreign_bags.position(t + 0.5)[:2] - q[-1]))
     wanted = np.array(q)
     at = np.arange(entry.frames) / rate
     moved = np.diff([[np.interp(t, times, column) for column in wanted.T] for t in at], axis=0) * rate
@@ -52,9 +52,9 @@ def test_a_trajectory_counts_as_the_controller_follows_it(tmp_path, rate):
 
 @pytest.mark.parametrize("kind", ["twist", "stamped"])
 def test_a_twist_is_held_until_the_next(tmp_path, kind):
-    topic = data_bench.KINDS[kind][0]
+    topic = foreign_bags.KINDS[kind][0]
     fields = {"source": "velocity", "topic": topic, "fields": ["linear.x", "angular.z"], "scale": 0.2}
-    data, _ = build(tmp_path, data_bench.write(tmp_path / "bag", commands=kind), {"actions": fields})
+    data, _ = build(tmp_path, foreign_bags.write(tmp_path / "bag", commands=kind), {"actions": fields})
     (entry,) = data.index.episodes
     actions = data.rows(entry, "actions")[:-1]
     np.testing.assert_allclose(actions[:, 0], 0.1 * 0.1 * np.arange(entry.frames - 1) / 0.2, atol=1e-5)
@@ -63,21 +63,21 @@ def test_a_twist_is_held_until_the_next(tmp_path, kind):
 
 
 def test_a_velocity_ends_when_commands_cease(tmp_path):
-    bag = data_bench.write(
+    bag = foreign_bags.write(
         tmp_path / "bag", commands="array", skip=lambda topic, t: topic.startswith("/velocity") and 0.95 < t < 2.95
     )
     fields = {"source": "velocity", "topic": "velocity_controller/commands", "fields": ["0", "1"], "hold": 0.35}
     data, _ = build(tmp_path, bag, {"actions": fields})
-    actions = data.rows(data.index.episodes[0], "actions")[:-1, 0] / data_bench.RATES[0]
+    actions = data.rows(data.index.episodes[0], "actions")[:-1, 0] / foreign_bags.RATES[0]
     wanted = np.r_[np.ones(12), 0.5, np.zeros(17), np.ones(10)]
     np.testing.assert_allclose(actions, wanted, atol=1e-5)
 
 
 def test_joint_velocities_are_taken_by_name_and_a_joint_that_is_not_named_stands_still(tmp_path):
     fields = {"source": "joint_velocity", "topic": "servo_node/delta_joint_cmds", "scale": 0.5}
-    data, _ = build(tmp_path, data_bench.write(tmp_path / "bag", commands="jog"), {"actions": fields})
+    data, _ = build(tmp_path, foreign_bags.write(tmp_path / "bag", commands="jog"), {"actions": fields})
     (entry,) = data.index.episodes
-    wanted = np.tile(data_bench.RATES[:2] / 0.5, (entry.frames - 1, 1))
+    wanted = np.tile(foreign_bags.RATES[:2] / 0.5, (entry.frames - 1, 1))
     wanted[:10, 0] = 0.0
     np.testing.assert_allclose(data.rows(entry, "actions")[:-1], wanted, atol=1e-5)
     assert data.layout.action_names == ("shoulder.vel", "elbow.vel") and data.layout.action_space == "joints"
@@ -85,8 +85,7 @@ def test_joint_velocities_are_taken_by_name_and_a_joint_that_is_not_named_stands
 
 def test_a_planar_velocity_can_be_made_of_states(tmp_path):
     """For a bag of the simulated arm, whose executed actions say the same."""
-    import reach_bag
-
+    from helpers import reach_bag
     from jepa_ros.robot.config import load_robot
 
     robot, bag = load_robot("openarm"), reach_bag.write(tmp_path / "bag")
@@ -106,12 +105,12 @@ def test_a_planar_velocity_can_be_made_of_states(tmp_path):
 
 @pytest.mark.parametrize("degrees, velocity", [(True, True), (False, False), (True, False)])
 def test_states_come_in_radians_with_velocities(tmp_path, degrees, velocity):
-    bag = data_bench.write(tmp_path / "bag", degrees=degrees, velocity=velocity)
+    bag = foreign_bags.write(tmp_path / "bag", degrees=degrees, velocity=velocity)
     states = MAPPING["joint_states"] | {"unit": "deg" if degrees else "rad"}
     data, _ = build(tmp_path, bag, {"joint_states": states})
     (entry,) = data.index.episodes
-    q = np.array([data_bench.position(0.1 * k) for k in range(entry.frames)])
-    wanted = np.column_stack([q[:, :2], np.tile(data_bench.RATES[:2], (entry.frames, 1)), q[:, 2]])
+    q = np.array([foreign_bags.position(0.1 * k) for k in range(entry.frames)])
+    wanted = np.column_stack([q[:, :2], np.tile(foreign_bags.RATES[:2], (entry.frames, 1)), q[:, 2]])
     np.testing.assert_allclose(data.rows(entry, "states"), wanted, atol=1e-4)
     assert data.layout.state_names == ("shoulder.pos", "elbow.pos", "shoulder.vel", "elbow.vel", "gripper_left.pos")
 
@@ -130,37 +129,37 @@ def test_states_come_in_radians_with_velocities(tmp_path, degrees, velocity):
     ],
 )
 def test_every_way_to_record_gives_the_same_episodes(tmp_path, raw, storage, compression):
-    mode = data_bench.MODES[compression] if compression else None
-    bag = data_bench.write(tmp_path / "bag", raw=raw, storage=storage, compression=mode, seconds=2.0)
+    mode = foreign_bags.MODES[compression] if compression else None
+    bag = foreign_bags.write(tmp_path / "bag", raw=raw, storage=storage, compression=mode, seconds=2.0)
     data, summary = build(tmp_path, bag, {"actions": TRAJECTORY})
     (entry,) = data.index.episodes
-    assert greys(data, entry).tolist() == [data_bench.grey(0.1 * k) for k in range(21)]
+    assert greys(data, entry).tolist() == [foreign_bags.grey(0.1 * k) for k in range(21)]
     assert summary["problems"] == [] and summary["dropped"] == {}
 
 
 @pytest.mark.parametrize("which", ["mcap", "db3"])
 def test_a_single_file_is_a_bag_too(tmp_path, which):
     storage = StoragePlugin.MCAP if which == "mcap" else StoragePlugin.SQLITE3
-    bag = data_bench.write(tmp_path / "bag", storage=storage, seconds=2.0)
+    bag = foreign_bags.write(tmp_path / "bag", storage=storage, seconds=2.0)
     data, summary = build(tmp_path, next(bag.glob(f"*.{which}")))
     assert [e.frames for e in data.index.episodes] == [21] and summary["problems"] == []
 
 
 def test_two_cameras_and_a_crop(tmp_path):
     cameras = ("/camera/image", "/wrist/image")
-    bag = data_bench.write(
+    bag = foreign_bags.write(
         tmp_path / "bag", cameras=cameras, skip=lambda topic, t: "camera" in topic and 1.02 < t < 1.98
     )
     views = [{"topic": "/wrist/image", "crop": [0, 0, 4, 4]}, {"topic": "/camera/image"}]
     data, summary = build(tmp_path, bag, {"views": views})
     frames = data.rows(data.index.episodes[0], "frames")
     assert (frames[:, 0] == 0).all(), "the black left of the picture"
-    assert (frames[:, 1, 0, 15, 0] == [data_bench.grey(0.1 * k) for k in range(len(frames))]).all()
+    assert (frames[:, 1, 0, 15, 0] == [foreign_bags.grey(0.1 * k) for k in range(len(frames))]).all()
     assert len(data.index.episodes) == 2 and summary["dropped"]["pictures without one of each other view"] > 10
 
 
 def test_the_time_of_recording_counts_where_the_mapping_says_so(tmp_path):
-    bag = data_bench.write(tmp_path / "bag", stamp=lambda topic, t: t + (500.0 if "image" in topic else 0.0))
+    bag = foreign_bags.write(tmp_path / "bag", stamp=lambda topic, t: t + (500.0 if "image" in topic else 0.0))
     with pytest.raises(InputError, match="found none .*pictures without joint states"):
         build(tmp_path, bag)
     (tmp_path / "recorded").mkdir()
@@ -183,7 +182,7 @@ def test_the_time_of_recording_counts_where_the_mapping_says_so(tmp_path):
     ],
 )
 def test_the_drafted_mapping_builds_the_bag(tmp_path, commands, source):
-    bag = data_bench.write(tmp_path / "bag", commands=commands)
+    bag = foreign_bags.write(tmp_path / "bag", commands=commands)
     result = inspect(bag, "--write", tmp_path / "m.yaml")
     assert result.exit_code == 0, result.output
     text, drafted = (tmp_path / "m.yaml").read_text(), read_mapping(tmp_path / "m.yaml")
@@ -195,21 +194,21 @@ def test_the_drafted_mapping_builds_the_bag(tmp_path, commands, source):
 
 
 def test_a_draft_sees_degrees_and_missing_velocities(tmp_path):
-    bag = data_bench.write(tmp_path / "bag", degrees=True, velocity=False)
+    bag = foreign_bags.write(tmp_path / "bag", degrees=True, velocity=False)
     assert inspect(bag, "--write", tmp_path / "m.yaml").exit_code == 0
     states = read_mapping(tmp_path / "m.yaml").joint_states
     assert (states.unit, states.velocity) == ("deg", "differences")
 
 
 def test_a_draft_leaves_out_depth_pictures(tmp_path):
-    bag = data_bench.write(tmp_path / "bag", cameras=("/camera/color/image_raw", "/camera/depth/image_raw"), raw=True)
+    bag = foreign_bags.write(tmp_path / "bag", cameras=("/camera/color/image_raw", "/camera/depth/image_raw"), raw=True)
     result = inspect(bag, "--write", tmp_path / "m.yaml")
     assert [v.topic for v in read_mapping(tmp_path / "m.yaml").views] == ["/camera/color/image_raw"]
     assert "left out" in result.output
 
 
 def test_inspect_tells_rates_gaps_and_clocks(tmp_path):
-    bag = data_bench.write(
+    bag = foreign_bags.write(
         tmp_path / "bag",
         skip=lambda topic, t: "image" in topic and 1.02 < t < 1.98,
         stamp=lambda topic, t: t + (0.25 if "image" in topic else 0.0),
@@ -224,7 +223,7 @@ def test_inspect_tells_rates_gaps_and_clocks(tmp_path):
 
 
 def test_inspect_does_not_overwrite(tmp_path):
-    bag = data_bench.write(tmp_path / "bag")
+    bag = foreign_bags.write(tmp_path / "bag")
     (tmp_path / "m.yaml").write_text("mine")
     result = inspect(bag, "--write", tmp_path / "m.yaml")
     assert result.exit_code == 2 and "expected a file that is not there yet" in result.stderr

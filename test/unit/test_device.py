@@ -2,16 +2,12 @@
 
 from pathlib import Path
 
-import arm
 import numpy as np
-import patch_world
 import pytest
-import small_lewm
-import squares
-import tiny
 import torch
-from pretended_gpu import pretended_gpu
 
+from helpers import sim_arm, small_dino_wm, small_lewm, small_models, square_episodes
+from helpers.fake_gpu import pretended_gpu
 from jepa_ros.bags.frame_runs import Stretch
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.latents import BatchEncoder
@@ -77,7 +73,7 @@ def questions(config):
 MODELS = {
     "lewm": lambda: (small_lewm.config(), small_lewm.fresh()),
     **{
-        f"dino_wm {kind}": lambda kind=kind: (patch_world.config(*kind.split()), patch_world.model(*kind.split()))
+        f"dino_wm {kind}": lambda kind=kind: (small_dino_wm.config(*kind.split()), small_dino_wm.model(*kind.split()))
         for kind in ("concat learned", "adaln rope")
     },
 }
@@ -93,8 +89,8 @@ def posed():
         "block": 1,
         "proprioception": state,
     }
-    config = ModelConfig.model_validate(patch_world.config().model_dump() | changes)
-    return config, VJepa2Ac(patch_world.Patches(), config)
+    config = ModelConfig.model_validate(small_dino_wm.config().model_dump() | changes)
+    return config, VJepa2Ac(small_dino_wm.Patches(), config)
 
 
 MODELS["vjepa2_ac"] = posed
@@ -128,9 +124,9 @@ def test_frames_of_a_bag_are_encoded_on_the_gpu_and_measured_here():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_update_and_a_validation_stay_on_the_gpu(method):
-    config = tiny.config(latent=4)
-    model, _ = tiny.fresh(config)
-    made, data = make_anti_collapse(method, model, config, updates=4), squares.sets()
+    config = small_models.config(latent=4)
+    model, _ = small_models.fresh(config)
+    made, data = make_anti_collapse(method, model, config, updates=4), square_episodes.sets()
     schedule = Schedule(updates=4, batch=16, steps=3, warm_up=1, every=2)
     weights = LossWeights(rollout=1.0, inverse_dynamics=1.0)
     with pretended_gpu() as gpu:
@@ -158,9 +154,9 @@ def test_pre_training_stays_on_the_gpu():
 @pytest.mark.parametrize("policy", ["first", "alone"])
 @pytest.mark.parametrize("metric", ["l2", "reachability"])
 def test_a_plan_is_searched_on_the_gpu_and_leaves_it(solver, policy, metric):
-    space, joints = arm.space(), tuple(arm.robot().joints)
-    config = tiny.config(joints, reachability={"width": 16})
-    model, head = tiny.fresh(config)
+    space, joints = sim_arm.space(), tuple(sim_arm.robot().joints)
+    config = small_models.config(joints, reachability={"width": 16})
+    model, head = small_models.fresh(config)
     distance = build_reachability(config).eval()
     settings = ReachSettings(budget=np.inf, solver=solver, policy=policy, metric=metric)
     with pretended_gpu() as gpu:

@@ -1,11 +1,10 @@
 """BatchNorm over two processes: outputs, gradients and running statistics are those of one on the whole batch."""
 
 import pytest
-import ranks
-import small_lewm
 import torch
 from torch import nn
 
+from helpers import small_lewm, two_ranks
 from jepa_ros.distributed.batch_norm import DistributedBatchNorm1d, DistributedBatchNorm2d, convert_batch_norm
 from jepa_ros.world_model.anti_collapse import SigReg
 
@@ -43,7 +42,7 @@ def train(norm, batches, weigh=1):
         y.pow(3).mean().backward()
         outputs.append(y.detach())
         slopes.append(x.grad / weigh)
-    return outputs, slopes, ranks.averaged_gradients(norm), dict(norm.state_dict())
+    return outputs, slopes, two_ranks.averaged_gradients(norm), dict(norm.state_dict())
 
 
 def evaluated(norm, x):
@@ -61,7 +60,7 @@ def world_model_step(frames, states, actions):
     regular = SigReg(16).loss(latents.transpose(0, 1), None, torch.Generator().manual_seed(2))
     (error + 0.1 * regular).backward()
     buffers = {k: v.clone() for k, v in model.named_buffers()}
-    return error.detach(), regular.detach(), ranks.averaged_gradients(model), buffers
+    return error.detach(), regular.detach(), two_ranks.averaged_gradients(model), buffers
 
 
 def batch():
@@ -76,7 +75,7 @@ def everything(rank):
         norm, x = made(name)
         x = x[:, 6 * rank : 6 * rank + 6]
         converted = convert_batch_norm(norm)
-        found[name] = train(converted, x, ranks.RANKS)
+        found[name] = train(converted, x, two_ranks.RANKS)
         found[f"{name}, evaluated"] = evaluated(converted, x[0])
     uneven = convert_batch_norm(nn.BatchNorm1d(5).double())
     found["uneven"] = uneven(uneven_batch().split([3, 9])[rank]).detach(), uneven.running_var
@@ -92,7 +91,7 @@ def uneven_batch():
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    return ranks.on_each_rank(everything, tmp_path_factory.mktemp("norm"))
+    return two_ranks.on_each_rank(everything, tmp_path_factory.mktemp("norm"))
 
 
 def close(one, other):
@@ -129,7 +128,7 @@ def test_halves_are_normed_in_full_precision(found):
 
 def test_a_step_of_a_world_model_is_that_of_one_process(found):
     error, regular, gradients, buffers = world_model_step(*batch())
-    close(sum(one["world model"][0] for one in found) / ranks.RANKS, error)
+    close(sum(one["world model"][0] for one in found) / two_ranks.RANKS, error)
     for one in found:
         _, theirs, their_gradients, their_buffers = one["world model"]
         close(theirs, regular)

@@ -1,10 +1,10 @@
 """Anti-collapse in two processes: losses and gradients are those of one process on the whole batch."""
 
 import pytest
-import ranks
 import torch
 from torch import nn
 
+from helpers import two_ranks
 from jepa_ros.distributed.ranks import mean_over_ranks
 from jepa_ros.world_model.anti_collapse import SigReg, VicReg
 from jepa_ros.world_model.anti_collapse.sigreg import sigreg
@@ -36,7 +36,7 @@ def loss_and_gradients(method, x):
     model = encoder()
     loss = METHODS[method].loss(model(x), None, torch.Generator().manual_seed(7))
     loss.backward()
-    return loss.detach(), ranks.averaged_gradients(model)
+    return loss.detach(), two_ranks.averaged_gradients(model)
 
 
 def everything(rank):
@@ -55,7 +55,7 @@ def everything(rank):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    return ranks.on_each_rank(everything, tmp_path_factory.mktemp("sigreg"))
+    return two_ranks.on_each_rank(everything, tmp_path_factory.mktemp("sigreg"))
 
 
 @pytest.mark.parametrize("tokens", (False, True))
@@ -63,7 +63,7 @@ def found(tmp_path_factory):
 @pytest.mark.parametrize("method", METHODS)
 def test_loss_and_gradients_are_those_of_the_whole_batch(found, method, split, tokens):
     loss, gradients = loss_and_gradients(method, inputs(tokens))
-    for rank in range(ranks.RANKS):
+    for rank in range(two_ranks.RANKS):
         theirs, their_gradients = found[rank][f"{method} {split} {tokens}"]
         torch.testing.assert_close(theirs, loss, rtol=1e-10, atol=1e-12)
         assert their_gradients.keys() == gradients.keys()
@@ -76,7 +76,7 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(found, method, split, t
 def test_the_mean_of_the_parts_alone_would_be_another_loss(method):
     """Else the test above would pass without any exchange."""
     whole, _ = loss_and_gradients(method, inputs())
-    alone = [loss_and_gradients(method, part(inputs(), "equal", rank))[0] for rank in range(ranks.RANKS)]
+    alone = [loss_and_gradients(method, part(inputs(), "equal", rank))[0] for rank in range(two_ranks.RANKS)]
     assert abs(sum(alone) / len(alone) - whole) > 0.02 * whole
 
 

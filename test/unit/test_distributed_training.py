@@ -1,27 +1,26 @@
 """Two processes train what one would train on the whole batch: same losses, same weights, same BatchNorm statistics."""
 
 import pytest
-import squares
-import tiny
 import torch
-from ranks import on_each_rank
 
+from helpers import small_models, square_episodes
+from helpers.two_ranks import on_each_rank
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
 from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import LossWeights, Schedule
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
 
-CONFIG = tiny.config(latent=4)
+CONFIG = small_models.config(latent=4)
 WEIGHTS = LossWeights(directions=16, inverse_dynamics=0.1, straightening=0.1)
 
 
 def trainer(method, batch=12):
-    model, _ = tiny.fresh(CONFIG)
+    model, _ = small_models.fresh(CONFIG)
     model.requires_grad_(True)
     schedule = Schedule(updates=3, batch=batch, steps=3, warm_up=1, every=3, learning_rate=0.05)
     regulariser = make_anti_collapse(method, model, CONFIG, updates=3)
-    made = Trainer(CONFIG, model, regulariser, squares.sets(), schedule, WEIGHTS, seed=0)
+    made = Trainer(CONFIG, model, regulariser, square_episodes.sets(), schedule, WEIGHTS, seed=0)
     # Adam's first steps are signs: where a gradient is 0 but for rounding, as before a BatchNorm, they tell nothing.
     made.optimizer = torch.optim.SGD(made.parameters, lr=0.05)
     return made

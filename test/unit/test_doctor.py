@@ -6,8 +6,9 @@ import math
 from dataclasses import replace
 
 import pytest
-import turned_camera
-from doctor_bench import (
+
+from helpers import turned_camera
+from helpers.doctor_cases import (
     COMMAND,
     JOB,
     MODEL,
@@ -21,7 +22,6 @@ from doctor_bench import (
     stream,
     urdf,
 )
-
 from jepa_ros.doctor import control, fit, graph, joints
 from jepa_ros.doctor.examine import examine
 from jepa_ros.doctor.finding import Level

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from doctor_bench import (
+from typer.testing import CliRunner
+
+from helpers.doctor_cases import (
     JOB,
     MODEL,
     ROBOT,
@@ -18,8 +20,6 @@ from doctor_bench import (
     picture,
     stream,
 )
-from typer.testing import CliRunner
-
 from jepa_ros import cli
 from jepa_ros.doctor import camera, fit, frames, overlay, report, times, view
 from jepa_ros.doctor.finding import Level, error, fine

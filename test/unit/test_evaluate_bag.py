@@ -2,12 +2,12 @@
 
 import json
 
-import judged_bag as bags
 import numpy as np
 import pytest
-from judged_bag import bag, model  # noqa: F401  (fixtures)
 from rosbags.rosbag2 import Reader
 
+from helpers import evaluated_bag as bags
+from helpers.evaluated_bag import bag, model  # noqa: F401  (fixtures)
 from jepa_ros.bags.typestore import typestore
 
 
@@ -189,12 +189,12 @@ def test_all_figures_can_be_thresholds(judged):
 
 
 def test_another_robots_model_is_refused(bag, tmp_path):
-    import tiny
     import torch
 
+    from helpers import small_models
     from jepa_ros.world_model.checkpoint import build, save
 
-    config = tiny.config(("a", "b"))
+    config = small_models.config(("a", "b"))
     torch.manual_seed(0)
     save(tmp_path / "m", config, *build(config, tmp_path / "m"))
     summary, lines = bags.judge(bag, tmp_path / "m", tmp_path / "o", code=2)

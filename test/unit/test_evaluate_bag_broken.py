@@ -1,14 +1,14 @@
 """Of bags that are broken what can be read is judged and counted, what is wrong is said, and they stay as they are."""
 
-import arm
 import cv2
-import judged_bag as bags
 import numpy as np
 import pytest
-from judged_bag import QUICK, bag, expected, model  # noqa: F401  (fixtures)
-from judged_bag import judge_unchanged as judge
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 
+from helpers import evaluated_bag as bags
+from helpers import sim_arm
+from helpers.evaluated_bag import QUICK, bag, expected, model  # noqa: F401  (fixtures)
+from helpers.evaluated_bag import judge_unchanged as judge
 from jepa_ros.bags.typestore import typestore
 
 IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
@@ -143,7 +143,7 @@ def test_without_a_description_nothing_is_planned_unless_one_is_given(bag, model
     assert len(lines) == 1 and "expected robot_description" in lines[0]
     assert summary["together"]["planner"]["states"] == 0 and summary["metrics"]["probe_tool_p50_m"] is None
     assert summary["together"]["prediction"] == expected["prediction"]
-    (tmp_path / "arm.urdf").write_text(arm.scene().urdf)
+    (tmp_path / "arm.urdf").write_text(sim_arm.scene().urdf)
     summary, _ = judge(path, model, tmp_path, *planned, "--description", tmp_path / "arm.urdf")
     assert summary["together"]["probes"] == expected["probes"] and summary["together"]["planner"]["planned"] == 2
 

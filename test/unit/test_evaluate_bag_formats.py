@@ -1,14 +1,14 @@
 """`jepa_ros evaluate bag` opens what others wrote, and finds the same in it."""
 
 import cv2
-import judged_bag as bags
 import numpy as np
 import pytest
-import two_views
-from judged_bag import QUICK, bag, expected, model  # noqa: F401  (fixtures)
-from judged_bag import judge_unchanged as judge
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin
 
+from helpers import evaluated_bag as bags
+from helpers import two_camera_bags
+from helpers.evaluated_bag import QUICK, bag, expected, model  # noqa: F401  (fixtures)
+from helpers.evaluated_bag import judge_unchanged as judge
 from jepa_ros.bags.typestore import typestore
 
 IMAGE_TYPE, RAW_TYPE = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"
@@ -66,7 +66,7 @@ def test_raw_pictures(bag, model, tmp_path, expected, encoding, code):
 
 
 def test_of_several_cameras_the_one_that_is_named_is_taken(bag, model, tmp_path, expected):
-    path = two_views.add_wrist(bag, tmp_path / "b")
+    path = two_camera_bags.add_wrist(bag, tmp_path / "b")
     summary, _ = judge(path, model, tmp_path, "--camera", "/image")
     assert summary["together"] == expected
     wrist, _ = judge(path, model, tmp_path, "--camera", "wrist/image")
@@ -76,7 +76,7 @@ def test_of_several_cameras_the_one_that_is_named_is_taken(bag, model, tmp_path,
 
 def test_a_model_of_two_cameras(bag, tmp_path):
     two = bags.write_model(tmp_path / "m", cameras=("frame", "wrist/frame"))
-    path = two_views.add_wrist(bag, tmp_path / "b", late=20_000_000, keep=lambda number: number % 5)
+    path = two_camera_bags.add_wrist(bag, tmp_path / "b", late=20_000_000, keep=lambda number: number % 5)
     summary, _ = judge(path, two, tmp_path)
     quality = summary["bags"][0]["quality"]
     assert [c["topic"] for c in quality["cameras"]] == ["/image/compressed", "/wrist/image/compressed"]

@@ -5,13 +5,12 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
-import arm
 import cv2
 import numpy as np
 import pytest
-import tiny
 import torch
 
+from helpers import sim_arm, small_models
 from jepa_ros.bags.joint_states import JointStateReader
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
@@ -119,8 +118,8 @@ def test_latents_come_back_from_memory_and_from_disk(kept_bytes):
 
 
 def test_distances_from_training_are_1_on_what_the_norm_was_made_of():
-    config = tiny.config(size=16)
-    model, _ = tiny.fresh(config)
+    config = small_models.config(size=16)
+    model, _ = small_models.fresh(config)
     rng = np.random.default_rng(0)
     frames = (rng.integers(110, 140, (400, 1, 1, 1)) + rng.integers(0, 20, (400, 16, 16, 3))).astype(np.uint8)
     seen = []
@@ -136,7 +135,7 @@ def test_distances_from_training_are_1_on_what_the_norm_was_made_of():
     assert latents.shape == tuple(plain.shape)
     dark = encoder.encode(list(frames // 8))[1]
     assert dark.mean() > 5.0
-    assert not BatchEncoder(tiny.Shifts()).knows_training
+    assert not BatchEncoder(small_models.Shifts()).knows_training
 
 
 def sample(latents, distance=None):
@@ -222,14 +221,14 @@ def test_a_probe_of_the_joints_is_judged_in_rad():
 
 @pytest.fixture(scope="module")
 def driven():
-    """The arm driven along x, in the world that `tiny.Shifts` knows: latents are places of the tool."""
-    robot, space = arm.robot(), arm.space()
-    checkpoint = tiny.knowing(tuple(robot.joints))
-    made = Recorded(Path("bag"), LatentStore((2,)), arm.scene().urdf)
+    """The arm driven along x, in the world that `small_models.Shifts` knows: latents are places of the tool."""
+    robot, space = sim_arm.robot(), sim_arm.space()
+    checkpoint = small_models.knowing(tuple(robot.joints))
+    made = Recorded(Path("bag"), LatentStore((2,)), sim_arm.scene().urdf)
     speed = 0.7 * np.r_[np.linspace(0, 0.5, 8), np.full(12, 0.5), np.linspace(0.5, -0.5, 20), np.full(10, -0.5)]
     x = np.append(0.14, 0.14 + np.cumsum(speed) * 0.2 * 0.1)
     q = [space.inverse_kinematics([value, -0.3]) for value in x]
-    made.latents.add(np.stack([tiny.latent_of(space.tool_coordinates(joints)).numpy() for joints in q[:50]]))
+    made.latents.add(np.stack([small_models.latent_of(space.tool_coordinates(joints)).numpy() for joints in q[:50]]))
     qd = np.gradient(np.array(q), 0.1, axis=0)
     for k in range(50):
         stamp = 1_700_000_000 * 10**9 + k * 10**8
@@ -245,11 +244,11 @@ def planned(driven):
     from jepa_ros.planning.guardrails import Guardrails
 
     checkpoint, made = driven
-    config, space = checkpoint.config, arm.space()
+    config, space = checkpoint.config, sim_arm.space()
     parts = windows.stretches(made, config)
     found = windows.windows(parts, config, 4)
-    rails = Guardrails.from_robot(arm.robot(), made.urdf, space, arm.limits())
-    planning = plans.Planning(checkpoint, space, arm.limits(), rails, ReachSettings(budget=math.inf, horizon=4))
+    rails = Guardrails.from_robot(sim_arm.robot(), made.urdf, space, sim_arm.limits())
+    planning = plans.Planning(checkpoint, space, sim_arm.limits(), rails, ReachSettings(budget=math.inf, horizon=4))
     rows = plans.spread(found, 6)
     return [planning.at(made, parts[0], found, int(row)) for row in rows], found, planning, parts
 
@@ -258,7 +257,7 @@ def test_a_planner_whose_model_knows_the_world_goes_where_the_recording_went(dri
     found, _, _, _ = planned
     assert len(found) == 6 and all(a.plan is not None and not a.forbidden for a in found), found
     figures = plans.measure(found)
-    nearby = math.sqrt(2 * driven[0].config.distance.tolerance) * tiny.SCALE  # where it counts as there
+    nearby = math.sqrt(2 * driven[0].config.distance.tolerance) * small_models.SCALE  # where it counts as there
     assert figures["gap_p50_m"] < nearby and figures["gap_ratio"] < 0.3, figures
     assert figures["limit_violations"] == 0 and figures["cheaper_than_random"] == 1.0
     assert all(0.0 <= a.cost <= a.random_cost for a in found)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+from helpers import small_models
 from jepa_ros.evaluation.bag.metrics import prediction, surprise
 from jepa_ros.evaluation.bag.reading import situations as windows
 from jepa_ros.evaluation.bag.reading.latents import LatentStore
@@ -52,7 +52,7 @@ def irregular(seed):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("history", [1, 3])
 def test_contexts_and_blocks_are_the_live_ones(seed, history):
-    config = tiny.config(JOINTS, latent=2, history=history)
+    config = small_models.config(JOINTS, latent=2, history=history)
     made = irregular(seed)
     parts = windows.stretches(made, config)
     found = windows.windows(parts, config, HORIZON)
@@ -91,7 +91,7 @@ def test_contexts_and_blocks_are_the_live_ones(seed, history):
 
 
 def test_targets_are_the_frames_whole_steps_later():
-    config = tiny.config(JOINTS, latent=2)
+    config = small_models.config(JOINTS, latent=2)
     made = recording(np.arange(0, 4, 0.1), np.arange(0, 4, 0.02), np.arange(0, 4, 0.1))
     found = windows.windows(windows.stretches(made, config), config, HORIZON)
     assert found.targets[5].tolist() == [9, 13, 17] and found.known[5].all()
@@ -100,7 +100,7 @@ def test_targets_are_the_frames_whole_steps_later():
 
 
 def test_nothing_is_predicted_across_a_missing_action_or_a_new_episode():
-    config = tiny.config(JOINTS, latent=2)
+    config = small_models.config(JOINTS, latent=2)
     times = np.arange(0, 4, 0.1)
     gap = recording(times, np.arange(0, 4, 0.02), np.delete(times, 20))
     found = windows.windows(windows.stretches(gap, config), config, 1)
@@ -112,7 +112,7 @@ def test_nothing_is_predicted_across_a_missing_action_or_a_new_episode():
 
 
 def test_what_is_travelled_ends_with_the_last_tick_before_a_gap():
-    config = tiny.config(JOINTS, latent=2)
+    config = small_models.config(JOINTS, latent=2)
     ticks = np.r_[np.arange(0, 1, 0.1), np.arange(3, 5, 0.1)]
     ones = np.ones((len(ticks), 2))
     times = np.arange(0, 5, 0.1)
@@ -123,18 +123,18 @@ def test_what_is_travelled_ends_with_the_last_tick_before_a_gap():
 
 
 def shifting(seed=0, noise=0.0):
-    """A recording of the world that `tiny.Shifts` knows: the latent goes with the executed actions."""
+    """A recording of the world that `small_models.Shifts` knows: the latent goes with the executed actions."""
     rng = np.random.default_rng(seed)
     actions = np.repeat(rng.uniform(-1, 1, (20, 2)), 5, axis=0)
     times = np.arange(100) * 0.1
     places = np.vstack([np.zeros(2), np.cumsum(actions * 0.2 * 0.1, axis=0)])[:100]
-    latents = places / tiny.SCALE + rng.normal(0, noise, places.shape)
+    latents = places / small_models.SCALE + rng.normal(0, noise, places.shape)
     return recording(times, np.arange(0, 10, 0.02), times, values=(latents, actions)), latents
 
 
 def test_a_model_that_knows_its_world_beats_both_baselines():
     made, latents = shifting()
-    checkpoint = tiny.knowing(JOINTS)
+    checkpoint = small_models.knowing(JOINTS)
     found = windows.windows(windows.stretches(made, checkpoint.config), checkpoint.config, HORIZON)
     errors = prediction.predict(checkpoint, made, found, seed=0)
     figures = prediction.measure(errors)
@@ -146,7 +146,7 @@ def test_a_model_that_knows_its_world_beats_both_baselines():
 
 def test_the_error_is_that_of_the_noise():
     made, _ = shifting(noise=0.1)
-    checkpoint = tiny.knowing(JOINTS)
+    checkpoint = small_models.knowing(JOINTS)
     found = windows.windows(windows.stretches(made, checkpoint.config), checkpoint.config, 1)
     error = prediction.measure(prediction.predict(checkpoint, made, found, 0))["horizons"][0]["error"]
     assert error == pytest.approx(2 * 0.1**2, rel=0.2)
@@ -160,7 +160,7 @@ def test_shuffled_actions_are_never_a_frames_own():
 
 def test_surprise_is_the_live_monitors():
     made, latents = shifting(noise=0.05)
-    checkpoint = tiny.knowing(JOINTS)
+    checkpoint = small_models.knowing(JOINTS)
     parts = windows.stretches(made, checkpoint.config)
     readings = surprise.read(checkpoint, made, parts)
     (part,) = parts
@@ -188,7 +188,7 @@ def test_surprised_readings_in_a_row_are_one_event():
     latents[50:54] += 3.0
     made.latents = LatentStore((2,))
     made.latents.add(latents.astype(np.float32))
-    checkpoint = tiny.knowing(JOINTS)
+    checkpoint = small_models.knowing(JOINTS)
     readings = surprise.read(checkpoint, made, windows.stretches(made, checkpoint.config))
     found = surprise.events(readings, np.arange(100) * 0.1)
     assert len(found) == 1 and 4.8 < found[0].begin < 5.4 and found[0].error == pytest.approx(9.0, rel=1e-3)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from gate_bench import GOAL, NAMES, ZERO, Bench, continuing, minimum_jerk, moving
 
+from helpers.gate_simulation import GOAL, NAMES, ZERO, Bench, continuing, minimum_jerk, moving
 from jepa_ros.robot.gate.types import GateState
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from gate_bench import DT, LIMITS, Bench, minimum_jerk
 
+from helpers.gate_simulation import DT, LIMITS, Bench, minimum_jerk
 from jepa_ros.robot.gate.types import GateState
 from jepa_ros.robot.motion.path import Path
 

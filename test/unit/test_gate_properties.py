@@ -4,10 +4,10 @@ The bench asserts the limits on every window and every reference; here is what m
 """
 
 import numpy as np
-from gate_bench import NAMES, START, Bench, at_rest, continuing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.gate_simulation import NAMES, START, Bench, at_rest, continuing
 from jepa_ros.robot.gate.types import GateState
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.trajectory import JointTrajectory

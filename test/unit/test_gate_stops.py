@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from gate_bench import (
+
+from helpers.gate_simulation import (
     DT,
     GOAL,
     LIMITS,
@@ -16,7 +17,6 @@ from gate_bench import (
     minimum_jerk,
     moving,
 )
-
 from jepa_ros.errors import InputError
 from jepa_ros.robot.gate.gate import Gate
 from jepa_ros.robot.gate.types import GateSettings, GateState

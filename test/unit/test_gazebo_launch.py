@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-from published_gazebo import (  # noqa: E402
+from helpers.gazebo_names import (
     BRIDGE_KEYS,
     BRIDGE_TYPES,
     CONSTRAINTS,
@@ -19,11 +17,10 @@ from published_gazebo import (  # noqa: E402
     GZ_OPTIONS,
     PUBLISHED,
 )
-
-from jepa_ros.bringup import gazebo  # noqa: E402
-from jepa_ros.bringup.nodes import GazeboArguments, node_list  # noqa: E402
-from jepa_ros.errors import InputError  # noqa: E402
-from jepa_ros.resources import config_path  # noqa: E402
+from jepa_ros.bringup import gazebo
+from jepa_ros.bringup.nodes import GazeboArguments, node_list
+from jepa_ros.errors import InputError
+from jepa_ros.resources import config_path
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-from launch_files import LAUNCH, nodes_by_launch, real_launch_is_there  # noqa: E402
-from published_gazebo import PUBLISHED  # noqa: E402
-
-from jepa_ros.bringup import gazebo  # noqa: E402
-from jepa_ros.bringup.nodes import NODES, GazeboArguments, node_list  # noqa: E402
-from jepa_ros.resources import config_path, share_directory  # noqa: E402
+from helpers.gazebo_names import PUBLISHED
+from helpers.launch_files import LAUNCH, nodes_by_launch, real_launch_is_there
+from jepa_ros.bringup import gazebo
+from jepa_ros.bringup.nodes import NODES, GazeboArguments, node_list
+from jepa_ros.resources import config_path, share_directory
 
 pytestmark = pytest.mark.skipif(not real_launch_is_there(), reason="launch and launch_ros are not installed")
 # As `ros2 launch` does: the file, with its arguments.

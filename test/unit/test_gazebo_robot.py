@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -13,14 +12,12 @@ import pinocchio as pin
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-import arm  # noqa: E402
-
-from jepa_ros.resources import config_path  # noqa: E402
-from jepa_ros.robot.collision.shapes import link_shapes  # noqa: E402
-from jepa_ros.robot.urdf import RobotDescription  # noqa: E402
-from jepa_ros.sim.gazebo_robot import POSITION_GAIN, robot_description, spawned_robot  # noqa: E402
-from jepa_ros.sim.gazebo_shapes import hull_triangles, write_hulls  # noqa: E402
+from helpers import sim_arm
+from jepa_ros.resources import config_path
+from jepa_ros.robot.collision.shapes import link_shapes
+from jepa_ros.robot.urdf import RobotDescription
+from jepa_ros.sim.gazebo_robot import POSITION_GAIN, robot_description, spawned_robot
+from jepa_ros.sim.gazebo_shapes import hull_triangles, write_hulls
 from jepa_ros.sim.scene import mujoco  # noqa: E402 - once OpenGL is chosen
 
 CONTROLLERS = config_path("gazebo", "controllers.yaml")
@@ -34,7 +31,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def texts(folder):
     """The description that is published, and the one that is spawned."""
-    scene = arm.scene()
+    scene = sim_arm.scene()
     scene.reset()
     spawned = spawned_robot(scene, write_hulls(scene.model, folder), CONTROLLERS, "/cell")
     (folder / "spawned.urdf").write_text(spawned)
@@ -54,7 +51,7 @@ def controllers():
 
 
 def test_at_a_thousand_poses_every_link_is_where_mujoco_has_it(urdf):
-    scene = arm.scene()
+    scene = sim_arm.scene()
     m, data = scene.model, mujoco.MjData(scene.model)
     model = pin.buildModelFromXML(urdf)
     made, random, worst = model.createData(), np.random.default_rng(0), [0.0, 0.0]
@@ -83,7 +80,7 @@ SIDES = ("left", "right")
 @pytest.mark.parametrize("kind", [pin.GeometryType.VISUAL, pin.GeometryType.COLLISION])
 def test_every_hull_lies_where_mujoco_draws_it(texts, kind):
     """The STL files read by Pinocchio, at some pose, corner by corner."""
-    scene = arm.scene()
+    scene = sim_arm.scene()
     m, data = scene.model, mujoco.MjData(scene.model)
     model = pin.buildModelFromXML(texts["spawned"])
     shapes = pin.buildGeomFromUrdfString(model, texts["spawned"], kind)
@@ -109,7 +106,7 @@ def test_every_hull_lies_where_mujoco_draws_it(texts, kind):
 
 
 def test_inertias_are_mujoco_s_and_positive_definite(urdf):
-    m, model = arm.scene().model, pin.buildModelFromXML(urdf)
+    m, model = sim_arm.scene().model, pin.buildModelFromXML(urdf)
     for element in ET.fromstring(urdf).iter("inertia"):
         moments = [float(element.get(key)) for key in ("ixx", "iyy", "izz")]
         assert min(moments) > 0 and 2 * max(moments) <= sum(moments) * (1 + 1e-6)  # as of a real body
@@ -127,19 +124,19 @@ def test_inertias_are_mujoco_s_and_positive_definite(urdf):
 
 
 def test_joints_have_the_limits_of_the_description_in_use_and_effort_to_move(urdf):
-    given, expected = RobotDescription.from_urdf(urdf), RobotDescription.from_urdf(arm.scene().urdf)
+    given, expected = RobotDescription.from_urdf(urdf), RobotDescription.from_urdf(sim_arm.scene().urdf)
     assert given.joints == expected.joints
     efforts = [float(limit.get("effort")) for limit in ET.fromstring(urdf).iter("limit")]
     assert len(efforts) == 18 and min(efforts) > 0
 
 
 def test_planner_and_gate_see_the_shapes_that_they_see_in_the_mujoco_cell(texts):
-    (given, guessed), (expected, _) = link_shapes(texts["published"]), link_shapes(arm.scene().urdf)
+    (given, guessed), (expected, _) = link_shapes(texts["published"]), link_shapes(sim_arm.scene().urdf)
     assert [repr(shape) for shape in given] == [repr(shape) for shape in expected] and not guessed
 
 
 def test_every_joint_has_the_interfaces_that_its_controller_wants(urdf, controllers):
-    scene, home = arm.scene(), arm.scene().model.key("home").qpos
+    scene, home = sim_arm.scene(), sim_arm.scene().model.key("home").qpos
     joints = {j.get("name"): j for j in ET.fromstring(urdf).iterfind("ros2_control/joint")}
     assert tuple(joints) == scene.joint_names
     for name, joint in joints.items():
@@ -159,7 +156,7 @@ def test_every_joint_has_the_interfaces_that_its_controller_wants(urdf, controll
 
 
 def test_the_controllers_are_the_robot_s(controllers):
-    [expected] = arm.robot().controllers
+    [expected] = sim_arm.robot().controllers
     manager = controllers["controller_manager"]
     assert manager[expected.name]["type"] == expected.type
     assert controllers[expected.name]["joints"] == list(expected.joints)
@@ -173,7 +170,7 @@ def test_controllers_keep_step_with_the_physics_and_joint_states_with_the_simula
     from jepa_ros.nodes.simulator.node import CYCLE
 
     rate, states = (controllers[c]["update_rate"] for c in ("controller_manager", "joint_state_broadcaster"))
-    np.testing.assert_allclose(rate * arm.scene().model.opt.timestep, 1.0)
+    np.testing.assert_allclose(rate * sim_arm.scene().model.opt.timestep, 1.0)
     assert states == round(1 / CYCLE) and rate % states == 0  # else ros2_control picks another rate
 
 
@@ -186,7 +183,7 @@ def test_the_controller_gives_up_later_than_the_gate(controllers):
 
 
 def test_the_joints_trail_their_set_points_about_as_in_mujoco(controllers):
-    m = arm.scene().model
+    m = sim_arm.scene().model
     lag = 1 / (POSITION_GAIN * controllers["controller_manager"]["update_rate"])
     servos = [a for a in range(m.nu) if "finger" not in m.actuator(a).name]
     damping = [-m.actuator_biasprm[a, 2] + m.dof_damping[m.jnt_dofadr[m.actuator_trnid[a, 0]]] for a in servos]
@@ -199,7 +196,7 @@ def test_sdformat_makes_the_model_of_it_that_is_meant(texts, folder):
     """What Gazebo itself does with the spawned URDF: colours, gravity, shapes and plugin as in the scene."""
     done = subprocess.run(["ign", "sdf", "-p", "spawned.urdf"], cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "Error" not in done.stderr.replace("Library error", "")
-    model, m = ET.fromstring(done.stdout).find("model"), arm.scene().model
+    model, m = ET.fromstring(done.stdout).find("model"), sim_arm.scene().model
     # Links that a fixed joint ties to a moving one are merged into it.
     kept = [b for b in range(1, m.nbody) if m.body(b).name.startswith("openarm_")]
     links = {link.get("name"): link for link in model.findall("link")}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -13,13 +11,11 @@ import pinocchio as pin
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-import arm  # noqa: E402
-
-from jepa_ros.resources import config_path  # noqa: E402
-from jepa_ros.sim import gazebo_world  # noqa: E402
-from jepa_ros.sim.gazebo_shapes import hull_triangles, write_hulls  # noqa: E402
-from jepa_ros.sim.gazebo_world import world_sdf  # noqa: E402
+from helpers import sim_arm
+from jepa_ros.resources import config_path
+from jepa_ros.sim import gazebo_world
+from jepa_ros.sim.gazebo_shapes import hull_triangles, write_hulls
+from jepa_ros.sim.gazebo_world import world_sdf
 from jepa_ros.sim.scene import CAMERA, Scene, mujoco  # noqa: E402 - mujoco, once OpenGL is chosen
 
 
@@ -116,7 +112,7 @@ def test_the_camera_sees_the_same(world, scene):
     assert (width, height) == (scene.width, scene.height)
     upright = 2 * np.arctan(np.tan(values(lens, "horizontal_fov")[0] / 2) * height / width)
     np.testing.assert_allclose(np.rad2deg(upright), scene.model.camera(CAMERA).fovy[0], rtol=1e-6)
-    assert lens.find("optical_frame_id").text == arm.robot().camera.frame_id
+    assert lens.find("optical_frame_id").text == sim_arm.robot().camera.frame_id
 
 
 def test_images_come_as_often_and_as_large_as_the_simulator_s(world, scene):
@@ -172,7 +168,7 @@ def test_the_bridge_carries_the_topics_that_the_world_has(world):
     assert bridged["camera_info"]["gz_topic_name"] == sensor.find("camera/camera_info_topic").text
     assert bridged["/clock"]["gz_topic_name"] == f"/world/{world.get('name')}/clock"
     assert set(bridged) == {"image", "camera_info", "/clock"}
-    assert arm.robot().camera.topic == "image"
+    assert sim_arm.robot().camera.topic == "image"
 
 
 def test_its_systems_are_those_that_gazebo_publishes(world):

@@ -1,36 +1,39 @@
 """What plans are judged by: distances in their own units, costs that can be added, and what cannot be asked for."""
 
-import arm
 import numpy as np
 import pytest
-import tiny
 import torch
 
+from helpers import sim_arm, small_models
 from jepa_ros.errors import InputError
 from jepa_ros.planning.goal import Goal, GoalMaker, Outcome
 from jepa_ros.planning.objective import Objective
 from jepa_ros.world_model.heads.probes import Probe
 
-JOINTS = tuple(arm.robot().joints)
-SPACE = arm.space()
+JOINTS = tuple(sim_arm.robot().joints)
+SPACE = sim_arm.space()
 XY = SPACE.workspace.mean(0)
 
 
 def checkpoint(probes=()):
-    made = tiny.knowing(JOINTS)
+    made = small_models.knowing(JOINTS)
     made.probes.update({p.name: p for p in probes})
     return made
 
 
 def sight(error=0.004):
     """Reads the tool off the latents of tiny's world, exactly."""
-    return Probe("tool", torch.vstack([tiny.SCALE * torch.eye(2), torch.zeros(1, 2)]), error, (2,))
+    return Probe("tool", torch.vstack([small_models.SCALE * torch.eye(2), torch.zeros(1, 2)]), error, (2,))
 
 
 def outcome(places, joints=0.0, seen=None):
     """Of S candidates that lead the tool to places (S, H, 2) m."""
     places = torch.as_tensor(np.array(places), dtype=torch.float32)
-    latents = places / tiny.SCALE if seen is None else torch.as_tensor(np.array(seen), dtype=torch.float32) / tiny.SCALE
+    latents = (
+        places / small_models.SCALE
+        if seen is None
+        else torch.as_tensor(np.array(seen), dtype=torch.float32) / small_models.SCALE
+    )
     return Outcome(latents, torch.full((*places.shape[:2], 14), joints), places)
 
 
@@ -65,7 +68,7 @@ def test_the_probe_of_joints_reads_no_object():
 
 
 def test_metrics_of_latents_differ_and_agree_on_the_goal():
-    goal = tiny.latent_of(XY)
+    goal = small_models.latent_of(XY)
     costs = {}
     for metric in ("l2", "l1"):
         term = GoalMaker(checkpoint(), SPACE, metric).latent(goal)
@@ -80,15 +83,15 @@ def test_a_learned_distance_is_asked_with_the_predicted_state():
             assert latent.shape == goal.shape == (6, 2) and states.shape == (6, 14)
             return 100.0 * (latent - goal).norm(dim=1)
 
-    made = tiny.knowing(JOINTS)
+    made = small_models.knowing(JOINTS)
     object.__setattr__(made, "reachability", Ticks())
-    term = GoalMaker(made, SPACE, "reachability").latent(tiny.latent_of(XY))
+    term = GoalMaker(made, SPACE, "reachability").latent(small_models.latent_of(XY))
     cost = term.cost(outcome(np.tile(XY + [0.1, 0.0], (2, 3, 1))))
     np.testing.assert_allclose(cost, 100.0 * 2.0 / 20 + 2.0, rtol=1e-4)
 
 
 def test_a_mixture_weighs_its_terms_and_is_reached_when_all_are(maker):
-    there, other = maker.tool([*XY, SPACE.height]), maker.latent(tiny.latent_of(XY + [0.06, 0.0]), weight=3.0)
+    there, other = maker.tool([*XY, SPACE.height]), maker.latent(small_models.latent_of(XY + [0.06, 0.0]), weight=3.0)
     goal = Goal((there, other))
     middle = outcome([[XY], [XY + [0.06, 0.0]]])
     np.testing.assert_allclose(goal.cost(middle)[:, 0], [3.0 * 0.72, (0.06 / 0.15) ** 2], rtol=1e-3)
@@ -98,7 +101,7 @@ def test_a_mixture_weighs_its_terms_and_is_reached_when_all_are(maker):
 
 def test_steps_before_the_last_count_less():
     maker = GoalMaker(checkpoint(), SPACE)
-    goal, still = Goal((maker.latent(tiny.latent_of(XY)),)), torch.zeros(2, 8, 2)
+    goal, still = Goal((maker.latent(small_models.latent_of(XY)),)), torch.zeros(2, 8, 2)
     late, early = [[XY + 0.05] * 3 + [XY]], [[XY + 0.05] + [XY] * 3]
     costs = Objective(along=0.3, effort=0.0)(goal, outcome(np.concatenate([late, early])), still)
     np.testing.assert_allclose(costs, [0.3 * 3, 0.3], rtol=1e-4)
@@ -106,7 +109,7 @@ def test_steps_before_the_last_count_less():
 
 def test_effort_and_shaking_have_their_price():
     maker = GoalMaker(checkpoint(), SPACE)
-    goal = Goal((maker.latent(tiny.latent_of(XY)),))
+    goal = Goal((maker.latent(small_models.latent_of(XY)),))
     steady, shaking = torch.ones(1, 8, 2), torch.tensor([1.0, -1.0]).repeat(4)[None, :, None].expand(1, 8, 2)
     both, there = torch.cat([steady, shaking]), outcome([[XY]] * 2)
     effort = Objective(effort=0.1)(goal, there, both)

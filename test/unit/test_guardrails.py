@@ -3,13 +3,13 @@
 from dataclasses import replace
 from functools import cache
 
-import arm
 import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import sim_arm
 from jepa_ros.errors import InputError
 from jepa_ros.planning.guardrails import Guardrails
 from jepa_ros.resources import resolve_robot
@@ -22,33 +22,33 @@ from jepa_ros.sim.tasks.reach import sample_position
 
 SEEDS = st.integers(0, 2**32 - 1)
 STILL = np.zeros(7)
-ARM = tuple(arm.robot().joints)
-HOME = np.array([arm.robot().home[j] for j in ARM])
+ARM = tuple(sim_arm.robot().joints)
+HOME = np.array([sim_arm.robot().home[j] for j in ARM])
 LOW, HIGH = np.array([0.18, -0.36, 0.3]), np.array([0.24, -0.26, 0.6])
 PILLAR = Box("pillar", LOW, HIGH)
 
 
 @cache
 def collision():
-    return SelfCollision(arm.scene().urdf, ARM, home=HOME)
+    return SelfCollision(sim_arm.scene().urdf, ARM, home=HOME)
 
 
 @cache
 def rails():
     """Those of the robot as it is configured."""
-    return Guardrails.from_robot(arm.robot(), arm.scene().urdf, arm.space(), arm.limits())
+    return Guardrails.from_robot(sim_arm.robot(), sim_arm.scene().urdf, sim_arm.space(), sim_arm.limits())
 
 
 @cache
 def small_space():
     """The arm's action space on a workspace so small that its field is made at once."""
     corners = [(0.20, -0.30), (0.24, -0.30), (0.24, -0.26)]
-    config = arm.robot().action_space.model_copy(update={"workspace": corners})
-    return PlanarVelocity(arm.robot().model_copy(update={"action_space": config}), arm.space().kinematics)
+    config = sim_arm.robot().action_space.model_copy(update={"workspace": corners})
+    return PlanarVelocity(sim_arm.robot().model_copy(update={"action_space": config}), sim_arm.space().kinematics)
 
 
 def boxed(*boxes, margin=0.02):
-    return Guardrails(arm.space(), None, None, boxes, margin)
+    return Guardrails(sim_arm.space(), None, None, boxes, margin)
 
 
 def straight(start, end, count=21):
@@ -57,19 +57,19 @@ def straight(start, end, count=21):
 
 
 def plan(q, knots):
-    space = arm.space()
+    space = sim_arm.space()
     constrained = space.constrain(space.tool_coordinates(q), np.zeros(2), knots)
     return space.to_trajectory(q, STILL, STILL, constrained), space.make_path(q, STILL, constrained)
 
 
 def wild_plan(rng):
     knots = np.repeat(rng.uniform(-2, 2, (3, 2)), 5, axis=0)
-    return plan(arm.space().inverse_kinematics(sample_position(arm.space(), rng)), knots)
+    return plan(sim_arm.space().inverse_kinematics(sample_position(sim_arm.space(), rng)), knots)
 
 
 def joints_along(start, end, seconds=1.5):
     """A trajectory with the tool from one place to another, as the posture there has it."""
-    space, points = arm.space(), np.linspace(start, end, 16)
+    space, points = sim_arm.space(), np.linspace(start, end, 16)
     positions = [space.inverse_kinematics(points[0])]
     for xy in points[1:]:
         positions.append(space.inverse_kinematics(xy, positions[-1]))
@@ -104,7 +104,7 @@ def test_the_nearest_box_counts():
 
 
 def test_a_box_above_the_plane_is_passed_below():
-    height = arm.space().height
+    height = sim_arm.space().height
     above = Box("lamp", np.array([*LOW[:2], height + 0.03]), np.array([*HIGH[:2], 1.0]))
     assert boxed(above).clearance(np.array([0.21, -0.3])) == pytest.approx(0.01)
     assert boxed(above, margin=0.04).clearance(np.array([0.21, -0.3])) == pytest.approx(-0.01)
@@ -142,7 +142,7 @@ def test_the_price_rises_towards_a_box_and_is_nothing_far_off():
 
 def test_the_workspace_is_free_of_the_robot_itself_and_costs_nothing():
     rng = np.random.default_rng(0)
-    paths = np.array([[sample_position(arm.space(), rng)] for _ in range(300)])
+    paths = np.array([[sample_position(sim_arm.space(), rng)] for _ in range(300)])
     assert rails().clearance(paths).min() > 0.003
     assert rails().feasible(paths).all() and not rails().price(paths).any()
 
@@ -150,18 +150,18 @@ def test_the_workspace_is_free_of_the_robot_itself_and_costs_nothing():
 def test_the_field_is_the_distance_at_the_posture_of_a_place():
     rng = np.random.default_rng(1)
     for _ in range(20):
-        xy = sample_position(arm.space(), rng)
-        exact = collision().distance(arm.space().inverse_kinematics(xy)) - rails().margin
+        xy = sample_position(sim_arm.space(), rng)
+        exact = collision().distance(sim_arm.space().inverse_kinematics(xy)) - rails().margin
         assert rails().clearance(xy) == pytest.approx(exact, abs=3e-3)
 
 
 def test_where_the_limits_of_joints_forbid_a_place_it_has_no_clearance():
     elbow = ARM.index("openarm_right_joint4")
-    far = arm.space().inverse_kinematics(np.array([0.30, -0.20]))[elbow]
-    near = arm.space().inverse_kinematics(np.array([0.12, -0.25]))[elbow]
-    lower = arm.limits().lower.copy()
+    far = sim_arm.space().inverse_kinematics(np.array([0.30, -0.20]))[elbow]
+    near = sim_arm.space().inverse_kinematics(np.array([0.12, -0.25]))[elbow]
+    lower = sim_arm.limits().lower.copy()
     lower[elbow] = 0.5 * (far + near)
-    narrow = Guardrails(arm.space(), replace(arm.limits(), lower=lower), None)
+    narrow = Guardrails(sim_arm.space(), replace(sim_arm.limits(), lower=lower), None)
     clearance = narrow.clearance(np.array([[0.30, -0.20], [0.12, -0.25]]))
     assert clearance[0] < 0 < clearance[1]
     text = narrow.check(joints_along([0.12, -0.25], [0.30, -0.20]))
@@ -173,8 +173,8 @@ def test_where_the_limits_of_joints_forbid_a_place_it_has_no_clearance():
 
 def test_the_other_arm_in_the_way_has_no_clearance():
     across = {"openarm_left_joint4": 1.571, "openarm_left_joint3": 0.55}
-    own = SelfCollision(arm.scene().urdf, ARM, home=HOME, others=across)
-    clearance = Guardrails(arm.space(), None, own, margin=0.005).clearance(np.array([[0.28, -0.14], [0.15, -0.16]]))
+    own = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME, others=across)
+    clearance = Guardrails(sim_arm.space(), None, own, margin=0.005).clearance(np.array([[0.28, -0.14], [0.15, -0.16]]))
     assert clearance[0] < 0 < clearance[1]
 
 
@@ -197,8 +197,8 @@ def test_the_exact_check_names_the_box():
 
 
 def test_the_exact_check_names_the_pair_of_links():
-    own = SelfCollision(arm.scene().urdf, ARM, home=HOME)
-    guard = Guardrails(arm.space(), arm.limits(), own, margin=0.01)
+    own = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME)
+    guard = Guardrails(sim_arm.space(), sim_arm.limits(), own, margin=0.01)
     way = joints_along([0.12, -0.36], [0.22, -0.16])
     assert guard.check(way) == ""
     own.place({"openarm_left_joint4": 1.571, "openarm_left_joint3": 0.8})
@@ -208,7 +208,7 @@ def test_the_exact_check_names_the_pair_of_links():
 
 
 def test_the_exact_check_names_how_far_the_tool_leaves_the_workspace():
-    space = arm.space()
+    space = sim_arm.space()
     middle, outward = space.workspace[4:6].mean(0), space.normals[4]
     guard = Guardrails(space, None, None)
     trajectory = joints_along(middle - 0.05 * outward, middle - 0.01 * outward)
@@ -229,7 +229,7 @@ def test_what_the_exact_check_does_not_look_at_cannot_be_forbidden(seed):
     low = np.array([*(path.sample(np.array([rng.uniform(0, 1.5)]))[0][0] + rng.normal(size=2) * 0.01), 0.3])
     guard = boxed(Box("sheet", low, low + [0.002, 0.03, 0.3]), margin=0.003)
     q = trajectory.sample(np.linspace(0, trajectory.duration, int(np.ceil(trajectory.duration / STEP - 1e-6)) + 1))[0]
-    tool = np.array([arm.space().kinematics.forward(row)[0] for row in q])
+    tool = np.array([sim_arm.space().kinematics.forward(row)[0] for row in q])
     near = guard.boxes[0].distance(*tool.T)
     forbidden = (near < min(guard.margin, near[0] - 1e-4)).any()
     assert bool(guard.check(trajectory)) == forbidden
@@ -239,7 +239,7 @@ def test_what_the_exact_check_does_not_look_at_cannot_be_forbidden(seed):
 
 
 def test_what_the_field_lets_through_passes_the_exact_check():
-    guard = Guardrails(arm.space(), arm.limits(), collision(), [PILLAR], 0.015)
+    guard = Guardrails(sim_arm.space(), sim_arm.limits(), collision(), [PILLAR], 0.015)
     rng, verdicts = np.random.default_rng(3), []
     for _ in range(60):
         trajectory, path = wild_plan(rng)
@@ -257,7 +257,7 @@ def test_what_the_field_lets_through_passes_the_exact_check():
 
 def test_a_margin_that_home_does_not_have_is_refused_and_the_pair_named():
     with pytest.raises(InputError, match=r"openarm_right_base_link and .*link3 apart by .* 0.050 m at home, found 0.0"):
-        Guardrails(arm.space(), None, collision(), margin=0.05)
+        Guardrails(sim_arm.space(), None, collision(), margin=0.05)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_margin_that_home_does_not_have_is_refused_and_the_pair_named():
         (lambda: Box("b", LOW, HIGH * np.nan), "keep-out box 'b': expected low < high on every axis"),
         (lambda: boxed(margin=-0.1), "expected a margin of 0 m or more, found -0.1"),
         (
-            lambda: Guardrails(arm.space(), replace(arm.limits(), names=ARM[::-1]), None),
+            lambda: Guardrails(sim_arm.space(), replace(sim_arm.limits(), names=ARM[::-1]), None),
             "joint limits: expected the joints .'openarm_right_joint1'.* found .'openarm_right_joint7'",
         ),
         (
@@ -300,7 +300,7 @@ def configured(tmp_path):
 def test_boxes_and_self_collision_come_from_the_robots_configuration(configured):
     box = {"name": "pillar", "low": LOW.tolist(), "high": HIGH.tolist()}
     robot = configured(keep_out=[box], self_collision={"margin": 0.005})
-    guard = Guardrails.from_robot(robot, arm.scene().urdf, small_space(), None)
+    guard = Guardrails.from_robot(robot, sim_arm.scene().urdf, small_space(), None)
     assert guard.margin == 0.005 and [b.name for b in guard.boxes] == ["pillar"]
     np.testing.assert_array_equal(guard.boxes[0].high, HIGH)
 
@@ -308,7 +308,7 @@ def test_boxes_and_self_collision_come_from_the_robots_configuration(configured)
 def test_the_hand_is_kept_out_of_the_configurations_boxes_too(configured):
     """The simulated arm's tool frame is at the wrist; its fingers reach 19 cm further."""
     ahead = {"name": "screen", "low": [0.36, -0.5, 0.3], "high": [0.5, 0.0, 0.7]}
-    guard = Guardrails.from_robot(configured(keep_out=[ahead]), arm.scene().urdf, arm.space(), arm.limits())
+    guard = Guardrails.from_robot(configured(keep_out=[ahead]), sim_arm.scene().urdf, sim_arm.space(), sim_arm.limits())
     clearance = guard.clearance(np.array([[0.12, -0.25], [0.30, -0.25]]))
     assert clearance[0] > 0 > clearance[1]
     text = guard.check(joints_along([0.12, -0.25], [0.30, -0.25]))
@@ -318,7 +318,7 @@ def test_the_hand_is_kept_out_of_the_configurations_boxes_too(configured):
 def test_self_collision_is_looked_at_unless_told_otherwise(configured):
     robot = configured(self_collision="absent")
     assert robot.self_collision.margin == 0.02 and robot.self_collision.ignore == [] and robot.keep_out == []
-    off = Guardrails.from_robot(configured(self_collision=None), arm.scene().urdf, small_space(), None)
+    off = Guardrails.from_robot(configured(self_collision=None), sim_arm.scene().urdf, small_space(), None)
     assert off.collision is None and off.margin == 0.02
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import tiny  # noqa: F401  (one torch thread)
 import torch
 
+from helpers import small_models  # noqa: F401  (one torch thread)
 from jepa_ros.world_model.history import ActionHistory, LatentHistory, StateHistory
 
 T0 = 1_700_000_000.0

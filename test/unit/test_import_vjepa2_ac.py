@@ -2,11 +2,11 @@
 
 import math
 
-import official_vjepa2
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from helpers import official_vjepa2
 from jepa_ros.cli import app
 from jepa_ros.world_model import checkpoint
 from jepa_ros.world_model.config import read_config

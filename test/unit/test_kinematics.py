@@ -1,20 +1,20 @@
 """Forward and inverse kinematics of the simulated arm."""
 
-import arm
 import numpy as np
 import pytest
 
+from helpers import sim_arm
 from jepa_ros.errors import InputError
 from jepa_ros.robot.motion.kinematics import Kinematics
 
 RNG = np.random.default_rng(2)
-ARM = tuple(arm.robot().joints)
-TOOL = arm.robot().tool_frame
+ARM = tuple(sim_arm.robot().joints)
+TOOL = sim_arm.robot().tool_frame
 
 
 @pytest.fixture(scope="module")
 def kinematics():
-    return Kinematics(arm.scene().urdf, ARM, TOOL, "world")
+    return Kinematics(sim_arm.scene().urdf, ARM, TOOL, "world")
 
 
 def random_pose(kinematics):
@@ -22,7 +22,7 @@ def random_pose(kinematics):
 
 
 def test_forward_kinematics_are_the_simulators(kinematics):
-    scene = arm.scene()
+    scene = sim_arm.scene()
     for _ in range(30):
         q = random_pose(kinematics)
         scene.reset(dict(zip(ARM, q, strict=True)))
@@ -44,7 +44,7 @@ def test_jacobian_is_the_derivative_of_forward(kinematics):
 
 def test_joints_come_in_the_order_asked_for(kinematics):
     order = RNG.permutation(7)
-    shuffled = Kinematics(arm.scene().urdf, [ARM[i] for i in order], TOOL, "world")
+    shuffled = Kinematics(sim_arm.scene().urdf, [ARM[i] for i in order], TOOL, "world")
     q = random_pose(kinematics)
     np.testing.assert_allclose(shuffled.forward(q[order])[0], kinematics.forward(q)[0], atol=1e-12)
     np.testing.assert_allclose(shuffled.jacobian(q[order]), kinematics.jacobian(q)[:, order], atol=1e-12)
@@ -54,8 +54,8 @@ def test_joints_come_in_the_order_asked_for(kinematics):
 def test_poses_are_in_the_base_frame(kinematics):
     base = "openarm_right_link1"
     q = random_pose(kinematics)
-    relative = Kinematics(arm.scene().urdf, ARM, TOOL, base)
-    of_base = Kinematics(arm.scene().urdf, ARM, base, "world")
+    relative = Kinematics(sim_arm.scene().urdf, ARM, TOOL, base)
+    of_base = Kinematics(sim_arm.scene().urdf, ARM, base, "world")
     (p, r), (pb, rb), (pt, rt) = relative.forward(q), of_base.forward(q), kinematics.forward(q)
     np.testing.assert_allclose(rb @ p + pb, pt, atol=1e-12)
     np.testing.assert_allclose(rb @ r, rt, atol=1e-12)
@@ -63,7 +63,7 @@ def test_poses_are_in_the_base_frame(kinematics):
 
 
 def test_a_way_there_and_back_returns_to_the_same_joints():
-    space = arm.space()
+    space = sim_arm.space()
     way = np.linspace([0.10, -0.30], [0.28, -0.22], 15)
     start = q = space.inverse_kinematics(way[0])
     for xy in [*way, *way[::-1]]:
@@ -73,7 +73,7 @@ def test_a_way_there_and_back_returns_to_the_same_joints():
 
 
 def test_inverse_keeps_height_orientation_and_limits():
-    space, robot = arm.space(), arm.robot()
+    space, robot = sim_arm.space(), sim_arm.robot()
     kinematics = space.kinematics
     upright = kinematics.forward(np.array([robot.home[j] for j in ARM]))[1]
     for xy in space.workspace * 0.9 + 0.1 * space.workspace.mean(0):
@@ -86,7 +86,7 @@ def test_inverse_keeps_height_orientation_and_limits():
 
 def test_out_of_reach_is_said():
     with pytest.raises(InputError, match=r"\[2.0, 0.0\] m: expected one in reach, missed by"):
-        arm.space().inverse_kinematics(np.array([2.0, 0.0]))
+        sim_arm.space().inverse_kinematics(np.array([2.0, 0.0]))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_out_of_reach_is_said():
 )
 def test_what_the_description_lacks_is_named_in_one_line(urdf, joints, tool, words, capfd):
     with pytest.raises(InputError, match=words) as error:
-        Kinematics(arm.scene().urdf if urdf is None else urdf, joints, tool)
+        Kinematics(sim_arm.scene().urdf if urdf is None else urdf, joints, tool)
     assert str(error.value).startswith("robot_description") and "\n" not in str(error.value)
 
 

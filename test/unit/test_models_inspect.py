@@ -4,9 +4,9 @@ import hashlib
 import json
 
 import pytest
-import tiny
-from model_bench import CARD, refused, run, share, write_model, write_patch_model, write_robot
 
+from helpers import small_models
+from helpers.checkpoint_files import CARD, refused, run, share, write_model, write_patch_model, write_robot
 from jepa_ros import resources
 from jepa_ros.checkpoints.facts import card_tables
 from jepa_ros.world_model.checkpoint import load
@@ -46,7 +46,7 @@ def test_files_are_told_with_their_sha256(model):
 
 
 def test_rates_sizes_and_scales_are_those_of_the_configuration(model):
-    found, config = facts(model), tiny.config(gripper=("g",))
+    found, config = facts(model), small_models.config(gripper=("g",))
     assert (found["control_rate"], found["action"]["block"], found["step"]) == (10.0, 4, 0.4)
     assert (found["family"], found["latent_shape"], found["history"]) == ("lewm", [4], 2)
     assert found["surprise"] == config.surprise.model_dump(mode="json")

@@ -5,8 +5,8 @@ import os
 import shutil
 
 import pytest
-from model_bench import refused, run, share, write_model, write_patch_model
 
+from helpers.checkpoint_files import refused, run, share, write_model, write_patch_model
 from jepa_ros import resources
 from jepa_ros.checkpoints import install as installing
 from jepa_ros.world_model.checkpoint import load

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
 import torch
-import two_views
-from model_bench import URDF, run, share, write_bag, write_model, write_robot
 from torch import nn
 
+from helpers import small_models, two_camera_bags
+from helpers.checkpoint_files import URDF, run, share, write_bag, write_model, write_robot
 from jepa_ros.checkpoints.latent_report import choose_cameras
 from jepa_ros.checkpoints.latent_space import LatentSpace, encode, measure, rank_correlation, read
 from jepa_ros.datasets.episodes import Episode
@@ -161,7 +160,7 @@ def test_a_bag_becomes_a_report_a_picture_and_a_summary(root):
 
 def test_reading_goes_on_until_there_are_test_episodes(root):
     bag = write_bag(root / "bag", ["train", "train", "train", "test", "train"])
-    config, arm = tiny.config(), load_robot("slides")
+    config, arm = small_models.config(), load_robot("slides")
     for limit, count in ((2, 4), (4, 4), (5, 5), (100, 5)):
         found = read(bag, arm, config, limit, lambda frames: None)
         assert len(found) == count
@@ -193,20 +192,20 @@ def refused_after_progress(*arguments):
 
 
 def test_a_model_of_no_robot_asks_for_one(root):
-    config = tiny.config(robots=())
+    config = small_models.config(robots=())
     with pytest.raises(InputError, match="expected a robot that it was trained for, found none: give --robot"):
         choose_robot(config, None)
     assert choose_robot(config, "slides").name == "slides"
-    assert choose_robot(tiny.config(robots=("slides", "gone")), None).name == "slides"
+    assert choose_robot(small_models.config(robots=("slides", "gone")), None).name == "slides"
 
 
 def test_a_model_of_several_cameras_finds_them_in_the_bag(root):
-    bag = two_views.add_wrist(write_bag(root / "one", ["train", "test"]), root / "bag")
+    bag = two_camera_bags.add_wrist(write_bag(root / "one", ["train", "test"]), root / "bag")
     write_model(root / "m", gripper=("g",), robots=("slides",), cameras=("frame", "wrist/frame"))
     config = read_config(root / "m")
     assert choose_cameras(bag, config, ()) == ("image", "wrist/image")
     assert choose_cameras(bag, config, ("/wrist/image", "/image")) == ("/wrist/image", "/image")
-    assert choose_cameras(bag, tiny.config(), ()) == (), "which the bag's reader settles"
+    assert choose_cameras(bag, small_models.config(), ()) == (), "which the bag's reader settles"
     with pytest.raises(InputError, match=r"views frame, wrist/frame of model tiny, found image: give --camera"):
         choose_cameras(root / "one", config, ())
     result = run("inspect", root / "m", "--data", bag, "--out", root / "out", "--json")

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from model_bench import run, share, write_model
 
+from helpers.checkpoint_files import run, share, write_model
 from jepa_ros import resources
 from jepa_ros.world_model.checkpoint import load
 

@@ -5,8 +5,9 @@ import pickle
 
 import pytest
 import torch
-from model_bench import refused, run, share, write_model, write_patch_model
 from safetensors.torch import load_file, save_file
+
+from helpers.checkpoint_files import refused, run, share, write_model, write_patch_model
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """Optional losses: what they are least for, and where their gradients flow."""
 
 import pytest
-import small_lewm
 import torch
 from torch import nn
 
+from helpers import small_lewm
 from jepa_ros.errors import InputError
 from jepa_ros.training.objectives import InverseDynamics, Rollout, Straightening
 from jepa_ros.world_model.protocol import Context, PredictiveModel

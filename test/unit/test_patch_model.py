@@ -3,11 +3,22 @@
 import numpy as np
 import pytest
 import torch
-from patch_world import PIXELS, SIDE, TOKENS, WIDTH, Patches, config, from_directory, made_config, model, window
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
+from helpers.small_dino_wm import (
+    PIXELS,
+    SIDE,
+    TOKENS,
+    WIDTH,
+    Patches,
+    config,
+    from_directory,
+    made_config,
+    model,
+    window,
+)
 from jepa_ros.errors import InputError
 from jepa_ros.world_model import checkpoint
 from jepa_ros.world_model.dino_wm.model import PatchWorldModel, build_patch_model

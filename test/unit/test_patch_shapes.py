@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from patch_world import TOKENS, WIDTH, Patches, config, model, window
 
+from helpers.small_dino_wm import TOKENS, WIDTH, Patches, config, model, window
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.config import PatchPredictorConfig
 from jepa_ros.world_model.dino_wm.model import PatchWorldModel

@@ -3,13 +3,9 @@
 The same trials as test/benchmarks/plan_properties.py, fewer.
 """
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-import plan_properties  # noqa: E402
+from benchmarks import plan_properties
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """The planner's imagination is what executing its knots does, and its search goes to the goal."""
 
-import arm
 import numpy as np
 import pytest
-import tiny
 import torch
 
+from helpers import sim_arm, small_models
 from jepa_ros.errors import InputError
 from jepa_ros.planning.goal import Goal, GoalMaker
 from jepa_ros.planning.imagination import Imagination, Situation
@@ -15,7 +14,7 @@ from jepa_ros.planning.solvers import SOLVERS, make_solver
 from jepa_ros.robot.motion.tool_path import ToolPath
 from jepa_ros.world_model.protocol import Context
 
-JOINTS = tuple(arm.robot().joints)
+JOINTS = tuple(sim_arm.robot().joints)
 XY = np.array([0.15, -0.30])
 TICK, STEP = 0.1, 0.2 * 0.1
 STAMP = 1_700_000_000.0
@@ -24,7 +23,7 @@ RNG = np.random.default_rng(4)
 
 @pytest.fixture(scope="module")
 def planner():
-    return LatentPlanner(tiny.knowing(JOINTS), arm.space(), budget=np.inf)
+    return LatentPlanner(small_models.knowing(JOINTS), sim_arm.space(), budget=np.inf)
 
 
 def imagine(planner, situation, goal=None):
@@ -38,7 +37,7 @@ def seeing(planner, latent):
 
 def moving(hand_over, begun=-0.17):
     """A situation with a plan under way, begun off the frames' grid, and the promises behind it."""
-    space = arm.space()
+    space = sim_arm.space()
     q = space.inverse_kinematics(XY)
     knots = space.constrain(XY, np.zeros(2), np.repeat(RNG.uniform(-1, 1, (6, 2)), 2, axis=0))
     promises = Promises()
@@ -47,7 +46,7 @@ def moving(hand_over, begun=-0.17):
         STAMP + begun, space.make_path(q, np.zeros(7), knots), space.to_trajectory(q, np.zeros(7), np.zeros(7), knots)
     )
     position = promises.tool(np.array([STAMP]))[0][0]
-    latents = torch.stack([tiny.latent_of(position)] * 2)
+    latents = torch.stack([small_models.latent_of(position)] * 2)
     context = Context(latents[None], torch.zeros(1, 2, 14), torch.zeros(1, 1, 8))
     situation = Situation(context, lambda t: promises.tool(STAMP + t), hand_over)
     return situation, promises
@@ -99,7 +98,7 @@ def test_a_plan_goes_to_the_goal(planner):
     planner.reset()
     situation, promises = moving(0.137)
     target = XY + [0.08, 0.03]
-    imagined = planner.plan(situation, seeing(planner, tiny.latent_of(target)))
+    imagined = planner.plan(situation, seeing(planner, small_models.latent_of(target)))
     assert imagined.distance > 1.0 and imagined.predicted_distance < 0.03 * imagined.distance
     moved = imagined.actions.sum(0) * STEP
     np.testing.assert_allclose(promises.tool(np.array([STAMP]))[0][0] + moved, target, atol=0.01)
@@ -112,7 +111,7 @@ def test_the_same_seed_gives_the_same_plan(planner):
     plans = []
     for _ in range(2):
         planner.reset()
-        plans.append(planner.plan(situation, seeing(planner, tiny.latent_of(XY + 0.05))).knots)
+        plans.append(planner.plan(situation, seeing(planner, small_models.latent_of(XY + 0.05))).knots)
     np.testing.assert_array_equal(*plans)
 
 
@@ -120,14 +119,14 @@ def test_the_speed_factor_bounds_the_search(planner):
     planner.reset()
     situation, _ = moving(0.137, begun=-60.0)
     slow = Situation(situation.context, situation.committed, 0.137, speed=0.3)
-    knots = planner.plan(slow, seeing(planner, tiny.latent_of(XY + [0.15, 0.0]))).knots
+    knots = planner.plan(slow, seeing(planner, small_models.latent_of(XY + [0.15, 0.0]))).knots
     assert 0.2 < np.linalg.norm(knots, axis=1).max() <= 0.3 + 1e-9
 
 
 def test_the_last_plan_is_the_default_moved_on_in_time(planner):
     planner.reset()
     situation, _ = moving(0.1)
-    first = planner.plan(situation, seeing(planner, tiny.latent_of(XY + 0.05))).knots
+    first = planner.plan(situation, seeing(planner, small_models.latent_of(XY + 0.05))).knots
     imagination = imagine(planner, situation)
     seeds, _ = planner._seeds(imagination, 4)
     np.testing.assert_allclose(seeds[0], imagination.repair(np.vstack([first[4:], np.zeros((4, 2))])[None])[0])
@@ -147,16 +146,16 @@ def test_a_prediction_that_is_no_number_leaves_the_default(planner):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_plans_to_the_goal(solver):
     made = make_solver(solver, iterations=12)
-    planner = LatentPlanner(tiny.knowing(JOINTS), arm.space(), budget=np.inf, solver=made)
+    planner = LatentPlanner(small_models.knowing(JOINTS), sim_arm.space(), budget=np.inf, solver=made)
     target = XY + [0.06, 0.02]
-    imagined = planner.plan(moving(0.137)[0], seeing(planner, tiny.latent_of(target)))
+    imagined = planner.plan(moving(0.137)[0], seeing(planner, small_models.latent_of(target)))
     share = 0.5 if solver == "shooting" else 0.1
     assert imagined.predicted_distance < share * imagined.distance
 
 
 def test_gradients_are_those_of_the_costs(planner):
     situation, _ = moving(0.137)
-    imagination = imagine(planner, situation, seeing(planner, tiny.latent_of(XY + 0.05)))
+    imagination = imagine(planner, situation, seeing(planner, small_models.latent_of(XY + 0.05)))
     knots = imagination.repair(RNG.uniform(-0.3, 0.3, (2, imagination.ticks, 2)))
     with torch.inference_mode():
         costs, slope = imagination.gradient(knots)
@@ -171,19 +170,19 @@ def test_gradients_are_those_of_the_costs(planner):
 
 
 def test_a_way_that_arrives_is_not_searched_further():
-    planner = LatentPlanner(tiny.knowing(JOINTS), arm.space(), budget=np.inf, policy="first")
+    planner = LatentPlanner(small_models.knowing(JOINTS), sim_arm.space(), budget=np.inf, policy="first")
     situation, promises = moving(0.1, begun=-60.0)
     here = promises.tool(np.array([STAMP]))[0][0]
-    there = planner.plan(situation, seeing(planner, tiny.latent_of(here + [0.08, 0.03])))
+    there = planner.plan(situation, seeing(planner, small_models.latent_of(here + [0.08, 0.03])))
     assert there.samples > 100, "no seed ends there"
-    here = planner.plan(situation, seeing(planner, tiny.latent_of(here)))
+    here = planner.plan(situation, seeing(planner, small_models.latent_of(here)))
     assert here.samples < 30 and here.iterations == 1
 
 
 def test_what_may_not_be_handed_over_is_not(planner):
     planner.reset()
     situation, _ = moving(0.1)
-    goal = seeing(planner, tiny.latent_of(XY + 0.05))
+    goal = seeing(planner, small_models.latent_of(XY + 0.05))
     asked = []
 
     def second(knots):
@@ -205,17 +204,17 @@ def test_forbidden_candidates_are_never_chosen(planner):
         def price(self, paths):
             return np.zeros(len(paths))
 
-    made = LatentPlanner(tiny.knowing(JOINTS), arm.space(), budget=np.inf, guardrails=NotEast())
+    made = LatentPlanner(small_models.knowing(JOINTS), sim_arm.space(), budget=np.inf, guardrails=NotEast())
     situation, _ = moving(0.1, begun=-60.0)
-    imagined = made.plan(situation, seeing(made, tiny.latent_of(XY + [0.1, 0.05])))
+    imagined = made.plan(situation, seeing(made, small_models.latent_of(XY + [0.1, 0.05])))
     assert np.isfinite(imagined.cost) and imagined.actions[:, 0].sum() * STEP < 0.021
     assert imagined.actions[:, 1].sum() * STEP > 0.03, "as near as may be"
 
 
 def test_a_policy_that_is_not_there_is_named():
-    checkpoint = tiny.knowing(JOINTS)
+    checkpoint = small_models.knowing(JOINTS)
     with pytest.raises(InputError, match="policy: expected one of seed, first, alone, none, found 'always'"):
-        LatentPlanner(checkpoint, arm.space(), policy="always")
+        LatentPlanner(checkpoint, sim_arm.space(), policy="always")
     with pytest.raises(InputError, match="expected a policy and a learned distance"):
-        LatentPlanner(checkpoint, arm.space(), policy="alone")
+        LatentPlanner(checkpoint, sim_arm.space(), policy="alone")
     assert USES[0] == "seed"

@@ -1,13 +1,12 @@
 """Poses of the tool: what a tick's motion amounts to, the state read from joints, and who refuses what."""
 
-import arm
 import numpy as np
 import pytest
-import tiny
 import torch
-from gate_bench import minimum_jerk
 from sensor_msgs.msg import JointState
 
+from helpers import sim_arm, small_models
+from helpers.gate_simulation import minimum_jerk
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_stamp
 from jepa_ros.robot.config import RobotConfig, load_robot, require_planar_space
@@ -28,11 +27,11 @@ MOVE = {"name": "pose_delta", "dimension": 7}
 
 def robot(**changes):
     """The simulated arm, commanded by poses."""
-    return RobotConfig.model_validate(arm.robot().model_dump() | {"action_space": POSES} | changes)
+    return RobotConfig.model_validate(sim_arm.robot().model_dump() | {"action_space": POSES} | changes)
 
 
 def kinematics():
-    return arm.space().kinematics
+    return sim_arm.space().kinematics
 
 
 def joints(count, seed=0):
@@ -45,16 +44,16 @@ def finger(where):
     """Position of the gripper joint at this share of its range."""
     from jepa_ros.robot.urdf import RobotDescription
 
-    limits = RobotDescription.from_urdf(arm.scene().urdf).joints[arm.robot().gripper[0]]
+    limits = RobotDescription.from_urdf(sim_arm.scene().urdf).joints[sim_arm.robot().gripper[0]]
     return limits.lower + where * (limits.upper - limits.lower)
 
 
 def reader(**changes):
-    return make_reader(ProprioceptionConfig(**STATE), robot(**changes), arm.scene().urdf)
+    return make_reader(ProprioceptionConfig(**STATE), robot(**changes), sim_arm.scene().urdf)
 
 
 def message(q, gripper=0.0):
-    names = ["other", *reversed(arm.robot().joints), *arm.robot().gripper]
+    names = ["other", *reversed(sim_arm.robot().joints), *sim_arm.robot().gripper]
     return JointState(name=names, position=[9.0, *q[::-1], gripper])
 
 
@@ -145,7 +144,7 @@ def test_a_gripper_without_a_range_is_refused(limit, found):
     kind = "revolute" if limit else "continuous"
     finger_joint = f'<joint name="f" type="{kind}"><parent link="world"/><child link="f"/>'
     finger_joint += f"<limit {limit} velocity='1' effort='1'/></joint>" if limit else "</joint>"
-    urdf = arm.scene().urdf.replace("</robot>", f'<link name="f"/>{finger_joint}</robot>')
+    urdf = sim_arm.scene().urdf.replace("</robot>", f'<link name="f"/>{finger_joint}</robot>')
     with pytest.raises(InputError, match=f"gripper joint f: expected two finite limits, found {found}"):
         ToolPoseReader(robot(gripper=["f"]), urdf)
     with pytest.raises(InputError, match="expected the gripper joint g, found none of that name"):
@@ -153,7 +152,7 @@ def test_a_gripper_without_a_range_is_refused(limit, found):
 
 
 def test_joints_are_read_as_before():
-    assert isinstance(make_reader(ProprioceptionConfig(), arm.robot(), ""), ProprioceptionReader)
+    assert isinstance(make_reader(ProprioceptionConfig(), sim_arm.robot(), ""), ProprioceptionReader)
 
 
 def test_angles_are_interpolated_the_shorter_way_round():
@@ -191,14 +190,14 @@ def test_a_robot_names_its_action_space(tmp_path):
 def test_spaces_refuse_the_other_kind_of_robot():
     planar = "robot openarm: expected the action space pose_delta, found planar_velocity"
     posed = "robot openarm: expected the action space planar_velocity, found pose_delta"
-    assert isinstance(make_space(arm.robot(), kinematics(), 0.1), PlanarVelocity)
+    assert isinstance(make_space(sim_arm.robot(), kinematics(), 0.1), PlanarVelocity)
     for make in (PlanarVelocity, lambda r, *_: require_planar_space(r)):
         with pytest.raises(InputError, match=posed):
             make(robot(), kinematics(), 0.1)
     with pytest.raises(InputError, match=planar):
-        PoseDelta(arm.robot(), kinematics(), 0.1)
+        PoseDelta(sim_arm.robot(), kinematics(), 0.1)
     with pytest.raises(InputError, match=planar):
-        make_reader(ProprioceptionConfig(**STATE), arm.robot(), arm.scene().urdf)
+        make_reader(ProprioceptionConfig(**STATE), sim_arm.robot(), sim_arm.scene().urdf)
 
 
 @pytest.fixture
@@ -217,7 +216,7 @@ def test_what_needs_a_plane_says_so(file, tmp_path):
 
     bad = "robot openarm: expected the action space planar_velocity, found pose_delta"
     with pytest.raises(InputError, match=bad):
-        ArmCell(arm.scene(), robot())
+        ArmCell(sim_arm.scene(), robot())
     with pytest.raises(InputError, match=bad):
         make_goal_set(str(file), 1, 0)
     with pytest.raises(InputError, match=bad):
@@ -226,20 +225,20 @@ def test_what_needs_a_plane_says_so(file, tmp_path):
 
 
 def test_models_fit_robots_of_their_action_space():
-    posed = tiny.config(action=MOVE, proprioception=STATE)
+    posed = small_models.config(action=MOVE, proprioception=STATE)
     check_robot(posed, robot())
-    check_robot(posed, robot(joints=arm.robot().joints[::-1]))  # the state names no joints
+    check_robot(posed, robot(joints=sim_arm.robot().joints[::-1]))  # the state names no joints
     with pytest.raises(InputError) as refusal:
-        check_robot(posed, arm.robot())
+        check_robot(posed, sim_arm.robot())
     expected = "expected a robot with action space pose_delta, found planar_velocity on openarm"
     assert str(refusal.value) == f"model tiny: {expected}"
     with pytest.raises(InputError, match="expected a robot with action space planar_velocity, found pose_delta"):
-        check_robot(tiny.config(arm.robot().joints), robot())
+        check_robot(small_models.config(sim_arm.robot().joints), robot())
 
 
 def test_only_plans_of_planar_models_are_judged():
-    check_planar(tiny.config())
+    check_planar(small_models.config())
     with pytest.raises(InputError) as refusal:
-        check_planar(tiny.config(action=MOVE, proprioception=STATE))
+        check_planar(small_models.config(action=MOVE, proprioception=STATE))
     expected = "expected the action space planar_velocity to judge plans, found pose_delta"
     assert str(refusal.value) == f"model tiny: {expected}"

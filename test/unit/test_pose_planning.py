@@ -3,14 +3,13 @@
 from functools import cache
 from pathlib import Path
 
-import arm
 import numpy as np
 import pytest
-import tiny
 import torch
-from followed import Followed
-from turned_camera import about_z
 
+from helpers import sim_arm, small_models
+from helpers.plan_follower import Followed
+from helpers.turned_camera import about_z
 from jepa_ros.errors import InputError
 from jepa_ros.planning.goal import Goal, GoalMaker
 from jepa_ros.planning.guardrails import Guardrails
@@ -25,7 +24,7 @@ from jepa_ros.world_model.protocol import Context, PredictiveModel
 from jepa_ros.world_model.vjepa2_ac.model import STATE_FIELDS, move
 
 TICK, REACH = 0.25, 0.05
-HEIGHT = arm.robot().action_space.height
+HEIGHT = sim_arm.robot().action_space.height
 LOW, HIGH = (0.05, -0.45, HEIGHT - 0.06), (0.35, -0.20, HEIGHT + 0.14)
 SPACE = {"type": "pose_delta", "max_translation": REACH, "max_rotation": 0.2, "max_acceleration": 0.8}
 SPACE |= {"workspace": (LOW, HIGH)}
@@ -36,13 +35,13 @@ RNG = np.random.default_rng(5)
 
 
 def robot(rotation=None, **changes):
-    values = arm.robot().model_dump() | {"action_space": SPACE | changes}
+    values = sim_arm.robot().model_dump() | {"action_space": SPACE | changes}
     return RobotConfig.model_validate(values | {"camera": values["camera"] | {"rotation_to_base": rotation}})
 
 
 @cache
 def space(degrees=0.0):
-    return PoseDelta(robot(about_z(degrees) if degrees else None), arm.space().kinematics, TICK)
+    return PoseDelta(robot(about_z(degrees) if degrees else None), sim_arm.space().kinematics, TICK)
 
 
 class Poses(PredictiveModel):
@@ -51,22 +50,22 @@ class Poses(PredictiveModel):
     latent_shape, history = (3,), 2
 
     def predict(self, latents, states, actions):
-        return latents + actions[..., :3] / tiny.SCALE, move(states, actions)
+        return latents + actions[..., :3] / small_models.SCALE, move(states, actions)
 
 
 def knowing():
     changes = {"action": {"name": "pose_delta", "dimension": 7}, "proprioception": STATE, "control_rate": 1 / TICK}
-    config = tiny.config(latent=3, block=1, **changes)
+    config = small_models.config(latent=3, block=1, **changes)
     return Checkpoint(config, Poses(), None, "0" * 16, Path("nowhere"))
 
 
 def latent_of(place):
-    return torch.as_tensor(np.asarray(place) / tiny.SCALE, dtype=torch.float32)
+    return torch.as_tensor(np.asarray(place) / small_models.SCALE, dtype=torch.float32)
 
 
 def state_of(q, degrees=0.0):
     finger = 0.0
-    return ToolState(robot(about_z(degrees) if degrees else None), arm.scene().urdf).at(np.append(q, finger))
+    return ToolState(robot(about_z(degrees) if degrees else None), sim_arm.scene().urdf).at(np.append(q, finger))
 
 
 def wild(count, ticks):
@@ -161,7 +160,7 @@ def test_a_box_in_the_way_is_kept_out_of():
     between = PLACE + [0.10, 0.0, 0.04]
     box = {"name": "crate", "low": tuple(between - [0.03, 0.2, 0.03]), "high": tuple(between + [0.03, 0.2, 0.03])}
     made = RobotConfig.model_validate(robot().model_dump() | {"keep_out": [box], "self_collision": None})
-    rails = Guardrails.from_robot(made, arm.scene().urdf, space(), arm.limits())
+    rails = Guardrails.from_robot(made, sim_arm.scene().urdf, space(), sim_arm.limits())
     assert rails.clearance(between) < 0 < rails.clearance(PLACE)
     follower = Follower(rails).run(1.0)
     follower.controller.set_goal(latent_of(between), tolerance=0.001)
@@ -184,7 +183,7 @@ def test_places_anywhere_in_the_box_are_goals():
 
 
 def test_what_a_search_needs_may_be_left_out_and_is_named():
-    bare = PoseDelta(robot(max_acceleration=None, workspace=None), arm.space().kinematics, TICK)
-    assert bare.missing == ["max_acceleration", "workspace"] and not space().missing and not arm.space().missing
+    bare = PoseDelta(robot(max_acceleration=None, workspace=None), sim_arm.space().kinematics, TICK)
+    assert bare.missing == ["max_acceleration", "workspace"] and not space().missing and not sim_arm.space().missing
     with pytest.raises(ValueError, match="workspace: expected low < high on every axis"):
         robot(workspace=(HIGH, LOW))

@@ -1,22 +1,21 @@
 """Training in bfloat16: the same losses but for rounding, and weights that stay float32."""
 
 import pytest
-import squares
-import tiny
 import torch
 
+from helpers import small_models, square_episodes
 from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import LossWeights, Schedule
 from jepa_ros.world_model.anti_collapse import SigReg
 
-CONFIG = tiny.config(latent=4)
+CONFIG = small_models.config(latent=4)
 
 
 def losses(precision):
-    model, _ = tiny.fresh(CONFIG)
+    model, _ = small_models.fresh(CONFIG)
     schedule = Schedule(updates=6, batch=16, steps=3, warm_up=1, every=6, precision=precision)
     weights = LossWeights(directions=16)
-    made = Trainer(CONFIG, model.requires_grad_(True), SigReg(16), squares.sets(), schedule, weights, seed=0)
+    made = Trainer(CONFIG, model.requires_grad_(True), SigReg(16), square_episodes.sets(), schedule, weights, seed=0)
     found = [made.step()["loss"] for _ in range(6)]
     assert all(p.dtype == torch.float32 for p in model.parameters())
     return found

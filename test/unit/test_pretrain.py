@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pretrain_bench import IMAGE, SCHEDULE, VIDEO, both, pictures, trainer
 
+from helpers.pretraining_models import IMAGE, SCHEDULE, VIDEO, both, pictures, trainer
 from jepa_ros.training.pretraining.health import PATIENCE, collapse, effective_rank, feature_health
 from jepa_ros.training.pretraining.loop import learning_rate_factor
 from jepa_ros.training.pretraining.models import build, sine_cosine, taken

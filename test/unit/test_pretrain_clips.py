@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from pretrain_bench import pictures, stretches
 
+from helpers.pretraining_models import pictures, stretches
 from jepa_ros.bags.frame_runs import Stretch
 from jepa_ros.errors import InputError
 from jepa_ros.training.pretraining.clips import PIECE, Clips, Crops, crop_randomly, divide

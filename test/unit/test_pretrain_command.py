@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from pretrain_bench import OPTIONS, VIDEO, both, pictures, trainer
 from safetensors.torch import load_file
 from transformers import IJepaModel, VJEPA2Model
-from video_bench import COMPRESSED, PERIOD, times, video, wander, write_video
 
+from helpers.pretraining_models import OPTIONS, VIDEO, both, pictures, trainer
+from helpers.video_bags import COMPRESSED, PERIOD, times, video, wander, write_video
 from jepa_ros.errors import InputError
 from jepa_ros.training.pretraining.models import build, save_encoder
 from jepa_ros.training.pretraining.report import component_images, mask_images

@@ -1,12 +1,10 @@
 """Probes: a position that is linear in the latent is read off it; objects come from topics of a bag."""
 
-import arm
 import numpy as np
-import object_bag
 import pytest
-import reach_bag
 import torch
 
+from helpers import object_bag, reach_bag, sim_arm
 from jepa_ros.datasets.positions import Places, parse_objects
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
@@ -74,16 +72,16 @@ def test_an_object_that_was_never_seen_is_refused():
 
 
 def episodes(bag, **objects):
-    robot, urdf = arm.robot(), arm.scene().urdf
+    robot, urdf = sim_arm.robot(), sim_arm.scene().urdf
     places = Places(Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame), robot.base_frame, objects)
-    return list(read_episodes(bag, arm.space(), (tuple(robot.joints), tuple(robot.gripper)), 16, places=places))
+    return list(read_episodes(bag, sim_arm.space(), (tuple(robot.joints), tuple(robot.gripper)), 16, places=places))
 
 
 def test_the_tool_is_placed_by_forward_kinematics(tmp_path):
     for episode in episodes(reach_bag.write(tmp_path / "bag")):
         assert episode.positions["tool"].shape == (25, 3)
         np.testing.assert_allclose(episode.positions["tool"][:, :2], episode.tool, atol=1e-6)
-        np.testing.assert_allclose(episode.positions["tool"][:, 2], arm.space().height, atol=2e-3)
+        np.testing.assert_allclose(episode.positions["tool"][:, 2], sim_arm.space().height, atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", [object_bag.POSE, object_bag.POINT])

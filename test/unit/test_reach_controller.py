@@ -1,15 +1,14 @@
 """Reaching step by step, with a model that knows its world: plans join without a jump, and end at the goal."""
 
-import arm
 import numpy as np
 import pytest
-import tiny
 import torch
-from followed import Followed
 
+from helpers import sim_arm, small_models
+from helpers.plan_follower import Followed
 from jepa_ros.planning.reach import ReachController, ReachSettings, Step, Waiting
 
-JOINTS = tuple(arm.robot().joints)
+JOINTS = tuple(sim_arm.robot().joints)
 XY = np.array([0.12, -0.30])
 T0 = 1_700_000_000.0
 CAMERA, STATES = 1 / 15, 0.02
@@ -19,8 +18,10 @@ class Follower(Followed):
     """Frames and joint states reach the controller at once."""
 
     def __init__(self, settings=None, xy=XY):
-        controller = ReachController(tiny.knowing(JOINTS), arm.space(), settings or ReachSettings(budget=np.inf))
-        super().__init__(controller, arm.space().inverse_kinematics(xy), T0)
+        controller = ReachController(
+            small_models.knowing(JOINTS), sim_arm.space(), settings or ReachSettings(budget=np.inf)
+        )
+        super().__init__(controller, sim_arm.space().inverse_kinematics(xy), T0)
         self.due = {"frame": T0, "state": T0}
 
     def run(self, seconds):
@@ -32,23 +33,23 @@ class Follower(Followed):
                 self.controller.state(self.now, np.concatenate([q, qd]))
             if self.now >= self.due["frame"] - 1e-9:
                 self.due["frame"] += CAMERA
-                self.controller.latent(self.now, tiny.latent_of(self.tool()))
+                self.controller.latent(self.now, small_models.latent_of(self.tool()))
         return self
 
 
 @pytest.fixture
 def follower():
     made = Follower().run(0.3)
-    made.controller.set_goal(tiny.latent_of(XY + [0.12, 0.05]))
+    made.controller.set_goal(small_models.latent_of(XY + [0.12, 0.05]))
     return made
 
 
 def test_says_what_it_waits_for():
-    controller = ReachController(tiny.knowing(JOINTS), arm.space())
+    controller = ReachController(small_models.knowing(JOINTS), sim_arm.space())
     reasons = [controller.step(T0)]
-    controller.set_goal(tiny.latent_of(XY))
+    controller.set_goal(small_models.latent_of(XY))
     reasons.append(controller.step(T0))
-    controller.latent(T0, tiny.latent_of(XY))
+    controller.latent(T0, small_models.latent_of(XY))
     reasons.append(controller.step(T0))
     controller.state(T0 - 5.0, np.zeros(14))
     reasons.append(controller.step(T0))
@@ -101,7 +102,7 @@ def test_reaches_the_goal_only_after_the_dwell(follower):
 
 
 def test_leaving_the_goal_starts_the_dwell_again():
-    controller = ReachController(tiny.knowing(JOINTS), arm.space())
+    controller = ReachController(small_models.knowing(JOINTS), sim_arm.space())
     controller.set_goal(torch.zeros(2))
     near, far = torch.full((2,), 0.1), torch.full((2,), 1.0)
     states = []
@@ -161,7 +162,7 @@ def test_an_arm_that_came_to_rest_elsewhere_is_found_there(follower):
 def test_time_that_goes_back_begins_a_new_episode(follower):
     follower.step()
     assert follower.controller.promises
-    follower.controller.latent(T0 - 100.0, tiny.latent_of(XY))
+    follower.controller.latent(T0 - 100.0, small_models.latent_of(XY))
     assert not follower.controller.promises and follower.controller.goal is not None
     assert follower.controller.step(T0 - 100.0) == Waiting("no joint states at the frame's time")
     follower.controller.state(T0 - 100.0, np.concatenate([follower.rest, np.zeros(7)]))

@@ -1,17 +1,17 @@
 """The reach task: its goals, and what counts as reached."""
 
-import arm
 import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
+from helpers import sim_arm
 from jepa_ros.errors import InputError
 from jepa_ros.sim.tasks.reach import Reached, goal_set_hash, make_goals
 
 
 @pytest.fixture(scope="module")
 def goals():
-    return {seed: make_goals(arm.scene(), arm.robot(), arm.space(), 60, seed) for seed in range(3)}
+    return {seed: make_goals(sim_arm.scene(), sim_arm.robot(), sim_arm.space(), 60, seed) for seed in range(3)}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -29,14 +29,14 @@ def test_each_goal_starts_where_the_one_before_lies(goals):
 
 
 def test_goal_images_show_the_arm_at_the_goal(goals):
-    scene, goal = arm.scene(), goals[0][5]
-    scene.reset(dict(zip(arm.robot().joints, goal.goal_q, strict=True)))
+    scene, goal = sim_arm.scene(), goals[0][5]
+    scene.reset(dict(zip(sim_arm.robot().joints, goal.goal_q, strict=True)))
     np.testing.assert_allclose(scene.tool_position()[:2], goal.goal_xy, atol=2e-3)
     np.testing.assert_array_equal(scene.render(), goal.image)
 
 
 def test_the_hash_names_the_set(goals):
-    again = make_goals(arm.scene(), arm.robot(), arm.space(), 5, 1)
+    again = make_goals(sim_arm.scene(), sim_arm.robot(), sim_arm.space(), 5, 1)
     hashes = [goal_set_hash(goals[seed]) for seed in range(3)]
     assert len(set(hashes)) == 3 and all(len(h) == 12 for h in hashes)
     assert goal_set_hash(again) == goal_set_hash(goals[1][:5]) != hashes[1]
@@ -45,7 +45,7 @@ def test_the_hash_names_the_set(goals):
 @pytest.mark.parametrize("count", [0, -3])
 def test_no_goals_are_refused(count):
     with pytest.raises(InputError, match=f"goals: expected at least 1, found {count}"):
-        make_goals(arm.scene(), arm.robot(), arm.space(), count, 0)
+        make_goals(sim_arm.scene(), sim_arm.robot(), sim_arm.space(), count, 0)
 
 
 def first_reached(distances, dt=0.1, **settings):

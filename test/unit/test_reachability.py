@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+from helpers import small_models
 from jepa_ros.datasets.episodes import Episode, EpisodeSet
 from jepa_ros.errors import InputError
 from jepa_ros.planning.system1 import PolicyAlone
@@ -67,11 +67,13 @@ def play(seed, split, ticks=60):
 
 @pytest.fixture(scope="module")
 def trained():
-    """Heads on a world whose latent is the place over tiny.SCALE, with what they were trained on."""
-    config = tiny.config((), latent=2, policy={"width": 32, "depth": 1}, reachability=ReachabilityConfig(width=32))
+    """Heads on a world whose latent is the place over small_models.SCALE, with what they were trained on."""
+    config = small_models.config(
+        (), latent=2, policy={"width": 32, "depth": 1}, reachability=ReachabilityConfig(width=32)
+    )
     seeds = {"train": range(2000, 2060), "val": range(3000, 3008), "test": range(4000, 4008)}
     sets = {s: EpisodeSet([play(k, s) for k in own], np.zeros(0), np.ones(0)) for s, own in seeds.items()}
-    latents = {s: torch.from_numpy(part.tool / tiny.SCALE).float() for s, part in sets.items()}
+    latents = {s: torch.from_numpy(part.tool / small_models.SCALE).float() for s, part in sets.items()}
     schedule = Schedule(policy_updates=600, policy_batch=256, every=200, warm_up=20)
     heads = fit_heads(config, latents, sets, schedule, 0, lambda values: None)
     return config, heads, latents, sets
@@ -85,7 +87,7 @@ def test_what_it_says_grows_with_the_distance(trained):
 
 def test_it_is_about_as_long_as_the_direct_way(trained):
     _, heads, _, _ = trained
-    away = torch.tensor([[0.1, 0.0], [0.0, 0.2]]) / tiny.SCALE
+    away = torch.tensor([[0.1, 0.0], [0.0, 0.2]]) / small_models.SCALE
     ticks = heads.reachability(away, torch.zeros(2, 2), torch.zeros(2, 0))
     assert (ticks > torch.tensor([3.0, 6.0])).all() and (ticks < torch.tensor([10.0, 20.0])).all(), ticks
 
@@ -103,19 +105,19 @@ def test_pairs_are_of_one_episode_and_in_order(trained):
 
 def alone(trained):
     config, heads, _, _ = trained
-    model = tiny.Shifts()
+    model = small_models.Shifts()
     return Checkpoint(config, model, heads.policy, "0" * 16, "nowhere", heads.reachability)
 
 
 def context(xy):
     from jepa_ros.world_model.protocol import Context
 
-    z = tiny.latent_of(xy).expand(1, 2, 2)
+    z = small_models.latent_of(xy).expand(1, 2, 2)
     return Context(z, torch.zeros(1, 2, 0), torch.zeros(1, 1, 8))
 
 
 def test_the_policy_alone_arrives_and_stays(trained):
-    decide, place, goal = PolicyAlone(alone(trained)).decide, np.array([0.15, -0.1]), tiny.latent_of([0.0, 0.0])
+    decide, place, goal = PolicyAlone(alone(trained)).decide, np.array([0.15, -0.1]), small_models.latent_of([0.0, 0.0])
     for _ in range(40):
         actions = decide(context(place), goal, torch.zeros(0, 2), 2)
         place = place + SPEED * actions[:2].sum(0).numpy()
@@ -125,7 +127,7 @@ def test_the_policy_alone_arrives_and_stays(trained):
 
 def test_what_is_promised_is_kept_and_the_rest_goes_on(trained):
     promised = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.5], [0.6, 0.6], [0.7, 0.7]])
-    far = tiny.latent_of([1.0, 0.0])
+    far = small_models.latent_of([1.0, 0.0])
     for horizon in (1, 2, 5):
         actions = PolicyAlone(alone(trained)).decide(context([0.0, 0.0]), far, promised, horizon)
         count = min(5, 4 * horizon)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from doctor_bench import JOB, MODEL, good
-from model_bench import run, share, write_model
 
+from helpers.checkpoint_files import run, share, write_model
+from helpers.doctor_cases import JOB, MODEL, good
 from jepa_ros import resources
 from jepa_ros.datasets.episodes import Episode, EpisodeSet
 from jepa_ros.doctor import overlay

@@ -3,19 +3,16 @@
 import ast
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).parent))
-from launch_files import LAUNCH, nodes_by_stand_in, real_launch_is_there  # noqa: E402
-
-from jepa_ros import cli  # noqa: E402
-from jepa_ros.bringup.nodes import RobotArguments, check_inputs, node_list, vendor_of  # noqa: E402
-from jepa_ros.bringup.up import up  # noqa: E402
-from jepa_ros.errors import InputError  # noqa: E402
-from jepa_ros.resources import config_path, share_directory  # noqa: E402
+from helpers.launch_files import LAUNCH, nodes_by_stand_in, real_launch_is_there
+from jepa_ros import cli
+from jepa_ros.bringup.nodes import RobotArguments, check_inputs, node_list, vendor_of
+from jepa_ros.bringup.up import up
+from jepa_ros.errors import InputError
+from jepa_ros.resources import config_path, share_directory
 
 VENDORS = {
     "openarm_v10": ("openarm_bringup", {"arm_type": "v10", "use_fake_hardware": "true"}),

@@ -1,23 +1,19 @@
 """A new robot is one file: drafted from its URDF, refused while something in it is to be done, checked line by line."""
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).parent))
-from published_arms import published  # noqa: E402
-
-from jepa_ros import cli  # noqa: E402
-from jepa_ros.errors import InputError  # noqa: E402
-from jepa_ros.resources import resolve_robot  # noqa: E402
-from jepa_ros.robot.config import load_robot  # noqa: E402
-from jepa_ros.robot.files.check import find_problems  # noqa: E402
-from jepa_ros.robot.files.draft import draft_robot_yaml  # noqa: E402
-from jepa_ros.robot.files.kinematic_tree import KinematicTree  # noqa: E402
+from helpers.vendor_arms import published
+from jepa_ros import cli
+from jepa_ros.errors import InputError
+from jepa_ros.resources import resolve_robot
+from jepa_ros.robot.config import load_robot
+from jepa_ros.robot.files.check import find_problems
+from jepa_ros.robot.files.draft import draft_robot_yaml
+from jepa_ros.robot.files.kinematic_tree import KinematicTree
 
 ARMS = {"franka_fr3": None, "ur5e": None, "kinova_gen3": None, "openarm_v10": "openarm_right_hand_tcp"}
 

@@ -1,22 +1,17 @@
 """The robots' files that ship: each loads, and fits the description that its vendor publishes."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-from published_arms import published  # noqa: E402
-
-from jepa_ros.errors import InputError  # noqa: E402
-from jepa_ros.resources import list_robots, resolve_robot  # noqa: E402
-from jepa_ros.robot.collision.clearance import Clearance  # noqa: E402
-from jepa_ros.robot.config import load_robot, read_robot  # noqa: E402
-from jepa_ros.robot.files.check import find_problems  # noqa: E402
-from jepa_ros.robot.motion.kinematics import Kinematics  # noqa: E402
-from jepa_ros.robot.motion.limits import JointLimits  # noqa: E402
+from helpers.vendor_arms import published
+from jepa_ros.errors import InputError
+from jepa_ros.resources import list_robots, resolve_robot
+from jepa_ros.robot.collision.clearance import Clearance
+from jepa_ros.robot.config import load_robot, read_robot
+from jepa_ros.robot.files.check import find_problems
+from jepa_ros.robot.motion.kinematics import Kinematics
+from jepa_ros.robot.motion.limits import JointLimits
 
 ROBOTS = list_robots()
 REAL = ["franka_fr3", "kinova_gen3", "openarm_v10", "openarm_v10_left", "openarm_v2", "openarm_v2_left", "ur5e"]

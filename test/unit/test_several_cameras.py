@@ -3,19 +3,13 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import bag_bench
 import numpy as np
-import patch_world
 import pytest
-import reach_bag
-import small_lewm
-import squares
-import tiny
 import torch
-import two_views
 import yaml
 from builtin_interfaces.msg import Time
 
+from helpers import episode_bags, reach_bag, small_dino_wm, small_lewm, small_models, square_episodes, two_camera_bags
 from jepa_ros.bags.cameras import RAW, camera_connections, frame_topics
 from jepa_ros.bags.reader import read_camera
 from jepa_ros.datasets.episodes import EpisodeSet
@@ -46,14 +40,14 @@ def lewm(cameras=CAMERAS):
 
 def dino_wm(cameras=CAMERAS, positions="learned"):
     torch.manual_seed(0)
-    shape = (len(cameras) * patch_world.TOKENS, patch_world.WIDTH)
-    config = patch_world.config(positions=positions, latent_shape=shape).model_dump()
-    return PatchWorldModel(patch_world.Patches(), ModelConfig.model_validate(config | {"cameras": cameras})).eval()
+    shape = (len(cameras) * small_dino_wm.TOKENS, small_dino_wm.WIDTH)
+    config = small_dino_wm.config(positions=positions, latent_shape=shape).model_dump()
+    return PatchWorldModel(small_dino_wm.Patches(), ModelConfig.model_validate(config | {"cameras": cameras})).eval()
 
 
 def views(model, count=3, seed=0):
     """(count, cameras, S, S, 3) noise for a model."""
-    side = small_lewm.SIZE if model.latent_shape == (small_lewm.LATENT,) else patch_world.PIXELS
+    side = small_lewm.SIZE if model.latent_shape == (small_lewm.LATENT,) else small_dino_wm.PIXELS
     return np.random.default_rng(seed).integers(0, 256, (count, model.cameras, side, side, 3), dtype=np.uint8)
 
 
@@ -143,7 +137,7 @@ def test_what_cannot_be_topics_is_refused(tmp_path, cameras):
 def two_view_sets():
     """The square as it is, and another view of it upside down in other colours."""
     made = {}
-    for split, one in squares.sets().items():
+    for split, one in square_episodes.sets().items():
         episodes = [replace(e, frames=np.stack([e.frames, 255 - e.frames[:, ::-1]], axis=1)) for e in one.episodes]
         made[split] = EpisodeSet(episodes, 0.0, 1.0)
     return made
@@ -151,8 +145,8 @@ def two_view_sets():
 
 @pytest.mark.parametrize("method", ["sigreg", "ema", "vicreg"])
 def test_two_updates_from_episodes_of_two_views(method, tmp_path):
-    config = tiny.config(latent=4, cameras=CAMERAS)
-    model, _ = tiny.fresh(config)
+    config = small_models.config(latent=4, cameras=CAMERAS)
+    model, _ = small_models.fresh(config)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     regulariser = make_anti_collapse(method, model.requires_grad_(True), config, updates=2)
     schedule, losses = Schedule(updates=2, batch=8, steps=2, warm_up=0, every=2), []
@@ -166,7 +160,7 @@ def test_two_updates_from_episodes_of_two_views(method, tmp_path):
 
 
 def test_windows_and_latents_of_two_views():
-    data, model = two_view_sets()["train"], tiny.fresh(tiny.config(latent=4, cameras=CAMERAS))[0]
+    data, model = two_view_sets()["train"], small_models.fresh(small_models.config(latent=4, cameras=CAMERAS))[0]
     windows = data.windows(np.array([0, 1]), np.array([4, 8]), 2, 4, 2)
     assert windows.frames.shape == (2, 4, 2, 16, 16, 3)
     assert (windows.frames[0, 1] == torch.from_numpy(data.frames[4])).all()
@@ -174,14 +168,14 @@ def test_windows_and_latents_of_two_views():
 
 
 def test_a_decoder_of_one_picture_is_refused():
-    config = tiny.config(latent=4, cameras=CAMERAS)
-    model, _ = tiny.fresh(config)
+    config = small_models.config(latent=4, cameras=CAMERAS)
+    model, _ = small_models.fresh(config)
     text = refusal(make_anti_collapse, "reconstruction", model, config)
     assert "reconstruction: expected one camera, found frame, wrist/frame" in text
 
 
 def test_the_simulated_cell_has_one_camera():
-    config = tiny.config(cameras=CAMERAS)
+    config = small_models.config(cameras=CAMERAS)
     actor = ModelActor, None, SimpleNamespace(config=config), None, None
     assert "expected one camera, as the simulated cell has, found frame, wrist/frame" in refusal(*actor)
 
@@ -194,17 +188,17 @@ TOPICS = ("/image/compressed", "/wrist/image/compressed")
 
 @pytest.fixture(scope="module")
 def one_camera(tmp_path_factory):
-    return bag_bench.write_bag(tmp_path_factory.mktemp("one") / "bag", EPISODES)
+    return episode_bags.write_bag(tmp_path_factory.mktemp("one") / "bag", EPISODES)
 
 
 def read(path, *cameras):
-    return list(read_episodes(path, bag_bench.SPACE, bag_bench.FIELDS, 16, cameras=cameras))
+    return list(read_episodes(path, episode_bags.SPACE, episode_bags.FIELDS, 16, cameras=cameras))
 
 
 @pytest.mark.parametrize("late_ms", [0, 12, 40, -12])
 def test_two_topics_are_read_in_step(one_camera, tmp_path, late_ms):
     """Grey tells the time, in the second view as the negative."""
-    bag = two_views.add_wrist(one_camera, tmp_path / "b", late_ms * 10**6)
+    bag = two_camera_bags.add_wrist(one_camera, tmp_path / "b", late_ms * 10**6)
     plain = read(one_camera)
     for episode, alone in zip(read(bag, *TOPICS), plain, strict=True):
         assert episode.frames.shape == (len(alone.frames), 2, 16, 16, 3)
@@ -215,22 +209,22 @@ def test_two_topics_are_read_in_step(one_camera, tmp_path, late_ms):
 
 
 def test_views_come_in_the_order_that_is_asked_for(one_camera, tmp_path):
-    bag = two_views.add_wrist(one_camera, tmp_path / "b")
+    bag = two_camera_bags.add_wrist(one_camera, tmp_path / "b")
     for episode, other in zip(read(bag, *TOPICS), read(bag, "wrist/image", "image"), strict=True):
         np.testing.assert_array_equal(episode.frames[:, ::-1], other.frames)
 
 
 def test_an_episode_lasts_while_all_cameras_see_it(one_camera, tmp_path):
     """Pictures 0, 1 and 9 to 12 of the first episode are missing on the wrist."""
-    bag = two_views.add_wrist(one_camera, tmp_path / "b", keep=lambda number: 2 <= number < 9 or number > 12)
+    bag = two_camera_bags.add_wrist(one_camera, tmp_path / "b", keep=lambda number: 2 <= number < 9 or number > 12)
     first, second = read(bag, *TOPICS)
     assert (first.frames[:, 0, 0, 0, 0] == 10 * np.arange(2, 9)).all() and len(first.actions) == 6
-    np.testing.assert_allclose(first.actions, bag_bench.actions(12)[2:8], atol=1e-6)
+    np.testing.assert_allclose(first.actions, episode_bags.actions(12)[2:8], atol=1e-6)
     assert len(second.actions) == 8
 
 
 def test_one_camera_of_several_is_chosen_by_name(one_camera, tmp_path):
-    bag = two_views.add_wrist(one_camera, tmp_path / "b")
+    bag = two_camera_bags.add_wrist(one_camera, tmp_path / "b")
     for alone, wrist in zip(read(bag, "/image"), read(bag, "/wrist/image"), strict=True):
         assert alone.frames.shape[1:] == (16, 16, 3)
         np.testing.assert_array_equal(wrist.frames, 255 - alone.frames)
@@ -239,7 +233,7 @@ def test_one_camera_of_several_is_chosen_by_name(one_camera, tmp_path):
 
 
 def test_topics_that_are_not_there_or_not_named_are_refused(one_camera, tmp_path):
-    bag = two_views.add_wrist(one_camera, tmp_path / "b")
+    bag = two_camera_bags.add_wrist(one_camera, tmp_path / "b")
     there = "found /image/compressed, /wrist/image/compressed"
     assert f"expected the image topic /head/image, {there}" in refusal(read, bag, "/image", "/head/image")
     assert f"expected one image topic, or the names of cameras, {there}" in refusal(read, bag)
@@ -255,7 +249,7 @@ def test_what_the_node_calls_the_topics_of_a_bag():
 
 
 def test_a_recipe_of_two_cameras_makes_a_model_of_two(tmp_path):
-    bag = two_views.add_wrist(reach_bag.write(tmp_path / "one", ticks=20), tmp_path / "both")
+    bag = two_camera_bags.add_wrist(reach_bag.write(tmp_path / "one", ticks=20), tmp_path / "both")
     recipe = {
         "encoder": {"type": "conv", "channels": [4, 8]},
         "predictor": {"type": "causal", "width": 8, "depth": 1, "heads": 2, "head_dim": 4, "mlp": 16, "dropout": 0.0},

@@ -2,11 +2,13 @@
 
 import math
 
-import arm
 import numpy as np
 import pytest
-import tiny  # noqa: F401  (one torch thread)
 
+from helpers import (
+    sim_arm,
+    small_models,  # noqa: F401  (one torch thread)
+)
 from jepa_ros.evaluation.actors import OracleActor, RandomActor
 from jepa_ros.evaluation.closed_loop import ModelActor, Timing, run_trial
 from jepa_ros.planning.reach import ReachController, ReachSettings
@@ -24,12 +26,12 @@ shipped = pytest.mark.skipif(NAME not in list_models(), reason=f"config/models/{
 def cell():
     from jepa_ros.sim.scene import Scene
 
-    return ArmCell(Scene(), arm.robot())
+    return ArmCell(Scene(), sim_arm.robot())
 
 
 @pytest.fixture(scope="module")
 def goals(cell):
-    return make_goals(cell.scene, arm.robot(), cell.space, 3, 11)
+    return make_goals(cell.scene, sim_arm.robot(), cell.space, 3, 11)
 
 
 def test_the_oracle_reaches_and_holds(cell, goals):
@@ -58,7 +60,7 @@ def test_wilson_interval():
 @shipped
 def test_the_shipped_model_fits_the_arm():
     checkpoint = load(NAME)
-    check_robot(checkpoint.config, arm.robot())
+    check_robot(checkpoint.config, sim_arm.robot())
     assert "openarm" in checkpoint.config.robots and len(checkpoint.model_id) == 16
 
 

@@ -1,19 +1,19 @@
 """The simulated cell: joints, pictures and time."""
 
-import arm
 import numpy as np
 import pytest
 
+from helpers import sim_arm
 from jepa_ros.errors import InputError
 
-ARM = list(arm.robot().joints)
-BENT = dict(zip(ARM, arm.space().inverse_kinematics(np.array([0.25, -0.25])), strict=True))
+ARM = list(sim_arm.robot().joints)
+BENT = dict(zip(ARM, sim_arm.space().inverse_kinematics(np.array([0.25, -0.25])), strict=True))
 
 
 @pytest.fixture
 def scene():
-    arm.scene().reset()
-    return arm.scene()
+    sim_arm.scene().reset()
+    return sim_arm.scene()
 
 
 def test_pictures_have_the_size_asked_for(scene):
@@ -111,7 +111,7 @@ def test_the_camera_sees_what_its_model_says(scene):
 
 
 def test_a_blocked_joint_stays_where_it_is_until_it_is_let_go():
-    joints, scene = tuple(arm.robot().joints), arm.scene()
+    joints, scene = tuple(sim_arm.robot().joints), sim_arm.scene()
     scene.reset()
     home, elbow = scene.positions(joints), 3
     scene.block(joints[elbow])

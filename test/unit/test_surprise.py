@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+from helpers import small_models
 from jepa_ros.world_model.history import ContextReader
 from jepa_ros.world_model.surprise import SurpriseMonitor
 
@@ -16,7 +16,7 @@ VELOCITY = np.array([0.5, -0.25])
 
 def fresh():
     """A monitor, and what it sees."""
-    checkpoint = tiny.knowing(JOINTS)
+    checkpoint = small_models.knowing(JOINTS)
     seen = ContextReader(checkpoint.config)
     return SurpriseMonitor(checkpoint, seen), seen
 
@@ -26,7 +26,7 @@ def monitor(until, jump_at=np.inf, jump=0.0, actions=True):
     for k in range(round(until / FRAME) + 1):
         t = k * FRAME
         xy = VELOCITY * 0.2 * t
-        seen.latents.add(T0 + t, tiny.latent_of(xy) + (jump if t >= jump_at else 0.0))
+        seen.latents.add(T0 + t, small_models.latent_of(xy) + (jump if t >= jump_at else 0.0))
     for k in range(round(until / 0.02) + 1):
         seen.states.add(T0 + 0.02 * k, np.zeros(4))
     for k in range(round(until / 0.1) * actions):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reach_bag
 import yaml
 from safetensors.torch import load_file
 
+from helpers import reach_bag
+from helpers.training_recipes import TINY
 from jepa_ros.bags.cameras import COMPRESSED
 from jepa_ros.bags.reader import open_bag, read_messages
 from jepa_ros.doctor.overlay import read_picture
@@ -21,19 +22,6 @@ from jepa_ros.images import decode_compressed, preprocess
 from jepa_ros.training.recipe import LossWeights, Recipe, list_recipes, read_recipe
 from jepa_ros.training.train_model import train_model
 from jepa_ros.world_model.checkpoint import load
-
-TINY = {
-    "family": "lewm",
-    "encoder": {"type": "conv", "channels": [4, 8]},
-    "predictor": {"type": "causal", "width": 16, "depth": 1, "heads": 2, "head_dim": 8, "mlp": 32, "dropout": 0.1},
-    "projector_hidden": 16,
-    "latent_dim": 4,
-    "policy": {"width": 16, "depth": 1},
-    "preprocessing": {"size": 16},
-    "history": 2,
-    "loss": {"directions": 16},
-    "schedule": {"updates": 60, "policy_updates": 20, "batch": 8, "steps": 2, "warm_up": 5, "every": 20},
-}
 
 
 @pytest.fixture(scope="module")

@@ -2,19 +2,14 @@
 
 import json
 
-import arm
 import numpy as np
-import object_bag
-import patch_world
 import pytest
-import reach_bag
-import squares
-import tiny
 import torch
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from helpers import object_bag, reach_bag, sim_arm, small_dino_wm, small_models, square_episodes
 from jepa_ros import cli
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.commands import training
@@ -36,9 +31,9 @@ def bag(tmp_path_factory):
 
 def made_model(directory, **changes):
     """A model for the arm of the bags, as old ones are: with a policy alone."""
-    robot = arm.robot()
-    config = tiny.config(tuple(robot.joints), tuple(robot.gripper), **changes)
-    save(directory, config, *tiny.fresh(config))
+    robot = sim_arm.robot()
+    config = small_models.config(tuple(robot.joints), tuple(robot.gripper), **changes)
+    save(directory, config, *small_models.fresh(config))
     (directory / "README.md").write_text("# tiny\n")
     (directory / "reference.png").write_bytes(b"a picture")
     return directory
@@ -116,18 +111,18 @@ def test_heads_are_trained_again_on_a_model_that_has_some(trained, bag, tmp_path
 
 
 def test_a_model_without_policy_and_proprioception_gets_heads(bag, tmp_path):
-    config = tiny.config((), policy=None)
+    config = small_models.config((), policy=None)
     save(tmp_path / "blind", config, *build(config, tmp_path))
     assert train_heads(model=str(tmp_path / "blind"), data=bag, out=tmp_path / "out", updates=5) == 0
     assert load(tmp_path / "out" / "checkpoint").reachability is not None
 
 
 def test_a_model_of_patch_tokens_gets_heads(bag, tmp_path):
-    patch_world.from_directory(tmp_path)
-    given = patch_world.made_config(tmp_path, "adaln").model_dump()
+    small_dino_wm.from_directory(tmp_path)
+    given = small_dino_wm.made_config(tmp_path, "adaln").model_dump()
     given |= {"proprioception": {}, "block": 4, "name": "patches", "robots": ("openarm",)}
     given["action"] = {"name": "planar_velocity", "dimension": 2, "max_speed": 0.2}
-    config = type(tiny.config()).model_validate(given)
+    config = type(small_models.config()).model_validate(given)
     (tmp_path / "model").mkdir()
     (tmp_path / "encoder").rename(tmp_path / "model" / "encoder")
     save(tmp_path / "model", config, *build(config, tmp_path / "model"))
@@ -142,7 +137,7 @@ def test_a_model_of_patch_tokens_gets_heads(bag, tmp_path):
 
 def test_latents_that_do_not_fit_into_memory_are_refused():
     with pytest.raises(InputError, match="found 400000.0 GB .*give a bag with fewer episodes"):
-        check_memory(tiny.config(latent=1000), 10**11)
+        check_memory(small_models.config(latent=1000), 10**11)
 
 
 def refusal(**options):
@@ -153,8 +148,8 @@ def refusal(**options):
 
 
 def test_a_model_of_another_robot_is_refused(bag, tmp_path):
-    config = tiny.config(("shoulder", "elbow"))
-    save(tmp_path / "other", config, *tiny.fresh(config))
+    config = small_models.config(("shoulder", "elbow"))
+    save(tmp_path / "other", config, *small_models.fresh(config))
     text = refusal(model=str(tmp_path / "other"), data=bag, out=tmp_path)
     assert "expected the joints ['shoulder', 'elbow'], found" in text
 
@@ -179,9 +174,9 @@ def test_a_bag_that_lacks_a_topic_is_refused(model, bag, tmp_path, topic, words)
 
 
 def test_a_bag_of_other_joints_is_refused(model, tmp_path, monkeypatch):
-    robot = arm.robot()
+    robot = sim_arm.robot()
     renamed = robot.model_copy(update={"gripper": ["left_finger"]})
-    monkeypatch.setattr(arm, "robot", lambda: renamed)
+    monkeypatch.setattr(sim_arm, "robot", lambda: renamed)
     data = reach_bag.write(tmp_path / "bag")
     text = refusal(model=str(model), data=data, out=tmp_path / "out")
     assert f"joint_states: expected the joints {list(robot.gripper)}, found" in text
@@ -233,12 +228,12 @@ def test_the_command_line_has_both(monkeypatch, tmp_path):
 
 
 def test_the_policy_learns_and_is_repeatable():
-    data = squares.sets()
+    data = square_episodes.sets()
     latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
-    config = tiny.config(latent=2, reachability=ReachabilityConfig(width=16))
+    config = small_models.config(latent=2, reachability=ReachabilityConfig(width=16))
     made = [fit_heads(config, latents, data, SCHEDULE, 0, lambda values: None) for _ in range(2)]
     assert made[0].curve == made[1].curve and [v["update"] for v in made[0].curve] == [20, 30]
-    _, untrained = tiny.fresh(config)
+    _, untrained = small_models.fresh(config)
     generator = torch.Generator().manual_seed(0)
     before = policy_loss(untrained, latents["val"], data["val"], 512, 4, generator).item()
     assert made[0].curve[-1]["policy_val"] < before
@@ -246,10 +241,10 @@ def test_the_policy_learns_and_is_repeatable():
 
 
 def test_heads_do_not_disturb_one_another():
-    data = squares.sets()
+    data = square_episodes.sets()
     latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
     both, alone = (
-        fit_heads(tiny.config(latent=2, reachability=r), latents, data, SCHEDULE, 0, lambda values: None)
+        fit_heads(small_models.config(latent=2, reachability=r), latents, data, SCHEDULE, 0, lambda values: None)
         for r in (ReachabilityConfig(width=16), None)
     )
     assert alone.reachability is None
@@ -257,19 +252,19 @@ def test_heads_do_not_disturb_one_another():
 
 
 def test_training_heads_leaves_the_random_numbers_of_others_alone():
-    data = squares.sets()
+    data = square_episodes.sets()
     latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    fit_heads(tiny.config(latent=2), latents, data, SCHEDULE, 0, lambda values: None)
+    fit_heads(small_models.config(latent=2), latents, data, SCHEDULE, 0, lambda values: None)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_without_updates_there_is_no_policy():
-    data = squares.sets()
+    data = square_episodes.sets()
     latents = {s: torch.from_numpy(part.tool).float() for s, part in data.items()}
-    config = tiny.config(latent=2, reachability=ReachabilityConfig())
+    config = small_models.config(latent=2, reachability=ReachabilityConfig())
     none = Schedule(policy_updates=0)
     heads = fit_heads(config, latents, data, none, 0, lambda values: pytest.fail("it trained"))
     described = heads.describe(config)
@@ -298,7 +293,7 @@ def numbered(part):
 
 def test_the_policy_is_asked_within_its_episode():
     """With a goal in the same episode: now, soon, or at most max_ticks later."""
-    part, spy = squares.sets()["train"], Spy()
+    part, spy = square_episodes.sets()["train"], Spy()
     policy_loss(spy, numbered(part), part, 2000, 4, torch.Generator().manual_seed(0))
     ((now, goal, ticks),) = spy.seen
     assert torch.equal(now[:, 1], goal[:, 1]), "another episode's"
@@ -307,7 +302,7 @@ def test_the_policy_is_asked_within_its_episode():
 
 
 def test_at_the_goal_no_action_is_wanted():
-    part, spy = squares.sets()["train"], Spy()
+    part, spy = square_episodes.sets()["train"], Spy()
     spy.max_ticks = 0
     assert policy_loss(spy, numbered(part), part, 500, 4, torch.Generator().manual_seed(0)) == 0.0
     spy.max_ticks = 1

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-import squares
-import tiny
 import torch
 
+from helpers import small_models, square_episodes
 from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.training.calibration import calibrate_surprise
 from jepa_ros.training.loop import Trainer, learning_rate_factor
@@ -14,7 +13,7 @@ from jepa_ros.training.recipe import LossWeights, Schedule
 from jepa_ros.world_model.anti_collapse import SigReg
 from jepa_ros.world_model.protocol import PredictiveModel
 
-CONFIG = tiny.config(latent=4)
+CONFIG = small_models.config(latent=4)
 SCHEDULE = Schedule(
     updates=40,
     batch=16,
@@ -27,11 +26,11 @@ WEIGHTS = LossWeights(directions=16)
 
 @pytest.fixture(scope="module")
 def data():
-    return squares.sets()
+    return square_episodes.sets()
 
 
 def trainer(data, seed=0, weights=0):
-    model, _ = tiny.fresh(CONFIG, weights)
+    model, _ = small_models.fresh(CONFIG, weights)
     return Trainer(CONFIG, model.requires_grad_(True), SigReg(WEIGHTS.directions), data, SCHEDULE, WEIGHTS, seed)
 
 
@@ -131,7 +130,7 @@ def test_gradients_reach_encoder_and_predictor_and_no_label_is_used(data):
 
 def test_optional_losses_add_up_and_are_trained(data):
     weights = LossWeights(directions=16, rollout=0.0, proprioception=0.0, inverse_dynamics=0.5, straightening=0.3)
-    model, _ = tiny.fresh(CONFIG)
+    model, _ = small_models.fresh(CONFIG)
     loss = WorldModelLoss(CONFIG, weights, SigReg(16), 3)
     train = data["train"]
     windows = train.windows(*train.draw(8, 12, np.random.default_rng(0)), 3, 4, 2)

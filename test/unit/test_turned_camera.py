@@ -2,15 +2,12 @@
 
 import math
 
-import arm
-import judged_bag
 import numpy as np
 import pytest
-import tiny
 import torch
-import turned_camera
 import yaml
 
+from helpers import evaluated_bag, sim_arm, small_models, turned_camera
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.closed_loop import ModelActor, Timing, run_trial
 from jepa_ros.planning.reach import ReachController, ReachSettings, Step
@@ -25,14 +22,14 @@ from jepa_ros.sim.tasks.reach import make_goals
 from jepa_ros.world_model.checkpoint import load
 from jepa_ros.world_model.vjepa2_ac.model import move
 
-JOINTS = tuple(arm.robot().joints)
+JOINTS = tuple(sim_arm.robot().joints)
 XY, T0 = np.array([0.12, -0.30]), 1_700_000_000.0
 POSES = {"type": "pose_delta", "max_translation": 0.05, "max_rotation": 0.2}
 
 
 def controller(degrees, space, policy="none"):
     """With the model that knows its world, behind a camera turned by so many degrees."""
-    checkpoint = turned_camera.seen_turned(tiny.knowing(JOINTS), degrees)
+    checkpoint = turned_camera.seen_turned(small_models.knowing(JOINTS), degrees)
     return ReachController(checkpoint, space, ReachSettings(budget=np.inf, policy=policy))
 
 
@@ -40,8 +37,8 @@ def planned(degrees, space, goal, xy=XY):
     """The first plan, and the controller, of an arm that stands at xy and is to be at `goal` (2,) m."""
     made = controller(degrees, space)
     made.state(T0, np.concatenate([space.inverse_kinematics(xy), np.zeros(7)]))
-    made.latent(T0, tiny.latent_of(xy))
-    made.set_goal(tiny.latent_of(goal))
+    made.latent(T0, small_models.latent_of(xy))
+    made.set_goal(small_models.latent_of(goal))
     step = made.step(T0 + 0.02)
     assert isinstance(step, Step), step
     return step, made
@@ -60,14 +57,14 @@ def angle(of, against):
 @pytest.mark.parametrize("degrees", [30.0, -100.0])
 def test_a_plan_moves_the_arm_by_what_the_model_wants_turned_into_the_base_frame(degrees):
     goal = XY + [0.06, 0.04]
-    plain, _ = planned(0.0, arm.space(), goal)
+    plain, _ = planned(0.0, sim_arm.space(), goal)
     step, _ = planned(degrees, turned_camera.space(degrees), goal)
     np.testing.assert_allclose(step.trajectory.positions, plain.trajectory.positions, atol=1e-4)
     wanted = plain.imagined.actions @ turned_camera.in_plane(degrees)
     np.testing.assert_allclose(step.imagined.actions, wanted, atol=1e-3)
-    assert abs(angle(way(arm.space(), step), goal - XY)) < 15.0  # of the few ticks that are handed over
-    wrong, _ = planned(degrees, arm.space(), goal)  # the same model, and a file that says nothing
-    assert abs(angle(way(arm.space(), wrong), way(arm.space(), plain)) + degrees) < 15.0
+    assert abs(angle(way(sim_arm.space(), step), goal - XY)) < 15.0  # of the few ticks that are handed over
+    wrong, _ = planned(degrees, sim_arm.space(), goal)  # the same model, and a file that says nothing
+    assert abs(angle(way(sim_arm.space(), wrong), way(sim_arm.space(), plain)) + degrees) < 15.0
 
 
 @pytest.mark.parametrize("degrees", [30.0, 135.0])
@@ -81,7 +78,7 @@ def test_a_turned_plan_stays_within_workspace_and_limits(degrees):
     assert ((space.normals @ tool.T).T - space.offsets).max() < 1e-3
     assert np.hypot(*step.imagined.actions.T).max() <= 1.0 + 1e-6
     gate = Gate(
-        arm.limits(), GateSettings(resume_after=0.0, latent_timeout=np.inf, planner_timeout=np.inf), space.executed
+        sim_arm.limits(), GateSettings(resume_after=0.0, latent_timeout=np.inf, planner_timeout=np.inf), space.executed
     )
     q = step.trajectory.positions[0]
     gate.update_joint_states(JOINTS, q, 0 * q, T0, T0)
@@ -123,9 +120,9 @@ def test_knots_of_actions_and_actions_of_knots_are_turned_once_each():
 
 def test_without_a_rotation_everything_is_as_it_was_to_the_last_bit():
     values = np.random.default_rng(0).normal(size=(5, 2))
-    assert arm.space().to_action is None
-    assert arm.space().to_model_axes(values) is values and arm.space().to_base_axes(values) is values
-    same, plain = turned_camera.space(0.0), arm.space()
+    assert sim_arm.space().to_action is None
+    assert sim_arm.space().to_model_axes(values) is values and sim_arm.space().to_base_axes(values) is values
+    same, plain = turned_camera.space(0.0), sim_arm.space()
     plans = [planned(0.0, space, XY + [0.06, 0.04])[0] for space in (same, plain)]
     assert np.array_equal(plans[0].trajectory.positions, plans[1].trajectory.positions)
     assert np.array_equal(plans[0].imagined.actions, plans[1].imagined.actions)
@@ -139,10 +136,10 @@ def test_of_a_small_tilt_the_part_about_z_is_used_and_a_large_one_is_refused():
 
     upright = turned_camera.about_z(40.0)
     np.testing.assert_allclose(yaw_rotation(tilted(4.0)), turned_camera.in_plane(40.0), atol=1e-3)
-    assert make_action_space(turned_camera.robot(tilted(4.0)), arm.scene().urdf).to_action.shape == (2, 2)
+    assert make_action_space(turned_camera.robot(tilted(4.0)), sim_arm.scene().urdf).to_action.shape == (2, 2)
     with pytest.raises(ValueError, match=r"expected a rotation about the base frame's z.*tilts z by 6.0°"):
         turned_camera.robot(tilted(6.0))
-    poses = RobotConfig.model_validate(arm.robot().model_dump() | {"action_space": POSES})
+    poses = RobotConfig.model_validate(sim_arm.robot().model_dump() | {"action_space": POSES})
     assert turned_camera.robot(tilted(60.0), poses).camera.rotation_to_base is not None
 
 
@@ -166,10 +163,10 @@ def test_poses_and_their_changes_are_turned_together():
 
     rng = np.random.default_rng(0)
     turn = Rotation.from_rotvec([0.2, -0.4, 0.5])
-    plain = RobotConfig.model_validate(arm.robot().model_dump() | {"action_space": POSES})
+    plain = RobotConfig.model_validate(sim_arm.robot().model_dump() | {"action_space": POSES})
     robot = turned_camera.robot(tuple(turn.as_quat()), plain)
-    kinematics, urdf = arm.space().kinematics, arm.scene().urdf
-    before = arm.space().inverse_kinematics(XY)
+    kinematics, urdf = sim_arm.space().kinematics, sim_arm.scene().urdf
+    before = sim_arm.space().inverse_kinematics(XY)
     after = before + rng.uniform(-0.05, 0.05, 7)
     fingers = np.zeros(len(ToolState(robot, urdf).joints) - 7)
     states = [ToolState(robot, urdf).at(np.append(q, fingers)) for q in (before, after)]
@@ -184,17 +181,17 @@ def test_poses_and_their_changes_are_turned_together():
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory):
-    return judged_bag.write_bag(tmp_path_factory.mktemp("bag") / "play")
+    return evaluated_bag.write_bag(tmp_path_factory.mktemp("bag") / "play")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return judged_bag.write_model(tmp_path_factory.mktemp("model") / "model")
+    return evaluated_bag.write_model(tmp_path_factory.mktemp("model") / "model")
 
 
 def test_a_recording_from_before_the_calibration_is_judged_in_the_axes_of_the_file(bag, model, tmp_path):
     def quality(robot, out):
-        summary, lines = judged_bag.judge(bag, model, tmp_path / out, *judged_bag.QUICK, "--robot", robot)
+        summary, lines = evaluated_bag.judge(bag, model, tmp_path / out, *evaluated_bag.QUICK, "--robot", robot)
         assert not lines
         return summary["bags"][0]["quality"]["executed_turned_deg"]
 
@@ -213,7 +210,7 @@ def test_a_recording_s_actions_are_turned_into_the_axes_of_the_file(bag, model):
             found = inputs.find(source, checkpoint.config, robot, inputs.Options())
             return np.array(Intake(source, found, checkpoint, robot).run().actions.values).reshape(-1, 2)
 
-    plain, turned = actions(arm.robot()), actions(turned_camera.robot(turned_camera.about_z(40.0)))
+    plain, turned = actions(sim_arm.robot()), actions(turned_camera.robot(turned_camera.about_z(40.0)))
     np.testing.assert_allclose(turned, plain @ turned_camera.in_plane(40.0), atol=0.03)
 
 
@@ -227,7 +224,7 @@ def test_goals_are_reached_behind_a_turned_camera_with_the_rotation_and_not_with
     scene, reached = Scene(), {}
     checkpoint = load(NAME)
     for degrees, known in ((30.0, True), (90.0, True), (90.0, False)):
-        robot = turned_camera.robot(turned_camera.about_z(degrees)) if known else arm.robot()
+        robot = turned_camera.robot(turned_camera.about_z(degrees)) if known else sim_arm.robot()
         cell = ArmCell(scene, robot)
         seen = turned_camera.seen_turned(checkpoint, degrees)
         made = ReachController(seen, cell.space, ReachSettings(budget=math.inf))

@@ -3,11 +3,11 @@
 import json
 
 import numpy as np
-import official_vjepa2
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from helpers import official_vjepa2
 from jepa_ros.errors import InputError
 from jepa_ros.world_model import checkpoint
 from jepa_ros.world_model.config import read_config

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from gate_bench import LIMITS, NAMES, START, Bench, minimum_jerk
 
+from helpers.gate_simulation import LIMITS, NAMES, START, Bench, minimum_jerk
 from jepa_ros.robot.gate.window_auditor import WindowAuditor
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 

@@ -1,9 +1,9 @@
 """The small bag of reach_bag, with the position of an object beside it."""
 
 import numpy as np
-import reach_bag
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
+from helpers import reach_bag
 from jepa_ros.bags.typestore import typestore
 
 POSE, POINT = "geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/PointStamped"

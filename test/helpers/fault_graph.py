@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from jepa_msgs.action import ReachGoal
 from jepa_msgs.msg import GateStatus, GoalTerm, SubGoal
-from listener import ROBOT, Listener, Relay
-from nodes import NodeProcess
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from helpers.graph_listener import ROBOT, Listener, Relay
+from helpers.nodes import NodeProcess
 from jepa_ros.graph_clients.goal_client import GoalClient, Request
 from jepa_ros.robot.gate.types import GateSettings
 from jepa_ros.robot.gate.window_auditor import WindowAuditor
@@ -151,7 +151,7 @@ class Graph(Listener):
         self.rest()
 
     def _tool_x(self) -> float:
-        from arm import space
+        from helpers.sim_arm import space
 
         self.client.wait_for(lambda: self.samples, "joint states")
         return float(space().position(self.position)[0])

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from video_bench import wander
 
+from helpers.video_bags import wander
 from jepa_ros.bags.frame_runs import Stretch
 from jepa_ros.training.pretraining.clips import Clips, divide, normalize_clips
 from jepa_ros.training.pretraining.loop import Pretrainer, Schedule

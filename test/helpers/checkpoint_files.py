@@ -1,12 +1,11 @@
 """Checkpoints, a share directory and a bag of a robot of two slides, for the tests of `jepa_ros models`."""
 
-import patch_world
-import tiny
 import torch
 import yaml
-from bag_bench import FIRST, write_episode
 from typer.testing import CliRunner
 
+from helpers import small_dino_wm, small_models
+from helpers.episode_bags import FIRST, write_episode
 from jepa_ros import cli
 from jepa_ros.bags.writer import EpisodeWriter
 from jepa_ros.resources import config_path
@@ -78,7 +77,7 @@ def refused(*arguments):
 
 def write_model(directory, seed=0, **changes):
     """A checkpoint with random weights; the directory."""
-    config = tiny.config(**changes)
+    config = small_models.config(**changes)
     torch.manual_seed(seed)
     save(directory, config, *build(config, directory))
     return directory
@@ -86,8 +85,8 @@ def write_model(directory, seed=0, **changes):
 
 def write_patch_model(directory):
     """A checkpoint of family dino_wm beside its frozen encoder; the directory."""
-    model = patch_world.from_directory(directory)
-    save(directory, patch_world.made_config(directory, "adaln"), model, None)
+    model = small_dino_wm.from_directory(directory)
+    save(directory, small_dino_wm.made_config(directory, "adaln"), model, None)
     return directory
 
 

@@ -3,16 +3,14 @@
 import json
 import shutil
 
-import arm
 import numpy as np
 import pytest
-import reach_bag
-import tiny
 import torch
 import yaml
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from typer.testing import CliRunner
 
+from helpers import reach_bag, sim_arm, small_models
 from jepa_ros import cli
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.world_model.checkpoint import build, save
@@ -28,9 +26,9 @@ VARIES = ("timing", "wall_s", "started")
 
 def write_model(directory, seed=0, **changes):
     """A checkpoint of random weights for the arm, with a probe of the tool; the directory."""
-    robot = arm.robot()
+    robot = sim_arm.robot()
     probe = {"name": "tool", "dimension": 3, "error_m": 0.01}
-    config = tiny.config(tuple(robot.joints), tuple(robot.gripper), probes=(ProbeConfig(**probe),), **changes)
+    config = small_models.config(tuple(robot.joints), tuple(robot.gripper), probes=(ProbeConfig(**probe),), **changes)
     torch.manual_seed(seed)
     weights = torch.randn(config.latent_shape[-1] + 1, 3) * 0.1
     probes = {"tool": Probe("tool", weights, 0.01, config.latent_shape)}

@@ -2,16 +2,16 @@
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from gate_controllers import EVERY, robot_file
-from gate_controllers import PEERS as PEERS
-from gate_controllers import limits as limits
-from gate_plans import GOAL, JOINTS, START, minimum_jerk, straight, urdf
 from jepa_msgs.msg import Action, GateStatus, LatentState, Plan, PlannerStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from helpers.gate_controllers import EVERY, robot_file
+from helpers.gate_controllers import PEERS as PEERS
+from helpers.gate_controllers import limits as limits
+from helpers.gate_plans import GOAL, JOINTS, START, minimum_jerk, straight, urdf
 from jepa_ros.nodes.common.convert import to_seconds, to_stamp, trajectory_message
 from jepa_ros.robot.config import load_robot, read_robot
 

@@ -1,8 +1,8 @@
 """A small bag of the simulated arm as `jepa_ros collect` writes it; a bright square stands for the hand."""
 
-import arm
 import numpy as np
 
+from helpers import sim_arm
 from jepa_ros.bags.writer import EpisodeWriter
 
 FIRST, PERIOD, SPEED = 1_700_000_000 * 10**9, 0.1, 0.2
@@ -20,10 +20,10 @@ def picture(xy):
 
 def write(path, ticks=24, seed=0, spoil=lambda episode, tick, joints, action: (joints, action)):
     """An episode a split of SPLITS, the tool wandering around; `spoil` may change what is written."""
-    robot, space, rng = arm.robot(), arm.space(), np.random.default_rng(seed)
+    robot, space, rng = sim_arm.robot(), sim_arm.space(), np.random.default_rng(seed)
     names = (*robot.joints, *robot.gripper)
     with EpisodeWriter(path, "tablecam_optical_frame", "world") as bag:
-        bag.robot_description(FIRST, arm.scene().urdf)
+        bag.robot_description(FIRST, sim_arm.scene().urdf)
         for number, split in enumerate(SPLITS):
             start, xy = FIRST + number * 60 * 10**9, np.array([0.18, -0.3])
             bag.episode(start, number, split, "play")

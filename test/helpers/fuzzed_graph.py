@@ -8,12 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
-from fuzz import Fuzzer, message_type, save
-from fuzz_nodes import RECORDED, harmless
-from fuzz_requests import ROBOT, WORDS, place, requests_that_make_sense
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from nodes import ROOT, wait_for
 from rcl_interfaces.msg import Parameter
 from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters
 from rclpy._rclpy_pybind11 import RCLError
@@ -24,6 +20,10 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from helpers.fuzz_requests import ROBOT, WORDS, place, requests_that_make_sense
+from helpers.fuzzed_nodes import RECORDED, harmless
+from helpers.message_fuzzer import Fuzzer, message_type, save
+from helpers.nodes import ROOT, wait_for
 from jepa_ros.graph_clients.goal_client import GoalClient
 from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
 from jepa_ros.nodes.common.executor import make_executor

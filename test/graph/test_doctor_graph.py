@@ -7,13 +7,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 
 import pytest
-from nodes import ROOT, environment
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Int64, String
 
+from helpers.nodes import HELPERS, ROOT, environment
 from jepa_ros.doctor.examine import examine
 from jepa_ros.doctor.observations import Job
 from jepa_ros.errors import InputError
@@ -107,7 +106,7 @@ def checkpoint():
 @pytest.fixture(scope="module")
 def become(start, client):
     """become(**fields of Arm): the fake arm is this from now on."""
-    process = start(Path(__file__).with_name("fake_arm.py"))
+    process = start(HELPERS / "fake_arm.py")
     process.says("ready", 60)
     order, said = count(1), client.collect(Int64, "/fake/is", LATCHED)
     wanted = client.node.create_publisher(String, "/fake/wanted", LATCHED)

@@ -16,6 +16,7 @@ import pytest
 from jepa_ros.bringup.environment import free_domain
 
 ROOT = Path(__file__).resolve().parents[2]
+HELPERS = Path(__file__).parent
 # Set before rclpy starts in this process: tests never meet a robot or another desk.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(free_domain())

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-import arm
 import numpy as np
 import torch
 
+from helpers import sim_arm
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.sim.cell import make_action_space
 from jepa_ros.world_model.checkpoint import Checkpoint
@@ -25,12 +25,12 @@ def in_plane(degrees):
 
 def robot(rotation, base=None):
     """The simulated arm, or `base`, with camera.rotation_to_base; through validation, as from a file."""
-    values = (base or arm.robot()).model_dump()
+    values = (base or sim_arm.robot()).model_dump()
     return RobotConfig.model_validate(values | {"camera": values["camera"] | {"rotation_to_base": rotation}})
 
 
 def space(degrees):
-    return make_action_space(robot(about_z(degrees)), arm.scene().urdf)
+    return make_action_space(robot(about_z(degrees)), sim_arm.scene().urdf)
 
 
 class _Model(torch.nn.Module):

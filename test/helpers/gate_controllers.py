@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from gate_plans import JOINTS, ROBOT, START, urdf
 from geometry_msgs.msg import TwistStamped
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
+from helpers.gate_plans import JOINTS, ROBOT, START, urdf
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
 from jepa_ros.resources import resolve_robot

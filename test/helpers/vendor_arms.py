@@ -6,7 +6,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-TABLE = Path(__file__).with_name("published_arms.txt")
+TABLE = Path(__file__).with_name("vendor_arms.txt")
 # Robots whose description is that of another: the other arm.
 SAME = {"openarm_v10_left": "openarm_v10"}
 INERTIA = '<inertial><mass value="1"/><inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial>'
@@ -16,7 +16,7 @@ INERTIA = '<inertial><mass value="1"/><inertia ixx="1" iyy="1" izz="1" ixy="0" i
 def published(robot: str) -> str:
     """The URDF of a robot in config/robots; of the OpenArm 2 it is the simulated one's, which is this version."""
     if robot.startswith("openarm") and "v10" not in robot:
-        from arm import scene
+        from helpers.sim_arm import scene
 
         return scene().urdf
     section = re.split(r"^\[(\w+)\]$", TABLE.read_text(), flags=re.MULTILINE)
