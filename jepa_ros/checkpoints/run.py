@@ -11,7 +11,7 @@ from jepa_ros.checkpoints import formatting as words
 from jepa_ros.resources import resolve_model
 
 
-def list_models(*, as_json: bool) -> None:
+def print_models(*, as_json: bool) -> None:
     """A table of the models that ship and of those that were installed; under it, what is wrong with one."""
     from jepa_ros.checkpoints.catalogue import catalogue
 
@@ -24,7 +24,7 @@ def list_models(*, as_json: bool) -> None:
             _say(f"{entry['name']} cannot be used: {entry['problem']}")
 
 
-def inspect(
+def inspect_model(
     *, model: str, data: Path | None, out: Path, episodes: int, robot: str | None, camera: Sequence[str], as_json: bool
 ) -> None:
     """Everything that a checkpoint's files say; with `data` also a picture of its latent space."""
@@ -51,14 +51,14 @@ def inspect(
         _say(f"report: {Path(out) / 'report.html'}, picture: {Path(out) / 'latent.png'}")
 
 
-def verify(*, model: str) -> None:
+def verify_model(*, model: str) -> None:
     """Load a checkpoint completely and say what it is."""
     from jepa_ros.world_model.checkpoint import verify
 
     _say(verify(resolve_model(model)))
 
 
-def install(*, source: str, name: str | None, force: bool) -> None:
+def install_model(*, source: str, name: str | None, force: bool) -> None:
     """Copy a checkpoint to the user's models and say where it is."""
     from jepa_ros.checkpoints.install import install
 

@@ -55,4 +55,4 @@ def calibrate_camera(
     write: Annotated[bool, typer.Option("--write", help="Change the robot's own YAML file.")] = False,
 ) -> int | None:
     """Find how the model's axes are turned against the robot's base, from motion predicted and motion measured."""
-    return call("jepa_ros.evaluation.bag.camera_calibration:run", **locals())
+    return call("jepa_ros.evaluation.bag.camera_calibration:calibrate_camera", **locals())

@@ -28,7 +28,7 @@ def evaluate_sim(
     workers: Annotated[int, typer.Option(min=1, help="Processes that try goals, each with a core.")] = 2,
 ) -> int | None:
     """Reach goals in simulation, in process and without ROS, beside random actions and an oracle."""
-    return call("jepa_ros.evaluation.sim:run", **locals())
+    return call("jepa_ros.evaluation.sim:run_sim_evaluation", **locals())
 
 
 @command(evaluate, "bag")
@@ -71,7 +71,7 @@ def evaluate_bag(
     """Judge a model on recordings, in process, without ROS and the same on every run."""
     options = locals()
     options["thresholds_file"] = options.pop("thresholds")
-    return call("jepa_ros.evaluation.bag.run:run", **options)
+    return call("jepa_ros.evaluation.bag.run:run_bag_evaluation", **options)
 
 
 @command(bench, "offline")
@@ -82,7 +82,7 @@ def bench_offline(
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with a core.")] = 2,
 ) -> int | None:
     """See whether the offline score of a bag tells which model reaches more goals; goes on where it was interrupted."""
-    return call("jepa_ros.bench.offline:run", **locals())
+    return call("jepa_ros.bench.offline_score:benchmark_offline_score", **locals())
 
 
 @command(bench, "plan")
@@ -98,4 +98,4 @@ def bench_plan(
     fail_on_miss: Annotated[bool, typer.Option("--fail-on-miss", help="Exit code 1 where a target is missed.")] = False,
 ) -> int | None:
     """Time our planning and the reference's in turns: the same work, the same costs, the same quality."""
-    return call("jepa_ros.bench.plan:run", **locals())
+    return call("jepa_ros.bench.planning:benchmark_planning", **locals())

@@ -17,7 +17,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 @command(models, "list")
 def models_list(as_json: AsJson = False) -> int | None:
     """Show the models that ship with the package and those that were installed."""
-    return call("jepa_ros.checkpoints.run:list_models", **locals())
+    return call("jepa_ros.checkpoints.run:print_models", **locals())
 
 
 @command(models, "inspect")
@@ -39,13 +39,13 @@ def models_inspect(
     as_json: AsJson = False,
 ) -> int | None:
     """Show what a checkpoint is and which robots it fits; with --data also what its latents are like."""
-    return call("jepa_ros.checkpoints.run:inspect", **locals())
+    return call("jepa_ros.checkpoints.run:inspect_model", **locals())
 
 
 @command(models, "verify")
 def models_verify(model: ModelArgument) -> int | None:
     """Load a checkpoint completely and say what it is."""
-    return call("jepa_ros.checkpoints.run:verify", **locals())
+    return call("jepa_ros.checkpoints.run:verify_model", **locals())
 
 
 @command(models, "install")
@@ -55,7 +55,7 @@ def models_install(
     force: Annotated[bool, typer.Option("--force", help="Replace another model of that name.")] = False,
 ) -> int | None:
     """Verify a checkpoint and copy it to where models are found by name ($JEPA_ROS_HOME, ~/.local/share/jepa_ros)."""
-    return call("jepa_ros.checkpoints.run:install", **locals())
+    return call("jepa_ros.checkpoints.run:install_model", **locals())
 
 
 @command(imports, "lewm")

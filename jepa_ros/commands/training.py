@@ -211,7 +211,7 @@ def compare(
     if (runs := options.pop("runs")) and data is not None:
         raise InputError("compare: expected either runs or --data, found both")
     if runs:
-        return call("jepa_ros.evaluation.runs.compare:run", runs=runs, seed=seed, out=out)
+        return call("jepa_ros.evaluation.runs.compare:compare_runs", runs=runs, seed=seed, out=out)
     if data is None:
         raise InputError("compare: expected runs to set side by side, or a bag after --data, found neither")
     return call("jepa_ros.training.method_comparison.run:compare_methods", **options)

@@ -23,7 +23,7 @@ KINDS = ("model", "random", "oracle")
 TASKS = ("reach",)
 
 
-def run(
+def run_sim_evaluation(
     *,
     model: str,
     task: str,

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from jepa_ros.bench import twins
-from jepa_ros.bench.peer import load_peer
-from jepa_ros.bench.twins import PAPER, Sizes
+from jepa_ros.bench import matched_models
+from jepa_ros.bench.matched_models import PUBLISHED_SIZES, ModelSizes
+from jepa_ros.bench.reference import load_reference
 from jepa_ros.world_model.anti_collapse.sigreg import sigreg
 from jepa_ros.world_model.importers.lewm import rename_tensors
 from jepa_ros.world_model.lewm.model import IMAGENET_MEAN, IMAGENET_STD
@@ -30,10 +30,10 @@ torch.set_num_threads(1)
 TOLERANCE = 1e-4
 
 
-PEER = load_peer("stable-worldmodel")
+PEER = load_reference("stable-worldmodel")
 peer, parts, losses = PEER.lewm, PEER.parts, PEER.loss
 
-TINY = Sizes(28, 7, 24, 2, 3, 24, 3, 2, 4, 8, 32, 40, 10, 0.0)
+TINY = ModelSizes(28, 7, 24, 2, 3, 24, 3, 2, 4, 8, 32, 40, 10, 0.0)
 SMALL = [
     TINY,
     TINY._replace(size=32, patch=8, width=32, vit_heads=4, latent=12, history=2, actions=6),
@@ -44,11 +44,11 @@ SMALL = [
 ]
 
 
-def pair(s: Sizes, seed: int = 0) -> tuple[nn.Module, nn.Module]:
-    return twins.pair(PEER, s, seed)
+def build_matched_models(s: ModelSizes, seed: int = 0) -> tuple[nn.Module, nn.Module]:
+    return matched_models.build_matched_models(PEER, s, seed)
 
 
-def frames_of(s: Sizes, batch: int, steps: int, seed: int = 0) -> tuple[np.ndarray, torch.Tensor]:
+def frames_of(s: ModelSizes, batch: int, steps: int, seed: int = 0) -> tuple[np.ndarray, torch.Tensor]:
     """The same pictures for us, (batch * steps, size, size, 3) uint8, and for them, (batch, steps, 3, size, size)."""
     frames = np.random.default_rng(seed).integers(0, 256, (batch, steps, s.size, s.size, 3), dtype=np.uint8)
     pixels = (frames / 255.0 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
@@ -66,7 +66,7 @@ def agree(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def compare(s: Sizes, ours: nn.Module, theirs: nn.Module, batch=3, samples=2, seen=None, horizon=4) -> None:
+def compare(s: ModelSizes, ours: nn.Module, theirs: nn.Module, batch=3, samples=2, seen=None, horizon=4) -> None:
     """Encode, predict and roll out on both; raises AssertionError where a number differs by more than TOLERANCE."""
     seen = s.history if seen is None else seen
     frames, pixels = frames_of(s, batch, seen)
@@ -93,14 +93,14 @@ def compare(s: Sizes, ours: nn.Module, theirs: nn.Module, batch=3, samples=2, se
 
 @pytest.mark.parametrize("sizes", SMALL)
 def test_encode_predict_and_rollout_equal_the_reference(sizes):
-    compare(sizes, *pair(sizes))
+    compare(sizes, *build_matched_models(sizes))
 
 
 def test_they_equal_it_at_the_published_sizes():
-    ours, theirs = pair(PAPER)
+    ours, theirs = build_matched_models(PUBLISHED_SIZES)
     assert sum(p.numel() for p in theirs.parameters()) == 18_034_478
     assert sum(p.numel() for p in ours.parameters()) == 18_034_478
-    compare(PAPER, ours, theirs, batch=2, horizon=3)
+    compare(PUBLISHED_SIZES, ours, theirs, batch=2, horizon=3)
 
 
 @settings(max_examples=25, deadline=None)
@@ -109,12 +109,12 @@ def test_rollouts_equal_it_for_any_number_of_seen_frames_and_steps(which, seen, 
     compare(SMALL[which], *PAIRS[which], batch=batch, samples=samples, seen=seen, horizon=horizon)
 
 
-PAIRS = [pair(sizes) for sizes in SMALL]
+PAIRS = [build_matched_models(sizes) for sizes in SMALL]
 
 
 @pytest.mark.parametrize("name", [n for n, p in PAIRS[1][0].named_parameters()])
 def test_one_changed_weight_makes_the_comparison_fail(name):
-    ours, theirs = pair(SMALL[1])
+    ours, theirs = build_matched_models(SMALL[1])
     with torch.no_grad():
         ours.get_parameter(name).view(-1)[0] += 0.5
     with pytest.raises(AssertionError, match="not close"):
@@ -125,7 +125,7 @@ def test_one_changed_weight_makes_the_comparison_fail(name):
 def test_a_training_step_has_the_gradients_of_the_reference(dropout):
     """BatchNorm takes the statistics of the batch, and where dropout draws the same numbers it drops the same ones."""
     sizes = SMALL[1]._replace(dropout=dropout)
-    ours, theirs = (model.train() for model in pair(sizes))
+    ours, theirs = (model.train() for model in build_matched_models(sizes))
     frames, pixels = frames_of(sizes, 8, sizes.history + 1)
     actions = torch.randn(8, sizes.history + 1, sizes.actions)
 

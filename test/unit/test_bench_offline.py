@@ -5,51 +5,52 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jepa_ros.bench import offline
-from jepa_ros.bench.offline_report import write_report
+from jepa_ros.bench import offline_score
+from jepa_ros.bench.offline_score import write_report
+from jepa_ros.errors import InputError
 
 
 def models(scores, rates):
     """Results of a study."""
-    cases = zip(offline.MODELS, scores, rates, strict=True)
+    cases = zip(offline_score.MODELS, scores, rates, strict=True)
     return [
         {"name": m.name, "data": m.data, "score": s, "rate": r, "reached": round(200 * r), "metrics": {}}
-        | {"interval_95": offline.wilson_interval(round(200 * r), 200)}
+        | {"interval_95": offline_score.wilson_interval(round(200 * r), 200)}
         for m, s, r in cases
     ]
 
 
 def test_an_order_that_agrees_is_a_correlation_of_one_and_no_chance():
-    rates = np.linspace(0.1, 0.9, len(offline.MODELS))
-    found = offline.correlate(models(rates**3, rates))
+    rates = np.linspace(0.1, 0.9, len(offline_score.MODELS))
+    found = offline_score.correlate(models(rates**3, rates))
     assert found["rank_correlation"] == pytest.approx(1.0) and found["p_value"] < 0.01
     assert found["interval_95"][0] > 0.99 and found["near_the_best"] == 3
 
 
 def test_an_order_that_means_nothing_has_an_interval_around_zero():
     rng = np.random.default_rng(0)
-    found = offline.correlate(models(rng.permutation(12) / 12, np.linspace(0.1, 0.9, 12)))
+    found = offline_score.correlate(models(rng.permutation(12) / 12, np.linspace(0.1, 0.9, 12)))
     assert found["interval_95"][0] < 0.0 < found["interval_95"][1] and found["p_value"] > 0.05
 
 
 def test_a_model_that_could_not_be_scored_counts_as_the_worst():
     rates = np.linspace(0.1, 0.9, 12)
-    assert offline.correlate(models([None, *rates[1:]], rates))["rank_correlation"] == pytest.approx(1.0)
+    assert offline_score.correlate(models([None, *rates[1:]], rates))["rank_correlation"] == pytest.approx(1.0)
 
 
 def test_the_set_is_as_large_as_was_asked_for_and_has_a_report(tmp_path):
-    assert len(offline.MODELS) >= 12 and len({m.name for m in offline.MODELS}) == len(offline.MODELS)
+    assert len(offline_score.MODELS) >= 12 and len({m.name for m in offline_score.MODELS}) == len(offline_score.MODELS)
     found = models(np.linspace(0, 1, 12), np.linspace(0, 1, 12))
-    write_report(tmp_path, offline.correlate(found) | {"models": found, "goals": 200})
+    write_report(tmp_path, offline_score.correlate(found) | {"models": found, "goals": 200})
     assert (tmp_path / "report.html").stat().st_size > 1000 and (tmp_path / "offline.png").stat().st_size > 1000
 
 
 def test_steps_are_commands_that_are_not_done_again_and_whose_failure_is_told(tmp_path):
     heard = []
-    steps = offline.Steps(tmp_path, lambda done, doing: heard.append((done, doing)))
-    steps.do("data", "metadata.yaml", "collect", episodes=1, seed=7, width=32, height=32, workers=1)
+    steps = offline_score.Steps(tmp_path, lambda done, doing: heard.append((done, doing)))
+    steps.run_one("data", "metadata.yaml", "collect", episodes=1, seed=7, width=32, height=32, workers=1)
     made = (tmp_path / "data" / "metadata.yaml").stat().st_mtime_ns
-    steps.do("data", "metadata.yaml", "collect", episodes=1, seed=7, width=32, height=32, workers=1)
+    steps.run_one("data", "metadata.yaml", "collect", episodes=1, seed=7, width=32, height=32, workers=1)
     assert (tmp_path / "data" / "metadata.yaml").stat().st_mtime_ns == made and heard[-1] == (2, "data")
-    with pytest.raises(RuntimeError, match="tried/x: ended with code 2: .*model 'nothing'"):
-        steps.do("tried/x", "summary.json", "evaluate sim", model="nothing")
+    with pytest.raises(InputError, match="tried/x: ended with code 2: .*model 'nothing'"):
+        steps.run_one("tried/x", "summary.json", "evaluate sim", model="nothing")

@@ -11,12 +11,11 @@ import torch
 from typer.testing import CliRunner
 
 from jepa_ros import cli
-from jepa_ros.bench import pairs, plan
-from jepa_ros.bench.cuda import check_device
-from jepa_ros.bench.peer import load_peer
-from jepa_ros.bench.same_quality import EVERY, BesidePlanner, PeerSolver, SameQuality
-from jepa_ros.bench.same_work import our_plan, same_costs
-from jepa_ros.bench.twins import PAPER, Search, Sizes, Twins, multiplications
+from jepa_ros.bench import paired_timing, planning
+from jepa_ros.bench.closed_loop_comparison import TIMED_EVERY, ClosedLoopComparison, ReferenceSolver, TimedPlanner
+from jepa_ros.bench.matched_models import PUBLISHED_SIZES, MatchedModels, ModelSizes, count_multiplications
+from jepa_ros.bench.reference import CemSettings, load_reference
+from jepa_ros.bench.same_search import check_device, compare_costs, plan_with_our_cem
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.closed_loop import Trial
 from jepa_ros.planning.solver import Problem
@@ -29,54 +28,54 @@ needs_peer = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("stable_worldmodel", "einops", "transformers")),
     reason="stable-worldmodel is not installed",
 )
-TINY = Sizes(size=28, patch=7, width=24, layers=1, vit_heads=3, latent=24, depth=2, heads=4, mlp=32, hidden=40)
-SHORT = Search(samples=12, iterations=2, elites=4, horizon=5)
+TINY = ModelSizes(size=28, patch=7, width=24, layers=1, vit_heads=3, latent=24, depth=2, heads=4, mlp=32, hidden=40)
+SHORT = CemSettings(samples=12, iterations=2, elites=4, horizon=5)
 
 
 @pytest.fixture(scope="module")
-def twins():
-    return Twins(load_peer("stable-worldmodel"), TINY, seed=1)
+def models():
+    return MatchedModels(load_reference("stable-worldmodel"), TINY, seed=1)
 
 
 def test_sides_take_turns_and_each_begins_a_round():
     order, told = [], []
     sides = {name: (lambda name=name: order.append(name)) for name in "abc"}
-    times = pairs.alternate(sides, 3, told.append)
+    times = paired_timing.time_in_turns(sides, 3, told.append)
     assert order == list("abc" + "bca" + "cab") and told == [1, 2, 3]
     assert all(len(times[name].wall) == len(times[name].processor) == 3 for name in "abc")
 
 
 def test_a_ratio_is_of_pairs_so_that_a_slower_machine_changes_nothing():
     ours, drift = np.array([1.0, 1.2, 0.9]), np.array([1.0, 3.0, 10.0])
-    found = pairs.ratio(list(2.0 * ours * drift), list(ours * drift))
+    found = paired_timing.compare_times(list(2.0 * ours * drift), list(ours * drift))
     assert (found.median, found.min, found.max) == pytest.approx((2.0, 2.0, 2.0)) and found.pairs == 3
-    assert pairs.ratio([2.0, 3.0, 10.0], [1.0, 1.0, 1.0]) == pairs.Ratio(3.0, 2.0, 10.0, 3)
+    assert paired_timing.compare_times([2.0, 3.0, 10.0], [1.0, 1.0, 1.0]) == paired_timing.TimeRatio(3.0, 2.0, 10.0, 3)
 
 
 def test_another_peer_is_refused_in_one_line():
     done = CliRunner().invoke(cli.app, ["bench", "plan", "--against", "other-world"])
     assert done.exit_code == 2
-    assert done.stderr.splitlines() == ["jepa_ros: --against: expected one of stable-worldmodel, found 'other-world'"]
+    assert done.stderr.splitlines() == ["jepa_ros: --against other-world: give one of stable-worldmodel"]
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="expected the Python package stable-worldmodel .*, found none"):
-        load_peer("stable-worldmodel")
+    with pytest.raises(InputError, match="the Python package stable-worldmodel is not installed"):
+        load_reference("stable-worldmodel")
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(InputError, match="expected cpu or cuda, found 'tpu'"):
+    with pytest.raises(InputError, match="--device tpu: give cpu or cuda"):
         check_device("tpu")
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="expected a GPU"):
+        with pytest.raises(InputError, match="torch finds no GPU"):
             check_device("cuda")
 
 
 @needs_peer
 @pytest.mark.parametrize("horizon", [1, 3, 5])
-def test_costs_are_those_of_the_reference(twins, horizon):
-    found = same_costs(twins, horizon, 40, seed=0)
+def test_costs_are_those_of_the_reference(models, horizon):
+    found = compare_costs(models, horizon, 40, seed=0)
     assert found.max_difference < 1e-4
     assert found.costs["reference"].std() > 0.01
     assert found.rank_correlation > 0.9
@@ -85,28 +84,28 @@ def test_costs_are_those_of_the_reference(twins, horizon):
 
 @needs_peer
 def test_one_changed_weight_shows_in_the_costs():
-    twins = Twins(load_peer("stable-worldmodel"), TINY, seed=1)
-    twins.ours.predictor.blocks[0].mlp[1].weight[0, 0] += 0.5
-    assert same_costs(twins, 5, 20, seed=0).max_difference > 1e-4
+    models = MatchedModels(load_reference("stable-worldmodel"), TINY, seed=1)
+    models.ours.predictor.blocks[0].mlp[1].weight[0, 0] += 0.5
+    assert compare_costs(models, 5, 20, seed=0).max_difference > 1e-4
 
 
 @needs_peer
-def test_our_search_ends_with_less_than_standing_still(twins):
+def test_our_search_ends_with_less_than_standing_still(models):
     with torch.inference_mode():
-        best = our_plan(lambda x: twins.our_costs(twins.ours, x), twins, SHORT, seed=0)
+        best = plan_with_our_cem(lambda x: models.our_costs(models.ours, x), models, SHORT, seed=0)
         tried = torch.stack([torch.zeros(5, TINY.actions), torch.from_numpy(best).float()])
-        still, found = twins.our_costs(twins.ours, tried)
+        still, found = models.our_costs(models.ours, tried)
     assert found < still
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 5, 8])
 def test_ours_never_multiplies_more(horizon):
-    count = multiplications(PAPER, horizon)
+    count = count_multiplications(PUBLISHED_SIZES, horizon)
     assert 0 < count["ours"] < count["reference"]
 
 
 def test_the_published_rollout_is_139_million_multiplications():
-    assert multiplications(PAPER, 5)["reference"] == pytest.approx(139.4, abs=0.1)
+    assert count_multiplications(PUBLISHED_SIZES, 5)["reference"] == pytest.approx(139.4, abs=0.1)
 
 
 @needs_peer
@@ -118,7 +117,7 @@ def test_the_references_search_is_a_solver_and_judges_what_is_feasible_only():
         return np.square(candidates - target).sum((2, 3))
 
     problem = Problem(lambda x: np.clip(x, -0.3, 0.3), cost, np.zeros((1, 1, 3, 2)), np.full((1, 1), np.inf))
-    solver = PeerSolver(load_peer("stable-worldmodel"), Search(64, 8, 8), seed=0)
+    solver = ReferenceSolver(load_reference("stable-worldmodel"), CemSettings(64, 8, 8), seed=0)
     solution = solver.solve(problem, math.inf, np.random.default_rng(0))
     assert solution.candidates.shape == (1, 3, 2) and solution.samples == 8 * 64
     assert solution.costs[0] < 0.3 * np.square(target).sum()
@@ -147,20 +146,20 @@ class Planner:
 
 
 def test_both_sides_are_timed_on_the_same_situations_and_ours_is_what_drives():
-    ours, theirs, bare, found = Planner(0.5), Planner(0.25), [], SameQuality()
-    beside = BesidePlanner(ours, theirs, lambda situation, goal: bare.append(situation), found)
+    ours, theirs, bare, found = Planner(0.5), Planner(0.25), [], ClosedLoopComparison()
+    both = TimedPlanner(ours, theirs, lambda situation, goal: bare.append(situation), found)
     goal = SimpleNamespace(latent=torch.zeros(4))
-    count = 6 * EVERY
-    assert all(beside.plan(number, goal, 0) is ours.made for number in range(1, count + 1))
+    count = 6 * TIMED_EVERY
+    assert all(both.plan(number, goal, 0) is ours.made for number in range(1, count + 1))
     assert [situation for situation, _ in ours.asked] == list(range(1, count + 1))
-    timed = list(range(EVERY, count + 1, EVERY))
+    timed = list(range(TIMED_EVERY, count + 1, TIMED_EVERY))
     assert [situation for situation, _ in theirs.asked] == bare == timed
     assert len(found.our_times.wall) == len(found.their_times.wall) == len(found.bare_times.wall) == len(timed)
     assert found.our_costs == [2.0] * 6 and found.their_costs == [1.0] * 6
 
 
 def quality(ours, theirs):
-    return SameQuality(
+    return ClosedLoopComparison(
         [Trial(reached, 0.2, distance, 3.0) for reached, distance in ours],
         [Trial(reached, 0.2, distance, 3.0) for reached, distance in theirs],
     )
@@ -175,7 +174,7 @@ def quality(ours, theirs):
     ],
 )
 def test_a_speed_counts_only_where_ours_is_not_worse(ours, theirs, not_worse):
-    found = plan.quality_figures(quality(ours, theirs))
+    found = planning.quality_figures(quality(ours, theirs))
     assert found["not_worse"] is not_worse
     assert found["ours"]["reached"] == sum(reached for reached, _ in ours)
     low, high = found["ours"]["interval_95"]
@@ -183,16 +182,17 @@ def test_a_speed_counts_only_where_ours_is_not_worse(ours, theirs, not_worse):
 
 
 def test_targets_are_limits_from_below_or_above():
-    assert plan.Target(2.0, least=True).met(2.0) and plan.Target(2.0, least=False).met(2.0)
-    assert plan.Target(2.0, least=True).met(1.9) is False and plan.Target(2.0, least=False).met(2.1) is False
-    assert plan.Target(2.0, least=True).met(None) is None
+    least, most = planning.Target("least", 2.0), planning.Target("most", 2.0, at_least=False)
+    assert least.is_met(2.0) and most.is_met(2.0)
+    assert least.is_met(1.9) is False and most.is_met(2.1) is False
+    assert least.is_met(None) is None
 
 
 @needs_peer
-def test_the_command_leaves_summary_report_and_table(tmp_path, monkeypatch):
+def test_the_command_leaves_summary_report_and_table(tmp_path, monkeypatch, capsys):
     options = {"against": "stable-worldmodel", "starts": 0, "repeats": 2, "sizes": TINY, "search": SHORT}
-    monkeypatch.setattr(plan, "TARGETS", {name: plan.Target(0.0, least=True) for name in plan.TARGETS})
-    assert plan.run(out=tmp_path, table=tmp_path / "table.md", fail_on_miss=True, **options) == 0
+    monkeypatch.setattr(planning, "TARGETS", {name: planning.Target(name, 0.0) for name in planning.TARGETS})
+    assert planning.benchmark_planning(out=tmp_path, table=tmp_path / "table.md", fail_on_miss=True, **options) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     for name in ("ratio_same_work_fp32", "ratio_same_work"):
         assert summary["spread"][name]["min"] <= summary[name] <= summary["spread"][name]["max"]
@@ -200,39 +200,41 @@ def test_the_command_leaves_summary_report_and_table(tmp_path, monkeypatch):
     assert {"machine", "torch", "threads", "flags", "bf16_rank_correlation"} <= set(summary)
     assert "<svg" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "table.md").read_text().startswith("# Planning speed")
+    printed = capsys.readouterr().out
+    assert "target met: yes" in printed and all(str(tmp_path / name) in printed for name in ("report.html", "table.md"))
 
-    monkeypatch.setitem(plan.TARGETS, "ratio_same_work_fp32", plan.Target(1e9, least=True))
-    assert plan.run(out=tmp_path, **options) == 0
-    assert plan.run(out=tmp_path, fail_on_miss=True, **options) == 1
+    monkeypatch.setitem(planning.TARGETS, "ratio_same_work_fp32", planning.Target("ratio", 1e9))
+    assert planning.benchmark_planning(out=tmp_path, **options) == 0
+    assert planning.benchmark_planning(out=tmp_path, fail_on_miss=True, **options) == 1
 
 
 @needs_peer
-def test_bfloat16_is_a_choice_that_can_be_taken_back(twins):
+def test_bfloat16_is_a_choice_that_can_be_taken_back(models):
     actions = torch.randn(7, 5, TINY.actions, generator=torch.Generator().manual_seed(0))
-    model = Twins(load_peer("stable-worldmodel"), TINY, seed=1).ours
-    exact = twins.our_costs(model, actions)
+    model = MatchedModels(load_reference("stable-worldmodel"), TINY, seed=1).ours
+    exact = models.our_costs(model, actions)
     model.imagine_in(torch.bfloat16)
-    rounded = twins.our_costs(model, actions)
+    rounded = models.our_costs(model, actions)
     assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.0)
     model.imagine_in(torch.float32)
-    assert torch.equal(twins.our_costs(model, actions), exact)
+    assert torch.equal(models.our_costs(model, actions), exact)
     with pytest.raises(InputError, match="dtype: expected .* found torch.float16"):
         model.imagine_in(torch.float16)
 
 
 @needs_peer
-def test_units_for_bfloat16_and_float32s_give_the_same_but_for_rounding(twins, monkeypatch):
+def test_units_for_bfloat16_and_float32s_give_the_same_but_for_rounding(models, monkeypatch):
     actions = torch.randn(50, 5, TINY.actions, generator=torch.Generator().manual_seed(0))
     found = []
     for has in (True, False):
         monkeypatch.setattr(imagination, "multiplies_bfloat16", lambda device, has=has: has)
-        found.append(twins.our_costs(twins.rounded, actions))
+        found.append(models.our_costs(models.rounded, actions))
     torch.testing.assert_close(*found, rtol=0.05, atol=0.0)
 
 
 @needs_peer
-def test_gradients_reach_the_actions_in_bfloat16_too(twins):
+def test_gradients_reach_the_actions_in_bfloat16_too(models):
     actions = torch.zeros(3, 5, TINY.actions, requires_grad=True)
-    twins.our_costs(twins.rounded, actions).sum().backward()
+    models.our_costs(models.rounded, actions).sum().backward()
     assert actions.grad.abs().sum((1, 2)).min() > 0.0

@@ -9,7 +9,7 @@ import pytest
 
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.runs.bootstrap import BLOCK, paired
-from jepa_ros.evaluation.runs.compare import run
+from jepa_ros.evaluation.runs.compare import compare_runs
 from jepa_ros.evaluation.runs.samples import Figure, read_run
 
 
@@ -39,7 +39,7 @@ def frames(path, errors, still=1.0, first=0):
 
 
 def compared(tmp_path, *runs):
-    assert run(runs=runs, seed=0, out=tmp_path / "out") == 0
+    assert compare_runs(runs=runs, seed=0, out=tmp_path / "out") == 0
     assert (tmp_path / "out" / "report.html").stat().st_size > 1000
     return json.loads((tmp_path / "out" / "summary.json").read_text())["against_base"]
 
@@ -107,7 +107,7 @@ def test_an_interval_of_95_percent_holds_the_truth_about_so_often():
 )
 def test_runs_that_cannot_be_set_side_by_side_are_refused_in_one_line(tmp_path, make, complaint):
     with pytest.raises(InputError, match=complaint) as refused:
-        run(runs=make(tmp_path), seed=0, out=tmp_path / "out")
+        compare_runs(runs=make(tmp_path), seed=0, out=tmp_path / "out")
     assert "\n" not in str(refused.value) and not (tmp_path / "out").exists()
 
 

@@ -39,7 +39,7 @@ MOVING = 0.2
 KEY = "rotation_to_base"
 
 
-def run(
+def calibrate_camera(
     *,
     bag: Path,
     robot: str | None,

@@ -38,7 +38,7 @@ from jepa_ros.world_model.device import choose_device
 SHOWN_EVENTS, SHOWN_PLANS = 12, 6
 
 
-def run(
+def run_bag_evaluation(
     *,
     bags: Sequence[Path],
     model: str,

@@ -17,7 +17,7 @@ from jepa_ros.evaluation.runs.samples import Figure, Run, read_run
 from jepa_ros.reporting.summary import write_summary
 
 
-def run(*, runs: Sequence[Path], seed: int, out: Path) -> int:
+def compare_runs(*, runs: Sequence[Path], seed: int, out: Path) -> int:
     """Prints a table, and writes summary.json and report.html into `out`. Raises InputError for runs that cannot be set
     side by side."""
     if len(runs) < 2:

@@ -1,4 +1,4 @@
-"""One LeWM twice: the reference's and ours, with the same random weights."""
+"""The same LeWM in the reference's code and in ours, with the same random weights."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from jepa_ros.bench.peer import Peer
+from jepa_ros.bench.reference import Reference
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.importers.lewm import rename_tensors
 from jepa_ros.world_model.lewm.model import IMAGENET_MEAN, IMAGENET_STD, LeWM, build_lewm
 from jepa_ros.world_model.protocol import Context
 
 
-class Sizes(NamedTuple):
-    """Of a LeWM; the published ones (arXiv 2603.19312). width: of the ViT and of the predictor. actions: of a block."""
+class ModelSizes(NamedTuple):
+    """Sizes of a LeWM, by default the published ones (arXiv 2603.19312). width: of the ViT and of the predictor.
+    actions: numbers of an action block."""
 
     size: int = 224
     patch: int = 14
@@ -34,31 +35,22 @@ class Sizes(NamedTuple):
     dropout: float = 0.1
 
 
-class Search(NamedTuple):
-    """Of the cross-entropy method: samples a round, rounds, samples that shape the next one, model steps."""
-
-    samples: int = 300
-    iterations: int = 10
-    elites: int = 30
-    horizon: int = 5
+PUBLISHED_SIZES = ModelSizes()
 
 
-PAPER = Sizes()
+class MatchedModels:
+    """The models `theirs`, `ours` and `rounded` (ours with rollouts in bfloat16) in evaluation mode, and one situation:
+    the latents of a frame and of a goal. No plan encodes an image: the reference has both latents in its cache."""
 
-
-class Twins:
-    """theirs and ours in evaluation mode, `rounded` as ours but imagining in bfloat16; and one situation: a frame's
-    latent, and a goal's. Images are not encoded in any plan: the reference takes both latents from its cache."""
-
-    def __init__(self, peer: Peer, sizes: Sizes = PAPER, seed: int = 0):
+    def __init__(self, reference: Reference, sizes: ModelSizes = PUBLISHED_SIZES, seed: int = 0):
         self.sizes = sizes
-        self.ours, self.theirs = (model.requires_grad_(False) for model in pair(peer, sizes, seed))
+        self.ours, self.theirs = (model.requires_grad_(False) for model in build_matched_models(reference, sizes, seed))
         self.rounded = copy.deepcopy(self.ours)
         self.rounded.imagine_in(torch.bfloat16)
         self.latent, self.goal = torch.randn(2, 1, 1, sizes.latent)
 
     def info(self) -> dict[str, torch.Tensor]:
-        """The situation as the reference's solver takes it; its pixels and goal only say that there is one frame."""
+        """Return the situation for the reference's solver; pixels and goal only state that there is one frame."""
         return {
             "pixels": torch.zeros(1, 1, 1),
             "goal": torch.zeros(1, 1, 1),
@@ -67,20 +59,20 @@ class Twins:
         }
 
     def their_costs(self, actions: torch.Tensor) -> torch.Tensor:
-        """Action blocks (S, H, K) → (S,), as the reference's solver asks for them."""
+        """Return the reference's costs (S,) of action blocks (S, H, K), computed as for its solver."""
         info = {key: x[:, None].expand(1, len(actions), *x.shape[1:]) for key, x in self.info().items()}
         return self.theirs.get_cost(info, actions[None])[0]
 
     def our_costs(self, model: LeWM, actions: torch.Tensor) -> torch.Tensor:
-        """The same by `ours` or `rounded`: squared L2 of the last latent to the goal's."""
+        """Return the costs (S,) by `ours` or `rounded`: squared L2 distance of the last latent to the goal's."""
         return final_costs(model, self.latent, self.goal[0, 0], actions)
 
 
-def pair(peer: Peer, sizes: Sizes, seed: int = 0) -> tuple[LeWM, nn.Module]:
-    """Ours and theirs with the same random weights, in evaluation mode; nothing has the value it begins with, which
-    for AdaLN is 0."""
+def build_matched_models(reference: Reference, sizes: ModelSizes, seed: int = 0) -> tuple[LeWM, nn.Module]:
+    """Return our model and theirs with the same random weights, in evaluation mode. No weight keeps its initial value,
+    since that is 0 for AdaLN."""
     torch.manual_seed(seed)
-    theirs = reference(peer, sizes).eval()
+    theirs = build_reference_model(reference, sizes).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1 * min(1.0, (24 / sizes.width) ** 0.5))
@@ -93,25 +85,25 @@ def pair(peer: Peer, sizes: Sizes, seed: int = 0) -> tuple[LeWM, nn.Module]:
 
 
 def final_costs(model: LeWM, latent: torch.Tensor, goal: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-    """Squared L2 to goal (D,) of what action blocks (S, H, K) lead to from latent (1, 1, D) on: (S,)."""
+    """Return the squared L2 distances (S,) to `goal` (D,) after actions (S, H, K) from latent (1, 1, D)."""
     still = latent.new_zeros(1, 0, actions.shape[-1])
     context = Context(latent, latent.new_zeros(1, 1, 0), still).expand(len(actions))
     return (model.rollout(context, actions)[0][:, -1] - goal).square().sum(-1)
 
 
-def multiplications(sizes: Sizes, horizon: int) -> dict[str, float]:
-    """Million multiplications of one sample's roll-out from one frame, in linear layers: as the reference does them,
-    and as ours does."""
+def count_multiplications(sizes: ModelSizes, horizon: int) -> dict[str, float]:
+    """Return the million multiplications in linear layers for one sample's rollout from one frame, in the reference and
+    in our code."""
     s, inner = sizes, sizes.heads * sizes.head_dim
     query, keys, mlp, modulation = s.width * inner, 2 * s.width * inner, 2 * s.width * s.mlp, 6 * s.width**2
-    projector, alone = s.hidden * (s.width + s.latent), s.width**2
+    projector, single = s.hidden * (s.width + s.latent), s.width**2
     token = 2 * query + keys + mlp
     windows = [min(step, s.history) for step in range(1, horizon + 1)]
     theirs = sum(w * s.depth * (token + modulation) for w in windows)
     ours = horizon * s.depth * modulation
     for step, window in enumerate(windows, 1):
-        first = keys + alone + mlp  # sees itself alone
-        if step <= s.history:  # earlier tokens are kept
+        first = keys + single + mlp  # attends to itself only
+        if step <= s.history:  # earlier tokens are cached
             ours += s.depth * (first if step == 1 else token)
         else:
             ours += (
@@ -124,8 +116,8 @@ def multiplications(sizes: Sizes, horizon: int) -> dict[str, float]:
     }
 
 
-def reference(peer: Peer, s: Sizes) -> nn.Module:
-    """The peer's LeWM as its training builds it, with fresh weights."""
+def build_reference_model(reference: Reference, s: ModelSizes) -> nn.Module:
+    """Return the reference's LeWM as its training builds it, with new weights."""
     from transformers import ViTConfig, ViTModel
 
     vit = ViTConfig(
@@ -136,7 +128,7 @@ def reference(peer: Peer, s: Sizes) -> nn.Module:
         image_size=s.size,
         patch_size=s.patch,
     )
-    predictor = peer.parts.Predictor(
+    predictor = reference.parts.Predictor(
         num_frames=s.history,
         depth=s.depth,
         heads=s.heads,
@@ -147,17 +139,17 @@ def reference(peer: Peer, s: Sizes) -> nn.Module:
         dim_head=s.head_dim,
         dropout=s.dropout,
     )
-    return peer.lewm.LeWM(
+    return reference.lewm.LeWM(
         ViTModel(vit, add_pooling_layer=False),
         predictor,
-        peer.parts.Embedder(input_dim=s.actions, emb_dim=s.latent),
-        peer.parts.MLP(s.width, s.hidden, s.latent, norm_fn=nn.BatchNorm1d),
-        peer.parts.MLP(s.width, s.hidden, s.latent, norm_fn=nn.BatchNorm1d),
+        reference.parts.Embedder(input_dim=s.actions, emb_dim=s.latent),
+        reference.parts.MLP(s.width, s.hidden, s.latent, norm_fn=nn.BatchNorm1d),
+        reference.parts.MLP(s.width, s.hidden, s.latent, norm_fn=nn.BatchNorm1d),
     )
 
 
-def lewm_config(s: Sizes) -> ModelConfig:
-    """Our configuration of these sizes."""
+def lewm_config(s: ModelSizes) -> ModelConfig:
+    """Return our configuration of these sizes."""
     encoder = {"type": "vit", "patch": s.patch, "width": s.width, "depth": s.layers, "heads": s.vit_heads}
     predictor = {"type": "causal", "width": s.width, "depth": s.depth, "heads": s.heads, "head_dim": s.head_dim}
     return ModelConfig.model_validate(

@@ -1,0 +1,354 @@
+"""`jepa_ros bench plan`: planning speed and quality of our code and of the reference, in turns on one thread."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jepa_ros.bench.closed_loop_comparison import ClosedLoopComparison, compare_in_closed_loop
+from jepa_ros.bench.matched_models import PUBLISHED_SIZES, MatchedModels, ModelSizes, count_multiplications
+from jepa_ros.bench.paired_timing import TimeRatio, compare_times
+from jepa_ros.bench.reference import CemSettings, load_reference
+from jepa_ros.bench.same_search import (
+    CostComparison,
+    SearchTimes,
+    check_device,
+    compare_costs,
+    time_gpu_plans,
+    time_same_search,
+)
+from jepa_ros.reporting import plots
+from jepa_ros.reporting.output import prepare_file, prepare_out
+from jepa_ros.reporting.progress import ProgressDisplay
+from jepa_ros.reporting.report import Report
+from jepa_ros.reporting.result import print_result
+from jepa_ros.reporting.summary import percentiles, wilson_interval, write_summary
+from jepa_ros.text_files import write_atomically
+from jepa_ros.world_model.checkpoint import load
+from jepa_ros.world_model.precision import BFLOAT16_FLAGS, multiplies_bfloat16, processor_flags, processor_name
+
+REPORTED_CPU_FLAGS = ("avx2", "avx512f", *BFLOAT16_FLAGS)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The target of a metric in summary.json: at least `value`, or at most. name: of the metric, for people."""
+
+    name: str
+    value: float
+    at_least: bool = True
+
+    def is_met(self, metric: float | None) -> bool | None:
+        """Return whether the metric meets the target, None where it was not measured."""
+        return None if metric is None else (metric >= self.value) == self.at_least or metric == self.value
+
+
+TARGETS = {
+    "ratio_same_work_fp32": Target("same search, float32: reference ÷ ours", 1.3),
+    "ratio_same_work": Target("same search, reference float32 ÷ ours bfloat16", 2.0),
+    "max_cost_difference": Target("largest relative difference of a cost, float32", 1e-4, at_least=False),
+    "bf16_rank_correlation": Target("rank correlation of costs, bfloat16", 0.99),
+    "ratio_same_quality": Target("same quality: reference ÷ ours", 20.0),
+    "cuda_plan_ms": Target("published search on the GPU, ms a plan", 50.0, at_least=False),
+}
+TABLE_COLUMNS = ("metric", "median", "min", "max", "target", "met")
+
+
+def benchmark_planning(
+    *,
+    against: str,
+    out: Path,
+    model: str = "openarm_reach",
+    starts: int = 100,
+    seed: int = 0,
+    repeats: int = 5,
+    device: str = "cpu",
+    table: Path | None = None,
+    fail_on_miss: bool = False,
+    sizes: ModelSizes = PUBLISHED_SIZES,
+    search: CemSettings = CemSettings(),  # noqa: B008
+) -> int:
+    """Measure both sides; write summary.json and report.html into `out` and, if given, the Markdown file `table`.
+
+    sizes, search: of the comparison on the same search; the closed-loop comparison has three times the rounds, as
+    published for the longest task. Return 1 where a target is missed and fail_on_miss is set, else 0.
+
+    Raises:
+        InputError: the reference is unknown or not installed, the device is missing, an output path cannot be written,
+            or the model does not fit the simulated arm.
+    """
+    reference = load_reference(against)
+    check_device(device)
+    checkpoint = load(model)
+    out, table = prepare_out(out), None if table is None else prepare_file(table, "--table")
+    torch.set_num_threads(1)
+    started = time.time()
+    with ProgressDisplay() as bar:
+        task = bar.add("same search", repeats)
+        models = MatchedModels(reference, sizes, seed)
+        costs = compare_costs(models, search.horizon, search.samples, seed)
+        work = time_same_search(reference, models, search, repeats, seed, lambda count: bar.update(task, count))
+        quality = None
+        if starts:
+            longer = search._replace(iterations=3 * search.iterations)
+            task = bar.add("closed loop", starts)
+            quality = compare_in_closed_loop(
+                reference, checkpoint, starts, seed, longer, lambda count, note: bar.update(task, count, note)
+            )
+        plans = time_gpu_plans(models, repeats, seed) if device == "cuda" else None
+    summary = _summary(costs, work, quality, plans) | {
+        "peer": f"{against} {reference.version}",
+        "model": checkpoint.config.name,
+        "model_id": checkpoint.model_id,
+        "seed": seed,
+        "starts": starts,
+        "repeats": repeats,
+        "search": search._asdict(),
+        "million_multiplications_per_sample": count_multiplications(sizes, search.horizon),
+        "wall_s": time.time() - started,
+    }
+    write_summary(out / "summary.json", summary)
+    write_report(out / "report.html", summary, costs, work, quality)
+    if table is not None:
+        write_table(table, summary)
+    missed = [name for name, met in summary["targets_met"].items() if met is False]
+    lines = [(f"{row[0]} ({row[4]})", f"{row[1]}, target met: {row[5]}") for row in _rows(summary)]
+    paths = [out / "summary.json", out / "report.html", *([] if table is None else [table])]
+    print_result(f"planning of {summary['model']} compared with {summary['peer']}", lines, paths)
+    return int(bool(missed) and fail_on_miss)
+
+
+def _summary(
+    costs: CostComparison, work: SearchTimes, quality: ClosedLoopComparison | None, plans: list[float] | None
+) -> dict:
+    figures = {
+        "ratio_same_work_fp32": work.wall["float32"].median,
+        "ratio_same_work": work.wall["bfloat16"].median,
+        "max_cost_difference": costs.max_difference,
+        "bf16_rank_correlation": costs.rank_correlation,
+        "ratio_same_quality": None,
+        "cuda_plan_ms": None if plans is None else float(np.median(plans)),
+    }
+    spread = {
+        "ratio_same_work_fp32": _spread(work.wall["float32"], work.processor["float32"]),
+        "ratio_same_work": _spread(work.wall["bfloat16"], work.processor["bfloat16"]),
+    }
+    found = None if quality is None else quality_figures(quality)
+    if found is not None and quality.our_times.wall:
+        pair = compare_times(quality.their_times.wall, quality.our_times.wall)
+        figures["ratio_same_quality"] = pair.median
+        spread["ratio_same_quality"] = _spread(
+            pair, compare_times(quality.their_times.processor, quality.our_times.processor)
+        )
+        bare = compare_times(quality.bare_times.wall, quality.our_times.wall)
+        spread["ratio_same_quality_bare"] = _spread(
+            bare, compare_times(quality.bare_times.processor, quality.our_times.processor)
+        )
+    rounded = multiplies_bfloat16(torch.device("cpu"))
+    met = {name: target.is_met(figures[name]) for name, target in TARGETS.items()}
+    if not rounded:  # the target applies to processors with bfloat16 units
+        met["ratio_same_work"] = None
+    if found is not None and not found["not_worse"]:
+        met["ratio_same_quality"] = False
+    return figures | {
+        "machine": processor_name(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "flags": sorted(processor_flags() & set(REPORTED_CPU_FLAGS)),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "bfloat16_units": rounded,
+        "targets": {name: target.value for name, target in TARGETS.items()},
+        "targets_met": met,
+        "spread": spread,
+        "plan_s": {name: {"p50": float(np.median(t.wall)), "all": t.wall} for name, t in work.times.items()},
+        "quality": found,
+    }
+
+
+def _spread(wall: TimeRatio, processor: TimeRatio) -> dict:
+    return asdict(wall) | {"processor_time": asdict(processor)}
+
+
+def quality_figures(quality: ClosedLoopComparison) -> dict:
+    """Return the metrics of both sides' trials and plans. not_worse: ours reached at least as many goals, and its final
+    distance is not significantly larger (the 95 % interval of the mean difference does not lie above 0)."""
+    sides = {"ours": (quality.ours, quality.our_times, quality.our_costs)}
+    sides["reference"] = (quality.theirs, quality.their_times, quality.their_costs)
+    found = {}
+    for name, (trials, times, costs) in sides.items():
+        reached = sum(t.reached for t in trials)
+        found[name] = {
+            "reached": reached,
+            "trials": len(trials),
+            "interval_95": wilson_interval(reached, len(trials)),
+            "final_distance_m": percentiles([t.final_distance for t in trials], (50, 90), {"mean": np.mean}),
+            "seconds_p50": float(np.median([t.seconds for t in trials])),
+            "plan_ms": percentiles([1e3 * t for t in times.wall], (50, 90)),
+            "predicted_cost": percentiles(costs, (50, 90)),
+        }
+    apart = np.array([a.final_distance - b.final_distance for a, b in zip(quality.ours, quality.theirs, strict=True)])
+    low, high = bootstrap_mean(apart)
+    arrived = found["ours"]["reached"] >= found["reference"]["reached"]
+    return found | {
+        "final_distance_ours_less_reference_m": {"mean": float(apart.mean()), "interval_95": [low, high]},
+        "not_worse": bool(arrived and low <= 0.0),
+    }
+
+
+def bootstrap_mean(values: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the mean of `values` (N,) (Efron 1979), with a fixed seed."""
+    chosen = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
+    low, high = np.percentile(values[chosen].mean(1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def write_report(
+    path: Path, summary: dict, costs: CostComparison, work: SearchTimes, quality: ClosedLoopComparison | None
+) -> None:
+    """Write report.html."""
+    place = f"{summary['machine']}, torch {summary['torch']}, one thread, seed {summary['seed']}"
+    report = Report("Planning speed", f"compared with {summary['peer']} on {place}")
+    shown = {target.name: summary[key] for key, target in TARGETS.items() if summary[key] is not None}
+    met = {TARGETS[key].name: value for key, value in summary["targets_met"].items() if value is not None}
+    report.tiles(shown, met).table(_rows(summary), TABLE_COLUMNS)
+    for note in notes(summary):
+        report.text(note)
+    report.section("Same search").plot(_work_figure(summary, work))
+    report.section("Same costs").plot(_costs_figure(costs))
+    if quality is not None:
+        report.section("Same quality").table(_quality_rows(summary["quality"]))
+        report.plot(_quality_figure(quality))
+    report.write(path)
+
+
+def write_table(path: Path, summary: dict) -> None:
+    """Write the Markdown table."""
+    lines = [
+        "# Planning speed",
+        "",
+        f"Compared with {summary['peer']}: {summary['machine']} ({', '.join(summary['flags']) or 'flags unknown'}), "
+        f"torch {summary['torch']}, one thread, seed {summary['seed']}. Written by `jepa_ros bench plan`.",
+        "",
+        *_markdown_table(_rows(summary), TABLE_COLUMNS),
+    ]
+    if summary["quality"] is not None:
+        rows = _quality_rows(summary["quality"])
+        lines += ["", *_markdown_table([list(row.values()) for row in rows], list(rows[0]))]
+    lines += [""] + [f"- {note}" for note in notes(summary)]
+    write_atomically(path, "\n".join(lines) + "\n")
+
+
+def notes(summary: dict) -> list[str]:
+    """Return sentences on what the metrics mean and what they do not mean."""
+    search, count = summary["search"], summary["million_multiplications_per_sample"]
+    found = [
+        f"Same search: a LeWM of the published sizes with the same random weights on both sides; a cross-entropy "
+        f"search of {search['samples']} samples, {search['iterations']} rounds, {search['horizon']} steps; whole plans "
+        "in turns, one thread. Neither side encodes an image: the reference takes the latents of frame and goal from "
+        "its cache.",
+        f"The rollout of a sample takes {count['reference']:.0f} million multiplications in the reference and "
+        f"{count['ours']:.0f} million in ours ({count['reference'] / count['ours']:.2f} times less).",
+    ]
+    if not summary["bfloat16_units"]:
+        found.append(
+            "This processor has neither avx512_bf16 nor AMX: values are rounded to bfloat16 but multiplied by float32 "
+            "units. So the bfloat16 ratio says nothing about processors that have them, and its target does not apply."
+        )
+    quality = summary["quality"]
+    if quality is not None:
+        bare = f"{summary['spread']['ratio_same_quality_bare']['median']:.1f}"
+        valid = "valid" if quality["not_worse"] else "NOT valid, as ours is worse"
+        low, high = (1e3 * x for x in quality["final_distance_ours_less_reference_m"]["interval_95"])
+        found.append(
+            f"Same quality: {summary['model']}; the ratio is {valid}. Our plans are as shipped; the reference's solver "
+            f"plans with our model ({search['samples']} samples, {3 * search['iterations']} rounds), and its plans are "
+            f"made feasible as ours are; for its solver and rollouts alone the ratio is {bare}. Success is measured in "
+            "the simulator. As published, a whole plan of the reference is executed before it replans. Both have the "
+            "same simulated delays, although the reference's plans take longer than these. Final distance, ours minus "
+            f"the reference's: 95 % confidence interval of the mean {low:.1f} to {high:.1f} mm."
+        )
+    return found
+
+
+def _rows(summary: dict) -> list[list]:
+    rows = []
+    for key, target in TARGETS.items():
+        if summary[key] is None:
+            continue
+        spread = summary["spread"].get(key, {})
+        sign = "≥" if target.at_least else "≤"
+        met = {True: "yes", False: "no", None: "does not apply"}[summary["targets_met"][key]]
+        value = f"{summary[key]:.4g}"
+        least, largest = (f"{spread[k]:.4g}" if spread else "" for k in ("min", "max"))
+        rows.append([target.name, value, least, largest, f"{sign} {summary['targets'][key]:g}", met])
+    return rows
+
+
+def _quality_rows(quality: dict) -> list[dict]:
+    rows = []
+    for name in ("ours", "reference"):
+        side = quality[name]
+        low, high = side["interval_95"]
+        rows.append(
+            {
+                "side": name,
+                "reached": f"{side['reached']} of {side['trials']}",
+                "95 % confidence interval": f"{100 * low:.0f} to {100 * high:.0f} %",
+                "final distance, median": f"{1e3 * side['final_distance_m']['p50']:.1f} mm",
+                "90th percentile": f"{1e3 * side['final_distance_m']['p90']:.1f} mm",
+                "time to arrive, median": f"{side['seconds_p50']:.1f} s",
+                "plan time, median": "" if side["plan_ms"]["p50"] is None else f"{side['plan_ms']['p50']:.0f} ms",
+            }
+        )
+    return rows
+
+
+def _markdown_table(rows: list[list], columns: Sequence[str]) -> list[str]:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return ["| " + " | ".join(map(str, line)) + " |" for line in lines]
+
+
+def _work_figure(summary: dict, work: SearchTimes):
+    fig, (left, right) = plots.figure(2)
+    names = list(work.times)
+    left.bar(names, [summary["plan_s"][n]["p50"] for n in names], color=plots.COLOURS[: len(names)])
+    for place, name in enumerate(names):
+        left.plot([place] * len(work.times[name].wall), work.times[name].wall, ".", color=plots.COLOURS[-1], ms=5)
+    left.set(title="Time of a plan (bar: median)", ylabel="s")
+    for name in ("float32", "bfloat16"):
+        quotients = np.array(work.times["reference"].wall) / np.array(work.times[name].wall)
+        right.plot(np.arange(1, len(quotients) + 1), quotients, "o-", label=name)
+    right.set(title="Reference ÷ ours, pair by pair", xlabel="pair", ylim=(0, None))
+    right.legend()
+    return fig
+
+
+def _costs_figure(costs: CostComparison):
+    fig, axes = plots.figure(2)
+    for ax, name in zip(axes, ("float32", "bfloat16"), strict=True):
+        ax.plot(costs.costs["reference"], costs.costs[name], ".", ms=4)
+        ax.set(title=name, xlabel="the reference's cost", ylabel="ours")
+    return fig
+
+
+def _quality_figure(quality: ClosedLoopComparison):
+    fig, (left, right) = plots.figure(2)
+    for trials, name in ((quality.ours, "ours"), (quality.theirs, "reference")):
+        finals = np.sort([100 * t.final_distance for t in trials])
+        left.step(finals, np.arange(1, len(finals) + 1) / len(finals), where="post", label=name)
+    left.axvline(3, lw=1, ls="--")
+    left.set(title="Final distance, share of starts", xlabel="cm", ylim=(0, 1.02))
+    left.legend()
+    sides = {"ours": quality.our_times.wall, "reference": quality.their_times.wall}
+    for place, (name, times) in enumerate(sides.items()):
+        right.plot(np.full(len(times), place), [1e3 * t for t in times], ".", ms=5, label=name)
+    right.set(title="Time of a plan", ylabel="ms", yscale="log", xticks=[0, 1], xlim=(-0.5, 1.5))
+    right.set_xticklabels(list(sides))
+    return fig
