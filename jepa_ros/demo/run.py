@@ -18,6 +18,7 @@ from jepa_ros.bringup.up import graph, on_signals
 from jepa_ros.demo.record import DemoRecord, GoalRun, summarise
 from jepa_ros.errors import InputError
 from jepa_ros.graph_clients.waiting import GraphEnded, NodeLog, Stopped, handle_all, wait_until
+from jepa_ros.planning.codes import PlannerCode
 from jepa_ros.resources import resolve_model
 from jepa_ros.sim.tasks.reach import GoalSet, make_goal_set
 
@@ -208,7 +209,7 @@ class Session:
         attempt = GoalRun(index, goal.image, place)
         self._record.goals.append(attempt)
         recorder.goal, recorder.distance = index, self._distance(place)
-        request = self._client.send(goal.image, timeout=LIMIT + 5.0)
+        request = self._client.send_image(goal.image, timeout=LIMIT + 5.0)
         try:
             self._follow(attempt, request)
         finally:
@@ -253,9 +254,9 @@ class Session:
     def _reason(attempt: GoalRun, request) -> str:
         if attempt.reached:
             return f"held for {HOLD:g} s"
-        if request.outcome.how == "canceled":
+        if request.outcome.code == PlannerCode.CANCELLED:
             return f"not held within {LIMIT:g} s"
-        return f"{request.outcome.how}: {request.outcome.reason}"
+        return f"{request.outcome.status}: {request.outcome.reason}"
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 

@@ -25,12 +25,12 @@ from std_msgs.msg import String
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import float32_array, picture, to_seconds
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.common.latest import Latest
+from jepa_ros.nodes.common.latest_message import LatestMessage
 from jepa_ros.nodes.common.lifecycle import RELIABLE, SENSOR, JepaNode, NotReady, run
 from jepa_ros.nodes.common.model_parameters import MODEL_PARAMETERS
 from jepa_ros.nodes.common.parameters import Parameter
 from jepa_ros.nodes.common.topics import robot_topic
-from jepa_ros.nodes.common.worker import Worker, in_words
+from jepa_ros.nodes.common.worker import Worker, describe_error
 from jepa_ros.nodes.planner.goals import goal_frames
 from jepa_ros.world_model.proprioception import make_reader
 
@@ -57,7 +57,7 @@ class WorldModelNode(JepaNode):
     def __init__(self) -> None:
         super().__init__("world_model", PARAMETERS)
         self._worker: Worker | None = None
-        self._description = Latest(self, String, robot_topic(self, "robot_description"))
+        self._description = LatestMessage(self, String, robot_topic(self, "robot_description"))
         self._frames, self._encoded = Meter(), Meter()
         self._frame_at: dict[str, float] = {}  # steady time of each camera's last frame
         self._whole_at = time.monotonic()  # of the last time that all cameras' frames came together
@@ -149,7 +149,7 @@ class WorldModelNode(JepaNode):
         stamp = to_seconds(message.header.stamp)
         for views in self._views.add(camera, stamp, (message.header, frame)):
             self._whole_at = time.monotonic()
-            self._worker.urgent(partial(self._see, views[0][0], [frame for _, frame in views]))
+            self._worker.submit_latest(partial(self._see, views[0][0], [frame for _, frame in views]))
 
     def _on_joint_states(self, message: JointState) -> None:
         try:
@@ -212,7 +212,7 @@ class WorldModelNode(JepaNode):
         return message
 
     def _on_failure(self, error: Exception) -> None:
-        self._failure = f"inference: {in_words(error)}"
+        self._failure = f"inference: {describe_error(error)}"
         self.error_throttled("worker", self._failure)
         self.diagnostics_changed()
 
@@ -221,9 +221,9 @@ class WorldModelNode(JepaNode):
     async def _on_encode_goal(self, request, response):
         try:
             frame = goal_frames([request.image, *request.more_images], self._checkpoint.config)
-            latent = await self._worker.ask(lambda: self._encode(frame), self.executor)
+            latent = await self._worker.submit(lambda: self._encode(frame), self.executor)
         except Exception as error:  # out of memory as well: the question fails, the node does not
-            response.success, response.message = False, in_words(error)
+            response.success, response.message = False, describe_error(error)
             return response
         response.success, response.latent = True, self._latent_message(request.image.header, latent)
         return response
@@ -231,11 +231,11 @@ class WorldModelNode(JepaNode):
     async def _on_imagine(self, request, response):
         try:
             actions = self._checked_actions(request)
-            response.latents, response.shape, response.imagine_ms = await self._worker.ask(
+            response.latents, response.shape, response.imagine_ms = await self._worker.submit(
                 lambda: self._imagine(to_seconds(request.stamp), actions), self.executor
             )
         except Exception as error:  # out of memory as well: the question fails, the node does not
-            response.success, response.message = False, in_words(error)
+            response.success, response.message = False, describe_error(error)
             return response
         response.success = True
         return response
@@ -273,7 +273,7 @@ class WorldModelNode(JepaNode):
                 with torch.inference_mode():
                     seen = moved_on(self._checkpoint.model, seen, block)
                 slowest = max(slowest, time.perf_counter() - started)
-                self._worker.yield_to_urgent()
+                self._worker.run_latest_first()
             last.append(seen.latents[:, -1])
             # As many sequences as one step of fits into a slice; never many more, as these may have been lucky.
             count = int(min(max(len(part) * SLICE / slowest, 1), 2 * len(part)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from jepa_ros.planning.codes import PlannerCode
 from jepa_ros.planning.goal import Goal, GoalMaker, Outcome
 from jepa_ros.planning.imagination import Situation
 from jepa_ros.planning.objective import Objective
@@ -67,6 +68,7 @@ class Waiting:
 
     text: str
     infeasible: bool = False
+    code: PlannerCode = field(default=PlannerCode.NONE, compare=False)
 
 
 @dataclass
@@ -198,15 +200,16 @@ class ReachController:
             return Waiting("no goal")
         stamp = self.seen.latents.newest
         if stamp is None:
-            return Waiting("no latent yet")
+            return Waiting("no latent yet", code=PlannerCode.NO_LATENT)
         tick = self.config.tick
         context = self.seen.at(stamp, self._promised if self.promises else None)
         if context is None:
-            return Waiting("no joint states at the frame's time")
+            return Waiting("no joint states at the frame's time", code=PlannerCode.NO_JOINT_STATES)
         start = math.ceil((now + self.settings.lead) / tick - 1e-6) * tick
         if start - stamp > (imagined := self.settings.horizon * self.config.step) - 1e-6:
             late = f"a plan takes effect {start - stamp:.2f} s after its frame"
-            return Waiting(f"{late}, but what is imagined ends {imagined:g} s after it: a longer horizon is needed")
+            text = f"{late}, but what is imagined ends {imagined:g} s after it: a longer horizon is needed"
+            return Waiting(text, code=PlannerCode.HORIZON_TOO_SHORT)
         self._anchor(now)
         situation = Situation(context, lambda t: self.promises.tool(stamp + t), start - stamp, self.speed)
         elapsed = 0 if self._last_start is None else round((start - self._last_start) / tick)
@@ -215,7 +218,8 @@ class ReachController:
         self._last_start = start
         if not math.isfinite(imagined.cost):
             self.planner.reset()
-            return Waiting(f"no plan is allowed: {judged.forbidden or 'none has a finite cost'}", infeasible=True)
+            text = f"no plan is allowed: {judged.forbidden or 'none has a finite cost'}"
+            return Waiting(text, infeasible=True, code=PlannerCode.NO_PLAN_ALLOWED)
         knots = imagined.knots[: self.settings.plan_ticks]
         return self._hand_over(knots, judged.trajectory, start, stamp, imagined, begin)
 

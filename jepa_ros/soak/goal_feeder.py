@@ -6,11 +6,14 @@ import math
 from collections import Counter
 
 from jepa_ros.graph_clients.goal_client import GoalClient, Request
+from jepa_ros.planning.codes import PlannerCode
 
 TIMEOUT = 20.0  # s that the planner gives a goal
 ACCEPTED_WITHIN = 3.0  # s; an answer that leaves before discovery has matched both ends is lost
 FEEDBACK_WITHIN = 5.0  # s
 PAUSE = 0.2  # s between the end of a goal and the next one
+GATE_PAUSE = 1.0  # s, where the gate lets nothing through: a goal is then refused at once
+GATE_CLOSED = (PlannerCode.GATE_SILENT, PlannerCode.GATE_INACTIVE, PlannerCode.GATE_LATCHED)
 
 
 class Goals:
@@ -23,6 +26,7 @@ class Goals:
         self._old: list[Request] = []  # replaced, their end still to come
         self._heard = self._ended = -math.inf
         self._feedback = None
+        self._pause = PAUSE
         self.count: Counter[str] = Counter()
 
     @property
@@ -33,17 +37,18 @@ class Goals:
     def look(self, now: float) -> None:
         """See what has become of the goal; send the next one where none is under way."""
         for request in [r for r in self._old if r.outcome is not None]:
-            self.count[f"replaced ({request.outcome.how})"] += 1
+            self.count[f"replaced ({request.outcome.status})"] += 1
             self._old.remove(request)
         request = self._request
         if request is not None and request.feedback is not self._feedback:
             self._feedback, self._heard = request.feedback, now
         if request is None:
-            if now - self._ended > PAUSE and self._client.is_ready():
+            if now - self._ended > self._pause and self._client.is_ready():
                 self._send(now)
         elif request.outcome is not None:
-            how = request.outcome.how
-            self.count["reached" if request.outcome.reached else how] += 1
+            outcome = request.outcome
+            self.count["reached" if outcome.reached else outcome.status] += 1
+            self._pause = GATE_PAUSE if outcome.code in GATE_CLOSED else PAUSE
             self._request, self._ended = None, now
         elif now - self._heard > (FEEDBACK_WITHIN if request.accepted else ACCEPTED_WITHIN):
             self.lost()  # the planner has gone, or waits for frames: it does no harm to be asked again
@@ -70,4 +75,4 @@ class Goals:
         self._next += 1
         self.count["sent"] += 1
         self._heard = now
-        self._request, self._feedback = self._client.send(image, timeout=TIMEOUT), None
+        self._request, self._feedback = self._client.send_image(image, timeout=TIMEOUT), None

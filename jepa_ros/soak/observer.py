@@ -20,6 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_ns, to_seconds, trajectory_of
 from jepa_ros.robot.config import RobotConfig
+from jepa_ros.robot.gate.types import GateCode
 from jepa_ros.robot.gate.window_auditor import MAX_STEP_RAD, WindowAuditor
 from jepa_ros.robot.motion.limits import JointLimits
 
@@ -71,7 +72,7 @@ class Observer:
         self.latencies = Latencies()
         self.reaction = Reaction(math.inf)
         self.quiet = True  # no fault under way
-        self.unprovoked: Counter[str] = Counter()  # stops without a fault, by their text
+        self.unprovoked: Counter[str] = Counter()  # stops without a fault, by the name of their GateCode
         self.violations: list[dict] = []
         self.executed = self.windows = 0
         self.worst = self.step = 0.0
@@ -165,7 +166,7 @@ class Observer:
         if written > reaction.over and tracks and reaction.back is None:
             reaction.back = written
         if self.quiet and message.state == GateStatus.STOPPING and before is not None and before.state != message.state:
-            self.unprovoked[message.text] += 1
+            self.unprovoked[GateCode(message.code).name] += 1
         if before is None or message.plan_id in (0, before.plan_id):
             return
         source = next((stamp for plan_id, stamp in reversed(self._sources) if plan_id == message.plan_id), None)

@@ -53,7 +53,7 @@ def test_a_camera_that_drops_out_stops_the_arm_until_fresh_frames_come(arm, meas
     measured["caught_ms"] = arm.caught_ms(stopped, SETTINGS.latent_timeout)
     assert measured["caught_ms"] < CAUGHT
     arm.says("arm_gate: holding: no latent for 0.20 s", fault)
-    arm.says("planner: no latent has come for 0.3 s", fault)
+    arm.says("planner: no latent for 0.3 s", fault)
     heals(arm, "camera: frames: no frame passes: none arrive", fault)
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from jepa_msgs.action import ReachGoal
-from jepa_msgs.msg import LatentState
+from jepa_msgs.msg import GoalTerm, LatentState
 
 from helpers.fault_graph import Graph
 from helpers.graph_listener import Relay
@@ -82,9 +82,9 @@ def test_where_no_cost_is_finite_nothing_is_planned(arm, measured):
     """The goal is so far away that its distance is not a number that fits: no plan is better than another."""
     arm.moving()
     latent = arm.latents[-1][1]
-    goal = ReachGoal.Goal(kind=ReachGoal.Goal.LATENT, model_id=latent.model_id, latent=[3e38] * len(latent.data))
+    far = GoalTerm(kind=GoalTerm.LATENT, model_id=latent.model_id, latent=[3e38] * len(latent.data))
     fault = time.time()
-    arm.ask(goal)
+    arm.ask(ReachGoal.Goal(terms=[far]))
     stopped = arm.stops(fault)
     measured["stop_ms"] = 1e3 * (stopped.rest - fault)
     arm.says("planner: no plan is allowed: none has a finite cost", fault)

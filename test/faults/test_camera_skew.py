@@ -18,7 +18,7 @@ def graph(start, client, tmp_path_factory):
     wrist = Relay(client, Image, "image", "wrist_image_seen")
     eye = {"frozen_after": 0.0, "transport": "raw", "model": model}
     # Its camera node would drop what is late beyond 0.5 s, as stale; here the model's node has to notice.
-    parameters = {"camera": eye, "wrist_camera": eye | {"max_age": 10.0}, "planner": {"hold_abort_s": 120.0}}
+    parameters = {"camera": eye, "wrist_camera": eye | {"max_age": 10.0}, "planner": {"hold_timeout": 120.0}}
     remaps = {"wrist_camera": {"__ns": "/wrist", "image": "/wrist_image_seen"}}
     graph = Graph(start, client, parameters, remaps, model, nodes=(*NODES, "wrist_camera"))
     graph.wrist = wrist

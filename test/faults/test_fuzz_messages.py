@@ -154,7 +154,7 @@ def test_afterwards_a_goal_is_reached_and_everything_was_sent(graph):
     graph.recover()
     graph.excused = False
     for xy in PLACES:
-        request = graph.goals.ask(place(xy))
+        request = graph.goals.send(place(xy))
         graph.until(lambda request=request: request.outcome, "the goal's end", 90.0)
         assert request.outcome.reached, (request.outcome.reason, graph.values)
     assert graph.auditor.violations == []

@@ -10,6 +10,7 @@ from jepa_msgs.msg import GateStatus, GoalTerm, Plan, PlannerStatus
 
 from helpers.fault_graph import PLACES, Graph, place, pose_goal
 from jepa_ros.nodes.common.convert import float64_array, stamp_of_seconds, to_seconds
+from jepa_ros.planning.codes import PlannerCode
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def outcome(arm, request, timeout=30.0):
 def test_without_a_goal_the_planner_is_idle_and_nothing_moves(arm):
     statuses = arm.client.collect(PlannerStatus, "planner_status")
     arm.client.wait_for(lambda: len(statuses) > 1, "the planner's status")
-    assert (statuses[-1].state, statuses[-1].text) == (PlannerStatus.IDLE, "no goal")
+    assert (statuses[-1].state, statuses[-1].code) == (PlannerStatus.IDLE, PlannerCode.NONE)
     assert arm.plans == [] and arm.windows == [] and arm.rests
 
 
@@ -40,35 +41,35 @@ def test_a_new_goal_takes_over_in_motion_without_a_stop(arm):
     old, swapped = arm.request, time.time()
     ended = outcome(arm, arm.ask(pose_goal((0.20, -0.30))))
     assert ended.reached, ended.reason
-    assert (old.outcome.how, old.outcome.reason) == ("aborted", "replaced by a new goal")
+    assert (old.outcome.status, old.outcome.code) == ("aborted", PlannerCode.REPLACED)
     at_swap = [m.state for t, _, m in arm.gate if swapped <= t < swapped + 0.6]
     assert set(at_swap) == {GateStatus.TRACKING}, at_swap
 
 
 def wrong_latent() -> ReachGoal.Goal:
-    return ReachGoal.Goal(kind=ReachGoal.Goal.LATENT, latent=[0.0] * 7, model_id="another")
+    return ReachGoal.Goal(terms=[GoalTerm(kind=GoalTerm.LATENT, latent=[0.0] * 7, model_id="another")])
 
 
 def wrong_joints() -> ReachGoal.Goal:
     term = GoalTerm(kind=GoalTerm.JOINTS, joints=["openarm_right_joint1"], positions=[0.0, 1.0])
-    return ReachGoal.Goal(kind=ReachGoal.Goal.TERMS, terms=[term])
+    return ReachGoal.Goal(terms=[term])
 
 
 @pytest.mark.fault(27)
 @pytest.mark.parametrize(
-    ("goal", "reason"),
+    ("goal", "code", "reason"),
     [
-        (wrong_latent(), "goal latent: expected model"),
-        (wrong_joints(), "joints: expected"),
-        (pose_goal((2.0, 2.0)), "pose: expected a place in the workspace"),
+        (wrong_latent(), PlannerCode.GOAL_LATENT_INVALID, "goal latent: expected model"),
+        (wrong_joints(), PlannerCode.GOAL_JOINTS_INVALID, "joints: expected"),
+        (pose_goal((2.0, 2.0)), PlannerCode.GOAL_POSE_INVALID, "pose: expected a place in the workspace"),
     ],
     ids=["latent", "joints", "pose"],
 )
-def test_a_goal_that_cannot_be_ends_with_the_reason_and_the_arm_at_rest(arm, measured, goal, reason):
+def test_a_goal_that_cannot_be_ends_with_the_reason_and_the_arm_at_rest(arm, measured, goal, code, reason):
     arm.moving()
     fault = time.time()
     ended = outcome(arm, arm.ask(goal))
-    assert ended.how == "aborted" and reason in ended.reason
+    assert (ended.status, ended.code) == ("aborted", code) and reason in ended.reason
     stopped = arm.stops(fault)
     measured["stop_ms"] = 1e3 * (stopped.rest - fault)
     arm.says(f"planner: .*{reason}", fault)
@@ -81,9 +82,9 @@ def test_a_goal_that_is_not_reached_in_its_time_is_aborted(arm, measured):
     arm.rest()
     asked = time.time()
     away = max(PLACES, key=lambda xy: abs(xy[0] - arm._tool_x()))
-    far.pose = place(away).pose
+    far.terms = [place(away)]
     ended = outcome(arm, arm.ask(far))
-    assert (ended.how, ended.reason) == ("aborted", "not reached within 0.5 s")
+    assert (ended.status, ended.code) == ("aborted", PlannerCode.GOAL_TIMEOUT)
     measured["stop_ms"] = 1e3 * (arm.stops(asked).rest - asked)
 
 
@@ -93,7 +94,7 @@ def test_a_cancel_in_motion_is_a_smooth_stop(arm, measured):
     request, fault = arm.request, time.time()
     request.cancel()
     ended = outcome(arm, request)
-    assert (ended.how, ended.reached, ended.reason) == ("canceled", False, "cancelled")
+    assert (ended.status, ended.reached, ended.code) == ("canceled", False, PlannerCode.CANCELLED)
     stopped = arm.stops(fault)
     measured["stop_ms"] = 1e3 * (stopped.rest - fault)
     arm.says("planner: cancelled", fault)
@@ -103,20 +104,21 @@ def test_a_cancel_in_motion_is_a_smooth_stop(arm, measured):
 
 @pytest.mark.fault(34)
 def test_a_hold_that_lasts_ends_the_goal_for_good(arm, measured):
-    assert arm.client.get_parameter("planner", "hold_abort_s") == 10.0
-    assert all(r.successful for r in arm.client.set_parameters("planner", hold_abort_s=1.5))
+    assert arm.client.get_parameter("planner", "hold_timeout") == 10.0
+    assert all(r.successful for r in arm.client.set_parameters("planner", hold_timeout=1.5))
     arm.moving()
     request, fault = arm.request, time.time()
     arm.images.drop()
     stopped = arm.stops(fault)
     measured["stop_ms"] = 1e3 * (stopped.rest - fault)
     ended = outcome(arm, request)
-    assert (ended.how, ended.reason) == ("aborted", "the arm was held for 1.5 s: no latent has come for 0.3 s")
+    assert (ended.status, ended.code) == ("aborted", PlannerCode.NO_LATENT)
+    assert ended.reason == "the arm was held for 1.5 s: no latent for 0.3 s"
     assert 1.3 < time.time() - stopped.caught < 3.0  # the planner looks every 0.1 s
     healed = arm.heal()
     arm.client.wait_for(lambda: arm.latents[-1][0] > healed + 1.5, "healthy frames")
     assert arm.rests and not [t for t, _ in arm.plans if t > healed], "an aborted goal went on"
-    assert all(r.successful for r in arm.client.set_parameters("planner", hold_abort_s=10.0))
+    assert all(r.successful for r in arm.client.set_parameters("planner", hold_timeout=10.0))
 
 
 @pytest.mark.fault(12)

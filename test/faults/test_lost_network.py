@@ -49,7 +49,7 @@ def graph(start, client, network):
                     away.setenv(name, value)
             return start(module, parameters, remaps)
 
-    return Graph(start_here, client, {"planner": {"hold_abort_s": 120.0}})
+    return Graph(start_here, client, {"planner": {"hold_timeout": 120.0}})
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def graph(start, client, tmp_path_factory):
         preprocessing={"size": 512},
     )
     patient = {"latent_timeout": 2.0, "latent_stamp_timeout": 3.0, "source_timeout": 4.0, "plan_late": 2.0}
-    slow = {"hold_abort_s": 120.0, "latent_timeout": 2.0, "lead": 0.5, "horizon": 2, "solver": "cem"}
+    slow = {"hold_timeout": 120.0, "latent_timeout": 2.0, "lead": 0.5, "horizon": 2, "solver": "cem"}
     parameters = {
         "camera": {"frozen_after": 0.0, "transport": "raw", "model": model},
         "planner": slow,

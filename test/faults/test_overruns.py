@@ -12,7 +12,7 @@ from helpers.fault_graph import Graph
 
 @pytest.fixture(scope="module")
 def graph(start, client):
-    return Graph(start, client, {"planner": {"hold_abort_s": 120.0}})
+    return Graph(start, client, {"planner": {"hold_timeout": 120.0}})
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_goals_give_feedback_and_can_be_cancelled(bench):
             wake.append(future)
             await future
         handle.canceled()
-        return ReachGoal.Result(reached=False, reason="cancelled")
+        return ReachGoal.Result(reached=False, code=ReachGoal.Result.CANCELLED)
 
     def resume():
         while wake:
@@ -98,7 +98,7 @@ def test_goals_give_feedback_and_can_be_cancelled(bench):
     spin_until(executor, lambda: len(feedback) > 3)
     sent.result().cancel_goal_async()
     spin_until(executor, result.done)
-    assert result.result().result.reason == "cancelled"
+    assert result.result().result.code == ReachGoal.Result.CANCELLED
     server.destroy()
     client.destroy()
 

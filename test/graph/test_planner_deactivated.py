@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jepa_msgs.action import ReachGoal
+from jepa_msgs.msg import GateStatus
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from helpers.gate_plans import urdf
-from jepa_ros.graph_clients.goal_client import GoalClient
-from jepa_ros.nodes.common.lifecycle import LATCHED
+from jepa_ros.graph_clients.goal_client import GoalClient, image_term
+from jepa_ros.nodes.common.lifecycle import LATCHED, RELIABLE
+from jepa_ros.planning.codes import PlannerCode
 from jepa_ros.resources import list_models
 
 pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
@@ -30,6 +32,8 @@ def planner(start, client):
     description.publish(String(data=urdf()))
     planner = start("jepa_ros.nodes.planner", {"model": "openarm_reach"})
     planner.says("active", 120.0)
+    gate = client.node.create_publisher(GateStatus, "gate_status", RELIABLE)
+    client.node.create_timer(0.1, lambda: gate.publish(GateStatus(state=GateStatus.HOLDING)))
     return planner
 
 
@@ -41,14 +45,14 @@ def goals(planner, client):
 def image_goal():
     pixels = np.random.default_rng(0).integers(0, 255, SIDE * SIDE * 3, np.uint8).tobytes()
     image = Image(height=SIDE, width=SIDE, step=3 * SIDE, encoding="rgb8", data=pixels)
-    return ReachGoal.Goal(kind=ReachGoal.Goal.IMAGE, image=image, timeout=60.0)
+    return ReachGoal.Goal(terms=[image_term(image)], timeout=60.0)
 
 
 def ask(client, goals):
     """A goal under way; asked again where the answer came before both ends had found each other."""
     client.wait_for(goals.is_ready, "the planner", 60.0)
     for _ in range(5):
-        request = goals.ask(image_goal())
+        request = goals.send(image_goal())
         with contextlib.suppress(pytest.fail.Exception):
             client.wait_for(lambda request=request: request.accepted, "a goal under way", 5.0)
             return request
@@ -60,7 +64,8 @@ def test_the_client_hears_that_a_deactivation_ended_its_goal(planner, client, go
     client.wait_for(lambda: replaced.outcome, "the end of the goal that was replaced")
     assert client.transition("planner", "deactivate")
     client.wait_for(lambda: request.outcome, "the end of the goal")
-    assert request.outcome.reason == "the planner was deactivated" and not request.outcome.reached
+    assert replaced.outcome.code == PlannerCode.REPLACED
+    assert request.outcome.code == PlannerCode.DEACTIVATED and not request.outcome.reached
     assert client.transition("planner", "activate")
 
 

@@ -10,7 +10,7 @@ from std_srvs.srv import Trigger
 
 from jepa_ros.bags.source import open_source
 from jepa_ros.bringup.nodes import ReplayArguments, node_list
-from jepa_ros.graph_clients.goal_client import GoalClient
+from jepa_ros.graph_clients.goal_client import GoalClient, pose_term
 from jepa_ros.nodes.common.convert import to_ns
 
 
@@ -67,10 +67,7 @@ def test_a_plan_is_followed_in_thought_and_nothing_leaves_for_controllers(client
     gate, planner = client.collect(GateStatus, "gate_status"), client.collect(PlannerStatus, "planner_status")
     goals = GoalClient(client.node)
     client.wait_for(goals.is_ready, "the planner", 60.0)
-    goal = ReachGoal.Goal(kind=ReachGoal.Goal.POSE, timeout=60.0)
-    goal.pose.header.frame_id = "world"
-    goal.pose.pose.position.x, goal.pose.pose.position.y, goal.pose.pose.position.z = 0.20, -0.30, 0.455
-    request = goals.ask(goal)
+    request = goals.send(ReachGoal.Goal(terms=[pose_term((0.20, -0.30, 0.455), "world")], timeout=60.0))
     client.wait_for(lambda: any(m.state == GateStatus.TRACKING for m in gate), "a gate that follows", 60.0)
     client.wait_for(lambda: any(m.state == PlannerStatus.PLANNING for m in planner), "a planner that plans", 60.0)
     assert client.node.count_publishers(COMMANDS) == 0

@@ -241,14 +241,14 @@ def test_a_planner_moves_the_arm_by_poses_towards_an_image(bench):
     bench.description.publish(String(data=urdf()))
     bench.client.wait_for(goals.is_ready, "the planner", 120.0)
     bench.executed.clear()
-    goal = goals.send(PICTURE[::-1].copy(), tolerance=1e-9, timeout=60.0)
+    goal = goals.send_image(PICTURE[::-1].copy(), tolerance=1e-9, timeout=60.0)
     moved = lambda: [a for a in bench.executed if a.plan_id and np.abs(a.values[:3]).max() > 1e-3]  # noqa: E731
     bench.client.wait_for(lambda: len(moved()) >= 5 or goal.outcome, "motion by plans of the planner", 90.0)
     assert goal.outcome is None, goal.outcome
     assert all(len(p.action_blocks) == 4 * 7 and not np.any(np.reshape(p.action_blocks, (4, 7))[:, 3:]) for p in plans)
     goal.cancel()
     bench.client.wait_for(lambda: goal.outcome, "the goal's end")
-    assert goal.outcome.how == "canceled" and "Traceback" not in planner.output
+    assert goal.outcome.status == "canceled" and "Traceback" not in planner.output
     goals.close()
 
 

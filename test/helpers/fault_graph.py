@@ -125,7 +125,7 @@ class Graph(Listener):
 
     def ask(self, goal: ReachGoal.Goal, timeout: float = 60.0) -> Request:
         goal.timeout = goal.timeout or timeout
-        self.request = self.goals.ask(goal)
+        self.request = self.goals.send(goal)
         return self.request
 
     def moving(self, timeout: float = 30.0) -> None:
@@ -134,7 +134,7 @@ class Graph(Listener):
             here = self._tool_x()
             first = max(range(2), key=lambda k: abs(PLACES[k][0] - here))
             via = [SubGoal(terms=[place(PLACES[(first + k) % 2])]) for k in range(60)]
-            self.ask(ReachGoal.Goal(kind=ReachGoal.Goal.POSE, pose=place(PLACES[first]).pose, via=via))
+            self.ask(ReachGoal.Goal(terms=[place(PLACES[first])], via=via))
         self.in_motion("an arm in motion", timeout)
 
     def in_motion(self, what: str = "motion by itself", timeout: float = 30.0) -> None:
@@ -246,4 +246,4 @@ def place(xy, kind=GoalTerm.POSE, **fields) -> GoalTerm:
 
 def pose_goal(xy, **fields) -> ReachGoal.Goal:
     """The tool at xy, m in the base frame."""
-    return ReachGoal.Goal(kind=ReachGoal.Goal.POSE, pose=place(xy).pose, **fields)
+    return ReachGoal.Goal(terms=[place(xy)], **fields)

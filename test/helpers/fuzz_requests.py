@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import cv2
 from jepa_msgs.action import ReachGoal
-from jepa_msgs.msg import GoalTerm
+from jepa_msgs.msg import GoalTerm, SubGoal
 from jepa_msgs.srv import EncodeGoal, Imagine, SetState
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from sensor_msgs.msg import CompressedImage
 
+from jepa_ros.graph_clients.goal_client import image_term, pose_term
 from jepa_ros.nodes.common.convert import byte_array, picture
 from jepa_ros.robot.config import load_robot
 
@@ -19,11 +20,8 @@ WORDS += ("rgb8", "rgb16", "mono16", "bayer_rggb8", "uyvy")
 
 def place(xy) -> ReachGoal.Goal:
     """The goal of bringing the tool to xy (2,) m."""
-    goal = ReachGoal.Goal(kind=ReachGoal.Goal.POSE, timeout=60.0)
-    goal.pose.header.frame_id = ROBOT.base_frame
-    goal.pose.pose.position.x, goal.pose.pose.position.y = xy
-    goal.pose.pose.position.z = ROBOT.action_space.height
-    return goal
+    term = pose_term((*xy, ROBOT.action_space.height), ROBOT.base_frame)
+    return ReachGoal.Goal(terms=[term], timeout=60.0)
 
 
 def requests_that_make_sense(heard: dict[str, list], parameters: dict[str, dict]) -> dict[str, list]:
@@ -49,7 +47,7 @@ def requests_that_make_sense(heard: dict[str, list], parameters: dict[str, dict]
 
 
 def _goals(image, latent) -> list[ReachGoal.Goal]:
-    pose, terms = place((0.25, -0.30)), ReachGoal.Goal(kind=ReachGoal.Goal.TERMS)
-    terms.terms = [GoalTerm(kind=GoalTerm.POSE, pose=pose.pose)]
-    known = ReachGoal.Goal(kind=ReachGoal.Goal.LATENT, latent=latent.data, model_id=latent.model_id)
-    return [pose, terms, known, ReachGoal.Goal(kind=ReachGoal.Goal.IMAGE, image=image)]
+    pose = place((0.25, -0.30))
+    known = GoalTerm(kind=GoalTerm.LATENT, latent=latent.data, model_id=latent.model_id)
+    via = ReachGoal.Goal(terms=pose.terms, via=[SubGoal(terms=[known])])
+    return [pose, via, ReachGoal.Goal(terms=[known]), ReachGoal.Goal(terms=[image_term(image)])]

@@ -97,7 +97,7 @@ class FuzzedGraph:
                 qos.reliability, qos.durability = ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL
             held = self.valid[topic] = []
             subscriptions.append(self.node.create_subscription(message_type(kind), topic, partial(keep, held), qos))
-        request = self.goals.ask(place(PLACES[0]))
+        request = self.goals.send(place(PLACES[0]))
         self.until(lambda: request.outcome, "a first goal's end", 90.0)
         assert request.outcome.reached, request.outcome.reason
         for subscription in subscriptions:
@@ -285,7 +285,7 @@ class FuzzedGraph:
             self.outcomes.append(self.goal.outcome)
             self.goal = None
         if self.goal is None:
-            self.goal = self.goals.ask(place(PLACES[len(self.outcomes) % 2]))
+            self.goal = self.goals.send(place(PLACES[len(self.outcomes) % 2]))
         if self.gate_says("state") == "LATCHED":
             self.latched[self.gate_says("message")] += 1
             self.excused = True  # after a release the reference is where the arm is

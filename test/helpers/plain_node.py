@@ -6,7 +6,7 @@ from std_msgs.msg import String
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.diagnostics import OK, Status
-from jepa_ros.nodes.common.latest import Latest
+from jepa_ros.nodes.common.latest_message import LatestMessage
 from jepa_ros.nodes.common.lifecycle import LATCHED, JepaNode, NotReady, run
 from jepa_ros.nodes.common.parameters import Parameter
 
@@ -23,7 +23,7 @@ PARAMETERS = (
 class PlainNode(JepaNode):
     def __init__(self):
         super().__init__("plain_node", PARAMETERS)
-        self.needed = Latest(self, String, "needed")
+        self.needed = LatestMessage(self, String, "needed")
         self.hooks = self.create_publisher(String, "hooks", LATCHED)
         self.seen = []
 

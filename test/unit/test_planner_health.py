@@ -6,7 +6,8 @@ import pytest
 from jepa_msgs.msg import GateStatus, LatentState
 
 from jepa_ros.nodes.planner import health as planner_health
-from jepa_ros.nodes.planner.health import PlannerHealth
+from jepa_ros.nodes.planner.health import GATE_SILENT_AFTER, PlannerHealth
+from jepa_ros.planning.codes import PlannerCode
 
 
 @pytest.fixture
@@ -30,52 +31,74 @@ def health(clock):
 
 
 def hear(health, data=(0.0, 1.0), model_id="a"):
-    return health.usable(LatentState(model_id=model_id, data=list(data)), "a", (2,), 0.3)
+    return health.check_latent(LatentState(model_id=model_id, data=list(data)), "a", (2,), 0.3)
 
 
 @pytest.mark.parametrize(
-    ("message", "problem"),
+    ("message", "code", "text"),
     [
-        ({"model_id": "b"}, "latent: expected model 'a', found 'b'"),
-        ({"data": (1.0,)}, "latent: expected 2 values, found 1"),
-        ({"data": (1.0, math.nan)}, "latent: expected finite values, found NaN or Inf"),
-        ({"data": (1.0, -math.inf)}, "latent: expected finite values, found NaN or Inf"),
+        ({"model_id": "b"}, PlannerCode.LATENT_OF_OTHER_MODEL, "latent: expected model 'a', found 'b'"),
+        ({"data": (1.0,)}, PlannerCode.LATENT_INVALID, "latent: expected 2 values, found 1"),
+        ({"data": (1.0, math.nan)}, PlannerCode.LATENT_INVALID, "latent: expected finite values, found NaN or Inf"),
+        ({"data": (1.0, -math.inf)}, PlannerCode.LATENT_INVALID, "latent: expected finite values, found NaN or Inf"),
     ],
 )
-def test_latents_that_cannot_be_planned_from_are_named_and_counted(health, clock, message, problem):
-    assert not hear(health, **message) and health.problem == problem and health.bad_latents == 1
+def test_latents_that_cannot_be_planned_from_are_named_and_counted(health, clock, message, code, text):
+    assert not hear(health, **message) and health.latent_fault == (code, text) and health.bad_latents == 1
     clock.now += 0.4
-    assert health.missing(0.3, 0.2) == problem
-    assert hear(health) and health.missing(0.3, 0.2) == ""
+    assert health.find_fault(0.3, 0.2) == (code, text)
+    assert hear(health) and not health.find_fault(0.3, 0.2)
 
 
 def test_latents_that_were_gone_have_to_be_usable_for_a_while(health, clock):
     clock.now += 1.0
-    assert health.missing(0.3, 0.2) == "no latent has come for 0.3 s"
+    assert health.find_fault(0.3, 0.2) == (PlannerCode.NO_LATENT, "no latent for 0.3 s")
     for _ in range(6):
-        assert hear(health) and health.settling(0.5)
+        assert hear(health) and health.is_recovering(0.5)
         clock.now += 0.08
     clock.now += 0.03
-    assert hear(health) and not health.settling(0.5)
+    assert hear(health) and not health.is_recovering(0.5)
     hear(health, (math.nan, 0.0))
-    assert hear(health) and health.settling(0.5), "one that was not usable begins it anew"
+    assert hear(health) and health.is_recovering(0.5), "one that was not usable begins it anew"
 
 
 def test_a_search_that_overruns_is_told(health, clock):
     health.search_began = clock.now
     clock.now += 0.25
-    assert hear(health) and health.missing(0.3, 0.2) == "a search takes longer than the deadline of 0.2 s"
+    assert hear(health) and health.find_fault(0.3, 0.2).code == PlannerCode.SEARCH_TIMEOUT
 
 
 def test_the_arm_counts_as_held_where_the_gate_does_not_follow_or_is_silent(health, clock):
-    health.gate_says(GateStatus(state=GateStatus.TRACKING))
+    health.receive_gate_status(GateStatus(state=GateStatus.TRACKING))
     clock.now += 0.9
     assert health.held_for(True) == 0.0
-    health.gate_says(GateStatus(state=GateStatus.HOLDING, text="holding: no plan"))
+    health.receive_gate_status(GateStatus(state=GateStatus.HOLDING, text="holding: no plan"))
     clock.now += 0.5
-    assert health.held_for(True) == pytest.approx(0.5) and health.gate_text == "holding: no plan"
-    health.gate_says(GateStatus(state=GateStatus.TRACKING))
+    assert health.held_for(True) == pytest.approx(0.5) and health.gate_cause == (
+        PlannerCode.GATE_HOLDING,
+        "holding: no plan",
+    )
+    health.receive_gate_status(GateStatus(state=GateStatus.TRACKING))
     assert health.held_for(True) == 0.0
     clock.now += 1.5
-    assert health.held_for(True) == pytest.approx(1.5) and "arm_gate says nothing" in health.gate_text
+    assert health.held_for(True) == pytest.approx(1.5) and health.gate_cause.code == PlannerCode.GATE_SILENT
     assert health.held_for(False) == 0.0, "nobody wants to move"
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (GateStatus.INACTIVE, PlannerCode.GATE_INACTIVE),
+        (GateStatus.LATCHED, PlannerCode.GATE_LATCHED),
+        (GateStatus.HOLDING, PlannerCode.NONE),
+        (GateStatus.STOPPING, PlannerCode.NONE),
+        (GateStatus.TRACKING, PlannerCode.NONE),
+    ],
+)
+def test_a_gate_that_stays_closed_until_somebody_acts_is_a_refusal(health, clock, state, code):
+    assert not health.find_gate_refusal(), "unknown yet"
+    health.receive_gate_status(GateStatus(state=state, text="why"))
+    refusal = health.find_gate_refusal()
+    assert refusal.code == code and ("why" in refusal.text) == bool(refusal)
+    clock.now += GATE_SILENT_AFTER + 0.1
+    assert health.find_gate_refusal().code == PlannerCode.GATE_SILENT

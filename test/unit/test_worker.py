@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.common.worker import PATIENCE, Worker, in_words
+from jepa_ros.nodes.common.worker import PATIENCE, Worker, describe_error
 
 
 class Executor:
@@ -27,18 +27,18 @@ def worker():
 def asked(worker, question):
     """A future of its answer, and an event that tells when it is there."""
     there = threading.Event()
-    future = worker.ask(question, Executor())
+    future = worker.submit(question, Executor())
     future.add_done_callback(lambda _: there.set())
     return future, there
 
 
 def test_frames_go_before_questions_and_only_the_newest_are_kept(worker):
     order, busy, begun = [], threading.Event(), threading.Event()
-    worker.urgent(lambda: (begun.set(), busy.wait(5.0)))
+    worker.submit_latest(lambda: (begun.set(), busy.wait(5.0)))
     assert begun.wait(5.0)
     _, there = asked(worker, lambda: order.append("question"))
     for k in range(4):
-        worker.urgent(lambda k=k: order.append(k))
+        worker.submit_latest(lambda k=k: order.append(k))
     busy.set()
     assert there.wait(5.0)
     assert order == [2, 3, "question"] and worker.dropped == 2
@@ -50,9 +50,9 @@ def test_a_question_gets_its_turn_although_frames_never_end(worker):
     def frame():
         frames.append(threading.Event().wait(0.05))
         if len(frames) < 1000:
-            worker.urgent(frame)
+            worker.submit_latest(frame)
 
-    worker.urgent(frame)
+    worker.submit_latest(frame)
     future, there = asked(worker, lambda: len(frames))
     assert there.wait(10.0)
     assert future.result() < 3 * PATIENCE / 0.05
@@ -65,7 +65,7 @@ def test_a_job_that_fails_and_a_report_that_fails_end_nothing():
 
     worker = Worker(report)
     try:
-        worker.urgent(lambda: 1 / 0)
+        worker.submit_latest(lambda: 1 / 0)
         future, there = asked(worker, lambda: "alive")
         assert there.wait(5.0) and future.result() == "alive"
     finally:
@@ -85,7 +85,7 @@ def test_a_job_that_fails_and_a_report_that_fails_end_nothing():
     ],
 )
 def test_failures_are_told_in_one_line(error, words):
-    assert in_words(error).startswith(words) and "\n" not in in_words(error)
+    assert describe_error(error).startswith(words) and "\n" not in describe_error(error)
 
 
 def test_a_question_that_fails_is_answered_by_its_error(worker):

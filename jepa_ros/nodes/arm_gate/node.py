@@ -31,7 +31,7 @@ from jepa_ros.nodes.arm_gate.realtime import raise_priority
 from jepa_ros.nodes.arm_gate.ticker import Ticker
 from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.common.latest import Latest
+from jepa_ros.nodes.common.latest_message import LatestMessage
 from jepa_ros.nodes.common.lifecycle import LATCHED, RELIABLE, SENSOR, JepaNode, NotReady, run
 from jepa_ros.nodes.common.topics import robot_topic
 from jepa_ros.robot.config import load_robot
@@ -60,7 +60,7 @@ class ArmGate(JepaNode):
         self._reactions: deque[float] = deque(maxlen=1000)
         self._begun: deque[float] = deque(maxlen=2000)  # steady times of the last ticks
         self._changed = self.create_guard_condition(self.diagnostics_changed)
-        self._description = Latest(self, String, robot_topic(self, "robot_description"))
+        self._description = LatestMessage(self, String, robot_topic(self, "robot_description"))
         self._e_stop: bool | None = None  # None: not heard of
         # Transient local where the publisher is; a plain `ros2 topic pub` is not, and must stop the arm as well. What
         # the first cannot hear the second does, so rclpy's warning about the first is kept quiet.

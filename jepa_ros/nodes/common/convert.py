@@ -63,11 +63,15 @@ def float64_array(values: np.ndarray) -> array.array:
     return out
 
 
-def image_message(rgb: np.ndarray, stamp: Time, frame_id: str) -> Image:
-    """(H, W, 3) uint8 RGB as sensor_msgs/Image rgb8."""
+def image_message(rgb: np.ndarray, stamp: Time | None, frame_id: str) -> Image:
+    """Return (H, W, 3) uint8 RGB as sensor_msgs/Image rgb8. stamp: None for zero."""
     height, width = rgb.shape[:2]
     message = Image(
-        header=Header(stamp=stamp, frame_id=frame_id), height=height, width=width, encoding="rgb8", step=3 * width
+        header=Header(stamp=stamp or Time(), frame_id=frame_id),
+        height=height,
+        width=width,
+        encoding="rgb8",
+        step=3 * width,
     )
     message.data = byte_array(rgb)
     return message

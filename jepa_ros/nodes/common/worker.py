@@ -34,7 +34,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="torch", daemon=True)
         self._thread.start()
 
-    def urgent(self, job: Callable[[], None]) -> None:
+    def submit_latest(self, job: Callable[[], None]) -> None:
         """Run soon; where more are waiting than the backlog, the oldest is dropped and counted."""
         with self._condition:
             self._urgent.append(job)
@@ -43,7 +43,7 @@ class Worker:
                 self.dropped += 1
             self._condition.notify()
 
-    def ask(self, question: Callable[[], object], executor) -> Future:
+    def submit(self, question: Callable[[], object], executor) -> Future:
         """Run when nothing is urgent; the future (to be awaited in a callback of `executor`) gets what it returns or
         raises."""
         future = Future(executor=executor)
@@ -60,7 +60,7 @@ class Worker:
             self._condition.notify()
         return future
 
-    def yield_to_urgent(self) -> None:
+    def run_latest_first(self) -> None:
         """Called between the slices of a long patient job, in the worker's thread: runs what is urgent first.
 
         No more than the backlog: where frames never end, the patient job still goes on.
@@ -106,12 +106,20 @@ class Worker:
                 self._on_error(error)
 
 
-def in_words(error: Exception) -> str:
-    """What went wrong in one line: an InputError's own text, otherwise the kind of failure and its first line."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
+def describe_error(error: Exception) -> str:
+    """Return an error as one line: an InputError's own text, otherwise the kind of failure and its first line."""
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _NO_MEMORY):
-        return f"out of memory ({text})"
-    return f"failed with {type(error).__name__}: {text}"
+    text = _first_line(error)
+    return f"out of memory ({text})" if is_out_of_memory(error) else f"failed with {type(error).__name__}: {text}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out; torch raises a RuntimeError then, which only its text tells apart."""
+    text = _first_line(error).lower()
+    return isinstance(error, MemoryError) or any(phrase in text for phrase in _NO_MEMORY)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""One goal of the action reach_goal, from acceptance to result, and what its request asks for."""
+"""Goals of the action reach_goal: from acceptance to result, and from a request's terms to the planner's goals."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sensor_msgs.msg import Image
 from jepa_ros.errors import InputError
 from jepa_ros.images import preprocess
 from jepa_ros.nodes.common.convert import picture
+from jepa_ros.planning.codes import Cause, PlannerCode
 from jepa_ros.world_model.config import ModelConfig
 
 if TYPE_CHECKING:  # torch is loaded when there is something to encode
@@ -25,59 +26,88 @@ if TYPE_CHECKING:  # torch is loaded when there is something to encode
     from jepa_ros.planning.goal import Goal, GoalMaker, Term
     from jepa_ros.world_model.checkpoint import Checkpoint
 
+INVALID = {
+    GoalTerm.IMAGE: PlannerCode.GOAL_IMAGE_INVALID,
+    GoalTerm.LATENT: PlannerCode.GOAL_LATENT_INVALID,
+    GoalTerm.POSE: PlannerCode.GOAL_POSE_INVALID,
+    GoalTerm.JOINTS: PlannerCode.GOAL_JOINTS_INVALID,
+    GoalTerm.OBJECT: PlannerCode.GOAL_OBJECT_INVALID,
+}
+
+
+class InvalidGoal(InputError):
+    """A goal that cannot be pursued. code: which part of it is wrong."""
+
+    def __init__(self, code: PlannerCode, text: str):
+        super().__init__(text)
+        self.code = code
+
 
 class ActiveGoal:
-    """Finished from any thread, once; closed in the executor's. ready: what it asks for is known and plans may be made.
-    stages: the goals that are left, the one under way first."""
+    """One accepted goal. `finish` may be called from any thread and counts once; `close` is called by the executor.
+
+    ready: the request has been read and plans may be made. stages: the goals left, the current one first.
+    """
 
     def __init__(self, handle, executor, timeout: float):
         self.request = handle.request
         self.id = bytes(handle.goal_id.uuid).hex()
         self.done = Future(executor=executor)
-        self.ready = self.ended = self.reached = self.cancelled = False
-        self.reason, self.distance = "", math.nan
+        self.ready = self.ended = False
+        self.gate_checked = False  # the gate's state was known while this goal was pursued
+        self.outcome = Cause()
         self.stages: list[Goal] = []
+        self._distance = math.nan
         self._passed = 0
         self._handle, self._lock, self._begin = handle, threading.Lock(), time.monotonic()
         self._timeout = self.request.timeout if self.request.timeout > 0 else timeout
+
+    @property
+    def reached(self) -> bool:
+        return self.ended and self.outcome.code == PlannerCode.REACHED
+
+    @property
+    def cancelled(self) -> bool:
+        return self.outcome.code == PlannerCode.CANCELLED
 
     @property
     def elapsed(self) -> float:
         """s since the goal was accepted."""
         return time.monotonic() - self._begin
 
-    def forget_images(self) -> None:
-        """What was asked for is known: rclpy would keep the request, megabytes of it, as long as the result."""
-        empty = ReachGoal.Goal()
-        for name in ("image", "more_images", "terms", "via"):
-            setattr(self.request, name, getattr(empty, name))
+    def drop_images(self) -> None:
+        """Free the request's images once they are encoded: rclpy keeps a request as long as its result."""
+        self.request.terms, self.request.via = [], []
 
-    def finish(self, reached: bool, reason: str, distance: float) -> None:
-        """The goal ends; what is said first counts."""
+    def finish(self, outcome: Cause, distance: float = math.nan) -> None:
+        """End the goal. Only the first call counts."""
         with self._lock:
             if self.ended:
                 return
-            self.ended, self.reached, self.reason, self.distance = True, reached, reason, distance
+            self.ended, self.outcome, self._distance = True, outcome, distance
         self.done.set_result(None)
 
     def next_stage(self) -> Goal:
-        """The sub-goal under way has been passed; what comes after it."""
+        """Drop the sub-goal that was passed and return the next goal."""
         self.stages.pop(0)
         self._passed += 1
         return self.stages[0]
 
-    def check(self, held: float, why: str, hold_abort: float, distance: float) -> None:
-        """End it where it was cancelled, ran out of time, or the arm has been held for too long (s), and why."""
-        if self._handle.is_cancel_requested:
-            self.cancelled = True
-            self.finish(False, "cancelled", distance)
-        elif self.elapsed > self._timeout:
-            self.finish(False, f"not reached within {self._timeout:g} s", distance)
-        elif held > hold_abort:
-            self.finish(False, f"the arm was held for {hold_abort:g} s: {why}", distance)
+    def check(self, held: float, cause: Cause, hold_timeout: float, distance: float) -> None:
+        """End the goal where it was cancelled, timed out, or the arm has been held for longer than hold_timeout.
 
-    def feedback(self, distance: float, predicted: float, plan_id: int) -> None:
-        """Publish feedback."""
+        held: s for which the arm has been held. cause: why it is held.
+        """
+        if self._handle.is_cancel_requested:
+            self.finish(Cause(PlannerCode.CANCELLED, "cancelled"), distance)
+        elif self.elapsed > self._timeout:
+            self.finish(Cause(PlannerCode.GOAL_TIMEOUT, f"not reached within {self._timeout:g} s"), distance)
+        elif held > hold_timeout:
+            text = f"the arm was held for {hold_timeout:g} s: {cause.text}"
+            self.finish(Cause(cause.code or PlannerCode.GATE_HOLDING, text), distance)
+
+    def publish_feedback(self, distance: float, predicted: float, plan_id: int) -> None:
+        """Publish the action's feedback for a plan."""
         message = ReachGoal.Feedback(elapsed=self.elapsed, plan_id=plan_id)
         message.distance, message.predicted_distance = distance, predicted
         message.stage, message.stages = self._passed, self._passed + len(self.stages)
@@ -85,22 +115,23 @@ class ActiveGoal:
             self._handle.publish_feedback(message)
 
     def close(self) -> ReachGoal.Result:
-        """Tell the client; to be called once, at the end of the execute callback."""
+        """Set the action's final state and return its result. To be called once, at the end of the execute callback."""
         if self.cancelled:
             self._handle.canceled()
         elif self.reached:
             self._handle.succeed()
         else:
             self._handle.abort()
-        result = ReachGoal.Result(reached=self.reached, reason=self.reason)
-        result.final_distance = self.distance
+        code, reason = self.outcome
+        result = ReachGoal.Result(reached=self.reached, code=code, reason=reason)
+        result.final_distance = self._distance
         return result
 
 
 def goal_frames(images: Sequence[Image], config: ModelConfig) -> np.ndarray:
-    """What goal images, one a camera in the model's order, are to `encode`: (*frame_shape).
+    """Return goal images, one for each camera in the model's order, as `encode` takes them: (*frame_shape).
 
-    Raises InputError where their number is another or one cannot be used.
+    Raises InputError where their number differs from the model's cameras or one cannot be decoded.
     """
     if len(images) != len(config.cameras):
         names = ", ".join(config.cameras)
@@ -113,44 +144,51 @@ def goal_frames(images: Sequence[Image], config: ModelConfig) -> np.ndarray:
 
 
 def read_goals(request: ReachGoal.Goal, checkpoint: Checkpoint, maker: GoalMaker, base_frame: str) -> list[Goal]:
-    """What a request asks for: its sub-goals in order, then itself. Encodes images: to be called where torch is.
+    """Return a request's sub-goals in order, then its goal. Encodes images: to be called in torch's thread.
 
-    Raises InputError where something does not fit the model or the robot.
+    Raises InvalidGoal where a term does not fit the model or the robot.
     """
-    last = [] if request.kind == ReachGoal.Goal.TERMS else [_first_term(request)]
-    asked = [list(sub.terms) for sub in request.via] + [[*last, *request.terms]]
     from jepa_ros.planning.goal import Goal
 
-    return [Goal(tuple(_term(term, checkpoint, maker, base_frame) for term in terms)) for terms in asked]
+    goals = []
+    for terms in (*(sub.terms for sub in request.via), request.terms):
+        read = tuple(_read_term(term, checkpoint, maker, base_frame) for term in terms)
+        try:
+            goals.append(Goal(read))
+        except InputError as error:
+            raise InvalidGoal(PlannerCode.GOAL_INVALID, str(error)) from None
+    return goals
 
 
-def _first_term(request: ReachGoal.Goal) -> GoalTerm:
-    """The term that the request's own fields describe."""
-    term = GoalTerm(kind=request.kind, tolerance=request.tolerance, model_id=request.model_id, pose=request.pose)
-    term.latent, term.images = request.latent, [request.image, *request.more_images]
-    return term
+def _read_term(term: GoalTerm, checkpoint: Checkpoint, maker: GoalMaker, base_frame: str) -> Term:
+    code = INVALID.get(term.kind)
+    if code is None:
+        text = f"goal kind: expected 0 (image) to 4 (object), found {term.kind}"
+        raise InvalidGoal(PlannerCode.GOAL_KIND_UNKNOWN, text)
+    try:
+        return _make_term(term, checkpoint, maker, base_frame)
+    except InputError as error:
+        raise InvalidGoal(code, str(error)) from None
 
 
-def _term(asked: GoalTerm, checkpoint: Checkpoint, maker: GoalMaker, base_frame: str) -> Term:
-    weight = asked.weight if asked.weight != 0.0 else 1.0
-    if asked.kind == GoalTerm.IMAGE:
-        return maker.latent(_encoded(asked.images, checkpoint), asked.tolerance, weight)
-    if asked.kind == GoalTerm.LATENT:
-        return maker.latent(_latent(asked, checkpoint), asked.tolerance, weight)
-    if asked.kind == GoalTerm.JOINTS:
-        return maker.posture(tuple(asked.joints), np.array(asked.positions), asked.tolerance, weight)
-    if asked.kind not in (GoalTerm.POSE, GoalTerm.OBJECT):
-        raise InputError(f"goal kind: expected 0 (image) to 4 (object), found {asked.kind}")
-    frame, p = asked.pose.header.frame_id, asked.pose.pose.position
+def _make_term(term: GoalTerm, checkpoint: Checkpoint, maker: GoalMaker, base_frame: str) -> Term:
+    weight = term.weight if term.weight != 0.0 else 1.0
+    if term.kind == GoalTerm.IMAGE:
+        return maker.latent(_encode(term.images, checkpoint), term.tolerance, weight)
+    if term.kind == GoalTerm.LATENT:
+        return maker.latent(_read_latent(term, checkpoint), term.tolerance, weight)
+    if term.kind == GoalTerm.JOINTS:
+        return maker.posture(tuple(term.joints), np.array(term.positions), term.tolerance, weight)
+    frame, p = term.pose.header.frame_id, term.pose.pose.position
     if frame not in ("", base_frame):
         raise InputError(f"goal pose: expected one in the frame '{base_frame}', found '{frame}'")
-    place = np.array([p.x, p.y, p.z])
-    if asked.kind == GoalTerm.POSE:
-        return maker.tool(place, asked.tolerance, weight)
-    return maker.object(asked.object, place, asked.tolerance, weight)
+    position = np.array([p.x, p.y, p.z])
+    if term.kind == GoalTerm.POSE:
+        return maker.tool(position, term.tolerance, weight)
+    return maker.object(term.object, position, term.tolerance, weight)
 
 
-def _encoded(images: Sequence[Image], checkpoint: Checkpoint) -> torch.Tensor:
+def _encode(images: Sequence[Image], checkpoint: Checkpoint) -> torch.Tensor:
     import torch
 
     frame = goal_frames(images, checkpoint.config)
@@ -158,12 +196,12 @@ def _encoded(images: Sequence[Image], checkpoint: Checkpoint) -> torch.Tensor:
         return checkpoint.model.encode(frame[None])[0]
 
 
-def _latent(asked: GoalTerm, checkpoint: Checkpoint) -> torch.Tensor:
+def _read_latent(term: GoalTerm, checkpoint: Checkpoint) -> torch.Tensor:
     import torch
 
-    if asked.model_id != checkpoint.model_id:
-        raise InputError(f"goal latent: expected model '{checkpoint.model_id}', found '{asked.model_id}'")
-    values, shape = np.array(asked.latent, np.float32), checkpoint.config.latent_shape
+    if term.model_id != checkpoint.model_id:
+        raise InputError(f"goal latent: expected model '{checkpoint.model_id}', found '{term.model_id}'")
+    values, shape = np.array(term.latent, np.float32), checkpoint.config.latent_shape
     if len(values) != math.prod(shape) or not np.isfinite(values).all():
         raise InputError(f"goal latent: expected {math.prod(shape)} finite values, found {len(values)}")
     return torch.from_numpy(values).reshape(shape)

@@ -1,4 +1,4 @@
-"""What a planner has to work with: latents that can be used, a gate that lets its plans through, searches that end."""
+"""State of what the planner depends on: usable latents, a gate that lets plans through, searches that end in time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import time
 import numpy as np
 from jepa_msgs.msg import GateStatus, LatentState
 
-GATE_SILENT = 1.0  # s without gate_status after which what it said last counts no more
+from jepa_ros.planning.codes import NO_CAUSE, Cause, PlannerCode
+
+GATE_SILENT_AFTER = 1.0  # s without gate_status after which the gate's last state is unknown
+_CLOSED = {GateStatus.INACTIVE: PlannerCode.GATE_INACTIVE, GateStatus.LATCHED: PlannerCode.GATE_LATCHED}
 
 
 class PlannerHealth:
-    """Times are steady, in s. failure: why the last search came to nothing, empty where it did not."""
+    """All times are on the steady clock, in s.
+
+    latent_fault: what is wrong with the newest latent. search_fault: why the last search failed.
+    """
 
     def __init__(self) -> None:
         self.gate: GateStatus | None = None
@@ -20,67 +26,85 @@ class PlannerHealth:
         self.restart()
 
     def restart(self) -> None:
-        """Nothing was heard yet, and nothing is missed yet."""
-        self.problem = self.failure = ""  # of the newest latent; of the last search
+        """Forget what was received, and give every input its whole timeout from now on."""
+        self.latent_fault = self.search_fault = NO_CAUSE
         self.search_began: float | None = None
         self._gate_at = -math.inf
-        self._moved_at = self._latent_at = self._usable_since = time.monotonic()
+        self._moved_at = self._latent_at = self._usable_since = self._started = time.monotonic()
 
     # -- latents -------------------------------------------------------------------------------------------------------
 
-    def usable(self, message: LatentState, model_id: str, shape: tuple[int, ...], timeout: float) -> bool:
-        """Whether a latent can be planned from; `problem` says why not, and it is counted. timeout: see missing."""
-        now, interrupted = time.monotonic(), bool(self.problem)
-        self.problem = ""
+    def check_latent(self, message: LatentState, model_id: str, shape: tuple[int, ...], timeout: float) -> bool:
+        """Return whether a latent can be planned from; otherwise count it and set `latent_fault`.
+
+        timeout: s between two latents that count as an interruption.
+        """
+        now, interrupted = time.monotonic(), bool(self.latent_fault)
+        self.latent_fault, size = NO_CAUSE, math.prod(shape)
         if message.model_id != model_id:
             self.foreign += 1
-            self.problem = f"latent: expected model '{model_id}', found '{message.model_id}'"
-        elif len(message.data) != math.prod(shape):
-            self.problem = f"latent: expected {math.prod(shape)} values, found {len(message.data)}"
+            text = f"latent: expected model '{model_id}', found '{message.model_id}'"
+            self.latent_fault = Cause(PlannerCode.LATENT_OF_OTHER_MODEL, text)
+        elif len(message.data) != size:
+            text = f"latent: expected {size} values, found {len(message.data)}"
+            self.latent_fault = Cause(PlannerCode.LATENT_INVALID, text)
         elif not np.isfinite(message.data).all():
-            self.problem = "latent: expected finite values, found NaN or Inf"
+            self.latent_fault = Cause(PlannerCode.LATENT_INVALID, "latent: expected finite values, found NaN or Inf")
         else:
             if interrupted or now - self._latent_at > timeout:
                 self._usable_since = now
             self._latent_at = now
-        self.bad_latents += bool(self.problem)
-        return not self.problem
+        self.bad_latents += bool(self.latent_fault)
+        return not self.latent_fault
 
-    def settling(self, resume_after: float) -> bool:
-        """Whether latents were missing or unusable less than resume_after s ago."""
+    def is_recovering(self, resume_after: float) -> bool:
+        """Return whether latents were missing or invalid less than `resume_after` s ago."""
         return time.monotonic() - self._usable_since < resume_after
 
-    def missing(self, latent_timeout: float, deadline: float) -> str:
-        """Why no plans are made, in one sentence that stays the same meanwhile; empty where they should be."""
+    def find_fault(self, latent_timeout: float, deadline: float) -> Cause:
+        """Return why no plans are made now: no latents, or a search that does not end. The text does not change."""
         now, began = time.monotonic(), self.search_began
         if now - self._latent_at > latent_timeout:
-            return self.problem or f"no latent has come for {latent_timeout:g} s"
+            return self.latent_fault or Cause(PlannerCode.NO_LATENT, f"no latent for {latent_timeout:g} s")
         if began is not None and now - began > deadline:
-            return f"a search takes longer than the deadline of {deadline:g} s"
-        return ""
+            return Cause(PlannerCode.SEARCH_TIMEOUT, f"a search takes longer than the deadline of {deadline:g} s")
+        return NO_CAUSE
 
     # -- the gate ------------------------------------------------------------------------------------------------------
 
-    def gate_says(self, message: GateStatus) -> None:
-        """Take note of gate_status."""
+    def receive_gate_status(self, message: GateStatus) -> None:
+        """Keep the newest gate_status."""
         self.gate, self._gate_at = message, time.monotonic()
 
     @property
-    def gate_heard(self) -> bool:
-        return time.monotonic() - self._gate_at < GATE_SILENT
+    def gate_is_known(self) -> bool:
+        """Whether gate_status was received within GATE_SILENT_AFTER."""
+        return time.monotonic() - self._gate_at < GATE_SILENT_AFTER
+
+    def find_gate_refusal(self) -> Cause:
+        """Return why the gate would let no plan through until somebody acts: latched, inactive or silent."""
+        if self.gate_is_known:
+            code = _CLOSED.get(self.gate.state)
+            return NO_CAUSE if code is None else Cause(code, f"the gate lets no motion through: {self.gate.text}")
+        if time.monotonic() - self._started > GATE_SILENT_AFTER:
+            return self.gate_cause
+        return NO_CAUSE
 
     def held_for(self, wanted: bool) -> float:
-        """s for which motion was wanted and the gate let none through; to be called now and then."""
+        """Return the s for which motion was wanted and the gate let none through. To be called regularly."""
         now = time.monotonic()
-        if not wanted or (self.gate_heard and self.gate.state == GateStatus.TRACKING):
+        if not wanted or (self.gate_is_known and self.gate.state == GateStatus.TRACKING):
             self._moved_at = now
         return now - self._moved_at
 
     @property
-    def gate_text(self) -> str:
-        return self.gate.text if self.gate_heard else "arm_gate says nothing (gate_status)"
+    def gate_cause(self) -> Cause:
+        """Why the gate does not follow a plan, as far as its status tells."""
+        if not self.gate_is_known:
+            return Cause(PlannerCode.GATE_SILENT, f"no gate_status for {GATE_SILENT_AFTER:g} s: is arm_gate running?")
+        return Cause(_CLOSED.get(self.gate.state, PlannerCode.GATE_HOLDING), self.gate.text)
 
 
-def aged(age: float) -> str:
-    """A latent's age in s, in words; negative where it is stamped ahead of the clock."""
+def describe_age(age: float) -> str:
+    """Return a latent's age (s; negative where its stamp is ahead of the clock) as a sentence."""
     return f"the newest latent is {age:.2f} s old" if age > 0 else f"the newest latent is stamped {-age:.2f} s ahead"

@@ -20,19 +20,21 @@ from std_msgs.msg import String
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_seconds
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.common.latest import Latest
+from jepa_ros.nodes.common.latest_message import LatestMessage
 from jepa_ros.nodes.common.lifecycle import LATCHED, RELIABLE, SENSOR, JepaNode, NotReady, run
 from jepa_ros.nodes.common.topics import robot_topic
-from jepa_ros.nodes.common.worker import Worker, in_words
-from jepa_ros.nodes.planner.goals import ActiveGoal, read_goals
-from jepa_ros.nodes.planner.health import PlannerHealth, aged
+from jepa_ros.nodes.common.worker import Worker, describe_error, is_out_of_memory
+from jepa_ros.nodes.planner.goals import ActiveGoal, InvalidGoal, read_goals
+from jepa_ros.nodes.planner.health import PlannerHealth, describe_age
 from jepa_ros.nodes.planner.parameters import PARAMETERS
 from jepa_ros.nodes.planner.publishers import PlannerTopics
+from jepa_ros.planning.codes import NO_CAUSE, Cause, PlannerCode
 from jepa_ros.world_model.proprioception import JointReader, make_reader
 
-KEPT = 30  # s that a goal that has ended is remembered, for clients that ask late for its result; rclpy's are 900
-TOLD_WITHIN = 0.5  # s after a deactivation in which the goal that it ended is answered
-STATUS_PERIOD = 0.08  # s; arm_gate takes planner_status for a sign of life, and stops without one
+RESULT_TIMEOUT = 30  # s for which an ended goal's result is kept for late clients; rclpy's default is 900
+CANCEL_GRACE_PERIOD = 0.5  # s after a deactivation in which the goal that it ended is answered
+STATUS_PERIOD = 0.08  # s between two planner_status; arm_gate stops the arm when they cease
+NOT_ACTIVE = Cause(text="not active")
 
 
 class PlannerNode(JepaNode):
@@ -41,12 +43,12 @@ class PlannerNode(JepaNode):
     def __init__(self) -> None:
         super().__init__("planner", PARAMETERS)
         self._worker: Worker | None = None
-        self._description = Latest(self, String, robot_topic(self, "robot_description"), LATCHED)
+        self._description = LatestMessage(self, String, robot_topic(self, "robot_description"), LATCHED)
         self._goal: ActiveGoal | None = None
         self._retiring = None  # timer at which the action server of a deactivated node goes
         self._plans = Meter()
         self._misses = self._infeasible = 0
-        self._state, self._text = PlannerStatus.INACTIVE, "not active"
+        self._state, self._cause = PlannerStatus.INACTIVE, NOT_ACTIVE
         self._health = PlannerHealth()
         self._planned_at = -math.inf
         self._plan_ms = self._slack_ms = math.nan
@@ -82,20 +84,20 @@ class PlannerNode(JepaNode):
             execute_callback=self._execute,
             goal_callback=self._on_goal,
             cancel_callback=lambda handle: CancelResponse.ACCEPT,
-            result_timeout=KEPT,
+            result_timeout=RESULT_TIMEOUT,
         )
-        self._set_state(PlannerStatus.IDLE, "no goal")
+        self._set_state(PlannerStatus.IDLE, Cause(text="no goal"))
         self._watch = self.steady_timer(0.05, self._on_watch)
         self._status_at = 0.0
         self._health.restart()
 
     def deactivate(self) -> None:
-        self._finish(False, "the planner was deactivated")
-        self._set_state(PlannerStatus.INACTIVE, "not active")
+        self._end_goal(PlannerCode.DEACTIVATED, "the planner was deactivated")
+        self._set_state(PlannerStatus.INACTIVE, NOT_ACTIVE)
         for subscription in self._kept:
             self.destroy_subscription(subscription)
         self.destroy_timer(self._watch)
-        self._retiring = self.steady_timer(TOLD_WITHIN, self._retire)
+        self._retiring = self.steady_timer(CANCEL_GRACE_PERIOD, self._retire)
 
     def _retire(self) -> None:
         """No goals any more. Not at once: the client of the one that was under way is still to be told its end."""
@@ -111,7 +113,7 @@ class PlannerNode(JepaNode):
 
     def shutdown_motion(self) -> None:
         """The goal ends here; the gate stops the arm when plans stop coming."""
-        self._finish(False, "the planner ends")
+        self._end_goal(PlannerCode.SHUT_DOWN, "the planner is shutting down")
 
     # -- inputs --------------------------------------------------------------------------------------------------------
 
@@ -119,11 +121,11 @@ class PlannerNode(JepaNode):
         import torch
 
         config, health = self._checkpoint.config, self._health
-        if not health.usable(message, self._checkpoint.model_id, config.latent_shape, self.p.latent_timeout):
-            self.error_throttled("latent", health.problem)
+        if not health.check_latent(message, self._checkpoint.model_id, config.latent_shape, self.p.latent_timeout):
+            self.error_throttled("latent", health.latent_fault.text)
             return
         latent = torch.from_numpy(np.array(message.data, np.float32)).reshape(config.latent_shape)
-        self._worker.urgent(lambda: self._think(to_seconds(message.header.stamp), latent))
+        self._worker.submit_latest(lambda: self._think(to_seconds(message.header.stamp), latent))
 
     def _on_joint_states(self, message: JointState) -> None:
         try:
@@ -136,7 +138,7 @@ class PlannerNode(JepaNode):
             self._control.executed(to_seconds(message.header.stamp), message.values)
 
     def _on_gate_status(self, message: GateStatus) -> None:
-        self._health.gate_says(message)
+        self._health.receive_gate_status(message)
         self._control.speed = min(1.0, max(0.01, message.speed_scale))
 
     # -- in the worker's thread ----------------------------------------------------------------------------------------
@@ -149,19 +151,19 @@ class PlannerNode(JepaNode):
             return
         now = self.now()
         if abs(now - stamp) > self.p.latent_timeout:  # nor is such a frame proof that a goal is reached
-            self._set_state(PlannerStatus.WAITING, aged(now - stamp))
+            self._wait(PlannerCode.LATENT_STALE, describe_age(now - stamp))
             return
         goal.distance = self._control.distance
         if len(goal.stages) > 1 and self._control.passed:
             self._control.set_goal(goal.next_stage())
         elif self._control.reached:
-            goal.finish(True, "within the tolerance", self._control.distance)
+            goal.finish(Cause(PlannerCode.REACHED, "within the tolerance"), self._control.distance)
             return
         if time.monotonic() - self._planned_at < self.p.period - 0.02:
             return
-        if self._health.settling(self.p.resume_after):
-            text = f"until latents have been usable for {self.p.resume_after:g} s"
-            self._set_state(PlannerStatus.WAITING, text)
+        if self._health.is_recovering(self.p.resume_after):
+            text = f"until latents have been valid for {self.p.resume_after:g} s"
+            self._wait(PlannerCode.INPUTS_RECOVERING, text)
             return
         if self._gate_refuses():
             self._control.refused()
@@ -170,16 +172,16 @@ class PlannerNode(JepaNode):
             step = self._control.step(now)
         finally:
             self._health.search_began = None
-        self._health.failure = ""
+        self._health.search_fault = NO_CAUSE
         if not hasattr(step, "trajectory"):
             self._infeasible += step.infeasible
-            self._set_state(PlannerStatus.WAITING, step.text)
+            self._wait(step.code, step.text)
             return
         taken = self.now() - stamp
         if taken > self.p.latent_timeout + self.p.deadline:  # the process hung, say; the gate would refuse it as well
             self._misses += 1
             self._control.refused()
-            self._set_state(PlannerStatus.WAITING, f"a plan came {taken - self.p.deadline:.2f} s too late")
+            self._wait(PlannerCode.PLAN_LATE, f"a plan was finished {taken - self.p.deadline:.2f} s too late")
         elif self._goal is goal and not goal.ended:
             self._publish(step, goal)
 
@@ -188,7 +190,7 @@ class PlannerNode(JepaNode):
         gate = self._health.gate
         if not self._control.promises or time.monotonic() - self._planned_at < 0.15:
             return False
-        return not self._health.gate_heard or (gate.state != GateStatus.TRACKING and gate.plan_id == 0)
+        return not self._health.gate_is_known or (gate.state != GateStatus.TRACKING and gate.plan_id == 0)
 
     def _publish(self, step, goal: ActiveGoal) -> None:
         imagined = step.imagined
@@ -197,9 +199,9 @@ class PlannerNode(JepaNode):
         self._misses += taken > self.p.deadline or imagined.iterations < 1
         self._plans.count()
         self._plan_ms, self._slack_ms = step.step_ms, 1e3 * (self.p.deadline - taken)
-        goal.feedback(imagined.distance, imagined.predicted_distance, step.plan_id)
+        goal.publish_feedback(imagined.distance, imagined.predicted_distance, step.plan_id)
         late = f", {-self._slack_ms:.0f} ms too late" if self._slack_ms < 0 else ""
-        self._state, self._text = PlannerStatus.PLANNING, f"plan {step.plan_id} towards the goal{late}"
+        self._state, self._cause = PlannerStatus.PLANNING, Cause(text=f"plan {step.plan_id} towards the goal{late}")
         self._publish_status(step)
         self._topics.imagined_path(step, imagined.tool)
 
@@ -211,76 +213,87 @@ class PlannerNode(JepaNode):
 
     def _on_failure(self, error: Exception) -> None:
         self._infeasible += 1
-        self._health.failure = f"planning: {in_words(error)}"
-        self.error_throttled("worker", self._health.failure)
+        fault = self._health.search_fault = Cause(code_of(error), f"planning: {describe_error(error)}")
+        self.error_throttled("worker", fault.text)
         if self._goal is not None:
-            self._set_state(PlannerStatus.WAITING, self._health.failure)
+            self._wait(*fault)
 
     # -- the action ----------------------------------------------------------------------------------------------------
 
     def _on_goal(self, request) -> GoalResponse:
-        if not self.active:
-            return GoalResponse.REJECT
-        return GoalResponse.ACCEPT  # what is wrong with a goal is said in its result, which has room for a reason
+        # What is wrong with a goal is told by its result, which has room for a code and a reason; a rejection has none.
+        return GoalResponse.ACCEPT if self.active else GoalResponse.REJECT
 
     async def _execute(self, handle):
         goal = ActiveGoal(handle, self.executor, self.p.goal_timeout)
-        self._finish(False, "replaced by a new goal")
+        if refusal := self._health.find_gate_refusal():  # a goal under way goes on
+            goal.finish(refusal)
+            if self._goal is None:
+                self._set_state(PlannerStatus.FAILED, refusal)
+            return goal.close()
+        self._end_goal(PlannerCode.REPLACED, "replaced by a new goal")
         self._goal = goal
         try:
-            goal.stages = await self._worker.ask(lambda: self._goals_of(goal.request), self.executor)
+            goal.stages = await self._worker.submit(lambda: self._goals_of(goal.request), self.executor)
             if self._goal is goal and not goal.ended:
                 self._topics.goal_images(goal.request)
                 self._control.set_goal(goal.stages[0])
                 self._planned_at, goal.ready = -math.inf, True
-                self._set_state(PlannerStatus.WAITING, "for the next frame")
+                self._wait(PlannerCode.WAITING_FOR_FRAME, "for the next frame")
         except Exception as error:  # out of memory as well: the goal ends, the node does not
-            goal.finish(False, in_words(error), math.nan)
-        goal.forget_images()
+            goal.finish(Cause(code_of(error), describe_error(error)))
+        goal.drop_images()
         await goal.done
         if self._goal is goal:
             self._goal = None
             self._control.clear_goal()
             try:
-                await self._worker.ask(lambda: self._stop_arm(goal.id), self.executor)
+                await self._worker.submit(lambda: self._stop_arm(goal.id), self.executor)
             except Exception as error:  # the plan under way ends at rest, if a little later
-                self.error_throttled("stop", f"no stop was planned: {in_words(error)}")
+                self.error_throttled("stop", f"no stop was planned: {describe_error(error)}")
             done = PlannerStatus.REACHED if goal.reached else PlannerStatus.FAILED
-            self._set_state(PlannerStatus.IDLE if goal.cancelled else done, goal.reason)
+            self._set_state(PlannerStatus.IDLE if goal.cancelled else done, goal.outcome)
         return goal.close()
 
     def _goals_of(self, request) -> list:
         return read_goals(request, self._checkpoint, self._control.goals, self._robot.base_frame)
 
-    def _finish(self, reached: bool, reason: str) -> None:
+    def _end_goal(self, code: PlannerCode, reason: str) -> None:
         if self._goal is not None:
-            self._goal.finish(reached, reason, self._control.distance)
+            self._goal.finish(Cause(code, reason), self._control.distance)
 
     def _on_watch(self) -> None:
-        """Timeouts and cancels, whether frames come or not; what is missing; and a status now and then."""
+        """Check timeouts, cancels and missing inputs, whether frames are received or not; publish a status."""
         goal, health = self._goal, self._health
         wanted = goal is not None and goal.ready and not goal.ended
         held = health.held_for(wanted)
-        if wanted and (missing := health.missing(self.p.latent_timeout, self.p.deadline)):
-            self._set_state(PlannerStatus.WAITING, missing)
+        if wanted and (fault := health.find_fault(self.p.latent_timeout, self.p.deadline)):
+            self._wait(*fault)
         if goal is not None and not goal.ended:
-            why = self._text if self._state == PlannerStatus.WAITING else health.gate_text
-            goal.check(held, why, self.p.hold_abort_s, self._control.distance)
+            cause = self._cause if self._state == PlannerStatus.WAITING else health.gate_cause
+            goal.check(held, cause, self.p.hold_timeout, self._control.distance)
+            if not goal.gate_checked:
+                if refusal := health.find_gate_refusal():  # right after activation the gate's state was unknown
+                    goal.finish(refusal)
+                goal.gate_checked = health.gate_is_known
         if time.monotonic() - self._status_at > STATUS_PERIOD:
             self._publish_status(None)
 
     # -- status --------------------------------------------------------------------------------------------------------
 
-    def _set_state(self, state: int, text: str) -> None:
-        changed = (state, text) != (self._state, self._text)
-        self._state, self._text = state, text
+    def _wait(self, code: PlannerCode, text: str) -> None:
+        self._set_state(PlannerStatus.WAITING, Cause(code, text))
+
+    def _set_state(self, state: int, cause: Cause) -> None:
+        changed = (state, cause) != (self._state, self._cause)
+        self._state, self._cause = state, cause
         if changed:
             self._publish_status(None)
             self.diagnostics_changed()
 
     def _publish_status(self, step) -> None:
         self._status_at = time.monotonic()
-        message = PlannerStatus(state=self._state, text=self._text)
+        message = PlannerStatus(state=self._state, code=self._cause.code, text=self._cause.text)
         message.deadline_ms = 1e3 * self.p.deadline
         message.misses, message.infeasible = self._misses, self._infeasible
         message.plan_id, message.distance = self._control.plan_id, self._control.distance
@@ -291,7 +304,7 @@ class PlannerNode(JepaNode):
         if not self.active:
             return [Status("planning", OK, "not active")]
         level = WARN if self._state in (PlannerStatus.WAITING, PlannerStatus.FAILED) else OK
-        level = ERROR if level == WARN and (self._health.failure or self._health.problem) else level
+        level = ERROR if level == WARN and (self._health.search_fault or self._health.latent_fault) else level
         values = {
             "plans": self._plans.total,
             "plans_hz": self._plans.rate(),
@@ -302,8 +315,15 @@ class PlannerNode(JepaNode):
             "foreign_latents": self._health.foreign,
             "bad_latents": self._health.bad_latents,
         }
-        return [Status("planning", level, self._text, values)]
+        return [Status("planning", level, self._cause.text, values)]
 
 
 def main(argv=None) -> int:
     return run(PlannerNode, argv)
+
+
+def code_of(error: Exception) -> PlannerCode:
+    """Return the code of an error that ended a goal or a search."""
+    if isinstance(error, InvalidGoal):
+        return error.code
+    return PlannerCode.OUT_OF_MEMORY if is_out_of_memory(error) else PlannerCode.PLANNING_FAILED

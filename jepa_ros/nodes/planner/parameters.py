@@ -71,7 +71,7 @@ PARAMETERS = (
         "goal_timeout", 30.0, "Goals that name no timeout of their own are aborted after this.", "s", (0.1, 3600.0)
     ),
     Parameter(
-        "hold_abort_s",
+        "hold_timeout",
         10.0,
         "A goal during which the arm is held for this long without a break is aborted, and never goes on by itself.",
         "s",

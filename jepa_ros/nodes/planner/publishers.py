@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from geometry_msgs.msg import Point
 from jepa_msgs.action import ReachGoal
-from jepa_msgs.msg import Plan, PlannerStatus
+from jepa_msgs.msg import GoalTerm, Plan, PlannerStatus
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import Marker, MarkerArray
@@ -42,7 +42,8 @@ class PlannerTopics:
 
     def goal_images(self, goal: ReachGoal.Goal) -> None:
         """The images that a goal asks for, if any: recordings and displays cannot see what is asked of an action."""
-        for image in (goal.image, *goal.more_images) if goal.kind == ReachGoal.Goal.IMAGE else ():
+        term = next((term for term in goal.terms if term.kind == GoalTerm.IMAGE), None)
+        for image in term.images if term is not None else ():
             self._goal_image.publish(image)
 
     def imagined_path(self, step: Step, points: Sequence[tuple[float, float, float]]) -> None:

@@ -23,7 +23,7 @@ from jepa_ros.nodes.common.convert import to_ns, to_stamp, trajectory_of
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.lifecycle import JepaNode, run
 from jepa_ros.nodes.common.parameters import Parameter
-from jepa_ros.nodes.simulator.other_publishers import find_company
+from jepa_ros.nodes.simulator.other_publishers import find_other_publishers
 from jepa_ros.nodes.simulator.publishers import SimulatorTopics
 from jepa_ros.robot.config import load_robot
 
@@ -148,7 +148,7 @@ class Simulator(JepaNode):
         """Raises InputError where somebody else moves or is moved by the same topics. Most of the time that this takes
         went by while scene and OpenGL were loaded."""
         commands = [self.resolve_topic_name(topic) for topic in self._controllers]
-        if found := find_company(self, self.resolve_topic_name("joint_states"), commands, self._created):
+        if found := find_other_publishers(self, self.resolve_topic_name("joint_states"), commands, self._created):
             self.cleanup()
             raise InputError(f"{found}; simulate in another ROS_DOMAIN_ID or namespace")
 

@@ -15,7 +15,7 @@ NAMED = 2.0
 UNKNOWN = "_NODE_NAME_UNKNOWN_"  # rmw's word for it
 
 
-def find_company(node: Node, published: str, heard: Sequence[str], since: float) -> str:
+def find_other_publishers(node: Node, published: str, heard: Sequence[str], since: float) -> str:
     """Who else publishes the topic `published` or listens to one of `heard`, in one sentence; "" where nobody does.
 
     since: steady time (s) from which on the node could discover others; it takes until DISCOVERY after that.

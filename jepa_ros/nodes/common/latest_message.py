@@ -9,7 +9,7 @@ from rclpy.qos import QoSProfile
 from jepa_ros.nodes.common.lifecycle import LATCHED, JepaNode
 
 
-class Latest:
+class LatestMessage:
     """The newest message of a topic, from the constructor on, and when it came; wakes a node that waits for it.
 
     message: None until the first. received: steady time in s.
