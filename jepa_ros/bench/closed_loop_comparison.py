@@ -18,10 +18,10 @@ import torch
 from jepa_ros.bench.paired_timing import SideTimes
 from jepa_ros.bench.reference import CemSettings, CostModel, Reference, ReferenceCem
 from jepa_ros.evaluation.closed_loop import ModelActor, Timing, Trial, expect_one_camera, run_trial
-from jepa_ros.planning.imagination import Situation
-from jepa_ros.planning.objective import Objective
-from jepa_ros.planning.planner import Imagined, LatentPlanner
-from jepa_ros.planning.reach import ReachController, ReachSettings
+from jepa_ros.planning.goal import Objective
+from jepa_ros.planning.planner import LatentPlanner, PlannedMotion
+from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
+from jepa_ros.planning.rollout_problem import Situation
 from jepa_ros.planning.solver import Problem, Solution
 from jepa_ros.robot.config import load_robot
 from jepa_ros.sim.cell import ArmCell
@@ -100,12 +100,12 @@ class TimedPlanner:
         """Reset our planner."""
         self._planner.reset()
 
-    def plan(self, situation: Situation, goal, *more) -> Imagined:
+    def plan(self, situation: Situation, goal, *more) -> PlannedMotion:
         """Return our planner's motion."""
         self._count += 1
         if self._count % TIMED_EVERY:
             return self._planner.plan(situation, goal, *more)
-        results: dict[str, Imagined] = {}
+        results: dict[str, PlannedMotion] = {}
         self._theirs.reset()
         sides = [
             (self._found.our_times, lambda: results.update(ours=self._planner.plan(situation, goal, *more))),
@@ -163,9 +163,9 @@ def _make_actors(
 ) -> tuple[ModelActor, ModelActor]:
     """Return our actor as shipped, but with search rounds counted, not timed; and one with the reference's search."""
     whole = search.horizon * checkpoint.config.block
-    ours = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed))
-    theirs = ReachController(
-        checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed, plan_ticks=whole, horizon=search.horizon)
+    ours = RecedingHorizonController(checkpoint, cell.space, PlanningSettings(budget=math.inf, seed=seed))
+    theirs = RecedingHorizonController(
+        checkpoint, cell.space, PlanningSettings(budget=math.inf, seed=seed, plan_ticks=whole, horizon=search.horizon)
     )
     theirs.planner, timed_reference = (
         _make_reference_planner(reference, checkpoint, cell, search, seed) for _ in range(2)

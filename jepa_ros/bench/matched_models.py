@@ -46,7 +46,7 @@ class MatchedModels:
         self.sizes = sizes
         self.ours, self.theirs = (model.requires_grad_(False) for model in build_matched_models(reference, sizes, seed))
         self.rounded = copy.deepcopy(self.ours)
-        self.rounded.imagine_in(torch.bfloat16)
+        self.rounded.set_rollout_dtype(torch.bfloat16)
         self.latent, self.goal = torch.randn(2, 1, 1, sizes.latent)
 
     def info(self) -> dict[str, torch.Tensor]:

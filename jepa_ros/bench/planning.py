@@ -30,8 +30,8 @@ from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import percentiles, wilson_interval, write_summary
 from jepa_ros.text_files import write_atomically
-from jepa_ros.world_model.checkpoint import load
-from jepa_ros.world_model.precision import BFLOAT16_FLAGS, multiplies_bfloat16, processor_flags, processor_name
+from jepa_ros.world_model.checkpoint import load_checkpoint
+from jepa_ros.world_model.device import BFLOAT16_FLAGS, multiplies_bfloat16, processor_flags, processor_name
 
 REPORTED_CPU_FLAGS = ("avx2", "avx512f", *BFLOAT16_FLAGS)
 
@@ -85,7 +85,7 @@ def benchmark_planning(
     """
     reference = load_reference(against)
     check_device(device)
-    checkpoint = load(model)
+    checkpoint = load_checkpoint(model)
     out, table = prepare_out(out), None if table is None else prepare_file(table, "--table")
     torch.set_num_threads(1)
     started = time.time()

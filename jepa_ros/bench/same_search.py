@@ -16,7 +16,7 @@ from jepa_ros.bench.paired_timing import SideTimes, TimeRatio, compare_times, ti
 from jepa_ros.bench.reference import CemSettings, Reference, ReferenceCem
 from jepa_ros.errors import InputError
 from jepa_ros.planning.solver import Problem
-from jepa_ros.planning.solvers import Cem
+from jepa_ros.planning.solvers.cem import Cem
 from jepa_ros.world_model.lewm.model import LeWM
 
 GPU_SEARCH = CemSettings(iterations=30)

@@ -80,9 +80,7 @@ def make_cell(robot: str, namespace: str, folder: Path) -> Cell:
 
     Raises InputError where the robot's joints or controllers are none of the simulated ones.
     """
-    from jepa_ros.sim.gazebo_robot import robot_description, spawned_robot
-    from jepa_ros.sim.gazebo_shapes import write_hulls
-    from jepa_ros.sim.gazebo_world import WORLD, world_sdf
+    from jepa_ros.sim.gazebo import WORLD, robot_description, spawned_robot, world_sdf, write_hulls
     from jepa_ros.sim.scene import OPTICAL_FRAME, Scene
 
     controllers = config_path("gazebo", "controllers.yaml")

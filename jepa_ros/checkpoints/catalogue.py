@@ -7,8 +7,7 @@ from typing import Any
 
 from jepa_ros.errors import InputError
 from jepa_ros.resources import config_path, installed_models, models_in
-from jepa_ros.world_model.config import ModelConfig, read_config
-from jepa_ros.world_model.identity import WEIGHTS, identify
+from jepa_ros.world_model.config import WEIGHTS, ModelConfig, identify, read_config
 
 SHIPPED, INSTALLED = "shipped", "installed"
 

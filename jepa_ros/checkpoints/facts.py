@@ -14,8 +14,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.resources import list_robots
 from jepa_ros.robot.config import load_robot
 from jepa_ros.world_model.checkpoint import check_robot
-from jepa_ros.world_model.config import ModelConfig, read_config
-from jepa_ros.world_model.identity import CONFIG, WEIGHTS, identify, sha256
+from jepa_ros.world_model.config import CONFIG, WEIGHTS, ModelConfig, identify, read_config, sha256
 
 CARD = "README.md"
 # BatchNorm's statistics are stored beside the parameters, and are none.

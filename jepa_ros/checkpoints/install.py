@@ -13,8 +13,7 @@ from jepa_ros.checkpoints.facts import CARD
 from jepa_ros.errors import InputError
 from jepa_ros.resources import config_path, installed_models, models_in, what_file
 from jepa_ros.world_model.checkpoint import verify
-from jepa_ros.world_model.config import ModelConfig, read_config
-from jepa_ros.world_model.identity import CONFIG, REFERENCES, WEIGHTS, identify
+from jepa_ros.world_model.config import CONFIG, REFERENCES, WEIGHTS, ModelConfig, identify, read_config
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

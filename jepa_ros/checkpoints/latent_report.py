@@ -16,7 +16,7 @@ from jepa_ros.reporting import plots
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.world_model.checkpoint import choose_robot, load
+from jepa_ros.world_model.checkpoint import choose_robot, load_checkpoint
 from jepa_ros.world_model.config import ModelConfig
 
 
@@ -36,7 +36,7 @@ def look(
     Shows progress. Raises InputError where model, bag or robot cannot be used.
     """
     started = time.monotonic()
-    checkpoint = load(directory)
+    checkpoint = load_checkpoint(directory)
     config = checkpoint.config
     cameras = choose_cameras(data, config, cameras)
     arm = choose_robot(config, robot)

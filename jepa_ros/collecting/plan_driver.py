@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
 from jepa_ros.errors import InputError
-from jepa_ros.planning.promises import Promises
+from jepa_ros.planning.committed_reference import CommittedReference
 from jepa_ros.robot.config import RobotConfig, require_planar_space
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.trajectory import JointTrajectory
@@ -149,7 +149,7 @@ class Driver:
         self.plan_id = 0
         self.every = every
         self._ticks, self._lead = ticks, lead
-        self._promises = Promises()
+        self._promises = CommittedReference()
         self._last: float | None = None  # start of the last plan of the motion under way
 
     def begin(self) -> None:
@@ -158,7 +158,7 @@ class Driver:
 
     def forget(self) -> None:
         """What was handed over is not followed: begin from the measured joints."""
-        self._promises, self._last = Promises(), None
+        self._promises, self._last = CommittedReference(), None
 
     def due(self, now: float) -> float | None:
         """When the next plan takes effect, if now is the time to make it (s on the ROS clock)."""
@@ -173,7 +173,7 @@ class Driver:
         self._anchor(now, measured)
         elapsed = 0 if self._last is None else round((start - self._last) / self.space.period)
         self._last = start
-        xy, velocity = self._promises.tool(np.array([start]))
+        xy, velocity = self._promises.tool_at(np.array([start]))
         knot = velocity[0] / self.space.max_speed
         wanted = np.asarray(motion.knots(start, elapsed, xy[0], knot, self._ticks), float).reshape(-1, 2)
         wanted = wanted * np.minimum(1.0, speed / np.maximum(1e-9, np.hypot(*wanted.T)))[:, None]
@@ -187,7 +187,7 @@ class Driver:
         if self.at_rest(now):
             return None
         start = self._on_grid(now + LEAST_LEAD)
-        xy, velocity = self._promises.tool(np.array([start]))
+        xy, velocity = self._promises.tool_at(np.array([start]))
         knots = self.space.constrain(xy[0], velocity[0] / self.space.max_speed, np.zeros((1, 2)))
         return self._hand_over(now, start, knots)
 
@@ -197,12 +197,14 @@ class Driver:
 
     def tool(self, now: float, measured: np.ndarray) -> np.ndarray:
         """(2,) m, where the tool is meant to be; where nothing was handed over, where it is at joints (J,) rad."""
-        return self._promises.tool(np.array([now]))[0][0] if self._promises else self.space.tool_coordinates(measured)
+        return (
+            self._promises.tool_at(np.array([now]))[0][0] if self._promises else self.space.tool_coordinates(measured)
+        )
 
     def _hand_over(self, now: float, start: float, knots: np.ndarray) -> DrivenPlan:
-        space, (q, qd, qdd) = self.space, self._promises.joints(start)
+        space, (q, qd, qdd) = self.space, self._promises.joints_at(start)
         trajectory, path = space.to_trajectory(q, qd, qdd, knots), space.make_path(q, qd, knots)
-        self._promises.add(start, path, trajectory)
+        self._promises.add_plan(start, path, trajectory)
         self.plan_id += 1
         ends = path.sample(np.arange(len(path.knots)) * space.period)[0]
         actions = space.to_model_axes(np.diff(ends, axis=0) / (space.max_speed * space.period))
@@ -212,7 +214,7 @@ class Driver:
     def _anchor(self, now: float, measured: np.ndarray) -> None:
         """Where nothing is promised, or the arm rests elsewhere than promised, begin from what is measured."""
         if self._promises and (
-            now < self._promises.end or np.abs(self._promises.joints(now)[0] - measured).max() < DRIFT
+            now < self._promises.end or np.abs(self._promises.joints_at(now)[0] - measured).max() < DRIFT
         ):
             return
         names = self.space.kinematics.joints

@@ -5,10 +5,15 @@ from typing import Annotated
 
 import typer
 
+from jepa_ros import planning
 from jepa_ros.commands.base import Device, Model, Out, Seed, call, command, group
 
 evaluate = group("evaluate", help="Measure a model.")
 bench = group("bench", help="Measure our code beside that of others.")
+
+Solver = Annotated[str, typer.Option(help=f"Search algorithm: {', '.join(planning.SOLVERS)}.")]
+Policy = Annotated[str, typer.Option(help=f"Use of the fast policy: {', '.join(planning.POLICY_MODES)}.")]
+Metric = Annotated[str, typer.Option(help=f"Latent distance: {', '.join(planning.METRICS)}.")]
 
 
 @command(evaluate, "sim")
@@ -18,9 +23,9 @@ def evaluate_sim(
     goals: Annotated[int, typer.Option(min=1, help="Goals to try.")] = 100,
     seed: Seed = 0,
     out: Out = Path("runs/evaluate"),
-    solver: Annotated[str, typer.Option(help="Search: icem, cem, mppi, gradient or shooting.")] = "icem",
-    policy: Annotated[str, typer.Option(help="What the fast policy is for: first, seed, alone or none.")] = "first",
-    metric: Annotated[str, typer.Option(help="Distance of latents: l2, l1 or reachability.")] = "l2",
+    solver: Solver = "icem",
+    policy: Policy = "policy_first",
+    metric: Metric = "l2",
     timeout: Annotated[
         float, typer.Option(min=1.0, help="Seconds that a goal may take, the one in which it is held included.")
     ] = 15.0,
@@ -50,9 +55,9 @@ def evaluate_bag(
     plan_states: Annotated[
         int, typer.Option(min=0, help="States of each bag that are planned from, evenly spread.")
     ] = 50,
-    solver: Annotated[str, typer.Option(help="Search: icem, cem, mppi, gradient or shooting.")] = "icem",
-    policy: Annotated[str, typer.Option(help="What the fast policy is for: first, seed, alone or none.")] = "first",
-    metric: Annotated[str, typer.Option(help="Distance of latents: l2, l1 or reachability.")] = "l2",
+    solver: Solver = "icem",
+    policy: Policy = "policy_first",
+    metric: Metric = "l2",
     workers: Annotated[
         int, typer.Option(min=0, max=64, help="Threads that decode pictures; the results are the same.")
     ] = 2,

@@ -12,8 +12,7 @@ from jepa_ros.doctor.observations import Job, Seen
 from jepa_ros.errors import InputError
 from jepa_ros.images import decode_compressed
 from jepa_ros.robot.transforms import rotation_matrix
-from jepa_ros.world_model.config import CameraReference
-from jepa_ros.world_model.identity import REFERENCES
+from jepa_ros.world_model.config import REFERENCES, CameraReference
 
 _LINE, _DOT = (255, 80, 40), (255, 220, 60)
 

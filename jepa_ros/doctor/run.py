@@ -106,10 +106,10 @@ def _check_name(what: str, name: str) -> None:
 def _load(directory: Path):
     import torch
 
-    from jepa_ros.world_model.checkpoint import load
+    from jepa_ros.world_model.checkpoint import load_checkpoint
 
     torch.set_num_threads(1)
-    return load(directory)
+    return load_checkpoint(directory)
 
 
 def _watch(job, seconds: float, stop: threading.Event):

@@ -9,7 +9,7 @@ import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.images import preprocess
-from jepa_ros.planning.reach import ReachController, Step
+from jepa_ros.planning.receding_horizon import PlanStep, RecedingHorizonController
 from jepa_ros.robot.gate.types import ExecutedTick
 from jepa_ros.sim.cell import CYCLE, ArmCell
 from jepa_ros.sim.tasks.reach import Reached, ReachGoal
@@ -85,17 +85,17 @@ def expect_one_camera(config: ModelConfig) -> None:
 class ModelActor:
     """Drives a cell by the model, with the graph's delays. Raises InputError for a model of several cameras."""
 
-    def __init__(self, cell: ArmCell, checkpoint: Checkpoint, controller: ReachController, timing: Timing):
+    def __init__(self, cell: ArmCell, checkpoint: Checkpoint, controller: RecedingHorizonController, timing: Timing):
         expect_one_camera(checkpoint.config)
         self._cell, self._checkpoint, self._controller, self._timing = cell, checkpoint, controller, timing
-        self.plans: list[Step] = []
+        self.plans: list[PlanStep] = []
 
     def start(self, goal: ReachGoal) -> None:
         """Set the goal image; call after the cell was reset or right before the trial begins."""
         size = self._checkpoint.config.preprocessing.size
         latent = self._checkpoint.model.encode(preprocess(goal.image, size)[None])[0]
-        self._controller.seen.clear()
-        self._controller.restart()
+        self._controller.observations.clear()
+        self._controller.start_episode()
         self._controller.set_goal(latent)
         self.plans = []
         self._frame_at = self._plan_at = None
@@ -103,10 +103,10 @@ class ModelActor:
 
     def executed(self, tick: ExecutedTick) -> None:
         """The gate let this through."""
-        self._controller.executed(tick.start, tick.values)
+        self._controller.add_executed(tick.start, tick.values)
 
     def __call__(self, now: float) -> None:
-        self._controller.state(now, self._cell.proprioception(self._checkpoint.config.proprioception.gripper))
+        self._controller.add_state(now, self._cell.proprioception(self._checkpoint.config.proprioception.gripper))
         due = [item for item in self._pending if item[0] <= now + 1e-9]
         self._pending = [item for item in self._pending if item[0] > now + 1e-9]
         for _, action in due:
@@ -121,19 +121,19 @@ class ModelActor:
         frame = preprocess(self._cell.scene.render(), config.preprocessing.size)
 
         def deliver() -> None:
-            self._controller.latent(stamp, self._checkpoint.model.encode(frame[None])[0])
+            self._controller.add_latent(stamp, self._checkpoint.model.encode(frame[None])[0])
             now = stamp + self._timing.see
-            step = self._controller.step(now)
-            if isinstance(step, Step):
+            step = self._controller.plan_step(now)
+            if isinstance(step, PlanStep):
                 self._pending.append((now + self._timing.search, lambda: self._hand_over(step)))
 
         return deliver
 
-    def _hand_over(self, step: Step) -> None:
+    def _hand_over(self, step: PlanStep) -> None:
         now = self._cell.scene.time
         verdict = self._cell.gate.submit_plan(
             step.trajectory, step.start, step.source_stamp, step.valid_until, step.plan_id, now
         )
         if not verdict:
-            self._controller.refused()
+            self._controller.drop_reference()
         self.plans.append(step)

@@ -17,7 +17,7 @@ from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import percentiles, wilson_interval, write_summary
 from jepa_ros.robot.config import load_robot, require_planar_space
-from jepa_ros.world_model.checkpoint import check_robot, load
+from jepa_ros.world_model.checkpoint import check_robot, load_checkpoint
 
 KINDS = ("model", "random", "oracle")
 TASKS = ("reach",)
@@ -32,7 +32,7 @@ def run_sim_evaluation(
     out: Path,
     robot: str = "openarm",
     solver: str = "icem",
-    policy: str = "first",
+    policy: str = "policy_first",
     metric: str = "l2",
     timeout: float = 15.0,
     baselines: bool = True,
@@ -40,13 +40,13 @@ def run_sim_evaluation(
 ) -> int:
     """Evaluate, showing progress; writes summary.json and report.html into `out`.
 
-    solver, policy, metric: of the planner, see planning.reach.ReachSettings. timeout: s that a goal may take,
+    solver, policy, metric: of the planner, see planning.reach.PlanningSettings. timeout: s that a goal may take,
     the one in which it is held included. baselines: try the goals at random and by the oracle as well. Raises
     InputError.
     """
     if task not in TASKS:
         raise InputError(f"task '{task}': expected one of {', '.join(TASKS)}")
-    checkpoint = load(model)
+    checkpoint = load_checkpoint(model)
     arm = load_robot(robot)
     check_robot(checkpoint.config, arm)
     require_planar_space(arm)
@@ -106,7 +106,7 @@ def _try_share(job) -> dict:
     from jepa_ros.evaluation.actors import OracleActor, RandomActor
     from jepa_ros.evaluation.closed_loop import ModelActor, run_trial
     from jepa_ros.planning.guardrails import Guardrails
-    from jepa_ros.planning.reach import ReachController, ReachSettings
+    from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
     from jepa_ros.robot.motion.limits import JointLimits
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.scene import Scene
@@ -116,11 +116,13 @@ def _try_share(job) -> dict:
     torch.set_num_threads(1)
     robot, scene = load_robot(robot_name), Scene()
     cell = ArmCell(scene, robot)
-    checkpoint = load(directory)
+    checkpoint = load_checkpoint(directory)
     timing = Timing(timeout=timeout)
     # Rounds of the search are counted here, not timed: the same goals give the same result on any machine.
     rails = Guardrails.from_robot(robot, scene.urdf, cell.space, JointLimits.from_robot(robot, scene.urdf))
-    controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=seed, **planning), rails)
+    controller = RecedingHorizonController(
+        checkpoint, cell.space, PlanningSettings(budget=math.inf, seed=seed, **planning), rails
+    )
     goals = make_goals(scene, robot, cell.space, count, seed)
     actor = ModelActor(cell, checkpoint, controller, timing)
     others = {"random": RandomActor(cell, seed), "oracle": OracleActor(cell)}

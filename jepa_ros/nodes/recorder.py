@@ -26,7 +26,7 @@ from jepa_ros.nodes.common.parameters import Parameter
 from jepa_ros.nodes.common.topics import ROBOT_NAMESPACE, image_topics, message_class, robot_topic
 from jepa_ros.resources import resolve_model, resolve_robot
 from jepa_ros.robot.config import COMMAND_INTERFACES, load_robot
-from jepa_ros.world_model.identity import CONFIG, identify
+from jepa_ros.world_model.config import CONFIG, identify
 
 INPUTS = ("joint_states", "robot_description", "/tf", "/tf_static", "/clock")
 RESULTS = (

@@ -76,11 +76,11 @@ class WorldModelNode(JepaNode):
 
         from jepa_ros.resources import resolve_model
         from jepa_ros.robot.config import load_robot
-        from jepa_ros.world_model.camera_sync import ViewMatcher
-        from jepa_ros.world_model.checkpoint import check_robot, load
+        from jepa_ros.world_model.camera_sync import CameraSynchronizer
+        from jepa_ros.world_model.checkpoint import check_robot, load_checkpoint
         from jepa_ros.world_model.config import read_config
         from jepa_ros.world_model.device import choose_device
-        from jepa_ros.world_model.history import ContextReader
+        from jepa_ros.world_model.history import ObservationHistory
         from jepa_ros.world_model.surprise import SurpriseMonitor
 
         torch.set_num_threads(self.p.threads)
@@ -91,10 +91,10 @@ class WorldModelNode(JepaNode):
             raise NotReady("for robot_description: nobody publishes it yet")
         self._reader = make_reader(config.proprioception, robot, description.data if description else "")
         # Last: it may be gigabytes, and waiting must not load it again.
-        self._checkpoint = load(self.p.model, choose_device(self.p.device))
+        self._checkpoint = load_checkpoint(self.p.model, choose_device(self.p.device))
         self._size, self._cameras = config.preprocessing.size, config.cameras
-        self._seen = ContextReader(config)
-        self._views = ViewMatcher(config.cameras, 0.5 * config.tick + STAMP_SLACK)
+        self._seen = ObservationHistory(config)
+        self._views = CameraSynchronizer(config.cameras, 0.5 * config.tick + STAMP_SLACK)
         self._monitor = SurpriseMonitor(self._checkpoint, self._seen)
         for _ in range(3):  # the first inference allocates and is slow
             self._encode(np.zeros(config.frame_shape, np.uint8))
@@ -257,7 +257,7 @@ class WorldModelNode(JepaNode):
     def _imagine(self, stamp: float, actions: np.ndarray):
         import torch
 
-        from jepa_ros.world_model.protocol import moved_on
+        from jepa_ros.world_model.protocol import step_context
 
         begin = time.perf_counter()
         stamp = stamp or self._seen.latents.newest
@@ -271,7 +271,7 @@ class WorldModelNode(JepaNode):
             for block in part.split(1, dim=1):
                 started = time.perf_counter()
                 with torch.inference_mode():
-                    seen = moved_on(self._checkpoint.model, seen, block)
+                    seen = step_context(self._checkpoint.model, seen, block)
                 slowest = max(slowest, time.perf_counter() - started)
                 self._worker.run_latest_first()
             last.append(seen.latents[:, -1])

@@ -15,19 +15,19 @@ import numpy as np
 import torch
 
 from jepa_ros.errors import InputError
+from jepa_ros.planning import METRICS
 from jepa_ros.world_model.checkpoint import Checkpoint
-from jepa_ros.world_model.heads.probes import JOINTS, Probe
-from jepa_ros.world_model.heads.reachability import Reachability
+from jepa_ros.world_model.heads import JOINTS, Probe, Reachability
 
 if TYPE_CHECKING:
     from jepa_ros.planning.guardrails import Guardrails
     from jepa_ros.robot.motion.motion_space import MotionSpace
 
+
 PLACE_SCALE = 0.15  # m
 POSTURE_SCALE = 0.3  # rad
 PLACE_TOLERANCE = 0.01  # m
 POSTURE_TOLERANCE = 0.03  # rad
-METRICS = ("l2", "l1", "reachability")
 
 
 @dataclass(frozen=True)
@@ -267,3 +267,36 @@ def _finite(name: str, values: np.ndarray, count: int) -> np.ndarray:
     if values.shape != (count,) or not np.isfinite(values).all():
         raise InputError(f"{name}: expected {count} finite numbers, found {values.tolist()}")
     return values
+
+
+SURE = 0.01
+"""m between where the model sees the tool and where the plan leads it, up to which it is not called uncertain."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Costs of candidates. along: what the steps before the last count, which counts 1; with nothing along the way the
+    search is indifferent to when it arrives, and dawdles. effort: price of the mean square action. smoothness: of the
+    mean square change of an action from tick to tick. uncertainty: of the model's disagreement with itself, per
+    (10 cm)²: how far the tool that it sees in its predicted latents (`sight`, its probe of the tool) is from where the
+    plan leads it.
+    """
+
+    along: float = 0.3
+    effort: float = 0.002
+    smoothness: float = 0.0
+    uncertainty: float = 0.0
+    sight: Probe | None = None
+
+    def __call__(self, goal: Goal, outcome: Outcome, actions: torch.Tensor) -> torch.Tensor:
+        """outcome of S candidates, whose actions are (S, ticks, A) → costs (S,)."""
+        cost = goal.cost(outcome)
+        weights = torch.full_like(cost[0], self.along)
+        weights[-1] = 1.0
+        total = cost @ weights + self.effort * actions.square().mean((1, 2))
+        if self.smoothness:
+            total = total + self.smoothness * actions.diff(dim=1).square().mean((1, 2))
+        if self.uncertainty and self.sight is not None:
+            apart = (self.sight.read(outcome.latents)[..., : outcome.tool.shape[-1]] - outcome.tool).norm(dim=-1)
+            total = total + self.uncertainty * ((apart - SURE).clamp(min=0.0) / 0.1).square().mean(1)
+        return total

@@ -11,21 +11,18 @@ import numpy as np
 import torch
 
 from jepa_ros.errors import InputError
-from jepa_ros.planning.goal import Goal, Outcome
-from jepa_ros.planning.imagination import Imagination, Situation
-from jepa_ros.planning.objective import Objective
+from jepa_ros.planning import POLICY_MODES
+from jepa_ros.planning.goal import Goal, Objective, Outcome
+from jepa_ros.planning.policy import PolicyOnlyPlanner
+from jepa_ros.planning.rollout_problem import RolloutProblem, Situation
 from jepa_ros.planning.solver import Pool, Solution, Solver
-from jepa_ros.planning.solvers import ICem
-from jepa_ros.planning.system1 import PolicyAlone
+from jepa_ros.planning.solvers.icem import ICem
 from jepa_ros.robot.motion.motion_space import MotionSpace
 from jepa_ros.world_model.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from jepa_ros.planning.guardrails import Guardrails
 
-USES = ("seed", "first", "alone", "none")
-"""What the policy is for: seed (its ways are among those that the search starts from), first (searched further only
-where the model predicts that the best of them misses), alone (no search), none (search alone)."""
 ALTERNATIVES = 3
 """Candidates tried after the best one, where the exact check of its joint path forbids it."""
 KEPT = 4
@@ -33,7 +30,7 @@ KEPT = 4
 
 
 @dataclass(frozen=True)
-class Imagined:
+class PlannedMotion:
     """A plan and what the model predicts of it.
 
     knots: (n, D) from the hand-over, a tick each. actions: (ticks, A) executed actions from the frame on. cost: of
@@ -56,8 +53,8 @@ class Imagined:
 class LatentPlanner:
     """Searches in the model's imagination; keeps the last plan's elites as a warm start. One goal at a time.
 
-    horizon: model steps. budget: s that one search may take. policy: see USES; a model without one is searched, but
-    raises InputError where the policy is to act alone.
+    horizon: model steps. budget: s that one search may take. policy: one of planning.POLICY_MODES. Raises InputError
+    for policy_only with a model that has no policy; other modes then plan without one.
     """
 
     checkpoint: Checkpoint
@@ -67,13 +64,13 @@ class LatentPlanner:
     solver: Solver = field(default_factory=ICem)
     objective: Objective = field(default_factory=Objective)
     guardrails: Guardrails | None = None
-    policy: str = "first"
+    policy: str = "policy_first"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.policy not in USES:
-            raise InputError(f"policy: expected one of {', '.join(USES)}, found '{self.policy}'")
-        self._alone = PolicyAlone(self.checkpoint) if self.policy == "alone" else None
+        if self.policy not in POLICY_MODES:
+            raise InputError(f"policy: expected one of {', '.join(POLICY_MODES)}, found '{self.policy}'")
+        self._policy_only = PolicyOnlyPlanner(self.checkpoint) if self.policy == "policy_only" else None
         self.reset()
 
     def reset(self) -> None:
@@ -88,52 +85,54 @@ class LatentPlanner:
         goal: Goal,
         elapsed: int = 0,
         allowed: Callable[[np.ndarray], bool] = lambda knots: True,
-    ) -> Imagined:
+    ) -> PlannedMotion:
         """The best motion found in the budget. `elapsed`: ticks by which the hand-over moved since the last plan.
 
         allowed: whether knots (n, D) may be handed over; what was found is passed through until one may, best first.
         """
         begin = time.perf_counter()
-        imagination = Imagination(
+        imagination = RolloutProblem(
             self.checkpoint, self.space, situation, goal, self.objective, self.horizon, self.guardrails
         )
-        if self._alone is not None and goal.latent is not None:
-            solution, outcome, actions = self._decided(imagination)
+        if self._policy_only is not None and goal.latent is not None:
+            solution, outcome, actions = self._plan_policy_only(imagination)
         else:
-            solution, outcome, actions = self._searched(imagination, elapsed, begin)
+            solution, outcome, actions = self._search(imagination, elapsed, begin)
         if np.isfinite(solution.costs[0]) and not allowed(solution.candidates[0]):
-            solution, outcome, actions = self._another(imagination, solution, allowed)
-        return self._imagined(imagination, solution, outcome, actions, begin)
+            solution, outcome, actions = self._next_feasible(imagination, solution, allowed)
+        return self._describe_motion(imagination, solution, outcome, actions, begin)
 
-    def _decided(self, imagination: Imagination) -> tuple[Solution, Outcome, torch.Tensor]:
+    def _plan_policy_only(self, imagination: RolloutProblem) -> tuple[Solution, Outcome, torch.Tensor]:
         """System 1: what the policy does, judged by the model but not improved."""
         committed, fixed = imagination.committed
-        actions = self._alone.decide(
+        actions = self._policy_only.decide(
             imagination.situation.context.to(committed.device), imagination.goal.latent, committed[:fixed], self.horizon
         )
         candidate = imagination.repair(imagination.knots_of(actions[None].cpu().numpy()))
         costs = imagination.cost(candidate)
         return Solution(candidate, costs, candidate[None], 1, 1), *imagination.recall(candidate[0])
 
-    def _searched(self, imagination: Imagination, elapsed: int, begin: float) -> tuple[Solution, Outcome, torch.Tensor]:
+    def _search(
+        self, imagination: RolloutProblem, elapsed: int, begin: float
+    ) -> tuple[Solution, Outcome, torch.Tensor]:
         seeds, ways = self._seeds(imagination, elapsed)
         problem = imagination.problem(seeds)
-        if self.policy == "first" and self._arrives(imagination, problem.seeds[0], problem.seed_costs[0]):
+        if self.policy == "policy_first" and self._arrives(imagination, problem.seeds[0], problem.seed_costs[0]):
             solution = Pool(problem, len(seeds)).solution(1)
         else:
             solution = self.solver.solve(problem, self.budget - (time.perf_counter() - begin), self._rng)
         self._last = solution.elites[0, :KEPT]
-        return self._led(imagination, solution, seeds[ways:], problem.seed_costs[0, ways:])
+        return self._fall_back_to_policy(imagination, solution, seeds[ways:], problem.seed_costs[0, ways:])
 
-    def _arrives(self, imagination: Imagination, seeds: np.ndarray, costs: np.ndarray) -> bool:
+    def _arrives(self, imagination: RolloutProblem, seeds: np.ndarray, costs: np.ndarray) -> bool:
         """Whether the best of the seeds (K, n, D) is predicted to end within the goal's tolerances."""
         best = int(np.argmin(np.nan_to_num(costs, nan=np.inf)))
         return bool(np.isfinite(costs[best])) and bool(
             imagination.goal.within(imagination.recall(seeds[best])[0])[0, -1]
         )
 
-    def _led(
-        self, imagination: Imagination, solution: Solution, ways: np.ndarray, costs: np.ndarray
+    def _fall_back_to_policy(
+        self, imagination: RolloutProblem, solution: Solution, ways: np.ndarray, costs: np.ndarray
     ) -> tuple[Solution, Outcome, torch.Tensor]:
         """What was found, and what is predicted of it; but where that ends in the flat part of the latent distance, the
         best of the policy's `ways` (K, n, D), which cost (K,), goes on.
@@ -150,8 +149,8 @@ class LatentPlanner:
         led = Solution(ways[best : best + 1], costs[best : best + 1], ways[None], solution.iterations, solution.samples)
         return led, *imagination.recall(ways[best])
 
-    def _another(
-        self, imagination: Imagination, solution: Solution, allowed: Callable[[np.ndarray], bool]
+    def _next_feasible(
+        self, imagination: RolloutProblem, solution: Solution, allowed: Callable[[np.ndarray], bool]
     ) -> tuple[Solution, Outcome, torch.Tensor]:
         """The best of the other elites that may be handed over; with none the cost is Inf."""
         for candidate in solution.elites[0, 1 : 1 + ALTERNATIVES]:
@@ -160,7 +159,7 @@ class LatentPlanner:
                 return replace(solution, candidates=candidate[None], costs=cost), *imagination.predict(candidate[None])
         return replace(solution, costs=np.array([np.inf])), *imagination.recall(solution.candidates[0])
 
-    def _seeds(self, imagination: Imagination, elapsed: int) -> tuple[np.ndarray, int]:
+    def _seeds(self, imagination: RolloutProblem, elapsed: int) -> tuple[np.ndarray, int]:
         """(K, n, D): the last plan's elites moved on in time (else: stop), stop, and from which on what the policy
         proposes."""
         n = imagination.ticks
@@ -172,15 +171,15 @@ class LatentPlanner:
             seeds.append(imagination.proposals())
         return imagination.repair(np.concatenate(seeds)), len(kept) + 1
 
-    def _imagined(
-        self, imagination: Imagination, solution: Solution, outcome: Outcome, actions: torch.Tensor, begin: float
-    ) -> Imagined:
+    def _describe_motion(
+        self, imagination: RolloutProblem, solution: Solution, outcome: Outcome, actions: torch.Tensor, begin: float
+    ) -> PlannedMotion:
         goal, proprioception = imagination.goal, self.checkpoint.config.proprioception
         tool = np.stack(np.broadcast_arrays(*self.space.to_xyz(outcome.tool[0].cpu().numpy())), axis=-1)
         if proprioception.dimension:
             states = outcome.states[0].cpu().numpy() * proprioception.std + np.array(proprioception.mean)
             tool = self.space.tool_positions(states)
-        return Imagined(
+        return PlannedMotion(
             knots=solution.candidates[0],
             actions=actions[0].reshape(-1, self.space.dimension).cpu().numpy(),
             cost=float(solution.costs[0]),

@@ -18,9 +18,7 @@ from jepa_ros.training.losses import policy_loss, reachability_loss
 from jepa_ros.training.recipe import Schedule
 from jepa_ros.world_model.checkpoint import build_policy, build_reachability
 from jepa_ros.world_model.config import ModelConfig, ProbeConfig, ReachabilityConfig
-from jepa_ros.world_model.heads.policy import GoalPolicy
-from jepa_ros.world_model.heads.probes import JOINTS, Probe, fit_probe
-from jepa_ros.world_model.heads.reachability import Reachability
+from jepa_ros.world_model.heads import JOINTS, GoalPolicy, Probe, Reachability, fit_probe
 
 LEARNING_RATE = 1e-3
 REACHABILITY_DECAY = 0.1

@@ -13,9 +13,7 @@ from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report
 from jepa_ros.training.heads import Heads, positions
 from jepa_ros.world_model.config import ModelConfig
-from jepa_ros.world_model.heads.policy import GoalPolicy
-from jepa_ros.world_model.heads.probes import JOINTS
-from jepa_ros.world_model.heads.reachability import Reachability
+from jepa_ros.world_model.heads import JOINTS, GoalPolicy, Reachability
 
 PAIRS = 20_000
 SAME_M = 0.005

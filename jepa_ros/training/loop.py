@@ -14,7 +14,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from jepa_ros.datasets.episodes import EpisodeSet
-from jepa_ros.distributed import torchrun
+from jepa_ros.distributed import ranks
 from jepa_ros.distributed.batch_norm import convert_batch_norm
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
@@ -129,12 +129,12 @@ class Trainer:
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
             loss, parts = self.loss(self.model, batch, self.projection_rng)
-        values = {name: float(value) for name, value in torchrun.average(parts).items()}
+        values = {name: float(value) for name, value in ranks.average_over_ranks(parts).items()}
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"update {p.update}: the loss is {values['loss']}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torchrun.average_gradients(self.parameters)
+        ranks.average_gradients(self.parameters)
         clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.loss.anti_collapse.after_step(self.model)
@@ -147,7 +147,7 @@ class Trainer:
     def _batch(self):
         s, c, train = self.schedule, self.config, self.data["train"]
         episode, tick = train.draw(s.batch, s.steps * c.block, self.window_rng)
-        own = torchrun.own_part(s.batch)
+        own = ranks.own_part(s.batch)
         return train.windows(episode[own], tick[own], s.steps, c.block, c.history).to(self.device)
 
     def validate(self) -> dict[str, float]:
@@ -187,10 +187,10 @@ class Trainer:
         }
         if self.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state(self.device)
-        if torchrun.rank() == 0:
+        if ranks.rank() == 0:
             with atomic_path(path) as partial:
                 torch.save(state, partial)
-        torchrun.wait()
+        ranks.wait_for_ranks()
 
     def load(self, path: Path) -> None:
         """Go on where `save` left off."""

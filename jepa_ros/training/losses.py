@@ -11,8 +11,7 @@ from jepa_ros.training.objectives import InverseDynamics, Rollout, Straightening
 from jepa_ros.training.recipe import LossWeights
 from jepa_ros.world_model.anti_collapse import AntiCollapse
 from jepa_ros.world_model.config import ModelConfig
-from jepa_ros.world_model.heads.policy import GoalPolicy
-from jepa_ros.world_model.heads.reachability import Reachability
+from jepa_ros.world_model.heads import GoalPolicy, Reachability
 from jepa_ros.world_model.protocol import Context, PredictiveModel
 
 QUANTILE = 0.05

@@ -11,7 +11,7 @@ import numpy as np
 
 from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.text_files import write_atomically
-from jepa_ros.world_model.identity import REFERENCES
+from jepa_ros.world_model.config import REFERENCES
 
 
 def reference_frame(data: EpisodeSet, home: Sequence[float]) -> np.ndarray:

@@ -29,7 +29,7 @@ from jepa_ros.training.heads_report import describe_sizes, evaluate_heads, head_
 from jepa_ros.training.recipe import Schedule
 from jepa_ros.training.reference import copy_references
 from jepa_ros.training.train_model import fit_heads_with_progress
-from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, identify, load, save
+from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, identify, load_checkpoint, save_checkpoint
 from jepa_ros.world_model.config import ModelConfig, PolicyConfig
 
 LEAST_BLOCKS = 2
@@ -60,7 +60,7 @@ def train_heads(
     started, out, data = time.time(), Path(out), Path(data)
     topics = parse_objects(objects)
     expect_data(data)  # what cannot be read is said before anything is made
-    before = load(model)
+    before = load_checkpoint(model)
     name = robot or (before.config.robots[0] if before.config.robots else "openarm")
     arm = load_robot(name)
     check_robot(before.config, arm)
@@ -87,7 +87,7 @@ def train_heads(
         heads = Heads(before.policy, before.reachability, before.probes | heads.probes)
     figures = evaluate_heads(heads, latents["test"], sets["test"], config.block, seed)
     config = heads.describe(config)
-    save(out / "checkpoint", config, before.model, heads.policy, heads.reachability, heads.probes)
+    save_checkpoint(out / "checkpoint", config, before.model, heads.policy, heads.reachability, heads.probes)
     copy_references(before.directory, out / "checkpoint")
     summary = {
         "options": {"model": model, "data": str(data), "objects": topics, "robot": name, "seed": seed}

@@ -16,7 +16,7 @@ from jepa_ros.allocator import keep_freed_memory
 from jepa_ros.bags.cameras import frame_topics
 from jepa_ros.datasets.episodes import Episode, EpisodeSet, normalisation
 from jepa_ros.datasets.splits import SPLITS, data_camera, expect_data, read_splits
-from jepa_ros.distributed import torchrun
+from jepa_ros.distributed import ranks
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe_r2
@@ -32,7 +32,7 @@ from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import Recipe, Schedule, read_recipe
 from jepa_ros.training.reference import reference_frame, write_reference
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
-from jepa_ros.world_model.checkpoint import build, identify, own_state, save
+from jepa_ros.world_model.checkpoint import build_model, identify, own_state, save_checkpoint
 from jepa_ros.world_model.config import (
     ActionConfig,
     DistanceConfig,
@@ -90,7 +90,7 @@ def train_model(
     arm = load_robot(robot)
     require_planar_space(arm)
     options = {"data": str(data), "seed": seed, "name": name, "robot": robot, "recipe": chosen.model_dump()}
-    first, processes = torchrun.start(where) == 0, count_ranks()
+    first, processes = ranks.join_group(where) == 0, count_ranks()
     if first:
         check_same_options(out, options)
     try:
@@ -103,7 +103,7 @@ def train_model(
             latents = {split: encode_all(work.model, part.frames) for split, part in sets.items()}
             heads = fit_heads_with_progress(work.config, latents, sets, chosen.schedule, seed, bar)
     finally:
-        torchrun.stop()
+        ranks.leave_group()
     notes = {"recipe": recipe, "torch_threads": threads, "device": where.type, "processes": processes}
     config, summary = _finish(work, latents, heads, out, options, notes)
     summary["wall_s"] = time.time() - started
@@ -140,7 +140,7 @@ def prepare(
 ) -> Work:
     """A model with fresh weights of this seed and its trainer, on a device."""
     torch.manual_seed(seed)
-    model, _ = build(config, directory)
+    model, _ = build_model(config, directory)
     settings = {"directions": recipe.loss.directions} if recipe.anti_collapse == "sigreg" else {}
     regulariser = make_anti_collapse(recipe.anti_collapse, model, config, updates=recipe.schedule.updates, **settings)
     trainer = Trainer(config, model, regulariser, sets, recipe.schedule, recipe.loss, seed, device)
@@ -153,7 +153,7 @@ def fit(work: Work, out: Path, bar: ProgressDisplay, save_every: float = 60.0) -
     if state.exists():
         trainer.load(state)
     task = bar.add("world model", work.recipe.schedule.updates, trainer.progress.update)
-    with TensorBoard(out / "tensorboard" if torchrun.rank() == 0 else None) as logs:
+    with TensorBoard(out / "tensorboard" if ranks.rank() == 0 else None) as logs:
 
         def show(values: dict) -> None:
             p = trainer.progress
@@ -195,7 +195,7 @@ def _finish(work: Work, latents: dict, heads: Heads, out: Path, options: dict, n
         }
     )
     checkpoint = out / "checkpoint"
-    save(checkpoint, config, work.model, heads.policy, heads.reachability, heads.probes)
+    save_checkpoint(checkpoint, config, work.model, heads.policy, heads.reachability, heads.probes)
     arm = load_robot(options["robot"])
     write_reference(checkpoint, reference_frame(sets["train"], [arm.home[joint] for joint in arm.joints]))
     summary = {

@@ -15,7 +15,7 @@ KEPT = 64
 """Most frames of a camera that are kept, whatever their stamps."""
 
 
-class ViewMatcher:
+class CameraSynchronizer:
     """Makes sets of one frame a camera, of the moments at which the first camera took its frames.
 
     cameras: their names, at least one. tolerance: the frames of a set lie within so many s of the first camera's, and

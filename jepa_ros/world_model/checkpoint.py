@@ -18,12 +18,9 @@ from jepa_ros.errors import InputError
 from jepa_ros.resources import resolve_model
 from jepa_ros.robot.config import RobotConfig, load_robot
 from jepa_ros.text_files import atomic_path
-from jepa_ros.world_model.config import ModelConfig, read_config
+from jepa_ros.world_model.config import WEIGHTS, ModelConfig, identify, read_config
 from jepa_ros.world_model.device import CPU, on_device
-from jepa_ros.world_model.heads.policy import GoalPolicy
-from jepa_ros.world_model.heads.probes import Probe
-from jepa_ros.world_model.heads.reachability import Reachability
-from jepa_ros.world_model.identity import WEIGHTS, identify
+from jepa_ros.world_model.heads import GoalPolicy, Probe, Reachability
 from jepa_ros.world_model.protocol import Context, WorldModel
 
 
@@ -31,7 +28,7 @@ from jepa_ros.world_model.protocol import Context, WorldModel
 class Checkpoint:
     """A loaded model in evaluation mode and the heads trained on it, if any: policy, learned distance, and probes by
     name. model_id: 16 hex digits of config and weights. device: where all of these are; elsewhere than on the CPU the
-    model can be asked from anywhere (OnDevice), the heads cannot."""
+    model can be asked from anywhere (DeviceProxy), the heads cannot."""
 
     config: ModelConfig
     model: WorldModel
@@ -43,7 +40,7 @@ class Checkpoint:
     device: torch.device = CPU
 
 
-def build(config: ModelConfig, directory: Path) -> tuple[nn.Module, GoalPolicy | None]:
+def build_model(config: ModelConfig, directory: Path) -> tuple[nn.Module, GoalPolicy | None]:
     """A model of the sizes in `config` and its policy, with fresh weights; frozen encoders are read from `directory`.
 
     Raises InputError where a frozen encoder is missing, or the sizes do not give the latents that `config` promises.
@@ -108,7 +105,7 @@ def _outline(config: ModelConfig) -> nn.Module:
 _FAMILIES = {"lewm": _lewm, "dino_wm": _dino_wm, "vjepa2_ac": _vjepa2_ac}
 
 
-def save(
+def save_checkpoint(
     directory: Path,
     config: ModelConfig,
     model: nn.Module,
@@ -130,7 +127,7 @@ def save(
         partial_config.write_text(config.model_dump_json(indent=2) + "\n")
 
 
-def load(name_or_path: str | Path, device: torch.device = CPU) -> Checkpoint:
+def load_checkpoint(name_or_path: str | Path, device: torch.device = CPU) -> Checkpoint:
     """A checkpoint by name (config/models/<name>) or directory, ready to run on a device.
 
     Raises InputError where a file is missing, truncated, or holds other tensors than config.json says.
@@ -143,7 +140,7 @@ def load(name_or_path: str | Path, device: torch.device = CPU) -> Checkpoint:
     with torch.device("meta"):
         for prefix, make in {"model.": _outline, **heads}.items():
             _check_sizes(directory / WEIGHTS, own_state(make(config)), _under(tensors, prefix), prefix)
-    model, policy = build(config, directory)
+    model, policy = build_model(config, directory)
     reachability = build_reachability(config)
     for prefix, module in (("model.", model), ("policy.", policy), ("reachability.", reachability)):
         own = _under(tensors, prefix)
@@ -181,7 +178,7 @@ def own_state(module: nn.Module | None) -> dict[str, torch.Tensor]:
 
 def verify(path: Path) -> str:
     """Load a checkpoint, predict with it once, and say in one line what it is. Raises InputError."""
-    checkpoint = load(path)
+    checkpoint = load_checkpoint(path)
     config = checkpoint.config
     frame = torch.zeros(1, *config.frame_shape, dtype=torch.uint8)
     with torch.inference_mode():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import platform
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +36,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-class OnDevice:
+class DeviceProxy:
     """A WorldModel that lies on `device` and answers where it was asked: frames and contexts may be anywhere, and what
     comes back is where they are. Whatever else is asked of it is the model's own."""
 
@@ -63,4 +66,30 @@ class OnDevice:
 
 def on_device(model: PredictiveModel, device: torch.device) -> WorldModel:
     """The model on `device`, to be asked from anywhere; on the CPU that is the model as it is."""
-    return model if device == CPU else OnDevice(model, device)
+    return model if device == CPU else DeviceProxy(model, device)
+
+
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, Arm
+
+
+@functools.cache
+def processor_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What the processor's kernel calls its flags or features; empty where there is no such file."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return next((frozenset(x.split(":")[1].split()) for x in lines if x.startswith(("flags", "Features"))), frozenset())
+
+
+@functools.cache
+def processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
+    """As its maker calls it."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
+
+
+@functools.cache
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has units for products of bfloat16 that torch uses; a GPU is taken to have them."""
+    return device.type != "cpu" or not processor_flags().isdisjoint(BFLOAT16_FLAGS)

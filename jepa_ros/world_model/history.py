@@ -177,7 +177,7 @@ def executed_problem(config: ModelConfig, action_space: str, period: float, valu
     return "" if np.isfinite(values).all() else "executed: expected finite values, found NaN or Inf"
 
 
-class ContextReader:
+class ObservationHistory:
     """What was seen, measured and done, as the context that a model of this configuration imagines from."""
 
     def __init__(self, config: ModelConfig):

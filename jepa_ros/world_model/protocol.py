@@ -78,7 +78,7 @@ class PredictiveModel(nn.Module):
         return torch.stack(latents[first:], 1), torch.stack(states[first:], 1)
 
 
-def moved_on(model: WorldModel, context: Context, block: torch.Tensor) -> Context:
+def step_context(model: WorldModel, context: Context, block: torch.Tensor) -> Context:
     """The context (B, h, ...) one model step later, after an action block (B, 1, K), as the model imagines it."""
     latents, states = model.rollout(context, block)
     return Context(

@@ -9,7 +9,7 @@ import torch
 
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.config import SurpriseConfig
-from jepa_ros.world_model.history import ContextReader
+from jepa_ros.world_model.history import ObservationHistory
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SurpriseMonitor:
     """Predicts each frame from the one a model step before it. Quantiles are the checkpoint's own, from held-out
     episodes: a running distribution would get used to the fault that it should report."""
 
-    def __init__(self, checkpoint: Checkpoint, seen: ContextReader):
+    def __init__(self, checkpoint: Checkpoint, seen: ObservationHistory):
         self._model, self._config, self._seen = checkpoint.model, checkpoint.config, seen
         self._last = -np.inf
 

@@ -47,7 +47,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     from rclpy.executors import SingleThreadedExecutor
 
     from jepa_ros.nodes.common.convert import float32_array, to_seconds
-    from jepa_ros.world_model.checkpoint import load
+    from jepa_ros.world_model.checkpoint import load_checkpoint
 
     rclpy.init()
     node, executor = rclpy.create_node("imagine_benchmark"), SingleThreadedExecutor()
@@ -57,7 +57,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         LatentState, "latent", lambda m: ages.append(1e3 * (time.time() - to_seconds(m.header.stamp))), 10
     )
     client = node.create_client(Imagine, "imagine")
-    config = load(arguments.model).config
+    config = load_checkpoint(arguments.model).config
     shape = (arguments.samples, arguments.horizon, config.action_block)
     actions = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     request = Imagine.Request(samples=shape[0], horizon=shape[1], actions=float32_array(actions))

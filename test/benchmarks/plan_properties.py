@@ -40,7 +40,7 @@ class World:
         from jepa_ros.robot.motion.limits import JointLimits
         from jepa_ros.sim.cell import make_action_space
         from jepa_ros.sim.scene import Scene
-        from jepa_ros.world_model.checkpoint import Checkpoint, load
+        from jepa_ros.world_model.checkpoint import Checkpoint, load_checkpoint
 
         torch.set_num_threads(1)
         self.robot, self.scene = load_robot("openarm"), Scene()
@@ -50,7 +50,9 @@ class World:
         joints = tuple(self.robot.joints)
         model, policy = small_models.fresh(small_models.config(joints), 7)
         unsure = Checkpoint(small_models.config(joints), model, policy, "1" * 16, Path("nowhere"))
-        self.checkpoints = dict(zip(KINDS, (small_models.knowing(joints), load("openarm_reach"), unsure), strict=True))
+        self.checkpoints = dict(
+            zip(KINDS, (small_models.knowing(joints), load_checkpoint("openarm_reach"), unsure), strict=True)
+        )
         self.latent_of = small_models.latent_of
 
 
@@ -99,23 +101,23 @@ def trial(world: World, index: int) -> dict:
     import torch
 
     from jepa_ros.errors import InputError
+    from jepa_ros.planning import SOLVERS
     from jepa_ros.planning.goal import Goal
-    from jepa_ros.planning.reach import ReachController, ReachSettings, Step
-    from jepa_ros.planning.solvers import SOLVERS
+    from jepa_ros.planning.receding_horizon import PlanningSettings, PlanStep, RecedingHorizonController
 
     rng = np.random.default_rng(FIRST_SEED + index)
     start, goal, boxes, feasible = draw(world, rng)
     kind, solver = KINDS[index % len(KINDS)], list(SOLVERS)[(index // len(KINDS)) % len(SOLVERS)]
     checkpoint = world.checkpoints[kind]
     world.rails.boxes = tuple(boxes)
-    settings = ReachSettings(budget=np.inf, seed=FIRST_SEED + index, solver=solver)
-    controller = ReachController(checkpoint, world.space, settings, world.rails)
+    settings = PlanningSettings(budget=np.inf, seed=FIRST_SEED + index, solver=solver)
+    controller = RecedingHorizonController(checkpoint, world.space, settings, world.rails)
     q = world.space.inverse_kinematics(start)
     knows = kind == KINDS[0]
     latent = world.latent_of(start) if knows else torch.as_tensor(rng.standard_normal(checkpoint.config.latent_shape))
-    controller.latent(T0, latent.float())
+    controller.add_latent(T0, latent.float())
     gripper = np.zeros(len(checkpoint.config.proprioception.gripper))
-    controller.state(T0, np.concatenate([q, np.zeros(len(q)), gripper]))
+    controller.add_state(T0, np.concatenate([q, np.zeros(len(q)), gripper]))
     # A latent goal means something to a model that knows its world; a place is a goal for any.
     found = {"kind": kind, "solver": solver, "feasible": feasible, "planned": False, "violation": ""}
     try:
@@ -125,8 +127,8 @@ def trial(world: World, index: int) -> dict:
             controller.set_goal(Goal((controller.goals.tool([*goal, world.space.height]),)))
     except InputError as error:
         return found | {"text": str(error)}
-    step = controller.step(T0 + 0.01)
-    if not isinstance(step, Step):
+    step = controller.plan_step(T0 + 0.01)
+    if not isinstance(step, PlanStep):
         return found | {"text": step.text}
     found["planned"] = True
     found["violation"] = violation(world, step.trajectory, boxes)

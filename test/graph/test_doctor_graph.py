@@ -97,10 +97,10 @@ WRONG = {
 def checkpoint():
     import torch
 
-    from jepa_ros.world_model.checkpoint import load
+    from jepa_ros.world_model.checkpoint import load_checkpoint
 
     torch.set_num_threads(1)
-    return load("openarm_reach")
+    return load_checkpoint("openarm_reach")
 
 
 @pytest.fixture(scope="module")

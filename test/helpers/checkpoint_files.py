@@ -9,7 +9,7 @@ from helpers.episode_bags import FIRST, write_episode
 from jepa_ros import cli
 from jepa_ros.bags.writer import EpisodeWriter
 from jepa_ros.resources import config_path
-from jepa_ros.world_model.checkpoint import build, save
+from jepa_ros.world_model.checkpoint import build_model, save_checkpoint
 
 CARD = """# tiny
 
@@ -79,14 +79,14 @@ def write_model(directory, seed=0, **changes):
     """A checkpoint with random weights; the directory."""
     config = small_models.config(**changes)
     torch.manual_seed(seed)
-    save(directory, config, *build(config, directory))
+    save_checkpoint(directory, config, *build_model(config, directory))
     return directory
 
 
 def write_patch_model(directory):
     """A checkpoint of family dino_wm beside its frozen encoder; the directory."""
     model = small_dino_wm.from_directory(directory)
-    save(directory, small_dino_wm.made_config(directory, "adaln"), model, None)
+    save_checkpoint(directory, small_dino_wm.made_config(directory, "adaln"), model, None)
     return directory
 
 

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from helpers import reach_bag, sim_arm, small_models
 from jepa_ros import cli
 from jepa_ros.bags.typestore import typestore
-from jepa_ros.world_model.checkpoint import build, save
+from jepa_ros.world_model.checkpoint import build_model, save_checkpoint
 from jepa_ros.world_model.config import ProbeConfig
-from jepa_ros.world_model.heads.probes import Probe
+from jepa_ros.world_model.heads import Probe
 
 TICKS = 24
 FRAMES = len(reach_bag.SPLITS) * (TICKS + 1)
@@ -32,11 +32,11 @@ def write_model(directory, seed=0, **changes):
     torch.manual_seed(seed)
     weights = torch.randn(config.latent_shape[-1] + 1, 3) * 0.1
     probes = {"tool": Probe("tool", weights, 0.01, config.latent_shape)}
-    model, policy = build(config, directory)
+    model, policy = build_model(config, directory)
     with torch.no_grad():  # actions count for nothing in a model that has learned nothing
         for weight in model.parameters():
             weight += 0.1 * torch.randn(weight.shape)
-    save(directory, config, model, policy, probes=probes)
+    save_checkpoint(directory, config, model, policy, probes=probes)
     return directory
 
 

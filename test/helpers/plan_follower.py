@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jepa_ros.planning.reach import Step
+from jepa_ros.planning.receding_horizon import PlanStep
 
 
 class Followed:
@@ -19,8 +19,8 @@ class Followed:
         return self.space.tool_coordinates(self.reference(self.now)[0])
 
     def step(self):
-        step = self.controller.step(self.now)
-        assert isinstance(step, Step), step
+        step = self.controller.plan_step(self.now)
+        assert isinstance(step, PlanStep), step
         self.take(step)
         return step
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jepa_ros.world_model.checkpoint import Checkpoint, build
+from jepa_ros.world_model.checkpoint import Checkpoint, build_model
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.protocol import PredictiveModel
 
@@ -49,7 +49,7 @@ def config(joints=("a", "b"), gripper=(), *, size=16, latent=4, block=4, history
 def fresh(made: ModelConfig, seed: int = 0):
     """Model and policy in evaluation mode with random weights."""
     torch.manual_seed(seed)
-    modules = build(made, Path("nowhere"))
+    modules = build_model(made, Path("nowhere"))
     for module in modules:
         module.eval().requires_grad_(False)
     return modules

@@ -10,7 +10,7 @@ def fresh_model(directory: Path, **changes) -> Path:
     import torch
 
     from jepa_ros.robot.config import load_robot
-    from jepa_ros.world_model.checkpoint import build, save
+    from jepa_ros.world_model.checkpoint import build_model, save_checkpoint
     from jepa_ros.world_model.config import ModelConfig
 
     robot = load_robot("openarm")
@@ -40,5 +40,5 @@ def fresh_model(directory: Path, **changes) -> Path:
         | changes
     )
     torch.manual_seed(0)
-    save(directory, config, *build(config, directory))
+    save_checkpoint(directory, config, *build_model(config, directory))
     return directory

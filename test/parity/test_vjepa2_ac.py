@@ -202,7 +202,7 @@ def test_an_imported_encoder_equals_the_reference(imported):
     frames, _, _ = situation(1)
     with torch.no_grad():
         expected = reference_encode(encoder, frames)
-        found = checkpoint.load(directory).model.encode(frames)
+        found = checkpoint.load_checkpoint(directory).model.encode(frames)
     assert found.shape == (3, 4, ENCODER_WIDTH)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
@@ -210,7 +210,7 @@ def test_an_imported_encoder_equals_the_reference(imported):
 def test_an_imported_model_imagines_as_the_reference_does(imported):
     """From one observed frame, two actions: the official planning's roll-out."""
     encoder, predictor, directory = imported
-    model = checkpoint.load(directory).model
+    model = checkpoint.load_checkpoint(directory).model
     frames, states, actions = situation(2)
     with torch.no_grad():
         latents = model.encode(frames)[:, None]
@@ -239,7 +239,7 @@ def test_one_changed_weight_of_the_official_file_is_seen(part, imported, tmp_pat
     import_vjepa2_ac(tmp_path / "changed.pt", tmp_path / "ours", size=SIZE)
     frames, states, actions = situation(3)
     imagined = []
-    for model in (checkpoint.load(place).model for place in (directory, tmp_path / "ours")):
+    for model in (checkpoint.load_checkpoint(place).model for place in (directory, tmp_path / "ours")):
         with torch.no_grad():
             imagined.append(model.predict(model.encode(frames)[:, None], states, actions[:, :1])[0])
     assert (imagined[0] - imagined[1]).abs().max() > 1e-3
@@ -251,7 +251,9 @@ def test_an_encoder_in_transformers_format_serves_in_place_of_the_files(imported
     import_vjepa2_ac(tmp_path / "official.pt", tmp_path / "ours", encoder=directory / "encoder", size=SIZE)
     assert not (tmp_path / "ours" / "encoder").exists()
     frames, _, _ = situation(4)
-    found, expected = (checkpoint.load(place).model.encode(frames) for place in (tmp_path / "ours", directory))
+    found, expected = (
+        checkpoint.load_checkpoint(place).model.encode(frames) for place in (tmp_path / "ours", directory)
+    )
     assert torch.equal(found, expected)
 
 

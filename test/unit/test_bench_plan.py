@@ -19,8 +19,8 @@ from jepa_ros.bench.same_search import check_device, compare_costs, plan_with_ou
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.closed_loop import Trial
 from jepa_ros.planning.solver import Problem
+from jepa_ros.world_model.device import processor_flags
 from jepa_ros.world_model.lewm import fast_rollout as imagination
-from jepa_ros.world_model.precision import processor_flags
 
 torch.set_num_threads(1)
 
@@ -213,14 +213,14 @@ def test_bfloat16_is_a_choice_that_can_be_taken_back(models):
     actions = torch.randn(7, 5, TINY.actions, generator=torch.Generator().manual_seed(0))
     model = MatchedModels(load_reference("stable-worldmodel"), TINY, seed=1).ours
     exact = models.our_costs(model, actions)
-    model.imagine_in(torch.bfloat16)
+    model.set_rollout_dtype(torch.bfloat16)
     rounded = models.our_costs(model, actions)
     assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.0)
-    model.imagine_in(torch.float32)
+    model.set_rollout_dtype(torch.float32)
     assert torch.equal(models.our_costs(model, actions), exact)
     with pytest.raises(InputError, match="dtype: expected .* found torch.float16"):
-        model.imagine_in(torch.float16)
+        model.set_rollout_dtype(torch.float16)
 
 
 @needs_peer

@@ -10,10 +10,9 @@ from safetensors.torch import load_file, save_file
 from helpers import small_models
 from jepa_ros.errors import InputError
 from jepa_ros.robot.config import load_robot
-from jepa_ros.world_model.checkpoint import WEIGHTS, build_reachability, check_robot, load, save
-from jepa_ros.world_model.config import ProbeConfig, ReachabilityConfig
-from jepa_ros.world_model.heads.probes import Probe
-from jepa_ros.world_model.identity import identify
+from jepa_ros.world_model.checkpoint import WEIGHTS, build_reachability, check_robot, load_checkpoint, save_checkpoint
+from jepa_ros.world_model.config import ProbeConfig, ReachabilityConfig, identify
+from jepa_ros.world_model.heads import Probe
 
 SOME = "model.predictor.input_projection.weight"
 
@@ -21,13 +20,13 @@ SOME = "model.predictor.input_projection.weight"
 @pytest.fixture
 def saved(tmp_path):
     config = small_models.config()
-    save(tmp_path / "m", config, *small_models.fresh(config))
+    save_checkpoint(tmp_path / "m", config, *small_models.fresh(config))
     return tmp_path / "m"
 
 
 def refusal(directory):
     with pytest.raises(InputError) as error:
-        load(directory)
+        load_checkpoint(directory)
     text = str(error.value)
     assert "\n" not in text and str(directory) in text and "expected" in text.lower() and "found" in text, text
     return text
@@ -48,7 +47,7 @@ def change_config(directory, change):
 def test_a_checkpoint_comes_back_bit_for_bit(saved):
     config = small_models.config()
     model, policy = small_models.fresh(config)
-    found = load(saved)
+    found = load_checkpoint(saved)
     assert found.config == config and found.directory == saved.resolve()
     for module, again in ((model, found.model), (policy, found.policy)):
         assert not again.training and not any(p.requires_grad for p in again.parameters())
@@ -64,13 +63,13 @@ def with_heads(directory):
     named = tuple(ProbeConfig(name=p.name, dimension=p.dimension, error_m=p.error) for p in probes.values())
     config = small_models.config(reachability=sizes, probes=named)
     reachability = build_reachability(config)
-    save(directory, config, *small_models.fresh(config), reachability, probes)
+    save_checkpoint(directory, config, *small_models.fresh(config), reachability, probes)
     return reachability, probes
 
 
 def test_heads_come_back_bit_for_bit(tmp_path):
     reachability, probes = with_heads(tmp_path / "m")
-    found = load(tmp_path / "m")
+    found = load_checkpoint(tmp_path / "m")
     assert not found.reachability.training and not any(p.requires_grad for p in found.reachability.parameters())
     for name, tensor in reachability.state_dict().items():
         assert torch.equal(tensor, found.reachability.state_dict()[name]), name
@@ -86,14 +85,14 @@ def test_a_checkpoint_of_before_there_were_heads_loads_with_the_same_id(saved):
         del values["reachability"], values["probes"]
 
     change_config(saved, old)
-    found = load(saved)
+    found = load_checkpoint(saved)
     assert found.reachability is None and found.probes == {}
     assert found.model_id == identify(saved)
     assert "reachability" not in (saved / "config.json").read_text()
 
 
 def test_the_model_that_ships_keeps_its_id():
-    checkpoint = load("openarm_reach")
+    checkpoint = load_checkpoint("openarm_reach")
     assert checkpoint.model_id == identify(checkpoint.directory)
 
 
@@ -124,18 +123,18 @@ def test_heads_that_the_configuration_does_not_know_are_refused(tmp_path):
 
 
 def test_the_id_changes_with_one_weight_and_with_the_configuration(saved):
-    before = load(saved).model_id
-    assert load(saved).model_id == before and len(before) == 16
+    before = load_checkpoint(saved).model_id
+    assert load_checkpoint(saved).model_id == before and len(before) == 16
     change_tensors(saved, lambda tensors: tensors[SOME].view(-1)[0].add_(1e-3))
-    one_weight = load(saved).model_id
+    one_weight = load_checkpoint(saved).model_id
     change_config(saved, lambda c: c["distance"].update(tolerance=0.06))
-    assert len({before, one_weight, load(saved).model_id}) == 3
+    assert len({before, one_weight, load_checkpoint(saved).model_id}) == 3
 
 
 def test_saving_again_replaces_the_checkpoint(saved):
     config = small_models.config(name="other")
-    save(saved, config, *small_models.fresh(config, seed=1))
-    assert load(saved).config.name == "other"
+    save_checkpoint(saved, config, *small_models.fresh(config, seed=1))
+    assert load_checkpoint(saved).config.name == "other"
 
 
 def test_no_such_directory(tmp_path):

@@ -158,7 +158,7 @@ def test_a_plan_that_comes_late_skips_what_was_done_meanwhile(space):
 
 
 def script_state(loop, start):
-    xy, velocity = loop.driver._promises.tool(np.array([start]))
+    xy, velocity = loop.driver._promises.tool_at(np.array([start]))
     return xy[0], velocity[0] / loop.driver.space.max_speed
 
 

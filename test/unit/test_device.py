@@ -11,7 +11,7 @@ from helpers.fake_gpu import pretended_gpu
 from jepa_ros.bags.frame_runs import Stretch
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.latents import BatchEncoder
-from jepa_ros.planning.reach import ReachController, ReachSettings, Step
+from jepa_ros.planning.receding_horizon import PlanningSettings, PlanStep, RecedingHorizonController
 from jepa_ros.training.loop import Trainer
 from jepa_ros.training.pretraining import loop as pretrain_loop
 from jepa_ros.training.pretraining import models as pretrain_models
@@ -21,7 +21,7 @@ from jepa_ros.training.recipe import LossWeights, Schedule
 from jepa_ros.world_model.anti_collapse import METHODS, make_anti_collapse
 from jepa_ros.world_model.checkpoint import Checkpoint, build_reachability
 from jepa_ros.world_model.config import ModelConfig
-from jepa_ros.world_model.device import OnDevice, choose_device, on_device
+from jepa_ros.world_model.device import DeviceProxy, choose_device, on_device
 from jepa_ros.world_model.protocol import Context
 from jepa_ros.world_model.vjepa2_ac.model import STATE_FIELDS, VJepa2Ac
 
@@ -102,7 +102,7 @@ def test_a_model_on_a_gpu_answers_where_it_was_asked(name, training):
     config, model = MODELS[name]()
     with pretended_gpu() as gpu:
         asked = on_device(model.train(training), gpu)
-        assert isinstance(asked, OnDevice) and asked.history == config.history
+        assert isinstance(asked, DeviceProxy) and asked.history == config.history
         assert {x.device for x in model.parameters()} == {gpu}
         frames = np.zeros((2, *config.frame_shape), np.uint8)
         context, past, actions = questions(config)
@@ -151,21 +151,21 @@ def test_pre_training_stays_on_the_gpu():
 
 
 @pytest.mark.parametrize("solver", ["icem", "gradient"])
-@pytest.mark.parametrize("policy", ["first", "alone"])
+@pytest.mark.parametrize("policy", ["policy_first", "policy_only"])
 @pytest.mark.parametrize("metric", ["l2", "reachability"])
 def test_a_plan_is_searched_on_the_gpu_and_leaves_it(solver, policy, metric):
     space, joints = sim_arm.space(), tuple(sim_arm.robot().joints)
     config = small_models.config(joints, reachability={"width": 16})
     model, head = small_models.fresh(config)
     distance = build_reachability(config).eval()
-    settings = ReachSettings(budget=np.inf, solver=solver, policy=policy, metric=metric)
+    settings = PlanningSettings(budget=np.inf, solver=solver, policy=policy, metric=metric)
     with pretended_gpu() as gpu:
         parts = on_device(model, gpu), head.to(gpu), "0" * 16, Path("nowhere"), distance.to(gpu)
-        controller = ReachController(Checkpoint(config, *parts, device=gpu), space, settings)
+        controller = RecedingHorizonController(Checkpoint(config, *parts, device=gpu), space, settings)
         q = space.inverse_kinematics(np.array([0.12, -0.30]))
-        controller.state(10.0, np.concatenate([q, np.zeros(7)]))
+        controller.add_state(10.0, np.concatenate([q, np.zeros(7)]))
         for stamp in (9.6, 10.0):
-            controller.latent(stamp, torch.zeros(4))
+            controller.add_latent(stamp, torch.zeros(4))
         controller.set_goal(torch.ones(4))
-        step = controller.step(10.02)
-    assert isinstance(step, Step) and np.isfinite(step.trajectory.positions).all()
+        step = controller.plan_step(10.02)
+    assert isinstance(step, PlanStep) and np.isfinite(step.trajectory.positions).all()

@@ -192,10 +192,10 @@ def test_another_robots_model_is_refused(bag, tmp_path):
     import torch
 
     from helpers import small_models
-    from jepa_ros.world_model.checkpoint import build, save
+    from jepa_ros.world_model.checkpoint import build_model, save_checkpoint
 
     config = small_models.config(("a", "b"))
     torch.manual_seed(0)
-    save(tmp_path / "m", config, *build(config, tmp_path / "m"))
+    save_checkpoint(tmp_path / "m", config, *build_model(config, tmp_path / "m"))
     summary, lines = bags.judge(bag, tmp_path / "m", tmp_path / "o", code=2)
     assert summary is None and len(lines) == 1 and "expected the joints ['a', 'b']" in lines[0]

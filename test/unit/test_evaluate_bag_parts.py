@@ -25,8 +25,8 @@ from jepa_ros.evaluation.bag.reading import situations as windows
 from jepa_ros.evaluation.bag.reading.latents import BatchEncoder, LatentStore
 from jepa_ros.evaluation.bag.reading.pictures import Decoder, Picture
 from jepa_ros.evaluation.bag.reading.records import Recorded
-from jepa_ros.planning.reach import ReachSettings
-from jepa_ros.world_model.heads.probes import Probe
+from jepa_ros.planning.receding_horizon import PlanningSettings
+from jepa_ros.world_model.heads import Probe
 
 # -- thresholds and score ----------------------------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ def planned(driven):
     parts = windows.stretches(made, config)
     found = windows.windows(parts, config, 4)
     rails = Guardrails.from_robot(sim_arm.robot(), made.urdf, space, sim_arm.limits())
-    planning = plans.Planning(checkpoint, space, sim_arm.limits(), rails, ReachSettings(budget=math.inf, horizon=4))
+    planning = plans.Planning(checkpoint, space, sim_arm.limits(), rails, PlanningSettings(budget=math.inf, horizon=4))
     rows = plans.spread(found, 6)
     return [planning.at(made, parts[0], found, int(row)) for row in rows], found, planning, parts
 

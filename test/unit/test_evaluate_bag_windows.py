@@ -12,7 +12,7 @@ from jepa_ros.evaluation.bag.metrics import prediction, surprise
 from jepa_ros.evaluation.bag.reading import situations as windows
 from jepa_ros.evaluation.bag.reading.latents import LatentStore
 from jepa_ros.evaluation.bag.reading.records import Clock, Recorded
-from jepa_ros.world_model.history import ContextReader
+from jepa_ros.world_model.history import ObservationHistory
 from jepa_ros.world_model.surprise import SurpriseMonitor
 
 S = 10**9
@@ -57,7 +57,7 @@ def test_contexts_and_blocks_are_the_live_ones(seed, history):
     parts = windows.stretches(made, config)
     found = windows.windows(parts, config, HORIZON)
     (part,) = parts
-    live = ContextReader(config)
+    live = ObservationHistory(config)
     seen = dict(zip(found.frames.tolist(), range(len(found)), strict=True))
     compared = Counter()
     at = [0, 0]
@@ -164,7 +164,7 @@ def test_surprise_is_the_live_monitors():
     parts = windows.stretches(made, checkpoint.config)
     readings = surprise.read(checkpoint, made, parts)
     (part,) = parts
-    live = ContextReader(checkpoint.config)
+    live = ObservationHistory(checkpoint.config)
     live.latents._keep = live.states._keep = live.actions._keep = 1e9
     for name, times, values in (
         ("states", part.state_times, part.states),

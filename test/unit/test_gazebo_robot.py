@@ -16,8 +16,7 @@ from helpers import sim_arm
 from jepa_ros.resources import config_path
 from jepa_ros.robot.collision.shapes import link_shapes
 from jepa_ros.robot.urdf import RobotDescription
-from jepa_ros.sim.gazebo_robot import POSITION_GAIN, robot_description, spawned_robot
-from jepa_ros.sim.gazebo_shapes import hull_triangles, write_hulls
+from jepa_ros.sim.gazebo import POSITION_GAIN, hull_triangles, robot_description, spawned_robot, write_hulls
 from jepa_ros.sim.scene import mujoco  # noqa: E402 - once OpenGL is chosen
 
 CONTROLLERS = config_path("gazebo", "controllers.yaml")

@@ -13,9 +13,8 @@ import yaml
 
 from helpers import sim_arm
 from jepa_ros.resources import config_path
-from jepa_ros.sim import gazebo_world
-from jepa_ros.sim.gazebo_shapes import hull_triangles, write_hulls
-from jepa_ros.sim.gazebo_world import world_sdf
+from jepa_ros.sim import gazebo
+from jepa_ros.sim.gazebo import hull_triangles, world_sdf, write_hulls
 from jepa_ros.sim.scene import CAMERA, Scene, mujoco  # noqa: E402 - mujoco, once OpenGL is chosen
 
 
@@ -181,4 +180,4 @@ def test_its_systems_are_those_that_gazebo_publishes(world):
     }
     assert {p.get("filename"): p.get("name") for p in world.findall("plugin")} == published
     [engine] = world.iter("render_engine")
-    assert engine.text == "ogre2" and gazebo_world.SDF_VERSION == "1.9"
+    assert engine.text == "ogre2" and gazebo.SDF_VERSION == "1.9"

@@ -6,9 +6,8 @@ import torch
 
 from helpers import sim_arm, small_models
 from jepa_ros.errors import InputError
-from jepa_ros.planning.goal import Goal, GoalMaker, Outcome
-from jepa_ros.planning.objective import Objective
-from jepa_ros.world_model.heads.probes import Probe
+from jepa_ros.planning.goal import Goal, GoalMaker, Objective, Outcome
+from jepa_ros.world_model.heads import Probe
 
 JOINTS = tuple(sim_arm.robot().joints)
 SPACE = sim_arm.space()

@@ -45,7 +45,7 @@ def outputs(model):
 def test_an_imported_model_computes_what_it_did(tmp_path, wrap, name, vit):
     source = write(tmp_path / "theirs", wrap(foreign(vit)), name=name)
     out = import_lewm(source, tmp_path / "ours", block=5, control_rate=20.0, name="small")
-    loaded = checkpoint.load(out)
+    loaded = checkpoint.load_checkpoint(out)
     measured = {"distance", "surprise"}
     assert loaded.config.model_dump(exclude=measured) == CONFIG.model_dump(exclude=measured)
     assert loaded.policy is None
@@ -56,7 +56,7 @@ def test_an_imported_model_computes_what_it_did(tmp_path, wrap, name, vit):
 def test_a_folder_with_one_file_of_weights_will_do_and_the_card_says_what_it_was(tmp_path):
     source = write(tmp_path / "theirs", foreign() | {"encoder.pooler.dense.weight": torch.zeros(24, 24)})
     out = import_lewm(source.parent, tmp_path / "made" / "ours", block=2, control_rate=15.0)
-    config = checkpoint.load(out).config
+    config = checkpoint.load_checkpoint(out).config
     assert (config.name, config.block, config.action.dimension, config.step) == ("ours", 2, 5, 2 / 15)
     card = (out / "README.md").read_text()
     assert {"config.json", "model.safetensors", "README.md"} == {p.name for p in out.iterdir()}
@@ -79,7 +79,7 @@ def test_without_settings_heads_are_those_of_the_published_model(tmp_path):
         stem = f"predictor.transformer.layers.{layer}.attn"
         tensors[f"{stem}.to_qkv.weight"] = torch.zeros(3 * 128, 24)
         tensors[f"{stem}.to_out.0.weight"] = torch.zeros(24, 128)
-    config = checkpoint.load(import_lewm(write(tmp_path / "a", tensors, None), tmp_path / "b")).config
+    config = checkpoint.load_checkpoint(import_lewm(write(tmp_path / "a", tensors, None), tmp_path / "b")).config
     assert (config.predictor.heads, config.predictor.head_dim, config.predictor.dropout) == (2, 64, 0.1)
 
 

@@ -54,7 +54,7 @@ def test_names_before_the_tensors_do_not_matter(tmp_path):
         held = {part: {prefix + key: value for key, value in tensors.items()} for part, tensors in plain.items()}
         torch.save(held, tmp_path / f"{name}.pt")
         assert command(tmp_path / f"{name}.pt", tmp_path / name).exit_code == 0
-    states = [checkpoint.load(tmp_path / name).model.state_dict() for name in ("plain", "wrapped")]
+    states = [checkpoint.load_checkpoint(tmp_path / name).model.state_dict() for name in ("plain", "wrapped")]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 

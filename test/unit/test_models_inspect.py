@@ -9,7 +9,7 @@ from helpers import small_models
 from helpers.checkpoint_files import CARD, refused, run, share, write_model, write_patch_model, write_robot
 from jepa_ros import resources
 from jepa_ros.checkpoints.facts import card_tables
-from jepa_ros.world_model.checkpoint import load
+from jepa_ros.world_model.checkpoint import load_checkpoint
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def facts(directory):
 
 
 def test_parameters_are_those_of_the_model_by_its_parts(model):
-    found, loaded = facts(model)["parameters"], load(model)
+    found, loaded = facts(model)["parameters"], load_checkpoint(model)
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in loaded.model.named_children()}
     parts["policy"] = sum(p.numel() for p in loaded.policy.parameters())
     assert found == parts | {"total": sum(parts.values())}
@@ -39,7 +39,7 @@ def test_parameters_are_those_of_the_model_by_its_parts(model):
 
 def test_files_are_told_with_their_sha256(model):
     found = facts(model)
-    assert found["model_id"] == load(model).model_id and found["schema_version"] == 2
+    assert found["model_id"] == load_checkpoint(model).model_id and found["schema_version"] == 2
     for name in ("config.json", "model.safetensors"):
         content = (model / name).read_bytes()
         assert found["files"][name] == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -87,7 +87,7 @@ def test_a_frozen_encoder_is_told(root):
     directory = write_patch_model(root / "m")
     found = facts(directory)["frozen_encoder"]
     assert found["kind"] == "dinov2" and found["sha256"] == found["expected_sha256"]
-    frozen = load(directory).model.encoder
+    frozen = load_checkpoint(directory).model.encoder
     assert found["parameters"] == sum(p.numel() for p in frozen.parameters())
     assert "encoder" not in facts(directory)["parameters"]
     change = json.loads((directory / "config.json").read_text())

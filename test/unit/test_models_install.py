@@ -9,7 +9,7 @@ import pytest
 from helpers.checkpoint_files import refused, run, share, write_model, write_patch_model
 from jepa_ros import resources
 from jepa_ros.checkpoints import install as installing
-from jepa_ros.world_model.checkpoint import load
+from jepa_ros.world_model.checkpoint import load_checkpoint
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def installed():
 def test_an_installed_model_is_loaded_by_its_name(model):
     result = run("install", model)
     assert result.exit_code == 0 and "reach: installed in" in result.stdout
-    assert load("reach").model_id == load(model).model_id
+    assert load_checkpoint("reach").model_id == load_checkpoint(model).model_id
     assert resources.list_models() == ["reach"] and installed() == ["reach"]
 
 
@@ -60,9 +60,9 @@ def test_another_model_is_not_overwritten_unless_forced(model, root):
     other = write_model(root / "other", seed=1, name="reach")
     line = refused("install", other)
     assert "expected no other model of that name, found one: give --name or --force" in line
-    assert load("reach").model_id == load(model).model_id
+    assert load_checkpoint("reach").model_id == load_checkpoint(model).model_id
     assert run("install", other, "--force").exit_code == 0
-    assert load("reach").model_id == load(other).model_id and installed() == ["reach"]
+    assert load_checkpoint("reach").model_id == load_checkpoint(other).model_id and installed() == ["reach"]
     assert not (resources.installed_models() / "reach" / "README.md").exists(), "nothing of the other is left"
 
 
@@ -70,7 +70,7 @@ def test_a_model_that_was_damaged_since_is_replaced_when_forced(model):
     run("install", model)
     (resources.installed_models() / "reach" / "model.safetensors").unlink()
     assert "--force" in refused("install", model)
-    assert run("install", model, "--force").exit_code == 0 and load("reach").config.name == "reach"
+    assert run("install", model, "--force").exit_code == 0 and load_checkpoint("reach").config.name == "reach"
 
 
 def test_the_name_of_a_shipped_model_is_refused(model):
@@ -137,7 +137,7 @@ def test_where_nothing_can_be_written_is_one_line(model, root):
 def test_a_frozen_encoder_comes_along(root):
     run("install", write_patch_model(root / "p"))
     shutil.rmtree(root / "p")
-    checkpoint = load("small")
+    checkpoint = load_checkpoint("small")
     assert checkpoint.directory == resources.installed_models() / "small"
     assert contents(checkpoint.directory).keys() == {
         "config.json",
@@ -162,7 +162,7 @@ def test_a_frozen_encoder_elsewhere_stays_there(root):
     change_encoder(directory, root / "encoder")
     assert run("install", directory).exit_code == 0
     assert not (resources.installed_models() / "small" / "encoder").exists()
-    assert load("small").config.encoder.directory == str(root / "encoder")
+    assert load_checkpoint("small").config.encoder.directory == str(root / "encoder")
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_a_repository_is_installed_by_name(model, hub):
     result = run("install", "someone/reach", "--name", "fetched")
     assert result.exit_code == 0, result.stderr
     shutil.rmtree(hub)
-    assert load("fetched").model_id == load(model).model_id, "files, not links to the cache"
+    assert load_checkpoint("fetched").model_id == load_checkpoint(model).model_id, "files, not links to the cache"
 
 
 def test_a_repository_that_cannot_be_fetched_is_one_line(hub):

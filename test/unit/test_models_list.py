@@ -6,7 +6,7 @@ import pytest
 
 from helpers.checkpoint_files import run, share, write_model
 from jepa_ros import resources
-from jepa_ros.world_model.checkpoint import load
+from jepa_ros.world_model.checkpoint import load_checkpoint
 
 
 @pytest.fixture
@@ -35,10 +35,10 @@ def test_shipped_and_installed_models_are_listed(root):
         "control_rate": 10.0,
         "step": 0.4,
         "robots": ["slides"],
-        "model_id": load(shipped).model_id,
+        "model_id": load_checkpoint(shipped).model_id,
     }
     assert (second["name"], second["origin"], second["latent_shape"]) == ("grasp", "installed", [6])
-    assert second["directory"] == str(installed) and second["model_id"] == load(installed).model_id
+    assert second["directory"] == str(installed) and second["model_id"] == load_checkpoint(installed).model_id
     table = run("list").stdout
     for words in ("reach", "grasp", "lewm", "planar_velocity, 4 x 2", "0.4 s", first["model_id"], str(installed)):
         assert words in table, table

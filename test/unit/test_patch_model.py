@@ -151,10 +151,10 @@ def test_a_checkpoint_holds_the_predictor_alone_and_predicts_the_same_once_loade
     made = from_directory(tmp_path, conditioning).eval()
     for parameter in made.predictor.parameters():
         nn.init.normal_(parameter, std=0.3)
-    checkpoint.save(tmp_path, made_config(tmp_path, conditioning), made, None)
+    checkpoint.save_checkpoint(tmp_path, made_config(tmp_path, conditioning), made, None)
     names = set(load_file(tmp_path / checkpoint.WEIGHTS))
     assert names == {f"model.predictor.{name}" for name, _ in made.predictor.named_parameters()}
-    loaded = checkpoint.load(tmp_path).model
+    loaded = checkpoint.load_checkpoint(tmp_path).model
     frames = np.random.default_rng(0).integers(0, 256, (6, PIXELS, PIXELS, 3), dtype=np.uint8)
     latents = made.encode(frames).unflatten(0, (2, 3))
     torch.testing.assert_close(loaded.encode(frames).unflatten(0, (2, 3)), latents)

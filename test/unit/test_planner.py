@@ -6,11 +6,12 @@ import torch
 
 from helpers import sim_arm, small_models
 from jepa_ros.errors import InputError
+from jepa_ros.planning import SOLVERS
+from jepa_ros.planning.committed_reference import CommittedReference
 from jepa_ros.planning.goal import Goal, GoalMaker
-from jepa_ros.planning.imagination import Imagination, Situation
-from jepa_ros.planning.planner import KEPT, USES, LatentPlanner
-from jepa_ros.planning.promises import Promises
-from jepa_ros.planning.solvers import SOLVERS, make_solver
+from jepa_ros.planning.planner import KEPT, LatentPlanner
+from jepa_ros.planning.rollout_problem import RolloutProblem, Situation
+from jepa_ros.planning.solvers import make_solver
 from jepa_ros.robot.motion.tool_path import ToolPath
 from jepa_ros.world_model.protocol import Context
 
@@ -28,7 +29,7 @@ def planner():
 
 def imagine(planner, situation, goal=None):
     goal = seeing(planner, torch.zeros(2)) if goal is None else goal
-    return Imagination(planner.checkpoint, planner.space, situation, goal, planner.objective, planner.horizon)
+    return RolloutProblem(planner.checkpoint, planner.space, situation, goal, planner.objective, planner.horizon)
 
 
 def seeing(planner, latent):
@@ -40,22 +41,22 @@ def moving(hand_over, begun=-0.17):
     space = sim_arm.space()
     q = space.inverse_kinematics(XY)
     knots = space.constrain(XY, np.zeros(2), np.repeat(RNG.uniform(-1, 1, (6, 2)), 2, axis=0))
-    promises = Promises()
+    promises = CommittedReference()
     promises.hold(STAMP - 10, q, JOINTS, space.tool_coordinates(q))
-    promises.add(
+    promises.add_plan(
         STAMP + begun, space.make_path(q, np.zeros(7), knots), space.to_trajectory(q, np.zeros(7), np.zeros(7), knots)
     )
-    position = promises.tool(np.array([STAMP]))[0][0]
+    position = promises.tool_at(np.array([STAMP]))[0][0]
     latents = torch.stack([small_models.latent_of(position)] * 2)
     context = Context(latents[None], torch.zeros(1, 2, 14), torch.zeros(1, 1, 8))
-    situation = Situation(context, lambda t: promises.tool(STAMP + t), hand_over)
+    situation = Situation(context, lambda t: promises.tool_at(STAMP + t), hand_over)
     return situation, promises
 
 
 def executed(space, promises, hand_over, knots, ticks):
     """(ticks, 2) what the gate would report a model tick if the knots took over at the hand-over."""
     ends = np.arange(ticks + 1) * TICK
-    position, velocity = promises.tool(STAMP + np.append(np.minimum(ends, hand_over), hand_over))
+    position, velocity = promises.tool_at(STAMP + np.append(np.minimum(ends, hand_over), hand_over))
     path = ToolPath(position[-1], np.vstack([velocity[-1], knots * space.max_speed]), TICK)
     after = path.sample(np.maximum(ends - hand_over, 0.0))[0]
     return np.diff(np.where((ends < hand_over)[:, None], position[:-1], after), axis=0) / STEP
@@ -80,9 +81,9 @@ def test_imagined_actions_are_what_the_joints_do(planner, hand_over):
     space = planner.space
     imagination = imagine(planner, situation)
     knots = imagination.repair(np.repeat(RNG.uniform(-1, 1, (1, 10, 2)), 2, axis=1)[:, : imagination.ticks])
-    q, qd, qdd = promises.joints(STAMP + hand_over)
-    promises.add(STAMP + hand_over, space.make_path(q, qd, knots[0]), space.to_trajectory(q, qd, qdd, knots[0]))
-    joints = [promises.joints(STAMP + k * TICK)[0] for k in range(21)]
+    q, qd, qdd = promises.joints_at(STAMP + hand_over)
+    promises.add_plan(STAMP + hand_over, space.make_path(q, qd, knots[0]), space.to_trajectory(q, qd, qdd, knots[0]))
+    joints = [promises.joints_at(STAMP + k * TICK)[0] for k in range(21)]
     done = [space.executed(a, b) for a, b in zip(joints[:-1], joints[1:], strict=True)]
     imagined = imagination.predict(knots)[1].reshape(20, 2).numpy()
     np.testing.assert_allclose(imagined, done, atol=0.1)
@@ -101,7 +102,7 @@ def test_a_plan_goes_to_the_goal(planner):
     imagined = planner.plan(situation, seeing(planner, small_models.latent_of(target)))
     assert imagined.distance > 1.0 and imagined.predicted_distance < 0.03 * imagined.distance
     moved = imagined.actions.sum(0) * STEP
-    np.testing.assert_allclose(promises.tool(np.array([STAMP]))[0][0] + moved, target, atol=0.01)
+    np.testing.assert_allclose(promises.tool_at(np.array([STAMP]))[0][0] + moved, target, atol=0.01)
     assert imagined.tool.shape == (5, 3) and imagined.actions.shape == (20, 2)
     assert np.isfinite(imagined.cost) and imagined.iterations == planner.solver.iterations
 
@@ -123,7 +124,7 @@ def test_the_speed_factor_bounds_the_search(planner):
     assert 0.2 < np.linalg.norm(knots, axis=1).max() <= 0.3 + 1e-9
 
 
-def test_the_last_plan_is_the_default_moved_on_in_time(planner):
+def test_the_last_plan_is_the_default_shifted_in_time(planner):
     planner.reset()
     situation, _ = moving(0.1)
     first = planner.plan(situation, seeing(planner, small_models.latent_of(XY + 0.05))).knots
@@ -170,9 +171,9 @@ def test_gradients_are_those_of_the_costs(planner):
 
 
 def test_a_way_that_arrives_is_not_searched_further():
-    planner = LatentPlanner(small_models.knowing(JOINTS), sim_arm.space(), budget=np.inf, policy="first")
+    planner = LatentPlanner(small_models.knowing(JOINTS), sim_arm.space(), budget=np.inf, policy="policy_first")
     situation, promises = moving(0.1, begun=-60.0)
-    here = promises.tool(np.array([STAMP]))[0][0]
+    here = promises.tool_at(np.array([STAMP]))[0][0]
     there = planner.plan(situation, seeing(planner, small_models.latent_of(here + [0.08, 0.03])))
     assert there.samples > 100, "no seed ends there"
     here = planner.plan(situation, seeing(planner, small_models.latent_of(here)))
@@ -213,8 +214,7 @@ def test_forbidden_candidates_are_never_chosen(planner):
 
 def test_a_policy_that_is_not_there_is_named():
     checkpoint = small_models.knowing(JOINTS)
-    with pytest.raises(InputError, match="policy: expected one of seed, first, alone, none, found 'always'"):
+    with pytest.raises(InputError, match="policy: expected one of policy_seeded, .*, none, found 'always'"):
         LatentPlanner(checkpoint, sim_arm.space(), policy="always")
     with pytest.raises(InputError, match="expected a policy and a learned distance"):
-        LatentPlanner(checkpoint, sim_arm.space(), policy="alone")
-    assert USES[0] == "seed"
+        LatentPlanner(checkpoint, sim_arm.space(), policy="policy_only")

@@ -11,12 +11,11 @@ from helpers import sim_arm, small_models
 from helpers.plan_follower import Followed
 from helpers.turned_camera import about_z
 from jepa_ros.errors import InputError
-from jepa_ros.planning.goal import Goal, GoalMaker
+from jepa_ros.planning.committed_reference import CommittedReference
+from jepa_ros.planning.goal import Goal, GoalMaker, Objective
 from jepa_ros.planning.guardrails import Guardrails
-from jepa_ros.planning.imagination import Imagination, Situation
-from jepa_ros.planning.objective import Objective
-from jepa_ros.planning.promises import Promises
-from jepa_ros.planning.reach import ReachController, ReachSettings, Step, Waiting
+from jepa_ros.planning.receding_horizon import NoPlan, PlanningSettings, PlanStep, RecedingHorizonController
+from jepa_ros.planning.rollout_problem import RolloutProblem, Situation
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.pose_delta import PoseDelta, ToolState
 from jepa_ros.world_model.checkpoint import Checkpoint
@@ -101,12 +100,12 @@ def test_the_arm_follows_the_tools_path_is_held_as_at_home_and_comes_to_rest():
 @pytest.mark.parametrize("degrees", [0.0, 25.0])
 def test_imagined_actions_are_what_the_gate_would_report(degrees):
     made, q = space(degrees), space().inverse_kinematics(PLACE)
-    promises = Promises()
+    promises = CommittedReference()
     promises.hold(T0 - 10.0, q, made.kinematics.joints, made.tool_coordinates(q))
     context = Context(latent_of([PLACE, PLACE])[None], torch.zeros(1, 2, 7), torch.zeros(1, 1, 7))
-    situation = Situation(context, lambda t: promises.tool(T0 + t), 0.0)
+    situation = Situation(context, lambda t: promises.tool_at(T0 + t), 0.0)
     goal = Goal((GoalMaker(knowing(), made).latent(latent_of(PLACE)),))
-    imagination = Imagination(knowing(), made, situation, goal, Objective(), 6)
+    imagination = RolloutProblem(knowing(), made, situation, goal, Objective(), 6)
     knots = imagination.repair(RNG.uniform(-1, 1, (1, imagination.ticks, 3)))
     imagined = imagination.predict(knots)[1][0].numpy()
     trajectory = made.to_trajectory(q, np.zeros(7), np.zeros(7), knots[0])
@@ -121,17 +120,17 @@ class Follower(Followed):
     """Frames at 8 Hz and joint states reach the controller at once."""
 
     def __init__(self, guardrails=None):
-        settings = ReachSettings(budget=np.inf, horizon=3, plan_ticks=4)
+        settings = PlanningSettings(budget=np.inf, horizon=3, plan_ticks=4)
         super().__init__(
-            ReachController(knowing(), space(), settings, guardrails), space().inverse_kinematics(PLACE), T0
+            RecedingHorizonController(knowing(), space(), settings, guardrails), space().inverse_kinematics(PLACE), T0
         )
 
     def run(self, seconds):
         for _ in range(round(seconds / 0.125)):
             self.now += 0.125
             q = self.reference(self.now)[0]
-            self.controller.state(self.now, state_of(q), q)
-            self.controller.latent(self.now, latent_of(self.tool()))
+            self.controller.add_state(self.now, state_of(q), q)
+            self.controller.add_latent(self.now, latent_of(self.tool()))
         return self
 
 
@@ -142,18 +141,18 @@ def test_a_goal_in_space_is_reached_by_plans_that_join_without_a_jump():
         step = follower.step()  # asserts the join in position, velocity and acceleration
         assert step.imagined.tool.shape == (3, 3)
         follower.run(0.25)
-        if follower.controller.reached:
+        if follower.controller.is_reached:
             break
-    assert follower.controller.reached
+    assert follower.controller.is_reached
     np.testing.assert_allclose(follower.tool(), goal, atol=0.02)
 
 
 def test_a_horizon_that_ends_before_a_plan_takes_effect_is_said():
     follower = Follower().run(1.0)
     follower.controller.set_goal(latent_of(PLACE + [0.12, 0.08, 0.10]))
-    waiting = follower.controller.step(follower.now + 0.6)
+    waiting = follower.controller.plan_step(follower.now + 0.6)
     late = "a plan takes effect 0.75 s after its frame"
-    assert waiting == Waiting(f"{late}, but what is imagined ends 0.75 s after it: a longer horizon is needed")
+    assert waiting == NoPlan(f"{late}, but what is imagined ends 0.75 s after it: a longer horizon is needed")
 
 
 def test_a_box_in_the_way_is_kept_out_of():
@@ -165,8 +164,8 @@ def test_a_box_in_the_way_is_kept_out_of():
     follower = Follower(rails).run(1.0)
     follower.controller.set_goal(latent_of(between), tolerance=0.001)
     for _ in range(12):
-        step = follower.controller.step(follower.now)
-        if isinstance(step, Step):
+        step = follower.controller.plan_step(follower.now)
+        if isinstance(step, PlanStep):
             follower.plans.append(step)
         follower.run(0.25)
         assert rails.clearance(follower.tool()) > -1e-3

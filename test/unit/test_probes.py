@@ -9,7 +9,7 @@ from jepa_ros.datasets.positions import Places, parse_objects
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
 from jepa_ros.robot.motion.kinematics import Kinematics
-from jepa_ros.world_model.heads.probes import fit_probe
+from jepa_ros.world_model.heads import fit_probe
 
 
 def positions_of(latents, seed=0):

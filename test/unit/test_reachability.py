@@ -7,14 +7,14 @@ import torch
 from helpers import small_models
 from jepa_ros.datasets.episodes import Episode, EpisodeSet
 from jepa_ros.errors import InputError
-from jepa_ros.planning.system1 import PolicyAlone
+from jepa_ros.planning.policy import PolicyOnlyPlanner
 from jepa_ros.training.heads import fit_heads
 from jepa_ros.training.heads_report import evaluate_heads
 from jepa_ros.training.losses import draw_pairs
 from jepa_ros.training.recipe import Schedule
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.config import ReachabilityConfig
-from jepa_ros.world_model.heads.reachability import SLACK, Reachability
+from jepa_ros.world_model.heads import FACTOR_RANGE, Reachability
 
 SPEED = 0.02  # m a tick
 
@@ -51,7 +51,7 @@ def test_a_detour_over_a_third_place_is_not_shorter_by_more_than_the_slack():
     head, still = fresh(), torch.zeros(40, 3)
     a, b, c = (torch.randn(40, 4, generator=torch.Generator().manual_seed(k)) for k in range(3))
     direct, over = head(a, c, still), head(a, b, still) + head(b, c, still)
-    assert (direct <= over * (1 + SLACK) / (1 - SLACK) + 1e-5).all()
+    assert (direct <= over * (1 + FACTOR_RANGE) / (1 - FACTOR_RANGE) + 1e-5).all()
 
 
 def play(seed, split, ticks=60):
@@ -117,7 +117,11 @@ def context(xy):
 
 
 def test_the_policy_alone_arrives_and_stays(trained):
-    decide, place, goal = PolicyAlone(alone(trained)).decide, np.array([0.15, -0.1]), small_models.latent_of([0.0, 0.0])
+    decide, place, goal = (
+        PolicyOnlyPlanner(alone(trained)).decide,
+        np.array([0.15, -0.1]),
+        small_models.latent_of([0.0, 0.0]),
+    )
     for _ in range(40):
         actions = decide(context(place), goal, torch.zeros(0, 2), 2)
         place = place + SPEED * actions[:2].sum(0).numpy()
@@ -129,7 +133,7 @@ def test_what_is_promised_is_kept_and_the_rest_goes_on(trained):
     promised = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.5], [0.6, 0.6], [0.7, 0.7]])
     far = small_models.latent_of([1.0, 0.0])
     for horizon in (1, 2, 5):
-        actions = PolicyAlone(alone(trained)).decide(context([0.0, 0.0]), far, promised, horizon)
+        actions = PolicyOnlyPlanner(alone(trained)).decide(context([0.0, 0.0]), far, promised, horizon)
         count = min(5, 4 * horizon)
         assert actions.shape == (4 * horizon, 2) and actions.abs().max() <= 1.0
         torch.testing.assert_close(actions[:count], promised[:count])
@@ -142,4 +146,4 @@ def test_a_model_without_heads_cannot_act_alone(trained, lacks):
 
     what = "policy" if lacks == "policy" else "learned distance"
     with pytest.raises(InputError, match=f"train policy.*found no {what}"):
-        PolicyAlone(replace(alone(trained), **{lacks: None}))
+        PolicyOnlyPlanner(replace(alone(trained), **{lacks: None}))

@@ -24,7 +24,7 @@ from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import LossWeights, Schedule
 from jepa_ros.training.train_model import train_model
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
-from jepa_ros.world_model.checkpoint import load, save, verify
+from jepa_ros.world_model.checkpoint import load_checkpoint, save_checkpoint, verify
 from jepa_ros.world_model.config import ModelConfig, read_config
 from jepa_ros.world_model.dino_wm.model import PatchWorldModel
 from jepa_ros.world_model.lewm.model import build_lewm
@@ -116,9 +116,9 @@ def test_rope_and_vjepa2_ac_want_one_camera():
 
 def test_a_checkpoint_keeps_its_cameras(tmp_path):
     config = small_lewm.config(cameras=CAMERAS)
-    save(tmp_path, config, lewm(), None)
+    save_checkpoint(tmp_path, config, lewm(), None)
     assert "16 px to 6 numbers" in verify(tmp_path)
-    loaded = load(tmp_path)
+    loaded = load_checkpoint(tmp_path)
     assert loaded.config.cameras == CAMERAS and loaded.config.frame_shape == (2, 16, 16, 3)
     torch.testing.assert_close(loaded.model.encode(views(loaded.model)), lewm().encode(views(loaded.model)))
 
@@ -263,7 +263,7 @@ def test_a_recipe_of_two_cameras_makes_a_model_of_two(tmp_path):
     }
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(recipe))
     train_model(data=bag, out=tmp_path / "out", recipe=str(tmp_path / "two.yaml"), name="two")
-    made = load(tmp_path / "out" / "checkpoint")
+    made = load_checkpoint(tmp_path / "out" / "checkpoint")
     assert made.config.cameras == CAMERAS and made.model.cameras == 2
     assert "two: family lewm" in verify(tmp_path / "out" / "checkpoint")
     assert "(frame, wrist/frame)" in (tmp_path / "out" / "checkpoint" / "README.md").read_text()

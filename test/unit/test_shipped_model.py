@@ -11,12 +11,12 @@ from helpers import (
 )
 from jepa_ros.evaluation.actors import OracleActor, RandomActor
 from jepa_ros.evaluation.closed_loop import ModelActor, Timing, run_trial
-from jepa_ros.planning.reach import ReachController, ReachSettings
+from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
 from jepa_ros.reporting.summary import wilson_interval
 from jepa_ros.resources import list_models
 from jepa_ros.sim.cell import ArmCell
 from jepa_ros.sim.tasks.reach import make_goals
-from jepa_ros.world_model.checkpoint import check_robot, load
+from jepa_ros.world_model.checkpoint import check_robot, load_checkpoint
 
 NAME = "openarm_reach"
 shipped = pytest.mark.skipif(NAME not in list_models(), reason=f"config/models/{NAME} is not there")
@@ -59,7 +59,7 @@ def test_wilson_interval():
 
 @shipped
 def test_the_shipped_model_fits_the_arm():
-    checkpoint = load(NAME)
+    checkpoint = load_checkpoint(NAME)
     check_robot(checkpoint.config, sim_arm.robot())
     assert "openarm" in checkpoint.config.robots and len(checkpoint.model_id) == 16
 
@@ -67,8 +67,8 @@ def test_the_shipped_model_fits_the_arm():
 @shipped
 @pytest.mark.slow
 def test_the_shipped_model_reaches_goals(cell, goals):
-    checkpoint = load(NAME)
-    controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf))
+    checkpoint = load_checkpoint(NAME)
+    controller = RecedingHorizonController(checkpoint, cell.space, PlanningSettings(budget=math.inf))
     actor = ModelActor(cell, checkpoint, controller, Timing())
     trials = []
     for goal in goals:

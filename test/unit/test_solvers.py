@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jepa_ros.errors import InputError
+from jepa_ros.planning import SOLVERS
 from jepa_ros.planning import solver as seam
-from jepa_ros.planning.noise import coloured
-from jepa_ros.planning.solver import Problem
-from jepa_ros.planning.solvers import SOLVERS, make_solver
+from jepa_ros.planning.solver import Problem, coloured
+from jepa_ros.planning.solvers import make_solver
 
 N, A = 6, 2
 TARGET = np.linspace([0.6, -0.5], [-0.2, 0.3], N)

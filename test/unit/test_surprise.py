@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from helpers import small_models
-from jepa_ros.world_model.history import ContextReader
+from jepa_ros.world_model.history import ObservationHistory
 from jepa_ros.world_model.surprise import SurpriseMonitor
 
 T0, FRAME = 1000.0, 1 / 15
@@ -17,7 +17,7 @@ VELOCITY = np.array([0.5, -0.25])
 def fresh():
     """A monitor, and what it sees."""
     checkpoint = small_models.knowing(JOINTS)
-    seen = ContextReader(checkpoint.config)
+    seen = ObservationHistory(checkpoint.config)
     return SurpriseMonitor(checkpoint, seen), seen
 
 

@@ -21,7 +21,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.images import decode_compressed, preprocess
 from jepa_ros.training.recipe import LossWeights, Recipe, list_recipes, read_recipe
 from jepa_ros.training.train_model import train_model
-from jepa_ros.world_model.checkpoint import load
+from jepa_ros.world_model.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def command(bag, recipe, out, *launcher):
 
 
 def test_it_leaves_a_checkpoint_a_card_and_figures(trained):
-    checkpoint = load(trained / "checkpoint")
+    checkpoint = load_checkpoint(trained / "checkpoint")
     assert checkpoint.config.latent_shape == (4,) and checkpoint.policy is not None
     assert checkpoint.reachability is not None and list(checkpoint.probes) == ["tool", "joints"]
     assert checkpoint.config.distance.tolerance != 1.0, "calibrated"
@@ -97,7 +97,7 @@ def test_torchrun_trains_with_two_processes(bag, recipe, tmp_path):
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["processes"] == 2 and np.isfinite(summary["test"]["error_ratio@1"])
-    assert load(tmp_path / "checkpoint").config.name == "tiny"
+    assert load_checkpoint(tmp_path / "checkpoint").config.name == "tiny"
 
 
 def test_other_options_do_not_mix_into_a_run(bag, recipe, trained):

@@ -18,7 +18,7 @@ from jepa_ros.training.heads import fit_heads
 from jepa_ros.training.losses import policy_loss
 from jepa_ros.training.recipe import Schedule
 from jepa_ros.training.train_heads import check_memory, train_heads
-from jepa_ros.world_model.checkpoint import build, load, save
+from jepa_ros.world_model.checkpoint import build_model, load_checkpoint, save_checkpoint
 from jepa_ros.world_model.config import ReachabilityConfig
 
 SCHEDULE = Schedule(policy_updates=30, policy_batch=64, warm_up=5, every=20)
@@ -33,7 +33,7 @@ def made_model(directory, **changes):
     """A model for the arm of the bags, as old ones are: with a policy alone."""
     robot = sim_arm.robot()
     config = small_models.config(tuple(robot.joints), tuple(robot.gripper), **changes)
-    save(directory, config, *small_models.fresh(config))
+    save_checkpoint(directory, config, *small_models.fresh(config))
     (directory / "README.md").write_text("# tiny\n")
     (directory / "reference.png").write_bytes(b"a picture")
     return directory
@@ -65,9 +65,9 @@ def test_the_world_model_stays_as_it_is_bit_for_bit(model, trained):
 def test_probes_alone_are_fitted_anew_and_all_else_stays(trained, bag, tmp_path):
     """No object is given: the probe of the puck is kept."""
     model = trained / "checkpoint"
-    before, old = load_file(model / "model.safetensors"), load(model)
+    before, old = load_file(model / "model.safetensors"), load_checkpoint(model)
     assert train_heads(model=str(model), data=bag, out=tmp_path, probes_only=True) == 0
-    after, new = load_file(tmp_path / "checkpoint" / "model.safetensors"), load(tmp_path / "checkpoint")
+    after, new = load_file(tmp_path / "checkpoint" / "model.safetensors"), load_checkpoint(tmp_path / "checkpoint")
     assert set(after) == set(before)
     assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("probes."))
     assert list(new.probes) == ["tool", "puck", "joints"] and torch.equal(
@@ -81,11 +81,13 @@ def test_probes_alone_are_fitted_anew_and_all_else_stays(trained, bag, tmp_path)
 
 
 def test_it_leaves_a_checkpoint_with_all_heads_a_card_and_figures(model, trained):
-    checkpoint = load(trained / "checkpoint")
+    checkpoint = load_checkpoint(trained / "checkpoint")
     assert checkpoint.policy is not None and checkpoint.reachability is not None
-    assert list(checkpoint.probes) == ["tool", "puck", "joints"] and checkpoint.model_id != load(model).model_id
+    assert (
+        list(checkpoint.probes) == ["tool", "puck", "joints"] and checkpoint.model_id != load_checkpoint(model).model_id
+    )
     summary = json.loads((trained / "summary.json").read_text())
-    assert summary["model_id"] == checkpoint.model_id and summary["world_model"] == load(model).model_id
+    assert summary["model_id"] == checkpoint.model_id and summary["world_model"] == load_checkpoint(model).model_id
     errors = summary["heads"]["probe_error"]
     assert {name: pytest.approx(p.error, rel=1e-4) for name, p in checkpoint.probes.items()} == errors
     assert {"0", "8"} <= set(summary["heads"]["policy_error"])
@@ -107,14 +109,14 @@ def test_the_same_seed_gives_the_same_heads(model, bag, trained, tmp_path):
 
 def test_heads_are_trained_again_on_a_model_that_has_some(trained, bag, tmp_path):
     assert train_heads(model=str(trained / "checkpoint"), data=bag, out=tmp_path, seed=1, updates=5) == 0
-    assert list(load(tmp_path / "checkpoint").probes) == ["tool", "joints"]
+    assert list(load_checkpoint(tmp_path / "checkpoint").probes) == ["tool", "joints"]
 
 
 def test_a_model_without_policy_and_proprioception_gets_heads(bag, tmp_path):
     config = small_models.config((), policy=None)
-    save(tmp_path / "blind", config, *build(config, tmp_path))
+    save_checkpoint(tmp_path / "blind", config, *build_model(config, tmp_path))
     assert train_heads(model=str(tmp_path / "blind"), data=bag, out=tmp_path / "out", updates=5) == 0
-    assert load(tmp_path / "out" / "checkpoint").reachability is not None
+    assert load_checkpoint(tmp_path / "out" / "checkpoint").reachability is not None
 
 
 def test_a_model_of_patch_tokens_gets_heads(bag, tmp_path):
@@ -125,9 +127,9 @@ def test_a_model_of_patch_tokens_gets_heads(bag, tmp_path):
     config = type(small_models.config()).model_validate(given)
     (tmp_path / "model").mkdir()
     (tmp_path / "encoder").rename(tmp_path / "model" / "encoder")
-    save(tmp_path / "model", config, *build(config, tmp_path / "model"))
+    save_checkpoint(tmp_path / "model", config, *build_model(config, tmp_path / "model"))
     assert train_heads(model=str(tmp_path / "model"), data=bag, out=tmp_path / "out", updates=5) == 0
-    found = load(tmp_path / "out" / "checkpoint")
+    found = load_checkpoint(tmp_path / "out" / "checkpoint")
     assert found.probes["tool"].weights.shape == (config.latent_shape[-1] + 1, 3)
     frame = torch.zeros(2, *config.frame_shape, dtype=torch.uint8)
     latents = found.model.encode(frame)
@@ -149,7 +151,7 @@ def refusal(**options):
 
 def test_a_model_of_another_robot_is_refused(bag, tmp_path):
     config = small_models.config(("shoulder", "elbow"))
-    save(tmp_path / "other", config, *small_models.fresh(config))
+    save_checkpoint(tmp_path / "other", config, *small_models.fresh(config))
     text = refusal(model=str(tmp_path / "other"), data=bag, out=tmp_path)
     assert "expected the joints ['shoulder', 'elbow'], found" in text
 

@@ -10,7 +10,7 @@ import yaml
 from helpers import evaluated_bag, sim_arm, small_models, turned_camera
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.closed_loop import ModelActor, Timing, run_trial
-from jepa_ros.planning.reach import ReachController, ReachSettings, Step
+from jepa_ros.planning.receding_horizon import PlanningSettings, PlanStep, RecedingHorizonController
 from jepa_ros.resources import config_path, list_models
 from jepa_ros.robot.camera_rotation import yaw_rotation
 from jepa_ros.robot.config import RobotConfig, load_robot
@@ -19,7 +19,7 @@ from jepa_ros.robot.gate.types import GateSettings
 from jepa_ros.robot.motion.pose_delta import PoseDelta, ToolState
 from jepa_ros.sim.cell import ArmCell, make_action_space
 from jepa_ros.sim.tasks.reach import make_goals
-from jepa_ros.world_model.checkpoint import load
+from jepa_ros.world_model.checkpoint import load_checkpoint
 from jepa_ros.world_model.vjepa2_ac.model import move
 
 JOINTS = tuple(sim_arm.robot().joints)
@@ -30,17 +30,17 @@ POSES = {"type": "pose_delta", "max_translation": 0.05, "max_rotation": 0.2}
 def controller(degrees, space, policy="none"):
     """With the model that knows its world, behind a camera turned by so many degrees."""
     checkpoint = turned_camera.seen_turned(small_models.knowing(JOINTS), degrees)
-    return ReachController(checkpoint, space, ReachSettings(budget=np.inf, policy=policy))
+    return RecedingHorizonController(checkpoint, space, PlanningSettings(budget=np.inf, policy=policy))
 
 
 def planned(degrees, space, goal, xy=XY):
     """The first plan, and the controller, of an arm that stands at xy and is to be at `goal` (2,) m."""
     made = controller(degrees, space)
-    made.state(T0, np.concatenate([space.inverse_kinematics(xy), np.zeros(7)]))
-    made.latent(T0, small_models.latent_of(xy))
+    made.add_state(T0, np.concatenate([space.inverse_kinematics(xy), np.zeros(7)]))
+    made.add_latent(T0, small_models.latent_of(xy))
     made.set_goal(small_models.latent_of(goal))
-    step = made.step(T0 + 0.02)
-    assert isinstance(step, Step), step
+    step = made.plan_step(T0 + 0.02)
+    assert isinstance(step, PlanStep), step
     return step, made
 
 
@@ -92,7 +92,7 @@ def test_what_was_executed_is_what_was_planned_and_comes_back_as_the_same_motion
     ends = step.start + 0.1 * np.arange(9)
     q = [step.trajectory.sample(t - step.start)[0] for t in ends]
     executed = np.array([space.executed(*pair) for pair in zip(q[:-1], q[1:], strict=True)])
-    promised = np.concatenate([made._promised(t).reshape(-1, 2) for t in ends[[0, 4]]])
+    promised = np.concatenate([made._committed_block(t).reshape(-1, 2) for t in ends[[0, 4]]])
     np.testing.assert_allclose(executed, promised, atol=2e-3)
     moved = np.diff([space.tool_coordinates(x) for x in q], axis=0) / (space.max_speed * space.period)
     np.testing.assert_allclose(space.to_base_axes(executed), moved, atol=1e-12)
@@ -101,13 +101,13 @@ def test_what_was_executed_is_what_was_planned_and_comes_back_as_the_same_motion
 
 
 def test_knots_of_actions_and_actions_of_knots_are_turned_once_each():
-    from jepa_ros.planning.imagination import Imagination, Situation
+    from jepa_ros.planning.rollout_problem import RolloutProblem, Situation
 
     space = turned_camera.space(75.0)
     _, made = planned(75.0, space, XY + [0.05, 0.0])
-    context = made.seen.at(T0)
+    context = made.observations.at(T0)
     still = lambda t: (np.tile(XY, (len(t), 1)), np.zeros((len(t), 2)))  # noqa: E731
-    imagination = Imagination(
+    imagination = RolloutProblem(
         made.planner.checkpoint, space, Situation(context, still, 0.0), made.goal, made.planner.objective, 2
     )
     steady = np.tile([0.0, 0.4], (1, 8, 1))
@@ -205,7 +205,7 @@ def test_a_recording_s_actions_are_turned_into_the_axes_of_the_file(bag, model):
     from jepa_ros.evaluation.bag.reading.reader import Intake
 
     def actions(robot):
-        checkpoint = load(str(model))
+        checkpoint = load_checkpoint(str(model))
         with open_source(bag) as source:
             found = inputs.find(source, checkpoint.config, robot, inputs.Options())
             return np.array(Intake(source, found, checkpoint, robot).run().actions.values).reshape(-1, 2)
@@ -222,12 +222,12 @@ def test_goals_are_reached_behind_a_turned_camera_with_the_rotation_and_not_with
     from jepa_ros.sim.scene import Scene
 
     scene, reached = Scene(), {}
-    checkpoint = load(NAME)
+    checkpoint = load_checkpoint(NAME)
     for degrees, known in ((30.0, True), (90.0, True), (90.0, False)):
         robot = turned_camera.robot(turned_camera.about_z(degrees)) if known else sim_arm.robot()
         cell = ArmCell(scene, robot)
         seen = turned_camera.seen_turned(checkpoint, degrees)
-        made = ReachController(seen, cell.space, ReachSettings(budget=math.inf))
+        made = RecedingHorizonController(seen, cell.space, PlanningSettings(budget=math.inf))
         actor = ModelActor(cell, seen, made, Timing())
         for goal in make_goals(scene, robot, cell.space, 2, 11):
             actor.start(goal)

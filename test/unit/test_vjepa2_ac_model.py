@@ -28,7 +28,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(directory):
-    return checkpoint.load(directory).model
+    return checkpoint.load_checkpoint(directory).model
 
 
 def window(situations=2, steps=2, seed=0):
@@ -99,7 +99,7 @@ def test_imagination_starts_from_one_frame_and_keeps_what_it_imagined(model):
 
 
 def test_gradients_reach_actions_and_the_predictor_but_not_the_encoder(directory):
-    made, _ = checkpoint.build(read_config(directory), directory)
+    made, _ = checkpoint.build_model(read_config(directory), directory)
     made.train()
     latents, states, actions = window()
     actions.requires_grad_()
@@ -173,5 +173,5 @@ def test_a_configuration_that_does_not_fit_is_refused(section, changes, reason, 
     (tmp_path / "config.json").write_text(json.dumps(raw))
     (tmp_path / "model.safetensors").write_bytes((directory / "model.safetensors").read_bytes())
     with pytest.raises(InputError) as error:
-        checkpoint.load(tmp_path)
+        checkpoint.load_checkpoint(tmp_path)
     assert reason in str(error.value) and "\n" not in str(error.value)

@@ -27,7 +27,7 @@ from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.files.yaml_edit import set_key
 from jepa_ros.robot.transforms import rotation_matrix
 from jepa_ros.text_files import write_atomically
-from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, choose_robot, load
+from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, choose_robot, load_checkpoint
 from jepa_ros.world_model.config import ModelConfig
 
 ITERATIONS, BATCH = 8, 64
@@ -55,7 +55,7 @@ def calibrate_camera(
     if out is not None and write:
         raise InputError("calibrate camera: expected --out or --write, found both")
     torch.set_num_threads(1)
-    checkpoint = load(model)
+    checkpoint = load_checkpoint(model)
     arm = choose_robot(checkpoint.config, robot)
     check_robot(checkpoint.config, arm)
     urdf = _text(description)

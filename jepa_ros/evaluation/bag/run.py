@@ -29,10 +29,10 @@ from jepa_ros.evaluation.bag.reading.pictures import picture, shown
 from jepa_ros.evaluation.bag.reading.reader import Intake
 from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
 from jepa_ros.images import ImageError
-from jepa_ros.planning.reach import ReachSettings
+from jepa_ros.planning.receding_horizon import PlanningSettings
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.world_model.checkpoint import check_robot, choose_robot, load, model_on
+from jepa_ros.world_model.checkpoint import check_robot, choose_robot, load_checkpoint, model_on
 from jepa_ros.world_model.device import choose_device
 
 SHOWN_EVENTS, SHOWN_PLANS = 12, 6
@@ -52,7 +52,7 @@ def run_bag_evaluation(
     horizon: int = 5,
     plan_states: int = 50,
     solver: str = "icem",
-    policy: str = "first",
+    policy: str = "policy_first",
     metric: str = "l2",
     workers: int = 2,
     device: str = "cpu",
@@ -70,11 +70,13 @@ def run_bag_evaluation(
     torch.set_num_threads(1)
     keep_freed_memory()  # pictures by the thousand, each of a megabyte
     began = time.time()
-    checkpoint = model_on(load(model), choose_device(device))
+    checkpoint = model_on(load_checkpoint(model), choose_device(device))
     arm = choose_robot(checkpoint.config, robot)
     check_robot(checkpoint.config, arm)
     wanted = thresholds.gather(fail_if, thresholds_file, figures.names(horizon))
-    planning = ReachSettings(budget=math.inf, horizon=horizon, seed=seed, solver=solver, policy=policy, metric=metric)
+    planning = PlanningSettings(
+        budget=math.inf, horizon=horizon, seed=seed, solver=solver, policy=policy, metric=metric
+    )
     task = Task(checkpoint, arm, planning, horizon, plan_states, seed)
     options = inputs.Options(tuple(camera), joint_states, executed)
     urdf = _text(description)

@@ -9,21 +9,21 @@ import torch
 
 from jepa_ros.errors import InputError
 from jepa_ros.planning.guardrails import Guardrails
-from jepa_ros.planning.reach import ReachController, ReachSettings
+from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
 from jepa_ros.resources import resolve_model
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.action_space import make_space
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.motion_space import MotionSpace
-from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, load
+from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, load_checkpoint
 from jepa_ros.world_model.config import read_config
 from jepa_ros.world_model.device import choose_device
 
 SETTINGS = ("lead", "budget", "horizon", "seed", "solver", "policy", "metric", "smoothness", "uncertainty")
 
 
-def make_control(p: SimpleNamespace, robot: RobotConfig, urdf: str) -> tuple[Checkpoint, ReachController]:
+def make_control(p: SimpleNamespace, robot: RobotConfig, urdf: str) -> tuple[Checkpoint, RecedingHorizonController]:
     """The model and its controller, warmed up. p: the node's parameters. urdf: the robot's description.
 
     Raises InputError where model, robot, description and parameters do not fit together.
@@ -33,12 +33,14 @@ def make_control(p: SimpleNamespace, robot: RobotConfig, urdf: str) -> tuple[Che
     check_robot(config, robot)
     space = _searchable(robot, urdf, config.tick)
     rails = Guardrails.from_robot(robot, urdf, space, JointLimits.from_robot(robot, urdf))
-    checkpoint = load(p.model, choose_device(p.device))  # last: it may be gigabytes
-    if hasattr(checkpoint.model, "imagine_in"):
-        checkpoint.model.imagine_in(getattr(torch, p.precision))
+    checkpoint = load_checkpoint(p.model, choose_device(p.device))  # last: it may be gigabytes
+    if hasattr(checkpoint.model, "set_rollout_dtype"):
+        checkpoint.model.set_rollout_dtype(getattr(torch, p.precision))
     elif p.precision != "float32":
         raise InputError(f"precision: expected float32 for family {config.family}, found {p.precision}")
-    control = ReachController(checkpoint, space, ReachSettings(**{n: getattr(p, n) for n in SETTINGS}), rails)
+    control = RecedingHorizonController(
+        checkpoint, space, PlanningSettings(**{n: getattr(p, n) for n in SETTINGS}), rails
+    )
     _warm_up(control)
     return checkpoint, control
 
@@ -52,20 +54,20 @@ def _searchable(robot: RobotConfig, urdf: str, tick: float) -> MotionSpace:
     return space
 
 
-def _warm_up(control: ReachController) -> None:
+def _warm_up(control: RecedingHorizonController) -> None:
     """Whole plans of a made-up situation, the arm at home: the first one allocates and is slow."""
     config, home = control.config, control.space.posture
     latent = torch.zeros(config.latent_shape)
     for k in range(config.history + 1):
-        control.latent(1.0 + k * config.step, latent)
-    rest, newest = np.array(config.proprioception.mean), control.seen.latents.newest
+        control.add_latent(1.0 + k * config.step, latent)
+    rest, newest = np.array(config.proprioception.mean), control.observations.latents.newest
     if config.proprioception.joints:
         rest[: len(home)] = home
-    control.state(newest, rest, home)
+    control.add_state(newest, rest, home)
     control.set_goal(torch.ones(config.latent_shape))
     for _ in range(3):
-        control.step(newest + 0.05)
+        control.plan_step(newest + 0.05)
     control.clear_goal()
-    control.seen.clear()
-    control.restart()
+    control.observations.clear()
+    control.start_episode()
     control.plan_id = 0

@@ -129,13 +129,13 @@ class PlannerNode(JepaNode):
 
     def _on_joint_states(self, message: JointState) -> None:
         try:
-            self._control.state(*self._reader.read(message), self._arm.read(message))
+            self._control.add_state(*self._reader.read(message), self._arm.read(message))
         except InputError as error:
             self.warn_throttled("joint_states", str(error))
 
     def _on_executed(self, message: Action) -> None:
         if len(message.values) == self._checkpoint.config.action.dimension and np.isfinite(message.values).all():
-            self._control.executed(to_seconds(message.header.stamp), message.values)
+            self._control.add_executed(to_seconds(message.header.stamp), message.values)
 
     def _on_gate_status(self, message: GateStatus) -> None:
         self._health.receive_gate_status(message)
@@ -145,7 +145,7 @@ class PlannerNode(JepaNode):
 
     def _think(self, stamp: float, latent) -> None:
         """A latent has come: note it, and plan if it is time to."""
-        self._control.latent(stamp, latent)
+        self._control.add_latent(stamp, latent)
         goal = self._goal
         if goal is None or not goal.ready or goal.ended:
             return
@@ -154,9 +154,9 @@ class PlannerNode(JepaNode):
             self._wait(PlannerCode.LATENT_STALE, describe_age(now - stamp))
             return
         goal.distance = self._control.distance
-        if len(goal.stages) > 1 and self._control.passed:
+        if len(goal.stages) > 1 and self._control.is_within_tolerance:
             self._control.set_goal(goal.next_stage())
-        elif self._control.reached:
+        elif self._control.is_reached:
             goal.finish(Cause(PlannerCode.REACHED, "within the tolerance"), self._control.distance)
             return
         if time.monotonic() - self._planned_at < self.p.period - 0.02:
@@ -166,10 +166,10 @@ class PlannerNode(JepaNode):
             self._wait(PlannerCode.INPUTS_RECOVERING, text)
             return
         if self._gate_refuses():
-            self._control.refused()
+            self._control.drop_reference()
         self._health.search_began = self._planned_at = time.monotonic()
         try:
-            step = self._control.step(now)
+            step = self._control.plan_step(now)
         finally:
             self._health.search_began = None
         self._health.search_fault = NO_CAUSE
@@ -180,7 +180,7 @@ class PlannerNode(JepaNode):
         taken = self.now() - stamp
         if taken > self.p.latent_timeout + self.p.deadline:  # the process hung, say; the gate would refuse it as well
             self._misses += 1
-            self._control.refused()
+            self._control.drop_reference()
             self._wait(PlannerCode.PLAN_LATE, f"a plan was finished {taken - self.p.deadline:.2f} s too late")
         elif self._goal is goal and not goal.ended:
             self._publish(step, goal)
@@ -188,7 +188,7 @@ class PlannerNode(JepaNode):
     def _gate_refuses(self) -> bool:
         """Whether the gate does not follow although it had the time to take our last plan."""
         gate = self._health.gate
-        if not self._control.promises or time.monotonic() - self._planned_at < 0.15:
+        if not self._control.reference or time.monotonic() - self._planned_at < 0.15:
             return False
         return not self._health.gate_is_known or (gate.state != GateStatus.TRACKING and gate.plan_id == 0)
 
@@ -207,7 +207,7 @@ class PlannerNode(JepaNode):
 
     def _stop_arm(self, goal_id: str) -> None:
         """What is left of the last plan is not followed to its end when its goal is over."""
-        step = self._control.stop(self.now())
+        step = self._control.plan_stop(self.now())
         if step is not None:
             self._topics.plan(step, goal_id)
 

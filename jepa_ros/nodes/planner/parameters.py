@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jepa_ros import planning
 from jepa_ros.nodes.common.model_parameters import MODEL_PARAMETERS
 from jepa_ros.nodes.common.parameters import Parameter
 
@@ -25,23 +26,23 @@ PARAMETERS = (
     Parameter(
         "solver",
         "icem",
-        "Search: icem, cem (the papers'), mppi, gradient, or shooting (at random).",
-        choices=("icem", "cem", "mppi", "gradient", "shooting"),
+        "Search algorithm: icem, cem (as published for LeWM), mppi, gradient, or shooting (random; the baseline).",
+        choices=tuple(planning.SOLVERS),
         at_configure=True,
     ),
     Parameter(
         "policy",
-        "first",
-        "What the fast policy is for: seed (the search starts from its ways, too), first (searched further only where "
-        "the model predicts a miss), alone (no search), none.",
-        choices=("seed", "first", "alone", "none"),
+        "policy_first",
+        "Use of the fast policy: policy_seeded (its rollouts are among the search's first candidates), policy_first "
+        "(searched further only if the model predicts a miss), policy_only (no search), none.",
+        choices=planning.POLICY_MODES,
         at_configure=True,
     ),
     Parameter(
         "metric",
         "l2",
-        "Distance of latents that the search goes by: l2, l1, or reachability (learned; for models that have it).",
-        choices=("l2", "l1", "reachability"),
+        "Latent distance that the search minimises: l2, l1, or reachability (learned; for models that have it).",
+        choices=planning.METRICS,
         at_configure=True,
     ),
     Parameter(

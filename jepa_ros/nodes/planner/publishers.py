@@ -14,7 +14,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from jepa_ros.nodes.common.convert import float32_array, stamp_of_seconds, to_duration, trajectory_message
 from jepa_ros.nodes.common.lifecycle import LATCHED, RELIABLE
-from jepa_ros.planning.reach import Step
+from jepa_ros.planning.receding_horizon import PlanStep
 
 
 class PlannerTopics:
@@ -27,7 +27,7 @@ class PlannerTopics:
         self._status = node.create_lifecycle_publisher(PlannerStatus, "planner_status", RELIABLE)
         self._goal_image = node.create_lifecycle_publisher(Image, "goal_image", LATCHED)
 
-    def plan(self, step: Step, goal_id: str) -> None:
+    def plan(self, step: PlanStep, goal_id: str) -> None:
         """A plan to hand over."""
         message = Plan(plan_id=step.plan_id, goal_id=goal_id, model_id=self._model_id)
         message.header.stamp = stamp_of_seconds(step.start)
@@ -46,7 +46,7 @@ class PlannerTopics:
         for image in term.images if term is not None else ():
             self._goal_image.publish(image)
 
-    def imagined_path(self, step: Step, points: Sequence[tuple[float, float, float]]) -> None:
+    def imagined_path(self, step: PlanStep, points: Sequence[tuple[float, float, float]]) -> None:
         """Where the model expects the tool to be, step by step, in m in the base frame."""
         marker = Marker(ns="imagined_path", type=Marker.LINE_STRIP, action=Marker.ADD)
         marker.header.stamp, marker.header.frame_id = stamp_of_seconds(step.source_stamp), self._base_frame
@@ -56,7 +56,7 @@ class PlannerTopics:
         marker.points = [Point(x=float(x), y=float(y), z=float(z)) for x, y, z in points]
         self._path.publish(MarkerArray(markers=[marker]))
 
-    def status(self, message: PlannerStatus, step: Step | None) -> None:
+    def status(self, message: PlannerStatus, step: PlanStep | None) -> None:
         """planner_status, with the figures of the plan just made or NaN."""
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.header.frame_id = self._base_frame

@@ -11,10 +11,12 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 from jepa_msgs.srv import SetState
+from rclpy.node import Node
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -23,7 +25,6 @@ from jepa_ros.nodes.common.convert import to_ns, to_stamp, trajectory_of
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.lifecycle import JepaNode, run
 from jepa_ros.nodes.common.parameters import Parameter
-from jepa_ros.nodes.simulator.other_publishers import find_other_publishers
 from jepa_ros.nodes.simulator.publishers import SimulatorTopics
 from jepa_ros.robot.config import load_robot
 
@@ -341,3 +342,39 @@ def _expectation(error: InputError) -> str:
 def main(argv=None) -> int:
     sys.setswitchinterval(0.001)  # s; a thread that computes lets the control thread in sooner
     return run(Simulator, argv)
+
+
+DISCOVERY = 3.5
+"""s in which somebody else on these topics is noticed: most often 0.1, but where the first announcements are lost, up
+to the 3 s after which Fast DDS repeats them."""
+NAMED = 2.0
+"""s more, in which discovery tells the node's name as well."""
+UNKNOWN = "_NODE_NAME_UNKNOWN_"  # rmw's word for it
+
+
+def find_other_publishers(node: Node, published: str, heard: Sequence[str], since: float) -> str:
+    """Who else publishes the topic `published` or listens to one of `heard`, in one sentence; "" where nobody does.
+
+    since: steady time (s) from which on the node could discover others; it takes until DISCOVERY after that.
+    """
+
+    def company() -> str:
+        for info in node.get_publishers_info_by_topic(published):
+            return f"{published}: expected nobody else to publish it, found node {_full_name(info)}"
+        for topic in heard:
+            for info in node.get_subscriptions_info_by_topic(topic):
+                return f"{topic}: expected nobody else to listen to it, found node {_full_name(info)}"
+        return ""
+
+    end = since + DISCOVERY
+    while not (found := company()) and time.monotonic() < end:
+        time.sleep(0.02)
+    named = time.monotonic() + NAMED
+    while UNKNOWN in found and time.monotonic() < named:
+        time.sleep(0.02)
+        found = company() or found
+    return found
+
+
+def _full_name(info) -> str:
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"

@@ -1,27 +1,29 @@
-"""Search algorithms, one file each, behind planning.solver.Solver."""
+"""Search algorithms behind planning.solver.Solver, one file each; planning.SOLVERS lists them."""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from importlib import import_module
 
 from jepa_ros.errors import InputError
+from jepa_ros.planning import SOLVERS
 from jepa_ros.planning.solver import Solver
-from jepa_ros.planning.solvers.cem import Cem
-from jepa_ros.planning.solvers.gradient import Gradient
-from jepa_ros.planning.solvers.icem import ICem
-from jepa_ros.planning.solvers.mppi import Mppi
-from jepa_ros.planning.solvers.shooting import Shooting
 
-SOLVERS: dict[str, type[Solver]] = {"icem": ICem, "cem": Cem, "mppi": Mppi, "gradient": Gradient, "shooting": Shooting}
 
-__all__ = ["SOLVERS", "Cem", "Gradient", "ICem", "Mppi", "Shooting", "make_solver"]
+def solver_class(name: str) -> type[Solver]:
+    """Return the class of the solver called `name`. Raises InputError for an unknown name."""
+    if name not in SOLVERS:
+        raise InputError(f"solver: expected one of {', '.join(SOLVERS)}, found '{name}'")
+    return getattr(import_module(f"jepa_ros.planning.solvers.{name}"), SOLVERS[name])
 
 
 def make_solver(name: str, **settings: float) -> Solver:
-    """The solver called `name`; settings: in place of its own. Raises InputError for an unknown name or setting."""
-    if name not in SOLVERS:
-        raise InputError(f"solver: expected one of {', '.join(SOLVERS)}, found '{name}'")
-    known = {field.name for field in fields(SOLVERS[name])}
+    """Return the solver called `name`, with `settings` in place of its defaults.
+
+    Raises InputError for an unknown name or setting.
+    """
+    made = solver_class(name)
+    known = {field.name for field in fields(made)}
     if unknown := sorted(set(settings) - known):
         raise InputError(f"solver {name}: expected settings of {', '.join(sorted(known))}, found {unknown[0]}")
-    return SOLVERS[name](**settings)
+    return made(**settings)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jepa_ros.errors import InputError
-from jepa_ros.planning.noise import coloured
-from jepa_ros.planning.solver import Pool, Problem, Rounds, Solution
+from jepa_ros.planning.solver import Pool, Problem, Rounds, Solution, coloured
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepa_ros.planning.noise import coloured
-from jepa_ros.planning.solver import Pool, Problem, Rounds, Solution, spread
+from jepa_ros.planning.solver import Pool, Problem, Rounds, Solution, coloured, spread
 
 
 @dataclass(frozen=True)

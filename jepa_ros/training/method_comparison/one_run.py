@@ -23,7 +23,7 @@ from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import Recipe
 from jepa_ros.training.train_model import TEST_STEPS, load
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
-from jepa_ros.world_model.checkpoint import build, save
+from jepa_ros.world_model.checkpoint import build_model, save_checkpoint
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.protocol import Context, PredictiveModel
 
@@ -110,7 +110,7 @@ def perform(source: Source, job: Job, report: Callable[[int, str], None]) -> Non
 def make_trainer(job: Job, recipe: Recipe, config: ModelConfig, sets: dict[str, EpisodeSet]) -> Trainer:
     """Fresh weights of the job's seed, and its method: the same model, data and schedule whatever the method."""
     torch.manual_seed(job.seed)
-    model, _ = build(config, job.directory)
+    model, _ = build_model(config, job.directory)
     settings = {"directions": recipe.loss.directions} if job.method == "sigreg" else {}
     if job.method == "ema":
         settings = {"start": 1.0 - job.value}
@@ -170,19 +170,21 @@ def imagined_tool_errors(
 def try_goals(job: Job, source: Source, report: Callable[[int], None]) -> dict:
     """Reach goals with the run's checkpoint by planning alone: no policy leads where the latent distance is flat."""
     from jepa_ros.evaluation.closed_loop import ModelActor, Timing, run_trial
-    from jepa_ros.planning.reach import ReachController, ReachSettings
+    from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
     from jepa_ros.reporting.summary import percentiles
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.scene import Scene
     from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
-    from jepa_ros.world_model.checkpoint import load as load_checkpoint
+    from jepa_ros.world_model.checkpoint import load_checkpoint
 
     robot, scene = load_robot(source.robot), Scene()
     cell, timing = ArmCell(scene, robot), Timing()
     goals = make_goals(scene, robot, cell.space, job.goals, source.goal_seed)
     checkpoint = load_checkpoint(job.directory / "checkpoint")
     # Rounds of the search are counted, not timed: a busy machine gives the same result.
-    controller = ReachController(checkpoint, cell.space, ReachSettings(budget=math.inf, seed=source.goal_seed))
+    controller = RecedingHorizonController(
+        checkpoint, cell.space, PlanningSettings(budget=math.inf, seed=source.goal_seed)
+    )
     actor, trials = ModelActor(cell, checkpoint, controller, timing), []
     for number, goal in enumerate(goals):
         actor.start(goal)
@@ -218,7 +220,7 @@ def _save(
         "distance": calibrate_distance(latents + noise, data, MEASURED),
         "surprise": calibrate_surprise(model, latents, data, config.block),
     }
-    save(directory, config.model_copy(update=calibrated), model, None)
+    save_checkpoint(directory, config.model_copy(update=calibrated), model, None)
 
 
 def _finite(figures: dict[str, float]) -> dict[str, float | None]:

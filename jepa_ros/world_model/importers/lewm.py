@@ -93,7 +93,7 @@ def import_lewm(path: Path, out: Path, block: int = 5, control_rate: float = 10.
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as partial:
         whole = Path(partial, "checkpoint")
-        checkpoint.save(whole, config, model, None)
+        checkpoint.save_checkpoint(whole, config, model, None)
         (whole / "README.md").write_text(_card(source, config, model, bool(settings)))
         os.replace(whole, out)
     return out

@@ -80,7 +80,7 @@ def import_vjepa2_ac(
         model = VJepa2Ac(frozen, config)
         check_state_dict(path, parts["predictor"], model.predictor.state_dict())
         model.predictor.load_state_dict(parts["predictor"])
-        checkpoint.save(whole, config, model, None)
+        checkpoint.save_checkpoint(whole, config, model, None)
         (whole / "README.md").write_text(_card(path, config, model))
         os.replace(whole, out)
     return out

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from jepa_ros.world_model.device import multiplies_bfloat16
 from jepa_ros.world_model.lewm.predictor import ConditionalBlock, Projector
-from jepa_ros.world_model.precision import multiplies_bfloat16
 from jepa_ros.world_model.protocol import Context
 
 Affine = tuple[torch.Tensor, torch.Tensor | None]
@@ -49,7 +49,7 @@ class _Layer:
     head_dim: int
 
 
-class CausalImagination:
+class FastRollout:
     """Rolls a LeWM out. Made of its weights as they are now: `current` tells whether they still are.
 
     rounded: in bfloat16, as far as the module says.

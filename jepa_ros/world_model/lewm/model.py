@@ -11,7 +11,7 @@ from torch import nn
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.lewm.encoders import ConvEncoder, VitEncoder
-from jepa_ros.world_model.lewm.fast_rollout import CausalImagination
+from jepa_ros.world_model.lewm.fast_rollout import FastRollout
 from jepa_ros.world_model.lewm.predictor import ActionEncoder, CausalPredictor, Projector
 from jepa_ros.world_model.protocol import Context, PredictiveModel, as_images, flatten_views
 
@@ -49,7 +49,7 @@ class LeWM(PredictiveModel):
         self.state_head = nn.Linear(predictor.outputs, states) if states else None
         self.latent_shape, self.history, self.residual = (projector.outputs,), history, residual
         self.cameras = cameras
-        self._imagination: CausalImagination | None = None
+        self._imagination: FastRollout | None = None
         self._rounded = False
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
@@ -73,15 +73,15 @@ class LeWM(PredictiveModel):
 
     def rollout(self, context: Context, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See WorldModel. In training mode, where BatchNorm depends on the batch, it is `predict` step by step; in
-        evaluation mode the same numbers come sooner (CausalImagination)."""
+        evaluation mode the same numbers come sooner (FastRollout)."""
         if self.training:
             return super().rollout(context, actions)
         if self._imagination is None or not self._imagination.current:
             with torch.inference_mode(False):  # what is made in it could not take part in gradients later
-                self._imagination = CausalImagination(self, self._rounded)
+                self._imagination = FastRollout(self, self._rounded)
         return self._imagination.rollout(context, actions)
 
-    def imagine_in(self, dtype: torch.dtype) -> None:
+    def set_rollout_dtype(self, dtype: torch.dtype) -> None:
         """Roll out in float32, or in bfloat16, which is sooner where the processor multiplies it; latents and states
         that come out are float32 in any case. Weights, `encode` and `predict` stay as they are.
 

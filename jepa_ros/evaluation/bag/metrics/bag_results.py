@@ -11,7 +11,7 @@ from jepa_ros.evaluation.bag.metrics import latent_health as health
 from jepa_ros.evaluation.bag.metrics import prediction, surprise
 from jepa_ros.evaluation.bag.metrics.planner_agreement import Agreement
 from jepa_ros.evaluation.bag.reading.records import Recorded
-from jepa_ros.planning.reach import ReachSettings
+from jepa_ros.planning.receding_horizon import PlanningSettings
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.surprise import SurpriseReading
@@ -45,7 +45,7 @@ class Task:
 
     checkpoint: Checkpoint
     robot: RobotConfig
-    planning: ReachSettings
+    planning: PlanningSettings
     horizon: int
     plan_states: int
     seed: int

@@ -15,11 +15,11 @@ import torch
 
 from jepa_ros.evaluation.bag.reading.records import Recorded
 from jepa_ros.evaluation.bag.reading.situations import Stretch, Windows, states_at
+from jepa_ros.planning.committed_reference import CommittedReference
 from jepa_ros.planning.goal import Outcome
 from jepa_ros.planning.guardrails import Guardrails
-from jepa_ros.planning.imagination import Imagination, Situation
-from jepa_ros.planning.promises import Promises
-from jepa_ros.planning.reach import ReachController, ReachSettings, Step
+from jepa_ros.planning.receding_horizon import PlanningSettings, PlanStep, RecedingHorizonController
+from jepa_ros.planning.rollout_problem import RolloutProblem, Situation
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import Path
@@ -46,7 +46,7 @@ class Agreement:
 
     frame: int
     goal_frame: int
-    plan: Step | None
+    plan: PlanStep | None
     text: str = ""
     cost: float = math.nan
     recorded_cost: float = math.nan
@@ -67,10 +67,10 @@ class Planning:
         space: PlanarVelocity,
         limits: JointLimits,
         rails: Guardrails,
-        settings: ReachSettings,
+        settings: PlanningSettings,
     ):
         self._checkpoint, self._space, self._limits, self._rails = checkpoint, space, limits, rails
-        self._control = ReachController(checkpoint, space, settings, rails)
+        self._control = RecedingHorizonController(checkpoint, space, settings, rails)
         self._settings, self._config = settings, checkpoint.config
 
     @torch.inference_mode()
@@ -82,21 +82,21 @@ class Planning:
         self._show(recorded, part, now)
         goal = recorded.latents.rows(goal_frame)
         control.set_goal(goal)
-        control.promises = promised = self._promises(part, now)
+        control.reference = promised = self._promises(part, now)
         handed = now + SEE
-        step = control.step(handed)
-        if not isinstance(step, Step):
+        step = control.plan_step(handed)
+        if not isinstance(step, PlanStep):
             return Agreement(frame, goal_frame, None, step.text)
         context = found.context(recorded, np.array([row]))
-        situation = Situation(context, lambda t: promised.tool(now + t), step.start - now)
-        imagination = Imagination(
+        situation = Situation(context, lambda t: promised.tool_at(now + t), step.start - now)
+        imagination = RolloutProblem(
             self._checkpoint, space, situation, control.goal, control.planner.objective, self._settings.horizon
         )
         rng = np.random.default_rng([self._settings.seed, frame])
         random = imagination.repair(np.stack([sample_random_play(imagination.ticks, rng) for _ in range(RANDOM)]))
         done = found.future[row].reshape(-1, space.dimension)
         planned = step.imagined.actions
-        start = promised.tool(np.array([now]))[0][0]
+        start = promised.tool_at(np.array([now]))[0][0]
         end = space.tool_coordinates(
             states_at(part, np.array([now + config.step * found.known.shape[1]]), config)[0, : self._arm]
         )
@@ -122,19 +122,19 @@ class Planning:
     def _show(self, recorded: Recorded, part: Stretch, now: float) -> None:
         """What a live controller would know at a frame, and no more."""
         control, keep = self._control, (self._config.history + 1) * self._config.step
-        control.seen.clear()
+        control.observations.clear()
         control.clear_goal()
-        control.restart()
+        control.start_episode()
         for times, values, add in (
-            (part.action_starts, part.actions, control.executed),
-            (part.state_times, part.states, control.state),
+            (part.action_starts, part.actions, control.add_executed),
+            (part.state_times, part.states, control.add_state),
         ):
             for k in range(*np.searchsorted(times, [now - keep, now + 1e-6])):
                 add(float(times[k]), values[k])
         for k in range(*np.searchsorted(part.times, [now - keep, now + 1e-6])):
-            control.latent(float(part.times[k]), recorded.latents.rows(part.rows[k]))
+            control.add_latent(float(part.times[k]), recorded.latents.rows(part.rows[k]))
 
-    def _promises(self, part: Stretch, now: float) -> Promises:
+    def _promises(self, part: Stretch, now: float) -> CommittedReference:
         """The recorded motion around a frame, as what was promised to the gate."""
         keep = self._config.history * self._config.step
         times = np.arange(now - keep, now + 1.0, GRID)
@@ -144,9 +144,9 @@ class Planning:
         speeds = (
             np.array([self._space.tool_knot(*joints) for joints in zip(q, qd, strict=True)]) * self._space.max_speed
         )
-        promises = Promises()
+        promises = CommittedReference()
         path = ToolPath(self._space.tool_coordinates(q[0]), speeds, GRID)
-        promises.add(
+        promises.add_plan(
             times[0], path, JointTrajectory(tuple(self._config.proprioception.joints), times - times[0], q, qd)
         )
         return promises

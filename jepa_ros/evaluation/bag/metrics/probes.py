@@ -12,7 +12,7 @@ import torch
 
 from jepa_ros.evaluation.bag.reading.records import Recorded
 from jepa_ros.world_model.checkpoint import Checkpoint
-from jepa_ros.world_model.heads.probes import JOINTS
+from jepa_ros.world_model.heads import JOINTS
 
 TOOL = "tool"
 

@@ -21,7 +21,7 @@ from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
 from jepa_ros.evaluation.bag.reading.topics import JOINT_STATE, Inputs
 from jepa_ros.frame_checks import FrameChecks, FrameDropped
 from jepa_ros.robot.config import RobotConfig
-from jepa_ros.world_model.camera_sync import ViewMatcher
+from jepa_ros.world_model.camera_sync import CameraSynchronizer
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.history import executed_problem
 from jepa_ros.world_model.proprioception import make_reader
@@ -50,7 +50,7 @@ class Intake:
         self.found = Recorded(source.path, LatentStore(self._config.latent_shape), urdf)
         self.found.views = [View() for _ in inputs.views]
         self._checks = [FrameChecks(**CAMERA) for _ in inputs.views]
-        self._sets = ViewMatcher(self._config.cameras, 0.5 * self._config.tick + STAMP_SLACK)
+        self._sets = CameraSynchronizer(self._config.cameras, 0.5 * self._config.tick + STAMP_SLACK)
         self._epoch = 0  # of the frames that are matched
         self._batch: list[tuple[tuple[Picture, bool], ...]] = []
         self._reader = None

@@ -15,7 +15,7 @@ from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.pictures import Picture
 from jepa_ros.evaluation.bag.reading.topics import Name
-from jepa_ros.planning.reach import Step
+from jepa_ros.planning.receding_horizon import PlanStep
 from jepa_ros.world_model.surprise import SurpriseReading
 
 LATENT, SURPRISE, PLAN = "/latent", "/surprise", "/plan"
@@ -89,7 +89,7 @@ class ResultBag:
         fields = {k: getattr(reading, k) for k in ("error", "quantile", "threshold", "surprised")}
         self._message((SURPRISE, TYPES[SURPRISE]), recorded, header=self._header(stamp, frame_id), **fields)
 
-    def plan(self, step: Step, zero: int, recorded: int, goal: int, base_frame: str) -> None:
+    def plan(self, step: PlanStep, zero: int, recorded: int, goal: int, base_frame: str) -> None:
         """A plan whose times are s after `zero`, made towards the frame stamped `goal`."""
         make, self._plans = self._make, self._plans + 1
         trajectory = step.trajectory

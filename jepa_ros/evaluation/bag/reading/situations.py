@@ -140,7 +140,7 @@ class Moments:
 
 
 def at(part: Stretch, moments: np.ndarray, config: ModelConfig) -> Moments:
-    """Situations at `moments` (n,) s, by the rules of ContextReader.at."""
+    """Situations at `moments` (n,) s, by the rules of ObservationHistory.at."""
     h, step = config.history, config.step
     past = np.empty((len(moments), h), int)
     past[:, -1] = nearest(part, moments)

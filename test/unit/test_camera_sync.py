@@ -4,14 +4,14 @@ import weakref
 
 import pytest
 
-from jepa_ros.world_model.camera_sync import KEPT, LAG, ViewMatcher
+from jepa_ros.world_model.camera_sync import KEPT, LAG, CameraSynchronizer
 
 TOLERANCE = 0.05
 PERIOD = 1 / 30
 
 
 def matcher(*cameras):
-    return ViewMatcher(cameras or ("frame", "wrist/frame"), TOLERANCE)
+    return CameraSynchronizer(cameras or ("frame", "wrist/frame"), TOLERANCE)
 
 
 def feed(made, messages):

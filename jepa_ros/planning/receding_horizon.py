@@ -11,27 +11,26 @@ import numpy as np
 import torch
 
 from jepa_ros.planning.codes import PlannerCode
-from jepa_ros.planning.goal import Goal, GoalMaker, Outcome
-from jepa_ros.planning.imagination import Situation
-from jepa_ros.planning.objective import Objective
-from jepa_ros.planning.planner import Imagined, LatentPlanner
-from jepa_ros.planning.promises import Promises
+from jepa_ros.planning.committed_reference import CommittedReference
+from jepa_ros.planning.goal import Goal, GoalMaker, Objective, Outcome
+from jepa_ros.planning.planner import LatentPlanner, PlannedMotion
+from jepa_ros.planning.rollout_problem import Situation
 from jepa_ros.planning.solvers import make_solver
 from jepa_ros.robot.motion.motion_space import MotionSpace
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.world_model.checkpoint import Checkpoint
-from jepa_ros.world_model.history import ContextReader
+from jepa_ros.world_model.history import ObservationHistory
 
 if TYPE_CHECKING:
     from jepa_ros.planning.guardrails import Guardrails
 
 
 @dataclass(frozen=True)
-class ReachSettings:
+class PlanningSettings:
     """lead: s from the start of a search to its hand-over; the search itself gets `budget` s of it. plan_ticks:
     control ticks of a plan that are sent. dwell: s within the tolerance after which a goal counts as reached. drift:
-    rad between the promised rest and the measured joints beyond which the measured ones count. solver: see
-    planning.solvers; policy: planner.USES; metric: goal.METRICS; smoothness, uncertainty: prices, see Objective."""
+    rad between the promised rest and the measured joints beyond which the measured ones count. solver,
+    policy, metric: names of planning.SOLVERS, POLICY_MODES and METRICS. smoothness, uncertainty: see Objective."""
 
     lead: float = 0.11
     budget: float = 0.05
@@ -41,14 +40,14 @@ class ReachSettings:
     horizon: int = 5
     seed: int = 0
     solver: str = "icem"
-    policy: str = "first"
+    policy: str = "policy_first"
     metric: str = "l2"
     smoothness: float = 0.0
     uncertainty: float = 0.0
 
 
 @dataclass(frozen=True)
-class Step:
+class PlanStep:
     """A plan to hand over. start, source_stamp, valid_until: s on the ROS clock. imagined: None for a stop.
     splice_error: rad."""
 
@@ -57,13 +56,13 @@ class Step:
     start: float
     source_stamp: float
     valid_until: float
-    imagined: Imagined | None
+    imagined: PlannedMotion | None
     splice_error: float
     step_ms: float
 
 
 @dataclass(frozen=True)
-class Waiting:
+class NoPlan:
     """No plan now; text says for what. infeasible: there would be one, but for what it may not do."""
 
     text: str
@@ -79,17 +78,17 @@ class _Judged:
     forbidden: str = ""
 
 
-class ReachController:
+class RecedingHorizonController:
     """One arm, one goal at a time. Feed it latents, states and whether the gate follows; ask it for steps."""
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         space: MotionSpace,
-        settings: ReachSettings | None = None,
+        settings: PlanningSettings | None = None,
         guardrails: Guardrails | None = None,
     ):
-        self.settings = settings or ReachSettings()
+        self.settings = settings or PlanningSettings()
         s, config = self.settings, checkpoint.config
         self.config, self.space, self.guardrails = config, space, guardrails
         self._device = checkpoint.device
@@ -106,8 +105,8 @@ class ReachController:
             seed=s.seed,
         )
         self.goals = GoalMaker(checkpoint, space, s.metric, guardrails)
-        self.seen = ContextReader(config)
-        self.promises = Promises()
+        self.observations = ObservationHistory(config)
+        self.reference = CommittedReference()
         self.goal: Goal | None = None
         self._joints: np.ndarray | None = None
         self.speed = 1.0
@@ -118,32 +117,32 @@ class ReachController:
 
     # -- what is seen --------------------------------------------------------------------------------------------------
 
-    def latent(self, stamp: float, latent: torch.Tensor) -> None:
+    def add_latent(self, stamp: float, latent: torch.Tensor) -> None:
         """A frame's latent (*L). Time that went back begins a new episode."""
         if not bool(torch.isfinite(latent).all()):
             return
-        if not self.seen.latents.add(stamp, latent):
-            self.seen.actions.clear()
-            self.restart()
+        if not self.observations.latents.add(stamp, latent):
+            self.observations.actions.clear()
+            self.start_episode()
         if self.goal is not None:
             self._judge(stamp, latent)
 
-    def state(self, stamp: float, proprioception: np.ndarray, joints: np.ndarray | None = None) -> None:
+    def add_state(self, stamp: float, proprioception: np.ndarray, joints: np.ndarray | None = None) -> None:
         """Measured proprioception (P,) raw, and joint positions (J,) rad; None: it begins with them."""
-        self.seen.states.add(stamp, proprioception)
+        self.observations.states.add(stamp, proprioception)
         self._joints = proprioception[: len(self.config.proprioception.joints)] if joints is None else joints
 
-    def executed(self, start: float, values: np.ndarray) -> None:
+    def add_executed(self, start: float, values: np.ndarray) -> None:
         """What the gate let through in the control tick from `start` on, (A,)."""
-        self.seen.actions.add(start, values)
+        self.observations.actions.add(start, values)
 
-    def refused(self) -> None:
+    def drop_reference(self) -> None:
         """The gate does not follow: the next plan starts from the measured joints."""
-        self.promises = Promises()
+        self.reference = CommittedReference()
 
-    def restart(self) -> None:
+    def start_episode(self) -> None:
         """Forget everything but the goal: a new episode begins."""
-        self.promises, self._within, self._last_start = Promises(), None, None
+        self.reference, self._within, self._last_start = CommittedReference(), None, None
         self.planner.reset()
 
     # -- goals ---------------------------------------------------------------------------------------------------------
@@ -155,19 +154,19 @@ class ReachController:
         self.goal, self._within, self._last_start = goal, None, None
         self.distance = math.nan
         self.planner.reset()
-        stamp = self.seen.latents.newest
+        stamp = self.observations.latents.newest
         if stamp is not None:
-            self._judge(stamp, self.seen.latents.at(stamp))
+            self._judge(stamp, self.observations.latents.at(stamp))
 
     def _judge(self, stamp: float, latent: torch.Tensor) -> None:
         """How far away the goal is, as seen in a frame's latent (*L), and since when it is within the tolerances."""
-        goal, measured = self.goal, self.seen.states.latest
+        goal, measured = self.goal, self.observations.states.latest
         if measured is None:
             if goal.needs_states:
                 return
             states, tool = torch.zeros(1, 1, 0), torch.zeros(1, 1, self.space.axes)
         else:
-            states = self.seen.normalise(measured)[None, None]
+            states = self.observations.normalise(measured)[None, None]
             tool = torch.as_tensor(self.space.tool_coordinates(self._joints), dtype=torch.float32)[None, None]
         outcome = Outcome(latent[None, None], states, tool).to(self._device)
         self.distance = float(goal.distance(outcome)[0, 0])
@@ -181,37 +180,37 @@ class ReachController:
         self.goal, self._within = None, None
 
     @property
-    def reached(self) -> bool:
+    def is_reached(self) -> bool:
         """Whether the goal has been within its tolerances for the dwell time."""
-        newest = self.seen.latents.newest
+        newest = self.observations.latents.newest
         return self._within is not None and newest is not None and newest - self._within >= self.settings.dwell
 
     @property
-    def passed(self) -> bool:
+    def is_within_tolerance(self) -> bool:
         """Whether it is within its tolerances now; enough for a goal on the way to another."""
         return self._within is not None
 
     # -- plans ---------------------------------------------------------------------------------------------------------
 
-    def step(self, now: float) -> Step | Waiting:
+    def plan_step(self, now: float) -> PlanStep | NoPlan:
         """Plan from the newest frame; `now` s on the ROS clock. It takes `budget` s and a little."""
         begin = time.perf_counter()
         if self.goal is None:
-            return Waiting("no goal")
-        stamp = self.seen.latents.newest
+            return NoPlan("no goal")
+        stamp = self.observations.latents.newest
         if stamp is None:
-            return Waiting("no latent yet", code=PlannerCode.NO_LATENT)
+            return NoPlan("no latent yet", code=PlannerCode.NO_LATENT)
         tick = self.config.tick
-        context = self.seen.at(stamp, self._promised if self.promises else None)
+        context = self.observations.at(stamp, self._committed_block if self.reference else None)
         if context is None:
-            return Waiting("no joint states at the frame's time", code=PlannerCode.NO_JOINT_STATES)
+            return NoPlan("no joint states at the frame's time", code=PlannerCode.NO_JOINT_STATES)
         start = math.ceil((now + self.settings.lead) / tick - 1e-6) * tick
         if start - stamp > (imagined := self.settings.horizon * self.config.step) - 1e-6:
             late = f"a plan takes effect {start - stamp:.2f} s after its frame"
             text = f"{late}, but what is imagined ends {imagined:g} s after it: a longer horizon is needed"
-            return Waiting(text, code=PlannerCode.HORIZON_TOO_SHORT)
+            return NoPlan(text, code=PlannerCode.HORIZON_TOO_SHORT)
         self._anchor(now)
-        situation = Situation(context, lambda t: self.promises.tool(stamp + t), start - stamp, self.speed)
+        situation = Situation(context, lambda t: self.reference.tool_at(stamp + t), start - stamp, self.speed)
         elapsed = 0 if self._last_start is None else round((start - self._last_start) / tick)
         judged = _Judged()
         imagined = self.planner.plan(situation, self.goal, elapsed, lambda knots: self._allowed(knots, start, judged))
@@ -219,26 +218,26 @@ class ReachController:
         if not math.isfinite(imagined.cost):
             self.planner.reset()
             text = f"no plan is allowed: {judged.forbidden or 'none has a finite cost'}"
-            return Waiting(text, infeasible=True, code=PlannerCode.NO_PLAN_ALLOWED)
+            return NoPlan(text, infeasible=True, code=PlannerCode.NO_PLAN_ALLOWED)
         knots = imagined.knots[: self.settings.plan_ticks]
         return self._hand_over(knots, judged.trajectory, start, stamp, imagined, begin)
 
-    def stop(self, now: float) -> Step | None:
+    def plan_stop(self, now: float) -> PlanStep | None:
         """A plan that brings the arm to rest as soon as possible; None where nothing is promised, so it is at rest."""
         begin = time.perf_counter()
-        if not self.promises or now >= self.promises.end:
+        if not self.reference or now >= self.reference.end:
             return None
         start = math.ceil((now + 0.5 * self.settings.lead) / self.config.tick - 1e-6) * self.config.tick
-        xy, velocity = self.promises.tool(np.array([start]))
+        xy, velocity = self.reference.tool_at(np.array([start]))
         still = np.zeros((1, self.space.axes))
         knots = self.space.constrain(xy[0], velocity[0] / self.space.max_speed, still)
         # It is let through in any case: what it puts an end to is worse.
-        trajectory = self.space.to_trajectory(*self.promises.joints(start), knots)
+        trajectory = self.space.to_trajectory(*self.reference.joints_at(start), knots)
         return self._hand_over(knots, trajectory, start, now, None, begin)
 
     def _allowed(self, knots: np.ndarray, start: float, judged: _Judged) -> bool:
         """Whether the guardrails allow the joint path of knots (n, D), as far as it would be handed over."""
-        state = self.promises.joints(start)
+        state = self.reference.joints_at(start)
         judged.trajectory = self.space.to_trajectory(*state, knots[: self.settings.plan_ticks])
         judged.forbidden = self.guardrails.check(judged.trajectory) if self.guardrails else ""
         return not judged.forbidden
@@ -249,13 +248,13 @@ class ReachController:
         trajectory: JointTrajectory,
         start: float,
         stamp: float,
-        imagined: Imagined | None,
+        imagined: PlannedMotion | None,
         begin: float,
-    ) -> Step:
-        q, qd, _ = self.promises.joints(start)
-        self.promises.add(start, self.space.make_path(q, qd, knots), trajectory)
+    ) -> PlanStep:
+        q, qd, _ = self.reference.joints_at(start)
+        self.reference.add_plan(start, self.space.make_path(q, qd, knots), trajectory)
         self.plan_id += 1
-        return Step(
+        return PlanStep(
             self.plan_id,
             trajectory,
             start,
@@ -266,17 +265,17 @@ class ReachController:
             1e3 * (time.perf_counter() - begin),
         )
 
-    def _promised(self, start: float) -> np.ndarray:
+    def _committed_block(self, start: float) -> np.ndarray:
         """(K,) the action block that was promised for the model step from `start` on."""
         tick, block = self.config.tick, self.config.block
-        xy, _ = self.promises.tool(start + tick * np.arange(block + 1))
+        xy, _ = self.reference.tool_at(start + tick * np.arange(block + 1))
         return self.space.to_model_axes(np.diff(xy, axis=0) / (self.space.max_speed * tick)).ravel()
 
     def _anchor(self, now: float) -> None:
         """Where nothing is promised, or the arm came to rest elsewhere than promised, start from what is measured."""
         measured = self._joints
-        if self.promises and (
-            now < self.promises.end or np.abs(self.promises.joints(now)[0] - measured).max() < self.settings.drift
+        if self.reference and (
+            now < self.reference.end or np.abs(self.reference.joints_at(now)[0] - measured).max() < self.settings.drift
         ):
             return
-        self.promises.hold(now - 10.0, measured, self.space.kinematics.joints, self.space.tool_coordinates(measured))
+        self.reference.hold(now - 10.0, measured, self.space.kinematics.joints, self.space.tool_coordinates(measured))

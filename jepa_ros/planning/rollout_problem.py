@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from jepa_ros.planning.goal import Goal, Outcome
-from jepa_ros.planning.objective import Objective
-from jepa_ros.planning.proposals import propose
+from jepa_ros.planning.goal import Goal, Objective, Outcome
+from jepa_ros.planning.policy import propose
 from jepa_ros.planning.solver import Problem
 from jepa_ros.robot.motion.motion_space import MotionSpace
 from jepa_ros.robot.motion.tool_path import travel_matrix
@@ -38,7 +37,7 @@ class Situation:
 
 
 @dataclass
-class Imagination:
+class RolloutProblem:
     """Candidates are knots (S, n, D) from the hand-over on, a tick each; the model ticks begin at the frame. Knots and
     paths are in the base frame, actions in the model's axes.
 

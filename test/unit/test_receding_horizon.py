@@ -6,7 +6,7 @@ import torch
 
 from helpers import sim_arm, small_models
 from helpers.plan_follower import Followed
-from jepa_ros.planning.reach import ReachController, ReachSettings, Step, Waiting
+from jepa_ros.planning.receding_horizon import NoPlan, PlanningSettings, PlanStep, RecedingHorizonController
 
 JOINTS = tuple(sim_arm.robot().joints)
 XY = np.array([0.12, -0.30])
@@ -18,8 +18,8 @@ class Follower(Followed):
     """Frames and joint states reach the controller at once."""
 
     def __init__(self, settings=None, xy=XY):
-        controller = ReachController(
-            small_models.knowing(JOINTS), sim_arm.space(), settings or ReachSettings(budget=np.inf)
+        controller = RecedingHorizonController(
+            small_models.knowing(JOINTS), sim_arm.space(), settings or PlanningSettings(budget=np.inf)
         )
         super().__init__(controller, sim_arm.space().inverse_kinematics(xy), T0)
         self.due = {"frame": T0, "state": T0}
@@ -30,10 +30,10 @@ class Follower(Followed):
             if self.now >= self.due["state"] - 1e-9:
                 self.due["state"] += STATES
                 q, qd, _ = self.reference(self.now)
-                self.controller.state(self.now, np.concatenate([q, qd]))
+                self.controller.add_state(self.now, np.concatenate([q, qd]))
             if self.now >= self.due["frame"] - 1e-9:
                 self.due["frame"] += CAMERA
-                self.controller.latent(self.now, small_models.latent_of(self.tool()))
+                self.controller.add_latent(self.now, small_models.latent_of(self.tool()))
         return self
 
 
@@ -45,16 +45,16 @@ def follower():
 
 
 def test_says_what_it_waits_for():
-    controller = ReachController(small_models.knowing(JOINTS), sim_arm.space())
-    reasons = [controller.step(T0)]
+    controller = RecedingHorizonController(small_models.knowing(JOINTS), sim_arm.space())
+    reasons = [controller.plan_step(T0)]
     controller.set_goal(small_models.latent_of(XY))
-    reasons.append(controller.step(T0))
-    controller.latent(T0, small_models.latent_of(XY))
-    reasons.append(controller.step(T0))
-    controller.state(T0 - 5.0, np.zeros(14))
-    reasons.append(controller.step(T0))
+    reasons.append(controller.plan_step(T0))
+    controller.add_latent(T0, small_models.latent_of(XY))
+    reasons.append(controller.plan_step(T0))
+    controller.add_state(T0 - 5.0, np.zeros(14))
+    reasons.append(controller.plan_step(T0))
     texts = ["no goal", "no latent yet", "no joint states at the frame's time", "no joint states at the frame's time"]
-    assert reasons == [Waiting(text) for text in texts]
+    assert reasons == [NoPlan(text) for text in texts]
 
 
 def test_consecutive_plans_join_without_a_jump(follower):
@@ -74,7 +74,7 @@ def test_plans_start_on_the_tick_grid_after_the_lead_and_end_at_rest(follower):
     lead = follower.controller.settings.lead
     assert lead <= step.start - follower.now < lead + 0.1 + 1e-6
     assert step.start * 10 == pytest.approx(round(step.start * 10), abs=1e-4)
-    assert step.source_stamp == follower.controller.seen.latents.newest <= follower.now
+    assert step.source_stamp == follower.controller.observations.latents.newest <= follower.now
     assert not step.trajectory.velocities[-1].any() and not step.trajectory.accelerations[-1].any()
     assert step.valid_until >= step.start + step.trajectory.duration
     ticks = follower.controller.settings.plan_ticks
@@ -85,14 +85,14 @@ def test_reaches_the_goal_only_after_the_dwell(follower):
     controller, tolerance = follower.controller, follower.controller.config.distance.tolerance
     within, reached = None, None
     for _ in range(30):
-        if not controller.reached:
+        if not controller.is_reached:
             follower.step()
         for _ in range(3):
             follower.run(CAMERA)
             if within is None and controller.distance <= tolerance:
-                within = controller.seen.latents.newest
-            if reached is None and controller.reached:
-                reached = controller.seen.latents.newest
+                within = controller.observations.latents.newest
+            if reached is None and controller.is_reached:
+                reached = controller.observations.latents.newest
         if reached:
             break
     assert reached, f"not reached, but {controller.distance} away"
@@ -102,31 +102,31 @@ def test_reaches_the_goal_only_after_the_dwell(follower):
 
 
 def test_leaving_the_goal_starts_the_dwell_again():
-    controller = ReachController(small_models.knowing(JOINTS), sim_arm.space())
+    controller = RecedingHorizonController(small_models.knowing(JOINTS), sim_arm.space())
     controller.set_goal(torch.zeros(2))
     near, far = torch.full((2,), 0.1), torch.full((2,), 1.0)
     states = []
     for k, latent in enumerate([near] * 5 + [far] + [near] * 8):
-        controller.latent(T0 + 0.1 * k, latent)
-        states.append(controller.reached)
+        controller.add_latent(T0 + 0.1 * k, latent)
+        states.append(controller.is_reached)
     assert states.index(True) == 12 and controller.settings.dwell == 0.6
     controller.set_goal(torch.zeros(2))
-    assert not controller.reached
+    assert not controller.is_reached
 
 
 def test_stop_brings_the_arm_to_rest(follower):
-    assert follower.controller.stop(follower.now) is None, "nothing is promised"
+    assert follower.controller.plan_stop(follower.now) is None, "nothing is promised"
     follower.step()
     follower.run(0.6)
     q, qd, _ = follower.reference(follower.now)
     assert np.abs(qd).max() > 0.05, "it moves"
-    stop = follower.controller.stop(follower.now)
+    stop = follower.controller.plan_stop(follower.now)
     assert stop.imagined is None and follower.now < stop.start < follower.now + 0.2
     follower.take(stop)
     assert stop.trajectory.duration <= 0.6 and not stop.trajectory.velocities[-1].any()
     follower.run(stop.start - follower.now + stop.trajectory.duration + 0.1)
     at = follower.tool()
-    assert follower.controller.stop(follower.now) is None, "it is at rest"
+    assert follower.controller.plan_stop(follower.now) is None, "it is at rest"
     follower.run(0.5)
     np.testing.assert_array_equal(follower.tool(), at)
 
@@ -134,15 +134,15 @@ def test_stop_brings_the_arm_to_rest(follower):
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_latents_that_are_not_finite_are_ignored(follower, value):
     controller = follower.controller
-    before = controller.seen.latents.newest, controller.distance
-    controller.latent(follower.now + 0.01, torch.tensor([value, 0.0]))
-    assert (controller.seen.latents.newest, controller.distance) == before
+    before = controller.observations.latents.newest, controller.distance
+    controller.add_latent(follower.now + 0.01, torch.tensor([value, 0.0]))
+    assert (controller.observations.latents.newest, controller.distance) == before
     follower.step()
 
 
 def test_after_a_refusal_it_starts_from_what_is_measured(follower):
     follower.step()
-    follower.controller.refused()
+    follower.controller.drop_reference()
     follower.plans.clear()  # the gate kept holding
     follower.run(0.3)
     step = follower.step()
@@ -161,14 +161,14 @@ def test_an_arm_that_came_to_rest_elsewhere_is_found_there(follower):
 
 def test_time_that_goes_back_begins_a_new_episode(follower):
     follower.step()
-    assert follower.controller.promises
-    follower.controller.latent(T0 - 100.0, small_models.latent_of(XY))
-    assert not follower.controller.promises and follower.controller.goal is not None
-    assert follower.controller.step(T0 - 100.0) == Waiting("no joint states at the frame's time")
-    follower.controller.state(T0 - 100.0, np.concatenate([follower.rest, np.zeros(7)]))
-    assert isinstance(follower.controller.step(T0 - 100.0), Step)
+    assert follower.controller.reference
+    follower.controller.add_latent(T0 - 100.0, small_models.latent_of(XY))
+    assert not follower.controller.reference and follower.controller.goal is not None
+    assert follower.controller.plan_step(T0 - 100.0) == NoPlan("no joint states at the frame's time")
+    follower.controller.add_state(T0 - 100.0, np.concatenate([follower.rest, np.zeros(7)]))
+    assert isinstance(follower.controller.plan_step(T0 - 100.0), PlanStep)
 
 
 def test_no_goal_no_plan(follower):
     follower.controller.clear_goal()
-    assert follower.controller.step(follower.now) == Waiting("no goal") and not follower.controller.reached
+    assert follower.controller.plan_step(follower.now) == NoPlan("no goal") and not follower.controller.is_reached

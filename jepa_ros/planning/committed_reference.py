@@ -11,28 +11,28 @@ from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 
 @dataclass(frozen=True, eq=False)
-class _Promise:
+class _Plan:
     start: float
     path: ToolPath
     trajectory: JointTrajectory
 
 
-class Promises:
+class CommittedReference:
     """The plans handed over and when each takes effect (s on the ROS clock); a later one takes over from an earlier."""
 
     def __init__(self, keep: float = 5.0):
         self._keep = keep
-        self._plans: list[_Promise] = []
+        self._plans: list[_Plan] = []
 
     def hold(self, start: float, q: np.ndarray, names: tuple[str, ...], x: np.ndarray) -> None:
         """From `start` on the arm stands at q (J,) rad, its tool at x (D,) m; all before is forgotten."""
         rest = JointTrajectory(names, np.array([0.0]), np.array([q]), np.zeros((1, len(q))), np.zeros((1, len(q))))
-        self._plans = [_Promise(start, ToolPath(np.asarray(x), np.zeros((2, len(x))), 1.0), rest)]
+        self._plans = [_Plan(start, ToolPath(np.asarray(x), np.zeros((2, len(x))), 1.0), rest)]
 
-    def add(self, start: float, path: ToolPath, trajectory: JointTrajectory) -> None:
+    def add_plan(self, start: float, path: ToolPath, trajectory: JointTrajectory) -> None:
         """From `start` on this plan holds."""
         self._plans = [p for p in self._plans if p.start < start]
-        self._plans.append(_Promise(start, path, trajectory))
+        self._plans.append(_Plan(start, path, trajectory))
         while len(self._plans) > 1 and self._plans[1].start < start - self._keep:
             self._plans.pop(0)
 
@@ -45,12 +45,12 @@ class Promises:
     def __bool__(self) -> bool:
         return bool(self._plans)
 
-    def joints(self, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def joints_at(self, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Position, velocity and acceleration (J,) of the reference at time t."""
         plan = self._at(t)
         return plan.trajectory.sample(max(0.0, t - plan.start))
 
-    def tool(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def tool_at(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position and velocity (M, D) of the tool at times (M,)."""
         followed = [self._at(t) for t in times]
         position, velocity = np.empty((2, len(times), len(self._plans[0].path.start)))
@@ -59,5 +59,5 @@ class Promises:
             position[of_it], velocity[of_it], _ = plan.path.sample(np.maximum(0.0, times[of_it] - plan.start))
         return position, velocity
 
-    def _at(self, t: float) -> _Promise:
+    def _at(self, t: float) -> _Plan:
         return next((p for p in reversed(self._plans) if p.start <= t + 1e-9), self._plans[0])
