@@ -127,7 +127,7 @@ def test_every_kind_of_fault_comes_once_in_the_first_deck_and_restarts_spare_the
 
 
 def test_docs_name_for_every_row_of_the_catalogue_tests_that_carry_its_mark():
-    text = (ROOT / "docs" / "reliability.md").read_text()
+    text = (ROOT / "docs" / "results" / "reliability.md").read_text()
     rows = {int(number): files for number, files in re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", text, re.MULTILINE)}
     assert sorted(rows) == list(range(1, 35))
     for number, files in rows.items():
