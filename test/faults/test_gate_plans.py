@@ -107,8 +107,8 @@ def test_a_second_publisher_of_commands_stops_the_arm_and_no_plan_is_taken_while
     began = bench.now()
     rival = bench.client.node.create_publisher(JointTrajectoryMessage, bench.command_topic, 10)
     stopping = bench.stop_of(began, measured)
-    assert "somebody else publishes" in stopping.text
-    bench.client.wait_for(lambda: any("somebody else" in d for d in bench.errors), "an error in the diagnostics")
+    assert "another publisher on" in stopping.text
+    bench.client.wait_for(lambda: any("another publisher on" in d for d in bench.errors), "an error in the diagnostics")
     rejected(bench, minimum_jerk(bench.positions[-1][1], START))
     bench.client.node.destroy_publisher(rival)
     bench.ready()
@@ -121,7 +121,7 @@ def test_without_a_controller_it_waits_and_sends_no_burst_when_one_comes(start, 
     bench.description.publish(bench.describe())
     bench.until("HOLDING", timeout=30.0)
     client.wait_for(bench.plans.get_subscription_count, "the gate to listen")
-    client.wait_for(lambda: any("no controller listens" in d for d in bench.warnings), "a warning")
+    client.wait_for(lambda: any("no controller subscribes" in d for d in bench.warnings), "a warning")
     for _ in range(5):
         rejected(bench, minimum_jerk(START, GOAL))
     bench.listen()

@@ -137,7 +137,7 @@ def test_deactivated_in_motion_it_stops_first_and_an_illegal_request_is_survived
 def test_a_second_publisher_of_commands_is_noticed(bench):
     bench.moving()
     rival = bench.client.node.create_publisher(JointTrajectoryMessage, bench.command_topic, 10)
-    bench.until("STOPPING", "somebody else")
+    bench.until("STOPPING", "another publisher on")
     bench.until("HOLDING")
     rejected = bench.status.rejected
     bench.plan(minimum_jerk(bench.positions[-1][1], START))

@@ -28,12 +28,12 @@ def holding(bench):
 def test_a_required_e_stop_must_be_published_by_somebody(start, client):
     bench = Bench(start, client, "required", require_e_stop=True)
     holding(bench)
-    refused(bench, "no e_stop is there")
+    refused(bench, "nothing publishes e_stop")
     button = client.node.create_publisher(Bool, f"{bench.name}/e_stop", LATCHED)
     button.publish(Bool(data=False))
     bench.moving()
     client.node.destroy_publisher(button)
-    bench.until("STOPPING", "no e_stop is there")
+    bench.until("STOPPING", "nothing publishes e_stop")
     assert bench.rests() and bench.wrong == []
     bench.close()
 

@@ -115,6 +115,10 @@ class Bench:
         return self.output.status.state
 
     @property
+    def code(self):
+        return self.output.status.code
+
+    @property
     def text(self):
         return self.output.status.text
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.gate_simulation import GOAL, NAMES, ZERO, Bench, continuing, minimum_jerk, moving
-from jepa_ros.robot.gate.types import GateState
+from jepa_ros.robot.gate.types import GateCode, GateState
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 
@@ -82,9 +82,9 @@ def test_a_plan_a_little_late_is_joined_and_one_too_late_is_refused():
     state = bench.gate._path.at(bench.gate._clock.time - 0.05)
     assert bench.plan(continuing(state, -GOAL, 1.6), ahead=-0.05)
     verdict = bench.plan(continuing(state, -GOAL, 1.6), ahead=-0.15)
-    assert not verdict and "late" in verdict.text
+    assert verdict.cause.code == GateCode.PLAN_LATE and "late" in verdict.text
     verdict = bench.plan(continuing(state, -GOAL, 1.6), valid=-0.01)
-    assert not verdict and "expired" in verdict.text
+    assert verdict.cause.code == GateCode.PLAN_LATE and "expired" in verdict.text
     assert bench.step(0.1).state == GateState.TRACKING  # the plan in force goes on
 
 
@@ -92,8 +92,9 @@ def test_a_plan_a_little_late_is_joined_and_one_too_late_is_refused():
 def test_a_gross_breach_is_refused_whole_and_latches(latch):
     bench = moving(0.4, latch_on_gross=latch)
     verdict = bench.plan(continuing(bench.gate._path.at(bench.gate._clock.time), 3 * GOAL, 0.3))
-    assert not verdict and "gross" in verdict.text
+    assert verdict.cause.code == GateCode.PLAN_GROSS_BREACH and "gross" in verdict.text
     bench.until(GateState.LATCHED if latch else GateState.HOLDING)
+    assert bench.code == (GateCode.PLAN_GROSS_BREACH if latch else GateCode.NONE)
     assert bench.output.status.rejected == 1
 
 
@@ -117,7 +118,7 @@ def test_a_plan_slightly_out_of_range_is_followed_as_far_as_a_stop_inside_allows
     assert bench.plan(minimum_jerk(np.full(7, 1.5), goal, 1.2)).clipped
     bench.until(GateState.HOLDING)
     assert 1.7 < bench.output.reference[0][2] <= 2.0
-    assert "limits" in bench.text and bench.output.status.stops == 1
+    assert "limits" in bench.text and bench.code == GateCode.LIMITS_REACHED and bench.output.status.stops == 1
 
 
 def test_far_out_of_range_is_a_gross_breach():
@@ -150,30 +151,30 @@ def bad_plans():
     moving_end = good.velocities.copy()
     moving_end[-1] = 0.3
     return {
-        "not finite": (nan, "finite"),
-        "times": (times, "plan"),
-        "unknown joint": (changed(names=(*NAMES[:6], "elbow")), "elbow"),
-        "joint twice": (changed(names=(*NAMES[:6], NAMES[0])), "joint7"),
-        "ends in motion": (changed(velocities=moving_end), "rest"),
-        "positions only": (changed(velocities=None, accelerations=None), "accelerations"),
-        "one point": (JointTrajectory(NAMES, np.zeros(1), *np.zeros((3, 1, 7))), "points"),
-        "another unit": (changed(positions=good.positions * 57.3 * 2), "20 rad"),
-        "elsewhere": (changed(positions=good.positions + 0.3), "from the reference"),
-        "too long": (minimum_jerk(ZERO, GOAL, 40.0), "30 s"),
+        "not finite": (nan, GateCode.PLAN_INVALID, "finite"),
+        "times": (times, GateCode.PLAN_IN_FUTURE, "plan"),
+        "unknown joint": (changed(names=(*NAMES[:6], "elbow")), GateCode.PLAN_WRONG_JOINTS, "elbow"),
+        "joint twice": (changed(names=(*NAMES[:6], NAMES[0])), GateCode.PLAN_WRONG_JOINTS, "joint7"),
+        "ends in motion": (changed(velocities=moving_end), GateCode.PLAN_ENDS_MOVING, "rest"),
+        "positions only": (changed(velocities=None, accelerations=None), GateCode.PLAN_INVALID, "accelerations"),
+        "one point": (JointTrajectory(NAMES, np.zeros(1), *np.zeros((3, 1, 7))), GateCode.PLAN_INVALID, "points"),
+        "another unit": (changed(positions=good.positions * 57.3 * 2), GateCode.PLAN_INVALID, "20 rad"),
+        "elsewhere": (changed(positions=good.positions + 0.3), GateCode.PLAN_STARTS_ELSEWHERE, "from the reference"),
+        "too long": (minimum_jerk(ZERO, GOAL, 40.0), GateCode.PLAN_TOO_LONG, "30 s"),
     }
 
 
 @pytest.mark.parametrize("case", bad_plans())
 def test_bad_plans_are_refused_whole_and_the_plan_in_force_goes_on(case):
-    plan, word = bad_plans()[case]
+    plan, code, word = bad_plans()[case]
     bench = Bench().ready()
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2))
     bench.step(0.05)
     verdict = bench.plan(plan)
-    assert not verdict and word in verdict.text and "\n" not in verdict.text
+    assert not verdict and verdict.cause.code == code and word in verdict.text and "\n" not in verdict.text
     bench.until(GateState.HOLDING)
     np.testing.assert_allclose(bench.output.reference[0], GOAL)
-    assert bench.output.status.rejected == 1 and bench.output.status.last_rejection == verdict.text
+    assert bench.output.status.rejected == 1 and bench.output.status.last_rejection == verdict.cause
 
 
 def test_joints_in_another_order_are_mapped_by_name():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.gate_simulation import DT, LIMITS, Bench, minimum_jerk
-from jepa_ros.robot.gate.types import GateState
+from jepa_ros.robot.gate.types import Cause, GateCode, GateState
 from jepa_ros.robot.motion.path import Path
 
 ZERO = np.zeros(7)
@@ -22,7 +22,7 @@ def test_stops_when_the_planner_gives_no_sign_of_life():
     bench = moving()
     bench.planner_lives = False
     bench.until(GateState.STOPPING, 0.3)
-    assert "sign of life" in bench.text
+    assert "sign of life" in bench.text and bench.code == GateCode.PLANNER_SILENT
     bench.until(GateState.HOLDING)
     bench.planner_lives = True
     bench.step(0.2)
@@ -33,6 +33,7 @@ def test_lowering_the_speed_scale_in_motion_stops_first_and_then_holds():
     bench = moving()
     bench.gate.set_speed_scale(0.1, bench.now)
     assert bench.step().state == GateState.STOPPING and "0.10" in bench.text
+    assert bench.code == GateCode.SPEED_SCALE_LOWERED
     bench.until(GateState.HOLDING)
     verdict = bench.plan(minimum_jerk(bench.q, bench.q + 0.4, 1.2), plan_id=8)
     assert verdict.accepted and verdict.clipped, "slowed, and no gross breach: it is within the robot's own limits"
@@ -48,6 +49,7 @@ def test_an_arm_that_is_not_where_it_is_held_starts_from_where_it_is_once_it_sta
     bench.step(0.2)
     refused = bench.plan(minimum_jerk(ZERO, GOAL, 1.2), plan_id=7)
     assert not refused and "0.12 rad from where it is held" in refused.text
+    assert refused.cause.code == GateCode.ARM_DISPLACED
     bench.step(0.5)
     bench.jump_allowed()
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2), plan_id=8), "bridged from where the arm is"
@@ -59,10 +61,10 @@ def test_after_a_halt_inputs_must_be_healthy_anew():
     bench = Bench(resume_after=0.5).step(0.7)
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2), plan_id=7)
     bench.step(0.4)
-    bench.gate.stop_and_hold("the clock stands still", bench.now)
+    bench.gate.stop_and_hold(Cause(GateCode.CLOCK_STOPPED, "the clock stands still"), bench.now)
     bench.until(GateState.HOLDING)
     refused = bench.plan(minimum_jerk(bench.q, GOAL, 1.2), plan_id=8)
-    assert not refused and "healthy" in refused.text
+    assert refused.cause.code == GateCode.INPUTS_RECOVERING and "healthy" in refused.text
     assert bench.step(0.5).plan(minimum_jerk(bench.q, GOAL, 1.2), plan_id=9)
 
 
@@ -85,25 +87,33 @@ def test_beyond_the_robots_own_limits_a_plan_is_a_gross_breach_at_any_scale():
     for scale in (0.1, 1.0):
         bench = Bench(speed_scale=scale).ready()
         verdict = bench.plan(minimum_jerk(ZERO, GOAL, 0.15))
-        assert not verdict and "gross" in verdict.text
+        assert verdict.cause.code == GateCode.PLAN_GROSS_BREACH and "gross" in verdict.text
         assert bench.step().state == GateState.LATCHED
 
 
 def test_a_required_e_stop_must_be_there():
     bench = Bench(require_e_stop=True).ready()
-    assert "no e_stop" in bench.text and not bench.plan(minimum_jerk(ZERO, GOAL, 1.2))
+    assert (
+        bench.code == GateCode.E_STOP_MISSING
+        and "e_stop" in bench.text
+        and not bench.plan(minimum_jerk(ZERO, GOAL, 1.2))
+    )
     bench.gate.update_e_stop(False, bench.now)
     bench.step(0.15)
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2))
     bench.step(0.3)
     bench.gate.report_e_stop_absent()
     bench.until(GateState.STOPPING, 0.05)
-    assert "e_stop" in bench.text
+    assert "e_stop" in bench.text and bench.code == GateCode.E_STOP_MISSING
 
 
 def test_a_required_dead_man_switch_must_be_held():
     bench = Bench(require_deadman=True).ready()
-    assert "dead-man" in bench.text and not bench.plan(minimum_jerk(ZERO, GOAL, 1.2))
+    assert (
+        bench.code == GateCode.DEADMAN_STALE
+        and "dead-man" in bench.text
+        and not bench.plan(minimum_jerk(ZERO, GOAL, 1.2))
+    )
 
     def hold(seconds, held=True):
         for _ in range(round(seconds / DT)):
@@ -115,12 +125,12 @@ def test_a_required_dead_man_switch_must_be_held():
     hold(0.3)
     assert bench.state == GateState.TRACKING
     hold(2 * DT, held=False)
-    assert bench.state == GateState.STOPPING and "not held" in bench.text
+    assert bench.state == GateState.STOPPING and bench.code == GateCode.DEADMAN_RELEASED and "not held" in bench.text
     bench.until(GateState.HOLDING)
     hold(0.2)
     assert bench.plan(minimum_jerk(bench.q, GOAL, 1.5), plan_id=2)
     bench.until(GateState.STOPPING, 0.6)
-    assert "no dead-man switch for" in bench.text
+    assert "no dead-man switch for" in bench.text and bench.code == GateCode.DEADMAN_STALE
 
 
 class Wall:
@@ -129,7 +139,7 @@ class Wall:
     def __init__(self, at, margin=0.05):
         self.at, self.margin, self.shift = at, margin, 0.0
 
-    def follow(self, names, positions):
+    def update_other_joints(self, names, positions):
         pass
 
     def distance(self, q):
@@ -149,7 +159,8 @@ def test_a_plan_that_leads_too_near_is_refused_and_the_distance_is_reported():
     bench = Bench(clearance=Wall(1.0)).ready()
     assert bench.output.status.min_distance == pytest.approx(1.0)
     refused = bench.plan(minimum_jerk(ZERO, np.full(7, 0.2), 1.2))
-    assert not refused and "wall" in refused.text and bench.step().state == GateState.HOLDING
+    assert refused.cause.code == GateCode.PLAN_TOO_CLOSE and "wall" in refused.text
+    assert bench.step().state == GateState.HOLDING
     assert bench.plan(minimum_jerk(ZERO, np.full(7, 0.1), 1.2))
     bench.until(GateState.HOLDING)
     assert bench.output.status.min_distance == pytest.approx(0.3, abs=1e-4)
@@ -162,7 +173,7 @@ def test_what_comes_near_in_motion_stops_the_arm():
     bench.step(0.5)
     wall.shift = 0.62  # the other arm
     bench.until(GateState.STOPPING, 0.3)
-    assert "near" in bench.text
+    assert "the margin is 0.050 m" in bench.text and bench.code == GateCode.TOO_CLOSE
     bench.until(GateState.HOLDING)
     assert bench.q.sum() < 0.5
 

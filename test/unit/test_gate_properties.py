@@ -8,10 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.gate_simulation import NAMES, START, Bench, at_rest, continuing
-from jepa_ros.robot.gate.types import GateState
+from jepa_ros.robot.gate.types import Cause, GateCode, GateState
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
+CAUSE = Cause(GateCode.STOP_SERVICE, "test")
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -83,9 +84,9 @@ EVENTS = {
     "odd latent": lambda bench, rng: bench.gate.record_latent(
         rng.choice([0.0, np.nan, np.inf, bench.now + 9]), bench.now
     ),
-    "stop": lambda bench, rng: bench.gate.stop_and_latch("test", bench.now),
+    "stop": lambda bench, rng: bench.gate.stop_and_latch(CAUSE, bench.now),
     "e-stop": lambda bench, rng: bench.gate.update_e_stop(bool(rng.random() < 0.5), bench.now),
-    "halt": lambda bench, rng: bench.gate.stop_and_hold("test", bench.now),
+    "halt": lambda bench, rng: bench.gate.stop_and_hold(CAUSE, bench.now),
 }
 WEIGHTED = st.sampled_from(["plan"] * 12 + ["healthy"] * 4 + [*EVENTS, "release", "release"])
 SCRIPT = st.lists(st.tuples(WEIGHTED, st.floats(0.0, 0.6), SEEDS), min_size=1, max_size=14)
@@ -135,7 +136,7 @@ def test_a_stop_at_any_moment_of_any_plan_ends_soon(seed, when):
     goal = np.clip(bench.q + rng.normal(size=7) * 0.5, -1.9, 1.9)
     bench.plan(continuing(bench.gate._path.at(0.0), goal, 2.0), valid=9.0)
     bench.step(when)
-    bench.gate.stop_and_latch("test", bench.now)
+    bench.gate.stop_and_latch(CAUSE, bench.now)
     began = bench.now
     bench.until(GateState.LATCHED, within=1.0)
     assert bench.now - began < 0.4

@@ -19,7 +19,7 @@ from helpers.gate_simulation import (
 )
 from jepa_ros.errors import InputError
 from jepa_ros.robot.gate.gate import Gate
-from jepa_ros.robot.gate.types import GateSettings, GateState
+from jepa_ros.robot.gate.types import Cause, GateCode, GateSettings, GateState
 
 
 def cut_latents(bench):
@@ -43,29 +43,29 @@ def jump_joints(bench):
 
 
 STALE = {
-    "latents end": (cut_latents, "latent", 0.2),
-    "joint states end": (cut_joints, "joint_states", 0.15),
-    "joint states freeze": (freeze_joints, "frozen", 0.25),
-    "joint states not finite": (nan_joints, "not finite", 0.0),
-    "joint states jump": (jump_joints, "jumped", 0.0),
+    "latents end": (cut_latents, GateCode.LATENT_STALE, "latent", 0.2),
+    "joint states end": (cut_joints, GateCode.JOINT_STATES_STALE, "joint_states", 0.15),
+    "joint states freeze": (freeze_joints, GateCode.JOINT_STATES_FROZEN, "frozen", 0.25),
+    "joint states not finite": (nan_joints, GateCode.JOINT_STATES_INVALID, "not finite", 0.0),
+    "joint states jump": (jump_joints, GateCode.JOINT_STATES_JUMPED, "jumped", 0.0),
 }
 
 
 @pytest.mark.parametrize("case", STALE)
 def test_stale_or_unbelievable_inputs_stop_smoothly_and_motion_resumes_with_a_new_plan_only(case):
-    break_it, word, timeout = STALE[case]
+    break_it, code, word, timeout = STALE[case]
     bench = moving(0.25, following_error=1.0)
     break_it(bench)
     broken = bench.now
     bench.until(GateState.STOPPING, within=timeout + 0.05)
-    assert bench.now - broken <= timeout + 0.015 and word in bench.text
+    assert bench.now - broken <= timeout + 0.015 and bench.code == code and word in bench.text
     bench.until(GateState.HOLDING, within=0.5)
     assert at_rest(bench.output.reference) and bench.output.status.stops == 1
     held = bench.output.reference[0].copy()
     bench.send_latents = bench.send_joints = True
     bench.measured = None
     bench.step(0.05)
-    assert not bench.plan(minimum_jerk(held, ZERO, 1.2))  # not healthy for long enough yet
+    assert bench.plan(minimum_jerk(held, ZERO, 1.2)).cause.code == GateCode.INPUTS_RECOVERING
     bench.step(0.15)
     np.testing.assert_array_equal(bench.output.reference[0], held)
     assert bench.plan(minimum_jerk(held, ZERO, 1.2))
@@ -76,7 +76,7 @@ def test_a_plan_that_expires_is_stopped():
     bench = Bench().ready()
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2), valid=0.4)
     bench.step(0.45)
-    assert bench.state == GateState.STOPPING and "expired" in bench.text
+    assert bench.state == GateState.STOPPING and bench.code == GateCode.PLAN_EXPIRED and "expired" in bench.text
     bench.until(GateState.HOLDING, within=0.4)
 
 
@@ -87,6 +87,7 @@ def test_stamps_from_the_future_do_not_count():
         bench.gate.record_latent(bench.now + 5.0, bench.now)
         bench.step()
     assert bench.state in (GateState.STOPPING, GateState.HOLDING) and "future" in bench.text
+    assert bench.code == GateCode.LATENT_IN_FUTURE
     bench = moving(0.25)
     bench.send_joints = False
     bench.send_state(bench.q, stamp=bench.now + 5.0)
@@ -99,7 +100,7 @@ def test_old_stamps_count_as_stale_however_often_they_come():
     for _ in range(110):
         bench.gate.record_latent(stamp, bench.now)
         bench.step()
-    assert bench.state != GateState.TRACKING and "stamped" in bench.text
+    assert bench.state != GateState.TRACKING and "stamped" in bench.text and bench.code == GateCode.LATENT_STALE
 
 
 def test_following_error_stops_latches_and_release_starts_from_the_measured_state():
@@ -110,12 +111,11 @@ def test_following_error_stops_latches_and_release_starts_from_the_measured_stat
         if bench.step().state == GateState.LATCHED:
             break
     assert bench.state == GateState.LATCHED and "following error" in bench.text
-    assert not bench.plan(minimum_jerk(stuck, ZERO, 1.2))
+    assert bench.code == bench.plan(minimum_jerk(stuck, ZERO, 1.2)).cause.code == GateCode.FOLLOWING_ERROR
     bench.step(0.3)
     assert bench.state == GateState.LATCHED
     bench.jump_allowed()
-    done, text = bench.gate.release(bench.now)
-    assert done, text
+    assert bench.gate.release(bench.now) == Cause(text="released after: following error 0.20 rad, limit 0.20")
     bench.step(0.2)
     np.testing.assert_allclose(bench.output.reference[0], stuck, atol=1e-4)
     bench.measured = None
@@ -123,16 +123,31 @@ def test_following_error_stops_latches_and_release_starts_from_the_measured_stat
     bench.until(GateState.HOLDING)
 
 
+def test_a_pressed_e_stop_latches_again_after_a_reset():
+    bench = moving(0.4)
+    bench.gate.update_e_stop(True, bench.now)
+    bench.until(GateState.LATCHED)
+    bench.gate.reset()
+    bench.jump_allowed()
+    bench.gate.update_e_stop(True, bench.now)
+    assert bench.step(0.2).state == GateState.LATCHED and bench.code == GateCode.E_STOP
+    assert not bench.plan(minimum_jerk(bench.q, ZERO, 1.2))
+    bench.gate.update_e_stop(False, bench.now)
+    assert bench.step().state == GateState.LATCHED and not bench.gate.release(bench.now)
+    assert bench.step().state == GateState.HOLDING
+
+
 def test_stop_latches_until_released():
     bench = moving(0.4)
-    bench.gate.stop_and_latch("service", bench.now)
+    bench.gate.stop_and_latch(Cause(GateCode.STOP_SERVICE, "service"), bench.now)
     assert bench.step().state == GateState.STOPPING and bench.windows[-1].start <= bench.now
-    assert bench.gate.release(bench.now) == (False, "the arm is still stopping")
+    assert bench.gate.release(bench.now) == Cause(GateCode.ARM_MOVING, "the arm is still stopping")
     bench.until(GateState.LATCHED, within=0.4)
     assert "service" in bench.text and not bench.plan(minimum_jerk(bench.q, ZERO, 1.2))
+    assert bench.code == bench.gate.last_rejection.code == GateCode.STOP_SERVICE
     bench.step(5.0)
     assert bench.state == GateState.LATCHED
-    assert bench.gate.release(bench.now)[0]
+    assert not bench.gate.release(bench.now)
     bench.step(0.2)
     assert bench.state == GateState.HOLDING and bench.plan(minimum_jerk(bench.q, ZERO, 1.2))
 
@@ -141,23 +156,23 @@ def test_release_is_refused_while_the_cause_lasts():
     bench = moving(0.4)
     bench.gate.update_e_stop(True, bench.now)
     bench.until(GateState.LATCHED)
-    assert bench.gate.release(bench.now) == (False, "the e-stop is still on")
+    assert bench.gate.release(bench.now) == Cause(GateCode.E_STOP, "the e-stop is still pressed")
     bench.gate.update_e_stop(False, bench.now)
     assert bench.step(0.1).state == GateState.LATCHED  # False never releases
     bench.send_joints = False
     bench.step(0.3)
-    done, text = bench.gate.release(bench.now)
-    assert not done and "joint_states" in text
+    refused = bench.gate.release(bench.now)
+    assert refused.code == GateCode.JOINT_STATES_STALE and "joint_states" in refused.text
     bench.send_joints = True
     bench.step(0.01)
-    assert bench.gate.release(bench.now)[0]
+    assert not bench.gate.release(bench.now)
 
 
 def test_halt_stops_without_latching():
     bench = moving(0.4)
-    bench.gate.stop_and_hold("deactivated", bench.now)
+    bench.gate.stop_and_hold(Cause(GateCode.DEACTIVATED, "deactivated"), bench.now)
     bench.until(GateState.HOLDING, within=0.4)
-    assert "deactivated" in bench.text
+    assert "deactivated" in bench.text and bench.code == GateCode.DEACTIVATED
 
 
 def test_a_clock_that_goes_back_is_a_stop_and_a_new_beginning():

@@ -114,7 +114,7 @@ def test_use_names_the_worst():
     assert one.compute_usage(rising.slowed(use.slowdown)).within_limits
     out = Path(np.array([0.0, 5.0]), np.array([[[0.0], [0.0], [0.0]], [[2.25], [0.0], [0.0]]]))
     assert one.compute_usage(out).position == pytest.approx(0.25) and "position of turn" in one.compute_usage(out).text
-    until = one.outward_since(out)
+    until = one.find_exit_time(out)
     assert out.at(until)[0, 0] <= 2.0 + 1e-5 and out.at(until + 0.02)[0, 0] > 2.0
 
 

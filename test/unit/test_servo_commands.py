@@ -11,7 +11,13 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.arm_gate.controllers import GAIN, ZEROS, JointJogCommand, NoCommand, make_command
+from jepa_ros.nodes.arm_gate.controllers import (
+    POSITION_GAIN,
+    ZEROS_AFTER_MOTION,
+    JointJogCommand,
+    NoCommand,
+    make_command,
+)
 from jepa_ros.robot.config import load_robot
 from jepa_ros.robot.motion.limits import JointLimits
 
@@ -69,7 +75,7 @@ def reference(velocity, position=STILL):
 
 def test_joint_velocities_go_out_by_name_with_stamp_and_frame(control_msgs):
     node, speed = Node(), np.array([0.1, -0.2, 0.3, 0.0, 0.5, -0.6])
-    command(node).stream(reference(speed), STILL, moving=True)
+    command(node).send_reference(reference(speed), STILL, moving=True)
     [message] = node.sent
     assert node.topics == [(JointJog, "servo_node/delta_joint_cmds")]
     assert message.joint_names == list(NAMES) and np.allclose(message.velocities, speed)
@@ -79,7 +85,8 @@ def test_joint_velocities_go_out_by_name_with_stamp_and_frame(control_msgs):
 
 def test_joints_are_named_in_the_controller_s_order_whatever_the_robot_s(control_msgs):
     node, turned = Node(), SERVO.model_copy(update={"joints": list(NAMES[::-1])})
-    JointJogCommand(node, turned, ROBOT.base_frame, LIMITS).stream(reference(np.arange(6.0) / 10), STILL, moving=True)
+    jog = JointJogCommand(node, turned, ROBOT.base_frame, LIMITS)
+    jog.send_reference(reference(np.arange(6.0) / 10), STILL, moving=True)
     assert node.sent[0].joint_names == list(NAMES[::-1])
     assert np.allclose(node.sent[0].velocities, np.arange(6.0)[::-1] / 10)
 
@@ -87,16 +94,16 @@ def test_joints_are_named_in_the_controller_s_order_whatever_the_robot_s(control
 def test_an_arm_that_has_fallen_behind_is_brought_back_and_all_joints_are_slowed_together(control_msgs):
     node, behind = Node(), np.array([0.0, 0.1, 0.0, 0.0, 0.0, 0.0])
     jog = command(node)
-    jog.stream(reference(STILL, behind), STILL, moving=True)
-    assert np.allclose(node.sent[-1].velocities, GAIN * behind)
-    jog.stream(reference(np.array([3.0, 0.0, -1.0, 0.0, 0.0, 0.0])), STILL, moving=True)
+    jog.send_reference(reference(STILL, behind), STILL, moving=True)
+    assert np.allclose(node.sent[-1].velocities, POSITION_GAIN * behind)
+    jog.send_reference(reference(np.array([3.0, 0.0, -1.0, 0.0, 0.0, 0.0])), STILL, moving=True)
     assert np.allclose(node.sent[-1].velocities, [1.5, 0.0, -0.5, 0.0, 0.0, 0.0])
 
 
 def test_the_tool_s_velocity_is_that_of_the_same_joint_velocities(control_msgs):
     jogs, twists = Node(), Node()
     for node, interface in ((jogs, "servo_joint_jog"), (twists, "servo_twist")):
-        command(node, interface).stream(reference(np.linspace(-2.0, 2.0, 6)), STILL, moving=True)
+        command(node, interface).send_reference(reference(np.linspace(-2.0, 2.0, 6)), STILL, moving=True)
     twist = twists.sent[0].twist
     found = [getattr(part, axis) for part in (twist.linear, twist.angular) for axis in "xyz"]
     assert np.allclose(found, JACOBIAN @ jogs.sent[0].velocities)
@@ -107,12 +114,12 @@ def test_nothing_is_sent_before_a_motion_and_zeros_then_nothing_after_it(control
     node = Node()
     servo = command(node, interface)
     for at in (None, reference(STILL)):
-        servo.stream(at, STILL, moving=False)
+        servo.send_reference(at, STILL, moving=False)
     assert node.sent == []
-    servo.stream(reference(np.ones(6)), STILL, moving=True)
-    for _ in range(3 * ZEROS):
-        servo.stream(reference(STILL), np.ones(6), moving=False)
-    assert len(node.sent) == 1 + ZEROS
+    servo.send_reference(reference(np.ones(6)), STILL, moving=True)
+    for _ in range(3 * ZEROS_AFTER_MOTION):
+        servo.send_reference(reference(STILL), np.ones(6), moving=False)
+    assert len(node.sent) == 1 + ZEROS_AFTER_MOTION
     if interface == "servo_joint_jog":
         assert any(node.sent[0].velocities) and not any(v for m in node.sent[1:] for v in m.velocities)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.gate_simulation import LIMITS, NAMES, START, Bench, minimum_jerk
+from jepa_ros.robot.gate.types import Cause, GateCode
 from jepa_ros.robot.gate.window_auditor import WindowAuditor
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
@@ -67,7 +68,7 @@ def test_what_the_gate_sends_passes():
     assert bench.plan(minimum_jerk(bench.q, GOAL, 1.2))
     for _ in range(60):
         bench.step()
-    bench.gate.stop_and_latch("now", bench.now)
+    bench.gate.stop_and_latch(Cause(GateCode.STOP_SERVICE, "now"), bench.now)
     for _ in range(60):
         bench.step()
     for window in bench.windows:

@@ -1,4 +1,4 @@
-"""How windows of motion reach the controllers: one class for each kind of controller."""
+"""Command interfaces: how windows of motion reach the controllers, one class for each kind of controller."""
 
 from __future__ import annotations
 
@@ -16,31 +16,34 @@ from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
-NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)  # a newer window replaces the older anyway
-AHEAD = 0.02  # s, first point of a window without a stamp
-GAIN = 3.0  # 1/s, by which a velocity command makes up for the distance of the arm from the reference
-ZEROS = 10  # still commands after a motion; after them MoveIt Servo's own time-out holds the arm
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)  # a newer window replaces the older one
+FIRST_POINT_AHEAD = 0.02  # s, first point of a window without a stamp
+POSITION_GAIN = 3.0  # 1/s, by which a velocity command corrects the distance of the arm from the reference
+ZEROS_AFTER_MOTION = 10  # zero velocities sent after a motion; then MoveIt Servo's own timeout holds the arm
 
 
 class CommandInterface(Protocol):
-    """One controller that the gate commands."""
+    """A controller that the gate commands.
+
+    A controller takes either windows or references; the other method does nothing.
+    """
 
     topic: str
 
-    def send(self, window: Window, now: float) -> None:
-        """Give the controller this motion; now: s, ROS time."""
+    def send_window(self, window: Window, now: float) -> None:
+        """Send a motion that ends at rest; now: s, ROS time."""
 
-    def stream(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
-        """Every tick: reference (3, J) rad, rad/s, rad/s² (None before there is one), measured (J,) rad."""
+    def send_reference(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
+        """Called every tick. reference: (3, J) rad, rad/s, rad/s² (None before the first); measured: (J,) rad."""
 
-    def listeners(self) -> int:
-        """How many controllers listen."""
+    def count_subscribers(self) -> int:
+        """Return the number of subscribers of the command topic."""
 
-    def publishers(self) -> int:
-        """How many publish to the controller, the gate included."""
+    def count_publishers(self) -> int:
+        """Return the number of publishers on the command topic, the gate included."""
 
-    def flush(self, timeout: float) -> bool:
-        """Wait until everything sent has arrived, at most `timeout` s; whether it has."""
+    def wait_for_acknowledgement(self, timeout: float) -> bool:
+        """Wait at most `timeout` s until everything sent has arrived; True if it has."""
 
 
 def make_command(
@@ -52,7 +55,7 @@ def make_command(
     stamped: bool,
     shadow: bool = False,
 ) -> CommandInterface:
-    """The interface that a controller's type asks for. stamped: see TrajectoryCommand. shadow: see NoCommand.
+    """Return the command interface for a controller's type. stamped: see TrajectoryCommand. shadow: see NoCommand.
 
     Raises InputError where the package of the controller's messages is not installed.
     """
@@ -67,6 +70,26 @@ def make_command(
     return PositionCommand(node, controller, limits.names)
 
 
+class NoCommand:
+    """In place of any controller (shadow mode): without a publisher, nothing can be sent."""
+
+    def __init__(self, topic: str):
+        self.topic = topic
+
+    def send_window(self, window: Window, now: float) -> None: ...
+
+    def send_reference(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None: ...
+
+    def count_subscribers(self) -> int:
+        return 1
+
+    def count_publishers(self) -> int:
+        return 1
+
+    def wait_for_acknowledgement(self, timeout: float) -> bool:
+        return True
+
+
 class _Topic:
     """A controller's command topic."""
 
@@ -75,56 +98,26 @@ class _Topic:
         self._publisher = node.create_lifecycle_publisher(self._message, controller.command_topic, NEWEST)
         self.topic = self._publisher.topic_name
 
-    def send(self, window: Window, now: float) -> None:
-        """See CommandInterface; not every controller takes windows."""
+    def send_window(self, window: Window, now: float) -> None: ...
 
-    def stream(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
-        """See CommandInterface; not every controller takes references."""
+    def send_reference(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None: ...
 
-    def listeners(self) -> int:
-        """See CommandInterface."""
+    def count_subscribers(self) -> int:
         return self._publisher.get_subscription_count()
 
-    def publishers(self) -> int:
-        """See CommandInterface."""
+    def count_publishers(self) -> int:
         return self._node.count_publishers(self.topic)
 
-    def flush(self, timeout: float) -> bool:
-        """See CommandInterface."""
+    def wait_for_acknowledgement(self, timeout: float) -> bool:
         return self._publisher.wait_for_all_acked(Duration(seconds=timeout))
 
 
-class NoCommand:
-    """In place of any controller: there is no publisher, so that nothing can leave."""
-
-    def __init__(self, topic: str):
-        self.topic = topic
-
-    def send(self, window: Window, now: float) -> None:
-        """See CommandInterface."""
-
-    def stream(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
-        """See CommandInterface."""
-
-    def listeners(self) -> int:
-        """See CommandInterface: as if there were one."""
-        return 1
-
-    def publishers(self) -> int:
-        """See CommandInterface: as if it were the gate alone."""
-        return 1
-
-    def flush(self, timeout: float) -> bool:
-        """See CommandInterface."""
-        return True
-
-
 class TrajectoryCommand(_Topic):
-    """joint_trajectory_controller. stamped: absolute stamps; otherwise stamp 0, "from when it is received".
+    """joint_trajectory_controller. stamped: absolute stamps; otherwise stamp 0, "starts when received".
 
-    With a stamp the first point lies a little in the past and the controller takes the curve up where it is by now,
-    exactly. Without one, clocks that disagree do no harm, but there must be no point at time 0 (it would be a step back
-    by the transport's delay): the controller interpolates from where it is to the first point.
+    With a stamp the first point lies a little in the past, and the controller continues the curve exactly. Without one
+    it does not matter whether the clocks agree, but there must be no point at time 0 (it would be a step back by the
+    transport delay): the controller interpolates from its present state to the first point.
     """
 
     def __init__(self, node, controller: ControllerConfig, names: tuple[str, ...], stamped: bool):
@@ -133,11 +126,10 @@ class TrajectoryCommand(_Topic):
         self._columns = [names.index(joint) for joint in controller.joints]
         self._names = tuple(controller.joints)
 
-    def send(self, window: Window, now: float) -> None:
-        """See CommandInterface."""
+    def send_window(self, window: Window, now: float) -> None:
         trajectory, start = window.trajectory, window.start
         if not self._stamped:
-            trajectory = _from(trajectory, now - start)
+            trajectory = _remaining(trajectory, now - start)
         own = JointTrajectory(
             self._names,
             trajectory.times,
@@ -151,7 +143,7 @@ class TrajectoryCommand(_Topic):
 class PositionCommand(_Topic):
     """forward_command_controller on position interfaces: the reference itself, every tick of a motion.
 
-    Such a controller has no time-out: where the gate dies in motion, the arm stays at the last set-point.
+    This controller has no timeout: if the gate dies in motion, the arm stays at the last set-point.
     """
 
     def __init__(self, node, controller: ControllerConfig, names: tuple[str, ...]):
@@ -159,8 +151,8 @@ class PositionCommand(_Topic):
         self._columns = [names.index(joint) for joint in controller.joints]
         self._sent: np.ndarray | None = None
 
-    def stream(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
-        """See CommandInterface. At rest nothing is sent: before the first motion the set-point is another's."""
+    def send_reference(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
+        """Send nothing at rest: before the first motion the set-point belongs to another node."""
         if reference is None:
             self._sent = None
         elif moving or (self._sent is not None and (self._sent != reference[0]).any()):
@@ -169,34 +161,33 @@ class PositionCommand(_Topic):
 
 
 class _ServoCommand(_Topic):
-    """MoveIt Servo: a velocity every tick of a motion; Servo stops without it, by its `incoming_command_timeout`, which
-    looks at the stamps.
+    """MoveIt Servo: a velocity every tick of a motion. Servo stops without one, by its `incoming_command_timeout`,
+    which uses the stamps.
 
-    The velocity of the reference, and what brings the arm back to the reference where it has fallen behind; all of it
-    slowed together where a joint would have to be faster than its limit.
+    The velocity is that of the reference plus a correction of the arm's distance from the reference; all joints are
+    slowed together where one would exceed its limit.
     """
 
     def __init__(self, node, controller: ControllerConfig, frame: str, limits: JointLimits):
         super().__init__(node, controller)
         self._frame, self._limit = frame, limits.velocity
-        self._zeros = ZEROS
+        self._zeros = ZEROS_AFTER_MOTION
 
-    def stream(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
-        """See CommandInterface."""
+    def send_reference(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
         self._zeros = 0 if moving else self._zeros + 1
-        if reference is None or measured is None or self._zeros > ZEROS:
+        if reference is None or measured is None or self._zeros > ZEROS_AFTER_MOTION:
             return
-        speed = np.zeros_like(measured)
+        velocity = np.zeros_like(measured)
         if moving:
-            speed = reference[1] + GAIN * (reference[0] - measured)
-            speed = speed / max(1.0, float(np.abs(speed / self._limit).max()))
+            velocity = reference[1] + POSITION_GAIN * (reference[0] - measured)
+            velocity = velocity / max(1.0, float(np.abs(velocity / self._limit).max()))
         message = self._message()
         message.header.stamp, message.header.frame_id = self._node.get_clock().now().to_msg(), self._frame
-        self._fill(message, speed, measured)
+        self._fill(message, velocity, measured)
         self._publisher.publish(message)
 
-    def _fill(self, message, speed: np.ndarray, measured: np.ndarray) -> None:
-        """Write the velocity into Servo's message. speed: (J,) rad/s; measured: (J,) rad."""
+    def _fill(self, message, velocity: np.ndarray, measured: np.ndarray) -> None:
+        """Write the velocity into Servo's message. velocity: (J,) rad/s; measured: (J,) rad."""
         raise NotImplementedError
 
 
@@ -207,17 +198,17 @@ class TwistCommand(_ServoCommand):
         super().__init__(node, controller, frame, limits)
         self._kinematics = kinematics
 
-    def _fill(self, message, speed: np.ndarray, measured: np.ndarray) -> None:
-        twist = self._kinematics.jacobian(measured) @ speed
+    def _fill(self, message, velocity: np.ndarray, measured: np.ndarray) -> None:
+        twist = self._kinematics.jacobian(measured) @ velocity
         linear, angular = message.twist.linear, message.twist.angular
         linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = map(float, twist)
 
 
 class JointJogCommand(_ServoCommand):
-    """Servo's JointJog: the joints' velocities by name.
+    """Servo's JointJog: joint velocities by name.
 
-    A joint that is not named stands still, so all are. Displacements, which Servo does not know, and the duration,
-    which it does not read, are left empty; the frame means nothing to it.
+    A joint that is not named stands still, so all are named. Displacements, which Servo does not support, and the
+    duration, which it ignores, stay empty; it ignores the frame, too.
     """
 
     def __init__(self, node, controller: ControllerConfig, frame: str, limits: JointLimits):
@@ -225,17 +216,17 @@ class JointJogCommand(_ServoCommand):
         self._columns = [limits.names.index(joint) for joint in controller.joints]
         self._names = list(controller.joints)
 
-    def _fill(self, message, speed: np.ndarray, measured: np.ndarray) -> None:
-        message.joint_names, message.velocities = self._names, speed[self._columns].tolist()
+    def _fill(self, message, velocity: np.ndarray, measured: np.ndarray) -> None:
+        message.joint_names, message.velocities = self._names, velocity[self._columns].tolist()
 
 
-def _from(trajectory: JointTrajectory, elapsed: float) -> JointTrajectory:
-    """What is left of it after `elapsed` s, times from then on, the first point AHEAD."""
-    first = elapsed + AHEAD
+def _remaining(trajectory: JointTrajectory, elapsed: float) -> JointTrajectory:
+    """Return the rest of a trajectory after `elapsed` s, with times from then and FIRST_POINT_AHEAD as the first."""
+    first = elapsed + FIRST_POINT_AHEAD
     keep = trajectory.times > first + 0.005
     heads = trajectory.sample(min(first, trajectory.duration))
     fields = (trajectory.positions, trajectory.velocities, trajectory.accelerations)
     states = [np.concatenate((head[None], field[keep])) for head, field in zip(heads, fields, strict=True)]
     if not keep.any():
         states[1][-1] = states[2][-1] = 0.0
-    return JointTrajectory(trajectory.names, np.append(AHEAD, trajectory.times[keep] - elapsed), *states)
+    return JointTrajectory(trajectory.names, np.append(FIRST_POINT_AHEAD, trajectory.times[keep] - elapsed), *states)

@@ -1,7 +1,7 @@
-"""The gripper's command: how far it is to be open comes in on the topic `gripper`, its own interface gets it.
+"""Gripper commands: the topic `gripper` (std_msgs/Float64, 0 closed to 1 open) goes to the gripper's own controller.
 
-It belongs to arm_gate, which alone commands controllers: what comes while the gate is not active or latched is dropped.
-A stop leaves the gripper as it is, as it may hold something.
+Part of arm_gate, the only node that commands controllers: commands are dropped while the gate is inactive or latched. A
+stop leaves the gripper as it is, since it may hold something.
 """
 
 from __future__ import annotations
@@ -22,67 +22,69 @@ from jepa_ros.nodes.common.topics import robot_topic
 from jepa_ros.robot.config import GripperControllerConfig, RobotConfig
 from jepa_ros.robot.urdf import read_gripper_limits
 
-TOPIC = "gripper"
-SAME = 1e-3  # of the range; a command that differs by less is not sent again at once
-AGAIN = 2.0  # s after which it is: the first may have been lost, or somebody else moved the gripper
-TRAVEL = 1.0  # s from one end to the other that a trajectory asks for
+SAME_OPENING = 1e-3  # of the range; a command that differs by less is not sent again within RESEND_AFTER
+RESEND_AFTER = 2.0  # s; the first command may have been lost, or another source may have moved the gripper
+FULL_TRAVEL_TIME = 1.0  # s, requested of a trajectory from one end to the other
 
 
 class GripperInterface(Protocol):
-    """What moves the gripper."""
+    """A controller of the gripper."""
 
     def send(self, position: float, seconds: float) -> bool:
-        """Bring the first gripper joint to a position (rad or m), in about so many s where that can be said; whether
-        somebody was told."""
+        """Move the first gripper joint to a position (rad or m), in about this time where the controller takes one;
+        False where the command could not be sent."""
 
 
-def make_gripper(node, robot: RobotConfig, urdf: str, refusal: Callable[[], str]) -> Gripper | None:
-    """The gripper of the robot's file; None where there is none, and, with a line in the log, where it cannot be
-    commanded here. refusal: why nothing is let through now, empty where it is."""
+def make_gripper(node, robot: RobotConfig, urdf: str, block_reason: Callable[[], str]) -> Gripper | None:
+    """Return the gripper of the robot's file; None where it has none, or (logged) where it cannot be commanded.
+
+    block_reason: returns why commands are dropped now, or "".
+    """
     config = robot.gripper_controller
     if config is None or not robot.gripper:
         return None
     try:
         if config.interface == "gripper_command" and importlib.util.find_spec("control_msgs") is None:
             raise InputError("expected the ROS package control_msgs, found none")
-        ends = read_gripper_limits(urdf, robot.gripper[0])
+        limits = read_gripper_limits(urdf, robot.gripper[0])
     except InputError as error:
         node.get_logger().warning(f"the gripper is not commanded: {error}")
         return None
-    return Gripper(node, config, robot.gripper[0], ends, refusal)
+    return Gripper(node, config, robot.gripper[0], limits, block_reason)
 
 
 class Gripper:
-    """See the module. joint: the first gripper joint; ends: its limits in rad or m, lower and upper."""
+    """Subscribes to `gripper` and commands the first gripper joint. limits: (lower, upper) of it, rad or m."""
 
     def __init__(
         self,
         node,
         config: GripperControllerConfig,
         joint: str,
-        ends: tuple[float, float],
-        refusal: Callable[[], str],
+        limits: tuple[float, float],
+        block_reason: Callable[[], str],
     ):
-        self._node, self._refusal = node, refusal
-        self._closed, self._open = ends if config.open == "upper" else ends[::-1]
+        self._node, self._block_reason = node, block_reason
+        self._closed, self._open = limits if config.open == "upper" else limits[::-1]
         self._interface = _INTERFACES[config.interface](node, robot_topic(node, config.topic), joint, config.max_effort)
         self._sent: float | None = None
         self._sent_at = 0.0
-        node.create_subscription(Float64, TOPIC, self._on_opening, RELIABLE)
+        node.create_subscription(Float64, "gripper", self._on_opening, RELIABLE)
 
     def _on_opening(self, message: Float64) -> None:
         opening = message.data
-        if reason := self._refusal():
+        if reason := self._block_reason():
             self._node.warn_throttled("gripper", f"gripper command dropped: {reason}")
             return
-        if not 0.0 <= opening <= 1.0:  # nor is NaN
+        if not 0.0 <= opening <= 1.0:  # NaN as well
             self._node.warn_throttled("opening", f"gripper: expected 0 (closed) to 1 (open), found {opening:g}")
             return
         now = time.monotonic()
-        if self._sent is not None and abs(opening - self._sent) < SAME and now - self._sent_at < AGAIN:
+        if self._sent is not None and abs(opening - self._sent) < SAME_OPENING and now - self._sent_at < RESEND_AFTER:
             return
-        way = 1.0 if self._sent is None else abs(opening - self._sent)
-        if self._interface.send(self._closed + opening * (self._open - self._closed), way * TRAVEL):
+        travel = 1.0 if self._sent is None else abs(opening - self._sent)
+        position = self._closed + opening * (self._open - self._closed)
+        if self._interface.send(position, travel * FULL_TRAVEL_TIME):
             self._sent, self._sent_at = opening, now
 
 
@@ -93,7 +95,6 @@ class _Trajectory:
         self._publisher, self._joint = node.create_lifecycle_publisher(JointTrajectory, topic, RELIABLE), joint
 
     def send(self, position: float, seconds: float) -> bool:
-        """See GripperInterface."""
         point = JointTrajectoryPoint(positions=[position], time_from_start=to_duration(seconds))
         self._publisher.publish(JointTrajectory(joint_names=[self._joint], points=[point]))
         return True
@@ -106,13 +107,12 @@ class _Forward:
         self._publisher = node.create_lifecycle_publisher(Float64MultiArray, topic, RELIABLE)
 
     def send(self, position: float, seconds: float) -> bool:
-        """See GripperInterface."""
         self._publisher.publish(Float64MultiArray(data=[position]))
         return True
 
 
 class _Action:
-    """control_msgs/action/GripperCommand; a newer goal takes the place of the one under way."""
+    """control_msgs/action/GripperCommand; a newer goal replaces the previous one."""
 
     def __init__(self, node, topic: str, joint: str, max_effort: float):
         from control_msgs.action import GripperCommand
@@ -121,9 +121,8 @@ class _Action:
         self._client = ActionClient(node, GripperCommand, topic)
 
     def send(self, position: float, seconds: float) -> bool:
-        """See GripperInterface."""
         if not self._client.server_is_ready():
-            self._node.warn_throttled("gripper", f"gripper command dropped: nobody offers the action {self._topic}")
+            self._node.warn_throttled("gripper", f"gripper command dropped: no server of the action {self._topic}")
             return False
         goal = self._kind.Goal()
         goal.command.position, goal.command.max_effort = position, self._effort

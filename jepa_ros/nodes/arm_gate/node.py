@@ -1,7 +1,7 @@
 """arm_gate: the only node that commands the arm. Plans go in, windows that end at rest come out.
 
-What is let through, and why the arm stops whatever fails, is in `jepa_ros.robot.gate.gate`; this is its shell. A thread
-of its own does what is done at the gate's rate, joint states included; all else comes by the executor's.
+The decisions, and why the arm stops whatever fails, are in `jepa_ros.robot.gate.gate`; this is its ROS shell. A thread
+of its own ticks the gate and reads joint states; all other callbacks run in the executor's thread.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import traceback
 from collections import deque
 
 import numpy as np
-from jepa_msgs.msg import LatentState, Plan, PlannerStatus
+from jepa_msgs.msg import Action, GateStatus, LatentState, Plan, PlannerStatus
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -26,10 +26,8 @@ from jepa_ros.errors import InputError
 from jepa_ros.nodes.arm_gate.controllers import CommandInterface, make_command
 from jepa_ros.nodes.arm_gate.gripper import make_gripper
 from jepa_ros.nodes.arm_gate.parameters import PARAMETERS, make_gate_settings
-from jepa_ros.nodes.arm_gate.publishers import GateTopics, motion_status
-from jepa_ros.nodes.arm_gate.realtime import raise_priority
-from jepa_ros.nodes.arm_gate.ticker import Ticker
-from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
+from jepa_ros.nodes.arm_gate.realtime import Ticker, raise_priority
+from jepa_ros.nodes.common.convert import float32_array, to_seconds, to_stamp, trajectory_of
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.latest_message import LatestMessage
 from jepa_ros.nodes.common.lifecycle import LATCHED, RELIABLE, SENSOR, JepaNode, NotReady, run
@@ -37,23 +35,27 @@ from jepa_ros.nodes.common.topics import robot_topic
 from jepa_ros.robot.config import load_robot
 from jepa_ros.robot.gate.gate import MOVING, Gate
 from jepa_ros.robot.gate.plan_checks import MAX_POINTS
-from jepa_ros.robot.gate.types import GateOutput, GateReport, GateState
+from jepa_ros.robot.gate.types import NO_CAUSE, Cause, ExecutedTick, GateCode, GateOutput, GateReport, GateState
 from jepa_ros.robot.motion.limits import JointLimits
 
-REST_WITHIN = 3.0  # s (steady) that an end in motion waits for the arm
+MAX_TIME_TO_REST = 3.0  # s (steady): longest wait for the arm when the node is deactivated in motion
+EXECUTED = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+# Late subscribers learn at once whether the gate is latched.
+GATE_STATUS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class ArmGate(JepaNode):
-    """See the module's text; topics and services are in DESIGN's table."""
+    """Node arm_gate. In: plan, latent, planner_status, joint_states, robot_description, e_stop, deadman, gripper.
+    Out: the controllers' command topics, executed, gate_status. Services: stop, release."""
 
     def __init__(self) -> None:
         super().__init__("arm_gate", PARAMETERS)
         self._gate: Gate | None = None
         self._commands: list[CommandInterface] = []
         self._report: GateReport | None = None
-        self._lock = threading.RLock()  # the gate and what is told of it: two threads use them
+        self._lock = threading.RLock()  # for the gate and its outputs, which two threads use
         self._ticker: Ticker | None = None
-        self._rivals, self._unheard = "", ""
+        self._other_publisher = self._no_controller = NO_CAUSE
         self._status_sent = self._clock_moved = -math.inf
         self._clock_seen, self._clock_stopped = 0.0, False
         self._ticks, self._busy = Meter(), 0.0
@@ -61,9 +63,9 @@ class ArmGate(JepaNode):
         self._begun: deque[float] = deque(maxlen=2000)  # steady times of the last ticks
         self._changed = self.create_guard_condition(self.diagnostics_changed)
         self._description = LatestMessage(self, String, robot_topic(self, "robot_description"))
-        self._e_stop: bool | None = None  # None: not heard of
-        # Transient local where the publisher is; a plain `ros2 topic pub` is not, and must stop the arm as well. What
-        # the first cannot hear the second does, so rclpy's warning about the first is kept quiet.
+        self._e_stop: bool | None = None  # None: no publisher
+        # Transient local where the publisher is; a plain `ros2 topic pub` is not, and must stop the arm as well. The
+        # second subscription receives what the first cannot, so rclpy's warning about the first is suppressed.
         volatile = QoSProfile(depth=1, reliability=LATCHED.reliability, durability=DurabilityPolicy.VOLATILE)
         for qos in (LATCHED, volatile):
             quiet = SubscriptionEventCallbacks(incompatible_qos=lambda event: None)
@@ -80,7 +82,7 @@ class ArmGate(JepaNode):
         self._scheduling = raise_priority(p.thread_priority)
         robot = load_robot(p.robot, p.command_interface)
         if self._description.message is None:
-            raise NotReady("no robot_description has come yet")
+            raise NotReady("no robot_description received yet")
         urdf = self._description.message.data
         limits = JointLimits.from_robot(robot, urdf)
         kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
@@ -92,20 +94,22 @@ class ArmGate(JepaNode):
         controllers = [c.model_copy(update={"name": robot_topic(self, c.name)}) for c in robot.controllers]
         self._commands = [make_command(self, c, robot, kinematics, limits, stamped, p.shadow) for c in controllers]
         self._gripper = None if p.shadow else make_gripper(self, robot, urdf, self._gripper_block_reason)
-        self._topics = GateTopics(self, robot.base_frame, space.name, p.control_period)
+        self._frame, self._action_space = robot.base_frame, space.name
+        self._executed = self.create_lifecycle_publisher(Action, "executed", EXECUTED)
+        self._status = self.create_publisher(GateStatus, "gate_status", GATE_STATUS)
         self.create_subscription(Plan, "plan", self._on_plan, RELIABLE)
         self.create_subscription(LatentState, "latent", self._on_latent, SENSOR)
         self.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, RELIABLE)
-        # By the ticks, as waking the executor costs more than all that is done with a message. Its events would wake it
-        # for every message that has not been taken yet; every publisher's QoS suits this one.
+        # Read by the ticks: waking the executor costs more than handling a message. Without the default callbacks, a
+        # message that has not been taken yet does not wake it; every publisher's QoS matches this subscription.
         silent = SubscriptionEventCallbacks(use_default_callbacks=False)
         self._joint_states = self.create_subscription(
             JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR, event_callbacks=silent
         )
         self._joint_states.polled = True
         if p.require_deadman:
-            kind, heard = (Joy, self._on_joy) if p.deadman_type == "joy" else (Bool, self._on_deadman)
-            self.create_subscription(kind, "deadman", heard, SENSOR)
+            kind, callback = (Joy, self._on_joy) if p.deadman_type == "joy" else (Bool, self._on_deadman)
+            self.create_subscription(kind, "deadman", callback, SENSOR)
         self.create_service(Trigger, "stop", self._on_stop)
         self.create_service(Trigger, "release", self._on_release)
 
@@ -116,12 +120,12 @@ class ArmGate(JepaNode):
             self._gate.update_e_stop(self._e_stop, self.now())
         self._clock_seen, self._clock_moved, self._clock_stopped = self.now(), time.monotonic(), False
         self._begun.clear()
-        # What was made so far lives as long as the node does: the collector need not look at it at 200 Hz.
+        # Existing objects live as long as the node: keep them out of garbage collection at 200 Hz.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
-        self._look_around()
-        self._graph_timer = self.steady_timer(0.5, self._look_around)
+        self._check_graph()
+        self._graph_timer = self.steady_timer(0.5, self._check_graph)
         self._ticker = Ticker(self.p.rate, self._tick, self._tick_failed)
 
     def deactivate(self) -> None:
@@ -129,7 +133,9 @@ class ArmGate(JepaNode):
         self._ticker.end()
         self.destroy_timer(self._graph_timer)
         self._gate.reset()
-        self._publish_status(self._gate.tick(self.now()).status)
+        report = self._gate.tick(self.now()).status
+        report.code, report.text = GateCode.NOT_ACTIVE, "the gate is not active"
+        self._publish_status(report)
 
     def cleanup(self) -> None:
         self._gate, self._commands, self._report = None, [], None
@@ -138,20 +144,20 @@ class ArmGate(JepaNode):
         self._come_to_rest("the gate is being shut down")
 
     def _come_to_rest(self, reason: str) -> None:
-        """Send a stop, then wait until it has been followed: what comes after may be the end of this process."""
+        """Send a stop, then wait until it has been followed: the process may end after this."""
         with self._lock:
             if self._gate.state not in MOVING:
                 return
-            self._gate.stop_and_hold(reason, self.now())
+            self._gate.stop_and_hold(Cause(GateCode.DEACTIVATED, reason), self.now())
             self._step()
-        # On simulated time the clock stands still in here (nobody spins), so the wait is by the steady clock.
-        end = time.monotonic() + min(self._gate.time_to_rest() + 0.05, REST_WITHIN)
+        # Nothing spins here, so simulated time stands still: wait by the steady clock.
+        end = time.monotonic() + min(self._gate.time_to_rest() + 0.05, MAX_TIME_TO_REST)
         while self._gate.state in MOVING and time.monotonic() < end:
             time.sleep(0.005)
             self._step()
         for command in self._commands:
-            if command.listeners() and not command.flush(0.5):
-                self.get_logger().warning(f"{command.topic} has not confirmed the stop")
+            if command.count_subscribers() and not command.wait_for_acknowledgement(0.5):
+                self.get_logger().warning(f"{command.topic}: the controller has not acknowledged the stop")
 
     # -- inputs --------------------------------------------------------------------------------------------------------
 
@@ -189,16 +195,16 @@ class ArmGate(JepaNode):
                 self._take_plan(m, info)
 
     def _take_plan(self, m: Plan, info: dict) -> None:
-        if self._rivals or self._unheard:
-            verdict = self._gate.reject_plan(f"plan refused: {self._rivals or self._unheard}")
+        if block := self._other_publisher or self._no_controller:
+            verdict = self._gate.reject_plan(Cause(block.code, f"plan rejected: {block.text}"))
+        elif (points := len(m.trajectory.points)) > MAX_POINTS:  # before they are converted
+            text = f"plan: expected at most {MAX_POINTS} points, found {points}"
+            verdict = self._gate.reject_plan(Cause(GateCode.PLAN_TOO_LONG, text))
         else:
             try:
-                points = len(m.trajectory.points)
-                if points > MAX_POINTS:  # before anything is made of them
-                    raise InputError(f"plan: expected at most {MAX_POINTS} points, found {points}")
                 trajectory = trajectory_of(m.trajectory)
             except InputError as error:
-                verdict = self._gate.reject_plan(str(error))
+                verdict = self._gate.reject_plan(Cause(GateCode.PLAN_INVALID, str(error)))
             else:
                 start, source, until = map(to_seconds, (m.header.stamp, m.source_stamp, m.valid_until))
                 verdict = self._gate.submit_plan(trajectory, start, source, until, m.plan_id, self.now())
@@ -211,10 +217,10 @@ class ArmGate(JepaNode):
             self._reactions.append(1e3 * (sent - info["received_timestamp"] * 1e-9))
 
     def _gripper_block_reason(self) -> str:
-        """Why no command for the gripper is let through; empty where one is."""
+        """Return why gripper commands are dropped now, or ""."""
         if not self.active:
             return "the gate is not active"
-        return "" if self._gate.state != GateState.LATCHED else self._report.text if self._report else "latched"
+        return f"latched: {self._gate.latch.text}" if self._gate.state == GateState.LATCHED else ""
 
     def _on_e_stop(self, m: Bool) -> None:
         with self._lock:
@@ -225,12 +231,12 @@ class ArmGate(JepaNode):
 
     def _on_stop(self, request, response) -> Trigger.Response:
         if not self.active:
-            response.success, response.message = False, "the gate is not active: it sends nothing"
+            response.success, response.message = False, "the gate is not active: nothing is commanded"
             return response
         with self._lock:
-            self._gate.stop_and_latch("the service stop was called", self.now())
+            self._gate.stop_and_latch(Cause(GateCode.STOP_SERVICE, "the service stop was called"), self.now())
             self._step()
-        response.success, response.message = True, "stopping; call release to go on"
+        response.success, response.message = True, "stopping; call `release` to resume"
         return response
 
     def _on_release(self, request, response) -> Trigger.Response:
@@ -238,7 +244,8 @@ class ArmGate(JepaNode):
             response.success, response.message = False, "the gate is not active"
             return response
         with self._lock:
-            response.success, response.message = self._gate.release(self.now())
+            cause = self._gate.release(self.now())
+            response.success, response.message = not cause, cause.text
             self._step()
         return response
 
@@ -258,7 +265,7 @@ class ArmGate(JepaNode):
             self._busy += 0.01 * ((time.thread_time() - cpu) - self._busy)
 
     def _tick_failed(self, error: Exception) -> None:
-        """What was sent last ends at rest; a gate with a defect does not go on."""
+        """End the process: after a defect the gate must not continue, and the last window ends at rest."""
         self.get_logger().fatal("".join(traceback.format_exception(error)))
         self.request_exit(1)
 
@@ -269,17 +276,17 @@ class ArmGate(JepaNode):
                 self._on_joint_states(taken[0])
 
     def _watch_clock(self, steady: float) -> None:
-        """Simulated time that stands still ages nothing; the steady clock notices."""
+        """Detect by the steady clock that simulated time stands still, which leaves every age as it is."""
         now = self.now()
         if now != self._clock_seen:
             self._clock_seen, self._clock_moved, self._clock_stopped = now, steady, False
         elif not self._clock_stopped and steady - self._clock_moved > self.p.clock_timeout:
             self._clock_stopped = True
             if now > 0.0:
-                self._gate.stop_and_hold("the clock stands still", now)
+                self._gate.stop_and_hold(Cause(GateCode.CLOCK_STOPPED, "the clock stands still"), now)
 
     def _step(self) -> float | None:
-        """Publish what is due; the system time at which a window was written, None where none was."""
+        """Tick the gate and publish what is due; return the system time at which a window was sent, if any."""
         now, sent = self.now(), None
         if now <= 0.0:  # simulated time before its first message
             return None
@@ -287,14 +294,15 @@ class ArmGate(JepaNode):
         moving = output.status.state in MOVING
         for command in self._commands:
             if output.window is not None:
-                command.send(output.window, now)
-            command.stream(output.reference, self._gate.measured_positions, moving or output.window is not None)
+                command.send_window(output.window, now)
+            moves = moving or output.window is not None
+            command.send_reference(output.reference, self._gate.measured_positions, moves)
         if output.window is not None:
             sent = time.time()
         for tick in output.executed:
-            self._topics.executed(tick)
+            self._publish_executed(tick)
         changed = self._report is None or output.status.state != self._report.state
-        # With a plan's first window, so that a listener can tell which window that is.
+        # Together with a plan's first window, so that subscribers can tell which window that is.
         adopted = self._report is not None and output.status.plan_id != self._report.plan_id
         self._report = output.status
         if changed or adopted or time.monotonic() - self._status_sent >= 1.0 / self.p.status_rate - 1e-3:
@@ -303,43 +311,85 @@ class ArmGate(JepaNode):
             self._changed.trigger()
         return sent
 
-    def _look_around(self) -> None:
-        """Twice a second: is there a controller, and nobody else who commands it?"""
+    def _check_graph(self) -> None:
+        """Twice a second: check that every controller subscribes, and that no other node commands it."""
         with self._lock:
-            self._look()
-
-    def _look(self) -> None:
-        rivals = [c.topic for c in self._commands if c.publishers() > 1]
-        self._rivals = f"somebody else publishes to {', '.join(rivals)}" if rivals else ""
-        if self._e_stop is not None and not self.count_publishers("e_stop"):
-            self._e_stop = None
-            self._gate.report_e_stop_absent()
-        silent = [c.topic for c in self._commands if not c.listeners()]
-        self._unheard = f"no controller listens to {', '.join(silent)}" if silent else ""
-        if self._rivals and self._gate.state == GateState.TRACKING:
-            self._gate.stop_and_hold(self._rivals, self.now())
-            self._step()
+            if self._e_stop is not None and not self.count_publishers("e_stop"):
+                self._e_stop = None
+                self._gate.report_e_stop_absent()
+            shared = ", ".join(c.topic for c in self._commands if c.count_publishers() > 1)
+            unread = ", ".join(c.topic for c in self._commands if not c.count_subscribers())
+            self._other_publisher = self._no_controller = NO_CAUSE
+            if shared:
+                self._other_publisher = Cause(GateCode.OTHER_PUBLISHER, f"another publisher on {shared}")
+            if unread:
+                self._no_controller = Cause(GateCode.NO_CONTROLLER, f"no controller subscribes to {unread}")
+            if self._other_publisher and self._gate.state == GateState.TRACKING:
+                self._gate.stop_and_hold(self._other_publisher, self.now())
+                self._step()
 
     # -- outputs -------------------------------------------------------------------------------------------------------
 
+    def _publish_executed(self, tick: ExecutedTick) -> None:
+        message = Action(period=self.p.control_period, action_space=self._action_space, plan_id=tick.plan_id)
+        message.header.stamp, message.header.frame_id = to_stamp(round(tick.start * 1e9)), self._frame
+        message.values = float32_array(tick.values)
+        self._executed.publish(message)
+
     def _publish_status(self, report: GateReport) -> None:
         self._status_sent = time.monotonic()
-        self._topics.status(report)
+        message = GateStatus(
+            state=int(report.state),
+            text=report.text,
+            speed_scale=report.speed_scale,
+            latent_age_ms=report.latent_age * 1e3,
+            plan_age_ms=report.plan_age * 1e3,
+            joint_age_ms=report.joint_age * 1e3,
+            following_error=report.following_error,
+            min_distance=report.min_distance,
+            clipped=report.clipped,
+            rejected=report.rejected,
+            stops=report.stops,
+            plan_id=report.plan_id,
+        )
+        for field, code in (("code", report.code), ("rejection_code", report.last_rejection.code)):
+            if hasattr(message, field):
+                setattr(message, field, int(code))
+        message.header.stamp, message.header.frame_id = self.get_clock().now().to_msg(), self._frame
+        self._status.publish(message)
 
     def diagnose(self) -> list[Status]:
         with self._lock:
-            report, trouble = self._report, self._rivals or self._unheard
+            report, problem = self._report, self._other_publisher or self._no_controller
             intervals, reactions = np.diff(self._begun), list(self._reactions)
         if not self.active or report is None:
-            return [Status("motion", OK, "not active: nothing is sent")]
-        values = {"scheduling": self._scheduling, "rate_hz": self._ticks.rate(), "tick_us": self._busy * 1e6}
+            return [Status("motion", OK, "not active: nothing is commanded")]
+        level = OK
+        if report.state == GateState.LATCHED or self._other_publisher:
+            level = ERROR
+        elif report.state in (GateState.STOPPING, GateState.INACTIVE) or problem:
+            level = WARN
+        values = {
+            "state": report.state.name,
+            "code": int(report.code),
+            "following_error": report.following_error,
+            "latent_age_ms": report.latent_age * 1e3,
+            "joint_age_ms": report.joint_age * 1e3,
+            "clipped": report.clipped,
+            "rejected": report.rejected,
+            "last_rejection": report.last_rejection.text,
+            "stops": report.stops,
+            "scheduling": self._scheduling,
+            "rate_hz": self._ticks.rate(),
+            "tick_us": self._busy * 1e6,
+        }
         if len(intervals):  # from one tick to the next, over ten seconds
             values["jitter_p99_ms"] = 1e3 * float(np.percentile(np.abs(intervals - 1.0 / self.p.rate), 99))
-        if reactions:  # from a plan's arrival to its first window being out, over the last thousand plans
+        if reactions:  # from the receipt of a plan to its first window, over the last thousand plans
             values |= {f"plan_to_window_p{p}_ms": float(np.percentile(reactions, p)) for p in (50, 99)}
-        return [motion_status(report, trouble, ERROR if self._rivals else WARN, values)]
+        return [Status("motion", level, (problem or report).text, values)]
 
 
 def main(argv=None) -> int:
-    sys.setswitchinterval(0.0005)  # s; a plan that is being judged lets the ticks in sooner
+    sys.setswitchinterval(0.0005)  # s; so that checking a plan delays the ticks less
     return run(ArmGate, argv)

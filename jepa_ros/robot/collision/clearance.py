@@ -113,7 +113,7 @@ class Clearance:
             least = min(least, *(float(box.distance(*tool)) for box in self.boxes))
         return least
 
-    def follow(self, names: Sequence[str], positions: Sequence[float]) -> None:
+    def update_other_joints(self, names: Sequence[str], positions: Sequence[float]) -> None:
         """The rest of the robot is where joint states say: the other arm and fingers, rad or m by name."""
         if self.collision is not None:
             own = set(self.joints)

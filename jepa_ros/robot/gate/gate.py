@@ -1,10 +1,27 @@
 """The motion gate: the only way from a plan to a motor. Pure: no ROS, no threads, every time is given by the caller.
 
-Invariant: every window given out ends at rest and was checked whole against position, velocity, acceleration and jerk
-limits, and against what the arm is kept out of; a new one replaces the old only if it passes and continues the old
-one's curve in position, velocity and acceleration. Otherwise the old one stays in force, and its end is rest. So
-whatever fails, this program included, the arm comes to a stop.
+Invariant: every window that is output ends at rest and was checked whole against position, velocity, acceleration and
+jerk limits and for collisions. A new window replaces the old one only if it passes and continues its curve in position,
+velocity and acceleration; otherwise the old one stays in force and ends at rest. So whatever fails, this program
+included, the arm comes to a stop.
 
+State: the path in force (`_path`: position, velocity and acceleration of the reference over time), the plan it was cut
+from (`_track`, None unless TRACKING), when the path leaves the plan for its stop (`_leaves_at`), and the cause of the
+last stop (`_reason`) and of the latch (`_latch`).
+
+    from        to          when
+    INACTIVE    HOLDING     healthy joint states: the measured position becomes the reference (with a latch: LATCHED)
+    HOLDING     TRACKING    a plan is accepted
+    HOLDING     LATCHED     stop_and_latch, e-stop, gross breach
+    HOLDING     INACTIVE    the clock went back (LATCHED as well; the latch is kept)
+    TRACKING    HOLDING     the plan's end is reached
+    TRACKING    STOPPING    an input is stale or invalid, the plan or the planner times out, something comes too close,
+                            no further window keeps the limits, stop_and_hold, the speed scale is lowered, the clock
+                            went back; with a latch: following error, stop_and_latch, e-stop, gross breach
+    STOPPING    HOLDING     at rest without a latch (INACTIVE where the clock went back in between)
+    STOPPING    LATCHED     at rest with a latch
+    LATCHED     HOLDING     release: the measured position becomes the reference
+    any         INACTIVE    reset; a pressed e-stop stays a latch
 """
 
 from __future__ import annotations
@@ -17,13 +34,17 @@ import numpy as np
 from jepa_ros.errors import InputError
 from jepa_ros.robot.collision.clearance import Clearance
 from jepa_ros.robot.gate.input_health import Inputs
-from jepa_ros.robot.gate.plan_checks import GrossBreach, PlanValidator
+from jepa_ros.robot.gate.plan_checks import PlanValidator
 from jepa_ros.robot.gate.ticks import Clock, ControlTicks
 from jepa_ros.robot.gate.types import (
+    NO_CAUSE,
+    Cause,
+    GateCode,
     GateOutput,
     GateReport,
     GateSettings,
     GateState,
+    PlanRejected,
     PlanVerdict,
     Track,
     Window,
@@ -34,14 +55,14 @@ from jepa_ros.robot.motion.path import Path
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 MOVING = (GateState.TRACKING, GateState.STOPPING)
-NEARER = 0.002  # m below the margin that a path may seem to come by rounding and by how coarsely it was sampled
+DISTANCE_TOLERANCE = 0.002  # m below the margin that rounding and coarse sampling of a checked path may give
 
 
 class Gate:
-    """See the module. Call `tick` at 100 to 200 Hz, the inputs whenever there is something; times in s on one clock.
+    """The gate of one arm. Call `tick` at 100 to 200 Hz, and the inputs as messages arrive; times in s on one clock.
 
-    executed: maps reference (J,) rad at start and end of a control tick to a value (A,) in the action space.
-    clearance: of the same joints, what the arm is kept out of; None: nothing.
+    executed: maps the reference (J,) rad at start and end of a control tick to a value (A,) in the action space.
+    clearance: what the arm is kept out of, for the same joints; None: no check.
     """
 
     def __init__(
@@ -52,23 +73,23 @@ class Gate:
         clearance: Clearance | None = None,
     ):
         self.settings = s = settings or GateSettings()
-        self._whole, self._clearance = limits, clearance
+        self._unscaled, self._clearance = limits, clearance
         self.speed_scale = s.speed_scale
-        self._limit()
+        self._apply_speed_scale()
         self._ticks = ControlTicks(s.control_period, executed)
-        # Judged by the limits as they are, not as scaled: a hand may move the arm faster than the gate would.
+        # Checked with the unscaled limits: a person may move the arm faster than the gate would.
         self._inputs = Inputs(limits, s)
-        self._e_stop = False
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything but an e-stop: INACTIVE until healthy joint states come."""
+        """Forget everything but the e-stop: INACTIVE until healthy joint states are received."""
         self.clipped = self.rejected = self.stops = 0
-        self.last_rejection = ""
+        self.last_rejection = NO_CAUSE
         self.state = GateState.INACTIVE
         self._clock = Clock(self.settings.control_period)
-        self._latch = self._reason = ""
-        self._forget(0.0)
+        self._reason = NO_CAUSE
+        self._latch = Cause(GateCode.E_STOP, "e-stop") if self._inputs.enable.e_stop_pressed else NO_CAUSE
+        self._clear(0.0)
 
     # ---- inputs ----------------------------------------------------------------------------------------------------
 
@@ -81,21 +102,36 @@ class Gate:
         now: float,
     ) -> None:
         """Measured positions in rad (velocities in rad/s, empty or None where unknown) by joint name, stamp in s."""
-        t = self._time(now)
+        t = self._read_clock(now)
         stamp -= self._clock.epoch
-        self._inputs.joint_states(names, positions, velocities, stamp, t, self._path, self._reference)
-        if self._clearance and t - self._placed >= self.settings.roll_period:
-            self._placed = t
-            self._clearance.follow(names, positions)
+        self._inputs.update_joint_states(names, positions, velocities, stamp, t, self._path, self._reference)
+        if self._clearance and t - self._others_updated >= self.settings.roll_period:
+            self._others_updated = t
+            self._clearance.update_other_joints(names, positions)
 
     def record_latent(self, stamp: float, now: float) -> None:
-        """A latent with the stamp of its frame (s) has come; only its age matters."""
-        t = self._time(now)
-        self._inputs.latent.heard(stamp - self._clock.epoch, t)
+        """Record that a latent was received, with the stamp of its frame (s); only its age matters."""
+        t = self._read_clock(now)
+        self._inputs.latent.receive(stamp - self._clock.epoch, t)
 
     def record_planner_alive(self, now: float) -> None:
-        """Whoever makes the plans gives a sign of life; a plan is one, too."""
-        self._planner_heard = self._time(now)
+        """Record a sign of life of the planner; a plan is one, too."""
+        self._planner_received = self._read_clock(now)
+
+    def update_e_stop(self, pressed: bool, now: float) -> None:
+        """The state of the e-stop: pressed stops and latches; released only allows `release`."""
+        t, was_pressed = self._read_clock(now), self._inputs.enable.e_stop_pressed
+        self._inputs.enable.receive_e_stop(bool(pressed), t)
+        if pressed and not was_pressed:
+            self.stop_and_latch(Cause(GateCode.E_STOP, "e-stop"), now)
+
+    def report_e_stop_absent(self) -> None:
+        """Nothing publishes the e-stop (any more): a stop where the settings require one."""
+        self._inputs.enable.lose_e_stop()
+
+    def update_deadman(self, held: bool, now: float) -> None:
+        """The state of the dead-man switch."""
+        self._inputs.enable.receive_deadman(bool(held), self._read_clock(now))
 
     def submit_plan(
         self,
@@ -106,123 +142,122 @@ class Gate:
         plan_id: int,
         now: float,
     ) -> PlanVerdict:
-        """A plan: its time 0 is `start` (s; the hand-over), planned from the frame of `source_stamp`, not to be
-        followed beyond `valid_until`. Needs positions, velocities and accelerations and ends at rest.
+        """Check a plan and follow it if it is accepted.
 
-        Never raises for a bad plan: it is refused whole, counted, and the verdict says why.
+        Its time 0 is `start` (s; the hand-over). It was planned from the frame of `source_stamp` and is not followed
+        beyond `valid_until`. It needs positions, velocities and accelerations, and must end at rest. Never raises for a
+        bad plan: it is rejected whole and counted, and the verdict has the cause.
         """
-        t = self._planner_heard = self._time(now)
-        self._collect(t)
-        self._supervise(t)
+        t = self._planner_received = self._read_clock(now)
+        self._collect_ticks(t)
+        self._check_inputs(t)
         try:
-            return self._take(trajectory, start, source_stamp, valid_until, plan_id, t)
-        except GrossBreach as error:
-            if self.settings.latch_on_gross:
-                self._begin_stop(str(error), t, latch=True)
-            return self.reject_plan(str(error))
+            return self._accept(trajectory, start, source_stamp, valid_until, plan_id, t)
+        except PlanRejected as error:
+            cause = error.cause
+            if cause.code == GateCode.PLAN_GROSS_BREACH and self.settings.latch_on_gross:
+                self._begin_stop(cause, t, latch=True)
+            return self.reject_plan(cause)
         except InputError as error:
-            return self.reject_plan(str(error))
+            return self.reject_plan(Cause(GateCode.PLAN_INVALID, str(error)))
 
-    def reject_plan(self, reason: str) -> PlanVerdict:
-        """Count a plan that is no plan (it could not even be read) as rejected."""
+    def reject_plan(self, cause: Cause) -> PlanVerdict:
+        """Count a plan as rejected, for instance one that could not be read."""
         self.rejected += 1
-        self.last_rejection = reason
-        return PlanVerdict(False, reason)
+        self.last_rejection = cause
+        return PlanVerdict(False, cause.text, cause=cause)
 
-    def stop_and_latch(self, reason: str, now: float) -> None:
+    def stop_and_latch(self, cause: Cause, now: float) -> None:
         """Stop smoothly and stay LATCHED until `release`."""
-        t = self._time(now)
-        self._collect(t)
-        self._begin_stop(reason, t, latch=True)
+        t = self._read_clock(now)
+        self._collect_ticks(t)
+        self._begin_stop(cause, t, latch=True)
 
-    def stop_and_hold(self, reason: str, now: float) -> None:
-        """Stop smoothly, then hold; a new plan may go on from there, once inputs have been healthy for long enough
-        since."""
-        t = self._time(now)
-        self._collect(t)
-        self._begin_stop(reason, t)
+    def stop_and_hold(self, cause: Cause, now: float) -> None:
+        """Stop smoothly, then hold; a new plan is accepted once inputs have been healthy for `resume_after` again."""
+        t = self._read_clock(now)
+        self._collect_ticks(t)
+        self._begin_stop(cause, t)
         self._inputs.healthy_since = math.inf
 
-    def update_e_stop(self, active: bool, now: float) -> None:
-        """The e-stop's state: True stops and latches; False releases nothing, it only lets `release` through."""
-        self._inputs.consent.e_stop_heard(self._time(now))
-        if active and not self._e_stop:
-            self.stop_and_latch("e-stop", now)
-        self._e_stop = bool(active)
-
-    def report_e_stop_absent(self) -> None:
-        """Nobody publishes the e-stop (any more); a stop where the settings require one."""
-        self._inputs.consent.e_stop_gone()
-
-    def update_deadman(self, held: bool, now: float) -> None:
-        """The dead-man switch is held, or not."""
-        self._inputs.consent.deadman_heard(bool(held), self._time(now))
-
     def set_speed_scale(self, scale: float, now: float) -> None:
-        """Another ceiling on joint velocities, 0.01 to 1 as a share of their limits. Lowered in motion, it holds once
-        a stop has brought the arm to rest."""
-        t = self._time(now)
-        self._collect(t)
+        """Set the maximum joint velocity, 0.01 to 1 as a share of the limits.
+
+        Lowered in motion, the arm stops first, and the scale applies from rest on.
+        """
+        t = self._read_clock(now)
+        self._collect_ticks(t)
         lowered, self.speed_scale = scale < self.speed_scale, scale
         if lowered and self.state == GateState.TRACKING:
-            self._begin_stop(f"the speed scale was lowered to {scale:.2f}", t)
-        if self.state not in MOVING or self.state == GateState.TRACKING:
-            self._limit()
+            cause = Cause(GateCode.SPEED_SCALE_LOWERED, f"the speed scale was lowered to {scale:.2f}")
+            self._begin_stop(cause, t)
+        if self.state != GateState.STOPPING:
+            self._apply_speed_scale()
 
-    def release(self, now: float) -> tuple[bool, str]:
-        """Undo a latch, the reference at the measured position; refused (False, why) while the cause lasts."""
-        t = self._time(now)
-        self._collect(t)
+    def release(self, now: float) -> Cause:
+        """Undo a latch; the measured position becomes the reference.
+
+        Returns the cause for which the latch stays, or a cause with code NONE whose text says what was released.
+        """
+        t = self._read_clock(now)
+        self._collect_ticks(t)
         self._advance(t)
         if not self._latch:
-            return True, "was not latched"
-        if self._e_stop:
-            return False, "the e-stop is still on"
+            return Cause(text="was not latched")
+        if self._inputs.enable.e_stop_pressed:
+            return Cause(GateCode.E_STOP, "the e-stop is still pressed")
         if self.state != GateState.LATCHED:
-            return False, "the arm is still stopping"
-        if refused := self._inputs.release_refused(t):
-            return False, refused
-        text, self._latch, self._reason = f"released after: {self._latch}", "", ""
-        self._anchor(t)
-        self._path = self._path.between(t, t + self.settings.roll_period)  # the controllers are told as well
-        self._publish = True
+            return Cause(GateCode.ARM_MOVING, "the arm is still stopping")
+        if cause := self._inputs.check_release(t):
+            return cause
+        released = Cause(text=f"released after: {self._latch.text}")
+        self._latch = self._reason = NO_CAUSE
+        self._hold_measured_position(t)
+        self._path = self._path.between(t, t + self.settings.roll_period)  # tells the controllers, too
+        self._window_due = True
         self._inputs.healthy_since = t
-        return True, text
+        return released
 
     # ---- output ----------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> GateOutput:
-        """What holds at `now`: the reference, a window where one is due, completed control ticks, the status."""
-        t = self._time(now)
-        self._collect(t)
-        self._supervise(t)
+        """Return the reference at `now`, a window where one is due, completed control ticks, and the status."""
+        t = self._read_clock(now)
+        self._collect_ticks(t)
+        self._check_inputs(t)
         self._advance(t)
         if self._path is not None:
             self._reference = self._path.at(t)
-        self._watch_distance(t)
-        window, self._publish = self._window() if self._publish else None, False
+        self._check_distance(t)
+        window, self._window_due = self._make_window() if self._window_due else None, False
         reference = self._reference if self._path is not None else None
         return GateOutput(reference, window, self._ticks.take(), self._report(t))
 
     @property
     def measured_positions(self) -> np.ndarray | None:
-        """(J,) rad, the newest believable positions of the joints."""
+        """(J,) rad, the newest plausible positions of the joints."""
         return self._inputs.joints.positions
 
+    @property
+    def latch(self) -> Cause:
+        """The cause of the latch, also while the arm is still stopping for it; NO_CAUSE without one."""
+        return self._latch
+
     def time_to_rest(self) -> float:
-        """s from the last call until what was sent ends at rest; 0 where nothing moves."""
+        """Return the time in s from the last call until the path ends at rest; 0 where nothing moves."""
         return max(self._path.end - self._clock.time, 0.0) if self.state in MOVING else 0.0
 
     def _report(self, t: float) -> GateReport:
-        track = self._track
+        track, cause = self._track, self._state_cause()
         return GateReport(
             state=self.state,
-            text=self._text(),
+            code=cause.code,
+            text=cause.text,
             speed_scale=self.speed_scale,
             latent_age=self._inputs.latent.age(t),
             plan_age=t - track.source_stamp if track else math.nan,
             joint_age=self._inputs.joints.heartbeat.age(t),
-            following_error=self._inputs.following,
+            following_error=self._inputs.following_error,
             min_distance=self._distance,
             clipped=self.clipped,
             rejected=self.rejected,
@@ -231,213 +266,237 @@ class Gate:
             last_rejection=self.last_rejection,
         )
 
-    def _window(self) -> Window:
+    def _state_cause(self) -> Cause:
+        """Return why the gate is in its state."""
+        waiting = self._inputs.fault or self._reason
+        match self.state:
+            case GateState.TRACKING:
+                return Cause(text=f"following plan {self._track.plan_id}")
+            case GateState.STOPPING:
+                return _prefixed("stopping", self._latch or self._reason)
+            case GateState.LATCHED:
+                return _prefixed("latched", self._latch)
+            case GateState.INACTIVE:
+                return _prefixed("waiting", waiting or Cause(GateCode.NO_JOINT_STATES, "no joint_states yet"))
+            case GateState.HOLDING:
+                return _prefixed("holding", waiting or Cause(text="no plan"))
+
+    def _make_window(self) -> Window:
         path = self._path
         q, qd, qdd = path.states.transpose(1, 0, 2)
-        return Window(
-            self._clock.epoch + path.start, JointTrajectory(self.limits.names, path.times - path.start, q, qd, qdd)
-        )
+        trajectory = JointTrajectory(self.limits.names, path.times - path.start, q, qd, qdd)
+        return Window(self._clock.epoch + path.start, trajectory)
 
-    def _time(self, now: float) -> float:
-        state = self._path.at(self._clock.time) if self.state in MOVING else None
-        t, went_back = self._clock.read(now)
-        if went_back:
-            self._clock_went_back(state, t)
-        return t
+    # ---- plans -----------------------------------------------------------------------------------------------------
 
-    def _text(self) -> str:
-        if self.state == GateState.TRACKING:
-            return f"following plan {self._track.plan_id}"
-        if self.state == GateState.STOPPING:
-            return f"stopping: {self._latch or self._reason}"
-        if self.state == GateState.LATCHED:
-            return f"latched: {self._latch}"
-        if self.state == GateState.INACTIVE:
-            return f"waiting: {self._inputs.cause or self._reason or 'no joint_states yet'}"
-        return f"holding: {self._inputs.cause or self._reason or 'no plan'}"
-
-    # ---- states ----------------------------------------------------------------------------------------------------
-
-    def _take(
+    def _accept(
         self, trajectory: JointTrajectory, start: float, source_stamp: float, valid_until: float, plan_id: int, t: float
     ) -> PlanVerdict:
-        """Let a plan in, or raise InputError."""
-        epoch = self._clock.epoch
-        if reason := self._closed(t):
-            raise InputError(f"plan refused: {reason}")
+        """Accept a plan, or raise PlanRejected."""
+        epoch, validator = self._clock.epoch, self._validator
+        if cause := self._plan_block_cause(t):
+            raise PlanRejected(cause.code, f"plan rejected: {cause.text}")
         start, source, until = start - epoch, source_stamp - epoch, valid_until - epoch
-        handover = self._intake.timely(trajectory, start, source, until, t)
+        handover = validator.check_times(trajectory, start, source, until, t)
         if self._track and source < self._track.source_stamp - 1e-6:
-            raise InputError("plan was made from an older frame than the plan in force")
-        self._anchor_if_moved(trajectory, t)
-        plan = self._intake.read(trajectory, start, self._path.at(t)[0])
-        plan, follow_until, changed = self._intake.fit(plan)
+            text = "plan was made from an older frame than the plan in force"
+            raise PlanRejected(GateCode.PLAN_OUT_OF_ORDER, text)
+        self._start_from_measured_position(trajectory, t)
+        plan = validator.read(trajectory, start, self._path.at(t)[0])
+        plan, follow_until, changed = validator.fit(plan)
         current = self._track.path if self._track else self._path
         if self._track and handover > self._track.follow_until:
-            raise InputError("plan cannot be joined: the plan in force leaves the limits before")
-        path, joined, error = self._intake.join(current, plan, t, handover)
-        self._intake.check_collision(path)
+            text = "plan cannot be joined: the plan in force leaves the limits before the hand-over"
+            raise PlanRejected(GateCode.PLAN_NOT_JOINABLE, text)
+        path, joined, error = validator.join(current, plan, t, handover)
+        validator.check_collision(path)
         track = Track(path, joined, plan_id, source, until, t, follow_until)
         window = self._windows.extend(track, t, -math.inf)
         if window is None:
-            raise InputError("plan refused: no stop within the limits from where it leads")
+            text = "plan rejected: no stop within the limits from where it leads"
+            raise PlanRejected(GateCode.PLAN_NO_STOP, text)
         if self.state != GateState.TRACKING:
-            self._inputs.motion_begins(t, self._path.at(t))
-        self._track, self.state, self._reason = track, GateState.TRACKING, ""
-        self._ticks.follows(plan_id, joined)
+            self._inputs.start_motion(t, self._path.at(t))
+        self._track, self.state, self._reason = track, GateState.TRACKING, NO_CAUSE
+        self._ticks.set_plan(plan_id, joined)
         self._commit(*window, t)
         self.clipped += bool(changed)
         return PlanVerdict(True, changed, bool(changed), error)
 
-    def _closed(self, t: float) -> str:
-        """Why no plan is let in now; empty where one would be."""
+    def _plan_block_cause(self, t: float) -> Cause:
+        """Return why no plan is accepted now, or NO_CAUSE."""
         inputs, needed = self._inputs, self.settings.resume_after
         if self.state in (GateState.INACTIVE, GateState.LATCHED, GateState.STOPPING):
-            return self._text()
-        if inputs.cause:
-            return inputs.cause
-        if self.state == GateState.HOLDING and t - inputs.healthy_since < needed - 1e-6:
-            return f"inputs have been healthy for {t - inputs.healthy_since:.2f} s of {needed:.2f} s"
-        return ""
+            return self._state_cause()
+        if inputs.fault:
+            return inputs.fault
+        healthy = t - inputs.healthy_since
+        if self.state == GateState.HOLDING and healthy < needed - 1e-6:
+            text = f"inputs have been healthy for {healthy:.2f} s of {needed:.2f} s"
+            return Cause(GateCode.INPUTS_RECOVERING, text)
+        return NO_CAUSE
 
-    def _supervise(self, t: float) -> None:
-        """Look at the inputs; begin a stop where one is called for."""
-        inputs, s = self._inputs, self.settings
-        cause = inputs.look(t)
-        if self.state == GateState.INACTIVE and not inputs.trouble and inputs.joints.positions is not None:
-            self._anchor(t)
-        if self.state not in MOVING:
-            return
-        if inputs.following > s.following_error and not self._latch:
-            text = f"following error {inputs.following:.2f} rad, limit {s.following_error:.2f}"
-            self._begin_stop(text, t, latch=True)
-        if self.state != GateState.TRACKING:
-            return
-        if not cause and t > self._track.valid_until:
-            cause = "plan expired and no newer one came"
-        if not cause and t - self._track.received > s.plan_timeout:
-            cause = f"no new plan for {s.plan_timeout:.2f} s"
-        if not cause and t - self._planner_heard > s.planner_timeout:
-            cause = f"no sign of life from the planner for {s.planner_timeout:.2f} s"
-        cause = cause or inputs.frozen(t, self._reference)
-        if cause:
-            self._begin_stop(cause, t)
-
-    def _watch_distance(self, t: float) -> None:
-        """How near the arm is to what it is kept out of, as often as windows are made. The paths followed were checked
-        whole; this is for the rest of the robot, which may have moved since."""
-        if self._clearance is None or self._path is None or t - self._looked < self.settings.roll_period:
-            return
-        before, measured, self._looked = self._distance, self._inputs.joints.positions, t
-        moving = self.state in MOVING
-        self._distance = self._clearance.distance(self._reference[0] if moving or measured is None else measured)
-        near = self._distance < self._clearance.margin - NEARER and self._distance < before
-        if near and self.state == GateState.TRACKING:
-            self._begin_stop(f"something is {self._distance:.3f} m near, {self._clearance.margin:.3f} m are kept", t)
-
-    def _limit(self) -> None:
-        """The limits of the speed scale hold from now on."""
-        self.limits, self._limited_to = self._whole.scaled(self.speed_scale), self.speed_scale
-        self._intake = PlanValidator(self.limits, self._whole, self.settings, self._clearance)
-        self._windows = WindowMaker(self.limits, self.settings, self._clearance)
-
-    def _advance(self, t: float) -> None:
-        """Move on to what the time brings: the end of a motion, the next window."""
-        if self.state == GateState.TRACKING:
-            if t >= self._departs:
-                self._begin_stop("no further window of the plan keeps the limits", t)
-            elif self._departs == math.inf and t >= self._path.end:
-                self._rest(GateState.HOLDING, t)
-            elif self._departs < math.inf and t >= self._next_roll:
-                self._next_roll = t + self.settings.roll_period
-                window = self._windows.extend(self._track, t, self._departs)
-                if window is not None:
-                    self._commit(*window, t)
-        if self.state == GateState.STOPPING and t >= self._path.end:
-            self._rest(GateState.LATCHED if self._latch else GateState.HOLDING, t)
-
-    def _begin_stop(self, reason: str, t: float, latch: bool = False) -> None:
-        """Leave the plan for a stop from the reference of now; at rest this only latches."""
-        if latch and not self._latch:
-            self._latch = reason
-        elif self.state != GateState.TRACKING:
-            return
-        self.stops += 1
-        if self.state == GateState.TRACKING:
-            self._reason, self._track, self.state = reason, None, GateState.STOPPING
-            self._ticks.follows(0, t)
-            window = self._windows.stop(self._path, t, self._departs)
-            if window is not None:  # otherwise the window sent goes on; it ends at rest
-                self._commit(window, math.inf, t)
-        elif self.state == GateState.HOLDING:
-            self.state = GateState.LATCHED
-
-    def _commit(self, path: Path, departs: float, t: float) -> None:
-        self._path, self._departs, self._publish = path, departs, True
-        self._next_roll = t + self.settings.roll_period
-
-    def _rest(self, state: GateState, t: float) -> None:
-        if self._track:
-            self._ticks.follows(0, t)
-        self._track, self.state, self._rested = None, state, t
-        if self._limited_to != self.speed_scale:
-            self._limit()
-        if self._lost:  # the clock went back in motion: what the joints are doing now has to be asked again
-            self._lost = False
-            if state == GateState.HOLDING:
-                self.state = GateState.INACTIVE
-
-    # ---- reference, clock, executed --------------------------------------------------------------------------------
-
-    def _anchor(self, t: float) -> None:
-        """The measured position becomes the reference, at rest."""
-        self._path = Path.rest(self._inputs.joints.positions, t)
-        self._reference = self._path.at(t)
-        self._inputs.following, self._rested = 0.0, t
-        self.state = GateState.LATCHED if self._latch else GateState.HOLDING
-        self._ticks.restart(t)
-
-    def _anchor_if_moved(self, trajectory: JointTrajectory, t: float) -> None:
-        """Where the arm is not where it is held (moved by hand, a stop that its controllers did not follow), a plan
-        starts from where it is, once it stands there. Raises InputError for one that cannot."""
+    def _start_from_measured_position(self, trajectory: JointTrajectory, t: float) -> None:
+        """Move the reference to the measured position where the arm is not where it is held: moved by hand, or its
+        controllers did not follow a stop. Raises PlanRejected where the arm moves or the plan starts elsewhere."""
         s, inputs = self.settings, self._inputs
-        if self.state != GateState.HOLDING or not inputs.following > s.hold_tolerance:
+        if self.state != GateState.HOLDING or not inputs.following_error > s.hold_tolerance:
             return
         if set(trajectory.names) != set(self.limits.names):
             return
         if t - self._rested < s.anchor_after or inputs.joints.speed > s.rest_speed:
-            raise InputError(f"plan refused: the arm is {inputs.following:.2f} rad from where it is held")
+            text = f"plan rejected: the arm is {inputs.following_error:.2f} rad from where it is held"
+            raise PlanRejected(GateCode.ARM_DISPLACED, text)
         first = trajectory.positions[0, [trajectory.names.index(n) for n in self.limits.names]]
-        if (far := np.abs(first - inputs.joints.positions).max()) > s.start_tolerance:
-            raise InputError(f"plan starts {far:.3f} rad from where the arm is, more than {s.start_tolerance:g}")
-        self._anchor(t)
+        if (distance := np.abs(first - inputs.joints.positions).max()) > s.start_tolerance:
+            text = f"plan starts {distance:.3f} rad from the measured position, more than {s.start_tolerance:g}"
+            raise PlanRejected(GateCode.PLAN_STARTS_ELSEWHERE, text)
+        self._hold_measured_position(t)
 
-    def _clock_went_back(self, state: np.ndarray | None, t: float) -> None:
-        """state: (3, J) that a motion under way had reached."""
-        self._forget(t)
-        self._reason = "the clock went back"
+    # ---- supervision -----------------------------------------------------------------------------------------------
+
+    def _check_inputs(self, t: float) -> None:
+        """Check the inputs; begin a stop where one is needed."""
+        inputs, s = self._inputs, self.settings
+        cause = inputs.update(t)
+        if self.state == GateState.INACTIVE and not inputs.joint_fault and inputs.joints.positions is not None:
+            self._hold_measured_position(t)
+        if self.state not in MOVING:
+            return
+        if inputs.following_error > s.following_error and not self._latch:
+            text = f"following error {inputs.following_error:.2f} rad, limit {s.following_error:.2f}"
+            self._begin_stop(Cause(GateCode.FOLLOWING_ERROR, text), t, latch=True)
+        if self.state != GateState.TRACKING:
+            return
+        if not cause and t > self._track.valid_until:
+            cause = Cause(GateCode.PLAN_EXPIRED, "plan expired and no newer one was received")
+        if not cause and t - self._track.received > s.plan_timeout:
+            cause = Cause(GateCode.PLAN_TIMEOUT, f"no new plan for {s.plan_timeout:.2f} s")
+        if not cause and t - self._planner_received > s.planner_timeout:
+            cause = Cause(GateCode.PLANNER_SILENT, f"no sign of life from the planner for {s.planner_timeout:.2f} s")
+        cause = cause or inputs.check_frozen(t, self._reference)
+        if cause:
+            self._begin_stop(cause, t)
+
+    def _check_distance(self, t: float) -> None:
+        """Measure the distance to what the arm is kept out of, as often as windows are made.
+
+        The paths themselves were checked whole; this is for the rest of the robot, which may have moved since.
+        """
+        if self._clearance is None or self._path is None or t - self._distance_checked < self.settings.roll_period:
+            return
+        before, measured, self._distance_checked = self._distance, self._inputs.joints.positions, t
+        moving, margin = self.state in MOVING, self._clearance.margin
+        self._distance = self._clearance.distance(self._reference[0] if moving or measured is None else measured)
+        closer = self._distance < margin - DISTANCE_TOLERANCE and self._distance < before
+        if closer and self.state == GateState.TRACKING:
+            text = f"distance to the nearest obstacle or link is {self._distance:.3f} m, the margin is {margin:.3f} m"
+            self._begin_stop(Cause(GateCode.TOO_CLOSE, text), t)
+
+    # ---- motion ----------------------------------------------------------------------------------------------------
+
+    def _advance(self, t: float) -> None:
+        """Bring the state up to t: the end of a motion, the next window."""
+        if self.state == GateState.TRACKING:
+            if t >= self._leaves_at:
+                cause = Cause(GateCode.LIMITS_REACHED, "no further window of the plan keeps the limits")
+                self._begin_stop(cause, t)
+            elif self._leaves_at == math.inf and t >= self._path.end:
+                self._end_motion(GateState.HOLDING, t)
+            elif self._leaves_at < math.inf and t >= self._next_roll:
+                self._next_roll = t + self.settings.roll_period
+                window = self._windows.extend(self._track, t, self._leaves_at)
+                if window is not None:
+                    self._commit(*window, t)
+        if self.state == GateState.STOPPING and t >= self._path.end:
+            self._end_motion(GateState.LATCHED if self._latch else GateState.HOLDING, t)
+
+    def _begin_stop(self, cause: Cause, t: float, latch: bool = False) -> None:
+        """Leave the plan for a stop; at rest this only latches."""
+        if latch and not self._latch:
+            self._latch = cause
+        elif self.state != GateState.TRACKING:
+            return
+        self.stops += 1
+        if self.state == GateState.TRACKING:
+            self._reason, self._track, self.state = cause, None, GateState.STOPPING
+            self._ticks.set_plan(0, t)
+            window = self._windows.stop(self._path, t, self._leaves_at)
+            if window is not None:  # otherwise the window in force goes on, and ends at rest
+                self._commit(window, math.inf, t)
+        elif self.state == GateState.HOLDING:
+            self.state = GateState.LATCHED
+
+    def _commit(self, path: Path, leaves_at: float, t: float) -> None:
+        """Make a checked path the one in force."""
+        self._path, self._leaves_at, self._window_due = path, leaves_at, True
+        self._next_roll = t + self.settings.roll_period
+
+    def _end_motion(self, state: GateState, t: float) -> None:
+        if self._track:
+            self._ticks.set_plan(0, t)
+        self._track, self.state, self._rested = None, state, t
+        if self._scale_applied != self.speed_scale:
+            self._apply_speed_scale()
+        if self._clock_changed:  # in motion: the joints must be measured again before the arm holds
+            self._clock_changed = False
+            if state == GateState.HOLDING:
+                self.state = GateState.INACTIVE
+
+    def _hold_measured_position(self, t: float) -> None:
+        """Make the measured position the reference, at rest."""
+        self._path = Path.rest(self._inputs.joints.positions, t)
+        self._reference = self._path.at(t)
+        self._inputs.following_error, self._rested = 0.0, t
+        self.state = GateState.LATCHED if self._latch else GateState.HOLDING
+        self._ticks.restart(t)
+
+    def _apply_speed_scale(self) -> None:
+        self.limits, self._scale_applied = self._unscaled.scaled(self.speed_scale), self.speed_scale
+        self._validator = PlanValidator(self.limits, self._unscaled, self.settings, self._clearance)
+        self._windows = WindowMaker(self.limits, self.settings, self._clearance)
+
+    # ---- clock -----------------------------------------------------------------------------------------------------
+
+    def _read_clock(self, now: float) -> float:
+        """Return `now` in s on the gate's clock; restart where the caller's clock went back."""
+        state = self._path.at(self._clock.time) if self.state in MOVING else None
+        t, went_back = self._clock.read(now)
+        if went_back:
+            self._restart(state, t)
+        return t
+
+    def _restart(self, state: np.ndarray | None, t: float) -> None:
+        """Begin a new epoch of the clock. state: (3, J) that a motion had reached; None at rest."""
+        self._clear(t)
+        self._reason = Cause(GateCode.CLOCK_WENT_BACK, "the clock went back")
         if state is None:
             self.state = GateState.INACTIVE
             return
-        # The windows sent mean nothing on the new clock: stop anew from the state they had reached.
+        # The windows sent are invalid on the new clock: stop from the state they had reached.
         stop = self._windows.stop_from(state, t)
         self._path = stop if stop is not None else Path.rest(state[0], t)
-        self._reference, self.state, self._lost = state, GateState.STOPPING, True
+        self._reference, self.state, self._clock_changed = state, GateState.STOPPING, True
         self._commit(self._path, math.inf, t)
         self.stops += 1
 
-    def _forget(self, t: float) -> None:
-        """Drop whatever was learnt on the clock so far."""
+    def _clear(self, t: float) -> None:
+        """Forget everything that was received or computed on the clock so far."""
         self._inputs.clear(t)
         self._path: Path | None = None
         self._track: Track | None = None
         self._reference = np.zeros((3, len(self.limits.names)))
-        self._departs = math.inf
+        self._leaves_at = math.inf
         self._next_roll = self._rested = t
-        self._lost = self._publish = False
-        self._distance, self._placed, self._looked, self._planner_heard = math.nan, -math.inf, -math.inf, -math.inf
+        self._clock_changed = self._window_due = False
+        self._distance = math.nan
+        self._others_updated = self._distance_checked = self._planner_received = -math.inf
         self._ticks.restart(t)
 
-    def _collect(self, t: float) -> None:
+    def _collect_ticks(self, t: float) -> None:
         if self._path is not None and self.state != GateState.INACTIVE:
             self._ticks.collect(self._path, t, self._clock.epoch)
+
+
+def _prefixed(state: str, cause: Cause) -> Cause:
+    return Cause(cause.code, f"{state}: {cause.text}")

@@ -1,4 +1,8 @@
-"""What the gate knows of arm and camera: whether its inputs are healthy, and whether the arm follows."""
+"""Health of the gate's inputs: age and plausibility of joint states and latents, e-stop and dead-man switch.
+
+All times are s on the gate's clock (see `ticks.Clock`). An age is checked by receive time, stamp and future skew
+together: with stamps alone, a wrong clock could keep an arm moving for ever.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +11,233 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jepa_ros.robot.gate.monitors import Heartbeat, JointMonitor
-from jepa_ros.robot.gate.types import GateSettings
+from jepa_ros.robot.gate.types import NO_CAUSE, Cause, GateCode, GateSettings
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import Path
 
 
+class Heartbeat:
+    """Age of one input.
+
+    codes: for "none received yet", "stale", "stamped in the future". timeout: s since the last message; inf turns the
+    check off. stamp_timeout: s since the newest stamp. skew: s by which a stamp may lie in the future.
+    """
+
+    def __init__(
+        self, name: str, codes: tuple[GateCode, GateCode, GateCode], timeout: float, stamp_timeout: float, skew: float
+    ):
+        self.name, self.timeout, self.stamp_timeout, self.skew = name, timeout, stamp_timeout, skew
+        self._missing, self._stale, self._in_future = codes
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all messages."""
+        self.received = self.stamp = -math.inf
+        self.ahead = 0.0
+
+    def receive(self, stamp: float, now: float) -> bool:
+        """Record a message; False where its stamp is not finite or lies in the future by more than the skew."""
+        if not math.isfinite(stamp):
+            return False
+        self.ahead = stamp - now
+        if self.ahead > self.skew:
+            return False
+        self.received, self.stamp = now, max(self.stamp, stamp)
+        return True
+
+    def age(self, now: float) -> float:
+        """Return the age in s, the greater of those by receive time and by stamp; NaN before the first message."""
+        return max(now - self.received, now - self.stamp) if self.received > -math.inf else math.nan
+
+    def check(self, now: float) -> Cause:
+        """Return why the input is stale, or NO_CAUSE."""
+        if math.isinf(self.timeout):
+            return NO_CAUSE
+        in_future = self.ahead > self.skew
+        if self.received == -math.inf:
+            if in_future:
+                return Cause(self._in_future, f"{self.name} is stamped {self.ahead:.2f} s in the future")
+            return Cause(self._missing, f"no {self.name} yet")
+        if now - self.received > self.timeout:
+            text = f"no {self.name} for {self.timeout:.2f} s"
+            if in_future:
+                return Cause(self._in_future, f"{text} (the last is stamped {self.ahead:.2f} s in the future)")
+            return Cause(self._stale, text)
+        if now - self.stamp > self.stamp_timeout:
+            age = f"{now - self.stamp:.2f} s ago, more than {self.stamp_timeout:.2f} s"
+            return Cause(self._stale, f"{self.name} is stamped {age}")
+        return NO_CAUSE
+
+
+class JointMonitor:
+    """Measured positions of the joints `limits.names` (J), mapped by name and checked for plausibility.
+
+    Between two samples a joint moves at most `jump_factor` times as far as its velocity limit allows, plus
+    `jump_margin` rad; otherwise the sample counts as a jump.
+    """
+
+    def __init__(self, limits: JointLimits, settings: GateSettings):
+        s = settings
+        codes = (GateCode.NO_JOINT_STATES, GateCode.JOINT_STATES_STALE, GateCode.JOINT_STATES_IN_FUTURE)
+        self.heartbeat = Heartbeat("joint_states", codes, s.joint_timeout, s.joint_stamp_timeout, s.skew)
+        self.names = tuple(limits.names)
+        self._wanted = frozenset(limits.names)
+        self._max_speed, self._margin = limits.velocity * s.jump_factor, s.jump_margin
+        self._layout: tuple[str, ...] | None = None
+        self._index = np.zeros(0, dtype=int)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all messages."""
+        self.heartbeat.clear()
+        self.positions: np.ndarray | None = None  # (J,) rad, of the newest plausible sample
+        self.speed = 0.0  # rad/s, of the fastest joint
+        self.changed = -math.inf  # s, receive time of the newest sample that differs from the one before
+        self.stamp = -math.inf
+        self._previous: np.ndarray | None = None
+        self._fault = NO_CAUSE
+
+    def receive(
+        self,
+        names: Sequence[str],
+        positions: Sequence[float],
+        velocities: Sequence[float] | None,
+        stamp: float,
+        now: float,
+    ) -> bool:
+        """Read one message; True where it gave a plausible sample.
+
+        A message with none of the joints (of another publisher) or overtaken by a newer one is ignored. Anything else
+        that cannot be used is a fault until the next call of `take_fault`.
+        """
+        names = tuple(names)
+        if names != self._layout and not self._map(names):
+            return False
+        invalid = GateCode.JOINT_STATES_INVALID
+        if len(positions) != len(names):
+            return self._reject(invalid, f"expected {len(names)} positions, found {len(positions)}")
+        q = np.asarray(positions, dtype=float)[self._index]
+        if not np.isfinite(q).all():
+            return self._reject(invalid, f"position of {self.names[int((~np.isfinite(q)).argmax())]} is not finite")
+        if not math.isfinite(stamp) or stamp - now > self.heartbeat.skew:
+            self.heartbeat.receive(stamp, now)
+            return self._reject(GateCode.JOINT_STATES_IN_FUTURE, f"stamped {stamp - now:.2f} s in the future")
+        if stamp < self.stamp:
+            return False
+        previous, elapsed = self._previous, stamp - self.stamp
+        self._previous, self.stamp = q, stamp
+        moved = np.abs(q - previous) if previous is not None else None
+        if moved is not None:
+            beyond = moved - self._max_speed * max(elapsed, 0.0)
+            if (beyond > self._margin).any():
+                i = int(beyond.argmax())
+                text = f"{self.names[i]} jumped {moved[i]:.2f} rad in {elapsed:.3f} s"
+                return self._reject(GateCode.JOINT_STATES_JUMPED, text)
+        if velocities is not None and len(velocities) == len(names):
+            qd = np.asarray(velocities, dtype=float)[self._index]
+            if not np.isfinite(qd).all():
+                name = self.names[int((~np.isfinite(qd)).argmax())]
+                return self._reject(invalid, f"velocity of {name} is not finite")
+            self.speed = float(np.abs(qd).max())
+        elif moved is not None and elapsed > 0:
+            self.speed = float(moved.max()) / elapsed
+        if moved is None or moved.any():
+            self.changed = now
+        self.heartbeat.receive(stamp, now)
+        self.positions = q
+        return True
+
+    def take_fault(self) -> Cause:
+        """Return what was wrong with samples since the last call, or NO_CAUSE."""
+        fault, self._fault = self._fault, NO_CAUSE
+        return fault
+
+    def _reject(self, code: GateCode, text: str) -> bool:
+        self._fault = Cause(code, f"joint_states: {text}")
+        return False
+
+    def _map(self, names: tuple[str, ...]) -> bool:
+        """Find the joints in a message with other names than the last; False where not all are there once."""
+        found = self._wanted.intersection(names)
+        if not found:
+            return False
+        if len(found) < len(self.names):
+            missing = next(n for n in self.names if n not in found)
+            return self._reject(GateCode.JOINT_STATES_INVALID, f"{missing} is missing")
+        if twice := [n for n in self.names if names.count(n) > 1]:
+            return self._reject(GateCode.JOINT_STATES_INVALID, f"{twice[0]} is named twice")
+        self._layout, self._index = names, np.array([names.index(n) for n in self.names])
+        return True
+
+
+class MotionEnable:
+    """The e-stop and the dead-man switch, where the settings require them."""
+
+    def __init__(self, settings: GateSettings):
+        self._settings = settings
+        # These do not depend on the clock and stay after `clear`.
+        self._e_stop_present = False
+        self.e_stop_pressed = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget receive times: the clock has changed."""
+        self._e_stop_received = self._deadman_received = -math.inf
+        self._deadman_held = False
+
+    def receive_e_stop(self, pressed: bool, t: float) -> None:
+        """Record an e-stop message."""
+        self._e_stop_present, self._e_stop_received, self.e_stop_pressed = True, t, pressed
+
+    def lose_e_stop(self) -> None:
+        """Record that nothing publishes the e-stop any more."""
+        self._e_stop_present = False
+
+    def receive_deadman(self, held: bool, t: float) -> None:
+        """Record a message of the dead-man switch."""
+        self._deadman_held, self._deadman_received = held, t
+
+    def check(self, t: float) -> Cause:
+        """Return which required switch is missing, stale or released, or NO_CAUSE.
+
+        A pressed e-stop is not reported here: it latches the gate (see Gate.update_e_stop).
+        """
+        s = self._settings
+        if s.require_e_stop:
+            if not self._e_stop_present:
+                return Cause(GateCode.E_STOP_MISSING, "an e-stop is required and nothing publishes e_stop")
+            if t - self._e_stop_received > s.e_stop_timeout:
+                return Cause(GateCode.E_STOP_STALE, f"no e_stop for {s.e_stop_timeout:.2f} s")
+        if s.require_deadman:
+            if t - self._deadman_received > s.deadman_timeout:
+                return Cause(GateCode.DEADMAN_STALE, f"no dead-man switch for {s.deadman_timeout:.2f} s")
+            if not self._deadman_held:
+                return Cause(GateCode.DEADMAN_RELEASED, "the dead-man switch is not held")
+        return NO_CAUSE
+
+
 class Inputs:
-    """Joint states and latents, judged by `settings`. Times in s on the gate's clock."""
+    """All inputs of the gate, checked against `settings`."""
 
     def __init__(self, limits: JointLimits, settings: GateSettings):
         s = self._settings = settings
-        self.latent = Heartbeat("latent", s.latent_timeout, s.latent_stamp_timeout, s.skew)
-        beat = Heartbeat("joint_states", s.joint_timeout, s.joint_stamp_timeout, s.skew)
-        self.joints = JointMonitor(
-            limits.names, limits.velocity, beat, jump_factor=s.jump_factor, jump_margin=s.jump_margin
-        )
-        self.consent = Consent(s)
+        codes = (GateCode.NO_LATENT, GateCode.LATENT_STALE, GateCode.LATENT_IN_FUTURE)
+        self.latent = Heartbeat("latent", codes, s.latent_timeout, s.latent_stamp_timeout, s.skew)
+        self.joints = JointMonitor(limits, s)
+        self.enable = MotionEnable(s)
         self.clear(0.0)
 
     def clear(self, t: float) -> None:
-        """Forget everything heard."""
+        """Forget all messages."""
         self.latent.clear()
         self.joints.clear()
-        self.consent.clear()
-        self.cause = self.trouble = ""  # why inputs, or joint states alone, count as unhealthy; empty: they do not
+        self.enable.clear()
+        self.fault = self.joint_fault = NO_CAUSE  # of any input, and of joint states alone
         self.healthy_since = math.inf
-        self.following = math.nan  # rad, largest distance of a joint from the reference of its stamp
+        self.following_error = math.nan  # rad, largest distance of a joint from the reference at the sample's stamp
         self._moving_since, self._reference = t, None
 
-    def joint_states(
+    def update_joint_states(
         self,
         names: Sequence[str],
         positions: Sequence[float],
@@ -46,89 +247,45 @@ class Inputs:
         path: Path | None,
         reference: np.ndarray,
     ) -> None:
-        """Take note of measured positions; path and reference (3, J): what the arm is told to do."""
+        """Record measured positions; path and reference (3, J): the motion that the arm is commanded."""
         changed = self.joints.changed
-        if not self.joints.heard(names, positions, velocities, stamp, t) or path is None:
+        if not self.joints.receive(names, positions, velocities, stamp, t) or path is None:
             return
         if self.joints.changed != changed:
             self._reference = reference
-        seen = min(max(self.joints.stamp, path.start), t)
-        self.following = float(np.abs(path.at(seen)[0] - self.joints.positions).max())
+        measured_at = min(max(self.joints.stamp, path.start), t)
+        self.following_error = float(np.abs(path.at(measured_at)[0] - self.joints.positions).max())
 
-    def look(self, t: float) -> str:
-        """Judge the inputs now: the cause where they are not healthy, otherwise empty."""
-        self.trouble = self.joints.take_trouble() or self.joints.heartbeat.fault(t)
-        self.cause = self.trouble or self.latent.fault(t) or self.consent.missing(t)
-        if self.cause:
+    def update(self, t: float) -> Cause:
+        """Check all inputs at t; return the fault, or NO_CAUSE."""
+        self.joint_fault = self.joints.take_fault() or self.joints.heartbeat.check(t)
+        self.fault = self.joint_fault or self.latent.check(t) or self.enable.check(t)
+        if self.fault:
             self.healthy_since = math.inf
         elif self.healthy_since == math.inf:
             self.healthy_since = t
-        return self.cause
+        return self.fault
 
-    def motion_begins(self, t: float, reference: np.ndarray) -> None:
+    def start_motion(self, t: float, reference: np.ndarray) -> None:
         """From now on measured positions must change as the reference (3, J) does."""
         self._moving_since, self._reference = t, reference
 
-    def frozen(self, t: float, reference: np.ndarray) -> str:
-        """Whether joint states stay the same while the reference (3, J) moves, in words; empty where they do not."""
+    def check_frozen(self, t: float, reference: np.ndarray) -> Cause:
+        """Return a cause where joint states do not change while the reference (3, J) moves."""
         s = self._settings
         if t - max(self.joints.changed, self._moving_since) <= s.frozen_timeout:
-            return ""
+            return NO_CAUSE
         if np.abs(reference[0] - self._reference[0]).max() <= s.frozen_motion:
-            return ""
+            return NO_CAUSE
         self.healthy_since = math.inf
-        return f"joint_states frozen for {s.frozen_timeout:.2f} s in motion"
+        return Cause(GateCode.JOINT_STATES_FROZEN, f"joint_states frozen for {s.frozen_timeout:.2f} s in motion")
 
-    def release_refused(self, t: float) -> str:
-        """Why the arm cannot be taken over where it is measured to be; empty where it can."""
-        if fault := self.joints.take_trouble() or self.joints.heartbeat.fault(t):
+    def check_release(self, t: float) -> Cause:
+        """Return why the measured position cannot become the reference, or NO_CAUSE."""
+        if fault := self.joints.take_fault() or self.joints.heartbeat.check(t):
             return fault
         if self.joints.positions is None:
-            return "no joint_states yet"
+            return Cause(GateCode.NO_JOINT_STATES, "no joint_states yet")
         if self.joints.speed > self._settings.rest_speed:
-            return f"the arm moves at {self.joints.speed:.2f} rad/s"
-        return ""
-
-
-class Consent:
-    """What the settings require of e-stop and dead-man switch; times in s on the gate's clock.
-
-    That the e-stop was pressed is the gate's business; here it counts only that there is one.
-    """
-
-    def __init__(self, settings: GateSettings):
-        self._settings = settings
-        self._present = False  # what does not depend on the clock outlives its reset
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget when things were heard: a new clock."""
-        self._e_stop = self._deadman = -math.inf
-        self._held = False
-
-    def e_stop_heard(self, t: float) -> None:
-        """A message of the e-stop, whatever it said."""
-        self._present, self._e_stop = True, t
-
-    def e_stop_gone(self) -> None:
-        """Nobody publishes it."""
-        self._present = False
-
-    def deadman_heard(self, held: bool, t: float) -> None:
-        """A message of the dead-man switch."""
-        self._held, self._deadman = held, t
-
-    def missing(self, t: float) -> str:
-        """What is required and not there, in words; empty where nothing is."""
-        s = self._settings
-        if s.require_e_stop:
-            if not self._present:
-                return "no e_stop is there, and one is required"
-            if t - self._e_stop > s.e_stop_timeout:
-                return f"no e_stop for {s.e_stop_timeout:.2f} s"
-        if s.require_deadman:
-            if t - self._deadman > s.deadman_timeout:
-                return f"no dead-man switch for {s.deadman_timeout:.2f} s"
-            if not self._held:
-                return "the dead-man switch is not held"
-        return ""
+            return Cause(GateCode.ARM_MOVING, f"the arm moves at {self.joints.speed:.2f} rad/s")
+        return NO_CAUSE

@@ -1,4 +1,4 @@
-"""The gate's clock, and control ticks: what the reference really did on the fixed grid that actions live on."""
+"""The gate's clock, and `executed`: the motion of the reference in each control period."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import numpy as np
 from jepa_ros.robot.gate.types import ExecutedTick
 from jepa_ros.robot.motion.path import Path
 
-MOST = 10  # ticks noted at once; after a longer sleep of the caller the older ones are dropped
-
-
-BACKWARD = 1e-3  # s; a clock that steps back by more has been reset
+MAX_TICKS = 10  # recorded at once; after a longer sleep of the caller older ones are dropped
+MIN_STEP_BACK = 1e-3  # s; a clock that steps back by more has been reset
 
 
 class Clock:
-    """The caller's clock, in s since an epoch that is a multiple of `period`; never goes back within one epoch.
+    """The caller's clock, in s since an epoch that is a multiple of `period`; never steps back within one epoch.
 
-    Small numbers keep float64 exact enough for jerks; a ROS time in s is good to 0.2 µs only.
+    Small numbers keep float64 exact enough for jerks; a ROS time in s is exact to 0.2 µs only.
     """
 
     def __init__(self, period: float):
@@ -29,8 +27,8 @@ class Clock:
         self.time = 0.0
 
     def read(self, now: float) -> tuple[float, bool]:
-        """The time in s for `now` (absolute), and whether the clock went back so that a new epoch was begun."""
-        went_back = now - self.epoch < self.time - BACKWARD
+        """Return the time in s of `now` (absolute), and whether the clock went back so that a new epoch began."""
+        went_back = now - self.epoch < self.time - MIN_STEP_BACK
         if went_back or math.isnan(self.epoch):
             self.epoch = math.floor(now / self._period) * self._period
             self.time = now - self.epoch
@@ -39,7 +37,10 @@ class Clock:
 
 
 class ControlTicks:
-    """Collects completed ticks of `period` s; times in s on the gate's Clock."""
+    """Collects completed control periods of `period` s; times in s on the gate's Clock.
+
+    mapping: from the reference (J,) rad at start and end of a tick to its value (A,) in the action space.
+    """
 
     def __init__(self, period: float, mapping: Callable[[np.ndarray, np.ndarray], np.ndarray] | None):
         self._period, self._mapping = period, mapping
@@ -48,18 +49,18 @@ class ControlTicks:
         self.restart(0.0)
 
     def restart(self, t: float) -> None:
-        """Begin anew at t: the reference has jumped, or so has the clock. Completed ticks stay until taken."""
+        """Restart at t, after a jump of the reference or the clock. Completed ticks stay until taken."""
         self._plans.clear()
         self._boundary, self._start = math.ceil(t / self._period - 1e-6), None
 
-    def follows(self, plan_id: int, t: float) -> None:
-        """From t on the reference follows this plan (0: none)."""
+    def set_plan(self, plan_id: int, t: float) -> None:
+        """Record that from t on the reference follows this plan (0: none)."""
         self._plans.append((t, plan_id))
 
     def collect(self, path: Path, t: float, epoch: float) -> None:
-        """Note the ticks completed by t, the reference being `path`; epoch: s, absolute, of this clock's zero."""
+        """Record the ticks completed by t, the reference being `path`. epoch: s, absolute, of this clock's zero."""
         period = self._period
-        if t - self._boundary * period > MOST * period:
+        if t - self._boundary * period > MAX_TICKS * period:
             self._boundary, self._start = math.floor(t / period), None
         while t >= self._boundary * period - 1e-6:
             at = self._boundary * period
@@ -73,6 +74,6 @@ class ControlTicks:
             self._boundary += 1
 
     def take(self) -> list[ExecutedTick]:
-        """The ticks completed since the last call."""
+        """Return the ticks completed since the last call."""
         done, self._done = self._done, []
         return done

@@ -1,4 +1,4 @@
-"""What goes into the motion gate and what comes out of it."""
+"""Data types of the motion gate: states, codes, settings, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 
 class GateState(IntEnum):
-    """Numbers as in jepa_msgs/GateStatus."""
+    """States of the gate, numbered as in jepa_msgs/GateStatus; transitions are in `gate.py`."""
 
     INACTIVE = 0
     HOLDING = 1
@@ -94,70 +94,88 @@ class Cause(NamedTuple):
 NO_CAUSE = Cause()
 
 
-def _s(default: float, text: str, low: float = 0.0, high: float = math.inf, unit: str = "s") -> float:
+class PlanRejected(InputError):
+    """A plan that the gate does not follow; `cause` says why."""
+
+    def __init__(self, code: GateCode, text: str):
+        super().__init__(text)
+        self.cause = Cause(code, str(self))
+
+
+def _number(default: float, text: str, low: float = 0.0, high: float = math.inf, unit: str = "s") -> float:
     return field(default=default, metadata={"text": text, "low": low, "high": high, "unit": unit})
 
 
-def _yes_no(default: bool, text: str) -> bool:
+def _flag(default: bool, text: str) -> bool:
     return field(default=default, metadata={"text": text})
 
 
 @dataclass(frozen=True)
 class GateSettings:
-    """Every number the gate goes by; each with unit, range and sentence in its metadata.
+    """Settings of the gate; the metadata of each field has its unit, range and description.
 
-    Time-outs of `inf` turn a check off (in process, where there is no camera or no joint states to wait for).
+    A timeout of `inf` turns its check off (in process, where there are no latents or no joint states).
     Raises InputError for a value out of range.
     """
 
-    control_period: float = _s(0.1, "Length of a control tick, the grid of `executed`.", 0.005, 10.0)
-    roll_period: float = _s(0.05, "A new window is sent this often while a plan is followed.", 0.01, 1.0)
-    horizon: float = _s(0.3, "A window follows the plan this far, then comes to rest.", 0.05, 2.0)
-    window_max: float = _s(0.6, "A plan that ends within this time is sent to its end.", 0.05, 10.0)
-    lead: float = _s(0.02, "Stops and late plans leave the sent window this far ahead of now.", 0.0, 0.2)
-    speed_scale: float = _s(1.0, "Ceiling on joint velocities, as a share of their limits.", 0.01, 1.0, "1")
-    gross: float = _s(1.5, "A plan that would have to be slowed by more than this is a gross breach.", 1.0, 10.0, "1")
-    gross_position: float = _s(0.2, "A plan this far beyond a joint's range is a gross breach.", 0.0, 10.0, "rad")
-    latch_on_gross: bool = _yes_no(True, "A gross breach latches until release.")
-    start_tolerance: float = _s(0.15, "A plan may start this far from the reference; it is bridged.", 0.0, 3.2, "rad")
-    splice_tolerance: float = _s(
-        5e-4, "A plan that starts this near the reference is joined directly.", 0.0, 0.1, "rad"
+    control_period: float = _number(0.1, "Control period: the grid of `executed`.", 0.005, 10.0)
+    roll_period: float = _number(0.05, "Period of new windows while a plan is followed.", 0.01, 1.0)
+    horizon: float = _number(0.3, "Time for which a window follows the plan before it comes to rest.", 0.05, 2.0)
+    window_max: float = _number(0.6, "A plan that ends within this time is sent to its end.", 0.05, 10.0)
+    lead: float = _number(0.02, "Stops and late plans leave the last window this far ahead of now.", 0.0, 0.2)
+    speed_scale: float = _number(1.0, "Maximum joint velocity, as a share of the limits.", 0.01, 1.0, "1")
+    gross: float = _number(
+        1.5, "A plan that would have to be slowed by more than this factor is a gross breach.", 1.0, 10.0, "1"
     )
-    bridge_max: float = _s(0.8, "Longest bridge from the reference into a plan.", 0.05, 5.0)
-    plan_late: float = _s(0.1, "A plan whose hand-over lies further back than this is refused.", 0.0, 5.0)
-    plan_ahead: float = _s(1.0, "A plan whose hand-over lies further ahead than this is refused.", 0.01, 10.0)
-    plan_max: float = _s(30.0, "Longest plan.", 0.1, 600.0)
-    source_timeout: float = _s(1.0, "A plan made from a frame older than this is refused.", 0.01)
-    plan_timeout: float = _s(math.inf, "Without a new plan for this long, a plan under way is stopped.", 0.01)
-    planner_timeout: float = _s(
-        0.25, "Without a plan or a planner_status for this long, a plan under way is stopped.", 0.02
+    gross_position: float = _number(
+        0.2, "A plan that exceeds a joint's position limits by more than this is a gross breach.", 0.0, 10.0, "rad"
     )
-    latent_timeout: float = _s(0.2, "Without a latent for this long the arm stops.", 0.01)
-    latent_stamp_timeout: float = _s(0.5, "A newest latent with a stamp older than this stops the arm.", 0.01)
-    joint_timeout: float = _s(0.15, "Without joint states for this long the arm stops.", 0.005)
-    joint_stamp_timeout: float = _s(0.25, "Newest joint states with a stamp older than this stop the arm.", 0.005)
-    skew: float = _s(0.1, "A stamp may lie this far in the future.", 0.0, 10.0)
-    frozen_timeout: float = _s(
-        0.25, "Joint states that stay the same this long while the reference moves stop it.", 0.02
+    latch_on_gross: bool = _flag(True, "Latch after a gross breach, until release.")
+    start_tolerance: float = _number(
+        0.15, "Maximum distance of a plan's start from the reference; a smaller one is bridged.", 0.0, 3.2, "rad"
     )
-    frozen_motion: float = _s(
-        0.02, "Motion of the reference from which frozen joint states are noticed.", 1e-4, 1.0, "rad"
+    splice_tolerance: float = _number(
+        5e-4, "A plan that starts within this distance of the reference is joined without a bridge.", 0.0, 0.1, "rad"
     )
-    jump_factor: float = _s(2.0, "A joint faster than this many times its velocity limit has jumped.", 1.0, 100.0, "1")
-    jump_margin: float = _s(0.03, "Noise allowed on top, before a sample counts as a jump.", 0.0, 1.0, "rad")
-    following_error: float = _s(
-        0.2, "Distance of reference and measured position that stops and latches.", 0.005, 3.2, "rad"
+    bridge_max: float = _number(0.8, "Maximum duration of a bridge from the reference into a plan.", 0.05, 5.0)
+    plan_late: float = _number(0.1, "A plan whose hand-over is further in the past is rejected.", 0.0, 5.0)
+    plan_ahead: float = _number(1.0, "A plan whose hand-over is further in the future is rejected.", 0.01, 10.0)
+    plan_max: float = _number(30.0, "Maximum duration of a plan.", 0.1, 600.0)
+    source_timeout: float = _number(1.0, "A plan made from an older frame is rejected.", 0.01)
+    plan_timeout: float = _number(math.inf, "The arm stops without a new plan for this long.", 0.01)
+    planner_timeout: float = _number(0.25, "The arm stops without a plan or a planner_status for this long.", 0.02)
+    latent_timeout: float = _number(0.2, "The arm stops without a latent for this long.", 0.01)
+    latent_stamp_timeout: float = _number(0.5, "The arm stops when the newest latent's stamp is older.", 0.01)
+    joint_timeout: float = _number(0.15, "The arm stops without joint_states for this long.", 0.005)
+    joint_stamp_timeout: float = _number(0.25, "The arm stops when the newest joint_states' stamp is older.", 0.005)
+    skew: float = _number(0.1, "Maximum time by which a stamp may lie in the future.", 0.0, 10.0)
+    frozen_timeout: float = _number(
+        0.25, "The arm stops when joint_states do not change for this long while the reference moves.", 0.02
     )
-    require_e_stop: bool = _yes_no(False, "Without anybody who publishes e_stop the arm stops.")
-    e_stop_timeout: float = _s(math.inf, "Where e_stop is required: it must come this often.", 0.02)
-    require_deadman: bool = _yes_no(False, "The arm moves only while a dead-man switch is held.")
-    deadman_timeout: float = _s(0.3, "A dead-man switch not heard of for this long is not held.", 0.02, 10.0)
-    resume_after: float = _s(0.5, "Inputs must have been healthy this long before motion resumes.", 0.0, 60.0)
-    hold_tolerance: float = _s(
-        0.05, "Held, an arm measured further from the reference starts from where it is.", 0.0, 3.2, "rad"
+    frozen_motion: float = _number(
+        0.02, "Motion of the reference from which frozen joint_states are detected.", 1e-4, 1.0, "rad"
     )
-    anchor_after: float = _s(0.5, "After this long at rest a plan may start from where the arm is.", 0.0, 60.0)
-    rest_speed: float = _s(0.1, "Measured joint speed below which the arm counts as standing.", 1e-3, 3.0, "rad/s")
+    jump_factor: float = _number(
+        2.0, "A joint that moves faster than this many times its velocity limit has jumped.", 1.0, 100.0, "1"
+    )
+    jump_margin: float = _number(0.03, "Measurement noise allowed before a sample counts as a jump.", 0.0, 1.0, "rad")
+    following_error: float = _number(
+        0.2, "Distance between reference and measured position at which the arm stops and latches.", 0.005, 3.2, "rad"
+    )
+    require_e_stop: bool = _flag(False, "The arm moves only while something publishes e_stop.")
+    e_stop_timeout: float = _number(math.inf, "With require_e_stop: maximum time between e_stop messages.", 0.02)
+    require_deadman: bool = _flag(False, "The arm moves only while a dead-man switch is held.")
+    deadman_timeout: float = _number(
+        0.3, "Without a message for this long the dead-man switch counts as released.", 0.02, 10.0
+    )
+    resume_after: float = _number(0.5, "Time for which inputs must be healthy before motion resumes.", 0.0, 60.0)
+    hold_tolerance: float = _number(
+        0.05, "While holding, an arm further from the reference starts from its measured position.", 0.0, 3.2, "rad"
+    )
+    anchor_after: float = _number(
+        0.5, "Time at rest after which a plan may start from the measured position.", 0.0, 60.0
+    )
+    rest_speed: float = _number(0.1, "Measured joint speed below which the arm is at rest.", 1e-3, 3.0, "rad/s")
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -169,22 +187,22 @@ class GateSettings:
 
 @dataclass(frozen=True)
 class Track:
-    """A plan as it is let through: from the reference through a join into the plan, to rest."""
+    """The path of an accepted plan: from the reference through a join into the plan, to rest. Times in s."""
 
     path: Path
-    joined: float  # s, when the plan takes over from what was there before
+    joined: float  # when the path leaves the previous one
     plan_id: int
     source_stamp: float
     valid_until: float
     received: float
-    follow_until: float  # s; beyond it the plan leaves the position limits (inf: never)
+    follow_until: float  # after this the plan exceeds the position limits (inf: never)
 
 
 @dataclass(frozen=True)
 class Window:
-    """A motion that ends at rest, to be sent to the controllers now: `start` (s, absolute) is the trajectory's time 0.
+    """A motion that ends at rest, to be sent to the controllers now. start: s, absolute time of the trajectory's 0.
 
-    The first point lies at or a little before now and on the curve that the last window described.
+    The first point lies now or shortly before, on the curve of the previous window.
     """
 
     start: float
@@ -193,8 +211,11 @@ class Window:
 
 @dataclass(frozen=True)
 class ExecutedTick:
-    """One completed control tick: start s (a multiple of the period), reference (J,) rad at start and end, their
-    value in the action space ((A,) or None without a mapping), and the plan followed at its start (0: none)."""
+    """A completed control period.
+
+    start: s, a multiple of the period. q_start, q_end: (J,) rad, reference at its start and end. values: (A,), the
+    motion in the action space, or None without a mapping. plan_id: plan followed at its start (0: none).
+    """
 
     start: float
     q_start: np.ndarray
@@ -205,12 +226,13 @@ class ExecutedTick:
 
 @dataclass(frozen=True)
 class PlanVerdict:
-    """Whether a plan was accepted; why not, or what had to be changed about it (empty: nothing)."""
+    """Answer to a plan, true if accepted. cause: of a rejection; text: of the cause, or what was changed."""
 
     accepted: bool
     text: str = ""
     clipped: bool = False
     splice_error: float = math.nan  # rad, between reference and plan at the join
+    cause: Cause = NO_CAUSE
 
     def __bool__(self) -> bool:
         return self.accepted
@@ -221,6 +243,7 @@ class GateReport:
     """The fields of GateStatus; NaN where unknown."""
 
     state: GateState
+    code: GateCode  # cause of the state; NONE where nothing is wrong
     text: str
     speed_scale: float
     latent_age: float  # s
@@ -232,12 +255,12 @@ class GateReport:
     rejected: int
     stops: int
     plan_id: int
-    last_rejection: str
+    last_rejection: Cause
 
 
 @dataclass(slots=True)
 class GateOutput:
-    """What one tick gives: reference (3, J) position, velocity, acceleration (None while INACTIVE)."""
+    """Output of one tick. reference: (3, J) rad, rad/s, rad/s² (None while INACTIVE)."""
 
     reference: np.ndarray | None
     window: Window | None

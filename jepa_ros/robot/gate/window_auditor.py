@@ -1,4 +1,4 @@
-"""What a controller has been sent, held against the limits by somebody who is not the gate."""
+"""Window auditor: checks what a controller receives against the limits, independently of the gate."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import Path
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
-ANCHOR_TOLERANCE_RAD = 0.05  # rad; see WindowAuditor.check_window
-MAX_STEP_RAD = 0.02  # rad between the curve in force and the one that replaces it, at the moment at which it does
+ANCHOR_TOLERANCE_RAD = 0.05  # between measured position and a window's start, see WindowAuditor.check_window
+MAX_STEP_RAD = 0.02  # between the present window and the one that replaces it
 
 
 class WindowAuditor:
-    """Judges every window that reaches one controller; times in s on one clock.
+    """Checks every window that one controller receives; times in s on one clock.
 
-    limits: of the controller's joints, in the order of its windows. worst: the largest breach so far; of velocity,
+    limits: of the controller's joints, in the order of its windows. worst: the largest violation so far: of velocity,
     acceleration or jerk as a share of the limit, of a position in rad; infinite where a value was not finite.
-    violations: every breach in words. step: rad, the largest jump of the reference from one window to the next.
+    violations: one sentence each. step: rad, the largest jump of the reference from one window to the next.
     """
 
     def __init__(self, limits: JointLimits):
@@ -41,9 +41,9 @@ class WindowAuditor:
         """
         self.windows += 1
         if tuple(trajectory.names) != self._limits.names:
-            return self._breach(f"a window for the joints {list(trajectory.names)}", math.inf)
+            return self._record(f"a window for the joints {list(trajectory.names)}", math.inf)
         if trajectory.velocities is None or trajectory.accelerations is None:
-            return self._breach("a window without velocities or accelerations", math.inf)
+            return self._record("a window without velocities or accelerations", math.inf)
         self._epoch = now if math.isnan(self._epoch) else self._epoch
         t = now - self._epoch
         start = t if stamp == 0.0 else stamp - self._epoch
@@ -51,28 +51,28 @@ class WindowAuditor:
         path, before = Path(start + trajectory.times, states), self.path
         self.path = path
         if np.abs(states[-1, 1:]).max() > 1e-6:
-            return self._breach("a window that ends in motion", float(np.abs(states[-1, 1:]).max()))
-        use = self._limits.compute_usage(path)
-        if not use.within_limits:
-            return self._breach(use.text, max(*(ratio - 1.0 for ratio in use[:3]), use.position))
+            return self._record("a window that ends in motion", float(np.abs(states[-1, 1:]).max()))
+        usage = self._limits.compute_usage(path)
+        if not usage.within_limits:
+            return self._record(usage.text, max(*(ratio - 1.0 for ratio in usage[:3]), usage.position))
         anchored = measured is not None and np.abs(path.at(t)[0] - measured).max() <= ANCHOR_TOLERANCE_RAD
         if before is not None and not (anchored and t >= before.end):
             step = float(np.abs(path.at(t)[0] - before.at(t)[0]).max())
             self.step = max(self.step, step)
             if step > MAX_STEP_RAD:
-                return self._breach(f"a step of {step:.3f} rad from one window to the next", step)
+                return self._record(f"a step of {step:.3f} rad from one window to the next", step)
         return ""
 
     def record_unreadable(self, reason: str) -> str:
-        """A window that is not even a trajectory of finite numbers."""
+        """Record a window that is not a trajectory of finite numbers."""
         self.windows += 1
-        return self._breach(reason, math.inf)
+        return self._record(reason, math.inf)
 
     def is_at_rest(self, now: float) -> bool:
-        """Whether what was sent last has ended by `now`."""
+        """True where the last window has ended by `now`."""
         return self.path is None or now - self._epoch >= self.path.end
 
-    def _breach(self, text: str, size: float) -> str:
+    def _record(self, text: str, size: float) -> str:
         self.worst = max(self.worst, size)
         self.violations.append(text)
         return text

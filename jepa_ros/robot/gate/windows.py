@@ -1,8 +1,10 @@
-"""Windows: the next part of a path, ending at rest, checked whole before anyone sees it."""
+"""Windows: the next part of a path, ending at rest and checked whole before it is sent."""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 from jepa_ros.robot.collision.clearance import Clearance
 from jepa_ros.robot.gate.jerk_limited import MotionMaker
@@ -14,58 +16,59 @@ from jepa_ros.robot.motion.path import Path
 class WindowMaker:
     """Cuts windows from tracks within `limits`. Times in s on the gate's clock.
 
-    clearance: judges the ways to rest, which are no part of a plan; None: they are not judged.
+    clearance: checks the stops, which are not part of a plan, for collisions; None: no check.
     """
 
     def __init__(self, limits: JointLimits, settings: GateSettings, clearance: Clearance | None):
         self._limits, self._settings, self._clearance = limits, settings, clearance
         self._motion = MotionMaker(limits)
 
-    def extend(self, track: Track, t: float, departs: float) -> tuple[Path, float] | None:
-        """The window of `track` for now, and when it departs from the track to stop (inf: it is the track's own end).
+    def extend(self, track: Track, t: float, leaves_at: float) -> tuple[Path, float] | None:
+        """Return the window of `track` at t and when it leaves the track for a stop (inf: it is the track's own end).
 
-        None where there is none that keeps the limits and follows the track beyond `departs`.
+        None where no window keeps the limits and follows the track beyond `leaves_at`.
         """
         s, path = self._settings, track.path
         has_end = track.follow_until == math.inf
         if not (has_end and path.end <= t + s.window_max):
             leave = min(path.knot_at_or_after(t + s.horizon), track.follow_until)
-            if leave <= max(departs, t):
+            if leave <= max(leaves_at, t):
                 return None
-            window = self._stopped(path, t, leave)
+            window = self._with_stop(path, t, leave)
             if window is not None:
                 return window, leave
-        if has_end:  # where a stop would leave the limits, the plan's own way to rest may not
+        if has_end:  # where a stop would leave the limits, the plan's own end may keep them
             window = path.between(t, path.end)
             if self._limits.allows(window):
                 return window, math.inf
         return None
 
-    def stop(self, path: Path, t: float, departs: float) -> Path | None:
-        """A window that leaves `path` as soon as can be for a stop; None where that ends no sooner or breaks a limit.
+    def stop(self, path: Path, t: float, leaves_at: float) -> Path | None:
+        """Return a window that leaves `path` as soon as possible for a stop; None where it ends no sooner than `path`
+        or breaks a limit.
 
-        departs: when `path` itself begins to stop.
+        leaves_at: when `path` itself begins to stop.
         """
         leave = t + self._settings.lead
-        if leave >= departs:
+        if leave >= leaves_at:
             return None
-        window = self._stopped(path, t, leave)
+        window = self._with_stop(path, t, leave)
         return window if window is not None and window.end < path.end else None
 
-    def stop_from(self, state, t: float) -> Path | None:
-        """A stop from state (3, J) at t, bound to no path; None where it breaks a limit."""
+    def stop_from(self, state: np.ndarray, t: float) -> Path | None:
+        """Return a stop from state (3, J) at t that belongs to no path; None where it breaks a limit."""
         stop = self._motion.stop(state, t)
         return stop if stop is not None and self._limits.allows(stop) else None
 
-    def _stopped(self, path: Path, t: float, leave: float) -> Path | None:
+    def _with_stop(self, path: Path, t: float, leave: float) -> Path | None:
         stop = self._motion.stop(path.at(leave), leave)
-        if stop is None or self._leads_nearer(stop, path):
+        if stop is None or self._comes_closer(stop, path):
             return None
         window = path.between(t, leave).then(stop)
         return window if self._limits.allows(window) else None
 
-    def _leads_nearer(self, stop: Path, path: Path) -> bool:
-        """Whether a stop leads too near to something, and to go on along `path` does not."""
+    def _comes_closer(self, stop: Path, path: Path) -> bool:
+        """True where a stop comes too close to something, and following `path` does not."""
         if self._clearance is None or not self._clearance.check_path(stop):
             return False
         return not self._clearance.check_path(path.between(stop.start, path.end))

@@ -134,7 +134,7 @@ class JointLimits:
         """Whether the whole path keeps every limit (see LimitUsage.within_limits)."""
         return self.compute_usage(path).within_limits
 
-    def outward_since(self, path: Path) -> float | None:
+    def find_exit_time(self, path: Path) -> float | None:
         """Time s of the last sample before `path` first moves out of its position limits; None: it never does."""
         samples = path.samples()[0]
         ordered = samples.transpose(1, 0, 2).reshape(-1, samples.shape[2])
