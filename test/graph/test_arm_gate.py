@@ -17,6 +17,7 @@ from helpers.gate_controllers import JOINT_JOG, PEERS, JointJog, robot_file
 from helpers.gate_peers import Bench, reached
 from helpers.gate_plans import GOAL, JOINTS, ROBOT, START, minimum_jerk, urdf
 from jepa_ros.nodes.common.convert import to_seconds, to_stamp, trajectory_message
+from jepa_ros.nodes.common.lifecycle import LATCHED
 from jepa_ros.robot.config import read_robot
 
 pytestmark = pytest.mark.graph
@@ -93,11 +94,15 @@ def test_stop_and_release_services(bench):
     bench.moving()
     asked = time.monotonic()
     assert bench.client.call(Trigger, f"{bench.name}/stop", Trigger.Request()).success
-    bench.until("LATCHED", "stop")
+    assert bench.until("LATCHED", "stop").code == GateStatus.STOP_SERVICE
     assert time.monotonic() - asked < 2.0 and bench.rests()
     rejected = bench.status.rejected
     bench.plan(minimum_jerk(bench.positions[-1][1], GOAL))
     bench.client.wait_for(lambda: bench.status.rejected == rejected + 1, "the plan to be refused")
+    assert bench.status.rejection_code == GateStatus.STOP_SERVICE
+    late = bench.client.collect(GateStatus, f"{bench.name}/gate_status", LATCHED)
+    bench.client.wait_for(lambda: late, "the status of the latched gate")
+    assert late[0].state == GateStatus.LATCHED
     assert bench.client.call(Trigger, f"{bench.name}/release", Trigger.Request()).success
     bench.until("HOLDING")
     bench.ready()
@@ -112,7 +117,7 @@ def test_e_stop_latches_and_holds_release_back_while_it_lasts(bench, durability)
     bench.client.wait_for(publisher.get_subscription_count, "the gate to listen")
     bench.moving()
     publisher.publish(Bool(data=True))
-    bench.until("LATCHED", "e-stop")
+    assert bench.until("LATCHED", "e-stop").code == GateStatus.E_STOP
     answer = bench.client.call(Trigger, f"{bench.name}/release", Trigger.Request())
     assert not answer.success and "e-stop" in answer.message
     publisher.publish(Bool(data=False))
@@ -137,7 +142,7 @@ def test_deactivated_in_motion_it_stops_first_and_an_illegal_request_is_survived
 def test_a_second_publisher_of_commands_is_noticed(bench):
     bench.moving()
     rival = bench.client.node.create_publisher(JointTrajectoryMessage, bench.command_topic, 10)
-    bench.until("STOPPING", "another publisher on")
+    assert bench.until("STOPPING", "another publisher on").code == GateStatus.OTHER_PUBLISHER
     bench.until("HOLDING")
     rejected = bench.status.rejected
     bench.plan(minimum_jerk(bench.positions[-1][1], START))

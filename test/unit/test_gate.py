@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
+from jepa_msgs.msg import GateStatus
 
 from helpers.gate_simulation import GOAL, NAMES, ZERO, Bench, continuing, minimum_jerk, moving
 from jepa_ros.robot.gate.types import GateCode, GateState
 from jepa_ros.robot.motion.trajectory import JointTrajectory
+
+
+def test_states_and_codes_are_those_of_the_message():
+    constants = {k: getattr(GateStatus, k) for k in dir(type(GateStatus)) if k.isupper()}
+    assert constants == {member.name: member.value for kind in (GateState, GateCode) for member in kind}
 
 
 def test_waits_for_joint_states_then_holds_what_it_measures():

@@ -340,6 +340,7 @@ class ArmGate(JepaNode):
         self._status_sent = time.monotonic()
         message = GateStatus(
             state=int(report.state),
+            code=int(report.code),
             text=report.text,
             speed_scale=report.speed_scale,
             latent_age_ms=report.latent_age * 1e3,
@@ -351,10 +352,8 @@ class ArmGate(JepaNode):
             rejected=report.rejected,
             stops=report.stops,
             plan_id=report.plan_id,
+            rejection_code=int(report.last_rejection.code),
         )
-        for field, code in (("code", report.code), ("rejection_code", report.last_rejection.code)):
-            if hasattr(message, field):
-                setattr(message, field, int(code))
         message.header.stamp, message.header.frame_id = self.get_clock().now().to_msg(), self._frame
         self._status.publish(message)
 
