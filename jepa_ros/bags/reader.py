@@ -1,133 +1,257 @@
-"""Opening bags and reading their messages, the robot description and the camera."""
+"""The one way to open a bag: a rosbag2 directory with or without metadata.yaml, or one of its files; mcap or sqlite3,
+split, compressed by file or by message. Bags are never written to.
+
+`open_bag` reads what is readable and lists every defect in `Bag.problems`. With `strict=True` the first defect is an
+InputError: training must not silently learn from a part of the data.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
-from pydantic import ValidationError
 from rosbags.rosbag2 import Reader
+from rosbags.rosbag2.storage_mcap import McapReader, zstd
 
-from jepa_ros.bags.cameras import COMPRESSED, RAW, namespace
-from jepa_ros.bags.recovery import describe_readable
-from jepa_ros.bags.typestore import typestore
-from jepa_ros.errors import InputError, first_problem
-from jepa_ros.world_model.config import CameraReference
+from jepa_ros.bags.recovery import RawMessage, describe_readable, recover_messages
+from jepa_ros.bags.typestore import STRING, full_type
+from jepa_ros.errors import InputError
+from jepa_ros.text_files import read_yaml
 
-NEEDED = {
-    "image": (COMPRESSED, RAW),
-    "joint_states": ("sensor_msgs/msg/JointState",),
-    "executed": ("jepa_msgs/msg/Action",),
-    "episode": ("jepa_msgs/msg/Episode",),
-}
+RECORDING_SUFFIXES = (".mcap", ".db3")
+COMPRESSED_SUFFIXES = (".zstd", ".zst")
+COPY_BLOCK_BYTES = 1 << 20
 
 
-@contextmanager
-def open_bag(path: Path, needed: Mapping[str, tuple[str, ...]] = NEEDED) -> Iterator[Reader]:
-    """A reader of the bag directory `path`, closed at the end. needed: message types, one of each must be there.
+class Topic(NamedTuple):
+    """A topic of a bag. count: number of its messages, as the bag's index states it."""
 
-    Raises InputError that names the bag and what was found, or the topics that are missing and those that are there.
+    topic: str
+    msgtype: str
+    count: int
+
+
+class Bag:
+    """An open bag, made by `open_bag`; a context manager.
+
+    topics: its topics, sorted by name. problems: the defects found so far, one line each; they grow while messages are
+    read. undecompressed: number of messages that could not be decompressed.
     """
-    if not path.exists():
-        raise InputError(f"bag {path}: expected a rosbag2 directory, found nothing there")
-    try:
-        reader = Reader(path)
-        reader.open()
-        if not all(isinstance(text, str) for c in reader.connections for text in (c.topic, c.msgtype)):
-            _close(reader)
-            raise ValueError("topics whose names or types are no text")
-    except Exception as error:  # garbage may trip any part of the reader, and make it ask for any amount of memory
-        found = f"{str(error) or type(error).__name__}; {describe_readable(path)}"
-        raise InputError(f"bag {path}: expected a rosbag2 directory, found one that cannot be read: {found}") from None
-    there = {c.msgtype for c in reader.connections}
-    missing = [topic for topic, kinds in needed.items() if not there & set(kinds)]
-    if missing:
-        found = ", ".join(sorted(f"{c.topic} ({c.msgtype})" for c in reader.connections)) or "no topic at all"
-        _close(reader)
-        raise InputError(f"bag {path}: expected the topics {', '.join(missing)}, found {found}")
-    try:
-        yield reader
-    finally:
-        _close(reader)
 
-
-def _close(reader: Reader) -> None:
-    with suppress(AttributeError, TypeError):  # of metadata that are no lists; all that was to be read has been
-        reader.close()
-
-
-def read_messages(path: Path, reader: Reader, connections: list) -> Iterator[tuple]:
-    """(connection, message) in the order of recording. Raises InputError where the bag at `path` is damaged inside."""
-    for connection, _, message in timed_messages(path, reader, connections):
-        yield connection, message
-
-
-def timed_messages(path: Path, reader: Reader, connections: list) -> Iterator[tuple]:
-    """(connection, time of recording in ns, message) in that order. Raises InputError as read_messages."""
-    raw, count = reader.messages(connections), 0
-    while True:
+    def __init__(self, path: Path, strict: bool):
+        self.path, self.strict = path, strict
+        self.problems: list[str] = []
+        self.undecompressed = 0
+        self._stack = ExitStack()
+        self._compressed_messages = False
         try:
-            item = next(raw, None)
-            found = item and (item[0], item[1], typestore().deserialize_cdr(item[2], item[0].msgtype))
-        except Exception as error:  # garbage may trip any part of the reader
-            damage = f"damage after {count} of them: {error!r}"
-            raise InputError(
-                f"bag {path}: expected whole messages, found {damage}; {describe_readable(path)}"
-            ) from None
-        if found is None:
-            return
-        count += 1
-        yield found
+            self._recordings = [self._open_recording(file) for file in self._find_files()]
+        except BaseException:
+            self.close()
+            raise
+        counts: Counter[tuple[str, str]] = Counter()
+        for recording in self._recordings:
+            counts.update(recording.counts)
+        self.topics = [Topic(*name, count) for name, count in sorted(counts.items())]
+
+    @property
+    def bytes(self) -> int:
+        """Size of its recordings in bytes."""
+        return sum(r.path.stat().st_size for r in self._recordings)
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its files."""
+        self._stack.close()
+
+    def list_topics(self) -> str:
+        """Return the topics with type and count, as a part of a sentence."""
+        return ", ".join(f"{t.topic} ({t.msgtype}, {t.count})" for t in self.topics) or "no topic at all"
+
+    def expect_types(self, needed: Mapping[str, Collection[str]]) -> None:
+        """Raise InputError where a topic is missing. needed: message types of which one must be there, by name."""
+        there = {t.msgtype for t in self.topics}
+        if missing := [name for name, types in needed.items() if not there & set(types)]:
+            raise InputError(f"bag {self.path}: expected the topics {', '.join(missing)}, found {self.list_topics()}")
+
+    def messages(
+        self, wanted: Iterable[tuple[str, str]], start: int | None = None, stop: int | None = None
+    ) -> Iterator[RawMessage]:
+        """Yield the messages of the topics (name, type): file by file, in each by time of recording.
+
+        start, stop: only messages recorded in [start, stop) ns. Raises InputError at a defect where the bag is strict.
+        """
+        topics = {(topic, msgtype) for topic, msgtype, *_ in wanted}
+        for recording in self._recordings if topics else ():
+            for message in recording.messages(topics, start, stop):
+                if not self._compressed_messages:
+                    yield message
+                    continue
+                try:
+                    data = zstd.decompress(message.data)
+                except Exception as error:  # a decompressor may raise anything on garbage
+                    self.undecompressed += 1
+                    if self.strict:
+                        self.report(f"bag {self.path}: {message.topic}: expected zstd messages, found {_reason(error)}")
+                    continue
+                yield message._replace(data=data)
+
+    def decoded(self, wanted: Iterable[tuple[str, str]]) -> Iterator[tuple[RawMessage, Any]]:
+        """Yield (raw message, message object) as `messages`. Raises InputError at the first malformed message."""
+        for count, raw in enumerate(self.messages(wanted)):
+            try:
+                message = raw.deserialise()
+            except Exception as error:  # garbage may raise anything in the deserialiser
+                damage = f"expected whole messages, found damage after {count} of them: {error!r}"
+                raise InputError(f"bag {self.path}: {damage}; {describe_readable(self.path)}") from None
+            yield raw, message
+
+    def report(self, problem: str, recovered: str = "") -> None:
+        """Note a defect; raise InputError where the bag is strict. recovered: what is still readable of the file."""
+        if self.strict:
+            raise InputError(f"{problem}; {describe_readable(self.path)}")
+        self.problems.append(problem + recovered)
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def _find_files(self) -> list[Path]:
+        path = self.path
+        if not path.exists():
+            raise InputError(f"bag {path}: expected a rosbag2 directory or file, found nothing there")
+        if path.is_file():
+            if not _is_recording(path):
+                raise InputError(f"bag {path}: expected a file .mcap or .db3, found another kind")
+            return [path]
+        files = self._files_in_metadata() or sorted((p for p in path.iterdir() if _is_recording(p)), key=_natural_order)
+        if not files:
+            held = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "an empty directory"
+            raise InputError(f"bag {path}: expected recordings (.mcap, .db3), found {held}")
+        return files
+
+    def _files_in_metadata(self) -> list[Path]:
+        """Return the files that metadata.yaml names and that exist; none where metadata.yaml is unusable."""
+        metadata = self.path / "metadata.yaml"
+        if not metadata.exists():
+            self.report(f"bag {self.path}: expected metadata.yaml, found none", ": its recordings are read by name")
+            return []
+        try:
+            info = read_yaml(metadata, "bag")["rosbag2_bagfile_information"]
+            names = [PurePath(str(name)).name for name in info["relative_file_paths"]]
+            self._compressed_messages = str(info.get("compression_mode", "")).lower() == "message"
+        except (InputError, KeyError, TypeError, AttributeError) as error:
+            found = error if isinstance(error, InputError) else "one without the names of its files"
+            self.report(f"bag {self.path}: expected metadata.yaml of a rosbag2, found {found}")
+            return []
+        if missing := [name for name in names if not (self.path / name).is_file()]:
+            self.report(f"bag {self.path}: expected the recordings {', '.join(missing)}, found them missing")
+        return [file for name in names if _is_recording(file := self.path / name)]
+
+    def _open_recording(self, file: Path) -> _Recording:
+        if file.suffix in COMPRESSED_SUFFIXES:
+            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+            file = self._decompress(file, folder / file.stem)
+        recording = _Recording(file, self)
+        self._stack.callback(recording.close)
+        return recording
+
+    def _decompress(self, packed: Path, plain: Path) -> Path:
+        """Decompress a file as far as possible."""
+        try:
+            with packed.open("rb") as file, zstd.open(file, "rb") as unpacked, plain.open("wb") as out:
+                shutil.copyfileobj(unpacked, out, COPY_BLOCK_BYTES)
+        except Exception as error:  # truncated or garbage; the part before it may hold messages
+            self.report(f"bag {self.path}: {packed.name}: expected a whole zstd file, found {_reason(error)}")
+        return plain
+
+
+class _Recording:
+    """One file of a bag. counts: messages by (topic, type)."""
+
+    def __init__(self, path: Path, bag: Bag):
+        self.path, self._bag, self._damaged = path, bag, False
+        self._name = f"bag {bag.path}: {path.name}"
+        self._reader: Reader | None = None
+        try:
+            reader = Reader(path)
+            reader.open()
+            self.counts: Counter[tuple[str, str]] = Counter()
+            for c in reader.connections:
+                self.counts[c.topic, full_type(c.msgtype)] += c.msgcount
+            # An mcap file without chunks has no index, and the library expects an order that the format does not
+            # demand.
+            if isinstance(reader.storage, McapReader) and not reader.storage.chunks:
+                reader.close()
+            else:
+                self._reader = reader
+        except Exception as error:  # garbage may raise anything in the reader
+            self.counts = Counter((m.topic, m.msgtype) for m in recover_messages(path))
+            recovered = f"; {self.counts.total()} messages in it can be read"
+            bag.report(f"{self._name}: expected a whole recording, found {_reason(error)}", recovered)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            with suppress(Exception):
+                self._reader.close()
+
+    def messages(self, wanted: set[tuple[str, str]], start: int | None, stop: int | None) -> Iterator[RawMessage]:
+        last, count = -1, 0
+        if self._reader is not None:
+            connections = [c for c in self._reader.connections if (c.topic, full_type(c.msgtype)) in wanted]
+            if not connections:
+                return
+            try:
+                for connection, recorded, data in self._reader.messages(connections, start, stop):
+                    last, count = recorded, count + 1
+                    yield RawMessage(connection.topic, full_type(connection.msgtype), recorded, data)
+                return
+            except Exception as error:  # garbage may raise anything in the reader
+                if not self._damaged:
+                    found = f"damage after {count} of them: {_reason(error)}"
+                    self._bag.report(f"{self._name}: expected whole messages, found {found}")
+                self._damaged = True
+        for message in recover_messages(self.path):
+            inside = (start is None or message.recorded >= start) and (stop is None or message.recorded < stop)
+            if inside and message.recorded > last and (message.topic, message.msgtype) in wanted:
+                yield message
+
+
+def open_bag(path: Path, strict: bool = False) -> Bag:
+    """Open the bag at `path`. strict: raise InputError at the first defect in place of noting it.
+
+    Raises InputError where there is no bag, or no recording in it.
+    """
+    return Bag(Path(path), strict)
 
 
 def read_robot_description(path: Path) -> str | None:
-    """The URDF that the bag holds, or None."""
-    with open_bag(path) as reader:
-        for connection in reader.connections:
-            if connection.msgtype == "std_msgs/msg/String" and connection.topic.endswith("robot_description"):
-                for _, message in read_messages(path, reader, [connection]):
-                    return message.data
+    """Return the URDF in a bag, or None. Raises InputError where the bag is damaged."""
+    with open_bag(path, strict=True) as bag:
+        topics = [t for t in bag.topics if t.msgtype == STRING and t.topic.endswith("robot_description")]
+        for _, message in bag.decoded(t[:2] for t in topics):
+            return message.data
     return None
 
 
-def read_camera(path: Path, topic: str = "") -> CameraReference | None:
-    """Intrinsics of the first camera_info, in the namespace of the image topic where one is given, and the optical
-    frame's pose from tf_static; None where either is missing."""
-    info, poses = None, {}
-    with open_bag(path) as reader:
-        wanted = [
-            c
-            for c in reader.connections
-            if c.msgtype == "tf2_msgs/msg/TFMessage"
-            or (c.msgtype == "sensor_msgs/msg/CameraInfo" and (not topic or namespace(c.topic) == namespace(topic)))
-        ]
-        for connection, message in read_messages(path, reader, wanted):
-            if connection.msgtype.endswith("CameraInfo"):
-                info = message
-            else:
-                poses |= {t.child_frame_id: t.transform for t in message.transforms}
-            if info is not None and info.header.frame_id in poses:
-                break
-    return camera_reference(path, info, poses)
+def _is_recording(path: Path) -> bool:
+    name = path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
+    return name.suffix in RECORDING_SUFFIXES and path.is_file()
 
 
-def camera_reference(path: Path, info, poses: Mapping[str, object]) -> CameraReference | None:
-    """From a CameraInfo and the transforms of TF by child frame; None where either is missing. Raises InputError."""
-    pose = None if info is None else poses.get(info.header.frame_id)
-    if pose is None:
-        return None
-    p, q, k = pose.translation, pose.rotation, info.k
-    try:
-        return CameraReference(
-            width=info.width,
-            height=info.height,
-            fx=k[0],
-            fy=k[4],
-            cx=k[2],
-            cy=k[5],
-            position=(p.x, p.y, p.z),
-            orientation=(q.x, q.y, q.z, q.w),
-        )
-    except ValidationError as error:
-        raise InputError(f"bag {path}: camera: {first_problem(error)}") from None
+def _natural_order(path: Path) -> list:
+    """Return a sort key by which x_10 comes after x_9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

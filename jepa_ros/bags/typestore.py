@@ -1,15 +1,24 @@
-"""Message types for bags: those of the Jazzy distribution, MoveIt Servo's joint commands and jepa_msgs' own."""
+"""Message types of bags: names, definitions (ROS 2 Jazzy, MoveIt Servo's JointJog, jepa_msgs) and deserialisation."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from jepa_ros.resources import message_definitions
 
-JOINT_JOG = "control_msgs/msg/JointJog"
+IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO, TF_MESSAGE = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
+JOINT_STATE, STRING = "sensor_msgs/msg/JointState", "std_msgs/msg/String"
+ACTION, EPISODE = "jepa_msgs/msg/Action", "jepa_msgs/msg/Episode"
+TRAJECTORY, JOINT_JOG = "trajectory_msgs/msg/JointTrajectory", "control_msgs/msg/JointJog"
+TWIST, TWIST_STAMPED = "geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped"
+FLOAT64_ARRAY = "std_msgs/msg/Float64MultiArray"
+POSE_STAMPED, POINT_STAMPED = "geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/PointStamped"
+
 # control_msgs/msg/JointJog.msg (ros-controls/control_msgs, branch jazzy), which rosbags' own types lack.
 _JOINT_JOG = """std_msgs/Header header
 string[] joint_names
@@ -21,10 +30,35 @@ float64 duration
 
 @lru_cache(maxsize=1)
 def typestore() -> Typestore:
-    """The Jazzy types with JointJog and jepa_msgs/msg/* beside them."""
+    """Return the Jazzy types with JointJog and jepa_msgs/msg/* added."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types = get_types_from_msg(_JOINT_JOG, JOINT_JOG)
     for path in sorted((message_definitions() / "msg").glob("*.msg")):
         types |= get_types_from_msg(path.read_text(), f"jepa_msgs/msg/{path.stem}")
     store.register(types)
     return store
+
+
+def full_type(name: str) -> str:
+    """Return sensor_msgs/msg/Image for sensor_msgs/Image, the short form that some writers use."""
+    package, _, rest = name.partition("/")
+    return f"{package}/msg/{rest}" if rest and "/" not in rest else name
+
+
+def header_stamp(message: Any) -> int:
+    """Return the header's stamp in ns; 0 where the driver did not set it or the type has no header."""
+    if not hasattr(message, "header"):
+        return 0
+    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+
+
+def serialised_stamp(data: bytes) -> int:
+    """Return the header stamp in ns of a serialised message whose first field is the header, without deserialising it.
+
+    Raises ValueError where the bytes are not CDR.
+    """
+    if len(data) < 12 or data[0] != 0:
+        raise ValueError("not a CDR message")
+    order = "little" if data[1] & 1 else "big"
+    seconds, nanoseconds = (int.from_bytes(data[i : i + 4], order) for i in (4, 8))
+    return seconds * 1_000_000_000 + nanoseconds

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jepa_ros.bags.cameras import COMPRESSED, RAW, namespace
-from jepa_ros.bags.reader import open_bag
+from jepa_ros.bags.cameras import IMAGE_TYPES, namespace, plain_topic
 from jepa_ros.checkpoints import formatting as words
 from jepa_ros.checkpoints import latent_figures as figures
 from jepa_ros.checkpoints.latent_space import LatentSpace, encode, measure, read
+from jepa_ros.datasets.recorded_episodes import open_recording
 from jepa_ros.errors import InputError
 from jepa_ros.reporting import plots
 from jepa_ros.reporting.progress import ProgressDisplay
@@ -67,8 +67,8 @@ def look(
 def choose_cameras(data: Path, config: ModelConfig, given: tuple[str, ...]) -> tuple[str, ...]:
     """Image topics of the bag, one for each view of the model: the given ones, else those that the model's frame topics
     were named after (bags.cameras.frame_topics). Raises InputError where there are more or fewer."""
-    with open_bag(data) as reader:
-        there = sorted({c.topic.strip("/").removesuffix("/compressed") for c in reader.connections if _is_image(c)})
+    with open_recording(data) as bag:
+        there = sorted({plain_topic(t.topic) for t in bag.topics if t.msgtype in IMAGE_TYPES})
     views = config.cameras
     if given:
         chosen = given
@@ -83,10 +83,6 @@ def choose_cameras(data: Path, config: ModelConfig, given: tuple[str, ...]) -> t
             f"{', '.join(chosen or there)}: give --camera for each"
         )
     return chosen
-
-
-def _is_image(connection) -> bool:
-    return connection.msgtype in (RAW, COMPRESSED)
 
 
 def write_report(

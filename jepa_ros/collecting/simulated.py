@@ -1,4 +1,4 @@
-"""`jepa_ros collect sim`: random play in the simulated cell, through the gate, recorded as one rosbag2 (mcap) bag.
+"""`jepa_ros collect`: random play in the simulated cell, through the gate, recorded as one rosbag2 (mcap) bag.
 
 Episodes are recorded in parts, each a small bag of its own that appears whole or not at all; when all are there they
 are joined into one bag of several files. So an interrupted run goes on with the next part, to the same bag.
@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 
 from jepa_ros.bags.writer import DiskFull, EpisodeWriter
+from jepa_ros.datasets.segments import split_of
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
@@ -46,11 +47,6 @@ class Recipe:
     height: int
     rate: float
     ticks: int = TICKS
-
-
-def split_of(episode: int) -> str:
-    """train, val or test: a twentieth of the episodes each for the last two."""
-    return {7: "val", 13: "test"}.get(episode % 20, "train")
 
 
 def run(
@@ -233,7 +229,7 @@ def _join(out: Path, parts: Path) -> None:
 
 def _report(out: Path, recipe: Recipe, wall_s: float) -> None:
     """summary.json and report.html: what was recorded, and how well it covers the workspace."""
-    from jepa_ros.bags.reader import open_bag, read_messages, read_robot_description
+    from jepa_ros.bags.reader import read_robot_description
     from jepa_ros.collecting.coverage import read_coverage
     from jepa_ros.reporting import plots
     from jepa_ros.robot.config import load_robot
@@ -241,10 +237,7 @@ def _report(out: Path, recipe: Recipe, wall_s: float) -> None:
 
     robot = load_robot(recipe.robot)
     space = make_action_space(robot, read_robot_description(out), PERIOD)
-    tool, actions, pictures = read_coverage(out, space, tuple(robot.joints))
-    with open_bag(out) as reader:
-        begun = [c for c in reader.connections if c.msgtype.endswith("/Episode")]
-        splits = [message.split for _, message in read_messages(out, reader, begun)]
+    tool, actions, images, splits = read_coverage(out, space, tuple(robot.joints))
     count = len(splits)
     size = sum(f.stat().st_size for f in out.glob("*.mcap"))
     values = {
@@ -267,5 +260,5 @@ def _report(out: Path, recipe: Recipe, wall_s: float) -> None:
     right.hist(np.linalg.norm(actions, axis=1), bins=40)
     right.set(title="Executed speed", xlabel="share of the greatest", ylabel="ticks")
     report.plot(fig)
-    report.images([("episode begins", p) for p in pictures])
+    report.images([("episode begins", p) for p in images])
     report.write(out / "report.html")

@@ -1,4 +1,4 @@
-"""`jepa_ros data build`: bags of any robot to a cache of episodes that training reads without a decoder."""
+"""`jepa_ros data build`: from bags of any robot to a dataset of episodes with decoded images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from jepa_ros.datasets.mapping import own_mapping, read_mapping
-from jepa_ros.datasets.positions import parse_objects
-from jepa_ros.datasets.report import show, write_report
+from jepa_ros.datasets.mapping import own_mapping, parse_objects, read_mapping
+from jepa_ros.datasets.report import write_report
+from jepa_ros.datasets.segments import SPLITS, split_of
 from jepa_ros.datasets.shard import BuildOptions, build_shard, fingerprint
 from jepa_ros.datasets.store import (
     INDEX,
@@ -29,16 +30,18 @@ from jepa_ros.datasets.store import (
     write_json,
 )
 from jepa_ros.errors import InputError
+from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
+from jepa_ros.reporting.result import print_result, print_table
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot
 from jepa_ros.text_files import write_atomically
 
-FEW = 3
-"""Bags from which on those without a split of their own are divided by bag, not by episode."""
+SPLIT_BY_BAG_FROM = 3
+"""Number of bags from which on those without a split of their own are split by bag instead of by episode."""
 
 
-def run(
+def build_dataset(
     *,
     bags: Sequence[Path],
     out: Path,
@@ -52,25 +55,29 @@ def run(
     min_ticks: int = 1,
     workers: int = 2,
 ) -> int:
-    """Build, showing progress; a second call with the same options does what is not there yet.
+    """Build a dataset and show progress; a second call with the same options continues where the first one ended.
 
-    Writes `out`/dataset.json, shards, summary.json and report.html. Returns 2 where a bag could not be read, or not all
-    of it; what could be read of the others is there. Raises InputError where nothing is left.
+    Writes `out`/dataset.json, shards, summary.json and report.html. Returns 2 where a bag could not be read completely;
+    what could be read is in the dataset. Raises InputError where nothing could be.
     """
     started, out = time.time(), Path(out)
     options = _options(mapping, robot, camera, objects, rate, size, thin_still, min_ticks)
-    sources = _sources([Path(bag) for bag in bags])
-    _expect_same(out, options)
-    shards, problems, built, decoding = {}, [], 0, 0.0
+    sources = _name_shards([Path(bag) for bag in bags])
+    _expect_same_options(out, options)
+    shards, problems, decoded, decoding_s = {}, [], 0, 0.0
     with ProgressDisplay() as bar:
         task = bar.add("bags", len(sources))
+
+        def note(step: str, count: int, total: int, bag: Path, done: int) -> None:
+            bar.update(task, done, f"{bag.name}: {step} {count} of {total}")
+
         for done, (bag, name) in enumerate(sources):
             target = out / "shards" / name
             try:
                 if not (target / SHARD).is_file():
                     begin = time.time()
-                    info = _build(bag, target, options, workers, bar, task, done)
-                    built, decoding = built + info.seen, decoding + time.time() - begin
+                    info = build_shard(bag, target, options, workers, partial(note, bag=bag, done=done))
+                    decoded, decoding_s = decoded + info.seen, decoding_s + time.time() - begin
                 shards[name] = read_shard(target)
                 problems += list(shards[name].problems)
             except InputError as error:
@@ -78,15 +85,16 @@ def run(
                 problems.append(str(error))
             bar.update(task, done + 1)
     if not shards:
-        _forget(out)
+        _remove_traces(out)
         raise InputError(problems[0] if len(problems) == 1 else "; ".join(problems))
     index = _index(shards)
     write_json(out / INDEX, index)
-    wall = {"wall_s": time.time() - started, "frames_per_s": built / decoding if built else 0.0, "workers": workers}
+    wall = {"wall_s": time.time() - started, "workers": workers}
+    wall["frames_per_s"] = decoded / decoding_s if decoded else 0.0
     summary = summarise(index, shards, problems, options) | wall
     write_summary(out / "summary.json", summary)
     write_report(out, index, summary)
-    show(summary)
+    _print(out, summary)
     for problem in problems:
         print(f"jepa_ros: {problem}", file=sys.stderr)
     return 2 if problems else 0
@@ -96,16 +104,17 @@ def _options(mapping, robot, camera, objects, rate, size, thin_still, min_ticks)
     if rate <= 0 or not np.isfinite(rate):
         raise InputError(f"rate: expected Hz above 0, found {rate:g}")
     if mapping is None:
-        chosen = own_mapping(load_robot(robot), camera, parse_objects(objects))
+        known = load_robot(robot)
+        chosen = own_mapping((known.joints, known.gripper), camera, parse_objects(objects), known.name)
     elif camera or objects:
-        raise InputError("camera, object: expected none of them with --mapping, which names the topics")
+        raise InputError("camera, object: not valid with --mapping, whose file names the topics")
     else:
         chosen = read_mapping(Path(mapping))
     return BuildOptions(chosen, rate, size, thin_still, min_ticks)
 
 
-def _sources(bags: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Each bag and the name of its shard: that of the bag and what it is known again by."""
+def _name_shards(bags: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Return each bag with the name of its shard: the bag's name and fingerprint."""
     if not bags:
         raise InputError("bags: expected one at least, found none")
     sources: dict[str, Path] = {}
@@ -113,7 +122,7 @@ def _sources(bags: Sequence[Path]) -> list[tuple[Path, str]]:
         try:
             mark = fingerprint(bag)
         except InputError:
-            mark = "unreadable"  # said when its turn comes
+            mark = "unreadable"  # reported when it is read
         name = re.sub(r"[^\w.-]+", "_", bag.resolve().name) + f"-{mark}"
         if name in sources and mark != "unreadable":
             raise InputError(f"bags: expected different ones, found {sources[name]} and {bag} with the same content")
@@ -121,19 +130,20 @@ def _sources(bags: Sequence[Path]) -> list[tuple[Path, str]]:
     return [(bag, name) for name, bag in sources.items()]
 
 
-def _expect_same(out: Path, options: BuildOptions) -> None:
-    """Note the options in `out`, or raise InputError where it was begun with others."""
+def _expect_same_options(out: Path, options: BuildOptions) -> None:
+    """Note the options in `out`. Raises InputError where it holds a dataset with other options, or something else."""
     wanted = {
         "mapping": options.mapping.model_dump(mode="json"),
         "rate": options.rate,
         "size": options.size,
         "thin_still": options.thin,
-        "min_ticks": options.least,
+        "min_ticks": options.min_ticks,
     }
     path = out / "options.json"
+    prepare_out(out)
     if not path.exists():
-        if out.is_file() or (out.is_dir() and any(out.iterdir())):
-            raise InputError(f"out {out}: expected a new or empty directory or a dataset begun before, found another")
+        if out.is_dir() and any(out.iterdir()):
+            raise InputError(f"out {out}: expected a new or empty directory or an unfinished dataset, found another")
         write_atomically(path, json.dumps(wanted, indent=1) + "\n")
         return
     try:
@@ -142,33 +152,25 @@ def _expect_same(out: Path, options: BuildOptions) -> None:
     except (ValueError, AttributeError):
         raise InputError(f"dataset {path}: expected options in JSON, found something else") from None
     if differ:
-        raise InputError(f"out {out}: expected to go on with the options it was begun with, found other {differ}")
+        raise InputError(f"out {out}: expected the options of the dataset that is there, found other {differ}")
 
 
-def _forget(out: Path) -> None:
-    """Nothing came of it: what the next try asks for need not be the same."""
+def _remove_traces(out: Path) -> None:
+    """Remove what a build without a result wrote, so that the next one may have other options."""
     (out / "options.json").unlink(missing_ok=True)
     for folder in (out / "shards", out):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
 
-def _build(bag: Path, target: Path, options, workers: int, bar: ProgressDisplay, task, done: int) -> ShardInfo:
-    def note(what: str, count: int, total: int) -> None:
-        bar.update(task, done, f"{bag.name}: {what} {count} of {total}")
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return build_shard(bag, target, options, workers, note)
-
-
 def _index(shards: dict[str, ShardInfo]) -> Index:
-    """The index over shards. Raises InputError where their episodes have not the same fields."""
+    """Return the index of all shards. Raises InputError where their layouts differ."""
     first = next(iter(shards.values()))
     for info in shards.values():
         _expect_alike(first, info)
     by = "marker"
     if any(not e.split for info in shards.values() for e in info.episodes):
-        by = "bag" if len(shards) >= FEW else "episode"
+        by = "bag" if len(shards) >= SPLIT_BY_BAG_FROM else "episode"
     count = len(shards) if by == "bag" else sum(len(info.episodes) for info in shards.values())
     episodes, number = [], 0
     for shard, info in enumerate(shards.values()):
@@ -200,20 +202,12 @@ def _expect_alike(first: ShardInfo, other: ShardInfo) -> None:
             raise InputError(f"bag {other.bag}: expected the {name} of {first.bag}, {wanted}, found {found}")
 
 
-def split_of(number: int, count: int) -> str:
-    """train, val or test of the unit `number` of `count` that bring no split: a twentieth each for the last two, one at
-    least where there are three units."""
-    if count >= 20:
-        return {7: "val", 13: "test"}.get(number % 20, "train")
-    return {count - 2: "val", count - 1: "test"}.get(number, "train") if count >= 3 else "train"
-
-
 def summarise(index: Index, shards: dict[str, ShardInfo], problems: Sequence[str], options: BuildOptions) -> dict:
-    """The figures of a dataset; `dropped` is by reason, together and by bag."""
+    """Return the numbers of a dataset; `dropped` is by reason, in total and by bag."""
     dropped: Counter = Counter()
     for info in shards.values():
         dropped.update(info.dropped)
-    kept = {s: [e for e in index.episodes if e.split == s] for s in ("train", "val", "test")}
+    kept = {s: [e for e in index.episodes if e.split == s] for s in SPLITS}
     return {
         "rate": options.rate,
         "size": options.size,
@@ -237,3 +231,17 @@ def summarise(index: Index, shards: dict[str, ShardInfo], problems: Sequence[str
             for info in shards.values()
         ],
     }
+
+
+def _print(out: Path, summary: dict) -> None:
+    rows = []
+    for bag in summary["bags"]:
+        reasons = [*((n, why) for why, n in bag["dropped"].items()), *(("", problem) for problem in bag["problems"])]
+        for number, (count, why) in enumerate(reasons or [("", "nothing dropped")]):
+            head = (bag["bag"], bag["episodes"], bag["frames"]) if number == 0 else ("", "", "")
+            rows.append((*head, count, why))
+    print_table(("bag", "episodes", "frames", "dropped", "why"), rows)
+    counts = [
+        (f"{split} episodes", f"{n} ({summary['frames'][split]} frames)") for split, n in summary["episodes"].items()
+    ]
+    print_result(f"dataset {out}", counts, [out / INDEX, out / "summary.json", out / "report.html"])

@@ -1,8 +1,9 @@
-"""Episodes in memory, and the windows of them that training and validation see."""
+"""Episodes in memory, and the windows of them that training and validation use."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ class Episode:
 
     frames: (T + 1, size, size, 3) uint8, preprocessed; of C > 1 cameras (T + 1, C, size, size, 3).
     states: (T + 1, P) raw proprioception. actions: (T, A) executed. split: train, val or test.
-    tool: (T + 1, 2) m, tool position computed from the measured joints; for probes and calibration alone, never a loss.
+    tool: (T + 1, 2) m, tool position computed from the measured joints; only for probes and calibration, never in a
+    loss. positions: (T + 1, 3) m in the base frame by name, of the tool and of objects; NaN where an object was not
+    seen.
     """
 
     frames: np.ndarray
@@ -24,15 +27,16 @@ class Episode:
     actions: np.ndarray
     tool: np.ndarray
     split: str
+    positions: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def blind(self) -> Episode:
-        """The same without proprioception (P = 0)."""
+        """Return the same episode without proprioception (P = 0)."""
         return replace(self, states=self.states[:, :0])
 
 
 @dataclass(frozen=True)
 class Windows:
-    """A batch of B windows of n frames, a model step apart: `history` frames that are looked back on, then K steps.
+    """A batch of B windows of n frames, one model step apart: `history` past frames, then K steps.
 
     frames: (B, n, size, size, 3) uint8, with C > 1 cameras (B, n, C, size, size, 3). states: (B, n, P) normalised.
     actions: (B, n - 1, block * A), between them.
@@ -43,7 +47,7 @@ class Windows:
     actions: torch.Tensor
 
     def to(self, device: torch.device) -> Windows:
-        """The same on a device."""
+        """Return the same windows on a device."""
         return Windows(*(x.to(device) for x in (self.frames, self.states, self.actions)))
 
 
@@ -51,7 +55,7 @@ class EpisodeSet:
     """Episodes of one split, stacked so that a batch is four index operations.
 
     mean, std: (P,) that normalise the proprioception, from training episodes. Before an episode's first frame the arm
-    was at rest: that frame, that state, no action.
+    counts as at rest: the first frame and state are repeated, with zero actions.
     """
 
     def __init__(self, episodes: list[Episode], mean: np.ndarray, std: np.ndarray):
@@ -60,7 +64,7 @@ class EpisodeSet:
         self.lengths = np.array([len(e.actions) for e in episodes])
         self.frames = stack_frames([e.frames for e in episodes])
         self.states = np.concatenate([(e.states - mean) / std for e in episodes]).astype(np.float32)
-        # One action of padding an episode keeps frames and actions on the same index.
+        # One padding action per episode keeps frames and actions at the same index.
         self.actions = np.concatenate([np.vstack([e.actions, e.actions[-1:]]) for e in episodes]).astype(np.float32)
         self.tool = np.concatenate([e.tool for e in episodes])
 
@@ -68,29 +72,32 @@ class EpisodeSet:
         return len(self.frames)
 
     def draw(self, count: int, ticks: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Episodes and ticks (count,) after which at least `ticks` ticks follow, uniform over all that fit.
+        """Draw episodes and ticks (count,) that at least `ticks` ticks follow, uniform over all that fit.
 
         Raises InputError where no episode is that long.
         """
         room = np.maximum(self.lengths - ticks + 1, 0)
         if not room.any():
-            raise InputError(f"episodes: expected one of {ticks} ticks, found at most {self.lengths.max(initial=0)}")
+            raise InputError(
+                f"episodes: expected one of at least {ticks} ticks, found at most {self.lengths.max(initial=0)}"
+            )
         episode = rng.choice(len(room), size=count, p=room / room.sum())
         return episode, (rng.random(count) * room[episode]).astype(int)
 
     def rows(self, episode: np.ndarray, tick: np.ndarray, steps: int, block: int, history: int) -> np.ndarray:
-        """(B, history + steps) rows of frames a model step apart, the history ending at `tick` (B,) of `episode`."""
+        """Return the rows (B, history + steps) of frames one model step apart, the history ending at `tick` (B,) of
+        `episode` (B,)."""
         return self._start[episode][:, None] + np.maximum(tick[:, None] + _offsets(steps, block, history), 0)
 
     def blocks(self, episode: np.ndarray, tick: np.ndarray, steps: int, block: int, history: int) -> torch.Tensor:
-        """(B, history + steps - 1, block * A) action blocks between the frames of `rows`."""
+        """Return the action blocks (B, history + steps - 1, block * A) between the frames of `rows`."""
         ticks = (tick[:, None] + _offsets(steps, block, history)[:-1])[:, :, None] + np.arange(block)
         actions = self.actions[self._start[episode][:, None, None] + np.maximum(ticks, 0)]
         actions = np.where(ticks[..., None] < 0, np.float32(0), actions)
         return torch.from_numpy(actions.reshape(*actions.shape[:2], -1))
 
     def windows(self, episode: np.ndarray, tick: np.ndarray, steps: int, block: int, history: int) -> Windows:
-        """The windows whose history ends at `tick` (B,) of `episode` (B,)."""
+        """Return the windows whose history ends at `tick` (B,) of `episode` (B,)."""
         rows = self.rows(episode, tick, steps, block, history)
         return Windows(
             torch.from_numpy(self.frames[rows]),
@@ -99,14 +106,14 @@ class EpisodeSet:
         )
 
     def index(self, episode: np.ndarray, tick: np.ndarray) -> np.ndarray:
-        """Rows (B,) of `frames`, `states`, `actions` and `tool` for ticks of episodes."""
+        """Return the rows (B,) of `frames`, `states`, `actions` and `tool` for ticks of episodes."""
         return self._start[episode] + tick
 
 
 class MappedFrames:
-    """Frames of several episodes that stay on disk, as one array (N, *F) uint8 to read rows of.
+    """Frames of several episodes that stay on disk, read like one array (N, *F) uint8.
 
-    Any index that gives rows works: an integer, a slice, a range, an array of integers.
+    The index may be an integer, a slice, a range or an array of integers.
     """
 
     def __init__(self, parts: list[np.ndarray]):
@@ -130,7 +137,7 @@ class MappedFrames:
 
 
 def stack_frames(parts: list[np.ndarray]) -> np.ndarray | MappedFrames:
-    """The frames of episodes as one array; those that lie on disk stay there."""
+    """Return the frames of episodes as one array; memory-mapped frames stay on disk."""
     if parts and all(isinstance(part, np.memmap) for part in parts):
         return MappedFrames(parts)
     return np.concatenate(parts)
@@ -141,7 +148,7 @@ def _offsets(steps: int, block: int, history: int) -> np.ndarray:
 
 
 def normalisation(episodes: list[Episode]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and std (P,) of the proprioception over training episodes; constant fields get a std of 1."""
+    """Return mean and std (P,) of the proprioception over training episodes; the std of constant fields is 1."""
     states = np.concatenate([e.states for e in episodes if e.split == "train"])
     std = states.std(axis=0)
     return states.mean(axis=0), np.where(std < 1e-4, 1.0, std)

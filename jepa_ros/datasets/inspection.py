@@ -1,4 +1,4 @@
-"""`jepa_ros data inspect`: what a bag holds, and a drafted mapping with a reason for every choice."""
+"""`jepa_ros data inspect`: topics, rates and gaps of a bag, and a drafted mapping with a reason for every choice."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from pathlib import Path
 
 import numpy as np
 
-from jepa_ros.bags.recovery import Rescued
-from jepa_ros.bags.source import Source, open_source
-from jepa_ros.bags.typestore import typestore
-from jepa_ros.datasets.drafting import Sample, draft
+from jepa_ros.bags.reader import Bag, open_bag
+from jepa_ros.bags.recovery import RawMessage
+from jepa_ros.bags.typestore import serialised_stamp, typestore
+from jepa_ros.datasets.drafting import TopicSample, draft_mapping
 from jepa_ros.datasets.mapping import read_mapping
 from jepa_ros.errors import InputError
+from jepa_ros.reporting.output import prepare_file
+from jepa_ros.reporting.result import print_result, print_table
 
-GAP = 2.5
+GAP_PERIODS = 2.5
 """Median periods between two messages from which they count as a gap."""
 SAMPLES = 200
-"""Messages of a topic that are looked into for a draft, evenly spread as they come."""
+"""Messages of a topic that a draft is based on, evenly spread over the recording."""
 
 
 @dataclass(frozen=True)
-class TopicFigures:
-    """One topic. rate: Hz, of the median period of its stamps. gaps: number; longest_gap: s. back: times that stamps go
-    back. offset: median of stamp less time of recording, s; None without a header."""
+class TopicStatistics:
+    """Statistics of one topic.
+
+    rate: Hz, from the median period of its stamps. gaps: number. longest_gap: s. back: number of stamps before the
+    previous one. offset: median of stamp minus time of recording in s; None without a header.
+    """
 
     topic: str
     type: str
@@ -38,20 +43,25 @@ class TopicFigures:
     offset: float | None = None
 
 
-def run(*, bag: Path, write: Path | None = None, as_json: bool = False) -> int:
-    """Print the figures and the draft; 2 where not all of the bag can be read. Raises InputError."""
+def inspect_bag(*, bag: Path, write: Path | None = None, as_json: bool = False) -> int:
+    """Print statistics and the drafted mapping, and write it to the file `write`, which must not exist.
+
+    Returns 2 where the bag cannot be read completely. Raises InputError.
+    """
     bag = Path(bag)
     if write is not None and Path(write).exists():
         raise InputError(f"write {write}: expected a file that is not there yet, found one")
-    with open_source(bag) as source:
-        topics, samples = look(source)
-        problems = list(dict.fromkeys(source.problems))
-    drafted, reason = draft(bag, samples)
+    if write is not None:
+        prepare_file(write, "--write")
+    with open_bag(bag) as opened:
+        topics, samples = read_topics(opened)
+        problems = list(dict.fromkeys(opened.problems))
+    drafted, reason = draft_mapping(bag, samples)
     if as_json:
         found = {"bag": bag.name, "topics": [asdict(t) for t in topics], "problems": problems}
         print(json.dumps(found | {"mapping": drafted}, indent=2))
     else:
-        _table(bag, topics)
+        _print_table(bag, topics)
         print(drafted or f"No mapping can be drafted: {reason}")
     for problem in problems:
         print(f"jepa_ros: {problem}", file=sys.stderr)
@@ -63,47 +73,46 @@ def run(*, bag: Path, write: Path | None = None, as_json: bool = False) -> int:
         Path(write).parent.mkdir(parents=True, exist_ok=True)
         Path(write).write_text(drafted, encoding="utf-8")
         read_mapping(Path(write))
+        if not as_json:
+            print_result("mapping drafted", ["check each choice before data build"], [write])
     return 2 if problems else 0
 
 
-def look(source: Source) -> tuple[list[TopicFigures], dict[str, Sample]]:
-    """Figures of every topic, and messages of it to draft a mapping from."""
-    there = {t.topic: (t.msgtype, t.count) for t in source.topics}
+def read_topics(bag: Bag) -> tuple[list[TopicStatistics], dict[str, TopicSample]]:
+    """Return statistics of every topic, and some of its messages to draft a mapping from."""
+    there = {t.topic: (t.msgtype, t.count) for t in bag.topics}
     stamps: dict[str, list[tuple[int, int]]] = {topic: [] for topic in there}
-    samples = {topic: Sample(kind, count) for topic, (kind, count) in there.items()}
-    for raw in source.messages({(t.topic, t.msgtype) for t in source.topics}):
+    samples = {topic: TopicSample(kind, count) for topic, (kind, count) in there.items()}
+    for raw in bag.messages(bag.topics):
         sample, known = samples[raw.topic], stamps[raw.topic]
-        if len(known) % max(1, sample.count // SAMPLES) == 0 and sample.wanted(raw.msgtype):
+        if len(known) % max(1, sample.count // SAMPLES) == 0 and sample.is_useful:
             sample.add(raw)
         known.append((_stamp(raw), raw.recorded))
-    return [_figures(topic, *there[topic], known) for topic, known in stamps.items()], samples
+    return [_statistics(topic, *there[topic], known) for topic, known in stamps.items()], samples
 
 
-def _stamp(raw: Rescued) -> int:
-    """ns in the header where the type has one, at its beginning; 0 otherwise."""
-    if not _has_header(raw.msgtype) or len(raw.data) < 12 or raw.data[0] != 0:
+def _stamp(raw: RawMessage) -> int:
+    """Return the header's stamp in ns where the type starts with a header; otherwise 0."""
+    fields = typestore().fielddefs.get(raw.msgtype)
+    if not (fields and fields[1] and fields[1][0][0] == "header"):
         return 0
-    little = "little" if raw.data[1] & 1 else "big"
-    seconds, rest = (int.from_bytes(raw.data[i : i + 4], little) for i in (4, 8))
-    return seconds * 10**9 + rest
+    try:
+        return serialised_stamp(raw.data)
+    except ValueError:
+        return 0
 
 
-def _has_header(kind: str) -> bool:
-    fields = typestore().fielddefs.get(kind)
-    return bool(fields and fields[1] and fields[1][0][0] == "header")
-
-
-def _figures(topic: str, kind: str, count: int, known: list[tuple[int, int]]) -> TopicFigures:
+def _statistics(topic: str, kind: str, count: int, known: list[tuple[int, int]]) -> TopicStatistics:
     if len(known) < 2:
-        return TopicFigures(topic, kind, count)
+        return TopicStatistics(topic, kind, count)
     stamp, recorded = np.array(known, np.int64).T
     stamped = bool((stamp > 0).all())
     times = stamp if stamped else recorded
     steps = np.diff(times) * 1e-9
-    onwards = steps[steps > 0]
-    period = float(np.median(onwards)) if len(onwards) else 0.0
-    gaps = onwards[onwards > GAP * period] if period else onwards[:0]
-    return TopicFigures(
+    forward = steps[steps > 0]
+    period = float(np.median(forward)) if len(forward) else 0.0
+    gaps = forward[forward > GAP_PERIODS * period] if period else forward[:0]
+    return TopicStatistics(
         topic,
         kind,
         count,
@@ -116,18 +125,17 @@ def _figures(topic: str, kind: str, count: int, known: list[tuple[int, int]]) ->
     )
 
 
-def _table(bag: Path, topics: list[TopicFigures]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _print_table(bag: Path, topics: list[TopicStatistics]) -> None:
+    def shown(value: float | None) -> str:
+        return f"{value:.4g}" if value else ""
 
-    table = Table(title=str(bag))
-    for name in ("topic", "type"):
-        table.add_column(name, overflow="fold")
-    for name in ("messages", "Hz", "gaps", "longest s", "stamps back", "stamp - recorded s"):
-        table.add_column(name, justify="right")
-    for t in topics:
-        rate = "" if t.rate is None else f"{t.rate:.4g}"
-        longest, offset = f"{t.longest_gap:.3g}" if t.gaps else "", "" if t.offset is None else f"{t.offset:.3g}"
-        numbers = [str(t.count), rate, str(t.gaps or ""), longest, str(t.back or ""), offset]
-        table.add_row(t.topic, t.type, *numbers)
-    Console().print(table)
+    columns = ("topic", "type", "messages", "Hz", "gaps", "longest s", "stamps back", "stamp - recorded s")
+    rows = [
+        (t.topic, t.type, t.count, *map(shown, (t.rate, t.gaps, t.longest_gap if t.gaps else None, t.back)), _offset(t))
+        for t in topics
+    ]
+    print_table(columns, rows, str(bag))
+
+
+def _offset(topic: TopicStatistics) -> str:
+    return "" if topic.offset is None else f"{topic.offset:.3g}"

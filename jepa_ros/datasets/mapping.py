@@ -1,4 +1,4 @@
-"""Mapping files: which topics of a robot's bags are a model's views, joint states and actions, and in which units."""
+"""Mapping files: which topics of a robot's bags hold the views, joint states and actions of a model, in which units."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from jepa_ros.bags.cameras import COMPRESSED, RAW, camera_names
-from jepa_ros.bags.typestore import JOINT_JOG
-from jepa_ros.datasets.positions import KINDS, parse_objects
+from jepa_ros.bags.cameras import IMAGE_TYPES, camera_names, plain_topic
+from jepa_ros.bags.typestore import (
+    ACTION,
+    FLOAT64_ARRAY,
+    JOINT_JOG,
+    JOINT_STATE,
+    POINT_STAMPED,
+    POSE_STAMPED,
+    TRAJECTORY,
+    TWIST,
+    TWIST_STAMPED,
+)
 from jepa_ros.errors import InputError, first_problem
-from jepa_ros.robot.config import RobotConfig
 from jepa_ros.text_files import read_yaml
 
-JOINT_STATE, ACTION, EPISODE = "sensor_msgs/msg/JointState", "jepa_msgs/msg/Action", "jepa_msgs/msg/Episode"
-TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
-TWIST, TWIST_STAMPED = "geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped"
-ARRAY = "std_msgs/msg/Float64MultiArray"
 TWIST_FIELDS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
 PLANAR = "planar_velocity"
+TOOL = "tool"
+"""Name of the tool's own position, which no object may have."""
 
 
 class _Strict(BaseModel):
@@ -29,8 +35,8 @@ class _Strict(BaseModel):
 
 
 class View(_Strict):
-    """One camera: an Image or CompressedImage topic, whole or less `/compressed`. crop: left, top, width, height in
-    pixels, before the centred square is taken."""
+    """One camera: an Image or CompressedImage topic, with or without `/compressed`. crop: left, top, width, height in
+    pixels, before the centred square is cut out."""
 
     topic: str
     crop: (
@@ -47,8 +53,8 @@ class View(_Strict):
 class JointStates(_Strict):
     """The proprioception: positions of `joints`, then their velocities, then positions of `gripper`.
 
-    unit: of positions and velocities in the bag; they are kept in rad (or m, of joints that slide). velocity: measured,
-    or from the differences of positions; auto takes what is measured where it is.
+    unit: of positions and velocities in the bag; datasets hold rad (m for prismatic joints). velocity: measured, or
+    differences of positions; auto uses measured velocities where there are any.
     """
 
     topic: str = "joint_states"
@@ -66,32 +72,32 @@ class JointStates(_Strict):
 
 
 class Executed(_Strict):
-    """What the gate let through, as jepa_msgs/Action."""
+    """Executed actions, published by the gate as jepa_msgs/Action."""
 
     source: Literal["executed"] = "executed"
     topic: str = "executed"
 
 
 class Trajectory(_Strict):
-    """A commanded JointTrajectory, as joint_trajectory_controller follows it. An action is the mean velocity of the
-    command over a tick, by joint and over `scale` (rad/s), or as the robot's planar velocity."""
+    """A commanded JointTrajectory, as joint_trajectory_controller follows it. An action is the command's mean velocity
+    over a tick: of each joint divided by `scale` (rad/s), or as the robot's planar velocity."""
 
     source: Literal["trajectory"]
     topic: str
-    joints: tuple[str, ...] = Field((), description="of the action, in order; none: those of the joint states")
+    joints: tuple[str, ...] = Field((), description="joints of the action, in order; default: those of joint_states")
     scale: float = Field(1.0, gt=0)
     space: Literal["joints", "planar_velocity"] = "joints"
 
 
 class Velocity(_Strict):
-    """A commanded velocity, held until the next one and for `hold` s at most. An action is its mean over a tick, over
-    `scale`. fields: of a Twist or TwistStamped, in order; or the indices of a Float64MultiArray, 0, 1, ..."""
+    """A commanded velocity, held until the next one, at most for `hold` s. An action is its mean over a tick, divided
+    by `scale`. fields: of a Twist or TwistStamped, in order; or indices of a Float64MultiArray, 0, 1, ..."""
 
     source: Literal["velocity"]
     topic: str
     fields: tuple[str, ...] = Field(min_length=1)
     scale: float = Field(1.0, gt=0)
-    hold: float = Field(0.5, gt=0, description="s; drives stop by themselves when commands cease")
+    hold: float = Field(0.5, gt=0, description="s; drives stop without new commands")
     space: Literal["command", "planar_velocity"] = "command"
 
     @field_validator("fields")
@@ -99,24 +105,27 @@ class Velocity(_Strict):
     def _known(cls, fields: tuple[str, ...]) -> tuple[str, ...]:
         bad = [f for f in fields if f not in TWIST_FIELDS and not (f.isdigit() and len(f) < 4)]
         if bad or len(set(fields)) < len(fields):
-            raise ValueError(f"expected different ones of {', '.join(TWIST_FIELDS)}, or indices, found {list(fields)}")
+            raise ValueError(
+                f"expected different fields of {', '.join(TWIST_FIELDS)}, or indices, found {list(fields)}"
+            )
         return fields
 
 
 class JointVelocity(_Strict):
-    """Commanded velocities of joints by name, as MoveIt Servo takes them in a JointJog; else as Velocity. An action is
-    of the joint states' joints, in rad/s over `scale`; a joint that a command does not name stands still."""
+    """Commanded velocities of joints by name, as MoveIt Servo receives them in a JointJog; otherwise as Velocity. An
+    action has the joints of joint_states, in rad/s divided by `scale`; joints that a command does not name are at rest.
+    """
 
     source: Literal["joint_velocity"]
     topic: str
     scale: float = Field(1.0, gt=0)
-    hold: float = Field(0.5, gt=0, description="s; Servo stops by itself when commands cease")
+    hold: float = Field(0.5, gt=0, description="s; Servo stops without new commands")
     space: Literal["joints"] = "joints"
 
 
 class States(_Strict):
-    """The difference of joint states: mean velocity over a tick, by joint and over `scale` (rad/s), or as the robot's
-    planar velocity."""
+    """Differences of joint states: mean velocity over a tick, of each joint divided by `scale` (rad/s), or as the
+    robot's planar velocity."""
 
     source: Literal["states"]
     scale: float = Field(1.0, gt=0)
@@ -124,11 +133,11 @@ class States(_Strict):
 
 
 class BagMapping(_Strict):
-    """The whole of a mapping file.
+    """A mapping file.
 
-    episodes: topic of jepa_msgs/Episode markers; null or one that is not there: a bag is one episode until a gap.
-    clock: stamps of headers, or the time of recording, for robots whose clocks disagree. robot: whose tool positions
-    are computed, from the bag's robot_description. objects: topics of PoseStamped or PointStamped by name.
+    episodes: topic of jepa_msgs/Episode markers; null or a missing topic: the bag is one episode until a gap. clock:
+    header stamps, or the time of recording for robots whose clocks disagree. robot: the one whose tool positions are
+    computed, with the bag's robot_description. objects: topics of PoseStamped or PointStamped by name.
     """
 
     views: tuple[View, ...] = Field(min_length=1, max_length=16)
@@ -141,83 +150,126 @@ class BagMapping(_Strict):
 
     @model_validator(mode="after")
     def _together(self) -> BagMapping:
-        names = [view.topic.strip("/").removesuffix("/compressed") for view in self.views]
+        names = [plain_topic(view.topic) for view in self.views]
         if len(set(names)) < len(names):
             raise ValueError(f"views: expected different topics, found {names}")
         if getattr(self.actions, "space", "") == PLANAR and self.actions.source != "velocity" and self.robot is None:
-            raise ValueError("robot: expected one for actions in the space planar_velocity, found none")
+            raise ValueError("robot: expected a robot for actions in the space planar_velocity, found none")
         if self.objects and self.robot is None:
-            raise ValueError("robot: expected one whose base frame objects are in, found none")
+            raise ValueError("robot: expected the robot in whose base frame the objects are, found none")
         parse_objects([f"{name}={topic}" for name, topic in self.objects.items()])
         return self
 
 
 def read_mapping(path: Path) -> BagMapping:
-    """A mapping file. Raises InputError that names the file, the field, expected and found."""
+    """Read a mapping file. Raises InputError that names the file, the field, expected and found."""
     if not path.is_file():
         raise InputError(f"mapping {path}: expected a YAML file, found {'a directory' if path.is_dir() else 'nothing'}")
+    return _validate(read_yaml(path, "mapping"), f"mapping {path}")
+
+
+def own_mapping(
+    fields: tuple[Sequence[str], Sequence[str]],
+    cameras: Sequence[str],
+    objects: Dict[str, str],
+    robot: str | None,
+    velocity: str = "auto",
+) -> BagMapping:
+    """Return the mapping of bags that this stack recorded. Raises InputError.
+
+    fields: joints and gripper joints. cameras: image topics; none: the only one in the bag, under any name. objects,
+    robot: as in BagMapping.
+    """
+    joints, gripper = fields
+    values = {
+        "views": [{"topic": topic} for topic in cameras or ("*",)],
+        "joint_states": {"joints": list(joints), "gripper": list(gripper), "velocity": velocity},
+        "actions": {"source": "executed"},
+        "robot": robot,
+        "objects": dict(objects),
+    }
+    return _validate(values, "topics")
+
+
+def _validate(values: object, where: str) -> BagMapping:
     try:
-        return BagMapping.model_validate(read_yaml(path, "mapping"))
+        return BagMapping.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"mapping {path}: {first_problem(error)}") from None
+        raise InputError(f"{where}: {first_problem(error)}") from None
 
 
-def own_mapping(robot: RobotConfig, cameras: Sequence[str], objects: Dict[str, str]) -> BagMapping:
-    """That of bags that this stack recorded. No camera named: the one that there is, under any name."""
-    return BagMapping(
-        views=tuple(View(topic=topic) for topic in cameras or ("*",)),
-        joint_states=JointStates(joints=tuple(robot.joints), gripper=tuple(robot.gripper)),
-        actions=Executed(),
-        robot=robot.name,
-        objects=dict(objects),
-    )
+def parse_objects(values: Sequence[str]) -> dict[str, str]:
+    """Return topics by name from options NAME=TOPIC. Raises InputError that names the malformed one."""
+    objects: dict[str, str] = {}
+    for value in values:
+        name, _, topic = value.partition("=")
+        if not (name.isidentifier() and name.isascii() and topic.strip("/")):
+            raise InputError(f"object '{value}': expected NAME=TOPIC, with a name of letters, digits and underscores")
+        if name == TOOL or name in objects:
+            why = "the name of the arm's own tool" if name == TOOL else "the name twice"
+            raise InputError(f"object '{value}': expected a name of its own, found {why}")
+        objects[name] = topic
+    return objects
 
 
-class Topics:
-    """The topics of a bag by what a mapping wants of them."""
+class TopicFinder:
+    """Finds the topics that a mapping names among those of a bag. there: (type, count) by topic."""
 
     def __init__(self, path: Path, there: Dict[str, tuple[str, int]]):
         self.path, self.there = path, there
 
-    def find(self, topic: str, kinds: Sequence[str], what: str) -> str:
-        """The topic that is meant by `topic`, of one of these types. Without a slash at its beginning it may be in a
-        namespace, where it is the only such one. Raises InputError that lists the topics there are."""
+    def find(self, topic: str, kinds: Sequence[str], what: str, by_type: bool = False) -> str:
+        """Return the bag's topic for `topic`, of one of the types.
+
+        A name without a leading slash may be in a namespace where it is unique; by_type: it may also have another name
+        where it is the only one of its type. Raises InputError that lists the bag's topics.
+        """
         found = [name for name, (kind, _) in self.there.items() if kind in kinds]
         own = [name for name in found if name.strip("/") == topic.strip("/")]
         if not own and not topic.startswith("/"):
-            own = [name for name in found if name.endswith(f"/{topic}")]
+            own = [name for name in found if name.endswith(f"/{topic}")] or (found if by_type else [])
         if len(own) != 1:
             short = " or ".join(dict.fromkeys(kind.rpartition("/")[2] for kind in kinds))
-            raise InputError(f"bag {self.path}: expected {what} on the topic {topic} ({short}), found {self.listed()}")
+            raise InputError(
+                f"bag {self.path}: expected {what} on the topic {topic} ({short}), found {self.list_topics()}"
+            )
         return own[0]
 
     def image(self, topic: str) -> str:
-        """The topic of a view, raw where the bag holds both; `*` is the only one that there is."""
-        images = sorted(name for name, (kind, _) in self.there.items() if kind in (RAW, COMPRESSED))
+        """Return the topic of a view, raw where the bag holds both; `*` is the bag's only camera."""
+        images = sorted(name for name, (kind, _) in self.there.items() if kind in IMAGE_TYPES)
         if topic == "*":
-            plain = camera_names(images)
-            if len(plain) != 1:
-                what = "one image topic, or the names of cameras" if images else "pictures (Image or CompressedImage)"
-                raise InputError(f"bag {self.path}: expected {what}, found {self.listed()}")
-            topic = plain[0]
+            cameras = camera_names(images)
+            if len(cameras) != 1:
+                what = "one image topic, or the names of cameras" if images else "images (Image or CompressedImage)"
+                raise InputError(f"bag {self.path}: expected {what}, found {self.list_topics()}")
+            topic = cameras[0]
         for wanted in (topic.strip("/"), f"{topic.strip('/')}/compressed"):
             for name in images:
                 if name.strip("/") == wanted:
                     return name
-        raise InputError(f"bag {self.path}: expected the image topic {topic}, found {self.listed()}")
+        raise InputError(f"bag {self.path}: expected the image topic {topic}, found {self.list_topics()}")
 
-    def command(self, actions) -> str | None:
-        """The topic of the actions, None where they are made of states."""
+    def joint_states(self, topic: str) -> str:
+        """Return the topic of the joint states."""
+        return self.find(topic, [JOINT_STATE], "joint states", by_type=True)
+
+    def actions(self, actions: Executed | Trajectory | Velocity | JointVelocity | States) -> str | None:
+        """Return the topic of the actions; None where they are computed from joint states."""
         if actions.source == "states":
             return None
-        kinds = {"executed": [ACTION], "trajectory": [TRAJECTORY], "velocity": [TWIST, TWIST_STAMPED, ARRAY]}
-        kinds["joint_velocity"] = [JOINT_JOG]
-        return self.find(actions.topic, kinds[actions.source], f"actions ({actions.source})")
+        kinds = {
+            "executed": [ACTION],
+            "trajectory": [TRAJECTORY],
+            "velocity": [TWIST, TWIST_STAMPED, FLOAT64_ARRAY],
+            "joint_velocity": [JOINT_JOG],
+        }[actions.source]
+        return self.find(actions.topic, kinds, f"actions ({actions.source})", by_type=actions.source == "executed")
 
     def position(self, name: str, topic: str) -> str:
-        """The topic of an object's positions."""
-        return self.find(topic, KINDS, f"positions of {name}")
+        """Return the topic of an object's positions."""
+        return self.find(topic, [POSE_STAMPED, POINT_STAMPED], f"positions of {name}")
 
-    def listed(self) -> str:
-        """The topics there are, as the end of a sentence."""
+    def list_topics(self) -> str:
+        """Return the bag's topics with their types, as a part of a sentence."""
         return ", ".join(f"{name} ({kind})" for name, (kind, _) in self.there.items()) or "no topic at all"

@@ -1,7 +1,4 @@
-"""From a segment to episodes on the grid of the control rate: matched by stamp, cut at gaps, still stretches thinned.
-
-Of a segment without gaps exactly those frames, states and actions are taken that bags.episodes.read_episodes takes.
-"""
+"""Episodes on the grid of the control rate, made from a segment: matched by stamp, cut at gaps, idle spans thinned."""
 
 from __future__ import annotations
 
@@ -10,33 +7,40 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepa_ros.bags.grid import interpolate, nearest
 from jepa_ros.datasets.actions import ActionSource
 from jepa_ros.datasets.segments import Segment, Track
+from jepa_ros.datasets.stamps import MATCH_PERIODS, interpolate, match_nearest
 
-SLOWEST = 1.2
-"""Control periods between two pictures, from which a camera is too slow."""
-STATE_GAP = 0.1
-"""s without joint states that are bridged; or three times their own period, where that is longer."""
-STILL_JOINTS, STILL_ACTION = 0.02, 0.02
-"""rad/s, and share of the greatest action, under which the arm stands still."""
-STILL_KEPT = 1.0
-"""s of a still stretch that are kept by thinning, half at each end."""
+SLOWEST_PERIODS = 1.2
+"""Control periods between two images above which the camera is too slow."""
+STATE_GAP_S = 0.1
+"""Gap between joint states that is interpolated over; or three of their own periods where that is longer."""
+IDLE_JOINT_SPEED, IDLE_ACTION = 0.02, 0.02
+"""rad/s, and share of the largest action, below which the arm is idle."""
+IDLE_KEPT_S = 1.0
+"""Part of an idle span that thinning keeps, half at each end."""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """One episode of T ticks: pictures (T + 1, views) by their place in the views' tracks, at (T + 1,) s from the
-    segment's start, states (T + 1, P), actions (T, A)."""
+    """One episode of T ticks.
 
-    pictures: np.ndarray
+    images: (T + 1, views), numbers of the images among those of their topic. stamps: (T + 1,) ns of the first view's.
+    at: (T + 1,) s from the segment's start. states: (T + 1, P). actions: (T, A).
+    """
+
+    images: np.ndarray
+    stamps: np.ndarray
     at: np.ndarray
     states: np.ndarray
     actions: np.ndarray
 
     def part(self, low: int, high: int) -> Matched:
-        """Frames low to high, without the last."""
-        return Matched(self.pictures[low:high], self.at[low:high], self.states[low:high], self.actions[low : high - 1])
+        """Return frames low to high - 1."""
+        rows = slice(low, high)
+        return Matched(
+            self.images[rows], self.stamps[rows], self.at[rows], self.states[rows], self.actions[low : high - 1]
+        )
 
 
 def match(
@@ -47,57 +51,63 @@ def match(
     dropped: Counter,
     *,
     thin: bool = False,
-    least: int = 1,
+    min_ticks: int = 1,
 ) -> list[Matched]:
-    """The episodes of a segment that are `least` ticks long or longer. joints: number J of the arm's. thin: leave out
-    the middle of stretches where the arm stands still. What is left out is added to dropped."""
+    """Return the episodes of a segment that are at least `min_ticks` long, and count in `dropped` what is left out.
+
+    period: s of a control tick. joints: number J of the arm's. thin: leave out the middle of spans in which the arm is
+    idle.
+    """
     first = segment.views[0]
     if source is None or len(segment.states.times) < 2 or min(len(v.times) for v in segment.views) < 2:
-        dropped["pictures of stretches without actions, joint states or two pictures of each view"] += len(first.times)
+        dropped["images of segments without actions, joint states or two images of each view"] += len(first.times)
         return []
-    if (every := float(np.median(np.diff(first.times)))) > SLOWEST * period:
-        dropped[f"pictures of a camera slower than the rate ({1 / every:.1f} Hz)"] += len(first.times)
+    if (every := float(np.median(np.diff(first.times)))) > SLOWEST_PERIODS * period:
+        dropped[f"images of a camera slower than the rate ({1 / every:.1f} Hz)"] += len(first.times)
         return []
-    others = [nearest(view.times, first.times) for view in segment.views[1:]]
+    others = [match_nearest(view.times, first.times) for view in segment.views[1:]]
     usable = _usable(segment, others, dropped)
+    numbers = [np.array(view.values, np.int64) for view in segment.views]
     states = _states(segment.states, joints)
     episodes = []
     for rows in _runs(first.times, usable, source, period, dropped):
         at = first.times[rows]
-        made = Matched(
-            np.stack([rows, *(index[rows] for index, _ in others)], axis=1),
+        of_views = [rows, *(index[rows] for index, _ in others)]
+        episode = Matched(
+            np.stack([own[index] for own, index in zip(numbers, of_views, strict=True)], axis=1),
+            first.stamps[rows],
             at,
             interpolate(at, segment.states.times, states),
             source.between(at),
         )
-        for part in _moving(made, period, joints, dropped) if thin else [made]:
-            if len(part.actions) < least:
-                dropped["frames of stretches that are too short"] += len(part.at)
+        for part in _without_idle(episode, period, joints, dropped) if thin else [episode]:
+            if len(part.actions) < min_ticks:
+                dropped["frames of runs that are too short"] += len(part.at)
             else:
                 episodes.append(part)
     return episodes
 
 
 def _usable(segment: Segment, others: list[tuple[np.ndarray, np.ndarray]], dropped: Counter) -> np.ndarray:
-    """Which pictures of the first view (n,) have those of the other views and joint states near."""
+    """Return which images of the first view (n,) have images of the other views and joint states near them."""
     times = segment.views[0].times
     together = np.logical_and.reduce([np.ones(len(times), bool), *(near for _, near in others)])
     known = segment.states.times
-    longest = max(STATE_GAP, 3 * float(np.median(np.diff(known))))
+    longest = max(STATE_GAP_S, 3 * float(np.median(np.diff(known))))
     after = np.searchsorted(known, times)
     low, high = known[np.maximum(after - 1, 0)], known[np.minimum(after, len(known) - 1)]
     inside = (after > 0) & (after < len(known))
     near = np.where(inside, high - low, np.abs(times - low)) <= longest
     near |= np.minimum(np.abs(times - low), np.abs(high - times)) < 1e-6
     if count := int((~together).sum()):
-        dropped["pictures without one of each other view"] += count
+        dropped["images without one of each other view"] += count
     if count := int((together & ~near).sum()):
-        dropped["pictures without joint states"] += count
+        dropped["images without joint states"] += count
     return together & near
 
 
 def _states(track: Track, joints: int) -> np.ndarray:
-    """(n, P) with velocities from the differences of positions where none are measured."""
+    """Return the states (n, P); velocities that were not measured are differences of positions."""
     states = track.array()
     velocity = states[:, joints : 2 * joints]
     if np.isnan(velocity).any():
@@ -109,20 +119,21 @@ def _states(track: Track, joints: int) -> np.ndarray:
 def _runs(
     times: np.ndarray, usable: np.ndarray, source: ActionSource, period: float, dropped: Counter
 ) -> list[np.ndarray]:
-    """Rows of the pictures of each stretch that has one for every tick, and actions all along."""
-    runs, margin = [], 0.75 * float(np.median(np.diff(times)))
+    """Return the rows of the images of each run that has one for every tick, and actions throughout."""
+    runs, margin = [], MATCH_PERIODS * float(np.median(np.diff(times)))
     end = min(source.end, times[-1])
     begin = _next(usable, 0)
     while begin is not None:
-        # No picture is the nearest of more than two ticks in a row: a stamp from another time makes no endless grid.
+        # No image is the nearest one of more than two ticks in a row; the bound keeps a stray stamp from making a huge
+        # grid.
         ticks = min(max(int((end + 1e-6 - times[begin]) / period) + 1, 0), 2 * (len(times) - begin) + 2)
         grid = times[begin] + period * np.arange(ticks)
-        rows, good = nearest(times, grid)
+        rows, good = match_nearest(times, grid)
         good &= usable[rows]
         missing = ticks if good.all() else int(np.argmin(good))
         rows = rows[:missing]
         if not len(rows):
-            dropped["pictures after the last action"] += len(times) - begin
+            dropped["images after the last action"] += len(times) - begin
             break
         hole = _hole(source.holes, times[rows])
         if hole is not None:
@@ -130,10 +141,10 @@ def _runs(
             after = begin + 1 if tick == 0 else rows[tick] + 1
             begin_next = _next(usable, max(int(after), int(np.searchsorted(times, resumes))))
             passed = (begin_next if begin_next is not None else len(times)) - rows[tick] - 1
-            dropped["pictures without actions"] += int(passed) + (tick == 0)
+            dropped["images without actions"] += int(passed) + (tick == 0)
             rows = rows[: tick + 1]
         elif missing < ticks:
-            dropped["gaps between pictures"] += bool(usable[rows[-1] :].any())
+            dropped["gaps between images"] += bool(usable[rows[-1] :].any())
             later = int(np.searchsorted(times, grid[missing] - margin))
             begin_next = _next(usable, max(int(rows[-1]) + 1, later))
         else:
@@ -141,7 +152,7 @@ def _runs(
         if len(rows) > 1:
             runs.append(rows)
         elif hole is None:
-            dropped["frames of stretches that are too short"] += 1
+            dropped["frames of runs that are too short"] += 1
         begin = begin_next
     return runs
 
@@ -152,10 +163,10 @@ def _next(usable: np.ndarray, low: int) -> int | None:
 
 
 def _hole(holes: np.ndarray, at: np.ndarray) -> tuple[int, float] | None:
-    """The first tick between times at (n,) that reaches into a hole, and the hole's end; None where none does."""
+    """Return the first tick between times at (n,) that reaches into a hole, and the hole's end; None without one."""
     if not len(holes):
         return None
-    # A tick may reach a little into a hole: stamps jitter.
+    # The tolerance allows for rounding of stamps.
     touched = (holes[:, 0] + 1e-6 < at[1:, None]) & (holes[:, 1] - 1e-6 > at[:-1, None]) if len(at) > 1 else None
     if touched is None:
         touched = (holes[:, 0] < at[:, None]) & (holes[:, 1] > at[:, None])
@@ -163,22 +174,22 @@ def _hole(holes: np.ndarray, at: np.ndarray) -> tuple[int, float] | None:
     return (int(ticks[0]), float(holes[which[0], 1])) if len(ticks) else None
 
 
-def _moving(made: Matched, period: float, joints: int, dropped: Counter) -> list[Matched]:
-    """The parts of an episode that are left when the middle of long still stretches is taken out."""
-    speed = np.abs(np.diff(made.states[:, :joints], axis=0)).max(1, initial=0) / np.diff(made.at)
-    still = (speed < STILL_JOINTS) & (np.abs(made.actions).max(1, initial=0) < STILL_ACTION)
-    kept = max(1, round(STILL_KEPT / period / 2))
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], still.astype(int), [0]])))
+def _without_idle(episode: Matched, period: float, joints: int, dropped: Counter) -> list[Matched]:
+    """Return the parts of an episode that remain when the middle of long idle spans is taken out."""
+    speed = np.abs(np.diff(episode.states[:, :joints], axis=0)).max(1, initial=0) / np.diff(episode.at)
+    idle = (speed < IDLE_JOINT_SPEED) & (np.abs(episode.actions).max(1, initial=0) < IDLE_ACTION)
+    kept = max(1, round(IDLE_KEPT_S / period / 2))
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], idle.astype(int), [0]])))
     parts, begin = [], 0
     for low, high in edges.reshape(-1, 2):
-        # At the ends of an episode there is nothing on one side that the stretch leads over from.
-        left, right = (low + kept if low > 0 else 0), (high - kept if high < len(still) else len(still))
+        # An idle span at the start or end of an episode needs no transition on that side.
+        left, right = (low + kept if low > 0 else 0), (high - kept if high < len(idle) else len(idle))
         if right - left < 2:
             continue
         if left > begin:
-            parts.append(made.part(begin, left + 1))
-        dropped["frames of still stretches"] += int(right - left) - 1 + (left == 0) + (right == len(still))
+            parts.append(episode.part(begin, left + 1))
+        dropped["frames of idle spans"] += int(right - left) - 1 + (left == 0) + (right == len(idle))
         begin = right
-    if begin < len(still):
-        parts.append(made.part(begin, len(still) + 1))
+    if begin < len(idle):
+        parts.append(episode.part(begin, len(idle) + 1))
     return parts

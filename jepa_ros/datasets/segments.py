@@ -1,4 +1,4 @@
-"""Cuts a bag at its episode markers, and where its clock jumps: within a segment all stamps are of one time."""
+"""Segments of a bag: cut at episode markers and where the clock jumps, so that all stamps in one are comparable."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import numpy as np
 
 from jepa_ros.datasets.signals import Marker, Series, Signals
 
-JUMP = 1.0
-"""s that a stamp lies before the one before it, from which the clock counts as set back."""
-FAR = 3600.0
-"""s that a single stamp lies ahead of its neighbours, from which it counts as garbage."""
+CLOCK_SET_BACK_S = 1.0
+"""A stamp this long before the previous one means that the clock was set back."""
+STRAY_STAMP_S = 3600.0
+"""A single stamp this far ahead of its neighbours is garbage."""
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Track:
-    """Samples of one topic in a segment in the order of their stamps: times (n,) s from the segment's start, stamps
-    (n,) ns, values a list of n."""
+    """Samples of one topic in a segment, ordered by stamp. times: (n,) s from the segment's start. stamps: (n,) ns.
+    values: a list of n."""
 
     times: np.ndarray
     stamps: np.ndarray
     values: list
 
     def array(self) -> np.ndarray:
-        """The values as (n, D) float."""
+        """Return the values as (n, D) float."""
         return np.array(self.values, float)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What was recorded between two markers without a jump of the clock. split: empty where no marker says.
+    """The samples between two markers without a jump of the clock.
 
-    number: of the episode in the bag. start: ns that times count from.
+    number: of the episode in the bag. split: empty where no marker states it. start: ns that `Track.times` count from.
     """
 
     number: int
@@ -48,16 +48,14 @@ class Segment:
     objects: dict[str, Track] = field(default_factory=dict)
 
 
-def segments(signals: Signals, dropped: Counter) -> Iterator[Segment]:
-    """The segments of a bag in the order of recording; numbers of messages that belong to none are added to dropped."""
+def split_into_segments(signals: Signals, dropped: Counter) -> Iterator[Segment]:
+    """Yield the segments of a bag in the order of recording; messages that belong to none are counted in `dropped`."""
     markers = sorted(signals.markers, key=lambda m: m.order)
     if not markers:
         first = signals.views[0]
         markers = [Marker(-1, first.stamps[0], 0, "", "")]
-    else:
-        before = sum(order < markers[0].order for order in signals.views[0].order)
-        if before:
-            dropped["pictures before the first episode"] += before
+    elif before := sum(order < markers[0].order for order in signals.views[0].order):
+        dropped["images before the first episode"] += before
     ends = [*(m.order for m in markers[1:]), np.iinfo(np.int64).max]
     every = {("view", k): series for k, series in enumerate(signals.views)}
     every |= {"states": signals.states, "actions": signals.actions}
@@ -66,12 +64,13 @@ def segments(signals: Signals, dropped: Counter) -> Iterator[Segment]:
     number = -1
     for marker, end in zip(markers, ends, strict=True):
         parts = {
-            key: _epochs(_between(series, orders[key], marker.order, end), dropped) for key, series in every.items()
+            key: _split_at_clock_jumps(_between(series, orders[key], marker.order, end), dropped)
+            for key, series in every.items()
         }
         for epoch in range(max(map(len, parts.values()))):
             number += 1
-            # Before the clock was set back, times count from the marker; after it, from the first picture there.
-            start = marker.stamp if epoch == 0 else _first(parts, epoch)
+            # Before the clock was set back, times count from the marker; afterwards, from the first sample.
+            start = marker.stamp if epoch == 0 else _first_stamp(parts, epoch)
             tracks = {key: _track(part, epoch, start, dropped) for key, part in parts.items()}
             yield Segment(
                 marker.number if len(signals.markers) and epoch == 0 else number,
@@ -86,22 +85,24 @@ def segments(signals: Signals, dropped: Counter) -> Iterator[Segment]:
 
 
 def _between(series: Series, order: np.ndarray, low: int, high: int) -> list[tuple[int, object]]:
-    """(stamp, value) of the messages whose running numbers `order` lie after low and before high."""
+    """Return (stamp, value) of the messages recorded between the messages number low and high."""
     begin, end = np.searchsorted(order, low, "right"), np.searchsorted(order, high, "left")
     return list(zip(series.stamps[begin:end], series.values[begin:end], strict=True))
 
 
-def _epochs(samples: list[tuple[int, object]], dropped: Counter) -> list[list[tuple[int, object]]]:
-    """Samples divided where time goes back and stays there; a single stamp from another time is dropped."""
+def _split_at_clock_jumps(samples: list[tuple[int, object]], dropped: Counter) -> list[list[tuple[int, object]]]:
+    """Split samples where time jumps back and stays there; a single stray stamp is dropped."""
     epochs: list[list[tuple[int, object]]] = [[]]
     last = None
     for index, (stamp, value) in enumerate(samples):
         later = [s for s, _ in samples[index + 1 : index + 3]]
-        back = last is not None and stamp < last - JUMP * 1e9
-        ahead = not back and (last is None or stamp > last + FAR * 1e9)
-        stays = bool(later) and (later[0] <= last - JUMP * 1e9 if back else max(later) >= stamp - FAR * 1e9)
+        back = last is not None and stamp < last - CLOCK_SET_BACK_S * 1e9
+        ahead = not back and (last is None or stamp > last + STRAY_STAMP_S * 1e9)
+        stays = bool(later) and (
+            later[0] <= last - CLOCK_SET_BACK_S * 1e9 if back else max(later) >= stamp - STRAY_STAMP_S * 1e9
+        )
         if (back and not stays) or (ahead and later and not stays):
-            dropped["messages with a stamp from another time"] += 1
+            dropped["messages with a stray stamp"] += 1
             continue
         if back:
             epochs.append([])
@@ -110,15 +111,25 @@ def _epochs(samples: list[tuple[int, object]], dropped: Counter) -> list[list[tu
     return epochs
 
 
-def _first(parts: dict, epoch: int) -> int:
+def _first_stamp(parts: dict, epoch: int) -> int:
     stamps = [part[epoch][0][0] for part in parts.values() if len(part) > epoch and part[epoch]]
     return min(stamps, default=0)
 
 
 def _track(epochs: list, epoch: int, start: int, dropped: Counter) -> Track:
     samples = sorted(epochs[epoch], key=lambda s: s[0]) if epoch < len(epochs) else []
-    new = [s for i, s in enumerate(samples) if i == 0 or s[0] != samples[i - 1][0]]
-    if len(new) < len(samples):
-        dropped["messages with the stamp of another one"] += len(samples) - len(new)
-    stamps = np.array([stamp for stamp, _ in new], np.int64)
-    return Track((stamps - start) * 1e-9, stamps, [value for _, value in new])
+    distinct = [s for i, s in enumerate(samples) if i == 0 or s[0] != samples[i - 1][0]]
+    if len(distinct) < len(samples):
+        dropped["messages with a repeated stamp"] += len(samples) - len(distinct)
+    stamps = np.array([stamp for stamp, _ in distinct], np.int64)
+    return Track((stamps - start) * 1e-9, stamps, [value for _, value in distinct])
+
+
+def split_of(number: int, count: int = 20) -> str:
+    """Return train, val or test for episode or bag `number` of `count` without a split of its own.
+
+    A twentieth each is val and test, at least one where there are three or more.
+    """
+    if count >= 20:
+        return {7: "val", 13: "test"}.get(number % 20, "train")
+    return {count - 2: "val", count - 1: "test"}.get(number, "train") if count >= 3 else "train"

@@ -1,36 +1,48 @@
-"""The first look at a bag: stamps of its pictures, and everything else of it that episodes are made of."""
+"""Signals of a bag: the stamps of its images, and all other numbers that episodes are made of, read in one pass."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from jepa_ros.bags.cameras import namespace
-from jepa_ros.bags.reader import camera_reference
-from jepa_ros.bags.recovery import Rescued
-from jepa_ros.bags.source import Source
-from jepa_ros.bags.typestore import typestore
-from jepa_ros.datasets.mapping import ARRAY, EPISODE, JOINT_STATE, TWIST, BagMapping, Topics
-from jepa_ros.datasets.positions import KINDS
+from jepa_ros.bags.cameras import camera_reference, namespace
+from jepa_ros.bags.reader import Bag
+from jepa_ros.bags.recovery import RawMessage
+from jepa_ros.bags.typestore import (
+    CAMERA_INFO,
+    EPISODE,
+    FLOAT64_ARRAY,
+    POSE_STAMPED,
+    STRING,
+    TF_MESSAGE,
+    TWIST,
+    header_stamp,
+    serialised_stamp,
+)
+from jepa_ros.datasets.mapping import BagMapping, TopicFinder
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.config import CameraReference
 
-INFO, TF, TEXT = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage", "std_msgs/msg/String"
+PROGRESS_EVERY = 256
+"""Messages between two calls of progress."""
 
 
 @dataclass
 class Series:
-    """Messages of one topic as recorded: stamps in ns, running numbers of all messages of the bag, values."""
+    """Messages of one topic in the order of recording. stamps: ns. order: the messages' numbers among all that are read
+    from the bag. values: their content."""
 
     stamps: list[int] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     values: list = field(default_factory=list)
 
     def add(self, stamp: int, order: int, value) -> None:
-        """One more message."""
+        """Append a message."""
         self.stamps.append(stamp)
         self.order.append(order)
         self.values.append(value)
@@ -38,7 +50,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Marker:
-    """Where an episode begins: running number of its message, stamp in ns."""
+    """Start of an episode. order: the message's number as in Series. stamp: ns. number: of the episode."""
 
     order: int
     stamp: int
@@ -49,11 +61,11 @@ class Marker:
 
 @dataclass
 class Signals:
-    """What a bag holds for a mapping.
+    """The content of a bag for a mapping.
 
-    views: of each view, values are the numbers of the pictures among those of their topic. states: values (2J + G,),
-    velocities NaN where none are measured. actions: (A,), or (times (k,), positions (k, J)) of a trajectory. dropped:
-    numbers of messages that cannot be used, by reason.
+    topics: type and count by name. views: the values are the images' numbers among those of their topic. states: values
+    (2J + G,); velocities that were not measured are NaN. actions: (A,), or (times (k,), positions (k, J)) of a
+    trajectory. dropped: number of unusable messages by reason.
     """
 
     topics: dict[str, tuple[str, int]]
@@ -70,93 +82,77 @@ class Signals:
     action_period: float = 0.0
 
 
-class Collector:
-    """Reads the signals of one bag. base_frame: that positions of objects must be in; empty: any one."""
+class SignalReader:
+    """Reads the signals of one bag. base_frame: the frame that objects' positions must be in; empty: any."""
 
-    def __init__(self, source: Source, mapping: BagMapping, base_frame: str = ""):
+    def __init__(self, bag: Bag, mapping: BagMapping, base_frame: str = ""):
         """Raises InputError where a topic of the mapping is missing."""
-        there = {t.topic: (t.msgtype, t.count) for t in source.topics}
-        topics = Topics(source.path, there)
-        self.source, self.mapping, self.base_frame = source, mapping, base_frame
+        there = {t.topic: (t.msgtype, t.count) for t in bag.topics}
+        topics = TopicFinder(bag.path, there)
+        self.bag, self.mapping, self.base_frame = bag, mapping, base_frame
         images = [topics.image(view.topic) for view in mapping.views]
-        self.made = Signals(there, images, [Series() for _ in images], objects={n: Series() for n in mapping.objects})
-        self.handlers: dict[str, Callable[[Rescued, int], None]] = {}
-        self.counts = [0] * len(images)
+        objects = {name: Series() for name in mapping.objects}
+        self.signals = Signals(there, images, [Series() for _ in images], objects=objects)
+        self._readers: dict[str, Callable[[RawMessage, int], None]] = {}
+        self._image_counts = [0] * len(images)
         for index, topic in enumerate(images):
-            self.handlers[topic] = lambda raw, order, index=index: self._picture(raw, order, index)
-        self.handlers[topics.find(mapping.joint_states.topic, [JOINT_STATE], "joint states")] = self._state
-        if command := topics.command(mapping.actions):
-            self.handlers[command] = getattr(self, f"_{mapping.actions.source}")
+            self._readers[topic] = partial(self._read_image_stamp, view=index)
+        self._readers[topics.joint_states(mapping.joint_states.topic)] = self._read_state
+        if command := topics.actions(mapping.actions):
+            self._readers[command] = getattr(self, f"_read_{mapping.actions.source}")
         for name, topic in mapping.objects.items():
-            self.handlers[topics.position(name, topic)] = lambda raw, order, name=name: self._object(raw, order, name)
+            self._readers[topics.position(name, topic)] = partial(self._read_object, name=name)
         for topic, (kind, _) in there.items():
             if kind == EPISODE and mapping.episodes and topic.strip("/").endswith(mapping.episodes.strip("/")):
-                self.handlers[topic] = self._marker
-            elif kind == TEXT and topic.endswith("robot_description"):
-                self.handlers[topic] = self._description
-            elif (kind == TF and topic.endswith("tf_static")) or (
-                kind == INFO and namespace(topic) == namespace(images[0])
+                self._readers[topic] = self._read_marker
+            elif kind == STRING and topic.endswith("robot_description"):
+                self._readers[topic] = self._read_description
+            elif (kind == TF_MESSAGE and topic.endswith("tf_static")) or (
+                kind == CAMERA_INFO and namespace(topic) == namespace(images[0])
             ):
-                self.handlers[topic] = self._camera
+                self._readers[topic] = self._read_camera
+        self.count = sum(there[topic][1] for topic in self._readers)
         self._columns: tuple[list[str], list[int]] | None = None
         self._info, self._poses = None, {}
 
-    @property
-    def wanted(self) -> set[tuple[str, str]]:
-        """Names and types of the topics that are read."""
-        return {(topic, self.made.topics[topic][0]) for topic in self.handlers}
-
     def read(self, progress: Callable[[int], None] = lambda messages: None) -> Signals:
-        """All signals. Raises InputError where a kind of message that is needed cannot be used at all."""
-        for order, raw in enumerate(self.source.messages(self.wanted)):
+        """Read all signals. progress: called with the number of messages read, of `count`.
+
+        Raises InputError where a needed topic has no usable message.
+        """
+        s, path = self.signals, self.bag.path
+        for order, raw in enumerate(self.bag.messages((topic, s.topics[topic][0]) for topic in self._readers)):
             try:
-                self.handlers[raw.topic](raw, order)
+                self._readers[raw.topic](raw, order)
             except InputError:
                 raise
-            except Exception:  # garbage in place of a message may trip any part of its deserialisation
-                self.made.dropped[f"{raw.topic}: messages that cannot be read"] += 1
-            if order % 256 == 0:
+            except Exception:  # garbage may raise anything in the deserialiser
+                s.dropped[f"{raw.topic}: malformed messages"] += 1
+            if order % PROGRESS_EVERY == 0:
                 progress(order)
-        s, path = self.made, self.source.path
         s.camera = camera_reference(path, self._info, self._poses)
-        for series, what in [
-            *((v, t) for v, t in zip(s.views, s.image_topics, strict=True)),
-            (s.states, "joint states"),
-        ]:
+        needed = [*zip(s.views, s.image_topics, strict=True), (s.states, "joint states")]
+        needed += [] if self.mapping.actions.source == "states" else [(s.actions, "actions")]
+        for series, what in needed:
             if not series.stamps:
-                raise InputError(f"bag {path}: expected {what} that can be used, found none{self._why()}")
-        if self.mapping.actions.source != "states" and not s.actions.stamps:
-            raise InputError(f"bag {path}: expected actions that can be used, found none{self._why()}")
+                dropped = [f"{count} of {reason}" for reason, count in sorted(s.dropped.items())]
+                held = [f"{topic} ({kind}, {count})" for topic, (kind, count) in s.topics.items()]
+                found = "; ".join([*dropped, "topics: " + ", ".join(held)])
+                raise InputError(f"bag {path}: expected usable {what}, found none ({found})")
         return s
 
-    def _why(self) -> str:
-        """What was dropped and which topics there are, as the end of a sentence."""
-        dropped = [f"{count} of {reason}" for reason, count in sorted(self.made.dropped.items())]
-        held = [f"{topic} ({kind}, {count})" for topic, (kind, count) in self.made.topics.items()]
-        return " (" + "; ".join([*dropped, "topics: " + ", ".join(held)]) + ")"
+    def _stamp(self, message: Any, raw: RawMessage) -> int:
+        return (header_stamp(message) if self.mapping.clock == "header" else 0) or raw.recorded
 
-    def _read(self, raw: Rescued):
-        return typestore().deserialize_cdr(raw.data, raw.msgtype)
+    def _read_image_stamp(self, raw: RawMessage, order: int, view: int) -> None:
+        number = self._image_counts[view]
+        self._image_counts[view] += 1
+        stamp = serialised_stamp(raw.data)  # without deserialising the image
+        stamp = stamp if self.mapping.clock == "header" else 0
+        self.signals.views[view].add(stamp or raw.recorded, order, number)
 
-    def _stamp(self, message, raw: Rescued) -> int:
-        stamp = 0
-        if self.mapping.clock == "header" and hasattr(message, "header"):
-            stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        return stamp or raw.recorded
-
-    def _picture(self, raw: Rescued, order: int, view: int) -> None:
-        number = self.counts[view]
-        self.counts[view] += 1
-        # The header comes first: no need to take a picture apart for its stamp.
-        if len(raw.data) < 12 or raw.data[0] != 0:
-            raise ValueError("no CDR")
-        little = "little" if raw.data[1] & 1 else "big"
-        seconds, rest = (int.from_bytes(raw.data[i : i + 4], little) for i in (4, 8))
-        stamp = seconds * 10**9 + rest if self.mapping.clock == "header" else 0
-        self.made.views[view].add(stamp or raw.recorded, order, number)
-
-    def _state(self, raw: Rescued, order: int) -> None:
-        m, wanted, dropped = self._read(raw), self.mapping.joint_states, self.made.dropped
+    def _read_state(self, raw: RawMessage, order: int) -> None:
+        m, wanted, dropped = raw.deserialise(), self.mapping.joint_states, self.signals.dropped
         names, joints = list(m.name), (*wanted.joints, *wanted.gripper)
         if self._columns is None or self._columns[0] != names:
             missing = [j for j in joints if j not in names]
@@ -178,30 +174,30 @@ class Collector:
             dropped[f"{raw.topic}: messages with NaN or Inf"] += 1
             return
         values = np.concatenate([position[:arm], velocity, position[arm:]])
-        self.made.states.add(self._stamp(m, raw), order, np.radians(values) if wanted.unit == "deg" else values)
+        self.signals.states.add(self._stamp(m, raw), order, np.radians(values) if wanted.unit == "deg" else values)
 
-    def _finite(self, raw: Rescued, order: int, stamp: int, values: np.ndarray) -> None:
-        """Keep an action that has as many finite numbers as those before it."""
-        actions = self.made.actions
+    def _add_action(self, raw: RawMessage, order: int, stamp: int, values: np.ndarray) -> None:
+        """Keep an action with finite values, as many as those before it have."""
+        actions = self.signals.actions
         if not np.isfinite(values).all():
-            self.made.dropped[f"{raw.topic}: messages with NaN or Inf"] += 1
+            self.signals.dropped[f"{raw.topic}: messages with NaN or Inf"] += 1
         elif actions.values and len(actions.values[0]) != len(values):
-            self.made.dropped[f"{raw.topic}: messages of another number of values"] += 1
+            self.signals.dropped[f"{raw.topic}: messages with another number of values"] += 1
         else:
             actions.add(stamp, order, values)
 
-    def _executed(self, raw: Rescued, order: int) -> None:
-        m, s = self._read(raw), self.made
+    def _read_executed(self, raw: RawMessage, order: int) -> None:
+        m, s = raw.deserialise(), self.signals
         if not s.action_space:
             s.action_space, s.action_period = m.action_space, round(float(m.period), 6)  # a float32
         if m.action_space != s.action_space or abs(m.period - s.action_period) > 1e-4 or m.period <= 0:
             s.dropped[f"{raw.topic}: actions of another space or period than the first"] += 1
         else:
-            self._finite(raw, order, self._stamp(m, raw), m.values)
+            self._add_action(raw, order, self._stamp(m, raw), m.values)
 
-    def _velocity(self, raw: Rescued, order: int) -> None:
-        m, fields = self._read(raw), self.mapping.actions.fields
-        if raw.msgtype == ARRAY:
+    def _read_velocity(self, raw: RawMessage, order: int) -> None:
+        m, fields = raw.deserialise(), self.mapping.actions.fields
+        if raw.msgtype == FLOAT64_ARRAY:
             values = np.array([m.data[int(f)] if f.isdigit() and int(f) < len(m.data) else np.nan for f in fields])
         else:
             twist = m if raw.msgtype == TWIST else m.twist
@@ -211,55 +207,55 @@ class Collector:
                 for axis in "xyz"
             }
             values = np.array([known.get(f, np.nan) for f in fields])
-        self._finite(raw, order, self._stamp(m, raw), values)
+        self._add_action(raw, order, self._stamp(m, raw), values)
 
-    def _joint_velocity(self, raw: Rescued, order: int) -> None:
-        """By the rules of moveit_servo's jointDeltaFromJointJog."""
-        m, joints = self._read(raw), self.mapping.joint_states.joints
+    def _read_joint_velocity(self, raw: RawMessage, order: int) -> None:
+        """Follows moveit_servo's jointDeltaFromJointJog."""
+        m, joints = raw.deserialise(), self.mapping.joint_states.joints
         given = dict(zip(m.joint_names, m.velocities, strict=False))
         if len(m.joint_names) != len(m.velocities) or not set(given) & set(joints):
-            self.made.dropped[f"{raw.topic}: velocities that are not one a name, or of other joints"] += 1
+            self.signals.dropped[f"{raw.topic}: messages without a velocity for each name, or of other joints"] += 1
             return
         values = np.array([given.get(joint, 0.0) for joint in joints])
         unit = np.radians if self.mapping.joint_states.unit == "deg" else np.asarray
-        self._finite(raw, order, self._stamp(m, raw), unit(values))
+        self._add_action(raw, order, self._stamp(m, raw), unit(values))
 
-    def _trajectory(self, raw: Rescued, order: int) -> None:
-        m = self._read(raw)
+    def _read_trajectory(self, raw: RawMessage, order: int) -> None:
+        m = raw.deserialise()
         wanted = self.mapping.actions.joints or self.mapping.joint_states.joints
         names = list(m.joint_names)
         points = [p for p in m.points if len(p.positions) == len(names)]
         if not points or any(j not in names for j in wanted):
-            self.made.dropped[f"{raw.topic}: trajectories without positions of all joints"] += 1
+            self.signals.dropped[f"{raw.topic}: trajectories without positions of all joints"] += 1
             return
         times = np.array([p.time_from_start.sec + 1e-9 * p.time_from_start.nanosec for p in points])
         positions = np.array([p.positions for p in points])[:, [names.index(j) for j in wanted]]
         if self.mapping.joint_states.unit == "deg":
             positions = np.radians(positions)
         if not np.isfinite(positions).all() or (np.diff(times) <= 0).any():
-            self.made.dropped[f"{raw.topic}: trajectories with NaN, Inf or times that do not increase"] += 1
+            self.signals.dropped[f"{raw.topic}: trajectories with NaN, Inf or times that do not increase"] += 1
             return
-        self.made.actions.add(self._stamp(m, raw), order, (times, positions))
+        self.signals.actions.add(self._stamp(m, raw), order, (times, positions))
 
-    def _marker(self, raw: Rescued, order: int) -> None:
-        m = self._read(raw)
-        self.made.markers.append(Marker(order, self._stamp(m, raw), int(m.id), m.split, m.task))
+    def _read_marker(self, raw: RawMessage, order: int) -> None:
+        m = raw.deserialise()
+        self.signals.markers.append(Marker(order, self._stamp(m, raw), int(m.id), m.split, m.task))
 
-    def _object(self, raw: Rescued, order: int, name: str) -> None:
-        m = self._read(raw)
+    def _read_object(self, raw: RawMessage, order: int, name: str) -> None:
+        m = raw.deserialise()
         if self.base_frame and m.header.frame_id.strip("/") != self.base_frame:
             raise InputError(
-                f"bag {self.source.path}: {raw.topic}: expected positions in the frame {self.base_frame}, "
+                f"bag {self.bag.path}: {raw.topic}: expected positions in the frame {self.base_frame}, "
                 f"found {m.header.frame_id or 'none'}"
             )
-        point = m.pose.position if raw.msgtype == KINDS[0] else m.point
-        self.made.objects[name].add(self._stamp(m, raw), order, np.array([point.x, point.y, point.z]))
+        point = m.pose.position if raw.msgtype == POSE_STAMPED else m.point
+        self.signals.objects[name].add(self._stamp(m, raw), order, np.array([point.x, point.y, point.z]))
 
-    def _description(self, raw: Rescued, order: int) -> None:
-        self.made.urdf = self.made.urdf or self._read(raw).data
+    def _read_description(self, raw: RawMessage, order: int) -> None:
+        self.signals.urdf = self.signals.urdf or raw.deserialise().data
 
-    def _camera(self, raw: Rescued, order: int) -> None:
-        if raw.msgtype == INFO:
-            self._info = self._info or self._read(raw)
+    def _read_camera(self, raw: RawMessage, order: int) -> None:
+        if raw.msgtype == CAMERA_INFO:
+            self._info = self._info or raw.deserialise()
         elif self._info is None or self._info.header.frame_id not in self._poses:
-            self._poses |= {t.child_frame_id: t.transform for t in self._read(raw).transforms}
+            self._poses |= {t.child_frame_id: t.transform for t in raw.deserialise().transforms}

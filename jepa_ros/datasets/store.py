@@ -1,11 +1,11 @@
-"""The cache on disk: one directory a bag with arrays for random access, and an index over all of them.
+"""Datasets on disk: one directory (shard) per bag with arrays for random access, and an index of all episodes.
 
-    D/dataset.json                what all episodes have in common, and the list of them
+    D/dataset.json                the layout that all episodes share, and the list of episodes
     D/shards/<bag>-<hash>/        frames.npy (N, views, size, size, 3) uint8, states.npy (N, P) and actions.npy (N, A)
-                                  float32, positions.npy (N, K, 3) float64 m, stamps.npy (N,) ns and pictures.npy
-                                  (N, views) int64, shard.json, robot.urdf
+                                  float32, positions.npy (N, K, 3) float64 m, stamps.npy (N,) ns, pictures.npy
+                                  (N, views) int64: numbers of the images in the bag, shard.json, robot.urdf
 
-An episode of T ticks is T + 1 rows; its last action comes twice, so that frames and actions have the same rows.
+An episode of T ticks has T + 1 rows; its last action is repeated, so that frames and actions have the same rows.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from jepa_ros.world_model.config import CameraReference
 
 INDEX, SHARD, URDF = "dataset.json", "shard.json", "robot.urdf"
 SCHEMA_VERSION = 1
-LARGEST_INDEX = 500_000_000
-"""Bytes; an index of millions of episodes."""
+LARGEST_INDEX_BYTES = 500_000_000
+"""Size of an index of millions of episodes."""
 ARRAYS = {
     "frames": np.uint8,
     "states": np.float32,
@@ -40,12 +40,12 @@ class _Strict(BaseModel):
 
 
 class Layout(_Strict):
-    """What all episodes of a dataset have in common.
+    """The properties that all episodes of a dataset share.
 
-    rate: control ticks a second. views: image topics. joints, gripper: of the proprioception: positions of joints,
-    their velocities, positions of gripper; or `fields`, of another one. action_names: of the numbers of an action,
-    which are mean velocities over a tick, over action_scale. action_space: planar_velocity is the models' own.
-    positions: names of what is at them.
+    rate: control ticks per second. views: image topics. joints, gripper: the proprioception is positions of joints,
+    their velocities, and positions of gripper; or `fields`, where it is another one. action_names: of the values of an
+    action, which are mean velocities over a tick, divided by action_scale. action_space: planar_velocity is the models'
+    own. positions: names of the objects that the positions are of.
     """
 
     rate: float = Field(gt=0)
@@ -63,7 +63,7 @@ class Layout(_Strict):
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """Names of the P fields of a state."""
+        """Names of the P values of a state."""
         if self.fields:
             return self.fields
         return (
@@ -85,13 +85,13 @@ class EpisodeEntry(_Strict):
 
 
 class ShardInfo(_Strict):
-    """shard.json: one bag. dropped: by reason. problems: what of the bag could not be read."""
+    """shard.json: one bag. dropped: by reason. problems: defects of the bag."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     bag: str
     fingerprint: str
     rows: int = Field(ge=0)
-    seen: int = Field(0, ge=0, description="pictures in the bag")
+    seen: int = Field(0, ge=0, description="images in the bag")
     topics: dict[str, tuple[str, int]] = {}
     episodes: tuple[EpisodeEntry, ...]
     dropped: dict[str, int] = {}
@@ -101,14 +101,14 @@ class ShardInfo(_Strict):
 
 
 class IndexedEpisode(EpisodeEntry):
-    """An episode in the index; shard: place in its list."""
+    """An episode in the index. shard: its position in the list of shards."""
 
     shard: int = Field(ge=0)
     split: Literal["train", "val", "test"]
 
 
 class Index(_Strict):
-    """dataset.json. shards: directories, relative. split_by: marker, bag or episode."""
+    """dataset.json. shards: relative directories. split_by: marker, bag or episode."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     layout: Layout
@@ -125,15 +125,15 @@ def write_json(path: Path, value: BaseModel) -> None:
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether a path given as data is a dataset that was built, and no bag."""
+    """Check whether a path given as data is a built dataset and not a bag."""
     return (Path(path) / INDEX).is_file()
 
 
 class Dataset:
-    """A dataset that was built. Arrays are mapped, not read: memory does not grow with them."""
+    """A built dataset. Its arrays are memory-mapped, so that memory does not grow with them."""
 
     def __init__(self, path: Path):
-        """Raises InputError that names the file, what was expected and found."""
+        """Raises InputError that names the malformed file."""
         self.path = Path(path)
         self.index: Index = _read(self.path / INDEX, Index)
         self.layout = self.index.layout
@@ -141,7 +141,7 @@ class Dataset:
         for entry in self.index.episodes:
             if entry.shard >= len(self.index.shards):
                 raise InputError(
-                    f"dataset {self.path / INDEX}: episodes: expected shards under {len(self.index.shards)}, "
+                    f"dataset {self.path / INDEX}: episodes: expected shard numbers below {len(self.index.shards)}, "
                     f"found {entry.shard}"
                 )
             if entry.start + entry.frames > (rows := len(self.arrays(entry.shard)["frames"])):
@@ -151,7 +151,7 @@ class Dataset:
                 )
 
     def arrays(self, shard: int) -> dict[str, np.ndarray]:
-        """The arrays of a shard by name, mapped. Raises InputError where one is missing or of another kind."""
+        """Return the arrays of a shard by name, memory-mapped. Raises InputError where one is missing or malformed."""
         if shard not in self._shards:
             self._shards[shard] = self._load(self.path / self.index.shards[shard])
         return self._shards[shard]
@@ -183,7 +183,7 @@ class Dataset:
         return arrays
 
     def urdf(self) -> str | None:
-        """The robot's description of the first bag that has one."""
+        """Return the URDF of the first bag that has one."""
         for shard in self.index.shards:
             path = self.path / shard / URDF
             if path.is_file():
@@ -191,14 +191,16 @@ class Dataset:
         return None
 
     def rows(self, entry: IndexedEpisode, name: str) -> np.ndarray:
-        """The rows of an episode in an array, mapped."""
+        """Return the rows of an episode in an array, memory-mapped."""
         return self.arrays(entry.shard)[name][entry.start : entry.start + entry.frames]
 
 
 def _read(path: Path, kind):
     try:
-        if path.stat().st_size > LARGEST_INDEX:
-            raise InputError(f"dataset {path}: expected at most {LARGEST_INDEX} bytes, found {path.stat().st_size}")
+        if path.stat().st_size > LARGEST_INDEX_BYTES:
+            raise InputError(
+                f"dataset {path}: expected at most {LARGEST_INDEX_BYTES} bytes, found {path.stat().st_size}"
+            )
         return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         raise InputError(f"dataset {path}: {first_problem(error)}") from None
@@ -209,5 +211,5 @@ def _read(path: Path, kind):
 
 
 def read_shard(folder: Path) -> ShardInfo:
-    """shard.json of a shard. Raises InputError."""
+    """Return shard.json of a shard. Raises InputError."""
     return _read(folder / SHARD, ShardInfo)

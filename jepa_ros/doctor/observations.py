@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jepa_ros.bags.cameras import COMPRESSED, RAW
+from jepa_ros.bags.typestore import COMPRESSED_IMAGE, IMAGE
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.world_model.config import ModelConfig
 
 JOINT_STATE, STRING = "sensor_msgs/msg/JointState", "std_msgs/msg/String"
-IMAGES = (RAW, COMPRESSED)
+IMAGES = (IMAGE, COMPRESSED_IMAGE)
 
 
 @dataclass(frozen=True)

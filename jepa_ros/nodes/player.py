@@ -19,8 +19,8 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
-from jepa_ros.bags.recovery import Rescued
-from jepa_ros.bags.source import Source, open_source
+from jepa_ros.bags.reader import Bag, open_bag
+from jepa_ros.bags.recovery import RawMessage
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_stamp
 from jepa_ros.nodes.common.diagnostics import OK, WARN, Status
@@ -53,7 +53,7 @@ class Player(JepaNode):
 
     def __init__(self) -> None:
         super().__init__("player", PARAMETERS)
-        self._source: Source | None = None
+        self._source: Bag | None = None
         self._played = self._passes = 0
         self._steer = threading.Condition()  # of the three that follow
         self._paused = self._rewind = self._ending = False
@@ -61,7 +61,7 @@ class Player(JepaNode):
     # -- lifecycle -----------------------------------------------------------------------------------------------------
 
     def configure(self) -> None:
-        self._source = source = open_source(Path(self.p.bag))
+        self._source = source = open_bag(Path(self.p.bag))
         self._wanted = self._topics(source)
         self._offset = self._stamps_minus_recorded(source)
         for problem in source.problems:
@@ -94,7 +94,7 @@ class Player(JepaNode):
     def refused(self) -> None:
         self.request_exit(2)
 
-    def _topics(self, source: Source) -> dict[tuple[str, str], str]:
+    def _topics(self, source: Bag) -> dict[tuple[str, str], str]:
         """The name under which each topic and type of the bag is played. Raises InputError where it has no images."""
         images, space = image_topics(self), self.get_namespace().rstrip("/")
         there = {t.topic: (t.topic, t.msgtype) for t in source.topics if t.count and t.msgtype in KINDS}
@@ -105,13 +105,13 @@ class Player(JepaNode):
                 played[there[recorded]] = name
         if not {images.raw, images.compressed} & set(played.values()):
             wanted = f"images on {images.raw} or {images.compressed}"
-            raise InputError(f"bag {source.path}: expected {wanted}, found {source.listed()}")
+            raise InputError(f"bag {source.path}: expected {wanted}, found {source.list_topics()}")
         needed = ("joint_states", "robot_description")
         if missing := [n for n in needed if self.resolve_topic_name(n) not in played.values()]:
             self.get_logger().warning(f"bag {source.path}: no {' and no '.join(missing)} in it: nothing can be planned")
         return played
 
-    def _stamps_minus_recorded(self, source: Source) -> int:
+    def _stamps_minus_recorded(self, source: Bag) -> int:
         """ns, of the first image, where the stamps are of another clock than the times of recording: the simulated time
         of a robot, say. Otherwise 0."""
         images = [topic for topic, name in self._wanted.items() if name in image_topics(self)[:2]]
@@ -181,7 +181,7 @@ class Player(JepaNode):
         if not self._ending:
             self.get_logger().warning(f"nobody made latents of the images within {WAIT:g} s: playing all the same")
 
-    def _play(self, messages: Iterator[Rescued]) -> bool:
+    def _play(self, messages: Iterator[RawMessage]) -> bool:
         """The recording once; False where it ended before, by a rewind or the node's end."""
         self._now = None
         for message in messages:

@@ -59,7 +59,7 @@ def fit_heads(
     """Train the heads that `config` has sizes for on latents (N, *L) of each split, from fresh weights of this seed.
 
     Of policy and learned distance the weights of least validation loss are kept; without policy_updates there are
-    none. Probes are fitted to the positions that the episodes have (PlacedEpisode). It takes minutes, so it is not
+    none. Probes are fitted to the positions that the episodes have (Episode.positions). It takes minutes, so it is not
     resumed but run again, to the same result. `report` hears of each update. Raises InputError where an episode is
     too short, or an object was never seen.
     """

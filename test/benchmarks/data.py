@@ -79,14 +79,14 @@ MAPPING = "views: [{topic: /image}]\njoint_states: {joints: [a, b]}\nactions: {s
 
 def time_build(folder: Path, kind: str, pictures: int, workers: int) -> dict[str, float]:
     """Pictures of the bag a second, when built at 30 and at 10 Hz."""
-    from jepa_ros.datasets.build import run
+    from jepa_ros.datasets.build import build_dataset
 
     bag, mapping = write_bag(folder / kind, kind, pictures), folder / "mapping.yaml"
     mapping.write_text(MAPPING)
     found = {"megabytes": sum(f.stat().st_size for f in bag.iterdir()) / 1e6}
     for rate in (30, 10):
         out = folder / f"{kind}{rate}"
-        run(bags=[bag], out=out, mapping=mapping, rate=rate, size=64, workers=workers)
+        build_dataset(bags=[bag], out=out, mapping=mapping, rate=rate, size=64, workers=workers)
         summary = json.loads((out / "summary.json").read_text())
         found[f"pictures_per_s@{rate}Hz"] = summary["frames_per_s"]
         found[f"frames@{rate}Hz"] = sum(summary["frames"].values())

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
-from helpers import reach_bag
+from helpers import reach_bag, sim_arm
 from helpers.checkpoint_files import write_model
 from helpers.commands import refused
 from helpers.training_recipes import TINY
@@ -129,9 +129,9 @@ def test_a_bag_without_a_message_is_refused(bag, recipe, tmp_path):
 def test_commands_exit_with_2_and_one_line(bag, recipe, tmp_path):
     truncated(bag, tmp_path / "broken")
     before = content(tmp_path / "broken")
-    write_model(tmp_path / "m", joints=reach_bag.arm.robot().joints, gripper=reach_bag.arm.robot().gripper)
+    write_model(tmp_path / "m", joints=sim_arm.robot().joints, gripper=sim_arm.robot().gripper)
     for arguments in (
-        ("train", "model", "--data", tmp_path / "broken", "--recipe", recipe, "--out", tmp_path / "out"),
+        ("train", "--data", tmp_path / "broken", "--recipe", recipe, "--out", tmp_path / "out"),
         ("pretrain", tmp_path / "broken", "--out", tmp_path / "out"),
         ("models", "inspect", tmp_path / "m", "--data", tmp_path / "broken", "--out", tmp_path / "out"),
     ):

@@ -17,8 +17,9 @@ from helpers.checkpoint_files import write_model, write_patch_model
 from helpers.episode_bags import FIELDS, SPACE, write_bag
 from helpers.file_damage import changed, damaged, pickled
 from helpers.training_recipes import TINY
-from jepa_ros.bags.frame_runs import read_stretches
-from jepa_ros.bags.reader import read_camera, read_robot_description
+from jepa_ros.bags.cameras import read_camera
+from jepa_ros.bags.frame_runs import read_frame_runs
+from jepa_ros.bags.reader import read_robot_description
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.bringup.nodes import ARGUMENT_PARAMETERS, check_params_file
 from jepa_ros.datasets.recorded_episodes import read_episodes
@@ -221,7 +222,7 @@ def test_bags(bag, tmp_path, tally, rng, storage):
         read_robot_description(copy)
         read_camera(copy)
         list(read_episodes(copy, SPACE, FIELDS, 16))
-        read_stretches(copy, ["/image"], 16)
+        read_frame_runs(copy, ["/image"], 16)
 
     for name, said, count in ((recording.name, None, 150), ("metadata.yaml", metadata, 100)):
         for _ in each(copy / name, count, rng, said, yaml.safe_dump):
@@ -248,7 +249,7 @@ def test_messages_in_bags(bag, tmp_path, tally, rng):
         def read(copy=copy):
             read_camera(copy)
             list(read_episodes(copy, SPACE, FIELDS, 16))
-            read_stretches(copy, ["/image"], 16)
+            read_frame_runs(copy, ["/image"], 16)
 
         tally(read, copy)
     assert tally.read > 5 and tally.refused > 5

@@ -12,7 +12,7 @@ from helpers.fuzz_requests import place
 from helpers.fuzzed_graph import PLACES, FuzzedGraph
 from helpers.fuzzed_nodes import PLAIN_MALLOC, PLAYED, RECORDED, processes
 from helpers.message_fuzzer import Fuzzer, read, save
-from jepa_ros.bags.source import open_source
+from jepa_ros.bags.reader import open_bag
 from jepa_ros.resources import list_models
 
 pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
@@ -175,7 +175,7 @@ def test_what_was_recorded_meanwhile_can_be_read(graph, recordings):
     assert "Traceback" not in recorder.output and "recording ended" not in recorder.output
     total = Counter()
     for bag in recordings.iterdir():
-        with open_source(bag) as source:
+        with open_bag(bag) as source:
             assert source.problems == [], bag
             counts = {t.topic: t.count for t in source.topics}
             found = Counter(m.topic for m in source.messages([(t.topic, t.msgtype) for t in source.topics]))

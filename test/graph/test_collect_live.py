@@ -1,4 +1,4 @@
-"""`jepa_ros collect live` on the simulated arm: what is driven, what is recorded, and what interrupts it."""
+"""`jepa_ros collect --live` on the simulated arm: what is driven, what is recorded, and what interrupts it."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from std_srvs.srv import Trigger
 
 from helpers.nodes import NodeProcess
 from helpers.sim_arm import robot, scene, space
-from jepa_ros.bags.reader import open_bag, read_messages
+from jepa_ros.bags.reader import open_bag
 from jepa_ros.collecting import live_play
 from jepa_ros.collecting.plan_driver import boxed
 from jepa_ros.datasets.recorded_episodes import read_episodes
@@ -99,7 +99,7 @@ def collect(tmp_path, cell):
     running = []
 
     def start(*options):
-        command = [sys.executable, "-c", CLI, "collect", "live", "--out", str(tmp_path / "out"), *map(str, options)]
+        command = [sys.executable, "-c", CLI, "collect", "--live", "--out", str(tmp_path / "out"), *map(str, options)]
         running.append(NodeProcess(command, tmp_path / f"collect{len(running)}.log"))
         return running[-1]
 
@@ -159,9 +159,9 @@ def test_play_is_recorded_as_episodes_that_training_reads(cell, recorder, collec
 def executed_ticks(bag):
     """What the gate executed of each episode, (n, 2), from the first tick of its play on."""
     found = []
-    with open_bag(bag) as reader:
-        wanted = [c for c in reader.connections if c.topic in ("/executed", "/episode")]
-        for connection, message in read_messages(bag, reader, wanted):
+    with open_bag(bag, strict=True) as recording:
+        wanted = [t for t in recording.topics if t.topic in ("/executed", "/episode")]
+        for connection, message in recording.decoded(wanted):
             if connection.topic == "/episode":
                 found.append([])
             elif found and (message.plan_id or found[-1]):

@@ -87,7 +87,7 @@ def test_the_simulated_cell_comes_up_and_ends_on_ctrl_c(launch, client):
 
 
 def test_a_recording_is_replayed_and_its_end_is_the_end_of_all(launch, tmp_path):
-    from jepa_ros.bags.source import open_source
+    from jepa_ros.bags.reader import open_bag
     from jepa_ros.collecting.simulated import run
 
     assert run(out=tmp_path / "play", episodes=1, seed=7, width=64, height=64, workers=1) == 0
@@ -95,7 +95,7 @@ def test_a_recording_is_replayed_and_its_end_is_the_end_of_all(launch, tmp_path)
     wait_for(lambda: active(process) == {*NODES["replay"], "recorder"} or ended(process), "all nodes", 240)
     process.wait(120)
     assert "the recording is over" in process.output and not alive(process)
-    with open_source(tmp_path / "results") as source:
+    with open_bag(tmp_path / "results") as source:
         assert {t.topic: t.count for t in source.topics}["/replayed/latent"] > 10, source.problems
 
 

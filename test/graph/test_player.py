@@ -8,7 +8,7 @@ from jepa_msgs.msg import GateStatus, LatentState, PlannerStatus
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
-from jepa_ros.bags.source import open_source
+from jepa_ros.bags.reader import open_bag
 from jepa_ros.bringup.nodes import ReplayArguments, node_list
 from jepa_ros.graph_clients.goal_client import GoalClient, pose_term
 from jepa_ros.nodes.common.convert import to_ns
@@ -29,7 +29,7 @@ COMMANDS = "/right_joint_trajectory_controller/joint_trajectory"
 @pytest.fixture(scope="module")
 def stamps(bag):
     """ns, of the images in the bag."""
-    with open_source(bag) as source:
+    with open_bag(bag) as source:
         [images] = [(t.topic, t.msgtype) for t in source.topics if t.msgtype.endswith("CompressedImage")]
         return [m.recorded for m in source.messages([images])]
 
@@ -107,7 +107,7 @@ def test_at_its_end_the_player_ends_and_the_results_can_be_read(start, client, r
     assert nodes["player"].wait(120.0) == 0, nodes["player"].output
     nodes["recorder"].signal(signal.SIGTERM)
     assert nodes["recorder"].wait() == 0, nodes["recorder"].output
-    with open_source(tmp_path / "results") as source:
+    with open_bag(tmp_path / "results") as source:
         counts = {t.topic: t.count for t in source.topics}
     assert counts["/second/latent"] >= len(stamps) - 5 and counts["/second/surprise"] > 5
     assert "/second/image/compressed" not in counts and "/second/plan" in counts

@@ -17,7 +17,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from helpers.untrained_model import fresh_model
-from jepa_ros.bags.source import open_source
+from jepa_ros.bags.reader import open_bag
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.nodes.common.convert import image_message, to_stamp
 
@@ -103,7 +103,7 @@ def manage(client, number, state):
 
 
 def counts(bag) -> Counter:
-    with open_source(bag) as source:
+    with open_bag(bag) as source:
         wanted = [(t.topic, t.msgtype) for t in source.topics]
         return Counter(m.topic for m in source.messages(wanted))
 
@@ -176,7 +176,7 @@ def test_joint_velocities_for_servo_are_in_the_bag(record, peers, client, tmp_pa
     peers.kept(tmp_path / "bag", 5)
     process.signal(signal.SIGTERM)
     assert process.wait() == 0, process.output
-    with open_source(tmp_path / "bag") as source:
+    with open_bag(tmp_path / "bag") as source:
         found = list(source.messages([("/servo_node/delta_joint_cmds", "control_msgs/msg/JointJog")]))
     said = [typestore().deserialize_cdr(m.data, m.msgtype) for m in found]
     assert [list(m.velocities) for m in said] == [[0.1 * k] for k in range(5)]

@@ -4,7 +4,7 @@ import json
 
 import yaml
 
-from jepa_ros.datasets.build import run
+from jepa_ros.datasets.build import build_dataset
 from jepa_ros.datasets.store import Dataset
 
 MAPPING = {
@@ -23,7 +23,7 @@ def mapping_file(tmp_path, **changes):
 def build(tmp_path, bag, changes=None, **options):
     """The dataset of a foreign bag, and its summary."""
     out = tmp_path / "data"
-    run(bags=[bag], out=out, mapping=mapping_file(tmp_path, **changes or {}), size=16, **options)
+    build_dataset(bags=[bag], out=out, mapping=mapping_file(tmp_path, **changes or {}), size=16, **options)
     return Dataset(out), json.loads((out / "summary.json").read_text())
 
 

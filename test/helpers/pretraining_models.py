@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.video_bags import wander
-from jepa_ros.bags.frame_runs import Stretch
+from jepa_ros.bags.frame_runs import FrameRun
 from jepa_ros.training.pretraining.clips import Clips, divide, normalize_clips
 from jepa_ros.training.pretraining.loop import Pretrainer, Schedule
 from jepa_ros.training.pretraining.models import Sizes, build
@@ -31,7 +31,7 @@ both = pytest.mark.parametrize("sizes", [VIDEO, IMAGE], ids=["vjepa", "ijepa"])
 
 
 def stretches(count=4, length=20):
-    return [Stretch(wander(length, seed=k), np.arange(length) * 0.05, f"{k}") for k in range(count)]
+    return [FrameRun(wander(length, seed=k), np.arange(length) * 0.05, f"{k}") for k in range(count)]
 
 
 def trainer(sizes, seed=0, schedule=SCHEDULE, weights=0):

@@ -5,7 +5,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 
 from helpers.video_bags import COMPRESSED, FIRST, PERIOD, RAW, times, video, wander, write_video
-from jepa_ros.bags.frame_runs import read_stretches
+from jepa_ros.bags.frame_runs import read_frame_runs
 from jepa_ros.errors import InputError
 
 FRAMES = wander(20)
@@ -15,7 +15,7 @@ FRAMES = wander(20)
 @pytest.mark.parametrize("kind, name", [(RAW, "/camera/color/image_raw"), (COMPRESSED, "/camera/image/compressed")])
 def test_frames_come_back_with_their_stamps(tmp_path, storage, kind, name):
     bag = write_video(tmp_path / "b", {name: (kind, video(FRAMES, times(20)))}, storage)
-    ((stretch,), unusable) = read_stretches(bag, [name], 16)
+    ((stretch,), unusable) = read_frame_runs(bag, [name], 16)
     assert unusable == 0 and stretch.source == f"{bag} {name}"
     np.testing.assert_array_equal(stretch.frames, FRAMES)
     np.testing.assert_allclose(np.diff(stretch.stamps), PERIOD * 1e-9, atol=1e-6)
@@ -25,16 +25,16 @@ def test_frames_come_back_with_their_stamps(tmp_path, storage, kind, name):
 def test_a_topic_is_found_with_and_without_slash_and_transport(tmp_path):
     bag = write_video(tmp_path / "b", {"/arm/image/compressed": (COMPRESSED, video(FRAMES, times(20)))})
     for name in ("arm/image", "/arm/image", "/arm/image/compressed"):
-        assert len(read_stretches(bag, [name], 16)[0][0].frames) == 20
+        assert len(read_frame_runs(bag, [name], 16)[0][0].frames) == 20
     both = {"/image": (RAW, video(FRAMES[:5], times(5))), "/image/compressed": (COMPRESSED, video(FRAMES, times(20)))}
     bag = write_video(tmp_path / "both", both)
-    assert len(read_stretches(bag, ["image"], 16)[0][0].frames) == 5, "the raw ones"
+    assert len(read_frame_runs(bag, ["image"], 16)[0][0].frames) == 5, "the raw ones"
 
 
 def test_several_topics_are_never_joined(tmp_path):
     left, right = wander(6, 1), wander(8, 2)
     topics = {"/left": (RAW, video(left, times(6))), "/right": (RAW, video(right, times(8, PERIOD // 2)))}
-    stretches, _ = read_stretches(write_video(tmp_path / "b", topics), ["left", "right"], 16)
+    stretches, _ = read_frame_runs(write_video(tmp_path / "b", topics), ["left", "right"], 16)
     assert [s.source.split()[-1] for s in stretches] == ["left", "right"]
     for stretch, frames in zip(stretches, (left, right), strict=True):
         np.testing.assert_array_equal(stretch.frames, frames)
@@ -46,14 +46,14 @@ def test_a_gap_and_time_that_goes_back_begin_a_new_stretch(tmp_path):
     stamps = FIRST + 100 * PERIOD + np.concatenate([[0], np.cumsum(steps * PERIOD).astype(int)])
     recorded = times(20)
     messages = [(s, r, f, None) for s, r, f in zip(stamps, recorded, FRAMES, strict=True)]
-    stretches, _ = read_stretches(write_video(tmp_path / "b", {"/image": (RAW, messages)}), ["image"], 16)
+    stretches, _ = read_frame_runs(write_video(tmp_path / "b", {"/image": (RAW, messages)}), ["image"], 16)
     assert [len(s.frames) for s in stretches] == [10, 5, 5]
     np.testing.assert_array_equal(np.concatenate([s.frames for s in stretches]), FRAMES)
 
 
 def test_a_stamp_that_comes_twice_is_the_same_frame_and_no_gap(tmp_path):
     stamps = np.repeat(times(10), 2)
-    ((stretch,), _) = read_stretches(
+    ((stretch,), _) = read_frame_runs(
         write_video(tmp_path / "b", {"/image": (RAW, video(FRAMES, stamps))}), ["image"], 16
     )
     np.testing.assert_array_equal(stretch.frames, FRAMES[::2])
@@ -61,14 +61,16 @@ def test_a_stamp_that_comes_twice_is_the_same_frame_and_no_gap(tmp_path):
 
 def test_headers_without_a_stamp_take_the_time_of_recording(tmp_path):
     messages = [(0, t, f, None) for t, f in zip(times(20), FRAMES, strict=True)]
-    ((stretch,), _) = read_stretches(write_video(tmp_path / "b", {"/image": (RAW, messages)}), ["image"], 16)
+    ((stretch,), _) = read_frame_runs(write_video(tmp_path / "b", {"/image": (RAW, messages)}), ["image"], 16)
     assert stretch.stamps[0] == pytest.approx(FIRST * 1e-9) and len(stretch.frames) == 20
 
 
 def test_a_picture_that_cannot_be_decoded_is_counted_and_leaves_a_gap(tmp_path):
     messages = video(FRAMES, times(20))
     messages[7] = (*messages[7][:3], np.frombuffer(b"no picture", np.uint8))
-    stretches, unusable = read_stretches(write_video(tmp_path / "b", {"/image": (COMPRESSED, messages)}), ["image"], 16)
+    stretches, unusable = read_frame_runs(
+        write_video(tmp_path / "b", {"/image": (COMPRESSED, messages)}), ["image"], 16
+    )
     assert unusable == 1 and [len(s.frames) for s in stretches] == [7, 12]
 
 
@@ -76,22 +78,22 @@ def test_pictures_are_cropped_and_scaled_as_the_nodes_do_it(tmp_path):
     wide = np.zeros((32, 48, 3), np.uint8)
     wide[:, 8:40] = 200
     bag = write_video(tmp_path / "b", {"/image": (RAW, video([wide] * 3, times(3)))})
-    assert (read_stretches(bag, ["image"], 16)[0][0].frames == 200).all()
+    assert (read_frame_runs(bag, ["image"], 16)[0][0].frames == 200).all()
 
 
 def test_refusals_say_what_is_there(tmp_path):
     bag = write_video(tmp_path / "b", {"/left/image_raw": (RAW, video(FRAMES[:3], times(3)))})
     with pytest.raises(InputError, match="b: expected the image topic image, found /left/image_raw"):
-        read_stretches(bag, ["image"], 16)
-    with pytest.raises(InputError, match="expected a rosbag2 directory, found nothing there"):
-        read_stretches(tmp_path / "none", ["image"], 16)
+        read_frame_runs(bag, ["image"], 16)
+    with pytest.raises(InputError, match="expected a rosbag2 directory or file, found nothing there"):
+        read_frame_runs(tmp_path / "none", ["image"], 16)
     broken = [(t, t, FRAMES[0], np.zeros(5, np.uint8)) for t in times(4)]
     bag = write_video(tmp_path / "broken", {"/image": (RAW, broken)})
-    with pytest.raises(InputError, match="image: expected pictures, found 4 that cannot be used: image data: expected"):
-        read_stretches(bag, ["image"], 16)
+    with pytest.raises(InputError, match="image: expected images, found 4 undecodable ones: image data: expected"):
+        read_frame_runs(bag, ["image"], 16)
     bag = write_video(tmp_path / "empty", {"/image": (RAW, [])})
-    with pytest.raises(InputError, match="image: expected pictures, found none"):
-        read_stretches(bag, ["image"], 16)
+    with pytest.raises(InputError, match="image: expected images, found none"):
+        read_frame_runs(bag, ["image"], 16)
 
 
 def test_a_bag_that_is_damaged_inside_is_refused(tmp_path):
@@ -101,4 +103,4 @@ def test_a_bag_that_is_damaged_inside_is_refused(tmp_path):
     data[4096:] = bytes(len(data) - 4096)
     file.write_bytes(data)
     with pytest.raises(InputError, match="b: .*expected .*, found"):
-        read_stretches(bag, ["image"], 16)
+        read_frame_runs(bag, ["image"], 16)

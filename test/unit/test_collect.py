@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rosbags.rosbag2 import Reader
 
 from helpers import sim_arm
 from helpers.episode_bags import FIELDS, FIRST, SPACE, write_episode
-from jepa_ros.bags.reader import open_bag
 from jepa_ros.bags.writer import EpisodeWriter
 from jepa_ros.collecting import simulated as collect
 from jepa_ros.datasets.recorded_episodes import read_episodes
@@ -71,7 +71,7 @@ def test_parts_become_one_bag_in_order(recorded, tmp_path):
         "play_2.mcap",
         "recipe.json",
     ]
-    with open_bag(out) as reader:
+    with Reader(out) as reader:
         per_topic = {c.topic: c.msgcount for c in reader.connections}
         assert per_topic["/episode"] == 5 and per_topic["/executed"] == 25 and per_topic["/robot_description"] == 3
         assert reader.message_count == sum(per_topic.values())

@@ -132,20 +132,18 @@ def test_missing_joints_are_said_with_those_there_are(tmp_path):
 
 
 def test_no_usable_picture_and_no_usable_number(tmp_path):
-    refused(tmp_path, foreign_bags.write(tmp_path / "broken", broken=lambda t: True), "pictures that cannot be decoded")
+    refused(tmp_path, foreign_bags.write(tmp_path / "broken", broken=lambda t: True), "undecodable images")
     bag = foreign_bags.write(tmp_path / "nan", commands="array")
     fields = {"source": "velocity", "topic": "/velocity_controller/commands", "fields": ["7"]}
     (tmp_path / "n").mkdir()
-    refused(tmp_path / "n", bag, "expected actions that can be used", "NaN or Inf", actions=fields)
+    refused(tmp_path / "n", bag, "expected usable actions", "NaN or Inf", actions=fields)
 
 
 def test_joint_velocities_of_other_joints_are_said(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", commands="jog")
     actions = {"source": "joint_velocity", "topic": "/servo_node/delta_joint_cmds"}
     states = {"joints": ["gripper_left"]}
-    refused(
-        tmp_path, bag, "expected actions that can be used", "or of other joints", actions=actions, joint_states=states
-    )
+    refused(tmp_path, bag, "expected usable actions", "or of other joints", actions=actions, joint_states=states)
 
 
 def test_messages_of_garbage_are_counted(tmp_path):
@@ -157,7 +155,7 @@ def test_messages_of_garbage_are_counted(tmp_path):
             out.write(made[connection.id], recorded, raw[:10] if spoilt else raw)
     result, summary = build(tmp_path, tmp_path / "bag")
     assert result.exit_code == 0, result.stderr
-    assert summary["dropped"]["/joint_states: messages that cannot be read"] > 5
+    assert summary["dropped"]["/joint_states: malformed messages"] > 5
     assert sum(summary["frames"].values()) == 41
 
 
@@ -190,7 +188,7 @@ def test_a_directory_of_something_else_is_not_written_into(tmp_path):
 def test_inspect_says_what_is_missing(tmp_path):
     bag = foreign_bags.write(tmp_path / "dark", cameras=())
     result = CliRunner().invoke(cli.app, ["data", "inspect", str(bag), "--write", str(tmp_path / "m.yaml")])
-    assert result.exit_code == 2 and "expected pictures" in result.stderr and "/joint_states" in result.stderr
+    assert result.exit_code == 2 and "expected images" in result.stderr and "/joint_states" in result.stderr
     assert not (tmp_path / "m.yaml").exists()
     bag = cut(foreign_bags.write(tmp_path / "cut", raw=True, seconds=20.0), 0.6)
     result = CliRunner().invoke(cli.app, ["data", "inspect", str(bag)])

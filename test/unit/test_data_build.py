@@ -9,7 +9,7 @@ import yaml
 from helpers import episode_bags, foreign_bags, reach_bag, two_camera_bags
 from helpers.foreign_datasets import build, greys
 from helpers.training_recipes import TINY
-from jepa_ros.datasets.build import run
+from jepa_ros.datasets.build import build_dataset
 from jepa_ros.datasets.episodes import EpisodeSet, MappedFrames
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.datasets.splits import read_splits
@@ -27,7 +27,7 @@ def bag(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(bag, tmp_path_factory):
     out = tmp_path_factory.mktemp("built") / "data"
-    assert run(bags=[bag], out=out, size=16) == 0
+    assert build_dataset(bags=[bag], out=out, size=16) == 0
     return out
 
 
@@ -67,7 +67,7 @@ def test_cameras_off_the_control_grid_are_matched_as_from_bags(tmp_path, rate, o
 def test_two_views_are_built_as_read(bag, tmp_path):
     both = two_camera_bags.add_wrist(bag, tmp_path / "both", late=12 * 10**6)
     cameras = ("/image", "/wrist/image")
-    assert run(bags=[both], out=tmp_path / "data", size=16, camera=cameras) == 0
+    assert build_dataset(bags=[both], out=tmp_path / "data", size=16, camera=cameras) == 0
     for one, other in zip(splits(both, cameras=cameras), splits(tmp_path / "data", cameras=cameras), strict=True):
         assert other.frames.shape[1] == 2
         np.testing.assert_array_equal(one.frames, other.frames)
@@ -114,7 +114,7 @@ def test_a_gap_between_pictures_makes_two_episodes(tmp_path):
     assert greys(data, first).tolist() == [foreign_bags.grey(0.1 * k) for k in range(11)]
     assert greys(data, second).tolist() == [foreign_bags.grey(2.0 + 0.1 * k) for k in range(21)]
     assert second.stamp - first.stamp == 2 * 10**9
-    assert summary["dropped"] == {"gaps between pictures": 1}
+    assert summary["dropped"] == {"gaps between images": 1}
 
 
 def test_missing_joint_states_make_a_gap(tmp_path):
@@ -122,7 +122,7 @@ def test_missing_joint_states_make_a_gap(tmp_path):
     data, summary = build(tmp_path, bag)
     first, second = (data.rows(e, "stamps") for e in data.index.episodes)
     assert first[-1] - foreign_bags.FIRST <= 1.05e9 and second[0] - foreign_bags.FIRST >= 1.95e9
-    assert summary["dropped"]["pictures without joint states"] > 10
+    assert summary["dropped"]["images without joint states"] > 10
 
 
 def test_missing_actions_make_a_gap(tmp_path):
@@ -146,14 +146,14 @@ def test_missing_actions_make_a_gap(tmp_path):
     first, second = data.index.episodes
     assert (first.frames, second.frames) == (10, 11)
     np.testing.assert_allclose(data.rows(second, "actions")[:-1], episode_bags.actions(24)[14:], atol=1e-6)
-    assert summary["dropped"]["pictures without actions"] == 4
+    assert summary["dropped"]["images without actions"] == 4
 
 
 def test_a_picture_that_cannot_be_decoded_cuts_the_episode(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", broken=lambda t: abs(t - 1.5) < 0.01)
     data, summary = build(tmp_path, bag)
     assert [e.frames for e in data.index.episodes] == [15, 25]
-    assert summary["dropped"] == {"/camera/image/compressed: pictures that cannot be decoded (truncated)": 1}
+    assert summary["dropped"] == {"/camera/image/compressed: undecodable images (truncated)": 1}
 
 
 def test_pictures_before_the_first_marker_belong_to_no_episode(tmp_path):
@@ -168,7 +168,7 @@ def test_pictures_before_the_first_marker_belong_to_no_episode(tmp_path):
     data, summary = build(tmp_path, tmp_path / "bag", changes)
     (entry,) = data.index.episodes
     assert (entry.number, entry.split, entry.task, entry.frames) == (4, "val", "play", 9)
-    assert summary["dropped"] == {"pictures before the first episode": 5} and summary["split_by"] == "marker"
+    assert summary["dropped"] == {"images before the first episode": 5} and summary["split_by"] == "marker"
 
 
 def test_a_clock_that_is_set_back_begins_another_episode(tmp_path):
@@ -185,7 +185,7 @@ def test_single_stamps_from_another_time_are_left_out(tmp_path):
     far = {1.0: 1e6, 3.0: -1e6}
     bag = foreign_bags.write(tmp_path / "bag", stamp=lambda topic, t: t + far.get(t, 0.0) * ("image" in topic))
     data, summary = build(tmp_path, bag)
-    assert summary["dropped"]["messages with a stamp from another time"] == 2
+    assert summary["dropped"]["messages with a stray stamp"] == 2
     assert sum(e.frames for e in data.index.episodes) >= 38
 
 
@@ -209,9 +209,7 @@ def test_still_stretches_are_thinned_on_request(tmp_path):
     assert [e.frames for e in whole.index.episodes] == [81]
     thinned, summary = build(tmp_path, tmp_path / "bag", changes, thin_still=True)
     # Half a second of standing still stays at both sides.
-    assert [e.frames for e in thinned.index.episodes] == [25, 27] and summary["dropped"][
-        "frames of still stretches"
-    ] == 29
+    assert [e.frames for e in thinned.index.episodes] == [25, 27] and summary["dropped"]["frames of idle spans"] == 29
     again = np.concatenate([thinned.rows(e, "frames") for e in thinned.index.episodes])
     all_frames = whole.rows(whole.index.episodes[0], "frames")
     np.testing.assert_array_equal(again, np.concatenate([all_frames[:25], all_frames[54:]]))
@@ -221,7 +219,7 @@ def test_short_episodes_are_left_out(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", skip=lambda topic, t: "image" in topic and 1.02 < t < 1.98)
     data, summary = build(tmp_path, bag, min_ticks=15)
     assert [e.frames for e in data.index.episodes] == [21]
-    assert summary["dropped"]["frames of stretches that are too short"] == 11
+    assert summary["dropped"]["frames of runs that are too short"] == 11
 
 
 def test_a_camera_slower_than_the_rate_is_refused(tmp_path):

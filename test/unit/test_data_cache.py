@@ -11,7 +11,8 @@ import pytest
 
 from helpers import foreign_bags, reach_bag
 from helpers.foreign_datasets import build, mapping_file
-from jepa_ros.datasets.build import run, split_of
+from jepa_ros.datasets.build import build_dataset
+from jepa_ros.datasets.segments import split_of
 from jepa_ros.datasets.store import Dataset, is_dataset
 from jepa_ros.errors import InputError
 
@@ -28,7 +29,7 @@ def test_the_cache_says_where_each_frame_comes_from(tmp_path):
 def test_the_number_of_workers_does_not_matter(tmp_path):
     bags = many(tmp_path, 1)
     for workers in (1, 5):
-        assert run(bags=bags, out=tmp_path / f"data{workers}", size=16, workers=workers) == 0
+        assert build_dataset(bags=bags, out=tmp_path / f"data{workers}", size=16, workers=workers) == 0
     one, other = (without_times(foreign_bags.tree(tmp_path / f"data{workers}")) for workers in (1, 5))
     assert one == other and len(one) > 8
 
@@ -50,7 +51,7 @@ def shards_of(out):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path, how):
     bags, out = many(tmp_path, 12), tmp_path / "data"  # so many that the signal finds it at work
-    assert run(bags=bags, out=tmp_path / "whole", size=16) == 0
+    assert build_dataset(bags=bags, out=tmp_path / "whole", size=16) == 0
     command = [
         sys.executable,
         "-m",
@@ -75,26 +76,26 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path, how):
     half = next(p for p in (tmp_path / "whole" / "shards").iterdir() if not (out / "shards" / p.name).exists())
     (out / "shards" / f"{half.name}.partial").mkdir(exist_ok=True)
     (out / "shards" / f"{half.name}.partial" / "frames.npy").write_bytes(b"half of it")
-    assert run(bags=bags, out=out, size=16) == 0
+    assert build_dataset(bags=bags, out=out, size=16) == 0
     assert shards_of(out).items() >= done.items(), "what was done is not done again"
     assert without_times(foreign_bags.tree(out)) == without_times(foreign_bags.tree(tmp_path / "whole"))
 
 
 def test_another_bag_is_added_and_other_options_are_refused(tmp_path):
     bags, out = many(tmp_path, 2), tmp_path / "data"
-    assert run(bags=bags[:1], out=out, size=16) == 0
-    assert run(bags=bags, out=out, size=16) == 0
+    assert build_dataset(bags=bags[:1], out=out, size=16) == 0
+    assert build_dataset(bags=bags, out=out, size=16) == 0
     assert len(Dataset(out).index.shards) == 2 and len(Dataset(out).index.episodes) == 12
-    with pytest.raises(InputError, match=r"expected to go on with the options .* found other \['size'\]"):
-        run(bags=bags, out=out, size=32)
+    with pytest.raises(InputError, match=r"expected the options of the dataset that is there, found other \['size'\]"):
+        build_dataset(bags=bags, out=out, size=32)
     with pytest.raises(InputError, match="expected different ones, found .* with the same content"):
-        run(bags=[bags[0], bags[0]], out=out, size=16)
+        build_dataset(bags=[bags[0], bags[0]], out=out, size=16)
 
 
 def test_bags_are_never_written_to(tmp_path):
     bags = many(tmp_path, 1)
     before = foreign_bags.tree(bags[0])
-    assert run(bags=bags, out=tmp_path / "data", size=16) == 0
+    assert build_dataset(bags=bags, out=tmp_path / "data", size=16) == 0
     assert foreign_bags.tree(bags[0]) == before
 
 
@@ -105,11 +106,11 @@ def test_splits_are_by_bag_where_there_are_several_and_by_episode_otherwise(tmp_
         return "image" in topic and any(low < t < low + 0.4 for low in (0.72, 1.52, 2.32, 3.12))
 
     bags = [foreign_bags.write(tmp_path / f"bag{k}", skip=skip, seconds=3.0 + 0.1 * k) for k in range(4)]
-    run(bags=bags, out=tmp_path / "several", mapping=mapping, size=16)
+    build_dataset(bags=bags, out=tmp_path / "several", mapping=mapping, size=16)
     index = Dataset(tmp_path / "several").index
     by_bag = {e.shard: {o.split for o in index.episodes if o.shard == e.shard} for e in index.episodes}
     assert index.split_by == "bag" and by_bag == {0: {"train"}, 1: {"train"}, 2: {"val"}, 3: {"test"}}
-    run(bags=bags[:1], out=tmp_path / "one", mapping=mapping, size=16)
+    build_dataset(bags=bags[:1], out=tmp_path / "one", mapping=mapping, size=16)
     index = Dataset(tmp_path / "one").index
     assert index.split_by == "episode"
     assert [e.split for e in index.episodes] == ["train"] * (len(index.episodes) - 2) + ["val", "test"]
@@ -122,7 +123,7 @@ def test_every_split_has_something(count):
 
 
 def test_a_damaged_cache_is_refused_with_its_file(tmp_path):
-    assert run(bags=many(tmp_path, 1), out=tmp_path / "data", size=16) == 0
+    assert build_dataset(bags=many(tmp_path, 1), out=tmp_path / "data", size=16) == 0
     states = next(tmp_path.glob("data/shards/*/states.npy"))
     content = states.read_bytes()
     for damaged, words in ((content[:200], "expected an array"), (b"", "expected an array")):

@@ -11,7 +11,7 @@ import pytest
 
 from helpers import foreign_bags, reach_bag
 from helpers.foreign_datasets import build as build_foreign
-from jepa_ros.datasets.build import run as build
+from jepa_ros.datasets.build import build_dataset as build
 from jepa_ros.datasets.lerobot.export import Sizes
 from jepa_ros.datasets.lerobot.export import run as export
 from jepa_ros.datasets.lerobot.importing import run as import_

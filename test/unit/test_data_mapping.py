@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from helpers import foreign_bags
 from helpers.foreign_datasets import MAPPING, build, greys
 from jepa_ros import cli
-from jepa_ros.datasets.build import run
+from jepa_ros.datasets.build import build_dataset
 from jepa_ros.datasets.mapping import read_mapping
 from jepa_ros.datasets.store import Dataset
 from jepa_ros.errors import InputError
@@ -89,7 +89,7 @@ def test_a_planar_velocity_can_be_made_of_states(tmp_path):
     from jepa_ros.robot.config import load_robot
 
     robot, bag = load_robot("openarm"), reach_bag.write(tmp_path / "bag")
-    assert run(bags=[bag], out=tmp_path / "executed", size=16) == 0
+    assert build_dataset(bags=[bag], out=tmp_path / "executed", size=16) == 0
     joints = {"topic": "joint_states", "joints": list(robot.joints), "gripper": list(robot.gripper)}
     actions = {"source": "states", "space": "planar_velocity"}
     changes = {"views": [{"topic": "image"}], "joint_states": joints, "actions": actions, "robot": "openarm"}
@@ -155,12 +155,12 @@ def test_two_cameras_and_a_crop(tmp_path):
     frames = data.rows(data.index.episodes[0], "frames")
     assert (frames[:, 0] == 0).all(), "the black left of the picture"
     assert (frames[:, 1, 0, 15, 0] == [foreign_bags.grey(0.1 * k) for k in range(len(frames))]).all()
-    assert len(data.index.episodes) == 2 and summary["dropped"]["pictures without one of each other view"] > 10
+    assert len(data.index.episodes) == 2 and summary["dropped"]["images without one of each other view"] > 10
 
 
 def test_the_time_of_recording_counts_where_the_mapping_says_so(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", stamp=lambda topic, t: t + (500.0 if "image" in topic else 0.0))
-    with pytest.raises(InputError, match="found none .*pictures without joint states"):
+    with pytest.raises(InputError, match="found none .*images without joint states"):
         build(tmp_path, bag)
     (tmp_path / "recorded").mkdir()
     data, _ = build(tmp_path / "recorded", bag, {"clock": "recorded"})
@@ -189,7 +189,7 @@ def test_the_drafted_mapping_builds_the_bag(tmp_path, commands, source):
     assert drafted.actions.source == source
     assert drafted.joint_states.gripper == ("gripper_left",) and "gripper: gripper_left by name" in text
     assert all(f"# {part}: " in text for part in ("views", "joint_states", "unit", "velocity", "actions", "episodes"))
-    assert run(bags=[bag], out=tmp_path / "data", mapping=tmp_path / "m.yaml", size=16) == 0
+    assert build_dataset(bags=[bag], out=tmp_path / "data", mapping=tmp_path / "m.yaml", size=16) == 0
     assert len(Dataset(tmp_path / "data").index.episodes) == 1
 
 
@@ -247,10 +247,10 @@ def test_mappings_that_ship_are_valid(path):
         ({"actions": {"source": "wishes"}}, "actions"),
         (
             {"actions": {"source": "velocity", "topic": "/t", "fields": ["linear.w"]}},
-            "fields: expected different ones of",
+            "fields: expected different fields of",
         ),
-        ({"actions": {"source": "states", "space": "planar_velocity"}}, "robot: expected one"),
-        ({"objects": {"puck": "/puck"}}, "robot: expected one"),
+        ({"actions": {"source": "states", "space": "planar_velocity"}}, "robot: expected"),
+        ({"objects": {"puck": "/puck"}}, "robot: expected"),
         ({"clock": "wall"}, "clock"),
     ],
 )

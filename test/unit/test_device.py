@@ -8,7 +8,7 @@ import torch
 
 from helpers import sim_arm, small_dino_wm, small_lewm, small_models, square_episodes
 from helpers.fake_gpu import pretended_gpu
-from jepa_ros.bags.frame_runs import Stretch
+from jepa_ros.bags.frame_runs import FrameRun
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.latents import BatchEncoder
 from jepa_ros.planning.receding_horizon import PlanningSettings, PlanStep, RecedingHorizonController
@@ -141,7 +141,7 @@ def test_an_update_and_a_validation_stay_on_the_gpu(method):
 def test_pre_training_stays_on_the_gpu():
     """Of stills: in the predictor of clips a shape depends on a value, which is not there."""
     pytest.importorskip("transformers")
-    clips = Clips([Stretch(np.zeros((24, 16, 16, 3), np.uint8), np.arange(24) * 0.05, "black")], 1, 1)
+    clips = Clips([FrameRun(np.zeros((24, 16, 16, 3), np.uint8), np.arange(24) * 0.05, "black")], 1, 1)
     model = pretrain_models.build(pretrain_models.Sizes("ijepa", 16, 4, 1, width=24, depth=1, heads=3), 0)
     with pretended_gpu() as gpu:
         trainer = Pretrainer(model, clips, clips, pretrain_loop.Schedule(updates=4, batch=4, warm_up=1), 0, gpu)

@@ -71,7 +71,7 @@ def test_the_generator_decides_the_windows(data):
 
 
 def test_episodes_that_are_all_too_short_are_said_to_be(data):
-    with pytest.raises(InputError, match="expected one of 31 ticks, found at most 30"):
+    with pytest.raises(InputError, match="expected one of at least 31 ticks, found at most 30"):
         data.draw(1, 31, np.random.default_rng(0))
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from helpers.pretraining_models import pictures, stretches
-from jepa_ros.bags.frame_runs import Stretch
+from jepa_ros.bags.frame_runs import FrameRun
 from jepa_ros.errors import InputError
 from jepa_ros.training.pretraining.clips import PIECE, Clips, Crops, crop_randomly, divide
 
@@ -26,7 +26,7 @@ def numbered(lengths):
     ids = np.arange(sum(lengths), dtype=np.uint8)
     frames = np.broadcast_to(ids[:, None, None, None], (len(ids), 4, 4, 3))
     edges = np.cumsum([0, *lengths])
-    return [Stretch(frames[a:b], ids[a:b] * 0.1, "x") for a, b in zip(edges, edges[1:], strict=False)]
+    return [FrameRun(frames[a:b], ids[a:b] * 0.1, "x") for a, b in zip(edges, edges[1:], strict=False)]
 
 
 @pytest.mark.parametrize("lengths", [[20] * 10, [200], [9], [8, 3, 4], [4, 4]])

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from helpers import object_bag, reach_bag, sim_arm
-from jepa_ros.datasets.positions import Places, parse_objects
+from jepa_ros.datasets.mapping import parse_objects
+from jepa_ros.datasets.positions import PositionSampler
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
 from jepa_ros.robot.motion.kinematics import Kinematics
@@ -73,8 +74,11 @@ def test_an_object_that_was_never_seen_is_refused():
 
 def episodes(bag, **objects):
     robot, urdf = sim_arm.robot(), sim_arm.scene().urdf
-    places = Places(Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame), robot.base_frame, objects)
-    return list(read_episodes(bag, sim_arm.space(), (tuple(robot.joints), tuple(robot.gripper)), 16, places=places))
+    kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
+    positions = PositionSampler(kinematics, robot.base_frame, objects)
+    return list(
+        read_episodes(bag, sim_arm.space(), (tuple(robot.joints), tuple(robot.gripper)), 16, positions=positions)
+    )
 
 
 def test_the_tool_is_placed_by_forward_kinematics(tmp_path):
@@ -103,8 +107,8 @@ def test_a_bag_without_the_topic_is_refused_with_those_there_are(tmp_path):
     with pytest.raises(InputError) as error:
         episodes(object_bag.write(tmp_path), puck="/cup")
     text = str(error.value)
-    assert "expected positions of puck on the topic /cup" in text and "/puck (PoseStamped)" in text
-    assert "/joint_states (JointState)" in text and "\n" not in text
+    assert "expected positions of puck on the topic /cup" in text and "/puck (geometry_msgs/msg/PoseStamped)" in text
+    assert "/joint_states (sensor_msgs/msg/JointState)" in text and "\n" not in text
 
 
 def test_a_topic_of_another_kind_is_refused(tmp_path):

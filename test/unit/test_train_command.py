@@ -1,4 +1,4 @@
-"""`jepa_ros train model` from a bag to a checkpoint: interrupted, under torchrun, and with data that it must refuse."""
+"""`jepa_ros train` from a bag to a checkpoint: interrupted, under torchrun, and with data that it must refuse."""
 
 import json
 import signal
@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 
 from helpers import reach_bag
 from helpers.training_recipes import TINY
-from jepa_ros.bags.cameras import COMPRESSED
-from jepa_ros.bags.reader import open_bag, read_messages
+from jepa_ros.bags.cameras import decode_image
+from jepa_ros.bags.reader import open_bag
+from jepa_ros.bags.typestore import COMPRESSED_IMAGE
 from jepa_ros.doctor.overlay import read_picture
 from jepa_ros.errors import InputError
-from jepa_ros.images import decode_compressed, preprocess
+from jepa_ros.images import preprocess
 from jepa_ros.training.recipe import LossWeights, Recipe, list_recipes, read_recipe
 from jepa_ros.training.train_model import train_model
 from jepa_ros.world_model.checkpoint import load_checkpoint
@@ -49,7 +50,7 @@ def weights(out: Path):
 
 
 def command(bag, recipe, out, *launcher):
-    arguments = ["train", "model", "--data", str(bag), "--recipe", recipe, "--name", "tiny", "--out", str(out)]
+    arguments = ["train", "--data", str(bag), "--recipe", recipe, "--name", "tiny", "--out", str(out)]
     return [sys.executable, *launcher, "-m", "jepa_ros.cli", *arguments]
 
 
@@ -66,15 +67,15 @@ def test_it_leaves_a_checkpoint_a_card_and_figures(trained):
     assert summary["heads"]["probe_error"]["tool"] == pytest.approx(checkpoint.probes["tool"].error, rel=1e-4)
     assert summary["frames_per_s"] > 0 and 0 <= summary["loader_share"] < 1
     assert (trained / "report.html").stat().st_size > 10_000
-    assert "jepa_ros train model --data" in (trained / "checkpoint" / "README.md").read_text()
+    assert "jepa_ros train --data" in (trained / "checkpoint" / "README.md").read_text()
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
 
 
 def test_a_picture_of_the_training_camera_lies_beside_the_checkpoint(bag, trained):
     found = read_picture(trained / "checkpoint" / "reference.png")
-    with open_bag(bag) as reader:
-        images = [c for c in reader.connections if c.msgtype == COMPRESSED]
-        pictures = [decode_compressed(m.format, m.data) for _, m in read_messages(bag, reader, images)]
+    with open_bag(bag) as recording:
+        images = [t for t in recording.topics if t.msgtype == COMPRESSED_IMAGE]
+        pictures = [decode_image(m) for _, m in recording.decoded(images)]
     assert any(np.array_equal(preprocess(picture, 16), found) for picture in pictures)
 
 

@@ -200,13 +200,13 @@ def test_a_recording_from_before_the_calibration_is_judged_in_the_axes_of_the_fi
 
 
 def test_a_recording_s_actions_are_turned_into_the_axes_of_the_file(bag, model):
-    from jepa_ros.bags.source import open_source
+    from jepa_ros.bags.reader import open_bag
     from jepa_ros.evaluation.bag.reading import topics as inputs
     from jepa_ros.evaluation.bag.reading.reader import Intake
 
     def actions(robot):
         checkpoint = load_checkpoint(str(model))
-        with open_source(bag) as source:
+        with open_bag(bag) as source:
             found = inputs.find(source, checkpoint.config, robot, inputs.Options())
             return np.array(Intake(source, found, checkpoint, robot).run().actions.values).reshape(-1, 2)
 

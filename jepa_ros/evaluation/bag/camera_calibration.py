@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jepa_ros.bags.source import open_source
+from jepa_ros.bags.reader import open_bag
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading import topics as inputs
 from jepa_ros.evaluation.bag.reading.reader import Intake
@@ -59,7 +59,7 @@ def calibrate_camera(
     arm = choose_robot(checkpoint.config, robot)
     check_robot(checkpoint.config, arm)
     urdf = _text(description)
-    with open_source(Path(bag)) as source, ProgressDisplay() as bar:
+    with open_bag(Path(bag)) as source, ProgressDisplay() as bar:
         found = inputs.find(source, checkpoint.config, arm, inputs.Options(tuple(camera)))
         if found.problems:
             raise InputError(found.problems[0])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jepa_ros.bags.source import Source
+from jepa_ros.bags.reader import Bag
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.metrics import data_quality as quality
 from jepa_ros.evaluation.bag.metrics import latent_health as health
@@ -40,7 +40,7 @@ TIMED = 8
 def judge(
     task: Task,
     name: str,
-    source: Source,
+    source: Bag,
     inputs: Inputs,
     recorded: Recorded,
     result: ResultBag | None,

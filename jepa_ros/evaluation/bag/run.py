@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jepa_ros.allocator import keep_freed_memory
-from jepa_ros.bags.source import Source, open_source
+from jepa_ros.bags.reader import Bag, open_bag
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.evaluate import columns, judge
@@ -164,7 +164,7 @@ class _Work:
     def bag(self, bar: ProgressDisplay, number: int, path: Path) -> None:
         """Judge one bag."""
         try:
-            source = open_source(path)
+            source = open_bag(path)
         except InputError as error:
             self.problems.append(str(error))
             return
@@ -202,7 +202,7 @@ class _Work:
         self.results.append(target)
         return stack.enter_context(ResultBag(target, found.wanted, self._task.checkpoint.model_id))
 
-    def _keep(self, source: Source, found: inputs.Inputs, made: Judged) -> None:
+    def _keep(self, source: Bag, found: inputs.Inputs, made: Judged) -> None:
         """The bag's figures, and the pictures that the report shows of it."""
         self.judged.append(made)
         planned = sorted((a for a in made.plans if a.plan is not None), key=lambda a: -a.gap)[:SHOWN_PLANS]
@@ -215,7 +215,7 @@ class _Work:
                 self.pictures[len(self.judged) - 1, frame] = rgb
 
 
-def _fetch(source: Source, name: inputs.Name, recorded: int, stamp: int) -> np.ndarray | None:
+def _fetch(source: Bag, name: inputs.Name, recorded: int, stamp: int) -> np.ndarray | None:
     """A picture again, at a size for people."""
     for message in source.messages([name], recorded, recorded + 1):
         read = typestore().deserialize_cdr(message.data, message.msgtype)
@@ -228,7 +228,7 @@ def _fetch(source: Source, name: inputs.Name, recorded: int, stamp: int) -> np.n
     return None
 
 
-def _frames(source: Source, found: inputs.Inputs) -> int | None:
+def _frames(source: Bag, found: inputs.Inputs) -> int | None:
     """How many pictures the first camera's topic has."""
     return next((t.count for t in source.topics if found.views and t[:2] == found.views[0]), None)
 

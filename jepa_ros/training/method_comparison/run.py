@@ -1,4 +1,4 @@
-"""`jepa_ros compare methods`: ways against collapse side by side, with everything else the same.
+"""`jepa_ros compare`: ways against collapse side by side, with everything else the same.
 
 tune (a few values each, on validation, briefly) → train (each method, several seeds) → measure on test episodes and in
 closed loop → summary.json and report.html
@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from jepa_ros.allocator import keep_freed_memory
-from jepa_ros.bags.reader import open_bag
+from jepa_ros.datasets.splits import expect_data
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
@@ -60,8 +60,7 @@ def compare_methods(
     """
     started, out = time.time(), Path(out)
     chosen_methods = _known(methods.split(","))
-    with open_bag(Path(data)):
-        pass  # what cannot be read is said before anything is made
+    expect_data(Path(data))
     require_planar_space(load_robot(robot))
     chosen = changed(read_recipe(recipe), updates, 0, None)
     if chosen.encoder.type == "transformers":

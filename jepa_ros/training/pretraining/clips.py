@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from jepa_ros.bags.frame_runs import Stretch
+from jepa_ros.bags.frame_runs import FrameRun
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.device import CPU
 from jepa_ros.world_model.frozen_encoder import IMAGE_MEAN, IMAGE_STD
@@ -36,7 +36,7 @@ class Crops:
 class Clips:
     """All clips of `frames` frames, `stride` apart, of some stretches; a clip is known by its number."""
 
-    def __init__(self, stretches: Sequence[Stretch], frames: int, stride: int):
+    def __init__(self, stretches: Sequence[FrameRun], frames: int, stride: int):
         span = (frames - 1) * stride + 1
         self.stretches = [s for s in stretches if len(s.frames) >= span]
         self._starts = np.cumsum([0, *(len(s.frames) - span + 1 for s in self.stretches)])
@@ -66,8 +66,8 @@ class Clips:
 
 
 def divide(
-    stretches: Sequence[Stretch], frames: int, stride: int, rng: np.random.Generator
-) -> tuple[list[Stretch], list[Stretch]]:
+    stretches: Sequence[FrameRun], frames: int, stride: int, rng: np.random.Generator
+) -> tuple[list[FrameRun], list[FrameRun]]:
     """Stretches to train on, and those held out: no frame is in both.
 
     Long stretches are cut in pieces of PIECE clips; pieces are drawn until they hold HELD_OUT of the frames. Raises
@@ -91,9 +91,9 @@ def divide(
     return kept, held
 
 
-def _pieces(stretch: Stretch, length: int) -> list[Stretch]:
+def _pieces(stretch: FrameRun, length: int) -> list[FrameRun]:
     cuts = range(0, len(stretch.frames), length)
-    return [Stretch(stretch.frames[i : i + length], stretch.stamps[i : i + length], stretch.source) for i in cuts]
+    return [FrameRun(stretch.frames[i : i + length], stretch.stamps[i : i + length], stretch.source) for i in cuts]
 
 
 def normalize_clips(clips: np.ndarray, device: torch.device = CPU) -> torch.Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from jepa_ros.allocator import keep_freed_memory
-from jepa_ros.bags.frame_runs import Stretch, read_stretches
+from jepa_ros.bags.frame_runs import FrameRun, read_frame_runs
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
@@ -127,11 +127,11 @@ def check(sizes: Sizes) -> Sizes:
     return sizes
 
 
-def _read(bags: list[Path], topics: Sequence[str], size: int, bar: ProgressDisplay) -> tuple[list[Stretch], int]:
+def _read(bags: list[Path], topics: Sequence[str], size: int, bar: ProgressDisplay) -> tuple[list[FrameRun], int]:
     task = bar.add("frames", None)
     stretches, unusable, count = [], 0, 0
     for bag in bags:
-        found, left_out = read_stretches(bag, topics, size, lambda n, before=count: bar.update(task, before + n))
+        found, left_out = read_frame_runs(bag, topics, size, lambda n, before=count: bar.update(task, before + n))
         stretches, unusable = stretches + found, unusable + left_out
         count = sum(len(s.frames) for s in stretches)
     bar.update(task, count, total=count)

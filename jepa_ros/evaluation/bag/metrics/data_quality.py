@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from jepa_ros.bags.frame_runs import GAP
-from jepa_ros.bags.source import Source
+from jepa_ros.bags.frame_runs import GAP_PERIODS
+from jepa_ros.bags.reader import Bag
 from jepa_ros.evaluation.bag.reading.records import Recorded, View
 from jepa_ros.evaluation.bag.reading.topics import Inputs
 from jepa_ros.reporting.summary import percentiles
 from jepa_ros.world_model.config import ModelConfig
 
 
-def measure(source: Source, inputs: Inputs, recorded: Recorded, config: ModelConfig) -> dict[str, Any]:
+def measure(source: Bag, inputs: Inputs, recorded: Recorded, config: ModelConfig) -> dict[str, Any]:
     """All of it, for summary.json."""
     begins = np.array(sorted(stamp for stamp, _ in recorded.episodes), np.int64)
     return {
@@ -89,7 +89,7 @@ def _series(stamps: Sequence[int], begins: np.ndarray) -> dict[str, Any]:
     return {
         "messages": len(stamps),
         "rate_hz": 1.0 / period,
-        "gaps": int((steps > GAP * period).sum()),
+        "gaps": int((steps > GAP_PERIODS * period).sum()),
         "longest_gap_s": float(onwards.max()),
         "jitter_p99_s": float(np.percentile(np.abs(onwards - period), 99)),
         "not_later": int((steps <= 0).sum()),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jepa_ros.bags.source import Source
+from jepa_ros.bags.reader import Bag
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.evaluation.bag.reading.pictures import picture
 from jepa_ros.evaluation.bag.reading.records import Recorded
@@ -32,7 +32,7 @@ class Live:
     encode: list[float] = field(default_factory=list)
 
     @torch.inference_mode()
-    def add(self, source: Source, views: list[Name], checkpoint: Checkpoint) -> None:
+    def add(self, source: Bag, views: list[Name], checkpoint: Checkpoint) -> None:
         """Take the first REPEATS pictures of a bag's first camera."""
         config, frame = checkpoint.config, None
         for message in islice(source.messages(views[:1]), REPEATS):

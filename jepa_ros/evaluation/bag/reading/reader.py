@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from jepa_ros.bags.cameras import RAW
 from jepa_ros.bags.joint_states import JointStateReader
-from jepa_ros.bags.recovery import Rescued
-from jepa_ros.bags.source import Source
-from jepa_ros.bags.typestore import typestore
+from jepa_ros.bags.reader import Bag
+from jepa_ros.bags.recovery import RawMessage
+from jepa_ros.bags.typestore import IMAGE, typestore
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.axes import into_models
 from jepa_ros.evaluation.bag.reading.latents import BATCH, BatchEncoder, LatentStore
@@ -36,7 +35,7 @@ class Intake:
 
     def __init__(
         self,
-        source: Source,
+        source: Bag,
         inputs: Inputs,
         checkpoint: Checkpoint,
         robot: RobotConfig,
@@ -55,7 +54,7 @@ class Intake:
         self._batch: list[tuple[tuple[Picture, bool], ...]] = []
         self._reader = None
         self._make_reader()
-        self._handlers: dict[tuple[str, str], Callable[[Rescued, Any], None]] = {
+        self._handlers: dict[tuple[str, str], Callable[[RawMessage, Any], None]] = {
             **dict.fromkeys(inputs.episodes, self._on_episode),
             **dict.fromkeys(inputs.description, self._on_description),
         }
@@ -84,11 +83,13 @@ class Intake:
         self._encode()
         into_models(found, self._config, self._robot)
         found.apart = self._sets.incomplete
-        found.unreadable.update({"compressed messages": self._source.unreadable} if self._source.unreadable else {})
+        found.unreadable.update(
+            {"compressed messages": self._source.undecompressed} if self._source.undecompressed else {}
+        )
         progress(len(found.frame_stamps))
         return found
 
-    def _read(self, message: Rescued) -> Any:
+    def _read(self, message: RawMessage) -> Any:
         """The message, or None where it is none."""
         try:
             if message.msgtype == JOINT_STATE:
@@ -100,9 +101,9 @@ class Intake:
 
     # -- pictures ------------------------------------------------------------------------------------------------------
 
-    def _decoded(self, decoder: Decoder, message: Rescued, number: int) -> Iterator[Picture]:
+    def _decoded(self, decoder: Decoder, message: RawMessage, number: int) -> Iterator[Picture]:
         """Hand a message to the decoder; the pictures that are due."""
-        name, raw = (message.topic, message.msgtype), message.msgtype == RAW
+        name, raw = (message.topic, message.msgtype), message.msgtype == IMAGE
         if self._result is not None and not raw:
             self._result.copy(name, message.recorded, message.data)
         read = self._read(message)
@@ -176,7 +177,7 @@ class Intake:
 
     # -- everything else -----------------------------------------------------------------------------------------------
 
-    def _hear(self, name: tuple[str, str], message: Rescued) -> None:
+    def _hear(self, name: tuple[str, str], message: RawMessage) -> None:
         if self._result is not None:
             self._result.copy(name, message.recorded, message.data)
         handle = self._handlers.get(name)
@@ -184,7 +185,7 @@ class Intake:
         if read is not None:
             handle(message, read)
 
-    def _on_joint_states(self, message: Rescued, read: Any) -> None:
+    def _on_joint_states(self, message: RawMessage, read: Any) -> None:
         stamp = _stamp(read) or message.recorded
         epoch = self.found.clock.of(stamp, message.recorded)
         if self._reader is None:
@@ -198,7 +199,7 @@ class Intake:
             self.found.states.add(stamp, epoch, state)
             self.found.joint_recorded.append(message.recorded)
 
-    def _on_executed(self, message: Rescued, read: Any) -> None:
+    def _on_executed(self, message: RawMessage, read: Any) -> None:
         problem = executed_problem(self._config, read.action_space, read.period, read.values)
         stamp = _stamp(read) or message.recorded - round(self._config.tick * 1e9)
         epoch = self.found.clock.of(stamp, message.recorded)
@@ -207,13 +208,13 @@ class Intake:
         elif epoch is not None:
             self.found.actions.add(stamp, epoch, np.asarray(read.values, float))
 
-    def _on_episode(self, message: Rescued, read: Any) -> None:
+    def _on_episode(self, message: RawMessage, read: Any) -> None:
         stamp = _stamp(read) or message.recorded
         epoch = self.found.clock.of(stamp, message.recorded)
         if epoch is not None:
             self.found.episodes.append((stamp, epoch))
 
-    def _on_description(self, message: Rescued, read: Any) -> None:
+    def _on_description(self, message: RawMessage, read: Any) -> None:
         if self.found.urdf is None:
             self.found.urdf = read.data
             self._make_reader()

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from jepa_ros.bags.cameras import COMPRESSED, RAW
-from jepa_ros.bags.typestore import typestore
+from jepa_ros.bags.typestore import COMPRESSED_IMAGE, IMAGE, typestore
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.pictures import Picture
 from jepa_ros.evaluation.bag.reading.topics import Name
@@ -148,7 +147,7 @@ class ResultBag:
 def _written(name: Name) -> Name:
     """The topic that an input is written on."""
     topic, kind = name
-    return (f"{topic}/compressed", COMPRESSED) if kind == RAW else name
+    return (f"{topic}/compressed", COMPRESSED_IMAGE) if kind == IMAGE else name
 
 
 def _ns(zero: int, seconds: float) -> int:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from jepa_ros.bags.cameras import COMPRESSED, RAW, image_connections, namespace
-from jepa_ros.bags.source import Source, Topic
+from jepa_ros.bags.cameras import IMAGE_TYPES, image_topics, namespace, plain_topic
+from jepa_ros.bags.reader import Bag, Topic
+from jepa_ros.bags.typestore import ACTION, CAMERA_INFO, EPISODE, JOINT_STATE, STRING, TF_MESSAGE
 from jepa_ros.errors import InputError
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.world_model.config import ModelConfig
 
-JOINT_STATE, ACTION, EPISODE = "sensor_msgs/msg/JointState", "jepa_msgs/msg/Action", "jepa_msgs/msg/Episode"
-STRING = "std_msgs/msg/String"
-KEPT = ("sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage")
+KEPT = (CAMERA_INFO, TF_MESSAGE)
 
 Name = tuple[str, str]
 """(topic, type)."""
@@ -48,11 +47,11 @@ class Inputs:
         return [*self.views, *single, *self.episodes, *self.description, *self.kept]
 
 
-def find(source: Source, config: ModelConfig, robot: RobotConfig, options: Options) -> Inputs:
+def find(source: Bag, config: ModelConfig, robot: RobotConfig, options: Options) -> Inputs:
     """The topics that a model is judged by. What is missing is a line of `problems`, not an error."""
     found, missing = Inputs(), []
     if not any(t.count for t in source.topics):
-        found.problems.append(f"bag {source.path}: expected messages, found none ({source.listed()})")
+        found.problems.append(f"bag {source.path}: expected messages, found none ({source.list_topics()})")
         return found
     try:
         found.views = _views(source, config, robot, options.cameras)
@@ -64,11 +63,11 @@ def find(source: Source, config: ModelConfig, robot: RobotConfig, options: Optio
     found.description = [t[:2] for t in source.topics if t.msgtype == STRING and t.topic.endswith("robot_description")]
     found.kept = [name for kind in KEPT for name in _of_type(source, kind)]
     if missing:
-        found.problems.append(f"bag {source.path}: {'; '.join(missing)}; the topics there are: {source.listed()}")
+        found.problems.append(f"bag {source.path}: {'; '.join(missing)}; the topics there are: {source.list_topics()}")
     return found
 
 
-def _views(source: Source, config: ModelConfig, robot: RobotConfig, given: Sequence[str]) -> list[Name]:
+def _views(source: Bag, config: ModelConfig, robot: RobotConfig, given: Sequence[str]) -> list[Name]:
     topics = list(given) or _guessed(source, config, robot)
     if len(topics) != len(config.cameras):
         there = ", ".join(topics) or "none"
@@ -76,16 +75,16 @@ def _views(source: Source, config: ModelConfig, robot: RobotConfig, given: Seque
             f"bag {source.path}: expected an image topic for each view of the model ({', '.join(config.cameras)}), "
             f"found {there}: give --camera for each"
         )
-    return [_richest(image_connections(source.path, source, topic)) for topic in topics]
+    return [_richest(image_topics(source, topic)) for topic in topics]
 
 
 def _richest(topics: list[Topic]) -> Name:
     return max(topics, key=lambda t: t.count)[:2]
 
 
-def _guessed(source: Source, config: ModelConfig, robot: RobotConfig) -> list[str]:
+def _guessed(source: Bag, config: ModelConfig, robot: RobotConfig) -> list[str]:
     """Image topics for the model's views: the only one, the robot's, or those whose namespaces the views have."""
-    there = sorted({_plain(t.topic) for t in source.topics if t.msgtype in (RAW, COMPRESSED) and t.count})
+    there = sorted({plain_topic(t.topic) for t in source.topics if t.msgtype in IMAGE_TYPES and t.count})
     if not there:
         raise InputError(f"bag {source.path}: expected pictures (Image or CompressedImage), found none")
     if len(config.cameras) > 1:
@@ -93,15 +92,11 @@ def _guessed(source: Source, config: ModelConfig, robot: RobotConfig) -> list[st
         named = {f"{topic}/frame": topic for topic in there}
         named |= {f"{namespace(topic)}/frame".lstrip("/"): topic for topic in reversed(there)}
         return [named[view] for view in config.cameras if view in named]
-    wanted = [t for t in there if t in (_plain(robot.camera.topic), _plain(config.cameras[0]))]
+    wanted = [t for t in there if t in (plain_topic(robot.camera.topic), plain_topic(config.cameras[0]))]
     return wanted[:1] or there
 
 
-def _plain(topic: str) -> str:
-    return topic.strip("/").removesuffix("/compressed")
-
-
-def _one(source: Source, kind: str, name: str, missing: list[str]) -> Name | None:
+def _one(source: Bag, kind: str, name: str, missing: list[str]) -> Name | None:
     """The topic of this type that has the name, or that ends with it, or that is the only one."""
     there = [t for t in source.topics if t.msgtype == kind and t.count]
     name = name.strip("/")
@@ -118,5 +113,5 @@ def _one(source: Source, kind: str, name: str, missing: list[str]) -> Name | Non
     return None
 
 
-def _of_type(source: Source, kind: str) -> list[Name]:
+def _of_type(source: Bag, kind: str) -> list[Name]:
     return [t[:2] for t in source.topics if t.msgtype == kind]
