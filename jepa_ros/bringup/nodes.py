@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jepa_ros.bringup.ros_names import check_ros_name
 from jepa_ros.bringup.vendor import VendorLaunch, vendor_launch
 from jepa_ros.errors import InputError
 from jepa_ros.resources import config_path, list_robots, resolve_model, resolve_robot
@@ -180,7 +181,10 @@ def node_list(kind: str, arguments: Arguments | None = None) -> list[NodeSpec]:
     params_file = Path(arguments.params_file) if arguments.params_file is not None else config_path(f"{kind}.yaml")
     check_params_file(params_file)
     namespace = _namespace(arguments.namespace)
-    camera_topic = _topic(arguments.camera_topic)
+    camera_topic = arguments.camera_topic
+    check_ros_name("camera topic", camera_topic)
+    if not camera_topic.strip("/"):
+        raise InputError("camera topic: empty; give the topic of the camera images")
     _namespace(getattr(arguments, "robot_namespace", ""), "robot_namespace")
     specs = []
     for name in NODES[kind] + ("recorder",) * bool(arguments.record):
@@ -299,19 +303,6 @@ def _yaml(value: Any) -> str:
 
 
 def _namespace(namespace: str, what: str = "namespace") -> str:
+    check_ros_name(what, namespace)
     stripped = namespace.strip("/")
-    if not stripped:
-        return ""
-    _check_tokens(what, namespace, stripped)
-    return f"/{stripped}"
-
-
-def _topic(topic: str) -> str:
-    _check_tokens("camera topic", topic, topic.removeprefix("/").removeprefix("~/"))
-    return topic
-
-
-def _check_tokens(what: str, given: str, name: str) -> None:
-    for token in name.split("/"):
-        if not (token.isascii() and token.isidentifier()):
-            raise InputError(f"{what} '{given}': expected a ROS name of letters, digits, _ and /, found '{token}'")
+    return f"/{stripped}" if stripped else ""

@@ -1,4 +1,4 @@
-"""`jepa_ros collect --live`: play or teleoperation on the arm of a running graph, through the gate.
+"""`jepa_ros collect live`: play or teleoperation on the arm of a running graph, through the gate.
 
 The recording is the recorder's; it is told where episodes begin. Nothing here is trusted with the arm: plans and signs
 of life come from here, and what is let through the gate decides.

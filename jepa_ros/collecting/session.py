@@ -1,4 +1,4 @@
-"""The time in which `jepa_ros collect --live` has an arm: to the reset pose, then an episode, and again."""
+"""The time in which `jepa_ros collect live` has an arm: to the reset pose, then an episode, and again."""
 
 from __future__ import annotations
 

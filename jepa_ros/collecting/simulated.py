@@ -1,4 +1,4 @@
-"""`jepa_ros collect`: random play in the simulated cell, through the gate, recorded as one rosbag2 (mcap) bag.
+"""`jepa_ros collect sim`: random play in the simulated cell, through the gate, recorded as one rosbag2 (mcap) bag.
 
 Episodes are recorded in parts, each a small bag of its own that appears whole or not at all; when all are there they
 are joined into one bag of several files. So an interrupted run goes on with the next part, to the same bag.

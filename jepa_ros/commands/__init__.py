@@ -1,1 +1,5 @@
-"""The sub-commands of `jepa_ros`, by what they are for; jepa_ros.cli puts them together."""
+"""The commands of `jepa_ros`, one module a subject.
+
+A command parses and checks its options (base.py), then calls one function of a feature, which is imported only then.
+Start reading in base.py; jepa_ros.cli puts the modules together.
+"""

@@ -1,49 +1,65 @@
-"""Training data: data build, inspect, export, import."""
+"""Commands about datasets: data build, inspect, export, import."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jepa_ros.commands.base import Robot, call, command, group
+from jepa_ros.bringup.ros_names import check_ros_name
+from jepa_ros.commands.base import (
+    MAX_WORKERS,
+    TRAINING,
+    Bag,
+    Bags,
+    Robot,
+    argument,
+    call,
+    check_directory,
+    check_file,
+    choice,
+    command,
+    group,
+    option,
+    out_directory,
+    out_file,
+)
+from jepa_ros.commands.training import ObjectTopics
 
-data = group("data", help="Turn bags into training data, and training data into other formats.")
+data = group("data", "Convert bags to training data, and training data to other formats.", TRAINING)
 
-DatasetOut = Annotated[Path, typer.Option(help="Directory of the dataset: new, or gone on with.")]
+DatasetOut = Annotated[Path, out_directory("Output dataset directory (created, or resumed).")]
 
 
 @command(data, "build")
 def data_build(
-    bags: Annotated[list[Path], typer.Argument(help="rosbag2 directories, or single .mcap or .db3 files.")],
+    bags: Bags,
     out: DatasetOut,
     mapping: Annotated[
         Path | None,
-        typer.Option(help="YAML of topics, joints and actions; default: those that this stack records."),
+        option("YAML file that maps topics, joints and actions; default: for bags of this stack.", check=check_file),
     ] = None,
     robot: Robot = "openarm",
     camera: Annotated[
-        list[str], typer.Option(help="Image topic, without --mapping; given again for each further view.")
+        list[str], option("Image topic, without --mapping; repeat for each further view.", check=check_ros_name)
     ] = (),
-    objects: Annotated[
-        list[str], typer.Option("--object", help="NAME=TOPIC of an object's positions, without --mapping.")
-    ] = (),
-    rate: Annotated[float, typer.Option(help="Control ticks a second, Hz.")] = 10.0,
-    size: Annotated[int, typer.Option(min=8, max=1024, help="Side of the model's frames, pixels.")] = 64,
+    objects: ObjectTopics = (),
+    rate: Annotated[float, typer.Option(min=0.1, max=1000.0, help="Control rate, Hz.")] = 10.0,
+    size: Annotated[int, typer.Option(min=8, max=1024, help="Side of the model's images, pixels.")] = 64,
     thin_still: Annotated[
-        bool, typer.Option("--thin-still", help="Leave out the middle of stretches where the arm stands still.")
+        bool, typer.Option("--thin-still", help="Drop the middle of periods without motion.")
     ] = False,
-    min_ticks: Annotated[int, typer.Option(min=1, help="Shorter episodes are left out.")] = 1,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Threads that decode pictures.")] = 2,
+    min_ticks: Annotated[int, typer.Option(min=1, help="Drop shorter episodes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Threads that decode images.")] = 2,
 ) -> int | None:
-    """Make episodes at a model's rate from bags, cached for training; goes on where it was interrupted."""
+    """Build a dataset of episodes at the model's rate from bags; resumes an interrupted run."""
     return call("jepa_ros.datasets.build:build_dataset", **locals())
 
 
 @command(data, "inspect")
 def data_inspect(
-    bag: Annotated[Path, typer.Argument(help="rosbag2 directory, or a single .mcap or .db3 file.")],
-    write: Annotated[Path | None, typer.Option(help="YAML file for a drafted mapping; must not exist.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    bag: Bag,
+    write: Annotated[Path | None, out_file("Write the drafted mapping to this new YAML file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int | None:
     """List a bag's topics, rates and gaps, and draft its mapping with a reason for every choice."""
     return call("jepa_ros.datasets.inspection:inspect_bag", **locals())
@@ -51,22 +67,22 @@ def data_inspect(
 
 @command(data, "export")
 def data_export(
-    dataset: Annotated[Path, typer.Argument(help="Dataset that `jepa_ros data build` made.")],
-    out: Annotated[Path, typer.Option(help="Directory to make.")],
-    format: Annotated[str, typer.Option(help="lerobot: LeRobot dataset format v3.0.")] = "lerobot",
+    dataset: Annotated[Path, argument("Dataset of `jepa_ros data build`.", check=check_directory)],
+    out: Annotated[Path, out_directory("New output directory.")],
+    format: Annotated[str, choice("Format: LeRobot dataset v3.0.", "lerobot")] = "lerobot",
 ) -> int | None:
-    """Write a dataset in another format, and validate what was written."""
+    """Convert a dataset to another format and validate the result."""
     return call("jepa_ros.datasets.lerobot.export:run", **locals())
 
 
 @command(data, "import")
 def data_import(
-    source: Annotated[Path, typer.Argument(help="LeRobot dataset (format v3.0) on this machine.")],
+    source: Annotated[Path, argument("LeRobot dataset (v3.0) on this machine.", check=check_directory)],
     out: DatasetOut,
     size: Annotated[
         int | None,
-        typer.Option(min=8, max=1024, help="Side of the model's frames, pixels; default: as exported, or 64."),
+        typer.Option(min=8, max=1024, help="Side of the model's images, pixels; default: as exported, or 64."),
     ] = None,
 ) -> int | None:
-    """Make a dataset of one in another format, once it is validated."""
+    """Validate a dataset in another format and convert it to ours."""
     return call("jepa_ros.datasets.lerobot.importing:run", **locals())

@@ -1,21 +1,70 @@
-"""The nodes: up, record, demo."""
+"""Commands that start or record the ROS graph: up, record, demo, soak, security."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jepa_ros.commands.base import Model, Out, Robot, Seed, app, call, command, group
+from jepa_ros.bringup.ros_names import check_ros_name
+from jepa_ros.commands.base import (
+    MAX_WORKERS,
+    RUN,
+    Model,
+    Namespace,
+    Out,
+    Robot,
+    Seed,
+    UseSimTime,
+    app,
+    argument,
+    call,
+    check_exists,
+    check_file,
+    choice,
+    command,
+    group,
+    option,
+    out_file,
+)
+from jepa_ros.reporting.output import prepare_out
 
-up = group("up", help="Start the nodes.")
+up = group("up", "Start the nodes, until Ctrl-C.", RUN)
+security = group("security", "Access control of the graph (SROS2).", RUN)
 
-CameraTopic = Annotated[str, typer.Option(help="Topic of the camera's images.")]
-ParamsFile = Annotated[Path | None, typer.Option(help="ROS parameters of all nodes; default: config/<bring-up>.yaml.")]
-Namespace = Annotated[str, typer.Option(help="Namespace of all nodes and topics.")]
-UseSimTime = Annotated[bool, typer.Option("--use-sim-time", help="Follow /clock.")]
-Respawn = Annotated[bool, typer.Option("--respawn", help="Start a node again when it ends.")]
-Record = Annotated[str, typer.Option(help="Directory of a bag of all that is heard and said; default: none.")]
-LogLevel = Annotated[str, typer.Option(help="debug, info, warn, error or fatal.")]
+COMMAND_INTERFACES = ("", "joint_trajectory", "forward_position", "servo_twist", "servo_joint_jog")
+
+CameraTopic = Annotated[str, option("Topic of the camera images.", check=check_ros_name)]
+ParamsFile = Annotated[
+    Path | None, option("ROS parameter file for all nodes; default: config/<bring-up>.yaml.", check=check_file)
+]
+BagName = Annotated[
+    str,
+    argument("Bag: a rosbag2 directory, or one file of it.", check=lambda name, path: check_exists(name, Path(path))),
+]
+Respawn = Annotated[bool, typer.Option("--respawn", help="Restart a node that ends.")]
+LogLevel = Annotated[str, choice("Log level of the nodes.", "debug", "info", "warn", "error", "fatal")]
+RobotNamespace = Annotated[
+    str,
+    option(
+        "Namespace of joint_states, robot_description and the controllers; default: the nodes' own.",
+        check=check_ros_name,
+    ),
+]
+CommandInterface = Annotated[
+    str,
+    choice(
+        "Which of the robot's controllers to command; default: those listed first in its file.", *COMMAND_INTERFACES
+    ),
+]
+
+
+RecordTo = Annotated[
+    str,
+    option(
+        "Bag directory for all inputs and outputs; empty: do not record.",
+        check=lambda name, path: prepare_out(path, name) if path else None,
+    ),
+]
 
 
 @command(up, "sim")
@@ -28,29 +77,20 @@ def up_sim(
     use_sim_time: UseSimTime = False,
     respawn: Respawn = False,
     log_level: LogLevel = "info",
-    record: Record = "",
+    record: RecordTo = "",
 ) -> int | None:
-    """Start the simulator and all nodes from config/sim.yaml, as launch/sim.launch.py does."""
+    """Start the simulator and all nodes with config/sim.yaml (as launch/sim.launch.py does)."""
     return call("jepa_ros.bringup.up:run", kind="sim", **locals())
 
 
 @command(up, "robot")
 def up_robot(
     robot: Robot = "openarm",
-    arm: Annotated[str, typer.Option(help="Of a robot with two arms: right or left.")] = "right",
-    command_interface: Annotated[
-        str,
-        typer.Option(
-            help="Which of the robot's controllers are commanded: joint_trajectory, forward_position, servo_twist or "
-            "servo_joint_jog; default: those that its YAML names first."
-        ),
-    ] = "",
-    robot_namespace: Annotated[
-        str,
-        typer.Option(help="Namespace of joint_states, robot_description and the controllers; default: the nodes' own."),
-    ] = "",
+    arm: Annotated[str, choice("Arm of a robot with two.", "right", "left")] = "right",
+    command_interface: CommandInterface = "",
+    robot_namespace: RobotNamespace = "",
     bringup: Annotated[
-        bool, typer.Option("--bringup", help="Start the vendor's bring-up: by `ros2 launch` only.", hidden=True)
+        bool, typer.Option("--bringup", help="Start the vendor's bring-up: with `ros2 launch` only.", hidden=True)
     ] = False,
     model: Model = "openarm_reach",
     camera_topic: CameraTopic = "image",
@@ -59,41 +99,42 @@ def up_robot(
     use_sim_time: UseSimTime = False,
     respawn: Respawn = False,
     log_level: LogLevel = "info",
-    record: Record = "",
+    record: RecordTo = "",
 ) -> int | None:
-    """Start the nodes for hardware from config/robot.yaml, as launch/robot.launch.py does."""
+    """Start the nodes for a real robot with config/robot.yaml (as launch/robot.launch.py does)."""
     return call("jepa_ros.bringup.up:run", kind="robot", **locals())
 
 
 @command(up, "gazebo")
 def up_gazebo() -> int | None:
-    """Say how Gazebo is started: ros2 launch does."""
+    """Tell how to start Gazebo, which needs `ros2 launch`."""
     return call("jepa_ros.bringup.up:run", kind="gazebo")
 
 
 @command(up, "replay")
 def up_replay(
-    bag: Annotated[str, typer.Argument(help="A rosbag2 recording: a directory, or one file of it.")],
+    bag: BagName,
     robot: Robot = "openarm",
     model: Model = "openarm_reach",
     camera_topic: CameraTopic = "image",
     params_file: ParamsFile = None,
     namespace: Namespace = "",
-    rate: Annotated[float, typer.Option(help="Seconds of the recording in a second.")] = 1.0,
-    loop: Annotated[bool, typer.Option("--loop", help="Begin anew at the end.")] = False,
+    rate: Annotated[float, typer.Option(min=0.01, max=100.0, help="Playback speed; 1: real time.")] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Restart at the end of the bag.")] = False,
     paused: Annotated[bool, typer.Option("--paused", help="Wait for the service /player/resume.")] = False,
-    record: Annotated[str, typer.Option(help="Directory of a bag of the results; empty: none.")] = "runs/replay",
+    record: RecordTo = "runs/replay",
     log_level: LogLevel = "info",
 ) -> int | None:
-    """Start all nodes over a recording, on its time; the gate judges plans, and nothing leaves for controllers."""
+    """Start all nodes on a recording, in its time. The gate checks plans; no controller is commanded."""
     return call("jepa_ros.bringup.up:run", kind="replay", **locals())
 
 
-@command(app)
+@command(app, panel=RUN)
 def record(
-    out: Annotated[str, typer.Option(help="Directory of the bag; a number is added where it exists.")] = (
-        "runs/recording"
-    ),
+    out: Annotated[
+        str,
+        option("Bag directory; a number is added if it exists.", check=lambda name, path: prepare_out(path, name)),
+    ] = "runs/recording",
     robot: Robot = "openarm",
     model: Model = "openarm_reach",
     camera_topic: CameraTopic = "image",
@@ -102,18 +143,43 @@ def record(
     use_sim_time: UseSimTime = False,
     log_level: LogLevel = "info",
 ) -> int | None:
-    """Record what the running graph hears, does and says as a rosbag2 (mcap), until Ctrl-C."""
-    given = locals()
-    return call("jepa_ros.bringup.up:run", kind="record", record=given.pop("out"), **given)
+    """Record the running graph's inputs and outputs to a rosbag2 (mcap) bag, until Ctrl-C."""
+    options = locals()
+    return call("jepa_ros.bringup.up:run", kind="record", record=options.pop("out"), **options)
 
 
-@command(app)
+@command(app, panel=RUN)
 def demo(
-    goals: Annotated[int, typer.Option(help="Goal images to send, at least 1.")] = 20,
+    goals: Annotated[int, typer.Option(min=1, help="Number of goal images.")] = 20,
     seed: Seed = 0,
     out: Out = Path("runs/demo"),
     model: Model = "openarm_reach",
-    headless: Annotated[bool, typer.Option("--headless", help="Plain lines in place of the live display.")] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="Print plain lines instead of a live display.")] = False,
 ) -> int | None:
-    """Start the whole graph in simulation and reach goal images that training never saw."""
-    return call("jepa_ros.demo.run:run", goals=goals, seed=seed, out=out, model=model, headless=headless)
+    """Start the whole graph in simulation and reach goal images that were not in the training data."""
+    return call("jepa_ros.demo.run:run", **locals())
+
+
+@command(app, panel=RUN)
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.1, max=1e5, help="Duration once all nodes are active, min.")] = 60.0,
+    seed: Seed = 0,
+    out: Out = Path("runs/soak"),
+    model: Model = "openarm_reach",
+    robot: Robot = "openarm",
+    load: Annotated[int, typer.Option(min=0, max=MAX_WORKERS, help="Busy processes beside the graph.")] = 1,
+    faults: Annotated[int | None, typer.Option(min=1, help="End after this many faults, if sooner.")] = None,
+) -> int | None:
+    """Run the simulated graph under load, inject random faults, and check every command sent to the arm."""
+    return call("jepa_ros.soak.run:run_soak", **locals())
+
+
+@command(security, "policy")
+def security_policy(
+    out: Annotated[Path, out_file("XML file to write.")],
+    namespace: Namespace = "",
+    robot: Robot = "openarm",
+    model: Model = "openarm_reach",
+) -> int | None:
+    """Write an SROS2 policy (XML) from the topics and services that each node opens in simulation."""
+    return call("jepa_ros.security.run:write_policy_file", **locals())

@@ -1,22 +1,39 @@
-"""Checkpoints: models, import."""
+"""Commands about checkpoints: models, import."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jepa_ros.commands.base import call, command, group
+from jepa_ros.commands.base import (
+    MODEL_HELP,
+    MODELS,
+    BagCamera,
+    BagRobot,
+    argument,
+    call,
+    check_exists,
+    check_file,
+    command,
+    group,
+    option,
+    out_directory,
+)
+from jepa_ros.resources import list_models, resolve_model
 
-models = group("models", help="List, inspect, verify and install checkpoints.")
-imports = group("import", help="Turn checkpoints of other code bases into ours.")
+models = group("models", "List, inspect, verify and install checkpoints.", MODELS)
+imports = group("import", "Import checkpoints of other code bases.", MODELS)
 
-ModelArgument = Annotated[str, typer.Argument(help="Name or directory.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+ModelArgument = Annotated[
+    str, argument(MODEL_HELP, check=lambda _, name: resolve_model(name), autocompletion=list_models)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+CheckpointOut = Annotated[Path, out_directory("Directory for the checkpoint, new or empty.")]
 
 
 @command(models, "list")
 def models_list(as_json: AsJson = False) -> int | None:
-    """Show the models that ship with the package and those that were installed."""
+    """List the models that ship with the package and those that were installed."""
     return call("jepa_ros.checkpoints.run:print_models", **locals())
 
 
@@ -24,48 +41,47 @@ def models_list(as_json: AsJson = False) -> int | None:
 def models_inspect(
     model: ModelArgument,
     data: Annotated[
-        Path | None, typer.Option(help="Bag that `jepa_ros collect` wrote: shows the latent space on it.")
+        Path | None, option("Bag of `jepa_ros collect`, to analyse the latent space on it.", check=check_exists)
     ] = None,
-    out: Annotated[Path, typer.Option(help="Directory for report.html, latent.png and summary.json.")] = Path(
+    out: Annotated[Path, out_directory("Output directory for report.html, latent.png and summary.json.")] = Path(
         "runs/inspect"
     ),
-    episodes: Annotated[int, typer.Option(min=2, help="Episodes of the bag to look at.")] = 100,
-    robot: Annotated[
-        str | None, typer.Option(help="Robot in the bag; default: the one that the model was trained for.")
-    ] = None,
-    camera: Annotated[
-        list[str], typer.Option(help="Image topic of the bag; given again for each further view of the model.")
-    ] = (),
+    episodes: Annotated[int, typer.Option(min=2, help="Episodes of the bag to use.")] = 100,
+    robot: BagRobot = None,
+    camera: BagCamera = (),
     as_json: AsJson = False,
 ) -> int | None:
-    """Show what a checkpoint is and which robots it fits; with --data also what its latents are like."""
+    """Show a checkpoint's configuration and the robots it fits; with --data also its latent space."""
     return call("jepa_ros.checkpoints.run:inspect_model", **locals())
 
 
 @command(models, "verify")
 def models_verify(model: ModelArgument) -> int | None:
-    """Load a checkpoint completely and say what it is."""
+    """Load a checkpoint completely and print a summary."""
     return call("jepa_ros.checkpoints.run:verify_model", **locals())
 
 
 @command(models, "install")
 def models_install(
-    source: Annotated[str, typer.Argument(help="A checkpoint's directory, or a Hugging Face repository: owner/name.")],
-    name: Annotated[str | None, typer.Option(help="What to call it; default: the name in its config.json.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace another model of that name.")] = False,
+    source: Annotated[str, typer.Argument(help="Checkpoint directory, or Hugging Face repository owner/name.")],
+    name: Annotated[str | None, typer.Option(help="Name to install it under; default: its own.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an installed model of that name.")] = False,
 ) -> int | None:
-    """Verify a checkpoint and copy it to where models are found by name ($JEPA_ROS_HOME, ~/.local/share/jepa_ros)."""
+    """Verify a checkpoint and install it in $JEPA_ROS_HOME/models (~/.local/share/jepa_ros/models), to use by name."""
     return call("jepa_ros.checkpoints.run:install_model", **locals())
 
 
 @command(imports, "lewm")
 def import_lewm(
     path: Annotated[
-        Path, typer.Argument(help="State dict of stable-worldmodel (.pt, .ckpt, .safetensors), or its folder.")
+        Path,
+        argument("State dict of stable-worldmodel (.pt, .ckpt, .safetensors), or its directory.", check=check_exists),
     ],
-    out: Annotated[Path, typer.Option(help="Directory for the checkpoint: new, or empty.")],
-    block: Annotated[int, typer.Option(min=1, help="Control ticks of a model step.")] = 5,
-    control_rate: Annotated[float, typer.Option(help="Control ticks a second, Hz; the file does not say.")] = 10.0,
+    out: CheckpointOut,
+    block: Annotated[int, typer.Option(min=1, max=1000, help="Control ticks of a model step.")] = 5,
+    control_rate: Annotated[
+        float, typer.Option(min=0.1, max=1000.0, help="Control rate, Hz, which the file does not contain.")
+    ] = 10.0,
 ) -> int | None:
     """Import a LeWM checkpoint of stable-worldmodel."""
     call("jepa_ros.world_model.importers.lewm:import_lewm", **locals())
@@ -74,16 +90,18 @@ def import_lewm(
 
 @command(imports, "vjepa2-ac")
 def import_vjepa2_ac(
-    path: Annotated[Path, typer.Argument(help="Official checkpoint of V-JEPA 2-AC (vjepa2-ac-vitg.pt).")],
-    out: Annotated[Path, typer.Option(help="Directory for the checkpoint: new, or empty.")],
+    path: Annotated[Path, argument("Official checkpoint of V-JEPA 2-AC (vjepa2-ac-vitg.pt).", check=check_file)],
+    out: CheckpointOut,
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="Its V-JEPA 2 encoder: a directory in transformers' format, or a Hugging Face repository; default: "
+            help="V-JEPA 2 encoder: a directory in the format of transformers, or a Hugging Face repository; default: "
             "the encoder in the file, converted."
         ),
     ] = None,
-    size: Annotated[int, typer.Option(min=8, help="Side of an image in pixels; the file does not say.")] = 256,
+    size: Annotated[
+        int, typer.Option(min=8, max=4096, help="Side of an image in pixels, which the file does not contain.")
+    ] = 256,
 ) -> int | None:
     """Import the official checkpoint of V-JEPA 2-AC."""
     call("jepa_ros.world_model.importers.vjepa2_ac:import_vjepa2_ac", **locals(), allow_download=True)

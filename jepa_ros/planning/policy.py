@@ -57,7 +57,7 @@ class PolicyOnlyPlanner:
         if checkpoint.policy is None or checkpoint.reachability is None:
             missing = "policy" if checkpoint.policy is None else "learned distance"
             raise InputError(
-                f"model {checkpoint.directory}: expected a policy and a learned distance (`jepa_ros train policy` adds "
+                f"model {checkpoint.directory}: expected a policy and a learned distance (`jepa_ros train heads` adds "
                 f"them), found no {missing}"
             )
         self._checkpoint, self._policy, self._reachability = checkpoint, checkpoint.policy, checkpoint.reachability

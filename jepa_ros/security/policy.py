@@ -66,7 +66,7 @@ def operator(nodes: Iterable[Endpoints], namespace: str = "/") -> Endpoints:
 
 
 def collector(namespace: str = "/") -> Endpoints:
-    """The enclave of `jepa_ros collect --live`, which takes the planner's place before arm_gate."""
+    """The enclave of `jepa_ros collect live`, which takes the planner's place before arm_gate."""
     base, who = namespace.rstrip("/"), Endpoints(COLLECT, namespace)
     heard = ("gate_status", "planner_status", "joint_states", "executed", "robot_description", "joy", "twist")
     who.subscribe = {f"{base}/{topic}" for topic in heard} | {"/diagnostics"}

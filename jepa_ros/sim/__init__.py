@@ -4,14 +4,22 @@ import ctypes.util
 import os
 import sys
 
+from jepa_ros.errors import InputError
+
+BACKENDS = ("egl", "osmesa", "glfw")
+"""Values of MUJOCO_GL."""
+
 
 def prepare_opengl() -> None:
-    """Off-screen drawing on one core, unless the user chose otherwise. Call it before mujoco or torch is imported.
+    """Select off-screen rendering on one core, unless the user chose otherwise. Call before mujoco is imported.
 
-    EGL where its library is there, else OSMesa. Mesa's software renderer takes every core unless told otherwise, and
-    starves whatever runs beside it.
+    EGL if its library is installed, else OSMesa. Mesa's software renderer uses every core by default, and starves
+    whatever runs beside it. Raises InputError for a MUJOCO_GL that MuJoCo does not know.
     """
-    if not os.environ.get("MUJOCO_GL"):
+    chosen = os.environ.get("MUJOCO_GL", "")
+    if chosen and chosen.lower().strip() not in BACKENDS:
+        raise InputError(f"MUJOCO_GL={chosen}: expected one of {', '.join(BACKENDS)}, or unset")
+    if not chosen:
         osmesa_only = not ctypes.util.find_library("EGL") and ctypes.util.find_library("OSMesa")
         os.environ["MUJOCO_GL"] = "osmesa" if osmesa_only else "egl"
     os.environ.setdefault("LP_NUM_THREADS", "1")

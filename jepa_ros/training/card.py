@@ -121,7 +121,7 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
         "Made by",
         "",
         f"    {_made_by(data, sum(counts.values()))}",
-        f"    jepa_ros train --data {data} --recipe {summary['recipe']} --seed {options['seed']}",
+        f"    jepa_ros train model --data {data} --recipe {summary['recipe']} --seed {options['seed']}",
         "",
         f"from {frames['train']} training frames of {counts['train']} episodes (validation {counts['val']}, test",
         f"{counts['test']}; split by episode), in {hours:.2f} h on {summary['torch_threads']} CPU core",
@@ -139,7 +139,7 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
 def _made_by(data: Path, episodes: int) -> str:
     """The command that the data come from."""
     if not is_dataset(data):
-        return f"jepa_ros collect --episodes {episodes} --seed {recorded_seed(data)} --out {data}"
+        return f"jepa_ros collect sim --episodes {episodes} --seed {recorded_seed(data)} --out {data}"
     bags = Dataset(data).index.bags
     return f"jepa_ros data build {' '.join(bags[:3])}{' ...' if len(bags) > 3 else ''} --out {data}"
 

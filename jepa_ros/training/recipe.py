@@ -1,4 +1,4 @@
-"""Recipes: which model `jepa_ros train` makes and how, as a YAML file in config/recipes."""
+"""Recipes: which model `jepa_ros train model` makes and how, as a YAML file in config/recipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jepa_ros train policy`: new heads for a model that stays as it is, from a recorded bag.
+"""`jepa_ros train heads`: new heads for a model that stays as it is, from a recorded bag.
 
 bag → episodes → frozen latents → policy, learned distance and probes → test → checkpoint with the same world model
 """
@@ -171,7 +171,7 @@ def _card(path: Path, before: Checkpoint, summary: dict, data: Path) -> None:
         "",
         f"{what} anew on the frozen model {before.model_id} by",
         "",
-        f"    jepa_ros train policy --model {options['model']} --data {data}{how}",
+        f"    jepa_ros train heads --model {options['model']} --data {data}{how}",
         "",
         f"from {summary['frames']['train']} training frames of {summary['episodes']['train']} episodes (bag of seed",
         f"{recorded_seed(data)}){trained}. On the test episodes:",

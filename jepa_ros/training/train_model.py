@@ -1,4 +1,4 @@
-"""`jepa_ros train`: a world model and its heads from a recorded bag, to a checkpoint with its card.
+"""`jepa_ros train model`: a world model and its heads from a recorded bag, to a checkpoint with its card.
 
 bag → episodes → world model (chosen on validation) → heads on its frozen latents → calibration → test → checkpoint
 """

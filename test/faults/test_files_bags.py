@@ -131,7 +131,7 @@ def test_commands_exit_with_2_and_one_line(bag, recipe, tmp_path):
     before = content(tmp_path / "broken")
     write_model(tmp_path / "m", joints=sim_arm.robot().joints, gripper=sim_arm.robot().gripper)
     for arguments in (
-        ("train", "--data", tmp_path / "broken", "--recipe", recipe, "--out", tmp_path / "out"),
+        ("train", "model", "--data", tmp_path / "broken", "--recipe", recipe, "--out", tmp_path / "out"),
         ("pretrain", tmp_path / "broken", "--out", tmp_path / "out"),
         ("models", "inspect", tmp_path / "m", "--data", tmp_path / "broken", "--out", tmp_path / "out"),
     ):

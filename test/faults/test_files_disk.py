@@ -53,7 +53,7 @@ def readable(bag):
 
 def test_collect_ends_with_what_it_has(disk):
     out = disk(24) / "play"
-    code, lines = command("collect", "--out", out, "--episodes", "20", "--workers", "1")
+    code, lines = command("collect", "sim", "--out", out, "--episodes", "20", "--workers", "1")
     assert code == 1, lines
     said = [line for line in lines if line.startswith("recording ended early")]
     assert len(said) == 1 and "MB of free disk, found" in said[0] and not any("Traceback" in line for line in lines)
@@ -64,7 +64,7 @@ def test_collect_ends_with_what_it_has(disk):
 
 
 def test_collect_without_room_for_one_episode_says_so_in_one_line(disk):
-    code, lines = command("collect", "--out", disk(8) / "play", "--episodes", "1", "--workers", "1")
+    code, lines = command("collect", "sim", "--out", disk(8) / "play", "--episodes", "1", "--workers", "1")
     assert code == 2 and "MB of free disk, found" in lines[-1] and not any("Traceback" in line for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""`jepa_ros collect --live` on the simulated arm: what is driven, what is recorded, and what interrupts it."""
+"""`jepa_ros collect live` on the simulated arm: what is driven, what is recorded, and what interrupts it."""
 
 import contextlib
 import json
@@ -99,7 +99,7 @@ def collect(tmp_path, cell):
     running = []
 
     def start(*options):
-        command = [sys.executable, "-c", CLI, "collect", "--live", "--out", str(tmp_path / "out"), *map(str, options)]
+        command = [sys.executable, "-c", CLI, "collect", "live", "--out", str(tmp_path / "out"), *map(str, options)]
         running.append(NodeProcess(command, tmp_path / f"collect{len(running)}.log"))
         return running[-1]
 

@@ -1,4 +1,4 @@
-"""A small bag of the simulated arm as `jepa_ros collect` writes it; a bright square stands for the hand."""
+"""A small bag of the simulated arm as `jepa_ros collect sim` writes it; a bright square stands for the hand."""
 
 import numpy as np
 

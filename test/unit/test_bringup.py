@@ -97,7 +97,7 @@ def test_the_parameter_files_of_the_package_are_fit_for_use():
         ({"params_file": "missing.yaml"}, "parameters file missing.yaml.*No such file"),
         ({"log_level": "loud"}, "log level 'loud': expected one of debug"),
         ({"camera_topic": "no spaces"}, "camera topic 'no spaces'"),
-        ({"camera_topic": ""}, "camera topic ''"),
+        ({"camera_topic": ""}, "camera topic: empty"),
         ({"namespace": "a//b"}, "namespace 'a//b'"),
         ({"namespace": "1st"}, "namespace '1st'"),
     ],

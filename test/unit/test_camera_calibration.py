@@ -162,7 +162,7 @@ def test_the_robots_file_gets_the_rotation(bag, tmp_path, monkeypatch):
         (("--out", "a.yaml", "--write"), "--out or --write, found both"),
         (("--robot", "nobody"), "robot 'nobody'"),
         (("--camera", "/eye"), "expected the image topic /eye"),
-        (("--description", "nowhere.urdf"), "expected a URDF file"),
+        (("--description", "nowhere.urdf"), "--description nowhere.urdf: no such file"),
     ],
 )
 def test_bad_input_is_one_line(bag, options, words):

@@ -34,8 +34,8 @@ def test_nothing_heavy_is_loaded(arguments):
 @pytest.mark.parametrize(
     "command",
     [
-        ["collect"],
-        ["train"],
+        ["collect", "sim"],
+        ["train", "model"],
         ["demo"],
         ["evaluate", "sim"],
         ["evaluate", "bag"],
@@ -54,7 +54,7 @@ def test_bad_input_is_one_line_and_exit_2(monkeypatch):
         raise InputError("model 'raech': expected one of [reach],\n found nothing")
 
     monkeypatch.setattr(graph, "call", refuse)
-    result = run("demo", "--model", "raech")
+    result = run("demo")
     assert result.exit_code == 2
     assert result.stderr.splitlines() == ["jepa_ros: model 'raech': expected one of [reach], found nothing"]
 

@@ -297,7 +297,7 @@ def run(*arguments):
 
 
 def test_simulation_and_live_get_their_own_options(calls):
-    assert run("--out", "a").exit_code == run("--live", "--mode", "joy", "--axes", "2,3").exit_code == 0
+    assert run("sim", "--out", "a").exit_code == run("live", "--mode", "joy", "--axes", "2,3").exit_code == 0
     (simulated, first), (live, second) = calls
     assert simulated == "jepa_ros.collecting.simulated:run" and live == "jepa_ros.collecting.live:run"
     assert first == {
@@ -305,20 +305,20 @@ def test_simulation_and_live_get_their_own_options(calls):
         **{"width": 320, "height": 240, "rate": 10.0, "workers": 2},
     }
     assert second["axes"] == "2,3" and second["episodes"] is None and second["out"] == Path("runs/collect")
-    assert not set(second) & {"width", "height", "rate", "workers", "live"}
+    assert not set(second) & {"width", "height", "rate", "workers", "context"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--out", "a", "--box", "0,1,0,1"], "expected no --box for simulation"),
-        (["--out", "a", "--use-sim-time"], "expected no --use-sim-time for simulation"),
-        (["--live", "--width", "64"], "expected no --width for --live --mode play"),
-        (["--live", "--hold-button", "2"], "expected no --hold-button for --live --mode play"),
-        (["--live", "--topic", "joy"], "expected no --topic for --live --mode play"),
-        (["--live", "--mode", "twist", "--axes", "1,0"], "expected no --axes for --live --mode twist"),
-        (["--live", "--mode", "joy", "--seed", "1"], "expected no --seed for --live --mode joy"),
-        ([], "expected a bag after --out"),
+        (["sim", "--out", "a", "--box", "0,1,0,1"], "No such option: --box"),
+        (["sim", "--out", "a", "--use-sim-time"], "No such option: --use-sim-time"),
+        (["live", "--width", "64"], "No such option: --width"),
+        (["live", "--hold-button", "2"], "--hold-button requires --mode joy"),
+        (["live", "--topic", "joy"], "--topic requires --mode joy or twist"),
+        (["live", "--mode", "twist", "--axes", "1,0"], "--axes requires --mode joy"),
+        (["live", "--mode", "joy", "--seed", "1"], "--seed requires --mode play"),
+        (["sim"], "missing required option --out"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_in_one_line(calls, arguments, said):

@@ -1,4 +1,4 @@
-"""`jepa_ros compare`: everything but the method is the same, runs are not repeated, figures are what they say."""
+"""`jepa_ros compare methods`: all but the method is the same, runs are not repeated, figures are what they say."""
 
 import json
 import os

@@ -235,4 +235,4 @@ def test_the_command_says_in_one_line_what_it_made_or_why_it_did_not(tmp_path):
     assert made.exit_code == 0, made.output
     assert re.fullmatch(r"ours: family lewm, 16 px to 22 numbers, steps of 0.5 s, foreign, .*\n", made.output)
     missing = CliRunner().invoke(app, ["import", "lewm", str(tmp_path / "none.pt"), "--out", str(tmp_path / "other")])
-    assert missing.exit_code == 2 and missing.output.count("\n") == 1 and "found no such file" in missing.output
+    assert missing.exit_code == 2 and missing.output.count("\n") == 1 and "no such file" in missing.output

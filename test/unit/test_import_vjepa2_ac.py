@@ -60,7 +60,7 @@ def test_names_before_the_tensors_do_not_matter(tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    assert "found no such file" in refused(tmp_path / "none.pt", tmp_path / "model")
+    assert "no such file" in refused(tmp_path / "none.pt", tmp_path / "model")
 
 
 def test_a_truncated_file_is_refused(tmp_path):

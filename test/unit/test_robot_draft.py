@@ -74,9 +74,9 @@ def test_a_base_on_the_way_is_where_the_arm_begins():
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["new", "--urdf", "missing.urdf"], "urdf missing.urdf: expected a URDF file"),
+        (["new", "--urdf", "missing.urdf"], "--urdf missing.urdf: no such file"),
         (["check", "r2d2"], "robot 'r2d2': expected a YAML file or one of"),
-        (["check", "ur5e", "--urdf", "missing.urdf"], "urdf missing.urdf: expected a URDF file"),
+        (["check", "ur5e", "--urdf", "missing.urdf"], "--urdf missing.urdf: no such file"),
     ],
 )
 def test_what_cannot_be_read_is_exit_code_2_and_one_line(words, complaint):

@@ -1,4 +1,4 @@
-"""`jepa_ros train` from a bag to a checkpoint: interrupted, under torchrun, and with data that it must refuse."""
+"""`jepa_ros train model` from a bag to a checkpoint: interrupted, under torchrun, and with data that it must refuse."""
 
 import json
 import signal
@@ -50,7 +50,7 @@ def weights(out: Path):
 
 
 def command(bag, recipe, out, *launcher):
-    arguments = ["train", "--data", str(bag), "--recipe", recipe, "--name", "tiny", "--out", str(out)]
+    arguments = ["train", "model", "--data", str(bag), "--recipe", recipe, "--name", "tiny", "--out", str(out)]
     return [sys.executable, *launcher, "-m", "jepa_ros.cli", *arguments]
 
 
@@ -67,7 +67,7 @@ def test_it_leaves_a_checkpoint_a_card_and_figures(trained):
     assert summary["heads"]["probe_error"]["tool"] == pytest.approx(checkpoint.probes["tool"].error, rel=1e-4)
     assert summary["frames_per_s"] > 0 and 0 <= summary["loader_share"] < 1
     assert (trained / "report.html").stat().st_size > 10_000
-    assert "jepa_ros train --data" in (trained / "checkpoint" / "README.md").read_text()
+    assert "jepa_ros train model --data" in (trained / "checkpoint" / "README.md").read_text()
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
 
 

@@ -94,7 +94,7 @@ def test_it_leaves_a_checkpoint_with_all_heads_a_card_and_figures(model, trained
     assert -1 <= summary["heads"]["reachability_spearman"] <= 1
     card = (trained / "checkpoint" / "README.md").read_text()
     assert (trained / "checkpoint" / "reference.png").read_bytes() == b"a picture"
-    assert card.startswith("# tiny") and "train policy --model" in card and "--object puck=/puck" in card
+    assert card.startswith("# tiny") and "train heads --model" in card and "--object puck=/puck" in card
     page = (trained / "report.html").read_text()
     assert all(
         f"<h2>{word}" in page for word in ("Policy and learned", "Ticks to go", "Probe of tool", "Probe of puck")
@@ -217,16 +217,16 @@ def test_the_command_line_has_both(monkeypatch, tmp_path):
     def invoke(*arguments):
         return CliRunner().invoke(cli.app, ["train", *arguments])
 
-    assert "policy" in invoke("--help").output and "--recipe" in invoke("--help").output
-    assert invoke("--data", "bag", "--updates", "7").exit_code == 0
-    assert invoke("policy", "--model", "m", "--data", "bag", "--object", "a=/b", "--object", "c=/d").exit_code == 0
+    assert "heads" in invoke("--help").output and "--recipe" in invoke("model", "--help").output
+    data = ("--data", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert invoke("model", *data, "--updates", "7").exit_code == 0
+    assert invoke("heads", "--model", "openarm_reach", *data, "--object", "a=/b", "--object", "c=/d").exit_code == 0
     (first, options), (second, others) = calls
-    assert first == "jepa_ros.training.train_model:train_model" and options["updates"] == 7 and "context" not in options
+    assert first == "jepa_ros.training.train_model:train_model" and options["updates"] == 7
     assert second == "jepa_ros.training.train_heads:train_heads" and list(others["objects"]) == ["a=/b", "c=/d"]
-    nothing, early = invoke(), invoke("--seed", "1", "policy", "--model", "m", "--data", "bag")
-    assert nothing.exit_code == early.exit_code == 2 and len(calls) == 2
-    assert "expected a bag after --data" in nothing.stderr
-    assert "expected the option seed after policy, found it before" in early.stderr
+    nothing = invoke("model")
+    assert nothing.exit_code == 2 and len(calls) == 2
+    assert "missing required option --data" in nothing.stderr
 
 
 def test_the_policy_learns_and_is_repeatable():

@@ -1,4 +1,4 @@
-"""`jepa_ros compare RUN...`: evaluations of the same bags or goals side by side, each against the first."""
+"""`jepa_ros compare runs RUN...`: evaluations of the same bags or goals side by side, each against the first."""
 
 from __future__ import annotations
 

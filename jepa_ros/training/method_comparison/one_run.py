@@ -1,4 +1,4 @@
-"""One training of `jepa_ros compare`, in a process of its own: from a job to OUT/.../summary.json."""
+"""One training of `jepa_ros compare methods`, in a process of its own: from a job to OUT/.../summary.json."""
 
 from __future__ import annotations
 

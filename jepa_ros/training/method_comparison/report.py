@@ -1,4 +1,4 @@
-"""Figures and page of `jepa_ros compare`: mean and spread over seeds for each method."""
+"""Figures and page of `jepa_ros compare methods`: mean and spread over seeds for each method."""
 
 from __future__ import annotations
 

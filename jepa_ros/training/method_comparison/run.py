@@ -1,4 +1,4 @@
-"""`jepa_ros compare`: ways against collapse side by side, with everything else the same.
+"""`jepa_ros compare methods`: ways against collapse side by side, with everything else the same.
 
 tune (a few values each, on validation, briefly) → train (each method, several seeds) → measure on test episodes and in
 closed loop → summary.json and report.html

@@ -1,0 +1,139 @@
+"""Commands that measure: evaluate, compare runs, bench."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jepa_ros import planning
+from jepa_ros.bringup.ros_names import check_ros_name
+from jepa_ros.commands.base import (
+    MODELS,
+    BagCamera,
+    BagRobot,
+    Bags,
+    Device,
+    Model,
+    Out,
+    Seed,
+    Workers,
+    argument,
+    call,
+    check_directory,
+    check_file,
+    choice,
+    command,
+    group,
+    option,
+    out_file,
+)
+
+evaluate = group("evaluate", "Evaluate a model, in simulation or on recordings.", MODELS)
+compare = group("compare", "Compare evaluation runs or training methods.", MODELS)
+bench = group("bench", "Benchmark against reference implementations.", MODELS)
+
+Solver = Annotated[str, choice("Solver of the planner.", *planning.SOLVERS)]
+Policy = Annotated[str, choice("How the planner uses the learned policy.", *planning.POLICY_MODES)]
+Metric = Annotated[str, choice("Distance between latents.", *planning.METRICS)]
+BagTopic = Annotated[str, option("Topic; default: the only one of its type.", check=check_ros_name)]
+
+
+@command(evaluate, "sim")
+def evaluate_sim(
+    model: Model = "openarm_reach",
+    task: Annotated[str, typer.Option(help="Task to evaluate.")] = "reach",
+    goals: Annotated[int, typer.Option(min=1, help="Number of goals.")] = 100,
+    seed: Seed = 0,
+    out: Out = Path("runs/evaluate"),
+    solver: Solver = "icem",
+    policy: Policy = "policy_first",
+    metric: Metric = "l2",
+    timeout: Annotated[
+        float, typer.Option(min=1.0, max=3600.0, help="Time limit of a goal, s, with the second in which it is held.")
+    ] = 15.0,
+    baselines: Annotated[bool, typer.Option(help="Run the baselines as well: random actions and an oracle.")] = True,
+    workers: Workers = 2,
+) -> int | None:
+    """Reach goals in simulation, without ROS, and compare with random actions and an oracle."""
+    return call("jepa_ros.evaluation.sim:run_sim_evaluation", **locals())
+
+
+@command(evaluate, "bag")
+def evaluate_bag(
+    bags: Bags,
+    model: Model = "openarm_reach",
+    seed: Seed = 0,
+    out: Out = Path("runs/evaluate_bag"),
+    robot: BagRobot = None,
+    camera: BagCamera = (),
+    joint_states: BagTopic = "",
+    executed: BagTopic = "",
+    description: Annotated[
+        Path | None, option("URDF file, for bags without robot_description.", check=check_file)
+    ] = None,
+    horizon: Annotated[int, typer.Option(min=1, max=32, help="Model steps to predict and plan.")] = 5,
+    plan_states: Annotated[
+        int, typer.Option(min=0, max=10**6, help="States of each bag to plan from, evenly spaced.")
+    ] = 50,
+    solver: Solver = "icem",
+    policy: Policy = "policy_first",
+    metric: Metric = "l2",
+    workers: Annotated[
+        int, typer.Option(min=0, max=64, help="Threads that decode images; does not change the results.")
+    ] = 2,
+    device: Device = "cpu",
+    result: Annotated[bool, typer.Option(help="Write result.mcap: inputs, latents, surprise and plans.")] = True,
+    fail_if: Annotated[
+        list[str], typer.Option(help="Exit code 1 if true, e.g. 'prediction_ratio@3>0.5'; repeat for several.")
+    ] = (),
+    thresholds: Annotated[
+        Path | None,
+        option("YAML file with a list fail_if of such lines (config/evaluation/thresholds.yaml).", check=check_file),
+    ] = None,
+) -> int | None:
+    """Evaluate a model on recordings, without ROS; deterministic."""
+    options = locals()
+    options["thresholds_file"] = options.pop("thresholds")
+    return call("jepa_ros.evaluation.bag.run:run_bag_evaluation", **options)
+
+
+@command(compare, "runs")
+def compare_runs(
+    runs: Annotated[
+        list[Path],
+        argument(
+            "Output directories of `evaluate bag` or `evaluate sim`; the first is the baseline.", check=check_directory
+        ),
+    ],
+    seed: Seed = 0,
+    out: Out = Path("runs/compare"),
+) -> int | None:
+    """Compare evaluation runs on the same bags or goals, each with the first, with confidence intervals."""
+    return call("jepa_ros.evaluation.runs.compare:compare_runs", **locals())
+
+
+@command(bench, "offline")
+def bench_offline(
+    out: Out = Path("runs/offline"),
+    goals: Annotated[int, typer.Option(min=1, help="Goals for each model.")] = 200,
+    seed: Seed = 5,
+    workers: Workers = 2,
+) -> int | None:
+    """Test whether the offline score of a bag predicts success on goals; resumes an interrupted run."""
+    return call("jepa_ros.bench.offline_score:benchmark_offline_score", **locals())
+
+
+@command(bench, "plan")
+def bench_plan(
+    against: Annotated[str, typer.Option(help="Reference implementation: stable-worldmodel.")],
+    out: Out = Path("runs/bench_plan"),
+    model: Model = "openarm_reach",
+    starts: Annotated[int, typer.Option(min=0, help="Start and goal pairs in simulation; 0: none.")] = 100,
+    seed: Seed = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Pairs of plans at the published sizes.")] = 5,
+    device: Annotated[str, choice("cuda: plan on a GPU as well.", "cpu", "cuda")] = "cpu",
+    table: Annotated[Path | None, out_file("Markdown file for the figures.")] = None,
+    fail_on_miss: Annotated[bool, typer.Option("--fail-on-miss", help="Exit code 1 if a target is missed.")] = False,
+) -> int | None:
+    """Time our planner and the reference in turns: same work, same costs, same quality."""
+    return call("jepa_ros.bench.planning:benchmark_planning", **locals())
