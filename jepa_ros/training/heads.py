@@ -1,4 +1,4 @@
-"""Heads on a frozen model: the policy, the learned distance and the probes, trained on its latents of recorded play."""
+"""Heads on a frozen world model: policy, learned distance and probes, trained on its latents of recorded play."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,22 +14,23 @@ from torch import nn
 
 from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.errors import InputError
-from jepa_ros.training.loop import learning_rate_factor
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.training.losses import policy_loss, reachability_loss
 from jepa_ros.training.recipe import Schedule
+from jepa_ros.training.trainer import ResumableTrainer, descend, learning_rate_factor
 from jepa_ros.world_model.checkpoint import build_policy, build_reachability
 from jepa_ros.world_model.config import ModelConfig, ProbeConfig, ReachabilityConfig
 from jepa_ros.world_model.heads import JOINTS, GoalPolicy, Probe, Reachability, fit_probe
 
 LEARNING_RATE = 1e-3
 REACHABILITY_DECAY = 0.1
-"""Weight decay of the learned distance: it ranks far ways a little better than with the policy's."""
+"""Weight decay of the learned distance: it ranks long ways a little better than with the policy's."""
 VALIDATION_PAIRS = 4096
 
 
 @dataclass(frozen=True)
 class Heads:
-    """What was trained on a frozen model, in evaluation mode. curve: losses of training and validation by update."""
+    """The heads of a model, in evaluation mode. curve: losses of training and validation by update."""
 
     policy: GoalPolicy | None = None
     reachability: Reachability | None = None
@@ -36,7 +38,7 @@ class Heads:
     curve: list[dict] = field(default_factory=list)
 
     def describe(self, config: ModelConfig) -> ModelConfig:
-        """The model's configuration with these heads in place of those that it had."""
+        """Return the model's config with these heads in place of its former ones."""
         return config.model_copy(
             update={
                 "policy": config.policy if self.policy is not None else None,
@@ -54,13 +56,15 @@ def fit_heads(
     data: Mapping[str, EpisodeSet],
     schedule: Schedule,
     seed: int,
-    report: Callable[[dict], None],
+    bar: ProgressDisplay,
+    state_file: Path | None = None,
 ) -> Heads:
-    """Train the heads that `config` has sizes for on latents (N, *L) of each split, from fresh weights of this seed.
+    """Train the heads that `config` has sizes for on latents (N, *L) of each split, from new weights of this seed.
 
-    Of policy and learned distance the weights of least validation loss are kept; without policy_updates there are
-    none. Probes are fitted to the positions that the episodes have (Episode.positions). It takes minutes, so it is not
-    resumed but run again, to the same result. `report` hears of each update. Raises InputError where an episode is
+    Policy and learned distance keep the weights of least validation loss; with policy_updates 0 there are none. Probes
+    are fitted to the positions that the episodes have (Episode.positions).
+
+    state_file: an interrupted training is resumed from it; it is removed at the end. Raises InputError if an episode is
     too short, or an object was never seen.
     """
     check_episode_length(config, data)
@@ -70,85 +74,114 @@ def fit_heads(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy, reachability = build_policy(config), build_reachability(config)
-    parts = [
-        _Part(name, head, loss, decay, seed)
+    heads = [
+        _TrainedHead(name, head, loss, decay, seed)
         for name, head, loss, decay in (
             ("policy", policy, policy_loss, schedule.weight_decay),
             ("reachability", reachability, reachability_loss, REACHABILITY_DECAY),
         )
         if head is not None
     ]
-    curve = _train(parts, config, latents, data, schedule, seed, report) if parts else []
-    return Heads(policy, reachability, probes, curve)
+    if not heads:
+        return Heads(probes=probes)
+    trainer = HeadsTrainer(heads, config.block, latents, data, schedule, seed)
+    if state_file is not None:
+        trainer.load_if_there(state_file)
+    task = bar.add("heads", schedule.policy_updates, trainer.progress.update)
+
+    def show(values: dict) -> None:
+        losses = ", ".join(f"{head.name} {values[head.name]:.3f}" for head in heads)
+        bar.update(task, values["update"], losses)
+
+    trainer.run(state_file, show)
+    if state_file is not None:
+        state_file.unlink()
+    return Heads(policy, reachability, probes, trainer.progress.validation)
 
 
-class _Part:
-    """A head in training; its optimiser and random numbers are its own, whatever is trained beside it."""
+class _TrainedHead:
+    """A head in training, with its own optimiser and random numbers: heads do not influence one another."""
 
     def __init__(self, name: str, head: nn.Module, loss: Callable[..., torch.Tensor], decay: float, seed: int):
-        self.name, self.head, self._loss = name, head, loss
-        self.best, self.kept = math.inf, copy.deepcopy(head.state_dict())
-        self._generator = torch.Generator().manual_seed(seed)
-        self._optimizer = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=decay)
+        self.name, self.head, self.loss = name, head, loss
+        self.best, self.best_weights = math.inf, copy.deepcopy(head.state_dict())
+        self.generator = torch.Generator().manual_seed(seed)
+        self.optimizer = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=decay)
 
-    def step(self, latents: torch.Tensor, data: EpisodeSet, batch: int, block: int, rate: float) -> float:
-        """One update at `rate` times the learning rate; returns its loss. Raises FloatingPointError."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * rate
-        self.head.train()
-        loss = self._loss(self.head, latents, data, batch, block, self._generator)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise FloatingPointError(f"{self.name}: the loss is {value}")
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimizer.step()
-        return value
+
+class HeadsTrainer(ResumableTrainer):
+    """Trains several heads side by side. After `run` they have the weights of their least validation loss."""
+
+    def __init__(
+        self,
+        heads: list[_TrainedHead],
+        block: int,
+        latents: Mapping[str, torch.Tensor],
+        data: Mapping[str, EpisodeSet],
+        schedule: Schedule,
+        seed: int,
+    ):
+        super().__init__(schedule.policy_updates, schedule.every, curve_every=schedule.policy_updates)
+        self._heads, self._block, self._latents, self._data = heads, block, latents, data
+        self._schedule, self._seed, self._losses = schedule, seed, {}
+
+    def run(self, *arguments, **options) -> None:
+        super().run(*arguments, **options)
+        for part in self._heads:
+            part.head.load_state_dict(part.best_weights)
+            part.head.eval().requires_grad_(False)
+
+    def _update(self) -> dict[str, float]:
+        s = self._schedule
+        rate = LEARNING_RATE * learning_rate_factor(self.progress.update + 1, s.policy_updates, s.warm_up)
+        for part in self._heads:
+            part.head.train()
+            loss = self._loss(part, "train", s.policy_batch, part.generator)
+            self._losses[part.name] = float(loss.detach())
+            self.check_finite(self._losses[part.name], part.name)
+            descend(loss, part.optimizer, rate)
+        return dict(self._losses)
 
     @torch.inference_mode()
-    def validate(self, latents: torch.Tensor, data: EpisodeSet, block: int, seed: int) -> float:
-        """Loss of the same pairs each time; the weights of the least are kept."""
-        self.head.eval()
-        fixed = torch.Generator().manual_seed(seed)
-        value = float(self._loss(self.head, latents, data, VALIDATION_PAIRS, block, fixed))
-        if value < self.best:
-            self.best, self.kept = value, copy.deepcopy(self.head.state_dict())
-        return value
+    def validate(self) -> dict[str, float]:
+        """Return the losses of the same validation pairs each time, beside the last losses of training."""
+        values = {"update": self.progress.update}
+        for part in self._heads:
+            part.head.eval()
+            generator = torch.Generator().manual_seed(self._seed)
+            value = float(self._loss(part, "val", VALIDATION_PAIRS, generator))
+            values |= {part.name: self._losses[part.name], f"{part.name}_val": value}
+            if value < part.best:
+                part.best, part.best_weights = value, copy.deepcopy(part.head.state_dict())
+        self.progress.validation.append(values)
+        return values
 
-    def end(self) -> None:
-        self.head.load_state_dict(self.kept)
-        self.head.eval().requires_grad_(False)
+    def _loss(self, part: _TrainedHead, split: str, pairs: int, generator: torch.Generator) -> torch.Tensor:
+        return part.loss(part.head, self._latents[split], self._data[split], pairs, self._block, generator)
 
+    def state(self) -> dict:
+        return {
+            part.name: {
+                "head": part.head.state_dict(),
+                "optimizer": part.optimizer.state_dict(),
+                "generator": part.generator.get_state(),
+                "best": part.best,
+                "best_weights": part.best_weights,
+            }
+            for part in self._heads
+        }
 
-def _train(
-    parts: list[_Part],
-    config: ModelConfig,
-    latents: Mapping[str, torch.Tensor],
-    data: Mapping[str, EpisodeSet],
-    schedule: Schedule,
-    seed: int,
-    report: Callable[[dict], None],
-) -> list[dict]:
-    """Train all parts to the end of the schedule; returns their losses at each validation."""
-    curve: list[dict] = []
-    block = config.block
-    for update in range(1, schedule.policy_updates + 1):
-        rate = learning_rate_factor(update, schedule.policy_updates, schedule.warm_up)
-        losses = {p.name: p.step(latents["train"], data["train"], schedule.policy_batch, block, rate) for p in parts}
-        if update % schedule.every == 0 or update == schedule.policy_updates:
-            entry = {"update": update}
-            for part in parts:
-                entry[part.name] = losses[part.name]
-                entry[f"{part.name}_val"] = part.validate(latents["val"], data["val"], block, seed)
-            curve.append(entry)
-        report({"update": update, **losses})
-    for part in parts:
-        part.end()
-    return curve
+    def set_state(self, state: dict) -> None:
+        for part in self._heads:
+            own = state[part.name]
+            part.head.load_state_dict(own["head"])
+            part.optimizer.load_state_dict(own["optimizer"])
+            part.generator.set_state(own["generator"])
+            part.best, part.best_weights = own["best"], own["best_weights"]
 
 
 def add_head_sizes(config: ModelConfig) -> ModelConfig:
-    """The configuration of a model with a policy, of a learned distance beside it."""
+    """Return the config with sizes of a learned distance beside the policy, if there is a policy."""
     if config.policy is None or config.reachability is not None:
         return config
     return config.model_copy(update={"reachability": ReachabilityConfig(width=config.policy.width)})
@@ -157,8 +190,8 @@ def add_head_sizes(config: ModelConfig) -> ModelConfig:
 def fit_probes(
     config: ModelConfig, latents: Mapping[str, torch.Tensor], data: Mapping[str, EpisodeSet]
 ) -> dict[str, Probe]:
-    """A probe of each of `positions`, fitted on training episodes, its error from test episodes (where there are none,
-    from validation)."""
+    """Return a probe of each of `positions`, fitted on training episodes, its error measured on test episodes (or on
+    validation, if there are none)."""
     test = "test" if "test" in data else "val"
     train_places, test_places = positions(config, data["train"]), positions(config, data[test])
     return {
@@ -173,8 +206,8 @@ def fit_probes(
 
 
 def positions(config: ModelConfig, data: EpisodeSet) -> dict[str, np.ndarray]:
-    """(N, 3) m by name, and the model's joints (N, J) rad, of all frames; empty where the episodes were read without
-    positions."""
+    """Return (N, 3) m by name, and the model's joints (N, J) rad, of all frames; empty if the episodes were read
+    without positions."""
     names = getattr(data.episodes[0], "positions", {})
     found = {name: np.concatenate([e.positions[name] for e in data.episodes]) for name in names}
     if found and (joints := len(config.proprioception.joints)):
@@ -183,16 +216,14 @@ def positions(config: ModelConfig, data: EpisodeSet) -> dict[str, np.ndarray]:
 
 
 def check_episode_length(config: ModelConfig, data: Mapping[str, EpisodeSet]) -> None:
-    """Raise InputError where an episode has no whole model step."""
+    """Raise InputError if an episode is shorter than one model step."""
     for split, part in data.items():
-        if part.lengths.min(initial=config.block) < config.block:
-            raise InputError(
-                f"episodes: expected {split} episodes of {config.block} ticks, found one of {part.lengths.min()}"
-            )
+        if (shortest := part.lengths.min(initial=config.block)) < config.block:
+            raise InputError(f"{split} episodes: one has {shortest} ticks, fewer than the {config.block} of a step")
 
 
 def check_finite_latents(latents: Mapping[str, torch.Tensor]) -> None:
-    """Raise InputError where a model makes latents that are no numbers."""
+    """Raise InputError if the model produces latents that are not finite."""
     for split, z in latents.items():
         if not bool(torch.isfinite(z).all()):
-            raise InputError(f"model: expected finite latents of the {split} episodes, found NaN or Inf")
+            raise InputError(f"model: non-finite latents (NaN or Inf) of the {split} episodes")

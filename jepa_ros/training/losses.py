@@ -1,4 +1,4 @@
-"""The losses of the world model and of the heads beside it."""
+"""Losses of the world model and of its heads."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.heads import GoalPolicy, Reachability
 from jepa_ros.world_model.protocol import Context, PredictiveModel
 
-QUANTILE = 0.05
-"""Of the times that play took between two places: about what a direct way takes."""
-NEAR = 0.4
-"""Share of the pairs of moments that are near each other, as where a goal is about to be reached."""
+PLAY_TIME_QUANTILE = 0.05
+"""Quantile of the times that play took between two places: about the time of a direct way."""
+NEAR_PAIRS_SHARE = 0.4
+"""Share of the sampled pairs that are at most two blocks apart, as when a goal is about to be reached."""
 
 
 class WorldModelLoss(nn.Module):
-    """Error of the predicted latents plus what keeps them from collapsing (LeWM, arXiv 2603.19312, eq. 1-3), and the
-    optional parts whose weight is not 0. What these parts learn themselves are parameters of this module."""
+    """Prediction error of latents plus a regulariser against collapse (LeWM, arXiv 2603.19312, eq. 1-3), plus the
+    optional parts whose weight is not 0. Learned parts of the loss are parameters of this module."""
 
     def __init__(self, config: ModelConfig, weights: LossWeights, anti_collapse: AntiCollapse, steps: int):
         super().__init__()
@@ -36,9 +36,9 @@ class WorldModelLoss(nn.Module):
     def forward(
         self, model: PredictiveModel, batch: Windows, generator: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss of a batch, and its parts without gradient.
+        """Return the loss of a batch, and its parts without gradient.
 
-        The one-step error is over every run of `history` frames in the windows, at each of their positions, so that
+        The one-step error covers every run of `history` frames in the windows, at each position of a run, so that
         shorter contexts are learnt as well.
         """
         w, h = self.weights, self._history
@@ -75,7 +75,7 @@ class WorldModelLoss(nn.Module):
 
 
 def _runs(x: torch.Tensor, length: int, count: int) -> torch.Tensor:
-    """(B, n, ...) → (B * count, length, ...): the first `count` runs of `length` entries."""
+    """Return the first `count` runs of `length` entries: (B, n, ...) → (B * count, length, ...)."""
     return torch.cat([x[:, k : k + length] for k in range(count)])
 
 
@@ -87,10 +87,10 @@ def policy_loss(
     block: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Mean square error of the action block at a moment of play, given a later frame of it as the goal.
+    """Return the mean square error of the action block at a tick of play, given a later frame of it as the goal.
 
-    latents: (N, *L) of all frames of `data`. From the goal on, the arm is to stand still, whatever play did there: so a
-    goal that is there already asks for no action.
+    latents: (N, *L) of all frames of `data`. From the goal on the arm shall stand still, whatever play did there, so
+    that no action is taken if the goal is already reached.
     """
     now, ticks = draw_pairs(data, batch, policy.max_ticks, block, block, generator)
     before = torch.arange(block) < ticks[:, None]
@@ -108,26 +108,26 @@ def reachability_loss(
     block: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Quantile loss, in ticks, of the time that play took from a moment to a later one (Koenker and Bassett 1978).
+    """Return the quantile loss, in ticks, of the time play took from one frame to a later one (Koenker, Bassett 1978).
 
-    latents: as for policy_loss. The quantile is low, so that play's detours do not count.
+    latents: as for policy_loss. The quantile is low, so that detours of play do not count.
     """
     now, ticks = draw_pairs(data, batch, reachability.max_ticks, 0, block, generator)
     z, goal = latents[now].flatten(1), latents[now + ticks].flatten(1)
     late = ticks - reachability(z, goal, torch.from_numpy(data.states[now.numpy()]))
-    return torch.maximum(QUANTILE * late, (QUANTILE - 1.0) * late).mean()
+    return torch.maximum(PLAY_TIME_QUANTILE * late, (PLAY_TIME_QUANTILE - 1.0) * late).mean()
 
 
 def draw_pairs(
     data: EpisodeSet, batch: int, longest: int, room: int, block: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows (batch,) of frames after which `room` ticks of their episodes follow, and ticks (batch,) of 0 to `longest`
-    to a later frame of the same episode. For the share NEAR of them it is at most two blocks away."""
+    """Return rows (batch,) of frames that are followed by `room` ticks of their episode, and ticks (batch,), 0 to
+    `longest`, to a later frame of the same episode; for NEAR_PAIRS_SHARE of them at most two blocks later."""
     lengths = torch.from_numpy(data.lengths)
     episode = torch.randint(len(lengths), (batch,), generator=generator)
     tick = (torch.rand(batch, generator=generator) * (lengths[episode] - room + 1)).long()
     most = (lengths[episode] - tick).clamp(max=longest)
-    near = torch.rand(batch, generator=generator) < NEAR
+    near = torch.rand(batch, generator=generator) < NEAR_PAIRS_SHARE
     most = torch.where(near, most.clamp(max=2 * block), most)
     ticks = (torch.rand(batch, generator=generator) * (most + 1)).long()
     return torch.from_numpy(data.index(episode.numpy(), tick.numpy())), ticks

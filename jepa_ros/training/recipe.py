@@ -1,4 +1,4 @@
-"""Recipes: which model `jepa_ros train model` makes and how, as a YAML file in config/recipes."""
+"""Recipes: which model `jepa_ros train model` trains and how, as YAML files in config/recipes."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ class _Strict(BaseModel):
 
 
 class FrozenSource(_Strict):
-    """An encoder in transformers' format: a directory, or a Hugging Face repository that may be fetched by name."""
+    """A frozen encoder in transformers' format: a directory, or a Hugging Face repository that may be downloaded."""
 
     type: Literal["transformers"] = "transformers"
     source: str
 
 
 PUBLISHED_WEIGHTS = {"sigreg": 0.1, "vicreg": 1.0, "ema": 0.0, "reconstruction": 1.0, "none": 0.0}
-"""What a method against collapse counts beside the prediction: LeWM's 0.1, VICReg's 25 : 25 : 1 over the 25 of its
-invariance; a moving average of the weights adds no loss, and a reconstruction counts as much as the prediction."""
+"""Weight of each method against collapse relative to the prediction loss: LeWM's 0.1; VICReg's 25 : 25 : 1 divided by
+the 25 of its invariance term; a moving average of the weights adds no loss; a reconstruction counts as much as the
+prediction."""
 
 
 class LossWeights(_Strict):
-    """What the parts of the loss count beside the one-step prediction, which counts 1.
+    """Weights of the parts of the loss; the one-step prediction has weight 1.
 
-    anti_collapse: of the regulariser; a recipe that does not say gets its method's own, PUBLISHED_WEIGHTS. directions:
-    random axes of SIGReg (LeWM: 1024). rollout: of predictions fed with predictions, over `Schedule.steps`.
-    proprioception: of the next state.
+    anti_collapse: of the regulariser; default: its method's own, PUBLISHED_WEIGHTS. directions: random projections of
+    SIGReg (LeWM: 1024). rollout: of predictions fed back as input, over `Schedule.steps`. proprioception: of the next
+    state.
     """
 
     anti_collapse: float = Field(0.1, ge=0)
@@ -53,11 +54,12 @@ class LossWeights(_Strict):
 
 
 class Schedule(_Strict):
-    """updates of the world model, then of the policy. batch: windows over all processes, of `steps` model steps after
-    the history; learning rates peak after `warm_up` updates and fall to zero by a cosine. Validation every `every`.
-    compile: the encoder, by torch.compile; worth its minute for transformers on a GPU, not for small ones on a CPU.
+    """updates: of the world model; policy_updates: of its heads. batch: windows over all processes, each of `steps`
+    model steps after the history. Learning rates peak after `warm_up` updates and fall to zero by a cosine. Validation
+    every `every` updates. compile: the encoder, with torch.compile; worth its minute for transformers on a GPU, not for
+    small models on a CPU.
 
-    There is no gradient accumulation: SIGReg is a statistic of the whole batch, and of parts it would be another one.
+    There is no gradient accumulation: SIGReg is a statistic of the whole batch, which parts of it do not have.
     """
 
     updates: int = Field(4000, ge=1)
@@ -74,10 +76,10 @@ class Schedule(_Strict):
 
 
 class Recipe(_Strict):
-    """The whole of a recipe. latent_dim: of families whose latent is one vector; frozen encoders bring their own.
+    """A recipe. latent_dim: for families whose latent is one vector; frozen encoders have their own.
 
-    cameras: image topics of the bag that one situation is seen in, in the order of the views; none: the one that there
-    is. What the world_model node calls them is bags.cameras.frame_topics.
+    cameras: image topics of the bag, one for each view of the model, in order; empty: the bag's only image topic.
+    bags.cameras.frame_topics gives the names of the same views in the graph.
     """
 
     family: Literal["lewm", "dino_wm"] = "lewm"
@@ -103,18 +105,38 @@ class Recipe(_Strict):
 
 
 def list_recipes() -> list[str]:
-    """Names of the recipes that ship with the package."""
+    """Return the names of the recipes that ship with the package."""
     return sorted(path.stem for path in config_path("recipes").glob("*.yaml"))
 
 
 def read_recipe(name_or_path: str | Path) -> Recipe:
-    """A recipe by name (config/recipes) or file. Raises InputError that names the field, expected and found."""
+    """Read a recipe by name (config/recipes) or file. Raises InputError that names the invalid field."""
     path = Path(name_or_path)
     if path.suffix != ".yaml":
         path = config_path("recipes", f"{name_or_path}.yaml")
     if not path.is_file():
-        raise InputError(f"recipe {name_or_path}: expected a YAML file or one of {list_recipes()}, found neither")
+        raise InputError(f"recipe {name_or_path}: no such YAML file, and not one of {', '.join(list_recipes())}")
     try:
         return Recipe.model_validate(read_yaml(path, "recipe"))
     except ValidationError as error:
         raise InputError(f"recipe {path}: {first_problem(error)}") from None
+
+
+def override_recipe(
+    recipe: Recipe, updates: int | None = None, policy_updates: int | None = None, encoder: str | None = None
+) -> Recipe:
+    """Return the recipe with the options given on the command line. Raises InputError."""
+    schedule = recipe.schedule
+    if updates is not None:
+        schedule = schedule.model_copy(update={"updates": updates, "warm_up": min(schedule.warm_up, updates)})
+    if policy_updates is not None:
+        schedule = schedule.model_copy(update={"policy_updates": policy_updates})
+    recipe = recipe.model_copy(update={"schedule": schedule})
+    if encoder is None:
+        return recipe
+    if recipe.encoder.type != "transformers":
+        raise InputError(
+            f"--encoder {encoder}: needs a recipe with a frozen encoder (type transformers); this one trains a "
+            f"{recipe.encoder.type} encoder"
+        )
+    return recipe.model_copy(update={"encoder": recipe.encoder.model_copy(update={"source": encoder})})

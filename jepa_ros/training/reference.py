@@ -1,4 +1,4 @@
-"""The picture of the training camera that lies beside a checkpoint, for `jepa_ros doctor` to lay over a live one."""
+"""The reference image of the training camera in a checkpoint, which `jepa_ros doctor` overlays on a live image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from jepa_ros.world_model.config import REFERENCES
 
 
 def reference_frame(data: EpisodeSet, home: Sequence[float]) -> np.ndarray:
-    """The frame (size, size, 3) uint8 rgb in which the joints are nearest to `home` (J,) rad; the first one where the
-    episodes do not tell the joints. Of several cameras the first one's, which the model's `camera` describes."""
+    """Return the frame (size, size, 3) uint8 rgb whose joints are closest to `home` (J,) rad, or the first frame if the
+    episodes have no joints. Of several cameras it is the first, which the model's `camera` describes."""
     states = np.concatenate([e.states for e in data.episodes])
     row = int(np.square(states[:, : len(home)] - home).sum(axis=1).argmin()) if states.shape[1] else 0
     frame = data.frames[row]

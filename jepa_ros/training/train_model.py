@@ -1,13 +1,11 @@
-"""`jepa_ros train model`: a world model and its heads from a recorded bag, to a checkpoint with its card.
+"""`jepa_ros train model`: train a world model and its heads on a recorded bag or dataset.
 
 bag → episodes → world model (chosen on validation) → heads on its frozen latents → calibration → test → checkpoint
 """
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,17 +18,20 @@ from jepa_ros.distributed import ranks
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe_r2
+from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
+from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import RobotConfig, load_robot, require_planar_space
 from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
 from jepa_ros.training.card import write_card, write_report
 from jepa_ros.training.heads import Heads, add_head_sizes, fit_heads
-from jepa_ros.training.heads_report import describe_sizes, evaluate_heads
+from jepa_ros.training.heads_report import count_head_parameters, evaluate_heads, head_rows
 from jepa_ros.training.logs import TensorBoard
 from jepa_ros.training.loop import Trainer
-from jepa_ros.training.recipe import Recipe, Schedule, read_recipe
+from jepa_ros.training.recipe import Recipe, override_recipe, read_recipe
 from jepa_ros.training.reference import reference_frame, write_reference
+from jepa_ros.training.trainer import HEADS_STATE_FILE, STATE_FILE, check_same_options, write_options
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
 from jepa_ros.world_model.checkpoint import build_model, identify, own_state, save_checkpoint
 from jepa_ros.world_model.config import (
@@ -44,20 +45,12 @@ from jepa_ros.world_model.config import (
 from jepa_ros.world_model.device import CPU, choose_device
 from jepa_ros.world_model.protocol import WorldModel
 
-PERIOD = 0.1  # s of a control tick
-BLOCK = 4  # ticks of a model step
+PERIOD_S = 0.1
+"""Duration of a control tick."""
+BLOCK = 4
+"""Control ticks of a model step."""
 TEST_STEPS = 4
-
-
-@dataclass(frozen=True)
-class Work:
-    """Everything that a training needs once its data are read."""
-
-    config: ModelConfig
-    recipe: Recipe
-    sets: dict[str, EpisodeSet]
-    model: WorldModel
-    trainer: Trainer
+"""Model steps that prediction is measured over."""
 
 
 def train_model(
@@ -75,138 +68,132 @@ def train_model(
     device: str = "auto",
     save_every: float = 60.0,
 ) -> int:
-    """Train, showing progress; a second call with the same options goes on where the first was interrupted.
+    """Train with a progress display; a second call with the same options resumes an interrupted run.
 
-    updates, policy_updates, encoder: in place of the recipe's. device: see choose_device; the world model trains on it,
-    its heads on the CPU. Under torchrun all processes train together. Writes `out`/checkpoint, summary.json and
-    report.html. Returns 1 where training stopped because the latents had collapsed.
+    updates, policy_updates, encoder: override the recipe. device: see choose_device; the world model trains on it, its
+    heads on the CPU. save_every: s. Under torchrun all processes train together.
+
+    Writes `out`/checkpoint, summary.json and report.html. Returns 1 if training stopped because the latents collapsed.
     Raises InputError.
     """
     torch.set_num_threads(threads)
     keep_freed_memory()
-    started, out, where = time.time(), Path(out), choose_device(device)
-    expect_data(Path(data))  # what cannot be read is said before anything is made
-    chosen = changed(read_recipe(recipe), updates, policy_updates, encoder)
+    started, device = time.time(), choose_device(device)
+    expect_data(Path(data))
+    chosen = override_recipe(read_recipe(recipe), updates, policy_updates, encoder)
     arm = load_robot(robot)
     require_planar_space(arm)
+    out = Path(out)
     options = {"data": str(data), "seed": seed, "name": name, "robot": robot, "recipe": chosen.model_dump()}
-    first, processes = ranks.join_group(where) == 0, count_ranks()
-    if first:
-        check_same_options(out, options)
+    is_first, processes = ranks.join_group(device) == 0, count_ranks()
     try:
-        with ProgressDisplay(quiet=not first) as bar:
-            sets, config = load(Path(data), arm, name, chosen, bar)
-            work = prepare(config, chosen, sets, seed, out / "checkpoint", where)
-            fit(work, out, bar, save_every)
-            if not first:
+        if is_first:
+            check_same_options(prepare_out(out), options)
+        with ProgressDisplay(quiet=not is_first) as bar:
+            sets, config = load_training_data(Path(data), arm, name, chosen, bar)
+            trainer = make_trainer(config, chosen, sets, seed, out / "checkpoint", device)
+            if is_first:
+                write_options(out, options)
+            _fit_world_model(trainer, out, bar, save_every)
+            if not is_first:
                 return 0
-            latents = {split: encode_all(work.model, part.frames) for split, part in sets.items()}
-            heads = fit_heads_with_progress(work.config, latents, sets, chosen.schedule, seed, bar)
+            latents = {split: encode_all(trainer.inference_model, part.frames) for split, part in sets.items()}
+            heads = fit_heads(config, latents, sets, chosen.schedule, seed, bar, out / HEADS_STATE_FILE)
     finally:
         ranks.leave_group()
-    notes = {"recipe": recipe, "torch_threads": threads, "device": where.type, "processes": processes}
-    config, summary = _finish(work, latents, heads, out, options, notes)
+    notes = {"recipe": recipe, "torch_threads": threads, "device": device.type, "processes": processes}
+    config, summary = _save_checkpoint(trainer, latents, heads, out, options, notes)
     summary["wall_s"] = time.time() - started
-    write_summary(out / "summary.json", summary)
-    write_report(out / "report.html", config, summary, work.trainer.progress, heads, latents["val"], sets["val"])
-    if stopped := work.trainer.progress.stopped:
-        print(f"training stopped early: {stopped}")
-        return 1
-    return 0
+    files = [out / "checkpoint", out / "summary.json", out / "report.html"]
+    write_summary(files[1], summary)
+    write_report(files[2], config, summary, trainer.progress, heads, latents["val"], sets["val"])
+    stopped, test = trainer.progress.stopped, summary["test"]
+    lines = [("stopped early", stopped)] if stopped else []
+    lines += [
+        (
+            "updates",
+            f"{trainer.progress.update} (best on validation: {summary['chosen_update']})",
+        ),
+        ("test: 3-step error", f"{100 * test['error_ratio@3']:.1f} % of the persistence baseline"),
+        ("test: probe of the tool", f"R² {test['probe_r2']:.4f}"),
+        ("test: effective rank", f"{test['effective_rank']:.1f} of {config.latent_shape[-1]}"),
+        *head_rows(summary["heads"]).items(),
+    ]
+    print_result(f"train model: {name}, model id {summary['model_id']}", lines, files)
+    return 1 if stopped else 0
 
 
-def changed(recipe: Recipe, updates: int | None, policy_updates: int | None, encoder: str | None) -> Recipe:
-    """The recipe with what the command line says otherwise. Raises InputError."""
-    schedule = recipe.schedule
-    if updates is not None:
-        schedule = schedule.model_copy(update={"updates": updates, "warm_up": min(schedule.warm_up, updates)})
-    if policy_updates is not None:
-        schedule = schedule.model_copy(update={"policy_updates": policy_updates})
-    recipe = recipe.model_copy(update={"schedule": schedule})
-    if encoder is None:
-        return recipe
-    if recipe.encoder.type != "transformers":
-        raise InputError(f"encoder: expected a recipe with a frozen encoder, found one of type {recipe.encoder.type}")
-    return recipe.model_copy(update={"encoder": recipe.encoder.model_copy(update={"source": encoder})})
-
-
-def prepare(
+def make_trainer(
     config: ModelConfig,
     recipe: Recipe,
     sets: dict[str, EpisodeSet],
     seed: int,
     directory: Path,
     device: torch.device = CPU,
-) -> Work:
-    """A model with fresh weights of this seed and its trainer, on a device."""
+    **method_options: float,
+) -> Trainer:
+    """Return the trainer of a model whose weights are initialised from the seed.
+
+    method_options: further options of the recipe's method against collapse, see make_anti_collapse.
+    """
     torch.manual_seed(seed)
     model, _ = build_model(config, directory)
-    settings = {"directions": recipe.loss.directions} if recipe.anti_collapse == "sigreg" else {}
-    regulariser = make_anti_collapse(recipe.anti_collapse, model, config, updates=recipe.schedule.updates, **settings)
-    trainer = Trainer(config, model, regulariser, sets, recipe.schedule, recipe.loss, seed, device)
-    return Work(config, recipe, sets, trainer.inference_model, trainer)
+    if recipe.anti_collapse == "sigreg":
+        method_options["directions"] = recipe.loss.directions
+    updates = recipe.schedule.updates
+    method = make_anti_collapse(recipe.anti_collapse, model, config, updates=updates, **method_options)
+    return Trainer(config, model, method, sets, recipe.schedule, recipe.loss, seed, device)
 
 
-def fit(work: Work, out: Path, bar: ProgressDisplay, save_every: float = 60.0) -> None:
-    """Train the world model to its end, from where `out`/trainer.state left off; saved there each `save_every` s."""
-    trainer, state = work.trainer, out / "trainer.state"
-    if state.exists():
-        trainer.load(state)
-    task = bar.add("world model", work.recipe.schedule.updates, trainer.progress.update)
+def _fit_world_model(trainer: Trainer, out: Path, bar: ProgressDisplay, save_every: float) -> None:
+    """Train the world model to its end, resuming from the state in `out`. Raises InputError if it diverges."""
+    state = out / STATE_FILE
+    trainer.load_if_there(state)
+    task = bar.add("world model", trainer.updates, trainer.progress.update)
     with TensorBoard(out / "tensorboard" if ranks.rank() == 0 else None) as logs:
 
         def show(values: dict) -> None:
             p = trainer.progress
-            note = f"{p.frames_per_second:.0f} frames/s, {100 * p.loader_share:.0f} % of it loading"
+            note = f"{p.frames_per_second:.0f} frames/s, {100 * p.loader_share:.0f} % of the time loading data"
             if p.validation:
                 last = p.validation[-1]
                 note += f"  error {last['error_ratio@3']:.3f} of persistence, rank {last['effective_rank']:.1f}"
             bar.update(task, values["update"], note)
             logs.add(values)
 
-        trainer.run(state, show, save_every)
+        try:
+            trainer.run(state, show, save_every)
+        except FloatingPointError as error:
+            raise InputError(f"training diverged at {error}; lower learning_rate in the recipe") from None
 
 
-def fit_heads_with_progress(
-    config: ModelConfig,
-    latents: dict[str, torch.Tensor],
-    sets: dict[str, EpisodeSet],
-    schedule: Schedule,
-    seed: int,
-    bar: ProgressDisplay,
-) -> Heads:
-    """fit_heads, showing progress."""
-    task = bar.add("policy", schedule.policy_updates) if schedule.policy_updates and config.policy else None
-
-    def show(values: dict) -> None:
-        losses = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if name != "update")
-        bar.update(task, values["update"], losses)
-
-    return fit_heads(config, latents, sets, schedule, seed, show)
-
-
-def _finish(work: Work, latents: dict, heads: Heads, out: Path, options: dict, notes: dict) -> tuple[ModelConfig, dict]:
-    """Calibrate, write the checkpoint with its card, and look at the test episodes once."""
-    sets, p, seed = work.sets, work.trainer.progress, options["seed"]
-    config = heads.describe(work.config).model_copy(
+def _save_checkpoint(
+    trainer: Trainer, latents: dict, heads: Heads, out: Path, options: dict, notes: dict
+) -> tuple[ModelConfig, dict]:
+    """Calibrate, measure on test episodes, and write the checkpoint with its card; return its config and summary."""
+    sets, p, seed, model = trainer.data, trainer.progress, options["seed"], trainer.inference_model
+    config = heads.describe(trainer.config).model_copy(
         update={
             "distance": calibrate_distance(latents["val"], sets["val"], seed),
-            "surprise": calibrate_surprise(work.model, latents["val"], sets["val"], BLOCK),
+            "surprise": calibrate_surprise(model, latents["val"], sets["val"], BLOCK),
         }
     )
     checkpoint = out / "checkpoint"
-    save_checkpoint(checkpoint, config, work.model, heads.policy, heads.reachability, heads.probes)
+    save_checkpoint(checkpoint, config, model, heads.policy, heads.reachability, heads.probes)
     arm = load_robot(options["robot"])
     write_reference(checkpoint, reference_frame(sets["train"], [arm.home[joint] for joint in arm.joints]))
+    test = prediction_health(model, sets["test"], latents["test"], TEST_STEPS, BLOCK, seed)
+    test |= latent_health(latents["test"])
+    test["probe_r2"] = probe_r2(latents["train"], sets["train"].tool, latents["test"], sets["test"].tool)
     summary = {
         "options": options,
         "episodes": {split: len(part.episodes) for split, part in sets.items()},
         "frames": {split: len(part) for split, part in sets.items()},
-        "parameters": _sizes(work.model) | describe_sizes(heads),
+        "parameters": _count_parameters(model) | count_head_parameters(heads),
         "chosen_update": min(p.validation, key=lambda v: v["error_ratio@3"])["update"],
         "stopped": p.stopped,
         "validation": p.validation[-1],
-        "test": judged(work, latents, seed),
+        "test": test,
         "policy": heads.curve[-1] if heads.curve else None,
         "heads": evaluate_heads(heads, latents["test"], sets["test"], config.block, seed),
         "frames_per_s": p.frames_per_second,
@@ -219,17 +206,8 @@ def _finish(work: Work, latents: dict, heads: Heads, out: Path, options: dict, n
     return config, summary
 
 
-def judged(work: Work, latents: dict[str, torch.Tensor], seed: int) -> dict[str, float]:
-    """The figures of the test episodes; latents: (N, *L) of each split."""
-    sets = work.sets
-    health = prediction_health(work.model, sets["test"], latents["test"], TEST_STEPS, BLOCK, seed)
-    health |= latent_health(latents["test"])
-    health["probe_r2"] = probe_r2(latents["train"], sets["train"].tool, latents["test"], sets["test"].tool)
-    return health
-
-
-def _sizes(model: WorldModel) -> dict[str, int]:
-    """Parameters that were trained, by the model's parts."""
+def _count_parameters(model: WorldModel) -> dict[str, int]:
+    """Return the number of trained parameters by part of the model."""
     parts: dict[str, int] = {}
     for key, value in own_state(model).items():
         part = key.split(".")[0]
@@ -237,27 +215,12 @@ def _sizes(model: WorldModel) -> dict[str, int]:
     return parts
 
 
-def check_same_options(out: Path, options: dict) -> None:
-    """Note the options of a run in `out`, or raise InputError where it was begun with others."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "options.json"
-    wanted = json.loads(json.dumps(options))
-    found = json.loads(path.read_text()) if path.exists() else wanted
-    if "recipe" in found:
-        found["recipe"] = {"cameras": []} | found["recipe"]  # runs begun when recipes had no such field go on
-    if found != wanted:
-        differ = sorted(k for k in wanted if wanted[k] != found.get(k))
-        raise InputError(
-            f"{out}: expected to go on with the options it was begun with, found other {', '.join(differ)}"
-        )
-    path.write_text(json.dumps(wanted))
-
-
-def load(
+def load_training_data(
     data: Path, robot: RobotConfig, name: str, recipe: Recipe, bar: ProgressDisplay
 ) -> tuple[dict[str, EpisodeSet], ModelConfig]:
-    """Episodes of a bag by split, and the configuration of what the recipe makes of them. Raises InputError."""
-    episodes = _read(data, robot, recipe, bar)
+    """Return the episodes of a bag or dataset by split, and the config of the model to train. Raises InputError."""
+    encoder, shape = _resolve_encoder(recipe)
+    episodes = _read_episodes(data, robot, recipe, bar)
     if not recipe.proprioception:
         episodes = [e.blind() for e in episodes]
     mean, std = normalisation(episodes)
@@ -267,7 +230,6 @@ def load(
         proprioception = ProprioceptionConfig(
             joints=tuple(robot.joints), gripper=tuple(robot.gripper), mean=tuple(mean.tolist()), std=tuple(std.tolist())
         )
-    encoder, shape = _encoder(recipe)
     config = ModelConfig(
         family=recipe.family,
         name=name,
@@ -279,7 +241,7 @@ def load(
         preprocessing=recipe.preprocessing,
         cameras=frame_topics(recipe.cameras),
         history=recipe.history,
-        control_rate=1.0 / PERIOD,
+        control_rate=1.0 / PERIOD_S,
         block=BLOCK,
         action=ActionConfig(name="planar_velocity", dimension=2, max_speed=require_planar_space(robot).max_speed),
         proprioception=proprioception,
@@ -292,8 +254,8 @@ def load(
     return sets, add_head_sizes(config)
 
 
-def _encoder(recipe: Recipe):
-    """The encoder's configuration and the shape of its latents."""
+def _resolve_encoder(recipe: Recipe):
+    """Return the encoder's config and the shape of its latents; a frozen encoder is downloaded if it is not there."""
     if recipe.encoder.type != "transformers":
         return recipe.encoder, (recipe.latent_dim,)
     from jepa_ros.world_model.frozen_encoder import load_frozen_encoder, resolve_encoder, weights_digest
@@ -304,7 +266,7 @@ def _encoder(recipe: Recipe):
     return config, (max(1, len(recipe.cameras)) * encoder.tokens, encoder.width)
 
 
-def _read(data: Path, robot: RobotConfig, recipe: Recipe, bar: ProgressDisplay) -> list[Episode]:
+def _read_episodes(data: Path, robot: RobotConfig, recipe: Recipe, bar: ProgressDisplay) -> list[Episode]:
     needed = max(TEST_STEPS, recipe.schedule.steps) * BLOCK
     fields = (tuple(robot.joints), tuple(robot.gripper))
-    return read_splits(data, robot, fields, PERIOD, recipe.preprocessing.size, needed, bar, recipe.cameras)
+    return read_splits(data, robot, fields, PERIOD_S, recipe.preprocessing.size, needed, bar, recipe.cameras)

@@ -150,13 +150,13 @@ def time_training(folder: Path, episodes: int, updates: int) -> dict[str, float]
     from jepa_ros.reporting.progress import ProgressDisplay
     from jepa_ros.robot.config import load_robot
     from jepa_ros.training.recipe import read_recipe
-    from jepa_ros.training.train_model import load, prepare
+    from jepa_ros.training.train_model import load_training_data, make_trainer
 
     torch.set_num_threads(1)
     keep_freed_memory()
     data, recipe = write_dataset(folder / "data", episodes), read_recipe("reach")
     with ProgressDisplay(quiet=True) as bar:
-        cached, config = load(data, load_robot("openarm"), "bench", recipe, bar)
+        cached, config = load_training_data(data, load_robot("openarm"), "bench", recipe, bar)
     every = [e for part in cached.values() for e in part.episodes]
     mean, std = normalisation(every)
     memory = {
@@ -164,7 +164,7 @@ def time_training(folder: Path, episodes: int, updates: int) -> dict[str, float]
         for split, part in cached.items()
     }
     trainers = {
-        name: prepare(config, recipe, sets, 0, folder / name).trainer
+        name: make_trainer(config, recipe, sets, 0, folder / name)
         for name, sets in (("memory", memory), ("cache", cached))
     }
     for trainer in trainers.values():

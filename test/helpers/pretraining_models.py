@@ -8,15 +8,15 @@ import torch
 
 from helpers.video_bags import wander
 from jepa_ros.bags.frame_runs import FrameRun
-from jepa_ros.training.pretraining.clips import Clips, divide, normalize_clips
-from jepa_ros.training.pretraining.loop import Pretrainer, Schedule
-from jepa_ros.training.pretraining.models import Sizes, build
+from jepa_ros.training.pretraining.clips import Clips, normalize_clips, split_clips
+from jepa_ros.training.pretraining.loop import Pretrainer, PretrainingSchedule
+from jepa_ros.training.pretraining.models import EncoderSizes, build_masked_predictor
 
 torch.set_num_threads(1)
 
-VIDEO = Sizes("vjepa", size=16, patch=4, frames=4, width=24, depth=2, heads=3)
+VIDEO = EncoderSizes("vjepa", size=16, patch=4, frames=4, width=24, depth=2, heads=3)
 IMAGE = replace(VIDEO, method="ijepa", frames=1)
-SCHEDULE = Schedule(updates=12, batch=4, warm_up=3, every=4, momentum=0.9)
+SCHEDULE = PretrainingSchedule(updates=12, batch=4, warm_up=3, every=4, momentum=0.9)
 OPTIONS = {
     "size": 16,
     "patch": 4,
@@ -35,9 +35,9 @@ def stretches(count=4, length=20):
 
 
 def trainer(sizes, seed=0, schedule=SCHEDULE, weights=0):
-    train, held = divide(stretches(), sizes.frames, 1, np.random.default_rng(0))
+    train, held = split_clips(stretches(), sizes.frames, 1, np.random.default_rng(0))
     clips = (Clips(part, sizes.frames, 1) for part in (train, held))
-    return Pretrainer(build(sizes, weights), *clips, schedule, seed)
+    return Pretrainer(build_masked_predictor(sizes, weights), *clips, schedule, seed)
 
 
 def pictures(count=3, frames=4):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from jepa_ros.training.pretraining.masking import LONG_RANGE, SHORT_RANGE, tube_masks
-from jepa_ros.training.pretraining.models import Sizes, build
+from jepa_ros.training.pretraining.models import EncoderSizes, build_masked_predictor
 
 pytest.importorskip("transformers")
 pytest.importorskip("vjepa2")
@@ -18,7 +18,7 @@ pytest.importorskip("vjepa2")
 # The reference enters a context manager that torch has renamed, in every attention.
 pytestmark = pytest.mark.filterwarnings("ignore:.*sdp_kernel.*:FutureWarning")
 
-SIZES = Sizes("vjepa", size=32, patch=8, frames=4, width=48, depth=2, heads=2)
+SIZES = EncoderSizes("vjepa", size=32, patch=8, frames=4, width=48, depth=2, heads=2)
 RENAMED = (
     (r"patch_embed\.", "embeddings.patch_embeddings."),
     (r"predictor_embed\.", "embeddings.predictor_embeddings."),
@@ -78,7 +78,7 @@ def renamed(module):
 @pytest.fixture
 def ours(reference):
     encoder, predictor = reference
-    model = build(SIZES, 0).eval()
+    model = build_masked_predictor(SIZES, 0).eval()
     model.encoder.load_state_dict(renamed(encoder), strict=True)
     tokens = {"embeddings.mask_tokens": torch.stack(list(predictor.mask_tokens))}
     model.predictor.load_state_dict(renamed(predictor) | tokens, strict=True)

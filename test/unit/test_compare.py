@@ -16,11 +16,23 @@ import yaml
 from helpers import reach_bag
 from jepa_ros.errors import InputError
 from jepa_ros.training.method_comparison import run as comparison
-from jepa_ros.training.method_comparison.one_run import Job, Source, imagined_tool_errors, make_trainer, perform
-from jepa_ros.training.method_comparison.report import _verdict, spread, summarise, text, write_report
-from jepa_ros.training.method_comparison.run import METHODS, best, compare_methods, grid
+from jepa_ros.training.method_comparison.one_run import (
+    ComparisonInputs,
+    ComparisonJob,
+    imagined_tool_errors,
+    make_job_trainer,
+    run_job,
+)
+from jepa_ros.training.method_comparison.report import (
+    _describe_choice,
+    format_mean_std,
+    mean_and_std,
+    summarise,
+    write_report,
+)
+from jepa_ros.training.method_comparison.run import METHODS, compare_methods, select_value, tuning_grid
 from jepa_ros.training.recipe import Recipe
-from jepa_ros.training.train_model import load
+from jepa_ros.training.train_model import load_training_data
 from jepa_ros.world_model.protocol import PredictiveModel
 
 torch.set_num_threads(1)
@@ -53,7 +65,7 @@ def recipe(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source(bag):
-    return Source(bag, "openarm", Recipe.model_validate(TINY), 3000)
+    return ComparisonInputs(bag, "openarm", Recipe.model_validate(TINY), 3000)
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +74,11 @@ def loaded(source):
     from jepa_ros.robot.config import load_robot
 
     with ProgressDisplay(quiet=True) as bar:
-        return load(source.data, load_robot("openarm"), "compared", source.recipe, bar)
+        return load_training_data(source.data, load_robot("openarm"), "compared", source.recipe, bar)
 
 
 def job(directory, method="sigreg", value=0.1, seed=0, updates=12, **changes):
-    return Job(**{"split": "test", "goals": 0, "directory": directory / f"{method}-{seed}"} | changes | {
+    return ComparisonJob(**{"split": "test", "goals": 0, "directory": directory / f"{method}-{seed}"} | changes | {
         "method": method, "value": value, "seed": seed, "updates": updates
     })  # fmt: skip
 
@@ -80,7 +92,7 @@ def quiet(update, doing):
 
 def test_methods_begin_with_the_same_weights_and_see_the_same_windows(source, loaded, tmp_path):
     sets, config = loaded
-    trainers = [make_trainer(job(tmp_path, method), source.recipe, config, sets) for method in METHODS]
+    trainers = [make_job_trainer(job(tmp_path, method), source.recipe, config, sets) for method in METHODS]
     first, *others = [t.model.state_dict() for t in trainers]
     for state in others:
         assert all(torch.equal(first[name], value) for name, value in state.items())
@@ -94,15 +106,15 @@ def test_methods_begin_with_the_same_weights_and_see_the_same_windows(source, lo
 
 def test_the_value_of_a_teacher_is_its_momentum(source, loaded, tmp_path):
     sets, config = loaded
-    trainer = make_trainer(job(tmp_path, "ema", 0.05), source.recipe, config, sets)
+    trainer = make_job_trainer(job(tmp_path, "ema", 0.05), source.recipe, config, sets)
     assert trainer.loss.anti_collapse.momentum() == pytest.approx(0.95)
 
 
 def test_values_are_tried_from_the_published_one_outwards():
-    assert grid("sigreg", 3) == [0.1, 0.316, 0.0316]
-    assert grid("ema", 5) == pytest.approx([0.004, 0.0126, 0.00126, 0.04, 0.0004], rel=0.01)
-    assert grid("vicreg", 1) == [1.0] and grid("vicreg", 0) == [] == grid("none", 3)
-    assert {len(grid(method, 4)) for method in FOUR} == {4}
+    assert tuning_grid("sigreg", 3) == [0.1, 0.316, 0.0316]
+    assert tuning_grid("ema", 5) == pytest.approx([0.004, 0.0126, 0.00126, 0.04, 0.0004], rel=0.01)
+    assert tuning_grid("vicreg", 1) == [1.0] and tuning_grid("vicreg", 0) == [] == tuning_grid("none", 3)
+    assert {len(tuning_grid(method, 4)) for method in FOUR} == {4}
 
 
 # --- a run -----------------------------------------------------------------------------------------------------------
@@ -112,8 +124,8 @@ def test_values_are_tried_from_the_published_one_outwards():
 def test_a_run_leaves_its_figures(source, tmp_path, method):
     told = []
     made = job(tmp_path, method, 0.01)
-    perform(source, made, lambda update, doing: told.append(update))
-    assert told == list(range(13)) and made.done
+    run_job(source, made, lambda update, doing: told.append(update))
+    assert told == list(range(13)) and made.is_finished
     result = made.result()
     assert (result["method"], result["value"], result["seed"], result["updates"]) == (method, 0.01, 0, 12)
     assert not result["failed"] and [v["update"] for v in result["validation"]] == [6, 12]
@@ -125,7 +137,7 @@ def test_a_run_leaves_its_figures(source, tmp_path, method):
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_figures(source, tmp_path, monkeypatch):
     whole, halved = job(tmp_path / "whole", "reconstruction"), job(tmp_path / "halved", "reconstruction")
-    perform(source, whole, quiet)
+    run_job(source, whole, quiet)
 
     class Interrupt(Exception):
         pass
@@ -134,19 +146,21 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_figures(source, tmp_path
         if update == 7:
             raise Interrupt
 
-    monkeypatch.setattr("jepa_ros.training.loop.Trainer.run.__defaults__", (0.0,))  # saved after each update
+    monkeypatch.setattr(
+        "jepa_ros.training.trainer.ResumableTrainer.run.__defaults__", (0.0,)
+    )  # saved after each update
     with pytest.raises(Interrupt):
-        perform(source, halved, stop)
-    assert not halved.done and (halved.directory / "trainer.state").exists()
+        run_job(source, halved, stop)
+    assert not halved.is_finished and (halved.directory / "trainer.state").exists()
     updates = []
-    perform(source, halved, lambda update, doing: updates.append(update))
+    run_job(source, halved, lambda update, doing: updates.append(update))
     assert updates == [0, *range(7, 13)]
     assert halved.result()["test"] == whole.result()["test"]
 
 
 def test_a_run_whose_loss_is_no_number_is_a_result_too(source, tmp_path):
     made = job(tmp_path, "sigreg", 1e38)
-    perform(source, made, quiet)
+    run_job(source, made, quiet)
     assert "the loss is" in made.result()["failed"] and "test" not in made.result()
 
 
@@ -226,16 +240,16 @@ def test_finished_runs_are_not_repeated_and_more_may_be_asked_for(compared, monk
 
 def test_other_options_do_not_mix_into_a_comparison(compared):
     _, options = compared
-    with pytest.raises(InputError, match="found other tune"):
+    with pytest.raises(InputError, match=r"other options \(tune\)"):
         compare_methods(**options | {"tune": 3})
 
 
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"methods": "sigreg,dropout"}, "methods: expected some of sigreg, vicreg, ema, reconstruction, none, found"),
-        ({"methods": ""}, "methods: expected some of .* found ''"),
-        ({"recipe": "dino_wm"}, "expected an encoder that is trained, found a frozen one"),
+        ({"methods": "sigreg,dropout"}, "--methods: unknown method 'dropout'; known are sigreg, vicreg"),
+        ({"methods": ""}, "--methods: unknown method ''"),
+        ({"recipe": "dino_wm"}, "its encoder is frozen"),
         ({"data": "nowhere"}, "nowhere"),
     ],
 )
@@ -301,7 +315,7 @@ def test_an_interruption_is_clean(bag, recipe, tmp_path):
 def test_the_loop_is_closed_over_each_runs_own_checkpoint(source, tmp_path):
     made = job(tmp_path, "vicreg", 1.0, goals=1)
     told = []
-    perform(source, made, lambda update, doing: told.append(doing))
+    run_job(source, made, lambda update, doing: told.append(doing))
     assert told[-1] == "goal 1"
     loop = made.result()["closed_loop"]
     assert loop["goals"] == 1 and loop["reached"] in (0, 1) and loop["per_goal"] == [bool(loop["reached"])]
@@ -313,8 +327,9 @@ def test_the_loop_is_closed_over_each_runs_own_checkpoint(source, tmp_path):
 
 
 def test_spreads_leave_out_what_is_missing():
-    assert spread([1.0, None, 3.0]) == {"mean": 2.0, "std": pytest.approx(2**0.5), "values": [1.0, None, 3.0]}
-    assert text(spread([1.0, 3.0])) == "2 ± 1.4" and text(spread([2.0])) == "2" and text(spread([None])) == "–"
+    one, two, none = (mean_and_std(values) for values in ([2.0], [1.0, None, 3.0], [None]))
+    assert two == {"mean": 2.0, "std": pytest.approx(2**0.5), "values": [1.0, None, 3.0]}
+    assert [format_mean_std(found) for found in (one, two, none)] == ["2", "2 ± 1.4", "–"]
 
 
 def test_the_best_value_is_of_least_error_on_validation(tmp_path):
@@ -322,14 +337,14 @@ def test_the_best_value_is_of_least_error_on_validation(tmp_path):
     for made, found in zip(jobs, (2.0, None, 1.5), strict=True):
         made.directory.mkdir(parents=True)
         (made.directory / "summary.json").write_text(json.dumps({"val": {"imagined_cm@4": found}}))
-    assert best(jobs, "sigreg") == 0.03
-    assert best([], "sigreg") == 0.1
+    assert select_value(jobs, "sigreg") == 0.03
+    assert select_value([], "sigreg") == 0.1
 
 
 def test_a_choice_at_the_edge_of_the_grid_is_called_so():
     tried = [{"value": v} for v in (0.03, 0.1, 0.3)]
-    assert [_verdict(t["value"], 0.3, tried) for t in tried] == ["", "", "chosen, at the edge"]
-    assert _verdict(0.1, 0.1, tried) == "chosen" == _verdict(0.1, 0.1, tried[1:2])
+    assert [_describe_choice(t["value"], 0.3, tried) for t in tried] == ["", "", "chosen, at the edge of the grid"]
+    assert _describe_choice(0.1, 0.1, tried) == "chosen" == _describe_choice(0.1, 0.1, tried[1:2])
 
 
 def test_runs_that_failed_are_reported(tmp_path):

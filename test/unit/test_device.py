@@ -142,9 +142,13 @@ def test_pre_training_stays_on_the_gpu():
     """Of stills: in the predictor of clips a shape depends on a value, which is not there."""
     pytest.importorskip("transformers")
     clips = Clips([FrameRun(np.zeros((24, 16, 16, 3), np.uint8), np.arange(24) * 0.05, "black")], 1, 1)
-    model = pretrain_models.build(pretrain_models.Sizes("ijepa", 16, 4, 1, width=24, depth=1, heads=3), 0)
+    model = pretrain_models.build_masked_predictor(
+        pretrain_models.EncoderSizes("ijepa", 16, 4, 1, width=24, depth=1, heads=3), 0
+    )
     with pretended_gpu() as gpu:
-        trainer = Pretrainer(model, clips, clips, pretrain_loop.Schedule(updates=4, batch=4, warm_up=1), 0, gpu)
+        trainer = Pretrainer(
+            model, clips, clips, pretrain_loop.PretrainingSchedule(updates=4, batch=4, warm_up=1), 0, gpu
+        )
         trainer.step()
         assert {x.grad.device for x in trainer.learnt if x.grad is not None} == {gpu}
         trainer.validate()

@@ -63,4 +63,4 @@ def odd_batch(rank):
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
-    assert on_each_rank(odd_batch, tmp_path) == [("batch: expected a multiple of 2 processes, found 13", 2)] * 2
+    assert on_each_rank(odd_batch, tmp_path) == [("recipe: batch 13 is not a multiple of the 2 processes", 2)] * 2

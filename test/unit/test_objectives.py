@@ -71,7 +71,7 @@ def test_gradients_of_a_rollout_flow_through_every_step():
 
 
 def test_a_rollout_of_one_step_is_refused():
-    with pytest.raises(InputError, match="loss rollout: expected at least 2 steps, found 1"):
+    with pytest.raises(InputError, match="rollout loss: needs at least 2 steps, found 1"):
         rollout(Drifts(1.0), gaussian(5, 2, 3))
 
 
@@ -140,5 +140,5 @@ def test_straightening_has_finite_gradients_even_at_rest():
 
 
 def test_two_frames_have_no_bend():
-    with pytest.raises(ValueError, match="at least 3 steps in a row, found 2"):
+    with pytest.raises(ValueError, match="at least 3 consecutive latents, found 2"):
         Straightening()(gaussian(2, 2, 6))

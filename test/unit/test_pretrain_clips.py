@@ -7,7 +7,7 @@ import torch
 from helpers.pretraining_models import pictures, stretches
 from jepa_ros.bags.frame_runs import FrameRun
 from jepa_ros.errors import InputError
-from jepa_ros.training.pretraining.clips import PIECE, Clips, Crops, crop_randomly, divide
+from jepa_ros.training.pretraining.clips import PIECE_CLIPS, Clips, Crops, crop_randomly, split_clips
 
 
 def test_clips_are_frames_at_their_stride_of_one_stretch():
@@ -31,19 +31,19 @@ def numbered(lengths):
 
 @pytest.mark.parametrize("lengths", [[20] * 10, [200], [9], [8, 3, 4], [4, 4]])
 def test_no_frame_is_both_trained_on_and_held_out(lengths):
-    train, held = divide(numbered(lengths), 4, 1, np.random.default_rng(0))
+    train, held = split_clips(numbered(lengths), 4, 1, np.random.default_rng(0))
     seen, kept = ({int(i) for s in part for i in s.frames[:, 0, 0, 0]} for part in (train, held))
     assert seen and kept and not seen & kept
     assert len(seen | kept) == sum(n for n in lengths if n >= 4)
     if sum(lengths) == 200:
-        assert len(kept) <= max(20, PIECE * 4)
+        assert len(kept) <= max(20, PIECE_CLIPS * 4)
 
 
 def test_too_few_frames_are_refused():
     for lengths in ([3, 3], [7], []):
-        found = "the longest stretch has"
-        with pytest.raises(InputError, match=f"expected two clips of 4 frames, 1 apart, .* {found}"):
-            divide(numbered(lengths), 4, 1, np.random.default_rng(0))
+        found = "the longest run has"
+        with pytest.raises(InputError, match=f"two clips of 4 frames, 1 apart, .* {found}"):
+            split_clips(numbered(lengths), 4, 1, np.random.default_rng(0))
 
 
 def test_a_crop_is_the_same_in_all_frames_of_a_clip_and_another_in_the_next():

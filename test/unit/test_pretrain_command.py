@@ -12,7 +12,7 @@ from transformers import IJepaModel, VJEPA2Model
 from helpers.pretraining_models import OPTIONS, VIDEO, both, pictures, trainer
 from helpers.video_bags import COMPRESSED, PERIOD, times, video, wander, write_video
 from jepa_ros.errors import InputError
-from jepa_ros.training.pretraining.models import build, save_encoder
+from jepa_ros.training.pretraining.models import build_masked_predictor, save_encoder
 from jepa_ros.training.pretraining.report import component_images, mask_images
 from jepa_ros.training.pretraining.run import pretrain
 from jepa_ros.world_model.frozen_encoder import load_frozen_encoder, weights_digest
@@ -49,10 +49,10 @@ def test_the_encoder_loads_in_transformers_and_in_the_families_that_freeze_one(s
 
 
 def test_an_encoder_that_is_there_is_replaced_whole(tmp_path):
-    save_encoder(build(VIDEO, 0), tmp_path / "encoder")
+    save_encoder(build_masked_predictor(VIDEO, 0), tmp_path / "encoder")
     first = weights_digest(tmp_path / "encoder")
     (tmp_path / "encoder" / "left_over").touch()
-    save_encoder(build(VIDEO, 1), tmp_path / "encoder")
+    save_encoder(build_masked_predictor(VIDEO, 1), tmp_path / "encoder")
     assert [p.name for p in tmp_path.iterdir()] == ["encoder"]
     assert weights_digest(tmp_path / "encoder") != first
     assert not (tmp_path / "encoder" / "left_over").exists()
@@ -60,7 +60,7 @@ def test_an_encoder_that_is_there_is_replaced_whole(tmp_path):
 
 def test_pictures_of_masks_hide_what_is_hidden():
     clip = np.full((4, 16, 16, 3), 200, np.uint8)
-    model = build(VIDEO, 0)
+    model = build_masked_predictor(VIDEO, 0)
     masks = model.draw_masks(2, np.random.default_rng(0))[1]
     shown = mask_images(clip, masks, 1, 4)
     assert len(shown) == 2 and np.array_equal(shown[0], shown[1])
@@ -88,12 +88,12 @@ def test_a_bag_becomes_an_encoder_with_its_report(bag, tmp_path, method):
     assert summary["encoder"] == {"directory": "encoder", "sha256": weights_digest(out / "encoder")}
     assert summary["validation"]["update"] == 6 and 0 <= summary["loader_share"] < 1
     page = (out / "report.html").read_text()
-    assert "Effective rank" in page and "What is hidden" in page and page.count("<img") >= 6
+    assert "Effective rank" in page and "Masks" in page and page.count("<img") >= 6
     assert load_frozen_encoder(out / "encoder", 16).tokens == 16
     # A second call has nothing left to train, and writes the same encoder.
     assert pretrain(bags=[bag], out=out, method=method, **OPTIONS) == 0
     assert json.loads((out / "summary.json").read_text())["encoder"] == summary["encoder"]
-    with pytest.raises(InputError, match="expected to go on with the options it was begun with, found other schedule$"):
+    with pytest.raises(InputError, match=r"holds a run with other options \(schedule\)"):
         pretrain(bags=[bag], out=out, method=method, **OPTIONS | {"batch": 5})
 
 
@@ -104,10 +104,10 @@ def test_several_bags_are_one_set(bag, tmp_path):
 
 
 def test_a_collapse_ends_the_run_without_an_encoder(bag, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jepa_ros.training.pretraining.health.LEAST_SPREAD", 2.0)  # more than any features have
+    monkeypatch.setattr("jepa_ros.training.pretraining.health.MIN_SPREAD", 2.0)  # more than any features have
     assert pretrain(bags=[bag], out=tmp_path, **OPTIONS | {"updates": 20}) == 1
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["stopped"].startswith("stopped at update 2: the features have collapsed: tokens differ")
+    assert summary["stopped"].startswith("stopped at update 2: the features have collapsed: the spread")
     assert summary["encoder"] is None and not (tmp_path / "encoder").exists()
     assert summary["stopped"] in capsys.readouterr().err
     assert "No encoder was written" in (tmp_path / "report.html").read_text()
@@ -116,15 +116,15 @@ def test_a_collapse_ends_the_run_without_an_encoder(bag, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     "options, found",
     [
-        ({"size": 18}, r"size: expected a multiple of the patch \(4 px\), found 18"),
-        ({"size": 12}, "size: expected at least 4 patches of 4 px a side, found 12 px"),
-        ({"frames": 3}, "frames: expected a multiple of 2, the frames of a tubelet, found 3"),
-        ({"width": 26}, "width: expected a multiple of four times the heads, .* found 26 and 3"),
-        ({"method": "mae"}, "method: expected vjepa or ijepa, found mae"),
+        ({"size": 18}, r"--size 18: must be a multiple of --patch \(4 px\)"),
+        ({"size": 12}, "--size 12: must be at least 4 patches of 4 px a side"),
+        ({"frames": 3}, "--frames 3: must be a multiple of 2, the frames of a tubelet"),
+        ({"width": 26}, r"--width 26: must be a multiple of four times --heads \(3\)"),
+        ({"method": "mae"}, "--method mae: must be vjepa or ijepa"),
         ({"topic": ("front",)}, "expected the image topic front, found /image/compressed"),
-        ({"frames": 26}, "expected two clips of 26 frames, 1 apart, .* the longest stretch has 24 frames"),
-        ({"frames": 4, "stride": 9}, r"\(28 frames each, .* the longest stretch has 24 frames"),
-        ({"learning_rate": 1e30}, "pre-training: update .*: expected a finite loss, found nan; a lower learning rate"),
+        ({"frames": 26}, "two clips of 26 frames, 1 apart, .* the longest run has 24 frames"),
+        ({"frames": 4, "stride": 9}, "need two runs of 28 frames .* the longest run has 24 frames"),
+        ({"learning_rate": 1e30}, "pre-training diverged at update .*: the loss is nan; a lower --learning-rate"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(bag, tmp_path, options, found):

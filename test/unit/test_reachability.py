@@ -8,6 +8,7 @@ from helpers import small_models
 from jepa_ros.datasets.episodes import Episode, EpisodeSet
 from jepa_ros.errors import InputError
 from jepa_ros.planning.policy import PolicyOnlyPlanner
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.training.heads import fit_heads
 from jepa_ros.training.heads_report import evaluate_heads
 from jepa_ros.training.losses import draw_pairs
@@ -75,7 +76,7 @@ def trained():
     sets = {s: EpisodeSet([play(k, s) for k in own], np.zeros(0), np.ones(0)) for s, own in seeds.items()}
     latents = {s: torch.from_numpy(part.tool / small_models.SCALE).float() for s, part in sets.items()}
     schedule = Schedule(policy_updates=600, policy_batch=256, every=200, warm_up=20)
-    heads = fit_heads(config, latents, sets, schedule, 0, lambda values: None)
+    heads = fit_heads(config, latents, sets, schedule, 0, ProgressDisplay(quiet=True))
     return config, heads, latents, sets
 
 

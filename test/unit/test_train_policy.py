@@ -14,6 +14,7 @@ from jepa_ros import cli
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.commands import training
 from jepa_ros.errors import InputError
+from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.training.heads import fit_heads
 from jepa_ros.training.losses import policy_loss
 from jepa_ros.training.recipe import Schedule
@@ -75,8 +76,8 @@ def test_probes_alone_are_fitted_anew_and_all_else_stays(trained, bag, tmp_path)
     )
     assert new.config == old.config
     card = (tmp_path / "checkpoint" / "README.md").read_text()
-    assert "Probes were fitted anew" in card and "--probes-only --seed 0" in card
-    with pytest.raises(InputError, match="updates: expected none with probes only, found 5"):
+    assert "Probes were fitted on the frozen model" in card and "--probes-only --seed 0" in card
+    with pytest.raises(InputError, match="--updates: has no effect with --probes-only"):
         train_heads(model=str(model), data=bag, out=tmp_path / "no", probes_only=True, updates=5)
 
 
@@ -138,7 +139,7 @@ def test_a_model_of_patch_tokens_gets_heads(bag, tmp_path):
 
 
 def test_latents_that_do_not_fit_into_memory_are_refused():
-    with pytest.raises(InputError, match="found 400000.0 GB .*give a bag with fewer episodes"):
+    with pytest.raises(InputError, match="need 400000.0 GB .*give a bag with fewer episodes"):
         check_memory(small_models.config(latent=1000), 10**11)
 
 
@@ -202,12 +203,12 @@ def test_an_object_that_test_episodes_never_saw_is_refused(model, tmp_path):
 
 def test_a_model_of_two_cameras_asks_for_both(bag, tmp_path):
     path = made_model(tmp_path / "two", cameras=("left/frame", "right/frame"))
-    assert "expected 2 cameras (left/frame, right/frame), found 1" in refusal(model=str(path), data=bag, out=tmp_path)
+    assert "has 2 views (left/frame, right/frame), but 1 image" in refusal(model=str(path), data=bag, out=tmp_path)
 
 
 def test_the_model_is_not_written_over(trained, bag):
     text = refusal(model=str(trained / "checkpoint"), data=bag, out=trained)
-    assert "expected another directory than the model's own" in text
+    assert "would overwrite the model itself" in text
 
 
 def test_the_command_line_has_both(monkeypatch, tmp_path):
@@ -233,7 +234,7 @@ def test_the_policy_learns_and_is_repeatable():
     data = square_episodes.sets()
     latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
     config = small_models.config(latent=2, reachability=ReachabilityConfig(width=16))
-    made = [fit_heads(config, latents, data, SCHEDULE, 0, lambda values: None) for _ in range(2)]
+    made = [fit_heads(config, latents, data, SCHEDULE, 0, ProgressDisplay(quiet=True)) for _ in range(2)]
     assert made[0].curve == made[1].curve and [v["update"] for v in made[0].curve] == [20, 30]
     _, untrained = small_models.fresh(config)
     generator = torch.Generator().manual_seed(0)
@@ -242,12 +243,36 @@ def test_the_policy_learns_and_is_repeatable():
     assert not made[0].probes, "episodes without positions have none"
 
 
+class Stops(ProgressDisplay):
+    """Interrupts the training after an update."""
+
+    def update(self, task, completed, note="", total=None):
+        if completed == 11:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_heads_are_resumed_to_the_same_weights(tmp_path, monkeypatch):
+    data = square_episodes.sets()
+    latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
+    config = small_models.config(latent=2, reachability=ReachabilityConfig(width=16))
+    whole = fit_heads(config, latents, data, SCHEDULE, 0, ProgressDisplay(quiet=True))
+    monkeypatch.setattr("jepa_ros.training.trainer.ResumableTrainer.run.__defaults__", (0.0,))
+    state = tmp_path / "heads.state"
+    with pytest.raises(KeyboardInterrupt):
+        fit_heads(config, latents, data, SCHEDULE, 0, Stops(quiet=True), state)
+    assert state.exists()
+    resumed = fit_heads(config, latents, data, SCHEDULE, 0, ProgressDisplay(quiet=True), state)
+    assert not state.exists() and resumed.curve == whole.curve
+    for one, other in ((whole.policy, resumed.policy), (whole.reachability, resumed.reachability)):
+        assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
 def test_heads_do_not_disturb_one_another():
     data = square_episodes.sets()
     latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
     both, alone = (
-        fit_heads(small_models.config(latent=2, reachability=r), latents, data, SCHEDULE, 0, lambda values: None)
-        for r in (ReachabilityConfig(width=16), None)
+        fit_heads(config, latents, data, SCHEDULE, 0, ProgressDisplay(quiet=True))
+        for config in (small_models.config(latent=2, reachability=r) for r in (ReachabilityConfig(width=16), None))
     )
     assert alone.reachability is None
     assert [c["policy"] for c in both.curve] == [c["policy"] for c in alone.curve]
@@ -259,7 +284,7 @@ def test_training_heads_leaves_the_random_numbers_of_others_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    fit_heads(small_models.config(latent=2), latents, data, SCHEDULE, 0, lambda values: None)
+    fit_heads(small_models.config(latent=2), latents, data, SCHEDULE, 0, ProgressDisplay(quiet=True))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -268,7 +293,7 @@ def test_without_updates_there_is_no_policy():
     latents = {s: torch.from_numpy(part.tool).float() for s, part in data.items()}
     config = small_models.config(latent=2, reachability=ReachabilityConfig())
     none = Schedule(policy_updates=0)
-    heads = fit_heads(config, latents, data, none, 0, lambda values: pytest.fail("it trained"))
+    heads = fit_heads(config, latents, data, none, 0, None)  # nothing is trained, so nothing is shown
     described = heads.describe(config)
     assert heads.policy is None and described.policy is None and described.reachability is None
 

@@ -1,5 +1,7 @@
 """Training: losses fall, and an interrupted run goes on to exactly the same ones."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,10 @@ import torch
 from helpers import small_models, square_episodes
 from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.training.calibration import calibrate_surprise
-from jepa_ros.training.loop import Trainer, learning_rate_factor
+from jepa_ros.training.loop import Trainer
 from jepa_ros.training.losses import WorldModelLoss
 from jepa_ros.training.recipe import LossWeights, Schedule
+from jepa_ros.training.trainer import learning_rate_factor
 from jepa_ros.world_model.anti_collapse import SigReg
 from jepa_ros.world_model.protocol import PredictiveModel
 
@@ -74,6 +77,28 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(data, whole, tmp_path):
     assert second.progress.validation == done.progress.validation and second.progress.curve == done.progress.curve
     for name, tensor in done.model.state_dict().items():
         assert torch.equal(tensor, second.model.state_dict()[name]), name
+
+
+def test_ctrl_c_ends_after_the_update_that_it_falls_into_and_loses_none(data, whole, tmp_path):
+    _, losses = whole
+    seen, state = [], tmp_path / "trainer.state"
+
+    def note(values):
+        seen.append(values)
+        if values["update"] == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a test run in the background lacks
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer(data).run(state, note)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    second = trainer(data, weights=99)
+    second.load(state)
+    second.run(state, seen.append)
+    assert seen == losses
 
 
 def test_a_finished_run_is_not_trained_again(data, whole, tmp_path):
@@ -146,7 +171,7 @@ def test_a_collapse_stops_training_and_says_why(data, tmp_path):
     flat = {"effective_rank": 1.2, "dead_dimensions": 0.0, "spread": 0.5}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jepa_ros.training.loop.latent_health", lambda latents: flat)
-        made.schedule = SCHEDULE.model_copy(update={"every": 5})
+        made.validate_every = 5
         made.run(tmp_path / "state", lambda values: None)
     assert made.progress.update == 10, "at the second validation in a row"
     assert "update 10: collapsed: the latents lie on a line (effective rank 1.20)" == made.progress.stopped

@@ -1,4 +1,4 @@
-"""One training of `jepa_ros compare methods`, in a process of its own: from a job to OUT/.../summary.json."""
+"""One run of `jepa_ros compare methods`, in a worker process: trains one method and leaves DIRECTORY/summary.json."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from jepa_ros.evaluation.model_health import encode_all, latent_health, predicti
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot
+from jepa_ros.training import train_model
 from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
 from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import Recipe
-from jepa_ros.training.train_model import TEST_STEPS, load
-from jepa_ros.world_model.anti_collapse import make_anti_collapse
-from jepa_ros.world_model.checkpoint import build_model, save_checkpoint
+from jepa_ros.training.train_model import TEST_STEPS, load_training_data
+from jepa_ros.training.trainer import STATE_FILE
+from jepa_ros.world_model.checkpoint import save_checkpoint
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.protocol import Context, PredictiveModel
 
-MEASURED = 0
-"""Seed of what is drawn in measuring: the same windows for every run."""
+MEASUREMENT_SEED = 0
+"""Seed of the windows that metrics are computed on: the same for every run."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """What all runs share. goal_seed: of the goals that all of them try."""
+class ComparisonInputs:
+    """Inputs that all runs share. goal_seed: of the goals that all of them try."""
 
     data: Path
     robot: str
@@ -42,9 +43,9 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run: `value` is the regulariser's weight, or 1 - the teacher's first momentum. split: whose figures are wanted
-    for (val while tuning, then test). goals: to try in closed loop."""
+class ComparisonJob:
+    """A run: `value` is the regulariser's weight, or 1 - the teacher's first momentum. split: of the metrics (val while
+    tuning, then test). goals: to try in closed loop."""
 
     method: str
     value: float
@@ -56,30 +57,27 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The run's directory."""
+        """Return the name of the run's directory."""
         return self.directory.name
 
     @property
-    def done(self) -> bool:
-        """Whether it need not be run again."""
+    def is_finished(self) -> bool:
+        """Tell whether the run has left its summary."""
         return (self.directory / "summary.json").exists()
 
     def result(self) -> dict:
-        """What a finished run left."""
+        """Return the summary of a finished run."""
         return json.loads((self.directory / "summary.json").read_text())
 
 
-def perform(source: Source, job: Job, report: Callable[[int, str], None]) -> None:
-    """Train, from where an interruption left off; measure; leave summary.json. `report` hears of updates and of what
-    else is done."""
+def run_job(inputs: ComparisonInputs, job: ComparisonJob, report: Callable[[int, str], None]) -> None:
+    """Train, resuming an interrupted run, measure, and leave summary.json. report(update, activity): progress."""
     started = time.time()
     report(0, "reading")
-    sets, config = _loaded(source)
-    job.directory.mkdir(parents=True, exist_ok=True)
-    trainer, failed = make_trainer(job, source.recipe, config, sets), ""
-    state = job.directory / "trainer.state"
-    if state.exists():
-        trainer.load(state)
+    sets, config = _load(inputs.data, inputs.robot, inputs.recipe.model_dump_json())
+    trainer, failed = make_job_trainer(job, inputs.recipe, config, sets), ""
+    state = job.directory / STATE_FILE
+    trainer.load_if_there(state)
     try:
         trainer.run(state, lambda values: report(values["update"], "training"))
         # The last weights, not those of least error: errors are comparable only within one latent space.
@@ -102,23 +100,23 @@ def perform(source: Source, job: Job, report: Callable[[int, str], None]) -> Non
         summary[job.split] = _finite(measure(trainer.model, sets, latents, job.split, config.block))
         if job.goals:
             _save(job.directory / "checkpoint", config, trainer.model, latents["val"], sets["val"])
-            summary["closed_loop"] = try_goals(job, source, lambda n: report(trainer.progress.update, f"goal {n}"))
+            summary["closed_loop"] = try_goals(job, inputs, lambda n: report(trainer.progress.update, f"goal {n}"))
     write_summary(job.directory / "summary.json", summary | {"wall_s": time.time() - started})
     state.unlink(missing_ok=True)
 
 
-def make_trainer(job: Job, recipe: Recipe, config: ModelConfig, sets: dict[str, EpisodeSet]) -> Trainer:
-    """Fresh weights of the job's seed, and its method: the same model, data and schedule whatever the method."""
-    torch.manual_seed(job.seed)
-    model, _ = build_model(config, job.directory)
-    settings = {"directions": recipe.loss.directions} if job.method == "sigreg" else {}
-    if job.method == "ema":
-        settings = {"start": 1.0 - job.value}
-    method = make_anti_collapse(job.method, model, config, updates=job.updates, **settings)
-    loss = recipe.loss.model_copy(update={"anti_collapse": 0.0 if job.method in ("ema", "none") else job.value})
-    warm_up = min(recipe.schedule.warm_up, job.updates // 10)
-    schedule = recipe.schedule.model_copy(update={"updates": job.updates, "warm_up": warm_up})
-    return Trainer(config, model, method, sets, schedule, loss, job.seed)
+def make_job_trainer(job: ComparisonJob, recipe: Recipe, config: ModelConfig, sets: dict[str, EpisodeSet]) -> Trainer:
+    """Return the trainer of a job: the same model, data and schedule for every method, initialised from its seed."""
+    weight = 0.0 if job.method in ("ema", "none") else job.value
+    schedule = {"updates": job.updates, "warm_up": min(recipe.schedule.warm_up, job.updates // 10)}
+    changes = {
+        "anti_collapse": job.method,
+        "loss": recipe.loss.model_copy(update={"anti_collapse": weight}),
+        "schedule": recipe.schedule.model_copy(update=schedule),
+    }
+    start = {"start": 1.0 - job.value} if job.method == "ema" else {}
+    recipe = recipe.model_copy(update=changes)
+    return train_model.make_trainer(config, recipe, sets, job.seed, job.directory, **start)
 
 
 def measure(
@@ -128,9 +126,9 @@ def measure(
     split: str,
     block: int,
 ) -> dict[str, float]:
-    """Figures of the episodes of `split`; latents: (N, D) of each split. Probes are fitted on training episodes."""
+    """Return metrics of the episodes of `split`, with probes fitted on training episodes. latents: (N, D) by split."""
     data, z = sets[split], latents[split]
-    figures = prediction_health(model, data, z, TEST_STEPS, block, MEASURED) | latent_health(z)
+    figures = prediction_health(model, data, z, TEST_STEPS, block, MEASUREMENT_SEED) | latent_health(z)
     figures["probe_r2"] = probe_r2(latents["train"], sets["train"].tool, z, data.tool)
     errors, still = imagined_tool_errors(model, sets, latents, split, block)
     figures |= {f"imagined_cm@{k + 1}": 100.0 * e for k, e in enumerate(errors)}
@@ -146,14 +144,14 @@ def imagined_tool_errors(
     block: int,
     count: int = 1024,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Root mean square error in m, (TEST_STEPS,), of the tool positions that a linear probe reads from imagined
-    latents; and that of "nothing changes".
+    """Return the root mean square error in m, (TEST_STEPS,), of the tool positions that a linear probe reads from
+    predicted latents; and the error of the persistence baseline.
 
-    Unlike errors of latents, these have one unit whatever the latent space: they ask that a latent both holds what
-    matters and can be predicted.
+    Unlike errors of latents, these have the same unit in every latent space: small ones need latents that both contain
+    the tool position and can be predicted.
     """
     data, h = sets[split], model.history
-    episode, tick = data.draw(count, TEST_STEPS * block, np.random.default_rng(MEASURED))
+    episode, tick = data.draw(count, TEST_STEPS * block, np.random.default_rng(MEASUREMENT_SEED))
     rows = data.rows(episode, tick, TEST_STEPS, block, h)
     actions = data.blocks(episode, tick, TEST_STEPS, block, h)
     context = Context(latents[split][rows[:, :h]], torch.from_numpy(data.states[rows[:, :h]]), actions[:, : h - 1])
@@ -167,8 +165,8 @@ def imagined_tool_errors(
     return error(read), error(tool[:, h - 1 : h])
 
 
-def try_goals(job: Job, source: Source, report: Callable[[int], None]) -> dict:
-    """Reach goals with the run's checkpoint by planning alone: no policy leads where the latent distance is flat."""
+def try_goals(job: ComparisonJob, inputs: ComparisonInputs, report: Callable[[int], None]) -> dict:
+    """Reach goals with the run's checkpoint by planning alone, without a policy. report(number of goals tried)."""
     from jepa_ros.evaluation.closed_loop import ModelActor, Timing, run_trial
     from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
     from jepa_ros.reporting.summary import percentiles
@@ -177,14 +175,13 @@ def try_goals(job: Job, source: Source, report: Callable[[int], None]) -> dict:
     from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
     from jepa_ros.world_model.checkpoint import load_checkpoint
 
-    robot, scene = load_robot(source.robot), Scene()
+    robot, scene = load_robot(inputs.robot), Scene()
     cell, timing = ArmCell(scene, robot), Timing()
-    goals = make_goals(scene, robot, cell.space, job.goals, source.goal_seed)
+    goals = make_goals(scene, robot, cell.space, job.goals, inputs.goal_seed)
     checkpoint = load_checkpoint(job.directory / "checkpoint")
-    # Rounds of the search are counted, not timed: a busy machine gives the same result.
-    controller = RecedingHorizonController(
-        checkpoint, cell.space, PlanningSettings(budget=math.inf, seed=source.goal_seed)
-    )
+    # Iterations of the search are counted, not timed: the result is the same on a busy machine.
+    settings = PlanningSettings(budget=math.inf, seed=inputs.goal_seed)
+    controller = RecedingHorizonController(checkpoint, cell.space, settings)
     actor, trials = ModelActor(cell, checkpoint, controller, timing), []
     for number, goal in enumerate(goals):
         actor.start(goal)
@@ -201,28 +198,24 @@ def try_goals(job: Job, source: Source, report: Callable[[int], None]) -> dict:
 
 
 @lru_cache(maxsize=1)
-def _read(data: Path, robot: str, recipe: str) -> tuple[dict[str, EpisodeSet], ModelConfig]:
+def _load(data: Path, robot: str, recipe_json: str) -> tuple[dict[str, EpisodeSet], ModelConfig]:
+    """Return the episodes and the model's config; they are read once by each process."""
     with ProgressDisplay(quiet=True) as bar:
-        return load(data, load_robot(robot), "compared", Recipe.model_validate_json(recipe), bar)
-
-
-def _loaded(source: Source) -> tuple[dict[str, EpisodeSet], ModelConfig]:
-    """The bag's episodes, read once by each process, and the model's configuration."""
-    return _read(source.data, source.robot, source.recipe.model_dump_json())
+        return load_training_data(data, load_robot(robot), "compared", Recipe.model_validate_json(recipe_json), bar)
 
 
 def _save(
     directory: Path, config: ModelConfig, model: PredictiveModel, latents: torch.Tensor, data: EpisodeSet
 ) -> None:
-    """The checkpoint, calibrated. Where latents have collapsed, a trace of noise stands in for their distances."""
-    noise = 1e-6 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(MEASURED))
+    """Save the calibrated checkpoint. A little noise is added to the latents, as collapsed ones have no distances."""
+    noise = 1e-6 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(MEASUREMENT_SEED))
     calibrated = {
-        "distance": calibrate_distance(latents + noise, data, MEASURED),
+        "distance": calibrate_distance(latents + noise, data, MEASUREMENT_SEED),
         "surprise": calibrate_surprise(model, latents, data, config.block),
     }
     save_checkpoint(directory, config.model_copy(update=calibrated), model, None)
 
 
 def _finite(figures: dict[str, float]) -> dict[str, float | None]:
-    """None in place of what is not finite: ratios of a collapsed model are 0 / 0."""
+    """Replace non-finite metrics by None: error ratios of a collapsed model are 0 / 0."""
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}

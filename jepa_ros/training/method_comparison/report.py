@@ -1,4 +1,4 @@
-"""Figures and page of `jepa_ros compare methods`: mean and spread over seeds for each method."""
+"""Summary and report of `jepa_ros compare methods`: mean and standard deviation over seeds for each method."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import wilson_interval
 
-LEADING = {
+LEADING_METRICS = {
     "reached": "goals reached",
     "final": "median final distance (cm)",
     "probe_r2": "probe R² of the tool",
-    "imagined_cm@4": "imagined tool, 4 steps ahead (cm)",
+    "imagined_cm@4": "tool error in rollouts, 4 steps ahead (cm)",
     "effective_rank": "effective rank",
     "dead_dimensions": "dead dimensions",
     "action_sensitivity": "action sensitivity",
 }
-CLOSED = ("reached", "final")
+CLOSED_LOOP_METRICS = ("reached", "final")
 TITLES = {
     "sigreg": "SIGReg",
     "vicreg": "VICReg",
@@ -29,18 +29,17 @@ TITLES = {
     "reconstruction": "reconstruction",
     "none": "none",
 }
-EDGES = (0.10, 0.16, 0.22, 0.28, 0.34, 0.50)
-"""m, of distances to the goal."""
-SHORT = {"ema": "EMA", "reconstruction": "pixels"}
-NOTE = """Read the columns from the left. **Goals reached** is what a world model is for; the planner searches
-alone, without the policy that leads it in the shipped model. **Probe R²** says whether the latent holds where the tool
-is, and **imagined tool** whether that can still be read from latents that the model imagined: a least-squares probe,
-fitted on training episodes, in centimetres whatever the latent space.
+GOAL_DISTANCE_EDGES_M = (0.10, 0.16, 0.22, 0.28, 0.34, 0.50)
+SHORT_TITLES = {"ema": "EMA", "reconstruction": "pixels"}
+NOTE = """Read the columns from the left. **Goals reached** is the purpose of a world model; here the planner searches
+without the policy that guides it in the shipped model. **Probe R²** tells whether the latent contains the tool
+position, and **tool error in rollouts** whether it can still be read from predicted latents: with a least-squares
+probe, fitted on training episodes, in centimetres in every latent space.
 
-**Error ÷ persistence** is comparable only within one latent space: a latent that holds little is easy to predict, one
-that holds every detail is hard. A low ratio is no merit by itself. Effective rank (RankMe) and dead dimensions (std
-under a tenth of the median's) show a collapse, action sensitivity (one-step error with shuffled actions over the true
-one's) whether the actions matter to the prediction; none of them alone says that a model is good.
+**Error ÷ persistence** is comparable only within one latent space: a latent with little content is easy to predict, one
+with every detail is hard, so a low ratio alone is no merit. Effective rank (RankMe) and dead dimensions (std below a
+tenth of the median's) show a collapse; action sensitivity (one-step error with shuffled actions ÷ with the true ones)
+shows whether the prediction depends on the actions. None of them alone shows that a model is good.
 
 Where the spreads over seeds overlap, the difference may be chance."""
 
@@ -48,7 +47,7 @@ Where the spreads over seeds overlap, the difference may be chance."""
 def summarise(
     runs: Sequence[Mapping], trials: Sequence[Mapping], values: Mapping[str, float], options: Mapping, criterion: str
 ) -> dict:
-    """Mean, sample standard deviation and every seed's value of each figure, by method; and what tuning tried."""
+    """Return mean, sample standard deviation and the value of every seed of each metric, by method, and the tuning."""
     methods = {}
     for method, value in values.items():
         own = [run for run in runs if run["method"] == method]
@@ -57,8 +56,8 @@ def summarise(
             "value": value,
             "seeds": [run["seed"] for run in own],
             "failed": {str(run["seed"]): run["failed"] for run in own if run["failed"]},
-            "frames_per_s": spread([run["frames_per_s"] for run in own]),
-            "test": {name: spread([run.get("test", {}).get(name) for run in own]) for name in names},
+            "frames_per_s": mean_and_std([run["frames_per_s"] for run in own]),
+            "test": {name: mean_and_std([run.get("test", {}).get(name) for run in own]) for name in names},
             "curves": {str(run["seed"]): _curve(run) for run in own},
         }
         if options["goals"]:
@@ -68,35 +67,37 @@ def summarise(
     return {"options": dict(options), "criterion": criterion, "tuning": tuning, "methods": methods}
 
 
-def spread(values: Sequence[float | None]) -> dict:
-    """Mean and sample standard deviation of the values that are there (None: too few of them), and all of them."""
-    there = np.array([v for v in values if v is not None], float)
+def mean_and_std(values: Sequence[float | None]) -> dict:
+    """Return mean and sample standard deviation of the values that are not None (None: too few), and all values."""
+    known = np.array([v for v in values if v is not None], float)
     return {
-        "mean": float(there.mean()) if there.size else None,
-        "std": float(there.std(ddof=1)) if there.size > 1 else None,
+        "mean": float(known.mean()) if known.size else None,
+        "std": float(known.std(ddof=1)) if known.size > 1 else None,
         "values": list(values),
     }
 
 
 def _closed_loop(runs: Sequence[Mapping]) -> dict:
-    """Goals reached by all seeds together, whose 95 % interval takes trials for independent, and by each."""
+    """Return the goals reached by all seeds together (95 % confidence interval: trials as independent) and by each."""
     tried = [run["closed_loop"] for run in runs if "closed_loop" in run]
     reached, goals = sum(t["reached"] for t in tried), sum(t["goals"] for t in tried)
     return {
         "reached": reached,
         "goals": goals,
         "interval_95": wilson_interval(reached, goals) if goals else None,
-        "rate": spread([t["reached"] / t["goals"] for t in tried]),
+        "rate": mean_and_std([t["reached"] / t["goals"] for t in tried]),
         "by_distance": by_distance(
             [pair for t in tried for pair in zip(t.get("start_distance_m", ()), t["per_goal"], strict=False)]
         ),
         "goal_set_hash": sorted({t["goal_set_hash"] for t in tried}),
-        "final_cm": spread([100 * t["final_distance_m"]["p50"] for t in tried]),
+        "final_cm": mean_and_std([100 * t["final_distance_m"]["p50"] for t in tried]),
     }
 
 
-def by_distance(trials: Sequence[tuple[float, bool]], edges: Sequence[float] = EDGES) -> list[float | None]:
-    """Share reached of the trials (distance to the goal at the start in m, reached) between edges; None of none."""
+def by_distance(
+    trials: Sequence[tuple[float, bool]], edges: Sequence[float] = GOAL_DISTANCE_EDGES_M
+) -> list[float | None]:
+    """Return the share of reached trials (start distance m, reached) between edges; None without trials."""
     groups = [[ok for d, ok in trials if low <= d < high] for low, high in itertools.pairwise(edges)]
     return [sum(group) / len(group) if group else None for group in groups]
 
@@ -114,11 +115,11 @@ def _tried(trials: Sequence[Mapping], method: str, criterion: str) -> list[dict]
     ]
 
 
-def write_report(path: Path, summary: Mapping) -> None:
-    """report.html."""
+def write_report(path: Path, summary: Mapping) -> Path:
+    """Write report.html; return its path."""
     options, methods = summary["options"], summary["methods"]
     report = Report(
-        "Ways against collapse",
+        "Methods against collapse",
         f"{Path(options['data']).name}, {summary['updates']} updates, {summary['seeds']} seeds from {options['seed']}",
     )
     if options["goals"]:
@@ -129,48 +130,48 @@ def write_report(path: Path, summary: Mapping) -> None:
             }
         )
     report.text(NOTE)
-    columns = ["method", *(v for k, v in LEADING.items() if k not in CLOSED or options["goals"])]
-    report.section("On test episodes").table([_row(m, found, columns) for m, found in methods.items()], columns)
-    report.plot(_strips(methods, bool(options["goals"])), "A dot a seed; a line at their mean.")
+    columns, rows = leading_table(summary)
+    report.section("On test episodes").table(rows, columns)
+    report.plot(_strips(methods, bool(options["goals"])), "A dot for each seed, a line at their mean.")
     if options["goals"]:
         report.section("By distance to the goal").plot(
             _distances(methods),
-            "All seeds together. Where far goals are missed and near ones reached, the latent distance is flat far "
-            "from the goal and gives the search no direction; in the shipped model a policy leads there.",
+            "All seeds together. If near goals are reached and far ones are not, the latent distance is flat far from "
+            "the goal and gives the search no direction; in the shipped model a policy guides it there.",
         )
     report.section("By horizon").plot(
-        _horizons(methods), "Mean over seeds. Left: comparable. Right: within a method only."
+        _horizons(methods), "Mean over seeds. Left: comparable between methods. Right: only within a method."
     )
     rows = [
-        {"method": TITLES[m]} | {f"{k} steps": text(found["test"].get(f"error_ratio@{k}")) for k in range(1, 5)}
+        {"method": TITLES[m]}
+        | {f"{k} steps": format_mean_std(found["test"].get(f"error_ratio@{k}")) for k in range(1, 5)}
         for m, found in methods.items()
     ]
-    report.table(rows)
-    report.section("While training").plot(_curves(methods), "On validation episodes; a line a seed.")
+    report.table(rows, ["method", *(f"{k} steps" for k in range(1, 5))])
+    report.section("During training").plot(_curves(methods), "On validation episodes; a line for each seed.")
     if failed := [(TITLES[m], seed, why) for m, f in methods.items() for seed, why in f["failed"].items()]:
-        report.section("Runs that stopped early").table(failed, ["method", "seed", "why"])
-    _effort(report, summary)
-    report.write(path)
+        report.section("Runs that stopped early").table(failed, ["method", "seed", "reason"])
+    _add_tuning(report, summary)
+    return report.write(path)
 
 
-def _effort(report: Report, summary: Mapping) -> None:
+def _add_tuning(report: Report, summary: Mapping) -> None:
     options = summary["options"]
     tuned = (
-        "All methods share encoder, predictor, schedule, data, batch and updates, and are judged by their last "
-        f"weights. Each was given {options['tune']} values of one number, {options['tune_updates']} updates each, one "
-        "seed: the weight of the regulariser or, for the EMA teacher, 1 - its first momentum. The grid is the "
-        "published value and factors of √10 around it; chosen was the least "
-        f"`{summary['criterion']}` on validation episodes, for which the tool's position is a label. Nothing else was "
-        "tuned for any of them."
+        "All methods share encoder, predictor, schedule, data, batch and updates, and are evaluated with their last "
+        f"weights. For each, {options['tune']} values of one parameter were tried, with {options['tune_updates']} "
+        "updates and one seed: the weight of the regulariser or, for the EMA teacher, 1 - its first momentum. The grid "
+        f"is the published value and factors of √10 around it; the value with the least `{summary['criterion']}` on "
+        "validation episodes was chosen (the tool position is a label). Nothing else was tuned."
     )
-    untuned = "Each method has its published value; nothing was tuned."
-    report.section("Tuning effort").text(tuned if options["tune"] else untuned)
+    untuned = "Each method uses its published value; nothing was tuned."
+    report.section("Tuning").text(tuned if options["tune"] else untuned)
     rows = [
         (
             TITLES[m],
             f"{t['value']:g}",
             t[summary["criterion"]],
-            _verdict(t["value"], summary["methods"][m]["value"], tried),
+            _describe_choice(t["value"], summary["methods"][m]["value"], tried),
         )
         for m, tried in summary["tuning"].items()
         for t in tried
@@ -179,33 +180,48 @@ def _effort(report: Report, summary: Mapping) -> None:
         report.table(rows, ["method", "value", summary["criterion"], ""])
 
 
-def _verdict(value: float, chosen: float, tried: Sequence[Mapping]) -> str:
-    """Whether a value was chosen; one at the edge of the grid says that a better one may lie beyond."""
+def _describe_choice(value: float, chosen: float, tried: Sequence[Mapping]) -> str:
+    """Tell whether a value was chosen; beyond the edge of the grid there may be a better one."""
     if value != chosen:
         return ""
-    return "chosen, at the edge" if len(tried) > 1 and value in (tried[0]["value"], tried[-1]["value"]) else "chosen"
+    return (
+        "chosen, at the edge of the grid"
+        if len(tried) > 1 and value in (tried[0]["value"], tried[-1]["value"])
+        else "chosen"
+    )
 
 
-def text(figure: Mapping | None, digits: int = 3) -> str:
-    """A spread as a person reads it: mean ± standard deviation."""
+def format_mean_std(figure: Mapping | None, digits: int = 3) -> str:
+    """Return mean ± standard deviation as text."""
     if figure is None or figure["mean"] is None:
         return "–"
     deviation = "" if figure["std"] is None else f" ± {figure['std']:.2g}"
     return f"{figure['mean']:.{digits}g}{deviation}"
 
 
+def leading_table(summary: Mapping) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of the leading metrics, a row for each method."""
+    has_goals = bool(summary["options"]["goals"])
+    columns = ["method", *(v for k, v in LEADING_METRICS.items() if k not in CLOSED_LOOP_METRICS or has_goals)]
+    return columns, [_row(method, found, columns) for method, found in summary["methods"].items()]
+
+
 def _row(method: str, found: Mapping, columns: Sequence[str]) -> list[str]:
-    cells = {LEADING[name]: text(found["test"].get(name), 4) for name in LEADING if name not in CLOSED}
+    cells = {
+        LEADING_METRICS[name]: format_mean_std(found["test"].get(name), 4)
+        for name in LEADING_METRICS
+        if name not in CLOSED_LOOP_METRICS
+    }
     if (loop := found.get("closed_loop")) and loop["goals"]:
         low, high = loop["interval_95"]
-        cells[LEADING["reached"]] = f"{100 * loop['rate']['mean']:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
-        cells[LEADING["final"]] = text(loop["final_cm"])
+        cells[LEADING_METRICS["reached"]] = f"{100 * loop['rate']['mean']:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+        cells[LEADING_METRICS["final"]] = format_mean_std(loop["final_cm"])
     return [TITLES[method], *(cells.get(column, "–") for column in columns[1:])]
 
 
 def _strips(methods: Mapping[str, Mapping], goals: bool):
-    """A panel for each leading figure, a column of dots for each method."""
-    shown = [name for name in LEADING if name != "final" and (name != "reached" or goals)]
+    """Return a figure with a panel for each leading metric and a column of dots for each method."""
+    shown = [name for name in LEADING_METRICS if name != "final" and (name != "reached" or goals)]
     rows = -(-len(shown) // 3)
     fig, axes = plots.figure(3, rows, size=(9.0, 2.8 * rows))
     for ax in np.ravel(axes)[len(shown) :]:
@@ -217,14 +233,14 @@ def _strips(methods: Mapping[str, Mapping], goals: bool):
             ax.plot([x] * len(there), there, "o", ms=5, alpha=0.7, color=plots.COLOURS[x])
             if there:
                 ax.plot([x - 0.25, x + 0.25], [np.mean(there)] * 2, color=plots.COLOURS[x])
-        ax.set_xticks(range(len(methods)), [SHORT.get(m, TITLES[m]) for m in methods], fontsize=8)
-        ax.set_title(LEADING[name], loc="left", fontsize=9)
+        ax.set_xticks(range(len(methods)), [SHORT_TITLES.get(m, TITLES[m]) for m in methods], fontsize=8)
+        ax.set_title(LEADING_METRICS[name], loc="left", fontsize=9)
     return fig
 
 
 def _distances(methods: Mapping[str, Mapping]):
     fig, ax = plots.figure()
-    middles = [50 * (low + high) for low, high in itertools.pairwise(EDGES)]
+    middles = [50 * (low + high) for low, high in itertools.pairwise(GOAL_DISTANCE_EDGES_M)]
     for x, (method, found) in enumerate(methods.items()):
         points = [(m, s) for m, s in zip(middles, found["closed_loop"]["by_distance"], strict=True) if s is not None]
         if points:
@@ -244,8 +260,8 @@ def _horizons(methods: Mapping[str, Mapping]):
                 ax.plot(steps, figures, "o-", ms=4, color=plots.COLOURS[x], label=TITLES[method])
     still = [next(iter(methods.values()))["test"].get(f"still_cm@{k}", {}).get("mean") for k in steps]
     if None not in still:
-        left.plot(steps, still, "--", color=plots.COLOURS[-1], label="nothing changes")
-    left.set(title="Imagined tool (cm)", xlabel="model steps", yscale="log", xticks=steps)
+        left.plot(steps, still, "--", color=plots.COLOURS[-1], label="persistence")
+    left.set(title="Tool error in rollouts (cm)", xlabel="model steps", yscale="log", xticks=steps)
     right.set(title="Latent error ÷ persistence", xlabel="model steps", yscale="log", xticks=steps)
     _legend(right)
     return fig
@@ -263,12 +279,12 @@ def _curves(methods: Mapping[str, Mapping]):
                 updates, values = zip(*points, strict=True)
                 shown = 1.0 - np.array(values) if name == "probe_r2" else values
                 ax.plot(updates, shown, lw=1, color=plots.COLOURS[x], label=label)
-    left.set(title="What the probe misses (1 - R²)", xlabel="update", yscale="log")
+    left.set(title="Probe error (1 - R²)", xlabel="update", yscale="log")
     right.set(title="Effective rank", xlabel="update")
     _legend(right)
     return fig
 
 
 def _legend(ax) -> None:
-    if ax.get_legend_handles_labels()[0]:  # there is none where every run failed
+    if ax.get_legend_handles_labels()[0]:  # there are none if every run failed
         ax.legend(fontsize=8)

@@ -1,4 +1,4 @@
-"""Losses that may be added to one-step prediction, one file each."""
+"""Optional losses beside the one-step prediction, one file each; `losses.py` adds them up with a recipe's weights."""
 
 from jepa_ros.training.objectives.inverse_dynamics import InverseDynamics
 from jepa_ros.training.objectives.rollout import Rollout

@@ -1,6 +1,6 @@
-"""The action must be readable from the latents before and after it: what the arm does is then in the latent.
+"""Inverse dynamics loss: the action must be readable from the latents before and after it.
 
-Pathak et al. (arXiv 1705.05363) for features of what can be controlled; PLDM (arXiv 2502.14819) beside VICReg in world
+Pathak et al. (arXiv 1705.05363), for features of what an agent controls; PLDM (arXiv 2502.14819), with VICReg in world
 models.
 """
 
@@ -14,9 +14,9 @@ from jepa_ros.world_model.config import ModelConfig
 
 
 class InverseDynamics(nn.Module):
-    """A small head of its own: two latents in a row → the action block between them.
+    """A small learned head: two consecutive latents → the action block between them.
 
-    Of patch latents (tokens, D) it sees the mean over tokens. width: of its hidden layer.
+    Patch latents (tokens, D) are averaged over tokens. width: of the hidden layer.
     """
 
     def __init__(self, config: ModelConfig, width: int = 256):
@@ -26,6 +26,6 @@ class InverseDynamics(nn.Module):
         )
 
     def forward(self, latents: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """Mean square error (scalar) for latents (B, T, *L), with gradients into them, and actions (B, T - 1, K)."""
+        """Return the mean square error (scalar) for latents (B, T, *L), with gradients, and actions (B, T - 1, K)."""
         z = latents.mean(-2) if latents.dim() == 4 else latents
         return F.mse_loss(self.head(torch.cat([z[:, :-1], z[:, 1:]], dim=-1)), actions)

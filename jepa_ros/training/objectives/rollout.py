@@ -1,4 +1,4 @@
-"""Predictions fed with predictions must still be right: what a planner will do with the model.
+"""Rollout loss: predictions from predictions must stay accurate, as a planner uses the model.
 
 V-JEPA 2-AC (arXiv 2506.09985: L1, two steps), JEPA-WMs (arXiv 2512.24497: two or six steps).
 """
@@ -16,7 +16,7 @@ from jepa_ros.world_model.protocol import Context, PredictiveModel
 
 
 class Rollout(nn.Module):
-    """Error of the latents of imagined steps 2 to H, averaged over them; step 1 is the one-step loss itself.
+    """Error of the predicted latents of steps 2 to H, averaged; step 1 is the one-step loss itself.
 
     error: mean square (l2) or mean absolute (l1).
     """
@@ -28,10 +28,10 @@ class Rollout(nn.Module):
     def forward(
         self, model: PredictiveModel, context: Context, actions: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scalar loss, and the imagined states (B, H, P), for action blocks (B, H, K) from the context on and targets
-        (B, H, *L). Gradients flow through every step. Raises InputError where H is 1."""
+        """Return the scalar loss and the predicted states (B, H, P), for action blocks (B, H, K) after the context and
+        targets (B, H, *L). Gradients flow through every step. Raises InputError if H is 1."""
         steps = actions.shape[1]
         if steps < 2:
-            raise InputError(f"loss rollout: expected at least 2 steps, found {steps}")
+            raise InputError(f"rollout loss: needs at least 2 steps, found {steps}; set steps in the recipe's schedule")
         imagined, states = model.rollout(context, actions)
         return self._error(imagined[:, 1:], targets[:, 1:]), states

@@ -1,4 +1,4 @@
-"""Clips of frames for pre-training: which are held out, which are drawn, and the crops that training sees of them."""
+"""Clips of frames for pre-training: splitting off held-out clips, drawing, and random crops."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from jepa_ros.world_model.device import CPU
 from jepa_ros.world_model.frozen_encoder import IMAGE_MEAN, IMAGE_STD
 from jepa_ros.world_model.protocol import as_images
 
-HELD_OUT = 0.1
-"""Share of the frames that validation keeps to itself."""
-PIECE = 16
-"""Stretches longer than this many clips are cut, so that one long recording can be divided into two sets."""
+HELD_OUT_SHARE = 0.1
+"""Share of the frames that are held out for validation."""
+PIECE_CLIPS = 16
+"""Frame runs longer than this many clips are cut, so that one long recording can be split into two sets."""
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Random rectangles that training sees in place of the picture, stretched to its size; one a clip.
+    """Random rectangles, one for each clip, that are scaled to the size of the image for training.
 
-    scale: share of the picture's area, aspect: width over height, both (least, most) of a draw; those of V-JEPA (arXiv
-    2404.08471, appendix) and I-JEPA. A scale of (1, 1) with an aspect of (1, 1) is the picture as it is.
+    scale: share of the image's area; aspect: width over height; both (least, most) of a uniform draw, as in V-JEPA
+    (arXiv 2404.08471, appendix) and I-JEPA. With both (1, 1) the image stays as it is.
     """
 
     scale: tuple[float, float] = (0.3, 1.0)
@@ -34,7 +34,7 @@ class Crops:
 
 
 class Clips:
-    """All clips of `frames` frames, `stride` apart, of some stretches; a clip is known by its number."""
+    """All clips of `frames` frames, `stride` apart, of some frame runs; clips are numbered from 0."""
 
     def __init__(self, stretches: Sequence[FrameRun], frames: int, stride: int):
         span = (frames - 1) * stride + 1
@@ -47,46 +47,46 @@ class Clips:
 
     @property
     def frames(self) -> int:
-        """Number of different frames."""
+        """Return the number of different frames."""
         return sum(len(s.frames) for s in self.stretches)
 
     def take(self, numbers: np.ndarray) -> np.ndarray:
-        """Clips (B, T, size, size, 3) uint8 of numbers (B,) below len(self)."""
+        """Return clips (B, T, size, size, 3) uint8 of the given numbers (B,), below len(self)."""
         which = np.searchsorted(self._starts, numbers, side="right") - 1
         at = (numbers - self._starts[which])[:, None] + self._offsets
         return np.stack([self.stretches[w].frames[i] for w, i in zip(which, at, strict=True)])
 
     def draw(self, batch: int, rng: np.random.Generator) -> np.ndarray:
-        """Clips (B, T, size, size, 3) uint8, uniform over all there are."""
+        """Draw clips (B, T, size, size, 3) uint8 uniformly."""
         return self.take(rng.integers(len(self), size=batch))
 
     def spread(self, count: int) -> np.ndarray:
-        """At most `count` clips, evenly over all there are; always the same ones."""
+        """Return at most `count` clips, evenly spread; always the same ones."""
         return self.take(np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)))
 
 
-def divide(
+def split_clips(
     stretches: Sequence[FrameRun], frames: int, stride: int, rng: np.random.Generator
 ) -> tuple[list[FrameRun], list[FrameRun]]:
-    """Stretches to train on, and those held out: no frame is in both.
+    """Return the frame runs to train on and the held-out ones; no frame is in both.
 
-    Long stretches are cut in pieces of PIECE clips; pieces are drawn until they hold HELD_OUT of the frames. Raises
-    InputError where there are not two clips without a common frame.
+    Long runs are cut into pieces of PIECE_CLIPS clips; pieces are drawn until they hold HELD_OUT_SHARE of the frames.
+    Raises InputError if there are not two clips without a common frame.
     """
     span = (frames - 1) * stride + 1
     longest = max((len(s.frames) for s in stretches), default=0)
-    pieces = [p for s in stretches for p in _pieces(s, PIECE * span) if len(p.frames) >= span]
+    pieces = [p for s in stretches for p in _pieces(s, PIECE_CLIPS * span) if len(p.frames) >= span]
     if len(pieces) == 1:
         pieces = _pieces(pieces[0], max(span, len(pieces[0].frames) - max(span, len(pieces[0].frames) // 5)))
         pieces = [p for p in pieces if len(p.frames) >= span]
     if len(pieces) < 2:
         raise InputError(
-            f"pictures: expected two clips of {frames} frames, {stride} apart, without a gap ({span} frames each, one "
-            f"to train on and one to hold out), found {len(pieces)}; the longest stretch has {longest} frames"
+            f"images: too few for training and validation: two clips of {frames} frames, {stride} apart, need two runs "
+            f"of {span} frames without a gap, found {len(pieces)}; the longest run has {longest} frames"
         )
     total, kept, held = sum(len(p.frames) for p in pieces), [], []
     for i in rng.permutation(len(pieces)):
-        full = bool(held) and sum(len(p.frames) for p in held) + len(pieces[i].frames) > HELD_OUT * total
+        full = bool(held) and sum(len(p.frames) for p in held) + len(pieces[i].frames) > HELD_OUT_SHARE * total
         (kept if full else held).append(pieces[i])
     return kept, held
 
@@ -97,15 +97,15 @@ def _pieces(stretch: FrameRun, length: int) -> list[FrameRun]:
 
 
 def normalize_clips(clips: np.ndarray, device: torch.device = CPU) -> torch.Tensor:
-    """Clips (B, T, S, S, 3) uint8 → (B, T, 3, S, S) float on a device, by the mean and deviation that both methods came
-    with."""
+    """Return clips (B, T, S, S, 3) uint8 as (B, T, 3, S, S) float on a device, normalized with the mean and standard
+    deviation of both published methods."""
     frames = clips.reshape(-1, *clips.shape[2:])
     mean, std = (torch.tensor(values, device=device) for values in (IMAGE_MEAN, IMAGE_STD))
     return as_images(frames, mean, std).unflatten(0, clips.shape[:2])
 
 
 def crop_randomly(clips: torch.Tensor, crops: Crops, rng: np.random.Generator) -> torch.Tensor:
-    """A random crop of each clip (B, T, 3, S, S), the same in all its frames, resampled to S x S bilinearly."""
+    """Return a random crop of each clip (B, T, 3, S, S), the same in all its frames, resampled to S x S bilinearly."""
     batch = len(clips)
     area = rng.uniform(*crops.scale, size=batch)
     ratio = np.exp(rng.uniform(*np.log(crops.aspect), size=batch))

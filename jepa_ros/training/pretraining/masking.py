@@ -1,6 +1,6 @@
-"""Which patches a masked-prediction method sees and which it must predict: V-JEPA's tubes and I-JEPA's blocks.
+"""Masks for masked prediction: V-JEPA's tubes and I-JEPA's blocks.
 
-Nothing here knows of pictures or weights: masks are indexes into a grid of patches, drawn from the caller's generator.
+Masks are indexes into a grid of patches, drawn from the caller's generator; images and weights are not needed.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEAST_CONTEXT = 0.04
-"""Share of the grid that a context keeps at least: ten patches of 16 x 16 in I-JEPA (arXiv 2301.08243, its code)."""
+MIN_CONTEXT_SHARE = 0.04
+"""Least share of the grid in a context: ten patches of 16 x 16 in the code of I-JEPA (arXiv 2301.08243)."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """`count` rectangles of patches: scale, the share of the grid that each covers; aspect, its height over its width.
-
-    Both are (least, most) of a uniform draw.
-    """
+    """`count` rectangles of patches. scale: share of the grid that each covers; aspect: height over width; both are
+    (least, most) of a uniform draw."""
 
     count: int
     scale: tuple[float, float]
@@ -33,14 +31,14 @@ LONG_RANGE = Blocks(2, (0.7, 0.7))
 TARGETS = Blocks(4, (0.15, 0.2))
 """I-JEPA's target blocks (arXiv 2301.08243, section 3)."""
 CONTEXT = Blocks(1, (0.85, 1.0), (1.0, 1.0))
-"""I-JEPA's context block, from which the targets are taken away (the same section)."""
+"""I-JEPA's context block, from which the targets are removed (the same section)."""
 
 
 @dataclass(frozen=True)
 class Masks:
     """Indexes of tokens for B samples, each row ascending, int64.
 
-    context: (B, C) that the encoder sees. targets: (B, M, K), M groups of K that are predicted one group at a time.
+    context: (B, C), seen by the encoder. targets: (B, M, K), M groups of K tokens, predicted one group at a time.
     A token's index is (step * grid + row) * grid + column.
     """
 
@@ -49,12 +47,12 @@ class Masks:
 
 
 def tube_masks(grid: int, steps: int, blocks: Blocks, batch: int, rng: np.random.Generator) -> Masks:
-    """V-JEPA's masks of clips of `steps` x grid x grid tokens: the union of `blocks`, the same at every step, is
-    predicted from all the rest, as one group (M = 1).
+    """Return V-JEPA's masks for clips of `steps` x grid x grid tokens: the union of `blocks`, the same at every step,
+    is predicted from the rest, as one group (M = 1).
 
-    The size of the blocks is drawn once a batch, their places for every sample. As rows of a batch must be as long as
-    one another, whole tubes are left out at random, neither seen nor predicted, down to the shortest row's length (the
-    published code leaves out the last ones, which is always the same side of the picture).
+    The size of the blocks is drawn once per batch, their places for every sample. Rows of a batch must be equally long,
+    so random tubes are left out, neither seen nor predicted, down to the length of the shortest row (the published code
+    leaves out the last ones, always on the same side of the image).
     """
     height, width = _size(grid, blocks, rng)
     hidden = [_hidden(grid, height, width, blocks.count, rng) for _ in range(batch)]
@@ -64,10 +62,11 @@ def tube_masks(grid: int, steps: int, blocks: Blocks, batch: int, rng: np.random
 
 
 def block_masks(grid: int, batch: int, rng: np.random.Generator) -> Masks:
-    """I-JEPA's masks of stills of grid x grid tokens: four target blocks, and a large block less them as context.
+    """Return I-JEPA's masks for single images of grid x grid tokens: four target blocks, and a large block without them
+    as context.
 
-    Sizes are drawn once a batch, places for every sample. Targets may overlap one another, never the context, from
-    which tokens are left out at random down to the shortest row's length.
+    Sizes are drawn once per batch, places for every sample. Targets may overlap one another, never the context, from
+    which random tokens are left out down to the length of the shortest row.
     """
     height, width = _size(grid, TARGETS, rng)
     large = _size(grid, CONTEXT, rng)
@@ -82,28 +81,28 @@ def block_masks(grid: int, batch: int, rng: np.random.Generator) -> Masks:
 def _context_and_targets(
     grid: int, large: tuple[int, int], small: tuple[int, int], rng: np.random.Generator
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Indexes of one sample's context (C,) and of its targets, a list of (K,)."""
+    """Return the indexes of one sample's context (C,) and of its targets, a list of (K,)."""
     while True:
         groups = [_block(grid, *small, rng) for _ in range(TARGETS.count)]
         context = _block(grid, *large, rng) & ~np.logical_or.reduce(groups)
-        if context.sum() >= _least(grid):
+        if context.sum() >= _min_context(grid):
             return np.flatnonzero(context), [np.flatnonzero(g) for g in groups]
 
 
 def _hidden(grid: int, height: int, width: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """The union (grid²,) bool of `count` blocks that leaves enough to see."""
+    """Return the union (grid²,) bool of `count` blocks that leaves a large enough context."""
     while True:
         mask = np.logical_or.reduce([_block(grid, height, width, rng) for _ in range(count)])
-        if (~mask).sum() >= _least(grid):
+        if (~mask).sum() >= _min_context(grid):
             return mask
 
 
-def _least(grid: int) -> int:
-    return max(1, int(LEAST_CONTEXT * grid * grid))
+def _min_context(grid: int) -> int:
+    return max(1, int(MIN_CONTEXT_SHARE * grid * grid))
 
 
 def _size(grid: int, blocks: Blocks, rng: np.random.Generator) -> tuple[int, int]:
-    """Height and width in patches, of the area and the aspect that are drawn as far as the grid allows."""
+    """Draw area and aspect; return height and width in patches, limited by the grid."""
     area = int(grid * grid * rng.uniform(*blocks.scale))
     aspect = rng.uniform(*blocks.aspect)
     sides = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -111,7 +110,7 @@ def _size(grid: int, blocks: Blocks, rng: np.random.Generator) -> tuple[int, int
 
 
 def _block(grid: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A rectangle somewhere in the grid as (grid²,) bool."""
+    """Return a rectangle at a random place in the grid as (grid²,) bool."""
     top, left = rng.integers(grid - height + 1), rng.integers(grid - width + 1)
     mask = np.zeros((grid, grid), bool)
     mask[top : top + height, left : left + width] = True
@@ -119,11 +118,11 @@ def _block(grid: int, height: int, width: int, rng: np.random.Generator) -> np.n
 
 
 def _even(rows: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Rows cut at random to the length of the shortest, still ascending: (B, shortest)."""
+    """Drop random entries of each row down to the length of the shortest; return (B, shortest), ascending."""
     shortest = min(len(row) for row in rows)
     return np.stack([np.sort(rng.permutation(row)[:shortest]) for row in rows])
 
 
 def _over_time(places: np.ndarray, grid: int, steps: int) -> np.ndarray:
-    """Tokens (B, steps * n) of places (B, n) at every step."""
+    """Return the tokens (B, steps * n) of places (B, n) at every step."""
     return (np.arange(steps)[:, None] * grid * grid + places[:, None]).reshape(len(places), -1)

@@ -1,8 +1,8 @@
-"""V-JEPA and I-JEPA as modules to train: transformers' own encoders, a predictor, and a teacher that follows.
+"""V-JEPA and I-JEPA as modules to train: transformers' own encoders, a predictor, and a teacher.
 
-The encoder reads only the tokens that a mask lets it see. A narrow predictor says what the teacher (the encoder's
-exponential moving average, which reads everything) makes of the hidden ones. What is saved is the teacher, as a
-directory that `VJEPA2Model.from_pretrained` or `IJepaModel.from_pretrained` loads.
+The encoder reads only the tokens that a mask leaves visible. A narrow predictor predicts the hidden tokens of the
+teacher, the encoder's exponential moving average, which reads everything. The teacher is saved, as a directory that
+`VJEPA2Model.from_pretrained` or `IJepaModel.from_pretrained` loads.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from jepa_ros.training.pretraining.masking import LONG_RANGE, SHORT_RANGE, Masks
 from jepa_ros.world_model.frozen_encoder import IMAGE_MEAN, IMAGE_STD, import_transformers
 
 TUBELET = 2
-"""Frames of a token (V-JEPA)."""
+"""Frames per token (V-JEPA)."""
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """size, patch: pixels. frames of a clip: 1 with I-JEPA. width, depth, heads of the encoder; the predictor has about
-    half of width and depth, and as many heads."""
+class EncoderSizes:
+    """size, patch: pixels. frames: of a clip, 1 for I-JEPA. width, depth, heads: of the encoder; the predictor has
+    about half the width and depth, and as many heads."""
 
     method: Literal["vjepa", "ijepa"] = "vjepa"
     size: int = 64
@@ -42,46 +42,43 @@ class Sizes:
 
     @property
     def grid(self) -> int:
-        """Patches a side."""
+        """Return the number of patches a side."""
         return self.size // self.patch
 
     @property
     def predictor_width(self) -> int:
-        """Half of the width, in heads of a multiple of four, of eight at least, as rotary positions need."""
+        """Return half the width, in heads of a multiple of four and at least eight, as rotary positions need."""
         return self.heads * max(8, self.width // (2 * self.heads) // 4 * 4)
 
     @property
     def predictor_depth(self) -> int:
-        """Layers of the predictor."""
+        """Return the number of layers of the predictor."""
         return max(1, self.depth // 2)
 
 
 class MaskedPredictor(nn.Module):
-    """What both methods share: an encoder, its predictor and its teacher.
-
-    `losses` and `features` take pictures that are normalized already.
-    """
+    """Base of both methods: encoder, predictor and teacher. `losses` and `features` take normalized images."""
 
     groups: tuple[str, ...]
-    """Names of the kinds of masks; each gives a loss."""
+    """Names of the kinds of masks; each has a loss."""
 
-    def __init__(self, sizes: Sizes, encoder: nn.Module, predictor: nn.Module):
+    def __init__(self, sizes: EncoderSizes, encoder: nn.Module, predictor: nn.Module):
         super().__init__()
         self.sizes = sizes
         self.encoder, self.predictor = encoder, predictor
         self.teacher = copy.deepcopy(encoder).requires_grad_(False).eval()
 
     def draw_masks(self, batch: int, rng: np.random.Generator) -> list[Masks]:
-        """One for each of `groups`."""
+        """Return masks for each of `groups`."""
         raise NotImplementedError
 
     def losses(self, clips: torch.Tensor, masks: list[Masks]) -> list[torch.Tensor]:
-        """The prediction loss of clips (B, T, 3, S, S) for each of the masks."""
+        """Return the prediction loss of clips (B, T, 3, S, S) for each of the masks."""
         targets, embedded = self.targets(clips), self.embed(clips)
         return [self._loss(embedded, targets, mask, kind) for kind, mask in enumerate(masks)]
 
     def embed(self, clips: torch.Tensor) -> torch.Tensor:
-        """All patches (B, N, D) of clips (B, T, 3, S, S) as they enter the encoder's first layer."""
+        """Return all patches (B, N, D) of clips (B, T, 3, S, S) as they enter the encoder's first layer."""
         raise NotImplementedError
 
     def _loss(self, embedded: torch.Tensor, targets: torch.Tensor, masks: Masks, kind: int) -> torch.Tensor:
@@ -94,26 +91,26 @@ class MaskedPredictor(nn.Module):
         return F.layer_norm(tokens, tokens.shape[-1:])
 
     def features(self, clips: torch.Tensor) -> torch.Tensor:
-        """The teacher's tokens (B, N, D) of clips (B, T, 3, S, S)."""
+        """Return the teacher's tokens (B, N, D) of clips (B, T, 3, S, S)."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def follow(self, momentum: float) -> None:
-        """The teacher's weights become `momentum` of themselves and the rest the encoder's."""
+    def update_teacher(self, momentum: float) -> None:
+        """Move the teacher's weights towards the encoder's; they keep the share `momentum` of themselves."""
         torch._foreach_lerp_(list(self.teacher.parameters()), list(self.encoder.parameters()), 1.0 - momentum)
 
-    def whole(self) -> nn.Module:
-        """The teacher as a transformers model."""
+    def to_transformers(self) -> nn.Module:
+        """Return the teacher as a transformers model."""
         raise NotImplementedError
 
 
 class VideoJepa(MaskedPredictor):
     """V-JEPA (arXiv 2404.08471, section 3) with V-JEPA 2's rotary positions (arXiv 2506.09985): L1 to the teacher's
-    tokens, one mask token of its own for short-range and for long-range masks."""
+    tokens; short-range and long-range masks have a mask token each."""
 
     groups = ("short_range", "long_range")
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: EncoderSizes):
         model = _video_model(sizes)
         super().__init__(sizes, model.encoder, model.predictor)
 
@@ -128,16 +125,16 @@ class VideoJepa(MaskedPredictor):
         return self.encoder.embeddings(clips)
 
     def encode_visible(self, embedded: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """The encoder's tokens (B, C, D) where it reads patches `seen` (B, C) of those embedded and no others."""
-        tokens = taken(embedded, seen)
+        """Return the encoder's tokens (B, C, D) if it reads only the embedded patches `seen` (B, C)."""
+        tokens = gather_tokens(embedded, seen)
         for layer in self.encoder.layer:
             tokens = layer(tokens, seen)[0]
         return self.encoder.layernorm(tokens)
 
     def predict(self, context: torch.Tensor, seen: torch.Tensor, hidden: torch.Tensor, kind: int) -> torch.Tensor:
-        """Tokens (B, K, D) at places `hidden` (B, K) from the context (B, C, D) of places `seen` (B, C).
+        """Predict tokens (B, K, D) at places `hidden` (B, K) from the context (B, C, D) of places `seen` (B, C).
 
-        transformers' predictor sorts tokens by place first; attention with rotary positions asks for no order.
+        transformers' predictor sorts tokens by place first; attention with rotary positions needs no order.
         """
         tokens, places = self.predictor.embeddings(context, [seen], [hidden], mask_index=kind)
         for layer in self.predictor.layer:
@@ -147,9 +144,9 @@ class VideoJepa(MaskedPredictor):
     def _loss(self, embedded: torch.Tensor, targets: torch.Tensor, masks: Masks, kind: int) -> torch.Tensor:
         seen, hidden = (torch.from_numpy(x).to(embedded.device) for x in (masks.context, masks.targets[:, 0]))
         predicted = self.predict(self.encode_visible(embedded, seen), seen, hidden, kind)
-        return F.l1_loss(predicted, taken(targets, hidden))
+        return F.l1_loss(predicted, gather_tokens(targets, hidden))
 
-    def whole(self) -> nn.Module:
+    def to_transformers(self) -> nn.Module:
         model = _video_model(self.sizes)
         model.encoder.load_state_dict(self.teacher.state_dict())
         model.predictor.load_state_dict(self.predictor.state_dict())
@@ -162,7 +159,7 @@ class ImageJepa(MaskedPredictor):
 
     groups = ("blocks",)
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: EncoderSizes):
         encoder = import_transformers().IJepaModel(_image_config(sizes))
         with torch.no_grad():
             encoder.embeddings.position_embeddings.copy_(sine_cosine(sizes.grid, sizes.width))
@@ -179,8 +176,8 @@ class ImageJepa(MaskedPredictor):
         return self.encoder.embeddings(clips[:, 0])
 
     def encode_visible(self, embedded: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """The encoder's tokens (B, C, D) where it reads patches `seen` (B, C) of those embedded and no others."""
-        tokens = taken(embedded, seen)
+        """Return the encoder's tokens (B, C, D) if it reads only the embedded patches `seen` (B, C)."""
+        tokens = gather_tokens(embedded, seen)
         for layer in self.encoder.layers:
             tokens = layer(tokens)
         return self.encoder.layernorm(tokens)
@@ -188,16 +185,16 @@ class ImageJepa(MaskedPredictor):
     def _loss(self, embedded: torch.Tensor, targets: torch.Tensor, masks: Masks, kind: int) -> torch.Tensor:
         seen, hidden = (torch.from_numpy(x).to(embedded.device) for x in (masks.context, masks.targets))
         predicted = self.predictor(self.encode_visible(embedded, seen), seen, hidden)
-        return F.smooth_l1_loss(predicted, taken(targets, hidden.flatten(1)).view_as(predicted))
+        return F.smooth_l1_loss(predicted, gather_tokens(targets, hidden.flatten(1)).view_as(predicted))
 
-    def whole(self) -> nn.Module:
+    def to_transformers(self) -> nn.Module:
         return self.teacher
 
 
 class BlockPredictor(nn.Module):
     """I-JEPA's predictor: a narrow transformer over the context's tokens and, at the requested places, mask tokens."""
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: EncoderSizes):
         super().__init__()
         from transformers.models.ijepa.modeling_ijepa import IJepaLayer
 
@@ -214,9 +211,9 @@ class BlockPredictor(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, context: torch.Tensor, seen: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """context (B, C, D) of places seen (B, C), and places hidden (B, M, K) → tokens (B, M, K, D).
+        """Predict tokens (B, M, K, D) at places hidden (B, M, K) from the context (B, C, D) of places seen (B, C).
 
-        The M groups are predicted apart from one another.
+        The M groups are predicted independently.
         """
         groups = hidden.shape[1]
         context = (self.input(context) + self.places[seen]).repeat_interleave(groups, dim=0)
@@ -227,18 +224,18 @@ class BlockPredictor(nn.Module):
         return predicted.unflatten(0, (-1, groups))
 
 
-def build(sizes: Sizes, seed: int) -> MaskedPredictor:
-    """A fresh model whose weights the seed decides."""
+def build_masked_predictor(sizes: EncoderSizes, seed: int) -> MaskedPredictor:
+    """Return a model whose weights are initialised from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return {"vjepa": VideoJepa, "ijepa": ImageJepa}[sizes.method](sizes)
 
 
 def save_encoder(model: MaskedPredictor, directory: Path) -> None:
-    """config.json, model.safetensors and how pictures are prepared, by way of a folder beside it that is renamed."""
+    """Write the encoder in transformers' format into a new folder, which then replaces `directory`."""
     partial, old = (directory.with_name(f".{directory.name}.{kind}{os.getpid()}") for kind in ("new", "old"))
     try:
-        model.whole().save_pretrained(partial)
+        model.to_transformers().save_pretrained(partial)
         (partial / "preprocessor_config.json").write_text(json.dumps(_preparation(model.sizes), indent=2) + "\n")
         if directory.exists():
             os.replace(directory, old)
@@ -248,13 +245,13 @@ def save_encoder(model: MaskedPredictor, directory: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def taken(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Tokens (B, K, D) at index (B, K) of tokens (B, N, D)."""
+def gather_tokens(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return the tokens (B, K, D) at index (B, K) of tokens (B, N, D)."""
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
 def sine_cosine(grid: int, width: int) -> torch.Tensor:
-    """Fixed positions (1, grid², width) of I-JEPA and MAE: half of the numbers tell the row, half the column."""
+    """Return the fixed positions (1, grid², width) of I-JEPA and MAE: half encodes the row, half the column."""
     quarter = width // 4
     omega = 1.0 / 10000 ** (torch.arange(quarter, dtype=torch.float64) / quarter)
     angles = torch.arange(grid, dtype=torch.float64)[:, None] * omega
@@ -263,8 +260,8 @@ def sine_cosine(grid: int, width: int) -> torch.Tensor:
     return torch.cat([columns, rows], dim=1).float()[None]
 
 
-def _video_model(sizes: Sizes) -> nn.Module:
-    """transformers' VJEPA2Model with fresh weights."""
+def _video_model(sizes: EncoderSizes) -> nn.Module:
+    """Return transformers' VJEPA2Model with new weights."""
     transformers = import_transformers()
     config = transformers.VJEPA2Config(
         crop_size=sizes.size,
@@ -282,8 +279,8 @@ def _video_model(sizes: Sizes) -> nn.Module:
     return transformers.VJEPA2Model(config)
 
 
-def _image_config(sizes: Sizes, width: int | None = None, depth: int | None = None):
-    """transformers' IJepaConfig of the encoder, or of layers of another width and depth."""
+def _image_config(sizes: EncoderSizes, width: int | None = None, depth: int | None = None):
+    """Return transformers' IJepaConfig of the encoder, or of layers of another width and depth."""
     width = width or sizes.width
     config = import_transformers().IJepaConfig(
         image_size=sizes.size,
@@ -298,8 +295,8 @@ def _image_config(sizes: Sizes, width: int | None = None, depth: int | None = No
     return config
 
 
-def _preparation(sizes: Sizes) -> dict:
-    """preprocessor_config.json: what transformers, or a person, must do to a picture first."""
+def _preparation(sizes: EncoderSizes) -> dict:
+    """Return the contents of preprocessor_config.json: how an image must be prepared."""
     side = {"height": sizes.size, "width": sizes.size}
     return {
         "image_processor_type": "ViTImageProcessor",

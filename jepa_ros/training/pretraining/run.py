@@ -1,11 +1,10 @@
-"""`jepa_ros pretrain`: an encoder from the pictures of bags alone, without actions, for the families that freeze one.
+"""`jepa_ros pretrain`: train an image encoder on the images of bags alone, for the families that use a frozen encoder.
 
-bags → stretches of frames → clips, some held out → V-JEPA or I-JEPA → encoder in transformers' format, with its report
+bags → frame runs → clips, some held out → V-JEPA or I-JEPA → encoder in transformers' format, with a report
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,20 +16,22 @@ import torch
 from jepa_ros.allocator import keep_freed_memory
 from jepa_ros.bags.frame_runs import FrameRun, read_frame_runs
 from jepa_ros.errors import InputError
+from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
+from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.text_files import write_atomically
-from jepa_ros.training.pretraining.clips import Clips, divide
-from jepa_ros.training.pretraining.loop import Pretrainer, Schedule
-from jepa_ros.training.pretraining.models import TUBELET, Sizes, build, save_encoder
+from jepa_ros.training.pretraining.clips import Clips, split_clips
+from jepa_ros.training.pretraining.loop import Pretrainer, PretrainingSchedule
+from jepa_ros.training.pretraining.models import TUBELET, EncoderSizes, build_masked_predictor, save_encoder
 from jepa_ros.training.pretraining.report import write_report
+from jepa_ros.training.trainer import STATE_FILE, check_same_options, write_options
 from jepa_ros.world_model.device import CPU, choose_device
 from jepa_ros.world_model.frozen_encoder import import_transformers, weights_digest
 
-LEAST_GRID = 4
-"""Patches a side; on fewer there is no room for blocks."""
+MIN_GRID = 4
+"""Patches a side; fewer have no room for blocks."""
 VALIDATIONS = 20
-WARM_UP = 0.1
+WARM_UP_SHARE = 0.1
 
 
 def pretrain(
@@ -54,80 +55,92 @@ def pretrain(
     threads: int = 1,
     device: str = "auto",
 ) -> int:
-    """Pre-train, showing progress; a second call with the same options goes on where the first was interrupted.
+    """Pre-train with a progress display; a second call with the same options resumes an interrupted run.
 
-    Writes `out`/encoder (config.json, model.safetensors, preprocessor_config.json), summary.json and report.html. Where
-    the features collapse it ends early, says why there and on the progress line, writes no encoder, and returns 1.
+    Writes `out`/encoder (config.json, model.safetensors, preprocessor_config.json), summary.json and report.html. If
+    the features collapse it stops early, reports why, writes no encoder, and returns 1.
 
-    Raises InputError: options, bags or topics that do not fit, too few frames, or a loss that is not finite.
+    Raises InputError: invalid options, bags or topics, too few frames, or a loss that is not finite.
     """
-    started, out, where = time.time(), Path(out), choose_device(device)
-    sizes = check(Sizes(method, size, patch, frames if method == "vjepa" else 1, width, depth, heads))
-    import_transformers()  # said before the bags are read
+    started, device = time.time(), choose_device(device)
+    sizes = check_sizes(EncoderSizes(method, size, patch, frames if method == "vjepa" else 1, width, depth, heads))
+    import_transformers()  # raises InputError if it is not installed
+    out = prepare_out(out)
     torch.set_num_threads(threads)
     keep_freed_memory()
-    schedule = Schedule(
+    schedule = PretrainingSchedule(
         updates=updates,
         batch=batch,
         learning_rate=learning_rate,
         momentum=momentum,
-        warm_up=max(1, round(WARM_UP * updates)),
+        warm_up=max(1, round(WARM_UP_SHARE * updates)),
         every=max(1, updates // VALIDATIONS),
     )
     options = {"bags": [str(b) for b in bags], "topic": list(topic), "stride": stride, "seed": seed}
     options |= asdict(sizes) | {"schedule": asdict(schedule)}
+    check_same_options(out, options)
     with ProgressDisplay() as bar:
-        stretches, unusable = _read([Path(b) for b in bags], topic, sizes.size, bar)
-        parts = divide(stretches, sizes.frames, stride, np.random.default_rng(seed))
+        stretches, unusable = _read_runs([Path(b) for b in bags], topic, sizes.size, bar)
+        parts = split_clips(stretches, sizes.frames, stride, np.random.default_rng(seed))
         train, held = (Clips(part, sizes.frames, stride) for part in parts)
-        _go_on_with_the_same(out, options)
-        trainer = Pretrainer(build(sizes, seed), train, held, schedule, seed, where)
-        _train(trainer, out / "trainer.state", bar)
+        trainer = Pretrainer(build_masked_predictor(sizes, seed), train, held, schedule, seed, device)
+        write_options(out, options)
+        _fit(trainer, out / STATE_FILE, bar)
         trainer.model.to(CPU)
     p, encoder = trainer.progress, out / "encoder"
-    if p.stopped is None:
+    if not p.stopped:
         save_encoder(trainer.model, encoder)
     counts = {"stretches": len(stretches), "train": train.frames, "held_out": held.frames, "unusable": unusable}
     summary = {
         "options": options,
-        "stopped": p.stopped,
+        "stopped": p.stopped or None,
         "encoder": None if p.stopped else {"directory": encoder, "sha256": weights_digest(encoder)},
         "frames": counts,
         "clips": {"train": len(train), "held_out": len(held)},
-        "parameters": {part: _count(getattr(trainer.model, part)) for part in ("encoder", "predictor")},
+        "parameters": {
+            part: sum(p.numel() for p in getattr(trainer.model, part).parameters()) for part in ("encoder", "predictor")
+        },
         "untrained": p.validation[0],
         "validation": p.validation[-1],
-        "frames_per_s": p.frames / max(p.seconds, 1e-9),
-        "loader_share": p.loading / max(p.seconds, 1e-9),
+        "frames_per_s": p.frames_per_second,
+        "loader_share": p.loader_share,
         "training_s": p.seconds,
         "torch_threads": threads,
-        "device": where.type,
+        "device": device.type,
         "wall_s": time.time() - started,
     }
+    files = [*([] if p.stopped else [encoder]), out / "summary.json", out / "report.html"]
     write_summary(out / "summary.json", summary)
     write_report(out / "report.html", trainer, summary)
-    return 0 if p.stopped is None else 1
+    lines = [("stopped early", p.stopped)] if p.stopped else []
+    lines += [
+        ("loss on held-out clips", f"{p.validation[-1]['loss']:.3f} (untrained {p.validation[0]['loss']:.3f})"),
+        ("effective rank of the features", f"{p.validation[-1]['effective_rank']:.1f} of {width}"),
+    ]
+    print_result(f"pretrain: {method}, {p.update} updates on {train.frames} frames", lines, files)
+    return 1 if p.stopped else 0
 
 
-def check(sizes: Sizes) -> Sizes:
-    """The sizes, where a model can be made of them. Raises InputError."""
+def check_sizes(sizes: EncoderSizes) -> EncoderSizes:
+    """Return the sizes if a model can have them. Raises InputError."""
     s = sizes
     if s.method not in ("vjepa", "ijepa"):
-        raise InputError(f"method: expected vjepa or ijepa, found {s.method}")
+        raise InputError(f"--method {s.method}: must be vjepa or ijepa")
     if s.size % s.patch:
-        raise InputError(f"size: expected a multiple of the patch ({s.patch} px), found {s.size}")
-    if s.grid < LEAST_GRID:
-        raise InputError(f"size: expected at least {LEAST_GRID} patches of {s.patch} px a side, found {s.size} px")
+        raise InputError(f"--size {s.size}: must be a multiple of --patch ({s.patch} px)")
+    if s.grid < MIN_GRID:
+        raise InputError(f"--size {s.size}: must be at least {MIN_GRID} patches of {s.patch} px a side")
     if s.method == "vjepa" and (s.frames % TUBELET or s.frames < TUBELET):
-        raise InputError(f"frames: expected a multiple of {TUBELET}, the frames of a tubelet, found {s.frames}")
+        raise InputError(f"--frames {s.frames}: must be a multiple of {TUBELET}, the frames of a tubelet")
     if s.width % (4 * s.heads) or s.width < 8 * s.heads:
         raise InputError(
-            f"width: expected a multiple of four times the heads, of at least 8 a head, found {s.width} and {s.heads}"
+            f"--width {s.width}: must be a multiple of four times --heads ({s.heads}), and at least 8 for each head"
         )
     return sizes
 
 
-def _read(bags: list[Path], topics: Sequence[str], size: int, bar: ProgressDisplay) -> tuple[list[FrameRun], int]:
+def _read_runs(bags: list[Path], topics: Sequence[str], size: int, bar: ProgressDisplay) -> tuple[list[FrameRun], int]:
+    """Return the frame runs of all bags, and the number of images that could not be decoded."""
     task = bar.add("frames", None)
     stretches, unusable, count = [], 0, 0
     for bag in bags:
@@ -138,41 +151,20 @@ def _read(bags: list[Path], topics: Sequence[str], size: int, bar: ProgressDispl
     return stretches, unusable
 
 
-def _go_on_with_the_same(out: Path, options: dict) -> None:
-    """Note the options in `out`. Raises InputError where it was begun with others, as its losses would mean nothing."""
-    path, wanted = out / "options.json", json.loads(json.dumps(options))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        found = json.loads(path.read_text()) if path.exists() else wanted
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected the options of an earlier run or none, found {error}") from None
-    if found != wanted:
-        differ = sorted(k for k in wanted if not isinstance(found, dict) or wanted[k] != found.get(k))
-        raise InputError(
-            f"{out}: expected to go on with the options it was begun with, found other {', '.join(differ)}"
-        )
-    write_atomically(path, json.dumps(wanted))
-
-
-def _train(trainer: Pretrainer, state: Path, bar: ProgressDisplay) -> None:
+def _fit(trainer: Pretrainer, state: Path, bar: ProgressDisplay) -> None:
+    """Train to the end, resuming from the state file. Raises InputError if the loss diverges."""
+    trainer.load_if_there(state)
     p = trainer.progress
-    if state.exists():
-        trainer.load(state)
-        p = trainer.progress
-    task = bar.add("pre-training", trainer.schedule.updates, p.update)
+    task = bar.add("pre-training", trainer.updates, p.update)
 
     def show(values: dict) -> None:
         last = p.validation[-1]
-        note = f"{p.frames / max(p.seconds, 1e-9):.0f} frames/s  loss {values['loss']:.3f}"
+        note = f"{p.frames_per_second:.0f} frames/s  loss {values['loss']:.3f}"
         bar.update(task, values["update"], f"{note}  held out {last['loss']:.3f}, rank {last['effective_rank']:.1f}")
 
     try:
         trainer.run(state, show)
     except FloatingPointError as error:
-        raise InputError(f"pre-training: {error}; a lower learning rate may help") from None
+        raise InputError(f"pre-training diverged at {error}; a lower --learning-rate may help") from None
     if p.stopped:
         bar.update(task, p.update, p.stopped, total=p.update)
-
-
-def _count(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
