@@ -95,6 +95,7 @@ def train_model(
             if is_first:
                 write_options(out, options)
             _fit_world_model(trainer, out, bar, save_every)
+            ranks.leave_group()  # the rest is done by the first process alone
             if not is_first:
                 return 0
             latents = {split: encode_all(trainer.inference_model, part.frames) for split, part in sets.items()}
