@@ -261,7 +261,7 @@ class WorldModelNode(JepaNode):
 
         begin = time.perf_counter()
         stamp = stamp or self._seen.latents.newest
-        context = None if stamp is None else self._seen.at(stamp)
+        context = None if stamp is None else self._seen.context_at(stamp)
         if context is None:
             raise InputError("imagine: stamp: expected one with a latent and joint states, found none near it")
         last, rest, count = [], torch.from_numpy(actions), 16

@@ -1,8 +1,8 @@
-"""What a plan is to bring about: a weighted mixture of terms, each a distance of what is predicted to what is wanted.
+"""Goals and the objective of the search.
 
-A term's `distance` is in its own unit and says whether the goal is reached; its `cost` is what the search adds up.
-Costs of places and postures are made comparable to latent distances by a scale: they are 1 where the distance is that
-large.
+A goal is a weighted sum of terms. A term's `distance` is in its own unit and decides whether the goal is reached; its
+`cost` is minimised by the search. Costs of tool positions and postures are 1 at a distance of their scale, which makes
+them comparable to latent distances.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ if TYPE_CHECKING:
     from jepa_ros.robot.motion.motion_space import MotionSpace
 
 
-PLACE_SCALE = 0.15  # m
-POSTURE_SCALE = 0.3  # rad
-PLACE_TOLERANCE = 0.01  # m
-POSTURE_TOLERANCE = 0.03  # rad
+POSITION_SCALE_M = 0.15
+POSTURE_SCALE_RAD = 0.3
+POSITION_TOLERANCE_M = 0.01
+POSTURE_TOLERANCE_RAD = 0.03
+TOLERATED_DISAGREEMENT_M = 0.01
+"""Distance between the tool position that the model predicts and the planned one that is not penalised."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is predicted of S candidates over H model steps, or what is seen now (S = H = 1).
+    """Prediction for S candidates over H model steps, or the present state (S = H = 1).
 
-    latents (S, H, *L). states (S, H, P), normalised. tool (S, H, D): where the plan leads the tool, in m.
+    latents (S, H, *L). states (S, H, P), normalised. tool (S, H, D): planned tool positions in m.
     """
 
     latents: torch.Tensor
@@ -42,33 +44,33 @@ class Outcome:
     tool: torch.Tensor
 
     def to(self, device: torch.device) -> Outcome:
-        """The same on a device."""
+        """Return a copy on a device."""
         return Outcome(*(x.to(device) for x in (self.latents, self.states, self.tool)))
 
 
 class Term(Protocol):
-    """One thing that is wanted. tolerance: the distance, in `unit`, at which it counts as reached."""
+    """One term of a goal. tolerance: the distance, in `unit`, within which the term is reached."""
 
     weight: float
     tolerance: float
     unit: str
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
-        """(S, H), in `unit`."""
+        """Return the distance (S, H) in `unit`."""
 
     def cost(self, outcome: Outcome) -> torch.Tensor:
-        """(S, H), comparable between terms."""
+        """Return the cost (S, H), comparable between terms."""
 
 
 def latent_distance(latents: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-    """Mean square over the latent, of latents (..., *L) to goal (*L): (...,)."""
+    """Return the mean square difference (...,) of latents (..., *L) to a goal (*L)."""
     return (latents - goal).square().flatten(-goal.ndim).mean(-1)
 
 
 @dataclass(frozen=True)
 class LatentTerm:
-    """A latent (*L), of an image. metric: what the search goes by: l2 (mean square), l1 (mean absolute difference,
-    V-JEPA 2-AC's energy), or reachability (the ticks that the way is expected to take, over `horizon` ticks)."""
+    """A goal image's latent (*L). metric: what the search minimises: l2 (mean square), l1 (mean absolute difference,
+    V-JEPA 2-AC's energy), or reachability (predicted ticks to go, divided by `horizon` ticks)."""
 
     goal: torch.Tensor
     tolerance: float
@@ -82,14 +84,15 @@ class LatentTerm:
         if self.metric not in METRICS:
             raise InputError(f"metric: expected one of {', '.join(METRICS)}, found '{self.metric}'")
         if self.metric == "reachability" and self.reachability is None:
-            raise InputError("metric: reachability: expected a model that was trained with one, found none")
+            raise InputError(
+                "metric: reachability needs a model with a learned distance; `jepa_ros train heads` adds one"
+            )
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
-        """See Term: the mean square difference, whatever the metric."""
+        """Return the mean square difference, for every metric. See Term."""
         return latent_distance(outcome.latents, self.goal)
 
     def cost(self, outcome: Outcome) -> torch.Tensor:
-        """See Term."""
         if self.metric == "l2":
             return self.distance(outcome)
         if self.metric == "l1":
@@ -97,53 +100,50 @@ class LatentTerm:
         shape = outcome.latents.shape[:2]
         latents, states = outcome.latents.flatten(0, 1).flatten(1), outcome.states.flatten(0, 1)
         ticks = self.reachability(latents, self.goal.flatten().expand(len(latents), -1), states)
-        # Close by, ticks are coarse: the latent distance, small there, tells which of two places is the nearer.
+        # Near the goal ticks are coarse: the latent distance, which is small there, orders the candidates.
         return (ticks / self.horizon).view(shape) + self.distance(outcome)
 
 
 @dataclass(frozen=True)
 class ToolTerm:
-    """A place (D,) m of the tool where it moves."""
+    """A tool position (D,) m in the coordinates of the motion space."""
 
-    place: torch.Tensor
-    tolerance: float = PLACE_TOLERANCE
+    position: torch.Tensor
+    tolerance: float = POSITION_TOLERANCE_M
     weight: float = 1.0
     unit: str = "m"
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
-        """See Term."""
-        return (outcome.tool - self.place).norm(dim=-1)
+        return (outcome.tool - self.position).norm(dim=-1)
 
     def cost(self, outcome: Outcome) -> torch.Tensor:
-        """See Term."""
-        return (self.distance(outcome) / PLACE_SCALE).square()
+        return (self.distance(outcome) / POSITION_SCALE_M).square()
 
 
 @dataclass(frozen=True)
 class PostureTerm:
-    """Positions (J,) rad of the joints at `columns` (J,) of the proprioception; mean and std (J,) of these."""
+    """Joint positions (J,) rad; columns: theirs (J,) in the proprioception, with mean and std (J,) rad."""
 
     posture: torch.Tensor
     columns: torch.Tensor
     mean: torch.Tensor
     std: torch.Tensor
-    tolerance: float = POSTURE_TOLERANCE
+    tolerance: float = POSTURE_TOLERANCE_RAD
     weight: float = 1.0
     unit: str = "rad"
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
-        """See Term: the root of the mean square over the joints."""
+        """Return the root mean square over the joints. See Term."""
         q = outcome.states[..., self.columns] * self.std + self.mean
         return (q - self.posture).square().mean(-1).sqrt()
 
     def cost(self, outcome: Outcome) -> torch.Tensor:
-        """See Term."""
-        return (self.distance(outcome) / POSTURE_SCALE).square()
+        return (self.distance(outcome) / POSTURE_SCALE_RAD).square()
 
 
 @dataclass(frozen=True)
 class ObjectTerm:
-    """A position (k,) m in the base frame of what a probe reads off the latents."""
+    """An object's position (k,) m in the base frame, as a probe reads it from the latents."""
 
     probe: Probe
     position: torch.Tensor
@@ -152,151 +152,154 @@ class ObjectTerm:
     unit: str = "m"
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
-        """See Term."""
         return (self.probe.read(outcome.latents) - self.position).norm(dim=-1)
 
     def cost(self, outcome: Outcome) -> torch.Tensor:
-        """See Term."""
-        return (self.distance(outcome) / PLACE_SCALE).square()
+        return (self.distance(outcome) / POSITION_SCALE_M).square()
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Terms that count by their weights; the first one's distance is the one that is shown. Raises InputError where
-    there is none, or a weight is not positive."""
+    """A weighted sum of terms; the first one's distance is reported. Raises InputError for no term or a weight that is
+    not positive."""
 
     terms: tuple[Term, ...]
 
     def __post_init__(self) -> None:
         if not self.terms:
-            raise InputError("goal: expected at least one term, found none")
+            raise InputError("goal: no terms; expected at least one")
         for term in self.terms:
             if not 0.0 < term.weight < float("inf"):
-                raise InputError(f"goal: expected positive weights, found {term.weight:g}")
+                raise InputError(f"goal: expected finite positive weights, found {term.weight:g}")
 
     @property
     def latent(self) -> torch.Tensor | None:
-        """The first latent (*L) that is wanted, which the policy can propose ways to; None where none is."""
+        """The first term's latent (*L) that is one, for the policy; None if no term is a latent."""
         return next((term.goal for term in self.terms if isinstance(term, LatentTerm)), None)
 
     @property
     def needs_states(self) -> bool:
-        """Whether the joints must be known to say how far away it is."""
+        """Whether the distance depends on joint states."""
         return not all(isinstance(term, (LatentTerm, ObjectTerm)) for term in self.terms)
 
     def cost(self, outcome: Outcome) -> torch.Tensor:
-        """(S, H)."""
+        """Return the cost (S, H)."""
         return sum(term.weight * term.cost(outcome) for term in self.terms)
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
-        """(S, H) of the first term, in its unit."""
+        """Return the first term's distance (S, H), in its unit."""
         return self.terms[0].distance(outcome)
 
     def within(self, outcome: Outcome) -> torch.Tensor:
-        """(S, H), whether every term is within its tolerance."""
+        """Check whether every term is within its tolerance, (S, H)."""
         near = [term.distance(outcome) <= term.tolerance for term in self.terms]
         return torch.stack(near).all(0)
 
 
 class GoalMaker:
-    """Makes terms for one model on one robot. metric: of latents, see LatentTerm. Tolerances of 0 or less stand for the
-    defaults: the model's own for latents and probes, PLACE_TOLERANCE and POSTURE_TOLERANCE. guardrails: what says that
-    a place is forbidden."""
+    """Makes goal terms for one model on one robot.
+
+    metric: of latents, see LatentTerm. guardrails: forbid tool positions. A tolerance of 0 or less stands for the
+    default: the model's own for latents, twice the probe's error for objects, POSITION_TOLERANCE_M and
+    POSTURE_TOLERANCE_RAD.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, space: MotionSpace, metric: str = "l2", guardrails: Guardrails | None = None
     ):
         self._checkpoint, self._space, self._metric, self._guardrails = checkpoint, space, metric, guardrails
-        if metric != "l2":  # refused at once, not with the first goal
+        if metric != "l2":  # an invalid metric fails here, not at the first goal
             self.latent(torch.zeros(checkpoint.config.latent_shape))
 
     def latent(self, goal: torch.Tensor, tolerance: float = 0.0, weight: float = 1.0) -> LatentTerm:
-        """A latent (*L)."""
-        with torch.inference_mode(False):  # one that was encoded in it may not take part in gradients
+        """Return the term of a latent (*L)."""
+        with torch.inference_mode(False):  # a tensor made in inference mode cannot take part in gradients
             goal = goal.to(self._checkpoint.device, copy=True)
         tolerance = tolerance if tolerance > 0 else self._checkpoint.config.distance.tolerance
         horizon = 5.0 * self._checkpoint.config.block
         return LatentTerm(goal, tolerance, weight, self._metric, self._checkpoint.reachability, horizon)
 
     def tool(self, position: np.ndarray, tolerance: float = 0.0, weight: float = 1.0) -> ToolTerm:
-        """A tool position (3,) m in the base frame. Raises InputError for one off the plane, out of the workspace, or
-        forbidden."""
-        position = _finite("pose", position, 3)
-        place = self._space.to_coordinates(position)
-        if not self._space.is_inside(place):
-            raise InputError(f"pose: expected a place in the workspace, found {np.round(place, 3).tolist()} m")
-        room = 0.0 if self._guardrails is None else float(self._guardrails.clearance(place))
+        """Return the term of a tool position (3,) m in the base frame.
+
+        Raises InputError for a position off the motion plane, outside the workspace, or forbidden by the guardrails.
+        """
+        x = self._space.to_coordinates(_require_finite("pose", position, 3))
+        if not self._space.is_inside(x):
+            raise InputError(f"pose: {np.round(x, 3).tolist()} m lies outside the workspace")
+        room = 0.0 if self._guardrails is None else float(self._guardrails.clearance(x))
         if room < 0.0:
             raise InputError(
-                f"pose: expected a place that nothing forbids, found {np.round(place, 3).tolist()} m, "
-                f"{-room:.3f} m too near to a keep-out box, a joint limit or the robot itself"
+                f"pose: {np.round(x, 3).tolist()} m is forbidden: {-room:.3f} m too near to a keep-out box, "
+                "a joint limit or the robot itself"
             )
-        tolerance = tolerance if tolerance > 0 else PLACE_TOLERANCE
-        return ToolTerm(self._tensor(place), tolerance, weight)
+        tolerance = tolerance if tolerance > 0 else POSITION_TOLERANCE_M
+        return ToolTerm(self._tensor(x), tolerance, weight)
 
     def posture(
         self, names: tuple[str, ...], positions: np.ndarray, tolerance: float = 0.0, weight: float = 1.0
     ) -> PostureTerm:
-        """Joint positions (J,) rad by name. Raises InputError for joints that the model does not know."""
+        """Return the term of joint positions (J,) rad by name. Raises InputError for joints unknown to the model."""
         config = self._checkpoint.config.proprioception
         if not names or (unknown := [n for n in names if n not in config.joints]):
             found = unknown if names else "none"
             raise InputError(f"joints: expected some of {list(config.joints)}, found {found}")
-        values = self._tensor(_finite("joints", positions, len(names)))
+        values = self._tensor(_require_finite("joints", positions, len(names)))
         columns = [config.joints.index(n) for n in names]
         mean, std = (self._tensor(x)[columns] for x in (config.mean, config.std))
-        tolerance = tolerance if tolerance > 0 else POSTURE_TOLERANCE
+        tolerance = tolerance if tolerance > 0 else POSTURE_TOLERANCE_RAD
         return PostureTerm(values, torch.tensor(columns), mean, std, tolerance, weight)
 
     def object(self, name: str, position: np.ndarray, tolerance: float = 0.0, weight: float = 1.0) -> ObjectTerm:
-        """A position m in the base frame for what the probe `name` reads. Raises InputError where there is none."""
-        placed = {name: probe for name, probe in self._checkpoint.probes.items() if name != JOINTS}
-        probe = placed.get(name)
+        """Return the term of a position (3,) m in the base frame for the object that the probe `name` reads.
+
+        Raises InputError if the model has no such probe.
+        """
+        readable = {name: probe for name, probe in self._checkpoint.probes.items() if name != JOINTS}
+        probe = readable.get(name)
         if probe is None:
-            known = ", ".join(placed) or "no probe at all"
-            raise InputError(f"object '{name}': expected one that the model has a probe for ({known})")
-        wanted = self._tensor(_finite(f"object '{name}'", position, 3)[: probe.dimension])
+            known = f"it has probes for {', '.join(readable)}" if readable else "it has none"
+            raise InputError(f"object '{name}': the model has no probe of that name ({known})")
+        wanted = self._tensor(_require_finite(f"object '{name}'", position, 3)[: probe.dimension])
         return ObjectTerm(probe, wanted, tolerance if tolerance > 0 else 2.0 * probe.error, weight)
 
     def _tensor(self, values: Sequence[float] | np.ndarray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=self._checkpoint.device)
 
 
-def _finite(name: str, values: np.ndarray, count: int) -> np.ndarray:
+def _require_finite(name: str, values: np.ndarray, count: int) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     if values.shape != (count,) or not np.isfinite(values).all():
         raise InputError(f"{name}: expected {count} finite numbers, found {values.tolist()}")
     return values
 
 
-SURE = 0.01
-"""m between where the model sees the tool and where the plan leads it, up to which it is not called uncertain."""
-
-
 @dataclass(frozen=True)
 class Objective:
-    """Costs of candidates. along: what the steps before the last count, which counts 1; with nothing along the way the
-    search is indifferent to when it arrives, and dawdles. effort: price of the mean square action. smoothness: of the
-    mean square change of an action from tick to tick. uncertainty: of the model's disagreement with itself, per
-    (10 cm)²: how far the tool that it sees in its predicted latents (`sight`, its probe of the tool) is from where the
-    plan leads it.
+    """Cost of candidates: the goal's cost over the horizon plus penalties.
+
+    along: weight of the steps before the last, which weighs 1; at 0 the search is indifferent to when it arrives, and
+    dawdles. effort: weight of the mean square action. smoothness: of the mean square change of an action from tick to
+    tick. uncertainty: of the model's inconsistency per (10 cm)²: the distance between the tool position that
+    `tool_probe` reads from the predicted latents and the planned one, beyond TOLERATED_DISAGREEMENT_M.
     """
 
     along: float = 0.3
     effort: float = 0.002
     smoothness: float = 0.0
     uncertainty: float = 0.0
-    sight: Probe | None = None
+    tool_probe: Probe | None = None
 
     def __call__(self, goal: Goal, outcome: Outcome, actions: torch.Tensor) -> torch.Tensor:
-        """outcome of S candidates, whose actions are (S, ticks, A) → costs (S,)."""
+        """Return the costs (S,) of S candidates with this outcome and these actions (S, ticks, A)."""
         cost = goal.cost(outcome)
         weights = torch.full_like(cost[0], self.along)
         weights[-1] = 1.0
         total = cost @ weights + self.effort * actions.square().mean((1, 2))
         if self.smoothness:
             total = total + self.smoothness * actions.diff(dim=1).square().mean((1, 2))
-        if self.uncertainty and self.sight is not None:
-            apart = (self.sight.read(outcome.latents)[..., : outcome.tool.shape[-1]] - outcome.tool).norm(dim=-1)
-            total = total + self.uncertainty * ((apart - SURE).clamp(min=0.0) / 0.1).square().mean(1)
+        if self.uncertainty and self.tool_probe is not None:
+            read = self.tool_probe.read(outcome.latents)[..., : outcome.tool.shape[-1]]
+            excess = ((read - outcome.tool).norm(dim=-1) - TOLERATED_DISAGREEMENT_M).clamp(min=0.0)
+            total = total + self.uncertainty * (excess / 0.1).square().mean(1)
         return total

@@ -1,7 +1,7 @@
 """Hard constraints on planned motion: keep-out boxes, self-collision, joint limits, workspace.
 
-Twice: roughly and fast on tool positions, for thousands of samples of a search; exactly on the joint path of the plan
-that is to be handed over. In space the fast look is at keep-out boxes alone.
+Checked twice: approximately and fast on tool positions, for the thousands of samples of a search, and exactly on the
+joint path of the plan that is handed over. In 3-D motion spaces the fast check covers keep-out boxes only.
 """
 
 from __future__ import annotations
@@ -19,22 +19,27 @@ from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.motion_space import MotionSpace
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
-GRID = 0.01  # m between the nodes of the clearance field
-SOFT = 0.03  # m of clearance below which a path has a price
-LEVER = 0.3  # m of the tool's way that a rad of room to a joint limit counts as
-FAR = 10.0  # m, clearance where nothing is near: infinite ones cannot be interpolated
-UNREACHABLE = -0.05  # m, clearance of a position that no joint positions hold the tool at
+GRID_M = 0.01
+"""Spacing of the clearance field's nodes."""
+SOFT_MARGIN_M = 0.03
+"""Clearance below which a path has a price."""
+M_PER_RAD = 0.3
+"""Converts the distance to a joint limit in rad to clearance in m."""
+MAX_CLEARANCE_M = 10.0
+"""Clearance of free space: infinite values cannot be interpolated."""
+UNREACHABLE_M = -0.05
+"""Clearance of a position without an inverse kinematics solution."""
 
 
 class Guardrails:
-    """What forbids a motion of the tool in `space`, of D coordinates.
+    """Constraints on motions of the tool in `space`, of D coordinates.
 
-    limits, collision: None where they are not looked at. margin: m kept to boxes and between links. The joints' own
-    margin is in their limits already. The workspace's border is kept by space.constrain; here it is in the exact check
-    only. A clearance field is computed once, by inverse kinematics on a grid over the workspace; it does not know of
-    what is placed elsewhere later (SelfCollision.place), the exact check does.
+    limits, collision: None switches the check off. margin: m kept to boxes and between links; the limits include their
+    own margin. The search keeps to the workspace by space.constrain, so only the exact check tests the workspace. A
+    clearance field is computed once, by inverse kinematics on a grid over the workspace; links that are moved later
+    (SelfCollision.place) count in the exact check only.
 
-    Raises InputError where joints do not agree, or where the robot at home is nearer to itself than the margin.
+    Raises InputError if joint names differ, or if the robot at home is nearer to itself than the margin.
     """
 
     def __init__(
@@ -55,100 +60,100 @@ class Guardrails:
             if found is not None and tuple(found) != self.joints:
                 raise InputError(f"{name}: expected the joints {list(self.joints)}, found {list(found)}")
         if not 0 <= margin < np.inf:
-            raise InputError(f"guardrails: expected a margin of 0 m or more, found {margin}")
+            raise InputError(f"guardrails: margin: expected a finite value of at least 0 m, found {margin}")
         border = (space.normals, space.offsets)
         self._exact = Clearance(space.kinematics, limits, collision, self.boxes, margin, border)
         self._exact.check_home(space.posture)
-        self._field, self._origin, self._soft = self._measure()
+        self._field, self._origin, self._soft = self._compute_field()
 
     @classmethod
     def from_robot(cls, robot: RobotConfig, urdf: str, space: MotionSpace, limits: JointLimits | None) -> Guardrails:
-        """Those of the robot's configuration; urdf: its description. See Clearance.from_robot."""
+        """Return the guardrails of a robot's configuration. urdf: its description. See Clearance.from_robot."""
         exact = Clearance.from_robot(robot, urdf, space.kinematics)
         return cls(space, limits, exact.collision, exact.boxes, exact.margin)
 
     # -- tool positions ------------------------------------------------------------------------------------------------
 
     def clearance(self, xy: np.ndarray) -> np.ndarray:
-        """(...) m from tool positions xy (..., D) m to the nearest thing that forbids them, the margin taken off.
+        """Return the clearance (...) m of tool positions xy (..., D) m, less the margin; negative if forbidden.
 
-        Boxes exactly. Self-collision and joint limits from the field, for the posture that belongs to a position; a rad
-        to a joint limit counts as LEVER m; it is UNREACHABLE where nothing can be reached, and FAR at most. Negative:
-        forbidden.
+        Exact for boxes. Self-collision and joint limits come from the field, for the posture that inverse kinematics
+        gives for a position. UNREACHABLE_M where there is none, MAX_CLEARANCE_M at most.
         """
         xy = np.asarray(xy, dtype=float)
-        return np.minimum(self._body(xy), self._boxes(xy))
+        return np.minimum(self._self_clearance(xy), self._box_clearance(xy))
 
     def feasible(self, paths: np.ndarray) -> np.ndarray:
-        """(S,) whether all points of paths (S, M, D) m have a clearance of 0 or more.
+        """Check that all points of paths (S, M, D) m have a clearance of at least 0: (S,) bool.
 
-        A path that begins with less may only move inward: its clearance never falls below its start's.
+        A path that starts with less is feasible if its clearance never falls below that of its start.
         """
         clearance = self.clearance(paths)
         return (clearance >= np.minimum(0.0, clearance[:, :1] - TOLERANCE)).all(axis=1)
 
     def price(self, paths: np.ndarray) -> np.ndarray:
-        """(S,) >= 0: means over the points of paths (S, M, D) m of ((s - clearance) / s)^2 below a soft margin s.
+        """Return penalties (S,) >= 0 of paths (S, M, D) m: the mean over the points of ((s - clearance) / s)^2 below a
+        soft margin s; 1 if all points lie at clearance 0.
 
-        1 where all points lie at clearance 0. s is SOFT for boxes, and for the robot itself at most a quarter of the
-        workspace's median clearance: ordinary postures cost nothing.
+        s is SOFT_MARGIN_M for boxes, and for the robot itself at most a quarter of the workspace's median clearance, so
+        that ordinary postures cost nothing.
         """
         paths = np.asarray(paths, dtype=float)
-        low = np.maximum(1.0 - self._body(paths) / self._soft, 0.0) ** 2
+        low = np.maximum(1.0 - self._self_clearance(paths) / self._soft, 0.0) ** 2
         if self.boxes:
-            low = low + np.maximum(1.0 - self._boxes(paths) / SOFT, 0.0) ** 2
+            low = low + np.maximum(1.0 - self._box_clearance(paths) / SOFT_MARGIN_M, 0.0) ** 2
         return low.mean(axis=1)
 
-    def _boxes(self, xy: np.ndarray) -> np.ndarray:
+    def _box_clearance(self, xy: np.ndarray) -> np.ndarray:
         least = np.full(xy.shape[:-1], np.inf)
         for box in self.boxes:
             least = np.minimum(least, box.distance(*self.space.to_xyz(xy)))
         return least - self.margin
 
-    def _body(self, xy: np.ndarray) -> np.ndarray:
-        """The field at xy (..., 2), bilinear; beyond its edge it goes on as it is there."""
+    def _self_clearance(self, xy: np.ndarray) -> np.ndarray:
+        """Interpolate the field at xy (..., 2) bilinearly; constant beyond its edge."""
         if self._field is None:
-            return np.full(xy.shape[:-1], FAR)
+            return np.full(xy.shape[:-1], MAX_CLEARANCE_M)
         rows, columns = self._field.shape
-        u = np.clip((xy[..., 0] - self._origin[0]) / GRID, 0.0, rows - 1.0)
-        v = np.clip((xy[..., 1] - self._origin[1]) / GRID, 0.0, columns - 1.0)
+        u = np.clip((xy[..., 0] - self._origin[0]) / GRID_M, 0.0, rows - 1.0)
+        v = np.clip((xy[..., 1] - self._origin[1]) / GRID_M, 0.0, columns - 1.0)
         i, j = np.minimum(u.astype(int), rows - 2), np.minimum(v.astype(int), columns - 2)
         u, v, flat, k = u - i, v - j, self._field.ravel(), i * columns + j
         near = flat[k] + v * (flat[k + 1] - flat[k])
         far = flat[k + columns] + v * (flat[k + columns + 1] - flat[k + columns])
         return near + u * (far - near)
 
-    def _measure(self) -> tuple[np.ndarray | None, np.ndarray, float]:
-        """Clearance (X, Y) m of the robot itself on a grid over the workspace and a node beyond it, the grid's first
-        node (2,) m, and the soft margin m; no clearance in space, where a grid would be too large."""
+    def _compute_field(self) -> tuple[np.ndarray | None, np.ndarray, float]:
+        """Return the robot's own clearance (X, Y) m on a grid over the workspace and one node beyond it, the first node
+        (2,) m, and the soft margin in m. In 3-D the clearance is None: a grid would be too large."""
         if self.space.axes != 2:
-            return None, np.zeros(3), SOFT
-        corners, pad = self.space.workspace, 2 * GRID
+            return None, np.zeros(3), SOFT_MARGIN_M
+        corners, pad = self.space.workspace, 2 * GRID_M
         origin = corners.min(0) - pad
-        count = np.ceil((corners.max(0) + pad - origin) / GRID).astype(int) + 1
+        count = np.ceil((corners.max(0) + pad - origin) / GRID_M).astype(int) + 1
         field, q = np.full(count, np.nan), None
         if self.limits is None and self.collision is None:
-            return np.full(count, FAR), origin, SOFT
+            return np.full(count, MAX_CLEARANCE_M), origin, SOFT_MARGIN_M
         for i in range(count[0]):
-            # To and fro: the joints of the node before are a good start for the next.
+            # Alternate the direction: the solution at the last node is a good start for the next.
             for j in range(count[1])[:: 1 if i % 2 == 0 else -1]:
-                xy = origin + GRID * np.array([i, j])
-                if (self.space.normals @ xy - self.space.offsets).max() <= 1.5 * GRID:
-                    field[i, j], q = self._at(xy, q)
+                xy = origin + GRID_M * np.array([i, j])
+                if (self.space.normals @ xy - self.space.offsets).max() <= 1.5 * GRID_M:
+                    field[i, j], q = self._clearance_at(xy, q)
         unknown = np.isnan(field)
         field = field[tuple(distance_transform_edt(unknown, return_distances=False, return_indices=True))]
         common = float(np.median(field[~unknown]))
-        return field, origin, min(SOFT, 0.25 * common) if common > 0 else SOFT
+        return field, origin, min(SOFT_MARGIN_M, 0.25 * common) if common > 0 else SOFT_MARGIN_M
 
-    def _at(self, xy: np.ndarray, start: np.ndarray | None) -> tuple[float, np.ndarray | None]:
-        """Clearance in m of the robot itself with the tool at xy (2,), and its joints there."""
+    def _clearance_at(self, xy: np.ndarray, start: np.ndarray | None) -> tuple[float, np.ndarray | None]:
+        """Return the robot's own clearance in m with the tool at xy (2,), and its joint positions."""
         try:
             q = self.space.inverse_kinematics(xy, start)
         except InputError:
-            return UNREACHABLE, start
-        room = FAR
+            return UNREACHABLE_M, start
+        room = MAX_CLEARANCE_M
         if self.limits is not None:
-            room = min(room, LEVER * float(np.minimum(q - self.limits.lower, self.limits.upper - q).min()))
+            room = min(room, M_PER_RAD * float(np.minimum(q - self.limits.lower, self.limits.upper - q).min()))
         if self.collision is not None:
             room = min(room, self.collision.distance(q) - self.margin)
         return room, q
@@ -156,11 +161,10 @@ class Guardrails:
     # -- the joint path ------------------------------------------------------------------------------------------------
 
     def check(self, trajectory: JointTrajectory) -> str:
-        """What of a trajectory is forbidden, in one sentence; "" where nothing is.
+        """Return the first violation of a trajectory in one sentence, or "".
 
-        Joint positions are looked at every STEP s. Tool and self-collision are looked at there too, but where a bound
-        on how far the robot can have moved since shows that nothing can be nearer than allowed. Whatever is outside of
-        its bounds at the start may move inward only.
+        Joint positions are checked every STEP s; tool position and self-collision as well, unless a bound on the motion
+        since the last check rules out a violation. What violates a constraint at the start may only move inward.
         """
         if tuple(trajectory.names) != self.joints:
             raise InputError(f"trajectory: expected the joints {list(self.joints)}, found {list(trajectory.names)}")

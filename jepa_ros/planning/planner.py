@@ -1,4 +1,4 @@
-"""From a latent state and a goal to the motion that the model predicts will reach it."""
+"""One plan: from a situation and a goal to the motion that the model predicts will reach it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from jepa_ros.errors import InputError
 from jepa_ros.planning import POLICY_MODES
-from jepa_ros.planning.goal import Goal, Objective, Outcome
+from jepa_ros.planning.goal import Goal, LatentTerm, Objective, Outcome
 from jepa_ros.planning.policy import PolicyOnlyPlanner
 from jepa_ros.planning.rollout_problem import RolloutProblem, Situation
 from jepa_ros.planning.solver import Pool, Solution, Solver
@@ -24,18 +24,21 @@ if TYPE_CHECKING:
     from jepa_ros.planning.guardrails import Guardrails
 
 ALTERNATIVES = 3
-"""Candidates tried after the best one, where the exact check of its joint path forbids it."""
-KEPT = 4
-"""Elites that the next plan starts from."""
+"""Candidates tried after the best one if the exact check forbids its joint path."""
+WARM_START_ELITES = 4
+"""Elites of a plan that the next search starts from."""
+
+Found = tuple[Solution, Outcome, torch.Tensor]
+"""Candidates with their costs, and the predicted outcome and the actions (1, H, K) of the best one."""
 
 
 @dataclass(frozen=True)
 class PlannedMotion:
-    """A plan and what the model predicts of it.
+    """A plan and the model's prediction of it.
 
     knots: (n, D) from the hand-over, a tick each. actions: (ticks, A) executed actions from the frame on. cost: of
-    the objective; Inf where everything that was tried is forbidden or could not be judged. distance: of what is seen to
-    the goal. predicted_distance: at the horizon's end. tool: (H, 3) m in the base frame, where it is expected.
+    the objective; Inf if everything tried is forbidden or has no finite cost. distance: from the present state to the
+    goal. predicted_distance: at the end of the horizon. tool: (H, 3) predicted tool positions, m in the base frame.
     """
 
     knots: np.ndarray
@@ -51,10 +54,10 @@ class PlannedMotion:
 
 @dataclass
 class LatentPlanner:
-    """Searches in the model's imagination; keeps the last plan's elites as a warm start. One goal at a time.
+    """Searches over rollouts of the model. Keeps the last plan's elites as a warm start. One goal at a time.
 
     horizon: model steps. budget: s that one search may take. policy: one of planning.POLICY_MODES. Raises InputError
-    for policy_only with a model that has no policy; other modes then plan without one.
+    for policy_only with a model that has no policy; the other modes then search without one.
     """
 
     checkpoint: Checkpoint
@@ -74,9 +77,9 @@ class LatentPlanner:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the warm start: new goal, new episode, time that jumped."""
+        """Drop the warm start: for a new goal, a new episode, or after a jump in time."""
         self._rng = np.random.default_rng(self.seed)
-        self._last = np.zeros((0, 0, self.space.axes))
+        self._warm_start = np.zeros((0, 0, self.space.axes))
 
     @torch.inference_mode()
     def plan(
@@ -86,95 +89,97 @@ class LatentPlanner:
         elapsed: int = 0,
         allowed: Callable[[np.ndarray], bool] = lambda knots: True,
     ) -> PlannedMotion:
-        """The best motion found in the budget. `elapsed`: ticks by which the hand-over moved since the last plan.
+        """Return the best motion found within the budget.
 
-        allowed: whether knots (n, D) may be handed over; what was found is passed through until one may, best first.
+        elapsed: ticks by which the hand-over moved since the last plan. allowed: returns whether knots (n, D) may be
+        handed over; candidates are tried best first until one may.
         """
         begin = time.perf_counter()
-        imagination = RolloutProblem(
+        problem = RolloutProblem(
             self.checkpoint, self.space, situation, goal, self.objective, self.horizon, self.guardrails
         )
         if self._policy_only is not None and goal.latent is not None:
-            solution, outcome, actions = self._plan_policy_only(imagination)
+            found = self._follow_policy(problem, self._policy_only, goal.latent)
         else:
-            solution, outcome, actions = self._search(imagination, elapsed, begin)
-        if np.isfinite(solution.costs[0]) and not allowed(solution.candidates[0]):
-            solution, outcome, actions = self._next_feasible(imagination, solution, allowed)
-        return self._describe_motion(imagination, solution, outcome, actions, begin)
+            found = self._search(problem, elapsed, begin)
+        if np.isfinite(found[0].costs[0]) and not allowed(found[0].candidates[0]):
+            found = self._next_feasible(problem, found[0], allowed)
+        return self._describe_motion(problem, *found, begin)
 
-    def _plan_policy_only(self, imagination: RolloutProblem) -> tuple[Solution, Outcome, torch.Tensor]:
-        """System 1: what the policy does, judged by the model but not improved."""
-        committed, fixed = imagination.committed
-        actions = self._policy_only.decide(
-            imagination.situation.context.to(committed.device), imagination.goal.latent, committed[:fixed], self.horizon
+    def _follow_policy(self, problem: RolloutProblem, policy: PolicyOnlyPlanner, goal: torch.Tensor) -> Found:
+        """Return the policy's own motion (System 1): evaluated by the model, but not improved."""
+        committed, fixed = problem.committed
+        actions = policy.decide(problem.situation.context.to(committed.device), goal, committed[:fixed], self.horizon)
+        candidate = problem.repair(problem.knots_of(actions[None].cpu().numpy()))
+        costs = problem.cost(candidate)
+        return Solution(candidate, costs, candidate[None], 1, 1), *problem.recall(candidate[0])
+
+    def _search(self, problem: RolloutProblem, elapsed: int, begin: float) -> Found:
+        seeds, first_proposal = self._make_seeds(problem, elapsed)
+        search = problem.make_search(seeds)
+        if self.policy == "policy_first" and self._best_seed_arrives(problem, seeds, search.seed_costs[0]):
+            solution = Pool(search, len(seeds)).solution(1)
+        else:
+            solution = self.solver.solve(search, self.budget - (time.perf_counter() - begin), self._rng)
+        self._warm_start = solution.elites[0, :WARM_START_ELITES]
+        return self._fall_back_to_policy(
+            problem, solution, seeds[first_proposal:], search.seed_costs[0, first_proposal:]
         )
-        candidate = imagination.repair(imagination.knots_of(actions[None].cpu().numpy()))
-        costs = imagination.cost(candidate)
-        return Solution(candidate, costs, candidate[None], 1, 1), *imagination.recall(candidate[0])
 
-    def _search(
-        self, imagination: RolloutProblem, elapsed: int, begin: float
-    ) -> tuple[Solution, Outcome, torch.Tensor]:
-        seeds, ways = self._seeds(imagination, elapsed)
-        problem = imagination.problem(seeds)
-        if self.policy == "policy_first" and self._arrives(imagination, problem.seeds[0], problem.seed_costs[0]):
-            solution = Pool(problem, len(seeds)).solution(1)
-        else:
-            solution = self.solver.solve(problem, self.budget - (time.perf_counter() - begin), self._rng)
-        self._last = solution.elites[0, :KEPT]
-        return self._fall_back_to_policy(imagination, solution, seeds[ways:], problem.seed_costs[0, ways:])
-
-    def _arrives(self, imagination: RolloutProblem, seeds: np.ndarray, costs: np.ndarray) -> bool:
-        """Whether the best of the seeds (K, n, D) is predicted to end within the goal's tolerances."""
+    def _best_seed_arrives(self, problem: RolloutProblem, seeds: np.ndarray, costs: np.ndarray) -> bool:
+        """Check whether the best of the seeds (K, n, D) is predicted to end within the goal's tolerances."""
         best = int(np.argmin(np.nan_to_num(costs, nan=np.inf)))
-        return bool(np.isfinite(costs[best])) and bool(
-            imagination.goal.within(imagination.recall(seeds[best])[0])[0, -1]
-        )
+        return bool(np.isfinite(costs[best])) and bool(problem.goal.within(problem.recall(seeds[best])[0])[0, -1])
 
     def _fall_back_to_policy(
-        self, imagination: RolloutProblem, solution: Solution, ways: np.ndarray, costs: np.ndarray
-    ) -> tuple[Solution, Outcome, torch.Tensor]:
-        """What was found, and what is predicted of it; but where that ends in the flat part of the latent distance, the
-        best of the policy's `ways` (K, n, D), which cost (K,), goes on.
+        self, problem: RolloutProblem, solution: Solution, proposals: np.ndarray, costs: np.ndarray
+    ) -> Found:
+        """Return the solution, or the best of the policy's proposals (K, n, D) with costs (K,) if the solution ends
+        where the latent distance is flat.
 
-        Latent distances saturate: from far away no plan within the horizon looks better than standing still.
+        Latent distances saturate: far from the goal no plan within the horizon looks better than standing still.
         """
-        outcome, actions = imagination.recall(solution.candidates[0])
-        first = imagination.goal.terms[0]
-        far = getattr(first, "metric", "") in ("l2", "l1") and np.isfinite(costs).any()
-        if not far or float(first.distance(outcome)[0, -1]) <= self.checkpoint.config.distance.far:
+        outcome, actions = problem.recall(solution.candidates[0])
+        first = problem.goal.terms[0]
+        saturates = isinstance(first, LatentTerm) and first.metric != "reachability"
+        if not saturates or not np.isfinite(costs).any():
+            return solution, outcome, actions
+        if float(first.distance(outcome)[0, -1]) <= self.checkpoint.config.distance.far:
             return solution, outcome, actions
         best = int(np.argmin(np.nan_to_num(costs, nan=np.inf)))
-        self._last = ways[best : best + 1]
-        led = Solution(ways[best : best + 1], costs[best : best + 1], ways[None], solution.iterations, solution.samples)
-        return led, *imagination.recall(ways[best])
+        self._warm_start = chosen = proposals[best : best + 1]
+        fallback = replace(solution, candidates=chosen, costs=costs[best : best + 1], elites=proposals[None])
+        return fallback, *problem.recall(proposals[best])
 
     def _next_feasible(
-        self, imagination: RolloutProblem, solution: Solution, allowed: Callable[[np.ndarray], bool]
-    ) -> tuple[Solution, Outcome, torch.Tensor]:
-        """The best of the other elites that may be handed over; with none the cost is Inf."""
+        self, problem: RolloutProblem, solution: Solution, allowed: Callable[[np.ndarray], bool]
+    ) -> Found:
+        """Return the best of the other elites that may be handed over; if none may, the cost is Inf."""
         for candidate in solution.elites[0, 1 : 1 + ALTERNATIVES]:
-            cost = imagination.cost(candidate[None])
+            cost = problem.cost(candidate[None])
             if np.isfinite(cost[0]) and allowed(candidate):
-                return replace(solution, candidates=candidate[None], costs=cost), *imagination.predict(candidate[None])
-        return replace(solution, costs=np.array([np.inf])), *imagination.recall(solution.candidates[0])
+                return replace(solution, candidates=candidate[None], costs=cost), *problem.predict(candidate[None])
+        return replace(solution, costs=np.array([np.inf])), *problem.recall(solution.candidates[0])
 
-    def _seeds(self, imagination: RolloutProblem, elapsed: int) -> tuple[np.ndarray, int]:
-        """(K, n, D): the last plan's elites moved on in time (else: stop), stop, and from which on what the policy
-        proposes."""
-        n = imagination.ticks
-        kept = np.zeros((len(self._last), n, self.space.axes))
-        rest = self._last[:, elapsed:][:, :n]
-        kept[:, : rest.shape[1]] = rest
-        seeds = [kept, np.zeros((1, n, self.space.axes))]
+    def _make_seeds(self, problem: RolloutProblem, elapsed: int) -> tuple[np.ndarray, int]:
+        """Return feasible seeds (K, n, D) and the index of the policy's first proposal among them.
+
+        They are the last plan's elites shifted by `elapsed` ticks and ending at rest, standing still, and the
+        proposals. The first seed is the default of the search.
+        """
+        n = problem.ticks
+        shifted = np.zeros((len(self._warm_start), n, self.space.axes))
+        rest = self._warm_start[:, elapsed:][:, :n]
+        shifted[:, : rest.shape[1]] = rest
+        seeds = [shifted, np.zeros((1, n, self.space.axes))]
         if self.policy != "none":
-            seeds.append(imagination.proposals())
-        return imagination.repair(np.concatenate(seeds)), len(kept) + 1
+            seeds.append(problem.propose())
+        return problem.repair(np.concatenate(seeds)), len(shifted) + 1
 
     def _describe_motion(
-        self, imagination: RolloutProblem, solution: Solution, outcome: Outcome, actions: torch.Tensor, begin: float
+        self, problem: RolloutProblem, solution: Solution, outcome: Outcome, actions: torch.Tensor, begin: float
     ) -> PlannedMotion:
-        goal, proprioception = imagination.goal, self.checkpoint.config.proprioception
+        goal, proprioception = problem.goal, self.checkpoint.config.proprioception
         tool = np.stack(np.broadcast_arrays(*self.space.to_xyz(outcome.tool[0].cpu().numpy())), axis=-1)
         if proprioception.dimension:
             states = outcome.states[0].cpu().numpy() * proprioception.std + np.array(proprioception.mean)
@@ -183,7 +188,7 @@ class LatentPlanner:
             knots=solution.candidates[0],
             actions=actions[0].reshape(-1, self.space.dimension).cpu().numpy(),
             cost=float(solution.costs[0]),
-            distance=float(goal.distance(imagination.seen)[0, 0]),
+            distance=float(goal.distance(problem.observed)[0, 0]),
             predicted_distance=float(goal.distance(outcome)[0, -1]),
             tool=tool,
             iterations=solution.iterations,

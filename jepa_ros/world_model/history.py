@@ -1,6 +1,6 @@
-"""What was seen, measured and done, by stamp: latents and proprioception as a model wants them. Times in s, one clock.
+"""Histories of latents, proprioception and executed actions by stamp, and the model context made of them.
 
-One thread may add while another one reads: readers take a snapshot first, which CPython makes in one step.
+Times in s on one clock. One thread may add while another reads: CPython makes the readers' snapshot atomically.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.protocol import Context
 
-REPORTED_WITHIN = 3
-"""Ticks within which the gate's report of a tick has arrived."""
+REPORT_DELAY_TICKS = 3
+"""Control ticks after which the gate's report of a tick has arrived."""
 
 
 class _History:
@@ -30,11 +30,12 @@ class _History:
         return len(self._items)
 
     def clear(self) -> None:
-        """Forget all: a new episode begins."""
+        """Remove all items: a new episode begins."""
         self._items.clear()
 
     def add(self, stamp: float, item) -> bool:
-        """Append; False, and everything before is forgotten, where time went back. A stamp seen already is left out."""
+        """Append an item; one with the newest stamp again is ignored. If time goes back, remove all earlier items and
+        return False."""
         if self._items and stamp == self._items[-1][0]:
             return True
         forward = not self._items or stamp > self._items[-1][0]
@@ -45,9 +46,19 @@ class _History:
             self._items.popleft()
         return forward
 
+    def _window(self, stamp: float, count: int, step: float) -> list | None:
+        """Return `count` items, `step` s apart, oldest first, up to `stamp`; None if there is none at `stamp`."""
+        found = [self.at(stamp - k * step) for k in range(count)]
+        if found[0] is None:
+            return None
+        for k in range(1, count):
+            if found[k] is None:
+                found[k] = found[k - 1]
+        return found[::-1]
+
     @property
     def newest(self) -> float | None:
-        """Stamp of the newest item, or None."""
+        """The stamp of the newest item, or None."""
         items = tuple(self._items)
         return items[-1][0] if items else None
 
@@ -56,33 +67,28 @@ class LatentHistory(_History):
     """Latents (*L) of the last `keep` s by the stamp of their frame."""
 
     def tolerance(self) -> float:
-        """Half the time between frames, in s."""
+        """Return half the time between frames, in s."""
         stamps = [stamp for stamp, _ in tuple(self._items)]
         return 0.5 * float(np.median(np.diff(stamps))) + 1e-3 if len(stamps) > 2 else 0.05
 
     def at(self, stamp: float) -> torch.Tensor | None:
-        """The latent nearest to `stamp`, or None where none is within half a frame."""
+        """Return the latent nearest to `stamp`, or None if none lies within half a frame period."""
         nearest = min(tuple(self._items), key=lambda item: abs(item[0] - stamp), default=None)
         return nearest[1] if nearest is not None and abs(nearest[0] - stamp) <= self.tolerance() else None
 
     def window(self, stamp: float, count: int, step: float) -> torch.Tensor | None:
-        """(count, *L): latents `step` s apart up to `stamp`; None where there is none at `stamp`.
+        """Return latents (count, *L), `step` s apart up to `stamp`; None if there is none at `stamp`.
 
-        Where older ones are missing the oldest found stands for them: an episode begins at rest.
+        The oldest latent found stands for missing older ones: an episode begins at rest.
         """
-        found = [self.at(stamp - k * step) for k in range(count)]
-        if found[0] is None:
-            return None
-        for k in range(1, count):
-            if found[k] is None:
-                found[k] = found[k - 1]
-        return torch.stack(found[::-1])
+        found = self._window(stamp, count, step)
+        return None if found is None else torch.stack(found)
 
 
 class StateHistory(_History):
     """Proprioception (P,) of the last `keep` s, interpolated by stamp.
 
-    angles: columns in rad that jump between -π and π; they are interpolated the shorter way round.
+    angles: columns in rad that jump between -π and π; they are interpolated along the shorter arc.
     """
 
     def __init__(self, keep: float, angles: tuple[int, ...] = ()):
@@ -90,23 +96,18 @@ class StateHistory(_History):
         self._angles = list(angles)
 
     def window(self, stamp: float, count: int, step: float) -> np.ndarray | None:
-        """(count, P): states `step` s apart up to `stamp`, as LatentHistory.window."""
-        found = [self.at(stamp - k * step) for k in range(count)]
-        if found[0] is None:
-            return None
-        for k in range(1, count):
-            if found[k] is None:
-                found[k] = found[k - 1]
-        return np.stack(found[::-1])
+        """Return states (count, P), as LatentHistory.window."""
+        found = self._window(stamp, count, step)
+        return None if found is None else np.stack(found)
 
     @property
     def latest(self) -> np.ndarray | None:
-        """The newest state, or None."""
+        """The newest state (P,), or None."""
         items = tuple(self._items)
         return items[-1][1] if items else None
 
     def at(self, stamp: float, slack: float = 0.1) -> np.ndarray | None:
-        """The state at `stamp`; the nearest one up to `slack` s outside of what is known, None beyond that."""
+        """Return the state at `stamp`: the nearest one up to `slack` s outside the known ones, None beyond that."""
         items = tuple(self._items)
         if not items or not items[0][0] - slack <= stamp <= items[-1][0] + slack:
             return None
@@ -114,9 +115,9 @@ class StateHistory(_History):
         if right == 0 or right == len(items):
             return items[min(right, len(items) - 1)][1]
         (t0, before), (t1, after) = items[right - 1], items[right]
-        way = after - before
-        way[self._angles] = _wrapped(way[self._angles])
-        state = before + (stamp - t0) / (t1 - t0) * way
+        change = after - before
+        change[self._angles] = _wrapped(change[self._angles])
+        state = before + (stamp - t0) / (t1 - t0) * change
         state[self._angles] = _wrapped(state[self._angles])
         return state
 
@@ -133,11 +134,11 @@ class ActionHistory:
         self._items: deque[tuple[float, np.ndarray]] = deque()
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all actions."""
         self._items.clear()
 
     def add(self, start: float, values: np.ndarray) -> None:
-        """An action that was executed from `start` on."""
+        """Add the action of the control tick that began at `start`. If time goes back, remove all earlier ones."""
         if self._items and start <= self._items[-1][0]:
             self.clear()
         self._items.append((start, np.asarray(values, float)))
@@ -145,8 +146,8 @@ class ActionHistory:
             self._items.popleft()
 
     def between(self, start: float, ticks: int, ahead: float = 0.0) -> np.ndarray | None:
-        """(ticks, A) actions of the ticks from `start` on, by linear interpolation of what was travelled; None where a
-        part of that time is unknown. For `ahead` s after the last known tick its action counts as going on."""
+        """Return the actions (ticks, A) from `start` on, by linear interpolation of the path; None if a part of that
+        time is unknown. ahead: s for which the last known action is assumed to continue."""
         edges = start + self._period * np.arange(ticks + 1)
         low, high = edges[0] - 1.5 * self._period, edges[-1] - 1e-3
         items = [item for item in tuple(self._items) if low < item[0] < high]
@@ -168,9 +169,9 @@ class ActionHistory:
 
 
 def executed_problem(config: ModelConfig, action_space: str, period: float, values: np.ndarray) -> str:
-    """Why an executed action is not one of the model's ticks, in one sentence; "" where it is. period: s."""
+    """Return why an executed action does not fit the model's ticks, in one sentence, or "". period: s."""
     action = config.action
-    # A gate's control_period is its own parameter, and actions of other ticks mean another motion.
+    # The gate's control_period is a parameter of its own; actions of another period mean another motion.
     if (action.name, action.dimension) != (action_space, len(values)) or abs(period - config.tick) > 1e-4:
         expected = f"{action.name} of {action.dimension} numbers a tick of {config.tick:g} s"
         return f"executed: expected {expected}, found {action_space} of {len(values)} a tick of {period:g} s"
@@ -178,7 +179,7 @@ def executed_problem(config: ModelConfig, action_space: str, period: float, valu
 
 
 class ObservationHistory:
-    """What was seen, measured and done, as the context that a model of this configuration imagines from."""
+    """Latents, states and executed actions, and the context of a rollout for a model of this configuration."""
 
     def __init__(self, config: ModelConfig):
         self._config = config
@@ -188,19 +189,19 @@ class ObservationHistory:
         self._mean, self._std = np.array(config.proprioception.mean), np.array(config.proprioception.std)
 
     def clear(self) -> None:
-        """A new episode begins."""
+        """Remove everything: a new episode begins."""
         for history in (self.latents, self.states, self.actions):
             history.clear()
 
     def normalise(self, states: np.ndarray) -> torch.Tensor:
-        """Raw proprioception (..., P) → normalised."""
+        """Return proprioception (..., P), normalised by the model's mean and std."""
         return torch.as_tensor((states - self._mean) / self._std, dtype=torch.float32)
 
-    def at(self, stamp: float, promised: Callable[[float], np.ndarray] | None = None) -> Context | None:
-        """The one situation at `stamp` (B = 1); None where its latent or state is unknown.
+    def context_at(self, stamp: float, committed: Callable[[float], np.ndarray] | None = None) -> Context | None:
+        """Return the context at `stamp` (B = 1); None if its latent or state is unknown.
 
-        A tick is reported once it is over: until then the last one counts as going on, or what was `promised` for the
-        block (K,) from a moment on. Where nothing is known the arm was at rest: the gate reports all that moves.
+        The gate reports a tick after it ends. Until then the last action is assumed to continue, or `committed` returns
+        the block (K,) from a time on. Where nothing is known the arm was at rest: the gate reports all motion.
         """
         config = self._config
         latents = self.latents.window(stamp, config.history, config.step)
@@ -208,17 +209,17 @@ class ObservationHistory:
         if latents is None or states is None:
             return None
         past = [stamp - k * config.step for k in range(config.history - 1, 0, -1)]
-        blocks = [self._past(start, promised) for start in past]
+        blocks = [self._past_block(start, committed) for start in past]
         actions = np.array(blocks).reshape(-1, config.action_block)
         return Context(latents[None], self.normalise(states)[None], torch.as_tensor(actions[None], dtype=torch.float32))
 
-    def block(self, start: float, ahead: float = 0.0) -> np.ndarray | None:
-        """(K,) of the model step from `start` on; None where a part of it is unknown."""
+    def action_block(self, start: float, ahead: float = 0.0) -> np.ndarray | None:
+        """Return the executed block (K,) of the model step from `start` on; None if a part of it is unknown."""
         actions = self.actions.between(start, self._config.block, ahead)
         return None if actions is None else actions.ravel()
 
-    def _past(self, start: float, promised: Callable[[float], np.ndarray] | None) -> np.ndarray:
-        known = self.block(start, 0.0 if promised else REPORTED_WITHIN * self._config.tick)
-        if known is None and promised:
-            known = promised(start)
+    def _past_block(self, start: float, committed: Callable[[float], np.ndarray] | None) -> np.ndarray:
+        known = self.action_block(start, 0.0 if committed else REPORT_DELAY_TICKS * self._config.tick)
+        if known is None and committed:
+            known = committed(start)
         return np.zeros(self._config.action_block) if known is None else known

@@ -49,7 +49,7 @@ class SurpriseMonitor:
         if stamp - self._last < config.step - 1e-3:
             return None
         before = stamp - config.step
-        now, context, block = seen.latents.at(stamp), seen.at(before), seen.block(before)
+        now, context, block = seen.latents.at(stamp), seen.context_at(before), seen.action_block(before)
         if now is None or context is None or block is None:
             return None
         self._last = stamp

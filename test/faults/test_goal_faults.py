@@ -61,7 +61,7 @@ def wrong_joints() -> ReachGoal.Goal:
     [
         (wrong_latent(), PlannerCode.GOAL_LATENT_INVALID, "goal latent: expected model"),
         (wrong_joints(), PlannerCode.GOAL_JOINTS_INVALID, "joints: expected"),
-        (pose_goal((2.0, 2.0)), PlannerCode.GOAL_POSE_INVALID, "pose: expected a place in the workspace"),
+        (pose_goal((2.0, 2.0)), PlannerCode.GOAL_POSE_INVALID, "pose: [2.0, 2.0] m lies outside the workspace"),
     ],
     ids=["latent", "joints", "pose"],
 )

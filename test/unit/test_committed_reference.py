@@ -20,7 +20,7 @@ def plan(q, duration=1.0, xy=(0.0, 0.0), speed=(0.1, 0.0)):
 
 
 @pytest.fixture
-def promises():
+def reference():
     made = CommittedReference()
     made.hold(T0, np.array([0.5]), ("a",), np.array([0.1, 0.2]))
     return made
@@ -30,42 +30,44 @@ def test_nothing_promised_yet():
     assert not CommittedReference()
 
 
-def test_a_hold_stays(promises):
-    assert promises and promises.end == T0
+def test_a_hold_stays(reference):
+    assert reference and reference.end == T0
     for t in (T0 - 3, T0, T0 + 100):
-        q, qd, qdd = promises.joints_at(t)
+        q, qd, qdd = reference.joints_at(t)
         assert q == [0.5] and not qd.any() and not qdd.any()
-    position, velocity = promises.tool_at(np.array([T0, T0 + 9]))
+    position, velocity = reference.tool_at(np.array([T0, T0 + 9]))
     np.testing.assert_array_equal(position, [[0.1, 0.2]] * 2)
     assert not velocity.any()
 
 
-def test_a_plan_holds_from_its_start_on(promises):
+def test_a_plan_holds_from_its_start_on(reference):
     path, trajectory = plan(0.5)
-    promises.add_plan(T0 + 1, path, trajectory)
-    assert promises.joints_at(T0 + 0.99)[0] == [0.5]
-    assert promises.joints_at(T0 + 1.5)[0] == pytest.approx([1.0])
-    assert promises.joints_at(T0 + 5)[0] == pytest.approx([1.5])
-    assert promises.end == T0 + 2
-    position, velocity = promises.tool_at(np.array([T0 + 0.5, T0 + 1.2]))
+    reference.add_plan(T0 + 1, path, trajectory)
+    assert reference.joints_at(T0 + 0.99)[0] == [0.5]
+    assert reference.joints_at(T0 + 1.5)[0] == pytest.approx([1.0])
+    assert reference.joints_at(T0 + 5)[0] == pytest.approx([1.5])
+    assert reference.end == T0 + 2
+    position, velocity = reference.tool_at(np.array([T0 + 0.5, T0 + 1.2]))
     np.testing.assert_allclose(position, [[0.1, 0.2], [0.02, 0.0]], atol=1e-6)
     np.testing.assert_allclose(velocity, [[0, 0], [0.1, 0.0]], atol=1e-6)
 
 
-def test_a_later_plan_takes_over_and_the_earlier_one_counts_before(promises):
-    promises.add_plan(T0 + 1, *plan(0.5, duration=2.0))
-    before = promises.joints_at(T0 + 1.5)[0]
-    promises.add_plan(T0 + 2, *plan(7.0))
-    assert promises.joints_at(T0 + 1.5)[0] == before
-    assert promises.joints_at(T0 + 2)[0] == pytest.approx([7.0])
-    assert promises.end == T0 + 3
+def test_a_later_plan_takes_over_and_the_earlier_one_counts_before(reference):
+    reference.add_plan(T0 + 1, *plan(0.5, duration=2.0))
+    before = reference.joints_at(T0 + 1.5)[0]
+    reference.add_plan(T0 + 2, *plan(7.0))
+    assert reference.joints_at(T0 + 1.5)[0] == before
+    assert reference.joints_at(T0 + 2)[0] == pytest.approx([7.0])
+    assert reference.end == T0 + 3
 
 
-def test_a_plan_replaces_those_that_would_have_begun_after_it(promises):
-    promises.add_plan(T0 + 3, *plan(3.0))
-    promises.add_plan(T0 + 2, *plan(2.0))
-    assert promises.joints_at(T0 + 3.5)[0] == pytest.approx([3.0])  # the end of the second, not the middle of the first
-    assert promises.end == T0 + 3
+def test_a_plan_replaces_those_that_would_have_begun_after_it(reference):
+    reference.add_plan(T0 + 3, *plan(3.0))
+    reference.add_plan(T0 + 2, *plan(2.0))
+    assert reference.joints_at(T0 + 3.5)[0] == pytest.approx(
+        [3.0]
+    )  # the end of the second, not the middle of the first
+    assert reference.end == T0 + 3
 
 
 def test_old_plans_are_forgotten_but_not_the_one_in_force():

@@ -73,17 +73,17 @@ def test_contexts_and_blocks_are_the_live_ones(seed, history):
         live.latents.add(now, made.latents.rows(part.rows[row]))
         before = now - config.step
         past = seen.get(int(part.rows[np.abs(part.times - before).argmin()]))
-        context = live.at(now)
+        context = live.context_at(now)
         if context is not None and now > 3.0 * config.step and abs(live.latents.tolerance() - part.tolerance) < 1e-3:
             mine = found.context(made, np.array([seen[row]]))
             torch.testing.assert_close(mine.latents, context.latents)
             torch.testing.assert_close(mine.states, context.states, atol=1e-5, rtol=1e-5)
             compared["context"] += 1
-            blocks = [live.block(now - k * config.step) for k in range(history - 1, 0, -1)]
+            blocks = [live.action_block(now - k * config.step) for k in range(history - 1, 0, -1)]
             if all(b is not None for b in blocks) and blocks:
                 torch.testing.assert_close(mine.actions, context.actions, atol=MILLISECOND, rtol=0)
                 compared["actions"] += 1
-        block = live.block(part.times[np.abs(part.times - before).argmin()])
+        block = live.action_block(part.times[np.abs(part.times - before).argmin()])
         if past is not None and block is not None:
             np.testing.assert_allclose(found.future[past, 0], block, atol=MILLISECOND)
             compared["block"] += 1

@@ -20,7 +20,7 @@ def checkpoint(probes=()):
     return made
 
 
-def sight(error=0.004):
+def tool_probe(error=0.004):
     """Reads the tool off the latents of tiny's world, exactly."""
     return Probe("tool", torch.vstack([small_models.SCALE * torch.eye(2), torch.zeros(1, 2)]), error, (2,))
 
@@ -38,7 +38,7 @@ def outcome(places, joints=0.0, seen=None):
 
 @pytest.fixture
 def maker():
-    return GoalMaker(checkpoint([sight()]), SPACE)
+    return GoalMaker(checkpoint([tool_probe()]), SPACE)
 
 
 def test_a_place_is_as_far_as_it_is(maker):
@@ -61,8 +61,10 @@ def test_an_object_is_where_its_probe_reads_it(maker):
 
 
 def test_the_probe_of_joints_reads_no_object():
-    probes = [sight(), Probe("joints", torch.zeros(3, 7), 0.01, (2,))]
-    with pytest.raises(InputError, match=r"object 'joints': expected one that the model has a probe for \(tool\)"):
+    probes = [tool_probe(), Probe("joints", torch.zeros(3, 7), 0.01, (2,))]
+    with pytest.raises(
+        InputError, match=r"object 'joints': the model has no probe of that name \(it has probes for tool\)"
+    ):
         GoalMaker(checkpoint(probes), SPACE).object("joints", [0, 0, 0])
 
 
@@ -119,7 +121,7 @@ def test_effort_and_shaking_have_their_price():
 
 def test_a_model_that_contradicts_itself_has_its_price():
     maker = GoalMaker(checkpoint(), SPACE)
-    goal, objective = Goal((maker.tool([*XY, SPACE.height]),)), Objective(uncertainty=2.0, sight=sight())
+    goal, objective = Goal((maker.tool([*XY, SPACE.height]),)), Objective(uncertainty=2.0, tool_probe=tool_probe())
     agreed, apart = outcome([[XY]]), outcome([[XY]], seen=[[XY + [0.11, 0.0]]])
     assert objective(goal, agreed, torch.zeros(1, 4, 2)) == pytest.approx(0.0, abs=1e-6)
     assert objective(goal, apart, torch.zeros(1, 4, 2)) == pytest.approx(2.0, rel=1e-3)
@@ -129,19 +131,19 @@ def test_a_model_that_contradicts_itself_has_its_price():
     ("ask", "sentence"),
     [
         (lambda m: m.tool([*XY, 0.1]), "pose: expected a height of 0.455 m, .* found 0.100 m"),
-        (lambda m: m.tool([1.0, 1.0, SPACE.height]), r"pose: expected a place in the workspace, found \[1.0, 1.0\] m"),
+        (lambda m: m.tool([1.0, 1.0, SPACE.height]), r"pose: \[1.0, 1.0\] m lies outside the workspace"),
         (lambda m: m.tool([np.nan, 0.0, 0.4]), "pose: expected 3 finite numbers"),
         (lambda m: m.posture(("elbow",), [0.0]), r"joints: expected some of .*, found \['elbow'\]"),
         (lambda m: m.posture((), []), "joints: expected some of .*, found none"),
         (lambda m: m.posture(JOINTS[:2], [0.0]), r"joints: expected 2 finite numbers, found \[0.0\]"),
-        (lambda m: m.object("puck", [0, 0, 0]), r"object 'puck': expected one that the model has a probe for \(tool\)"),
-        (lambda m: Goal(()), "goal: expected at least one term"),
-        (lambda m: Goal((m.latent(torch.zeros(2), weight=-1.0),)), "goal: expected positive weights, found -1"),
+        (lambda m: m.object("puck", [0, 0, 0]), r"object 'puck': the model has no probe of that name"),
+        (lambda m: Goal(()), "goal: no terms"),
+        (lambda m: Goal((m.latent(torch.zeros(2), weight=-1.0),)), "goal: expected finite positive weights, found -1"),
         (
             lambda m: GoalMaker(checkpoint(), SPACE, "cosine"),
             "metric: expected one of l2, l1, reachability, found 'cos",
         ),
-        (lambda m: GoalMaker(checkpoint(), SPACE, "reachability"), "metric: reachability: expected a model that was"),
+        (lambda m: GoalMaker(checkpoint(), SPACE, "reachability"), "metric: reachability needs a model"),
     ],
 )
 def test_what_cannot_be_asked_for_is_named(maker, ask, sentence):

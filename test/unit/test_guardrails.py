@@ -266,7 +266,7 @@ def test_a_margin_that_home_does_not_have_is_refused_and_the_pair_named():
         (lambda: Box("b", LOW, LOW), "keep-out box 'b': expected low < high on every axis, found .0.18"),
         (lambda: Box("b", LOW[:2], HIGH[:2]), "keep-out box 'b': expected low < high on every axis"),
         (lambda: Box("b", LOW, HIGH * np.nan), "keep-out box 'b': expected low < high on every axis"),
-        (lambda: boxed(margin=-0.1), "expected a margin of 0 m or more, found -0.1"),
+        (lambda: boxed(margin=-0.1), "guardrails: margin: expected .* at least 0 m, found -0.1"),
         (
             lambda: Guardrails(sim_arm.space(), replace(sim_arm.limits(), names=ARM[::-1]), None),
             "joint limits: expected the joints .'openarm_right_joint1'.* found .'openarm_right_joint7'",

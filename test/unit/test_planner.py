@@ -1,4 +1,4 @@
-"""The planner's imagination is what executing its knots does, and its search goes to the goal."""
+"""The planner's predicted motion is what executing its knots does, and its search goes to the goal."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.planning import SOLVERS
 from jepa_ros.planning.committed_reference import CommittedReference
 from jepa_ros.planning.goal import Goal, GoalMaker
-from jepa_ros.planning.planner import KEPT, LatentPlanner
+from jepa_ros.planning.planner import WARM_START_ELITES, LatentPlanner
 from jepa_ros.planning.rollout_problem import RolloutProblem, Situation
 from jepa_ros.planning.solvers import make_solver
 from jepa_ros.robot.motion.tool_path import ToolPath
@@ -37,57 +37,57 @@ def seeing(planner, latent):
 
 
 def moving(hand_over, begun=-0.17):
-    """A situation with a plan under way, begun off the frames' grid, and the promises behind it."""
+    """A situation with a plan under way, begun off the frames' grid, and the reference behind it."""
     space = sim_arm.space()
     q = space.inverse_kinematics(XY)
     knots = space.constrain(XY, np.zeros(2), np.repeat(RNG.uniform(-1, 1, (6, 2)), 2, axis=0))
-    promises = CommittedReference()
-    promises.hold(STAMP - 10, q, JOINTS, space.tool_coordinates(q))
-    promises.add_plan(
+    reference = CommittedReference()
+    reference.hold(STAMP - 10, q, JOINTS, space.tool_coordinates(q))
+    reference.add_plan(
         STAMP + begun, space.make_path(q, np.zeros(7), knots), space.to_trajectory(q, np.zeros(7), np.zeros(7), knots)
     )
-    position = promises.tool_at(np.array([STAMP]))[0][0]
+    position = reference.tool_at(np.array([STAMP]))[0][0]
     latents = torch.stack([small_models.latent_of(position)] * 2)
     context = Context(latents[None], torch.zeros(1, 2, 14), torch.zeros(1, 1, 8))
-    situation = Situation(context, lambda t: promises.tool_at(STAMP + t), hand_over)
-    return situation, promises
+    situation = Situation(context, lambda t: reference.tool_at(STAMP + t), hand_over)
+    return situation, reference
 
 
-def executed(space, promises, hand_over, knots, ticks):
+def executed(space, reference, hand_over, knots, ticks):
     """(ticks, 2) what the gate would report a model tick if the knots took over at the hand-over."""
     ends = np.arange(ticks + 1) * TICK
-    position, velocity = promises.tool_at(STAMP + np.append(np.minimum(ends, hand_over), hand_over))
+    position, velocity = reference.tool_at(STAMP + np.append(np.minimum(ends, hand_over), hand_over))
     path = ToolPath(position[-1], np.vstack([velocity[-1], knots * space.max_speed]), TICK)
     after = path.sample(np.maximum(ends - hand_over, 0.0))[0]
     return np.diff(np.where((ends < hand_over)[:, None], position[:-1], after), axis=0) / STEP
 
 
 @pytest.mark.parametrize("hand_over", [0.0, 0.1, 0.137, 0.2, 0.281])
-def test_imagined_actions_are_what_executing_the_knots_does(planner, hand_over):
-    situation, promises = moving(hand_over)
-    imagination = imagine(planner, situation)
-    knots = imagination.repair(RNG.uniform(-1, 1, (3, imagination.ticks, 2)))
-    imagined = imagination.predict(knots)[1].reshape(3, 20, 2).numpy()
-    for one, found in zip(knots, imagined, strict=True):
-        np.testing.assert_allclose(found, executed(planner.space, promises, hand_over, one, 20), atol=1e-4)
+def test_motion_actions_are_what_executing_the_knots_does(planner, hand_over):
+    situation, reference = moving(hand_over)
+    problem = imagine(planner, situation)
+    knots = problem.repair(RNG.uniform(-1, 1, (3, problem.ticks, 2)))
+    motion = problem.predict(knots)[1].reshape(3, 20, 2).numpy()
+    for one, found in zip(knots, motion, strict=True):
+        np.testing.assert_allclose(found, executed(planner.space, reference, hand_over, one, 20), atol=1e-4)
 
 
 @pytest.mark.parametrize("hand_over", [0.2, 0.137])
-def test_imagined_actions_are_what_the_joints_do(planner, hand_over):
+def test_motion_actions_are_what_the_joints_do(planner, hand_over):
     """The same through inverse kinematics, the joint trajectory, and the gate's own reading of it. Between the ticks'
     ends of a plan its joints are a spline's, which cuts corners by a millimetre: exact over the whole, not each tick.
     """
-    situation, promises = moving(hand_over)
+    situation, reference = moving(hand_over)
     space = planner.space
-    imagination = imagine(planner, situation)
-    knots = imagination.repair(np.repeat(RNG.uniform(-1, 1, (1, 10, 2)), 2, axis=1)[:, : imagination.ticks])
-    q, qd, qdd = promises.joints_at(STAMP + hand_over)
-    promises.add_plan(STAMP + hand_over, space.make_path(q, qd, knots[0]), space.to_trajectory(q, qd, qdd, knots[0]))
-    joints = [promises.joints_at(STAMP + k * TICK)[0] for k in range(21)]
+    problem = imagine(planner, situation)
+    knots = problem.repair(np.repeat(RNG.uniform(-1, 1, (1, 10, 2)), 2, axis=1)[:, : problem.ticks])
+    q, qd, qdd = reference.joints_at(STAMP + hand_over)
+    reference.add_plan(STAMP + hand_over, space.make_path(q, qd, knots[0]), space.to_trajectory(q, qd, qdd, knots[0]))
+    joints = [reference.joints_at(STAMP + k * TICK)[0] for k in range(21)]
     done = [space.executed(a, b) for a, b in zip(joints[:-1], joints[1:], strict=True)]
-    imagined = imagination.predict(knots)[1].reshape(20, 2).numpy()
-    np.testing.assert_allclose(imagined, done, atol=0.1)
-    np.testing.assert_allclose(imagined.sum(0) * STEP, np.sum(done, axis=0) * STEP, atol=0.002)
+    motion = problem.predict(knots)[1].reshape(20, 2).numpy()
+    np.testing.assert_allclose(motion, done, atol=0.1)
+    np.testing.assert_allclose(motion.sum(0) * STEP, np.sum(done, axis=0) * STEP, atol=0.002)
 
 
 def test_knots_last_to_the_end_of_the_horizon(planner):
@@ -97,14 +97,14 @@ def test_knots_last_to_the_end_of_the_horizon(planner):
 
 def test_a_plan_goes_to_the_goal(planner):
     planner.reset()
-    situation, promises = moving(0.137)
+    situation, reference = moving(0.137)
     target = XY + [0.08, 0.03]
-    imagined = planner.plan(situation, seeing(planner, small_models.latent_of(target)))
-    assert imagined.distance > 1.0 and imagined.predicted_distance < 0.03 * imagined.distance
-    moved = imagined.actions.sum(0) * STEP
-    np.testing.assert_allclose(promises.tool_at(np.array([STAMP]))[0][0] + moved, target, atol=0.01)
-    assert imagined.tool.shape == (5, 3) and imagined.actions.shape == (20, 2)
-    assert np.isfinite(imagined.cost) and imagined.iterations == planner.solver.iterations
+    motion = planner.plan(situation, seeing(planner, small_models.latent_of(target)))
+    assert motion.distance > 1.0 and motion.predicted_distance < 0.03 * motion.distance
+    moved = motion.actions.sum(0) * STEP
+    np.testing.assert_allclose(reference.tool_at(np.array([STAMP]))[0][0] + moved, target, atol=0.01)
+    assert motion.tool.shape == (5, 3) and motion.actions.shape == (20, 2)
+    assert np.isfinite(motion.cost) and motion.iterations == planner.solver.iterations
 
 
 def test_the_same_seed_gives_the_same_plan(planner):
@@ -128,20 +128,20 @@ def test_the_last_plan_is_the_default_shifted_in_time(planner):
     planner.reset()
     situation, _ = moving(0.1)
     first = planner.plan(situation, seeing(planner, small_models.latent_of(XY + 0.05))).knots
-    imagination = imagine(planner, situation)
-    seeds, _ = planner._seeds(imagination, 4)
-    np.testing.assert_allclose(seeds[0], imagination.repair(np.vstack([first[4:], np.zeros((4, 2))])[None])[0])
+    problem = imagine(planner, situation)
+    seeds, _ = planner._make_seeds(problem, 4)
+    np.testing.assert_allclose(seeds[0], problem.repair(np.vstack([first[4:], np.zeros((4, 2))])[None])[0])
     planner.reset()
-    fewer, _ = planner._seeds(imagination, 0)
+    fewer, _ = planner._make_seeds(problem, 0)
     stop = fewer[0]
-    assert not stop[-1].any() and len(fewer) == len(seeds) - KEPT
+    assert not stop[-1].any() and len(fewer) == len(seeds) - WARM_START_ELITES
 
 
 def test_a_prediction_that_is_no_number_leaves_the_default(planner):
     planner.reset()
     situation, _ = moving(0.1)
-    imagined = planner.plan(situation, seeing(planner, torch.full((2,), torch.nan)))
-    assert imagined.cost == np.inf and not imagined.knots[-1].any(), "it stops"
+    motion = planner.plan(situation, seeing(planner, torch.full((2,), torch.nan)))
+    assert motion.cost == np.inf and not motion.knots[-1].any(), "it stops"
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -149,31 +149,31 @@ def test_every_solver_plans_to_the_goal(solver):
     made = make_solver(solver, iterations=12)
     planner = LatentPlanner(small_models.knowing(JOINTS), sim_arm.space(), budget=np.inf, solver=made)
     target = XY + [0.06, 0.02]
-    imagined = planner.plan(moving(0.137)[0], seeing(planner, small_models.latent_of(target)))
+    motion = planner.plan(moving(0.137)[0], seeing(planner, small_models.latent_of(target)))
     share = 0.5 if solver == "shooting" else 0.1
-    assert imagined.predicted_distance < share * imagined.distance
+    assert motion.predicted_distance < share * motion.distance
 
 
 def test_gradients_are_those_of_the_costs(planner):
     situation, _ = moving(0.137)
-    imagination = imagine(planner, situation, seeing(planner, small_models.latent_of(XY + 0.05)))
-    knots = imagination.repair(RNG.uniform(-0.3, 0.3, (2, imagination.ticks, 2)))
+    problem = imagine(planner, situation, seeing(planner, small_models.latent_of(XY + 0.05)))
+    knots = problem.repair(RNG.uniform(-0.3, 0.3, (2, problem.ticks, 2)))
     with torch.inference_mode():
-        costs, slope = imagination.gradient(knots)
-    np.testing.assert_allclose(costs, imagination.cost(knots))
+        costs, slope = problem.gradient(knots)
+    np.testing.assert_allclose(costs, problem.cost(knots))
     for index in ((0, 3, 0), (1, 10, 1)):
         moved = knots.copy()
         moved[index] += 0.05
-        expected = imagination.cost(moved)[index[0]] - costs[index[0]]
+        expected = problem.cost(moved)[index[0]] - costs[index[0]]
         moved[index] -= 0.1
-        expected = 0.5 * (expected + costs[index[0]] - imagination.cost(moved)[index[0]]) / 0.05
+        expected = 0.5 * (expected + costs[index[0]] - problem.cost(moved)[index[0]]) / 0.05
         assert slope[index] == pytest.approx(expected, rel=0.02, abs=1e-3)
 
 
 def test_a_way_that_arrives_is_not_searched_further():
     planner = LatentPlanner(small_models.knowing(JOINTS), sim_arm.space(), budget=np.inf, policy="policy_first")
-    situation, promises = moving(0.1, begun=-60.0)
-    here = promises.tool_at(np.array([STAMP]))[0][0]
+    situation, reference = moving(0.1, begun=-60.0)
+    here = reference.tool_at(np.array([STAMP]))[0][0]
     there = planner.plan(situation, seeing(planner, small_models.latent_of(here + [0.08, 0.03])))
     assert there.samples > 100, "no seed ends there"
     here = planner.plan(situation, seeing(planner, small_models.latent_of(here)))
@@ -190,9 +190,9 @@ def test_what_may_not_be_handed_over_is_not(planner):
         asked.append(knots)
         return len(asked) == 2
 
-    imagined = planner.plan(situation, goal, allowed=second)
-    np.testing.assert_array_equal(imagined.knots, asked[1])
-    assert np.isfinite(imagined.cost)
+    motion = planner.plan(situation, goal, allowed=second)
+    np.testing.assert_array_equal(motion.knots, asked[1])
+    assert np.isfinite(motion.cost)
     planner.reset()
     assert planner.plan(situation, goal, allowed=lambda knots: False).cost == np.inf
 
@@ -207,14 +207,14 @@ def test_forbidden_candidates_are_never_chosen(planner):
 
     made = LatentPlanner(small_models.knowing(JOINTS), sim_arm.space(), budget=np.inf, guardrails=NotEast())
     situation, _ = moving(0.1, begun=-60.0)
-    imagined = made.plan(situation, seeing(made, small_models.latent_of(XY + [0.1, 0.05])))
-    assert np.isfinite(imagined.cost) and imagined.actions[:, 0].sum() * STEP < 0.021
-    assert imagined.actions[:, 1].sum() * STEP > 0.03, "as near as may be"
+    motion = made.plan(situation, seeing(made, small_models.latent_of(XY + [0.1, 0.05])))
+    assert np.isfinite(motion.cost) and motion.actions[:, 0].sum() * STEP < 0.021
+    assert motion.actions[:, 1].sum() * STEP > 0.03, "as near as may be"
 
 
 def test_a_policy_that_is_not_there_is_named():
     checkpoint = small_models.knowing(JOINTS)
     with pytest.raises(InputError, match="policy: expected one of policy_seeded, .*, none, found 'always'"):
         LatentPlanner(checkpoint, sim_arm.space(), policy="always")
-    with pytest.raises(InputError, match="expected a policy and a learned distance"):
+    with pytest.raises(InputError, match="needs a policy and a learned distance"):
         LatentPlanner(checkpoint, sim_arm.space(), policy="policy_only")

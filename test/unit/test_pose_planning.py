@@ -100,14 +100,14 @@ def test_the_arm_follows_the_tools_path_is_held_as_at_home_and_comes_to_rest():
 @pytest.mark.parametrize("degrees", [0.0, 25.0])
 def test_imagined_actions_are_what_the_gate_would_report(degrees):
     made, q = space(degrees), space().inverse_kinematics(PLACE)
-    promises = CommittedReference()
-    promises.hold(T0 - 10.0, q, made.kinematics.joints, made.tool_coordinates(q))
+    reference = CommittedReference()
+    reference.hold(T0 - 10.0, q, made.kinematics.joints, made.tool_coordinates(q))
     context = Context(latent_of([PLACE, PLACE])[None], torch.zeros(1, 2, 7), torch.zeros(1, 1, 7))
-    situation = Situation(context, lambda t: promises.tool_at(T0 + t), 0.0)
+    situation = Situation(context, lambda t: reference.tool_at(T0 + t), 0.0)
     goal = Goal((GoalMaker(knowing(), made).latent(latent_of(PLACE)),))
-    imagination = RolloutProblem(knowing(), made, situation, goal, Objective(), 6)
-    knots = imagination.repair(RNG.uniform(-1, 1, (1, imagination.ticks, 3)))
-    imagined = imagination.predict(knots)[1][0].numpy()
+    problem = RolloutProblem(knowing(), made, situation, goal, Objective(), 6)
+    knots = problem.repair(RNG.uniform(-1, 1, (1, problem.ticks, 3)))
+    imagined = problem.predict(knots)[1][0].numpy()
     trajectory = made.to_trajectory(q, np.zeros(7), np.zeros(7), knots[0])
     reported = [made.executed(trajectory.sample(k * TICK)[0], trajectory.sample((k + 1) * TICK)[0]) for k in range(6)]
     np.testing.assert_allclose(imagined[:, :3], np.array(reported)[:, :3], atol=2e-3)
@@ -139,7 +139,7 @@ def test_a_goal_in_space_is_reached_by_plans_that_join_without_a_jump():
     follower.controller.set_goal(latent_of(goal), tolerance=0.02)
     for _ in range(30):
         step = follower.step()  # asserts the join in position, velocity and acceleration
-        assert step.imagined.tool.shape == (3, 3)
+        assert step.motion.tool.shape == (3, 3)
         follower.run(0.25)
         if follower.controller.is_reached:
             break
@@ -152,7 +152,7 @@ def test_a_horizon_that_ends_before_a_plan_takes_effect_is_said():
     follower.controller.set_goal(latent_of(PLACE + [0.12, 0.08, 0.10]))
     waiting = follower.controller.plan_step(follower.now + 0.6)
     late = "a plan takes effect 0.75 s after its frame"
-    assert waiting == NoPlan(f"{late}, but what is imagined ends 0.75 s after it: a longer horizon is needed")
+    assert waiting == NoPlan(f"{late}, but the horizon ends 0.75 s after it: increase the horizon")
 
 
 def test_a_box_in_the_way_is_kept_out_of():
@@ -169,15 +169,15 @@ def test_a_box_in_the_way_is_kept_out_of():
             follower.plans.append(step)
         follower.run(0.25)
         assert rails.clearance(follower.tool()) > -1e-3
-    with pytest.raises(InputError, match="nothing forbids"):
+    with pytest.raises(InputError, match="is forbidden"):
         GoalMaker(knowing(), space(), guardrails=rails).tool(between)
 
 
 def test_places_anywhere_in_the_box_are_goals():
     maker = GoalMaker(knowing(), space())
     above = PLACE + [0.0, 0.0, 0.1]
-    np.testing.assert_allclose(maker.tool(above).place.numpy(), above, atol=1e-6)
-    with pytest.raises(InputError, match="expected a place in the workspace"):
+    np.testing.assert_allclose(maker.tool(above).position.numpy(), above, atol=1e-6)
+    with pytest.raises(InputError, match="outside the workspace"):
         maker.tool(PLACE + [0.0, 0.0, 0.3])
 
 

@@ -121,7 +121,7 @@ def test_stop_brings_the_arm_to_rest(follower):
     q, qd, _ = follower.reference(follower.now)
     assert np.abs(qd).max() > 0.05, "it moves"
     stop = follower.controller.plan_stop(follower.now)
-    assert stop.imagined is None and follower.now < stop.start < follower.now + 0.2
+    assert stop.motion is None and follower.now < stop.start < follower.now + 0.2
     follower.take(stop)
     assert stop.trajectory.duration <= 0.6 and not stop.trajectory.velocities[-1].any()
     follower.run(stop.start - follower.now + stop.trajectory.duration + 0.1)

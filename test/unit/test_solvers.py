@@ -8,7 +8,7 @@ import pytest
 from jepa_ros.errors import InputError
 from jepa_ros.planning import SOLVERS
 from jepa_ros.planning import solver as seam
-from jepa_ros.planning.solver import Problem, coloured
+from jepa_ros.planning.solver import Problem, coloured_noise
 from jepa_ros.planning.solvers import make_solver
 
 N, A = 6, 2
@@ -141,14 +141,14 @@ def test_noise_has_unit_variance_and_is_the_smoother_the_redder():
     rough = []
     for exponent in (0.0, 1.0, 2.0, 3.0):
         for n in (17, 18):
-            noise = coloured((2, 4000, n, 2), exponent, np.random.default_rng(0))
+            noise = coloured_noise((2, 4000, n, 2), exponent, np.random.default_rng(0))
             assert noise.shape == (2, 4000, n, 2) and noise.std() == pytest.approx(1.0, abs=0.02)
         rough.append(np.abs(np.diff(noise, axis=2)).mean())
     assert rough == sorted(rough, reverse=True) and rough[-1] < 0.4 * rough[0]
 
 
 def test_one_knot_has_no_colour():
-    assert coloured((1, 100, 1, 2), 2.0, np.random.default_rng(0)).std() == pytest.approx(1.0, abs=0.2)
+    assert coloured_noise((1, 100, 1, 2), 2.0, np.random.default_rng(0)).std() == pytest.approx(1.0, abs=0.2)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_one_knot_has_no_colour():
             lambda: make_solver("gradient").solve(
                 Problem(lambda x: x, quadratic, np.zeros((1, 1, N, A)), np.ones((1, 1))), 1.0, np.random.default_rng(0)
             ),
-            "solver gradient: expected costs that have a gradient",
+            "solver gradient: the costs of this problem have no gradient",
         ),
     ],
 )

@@ -60,8 +60,8 @@ def test_a_plan_moves_the_arm_by_what_the_model_wants_turned_into_the_base_frame
     plain, _ = planned(0.0, sim_arm.space(), goal)
     step, _ = planned(degrees, turned_camera.space(degrees), goal)
     np.testing.assert_allclose(step.trajectory.positions, plain.trajectory.positions, atol=1e-4)
-    wanted = plain.imagined.actions @ turned_camera.in_plane(degrees)
-    np.testing.assert_allclose(step.imagined.actions, wanted, atol=1e-3)
+    wanted = plain.motion.actions @ turned_camera.in_plane(degrees)
+    np.testing.assert_allclose(step.motion.actions, wanted, atol=1e-3)
     assert abs(angle(way(sim_arm.space(), step), goal - XY)) < 15.0  # of the few ticks that are handed over
     wrong, _ = planned(degrees, sim_arm.space(), goal)  # the same model, and a file that says nothing
     assert abs(angle(way(sim_arm.space(), wrong), way(sim_arm.space(), plain)) + degrees) < 15.0
@@ -76,7 +76,7 @@ def test_a_turned_plan_stays_within_workspace_and_limits(degrees):
     tool = np.array([space.tool_coordinates(q) for q in step.trajectory.positions])
     assert np.linalg.norm(tool[-1] - tool[0]) > 0.01
     assert ((space.normals @ tool.T).T - space.offsets).max() < 1e-3
-    assert np.hypot(*step.imagined.actions.T).max() <= 1.0 + 1e-6
+    assert np.hypot(*step.motion.actions.T).max() <= 1.0 + 1e-6
     gate = Gate(
         sim_arm.limits(), GateSettings(resume_after=0.0, latent_timeout=np.inf, planner_timeout=np.inf), space.executed
     )
@@ -105,17 +105,17 @@ def test_knots_of_actions_and_actions_of_knots_are_turned_once_each():
 
     space = turned_camera.space(75.0)
     _, made = planned(75.0, space, XY + [0.05, 0.0])
-    context = made.observations.at(T0)
+    context = made.observations.context_at(T0)
     still = lambda t: (np.tile(XY, (len(t), 1)), np.zeros((len(t), 2)))  # noqa: E731
-    imagination = RolloutProblem(
+    problem = RolloutProblem(
         made.planner.checkpoint, space, Situation(context, still, 0.0), made.goal, made.planner.objective, 2
     )
     steady = np.tile([0.0, 0.4], (1, 8, 1))
-    knots = imagination.knots_of(steady)
+    knots = problem.knots_of(steady)
     np.testing.assert_allclose(knots, steady @ turned_camera.in_plane(75.0).T, atol=1e-9)
-    actions = imagination.predict(knots)[1].reshape(-1, 2).numpy()
+    actions = problem.predict(knots)[1].reshape(-1, 2).numpy()
     np.testing.assert_allclose(actions[1:], steady[0, 1:], atol=1e-6)  # the first one starts from rest
-    assert np.isfinite(imagination.gradient(knots)[1]).all()
+    assert np.isfinite(problem.gradient(knots)[1]).all()
 
 
 def test_without_a_rotation_everything_is_as_it_was_to_the_last_bit():
@@ -125,7 +125,7 @@ def test_without_a_rotation_everything_is_as_it_was_to_the_last_bit():
     same, plain = turned_camera.space(0.0), sim_arm.space()
     plans = [planned(0.0, space, XY + [0.06, 0.04])[0] for space in (same, plain)]
     assert np.array_equal(plans[0].trajectory.positions, plans[1].trajectory.positions)
-    assert np.array_equal(plans[0].imagined.actions, plans[1].imagined.actions)
+    assert np.array_equal(plans[0].motion.actions, plans[1].motion.actions)
 
 
 def test_of_a_small_tilt_the_part_about_z_is_used_and_a_large_one_is_refused():

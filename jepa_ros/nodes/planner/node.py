@@ -193,7 +193,7 @@ class PlannerNode(JepaNode):
         return not self._health.gate_is_known or (gate.state != GateStatus.TRACKING and gate.plan_id == 0)
 
     def _publish(self, step, goal: ActiveGoal) -> None:
-        imagined = step.imagined
+        imagined = step.motion
         self._topics.plan(step, goal.id)
         taken = self.now() - step.source_stamp
         self._misses += taken > self.p.deadline or imagined.iterations < 1

@@ -35,9 +35,9 @@ class PlannerTopics:
         message.source_stamp = stamp_of_seconds(step.source_stamp)
         message.valid_until = stamp_of_seconds(step.valid_until)
         message.trajectory = trajectory_message(step.trajectory)
-        if step.imagined is not None:
-            message.action_blocks = float32_array(step.imagined.actions)
-            message.cost, message.predicted_distance = step.imagined.cost, step.imagined.predicted_distance
+        if step.motion is not None:
+            message.action_blocks = float32_array(step.motion.actions)
+            message.cost, message.predicted_distance = step.motion.cost, step.motion.predicted_distance
         self._plan.publish(message)
 
     def goal_images(self, goal: ReachGoal.Goal) -> None:
@@ -64,6 +64,6 @@ class PlannerTopics:
         if step is not None:
             message.plan_age_ms = 1e3 * (step.start - step.source_stamp)
             message.splice_error = step.splice_error
-            message.predicted_distance = step.imagined.predicted_distance
-            message.iterations, message.samples = step.imagined.iterations, step.imagined.samples
+            message.predicted_distance = step.motion.predicted_distance
+            message.iterations, message.samples = step.motion.iterations, step.motion.samples
         self._status.publish(message)

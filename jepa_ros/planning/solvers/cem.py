@@ -1,4 +1,4 @@
-"""The cross-entropy method as LeWM plans with it (Rubinstein 1999; arXiv 2603.19312, section 5)."""
+"""Cross-entropy method as in LeWM (Rubinstein 1999; arXiv 2603.19312, section 5)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepa_ros.planning.solver import Pool, Problem, Rounds, Solution, spread
+from jepa_ros.planning.solver import Pool, Problem, Rounds, Solution, mean_and_deviation
 
 
 @dataclass(frozen=True)
 class Cem:
-    """samples a round, of which the best `elites` shape the next; at most `iterations` rounds.
+    """Each round draws `samples` and fits mean and deviation to the best `elites`; at most `iterations` rounds.
 
-    sigma: first standard deviation of a knot. Each round's first sample is the mean; nothing is kept between rounds.
+    sigma: initial standard deviation of a knot. The first sample of a round is the mean.
     """
 
     samples: int = 300
@@ -22,7 +22,6 @@ class Cem:
     sigma: float = 1.0
 
     def solve(self, problem: Problem, budget: float, rng: np.random.Generator) -> Solution:
-        """See Solver. Elites come from finite costs only."""
         pool, rounds = Pool(problem, self.elites), Rounds(self.iterations, budget)
         mean, sigma = pool.best, np.full_like(pool.best, self.sigma)
         for _ in rounds:
@@ -33,5 +32,5 @@ class Cem:
             pool.offer(fresh, costs)
             order = np.argsort(np.where(np.isfinite(costs), costs, np.inf), axis=1)[:, : self.elites]
             best = np.take_along_axis(fresh, order[..., None, None], axis=1)
-            mean, sigma = spread(best, np.take_along_axis(costs, order, axis=1), mean)
+            mean, sigma = mean_and_deviation(best, np.take_along_axis(costs, order, axis=1), mean)
         return pool.solution(rounds.done)

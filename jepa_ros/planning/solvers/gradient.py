@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from jepa_ros.errors import InputError
-from jepa_ros.planning.solver import Pool, Problem, Rounds, Solution, coloured
+from jepa_ros.planning.solver import Pool, Problem, Rounds, Solution, coloured_noise
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """Every step moves all `starts` (the best seeds, and noise around the best one) and makes them feasible again.
+    """Each iteration moves all `starts` (the best seeds, and noise around the best one) and repairs them.
 
-    rate: of Adam, in units of a knot. sigma, colour: of the noise.
+    rate: learning rate in units of a knot. sigma, colour: of the noise.
     """
 
     starts: int = 8
@@ -27,12 +27,10 @@ class Gradient:
     elites: int = 12
 
     def solve(self, problem: Problem, budget: float, rng: np.random.Generator) -> Solution:
-        """See Solver. A step without a finite gradient leaves its candidate where it is.
-
-        Raises InputError where the problem has no gradient.
-        """
+        """See Solver. A candidate without a finite gradient stays where it is. Raises InputError if the problem has no
+        gradient."""
         if problem.gradient is None:
-            raise InputError("solver gradient: expected costs that have a gradient, found a problem without one")
+            raise InputError("solver gradient: the costs of this problem have no gradient; use another solver")
         pool, rounds = Pool(problem, self.elites), Rounds(self.iterations, budget)
         x = self._starts(problem, pool, rng)
         first, second = np.zeros_like(x), np.zeros_like(x)
@@ -50,9 +48,9 @@ class Gradient:
         return pool.solution(rounds.done)
 
     def _starts(self, problem: Problem, pool: Pool, rng: np.random.Generator) -> np.ndarray:
-        some = pool.candidates[:, : self.starts]
-        missing = self.starts - some.shape[1]
+        best = pool.candidates[:, : self.starts]
+        missing = self.starts - best.shape[1]
         if missing <= 0:
-            return some
-        noise = coloured((len(some), missing, *some.shape[2:]), self.colour, rng)
-        return np.concatenate([some, problem.repair(pool.best[:, None] + self.sigma * noise)], axis=1)
+            return best
+        noise = coloured_noise((len(best), missing, *best.shape[2:]), self.colour, rng)
+        return np.concatenate([best, problem.repair(pool.best[:, None] + self.sigma * noise)], axis=1)

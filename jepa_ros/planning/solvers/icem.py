@@ -1,4 +1,4 @@
-"""The improved cross-entropy method for control in real time (arXiv 2008.06389), the default."""
+"""Improved cross-entropy method for real-time control (arXiv 2008.06389), the default."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepa_ros.planning.solver import Pool, Problem, Rounds, Solution, coloured, spread
+from jepa_ros.planning.solver import Pool, Problem, Rounds, Solution, coloured_noise, mean_and_deviation
 
 
 @dataclass(frozen=True)
 class ICem:
-    """Coloured noise, elites kept from round to round; kept from plan to plan they come in as the problem's seeds.
+    """Coloured noise; elites are kept from round to round. Elites of the last plan are among the problem's seeds.
 
-    samples: of the first round; each next one has `decay` times as many, twice `elites` at least. The first round
-    searches around the best seed with deviation `sigma`, the others around the elites' mean with theirs, `floor` at
-    least. colour: exponent of the noise (noise.coloured).
+    samples: of the first round; each further round has `decay` times as many, but at least twice `elites`. The first
+    round samples around the best seed with deviation `sigma`, the others around the elites' mean with theirs plus
+    `floor`. colour: exponent of coloured_noise.
     """
 
     samples: int = 48
@@ -27,17 +27,16 @@ class ICem:
     decay: float = 1.0
 
     def solve(self, problem: Problem, budget: float, rng: np.random.Generator) -> Solution:
-        """See Solver. Elites come from finite costs only."""
         pool, rounds = Pool(problem, self.elites), Rounds(self.iterations, budget)
         for number in rounds:
-            mean, sigma = spread(pool.candidates, pool.costs, pool.best)
+            mean, sigma = mean_and_deviation(pool.candidates, pool.costs, pool.best)
             if number == 0:
                 mean, sigma = pool.best, np.full_like(mean, self.sigma - self.floor)
             samples = max(round(self.samples * self.decay**number), 2 * self.elites)
-            noise = coloured((len(mean), samples, *mean.shape[1:]), self.colour, rng)
+            noise = coloured_noise((len(mean), samples, *mean.shape[1:]), self.colour, rng)
             noise[:, 0] = 0.0
             fresh = problem.repair(mean[:, None] + (sigma + self.floor)[:, None] * noise)
             pool.offer(fresh, problem.cost(fresh))
-            if pool.hopeless:
+            if pool.has_no_finite_cost:
                 break
         return pool.solution(max(rounds.done, 1))

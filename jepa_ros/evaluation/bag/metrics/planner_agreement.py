@@ -82,21 +82,21 @@ class Planning:
         self._show(recorded, part, now)
         goal = recorded.latents.rows(goal_frame)
         control.set_goal(goal)
-        control.reference = promised = self._promises(part, now)
+        control.reference = reference = self._recorded_reference(part, now)
         handed = now + SEE
         step = control.plan_step(handed)
         if not isinstance(step, PlanStep):
             return Agreement(frame, goal_frame, None, step.text)
         context = found.context(recorded, np.array([row]))
-        situation = Situation(context, lambda t: promised.tool_at(now + t), step.start - now)
-        imagination = RolloutProblem(
+        situation = Situation(context, lambda t: reference.tool_at(now + t), step.start - now)
+        problem = RolloutProblem(
             self._checkpoint, space, situation, control.goal, control.planner.objective, self._settings.horizon
         )
         rng = np.random.default_rng([self._settings.seed, frame])
-        random = imagination.repair(np.stack([sample_random_play(imagination.ticks, rng) for _ in range(RANDOM)]))
+        random = problem.repair(np.stack([sample_random_play(problem.ticks, rng) for _ in range(RANDOM)]))
         done = found.future[row].reshape(-1, space.dimension)
-        planned = step.imagined.actions
-        start = promised.tool_at(np.array([now]))[0][0]
+        planned = step.motion.actions
+        start = reference.tool_at(np.array([now]))[0][0]
         end = space.tool_coordinates(
             states_at(part, np.array([now + config.step * found.known.shape[1]]), config)[0, : self._arm]
         )
@@ -107,7 +107,7 @@ class Planning:
             step,
             cost=self._cost(context, planned, start),
             recorded_cost=self._cost(context, done, start),
-            random_cost=float(np.mean(imagination.cost(random))),
+            random_cost=float(np.mean(problem.cost(random))),
             gap=float(np.linalg.norm(start + meant - end)),
             moved=float(np.linalg.norm(way)),
             direction=float(way @ meant / max(np.linalg.norm(way) * np.linalg.norm(meant), 1e-9)),
@@ -134,8 +134,8 @@ class Planning:
         for k in range(*np.searchsorted(part.times, [now - keep, now + 1e-6])):
             control.add_latent(float(part.times[k]), recorded.latents.rows(part.rows[k]))
 
-    def _promises(self, part: Stretch, now: float) -> CommittedReference:
-        """The recorded motion around a frame, as what was promised to the gate."""
+    def _recorded_reference(self, part: Stretch, now: float) -> CommittedReference:
+        """The recorded motion around a frame, as a committed reference."""
         keep = self._config.history * self._config.step
         times = np.arange(now - keep, now + 1.0, GRID)
         states = states_at(part, times, self._config)
@@ -144,12 +144,12 @@ class Planning:
         speeds = (
             np.array([self._space.tool_knot(*joints) for joints in zip(q, qd, strict=True)]) * self._space.max_speed
         )
-        promises = CommittedReference()
+        reference = CommittedReference()
         path = ToolPath(self._space.tool_coordinates(q[0]), speeds, GRID)
-        promises.add_plan(
+        reference.add_plan(
             times[0], path, JointTrajectory(tuple(self._config.proprioception.joints), times - times[0], q, qd)
         )
-        return promises
+        return reference
 
     def _cost(self, context: Context, actions: np.ndarray, start: np.ndarray) -> float:
         """The objective's, of executed actions (ticks, A) from a tool position (2,) m on."""

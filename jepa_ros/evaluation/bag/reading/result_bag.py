@@ -119,9 +119,9 @@ class ResultBag:
                 joint_names=list(trajectory.names),
                 points=points,
             ),
-            action_blocks=step.imagined.actions.astype(np.float32).ravel(),
-            cost=step.imagined.cost,
-            predicted_distance=step.imagined.predicted_distance,
+            action_blocks=step.motion.actions.astype(np.float32).ravel(),
+            cost=step.motion.cost,
+            predicted_distance=step.motion.predicted_distance,
         )
 
     def _message(self, name: Name, recorded: int, **fields: Any) -> None:
