@@ -12,7 +12,6 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from jepa_msgs.msg import Action, GateStatus, Plan, PlannerStatus
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -20,7 +19,7 @@ from std_srvs.srv import Trigger
 from jepa_ros.collecting.plan_driver import DrivenPlan
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import float32_array, stamp_of_seconds, to_ns, trajectory_message
-from jepa_ros.nodes.common.lifecycle import LATCHED, RELIABLE, SENSOR
+from jepa_ros.nodes.common.qos import DIAGNOSTICS, EXECUTED, LATCHED, RELIABLE, SENSOR
 from jepa_ros.robot.config import RobotConfig
 
 SILENT = 1.0  # s without gate_status or joint_states after which they are missing
@@ -52,9 +51,9 @@ class CollectGraph:
         hear(GateStatus, "gate_status", self._on_gate, RELIABLE)
         hear(PlannerStatus, "planner_status", self._on_planner, RELIABLE)
         hear(JointState, "joint_states", self._on_joints, SENSOR)
-        hear(Action, "executed", self._on_executed, QoSProfile(depth=50))
+        hear(Action, "executed", self._on_executed, EXECUTED)
         hear(String, "robot_description", lambda m: setattr(self, "urdf", m.data), LATCHED)
-        hear(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=50))
+        hear(DiagnosticArray, "/diagnostics", self._on_diagnostics, DIAGNOSTICS)
 
     # -- before anything moves -----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from sensor_msgs.msg import Joy
 from jepa_ros.collecting.graph_client import CollectGraph
 from jepa_ros.collecting.teleoperation import GamePad, Steering
 from jepa_ros.nodes.common.convert import to_seconds
-from jepa_ros.nodes.common.lifecycle import SENSOR
+from jepa_ros.nodes.common.qos import SENSOR
 
 
 class Commands:

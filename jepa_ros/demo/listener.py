@@ -10,20 +10,17 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from jepa_msgs.msg import GateStatus, LatentState, Plan, PlannerStatus
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_ros.demo.latency import PlanSeen
 from jepa_ros.demo.record import Frame
-from jepa_ros.nodes.common.convert import picture, to_ns
+from jepa_ros.nodes.common.convert import decode_image, to_ns
+from jepa_ros.nodes.common.qos import LISTEN_ALL, LISTEN_TF_STATIC, SENSOR
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.transforms import TransformTree
 
-_LOSSY = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-_ALL = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
-_FIXED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 93]
 
 
@@ -54,24 +51,26 @@ class Recorder:
         self._node, self._robot = node, robot
         self._tree = TransformTree()
         self._sources: dict[int, float] = {}
-        node.create_subscription(Image, "image", self._on_image, _LOSSY)
-        node.create_subscription(LatentState, "latent", self._on_latent, _LOSSY)
-        node.create_subscription(Plan, "plan", self._on_plan, _ALL)
-        node.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, _ALL)
-        node.create_subscription(GateStatus, "gate_status", self._on_gate_status, _ALL)
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, _LOSSY)
-        node.create_subscription(TFMessage, "tf", self._on_tf, _LOSSY)
-        node.create_subscription(TFMessage, "tf_static", self._tree.add, _FIXED)
+        node.create_subscription(Image, "image", self._on_image, SENSOR)
+        node.create_subscription(LatentState, "latent", self._on_latent, SENSOR)
+        node.create_subscription(Plan, "plan", self._on_plan, LISTEN_ALL)
+        node.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, LISTEN_ALL)
+        node.create_subscription(GateStatus, "gate_status", self._on_gate_status, LISTEN_ALL)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, SENSOR)
+        node.create_subscription(TFMessage, "tf", self._on_tf, SENSOR)
+        node.create_subscription(TFMessage, "tf_static", self._tree.add, LISTEN_TF_STATIC)
 
     def hear_controllers(self) -> None:
         """From now on note what the controllers are sent. A simulator does not start where somebody listens already."""
         for controller in self._robot.controllers:
-            self._node.create_subscription(JointTrajectory, controller.command_topic, self._on_window, _ALL, raw=True)
+            self._node.create_subscription(
+                JointTrajectory, controller.command_topic, self._on_window, LISTEN_ALL, raw=True
+            )
 
     def _on_image(self, message: Image, info: dict) -> None:
         stamp = to_ns(message.header.stamp)
         self.images.append((stamp, info["publication_sequence_number"]))
-        ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture(message), cv2.COLOR_RGB2BGR), _JPEG)
+        ok, data = cv2.imencode(".jpg", cv2.cvtColor(decode_image(message), cv2.COLOR_RGB2BGR), _JPEG)
         if ok:
             self.frames.append(Frame(stamp * 1e-9, data.tobytes(), self.goal, self.distance))
 

@@ -21,18 +21,14 @@ from tf2_msgs.msg import TFMessage
 from jepa_ros.doctor import observations as records
 from jepa_ros.doctor.observations import Camera, End, Intrinsics, Job, JointMessage, Seen, Topic
 from jepa_ros.images import ImageError
-from jepa_ros.nodes.common.convert import picture, to_seconds
-from jepa_ros.nodes.common.lifecycle import LATCHED
+from jepa_ros.nodes.common.convert import decode_image, to_seconds
+from jepa_ros.nodes.common.qos import LATCHED, LISTEN_SOME, LISTEN_TF, LISTEN_TF_STATIC, NEWEST
 from jepa_ros.nodes.common.topics import missing_package
 
 DISCOVERY = 3.5
 """s in which everything that is awaited is found, most often 0.1: up to the 3 s after which Fast DDS repeats what was
 lost."""
 ANSWER = 1.0  # s beyond the listening that an answer is waited for
-_ANY = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
-_ONCE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-_TF = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
-_STATIC = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _OUR_NODES = ("simulator", "camera", "world_model", "planner", "arm_gate")
 
 
@@ -68,20 +64,20 @@ class _Watch:
         self._frozen: dict[str, tuple[bytes, float]] = {}  # by topic: the last pixels, and since when
         self._newest: dict[str, Image | CompressedImage] = {}
         self._answers: list = []
-        self._hear(Clock, "/clock", lambda m: setattr(self, "_clock", to_seconds(m.clock)), _ANY)
-        self._hear(JointState, job.joint_states, self._on_joints, _ANY)
-        for qos in (LATCHED, _ONCE):  # the second hears those whom our nodes would not
+        self._hear(Clock, "/clock", lambda m: setattr(self, "_clock", to_seconds(m.clock)), LISTEN_SOME)
+        self._hear(JointState, job.joint_states, self._on_joints, LISTEN_SOME)
+        for qos in (LATCHED, NEWEST):  # the second hears those whom our nodes would not
             self._hear(String, job.description, self._on_description, qos)
         for name in {"/tf", job.full("tf"), job.of_robot("tf")}:
-            self._hear(TFMessage, name, self._on_tf, _TF)
+            self._hear(TFMessage, name, self._on_tf, LISTEN_TF)
         for name in {"/tf_static", job.full("tf_static"), job.of_robot("tf_static")}:
-            for qos in (_STATIC, _ONCE):
+            for qos in (LISTEN_TF_STATIC, NEWEST):
                 self._hear(TFMessage, name, self._on_tf, qos)
         for camera in self._seen.cameras:
             kind = CompressedImage if camera.topic.endswith("/compressed") else Image
-            self._hear(kind, camera.topic, partial(self._on_image, camera), _ANY)
+            self._hear(kind, camera.topic, partial(self._on_image, camera), LISTEN_SOME)
             beside = camera.topic.removesuffix("/compressed").rpartition("/")[0]
-            self._hear(CameraInfo, f"{beside}/camera_info", partial(self._on_info, camera), _ANY)
+            self._hear(CameraInfo, f"{beside}/camera_info", partial(self._on_info, camera), LISTEN_SOME)
 
     def _hear(self, kind: type, topic: str, callback, qos: QoSProfile) -> None:
         from rclpy.event_handler import SubscriptionEventCallbacks
@@ -250,7 +246,7 @@ class _Watch:
         if message is None or not len(camera.stream):
             return
         try:
-            camera.picture = picture(message).copy()
+            camera.picture = decode_image(message).copy()
         except ImageError as problem:
             camera.problem = str(problem)
             return

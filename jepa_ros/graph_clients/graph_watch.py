@@ -13,8 +13,9 @@ from jepa_msgs.srv import SetState
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from rclpy.task import Future
+
+from jepa_ros.nodes.common.qos import DIAGNOSTICS
 
 ASK_AGAIN = 2.0  # s; an answer sent before discovery has matched both ends is lost
 _PLUMBING = ("/rosout", "/parameter_events", "/transition_event", "/clock", "/diagnostics", "_action/")
@@ -30,7 +31,7 @@ class GraphWatch:
         self._asked: dict[str, tuple[Future, float]] = {}
         self._diagnostics: dict[str, DiagnosticStatus] = {}
         self._set_state = node.create_client(SetState, "set_state")
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=50))
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, DIAGNOSTICS)
         self._timer = node.create_timer(0.5, self._ask)
 
     def all_active(self) -> bool:

@@ -22,16 +22,17 @@ import time
 from collections import Counter
 
 import cv2
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
 from jepa_ros.errors import InputError
 from jepa_ros.frame_checks import FrameChecks, FrameDropped
 from jepa_ros.images import ImageError, preprocess
-from jepa_ros.nodes.common.convert import image_message, picture, to_ns
+from jepa_ros.nodes.common.convert import decode_image, image_message, to_ns
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.common.lifecycle import SENSOR, JepaNode, run
+from jepa_ros.nodes.common.lifecycle import JepaNode
 from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.process import run_node
+from jepa_ros.nodes.common.qos import IMAGES, SENSOR
 from jepa_ros.nodes.common.topics import image_topics
 from jepa_ros.resources import resolve_model
 
@@ -92,7 +93,7 @@ class Camera(JepaNode):
     def configure(self) -> None:
         self._size = _model_size(self.p.model) if self.p.model else self.p.size
         self._checks.restart()
-        self._frames = self.create_lifecycle_publisher(Image, "frame", QoSProfile(depth=3))
+        self._frames = self.create_lifecycle_publisher(Image, "frame", IMAGES)
 
     def activate(self) -> None:
         self._active_at = self._passed_at = time.monotonic()
@@ -150,7 +151,7 @@ class Camera(JepaNode):
         self._age = (now - stamp) * 1e-9
         try:
             self._checks.check_stamp(stamp, now)
-            rgb = picture(message)
+            rgb = decode_image(message)
             self._source = _describe(message, rgb.shape)
             frame = preprocess(rgb, self._size)
             self._checks.accept(stamp, message.data)
@@ -216,7 +217,7 @@ def _model_size(model: str) -> int:
 
 
 def main(argv=None) -> int:
-    return run(Camera, argv)
+    return run_node(Camera, argv)
 
 
 if __name__ == "__main__":

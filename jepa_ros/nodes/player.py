@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
@@ -24,8 +23,10 @@ from jepa_ros.bags.recovery import RawMessage
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_stamp
 from jepa_ros.nodes.common.diagnostics import OK, WARN, Status
-from jepa_ros.nodes.common.lifecycle import LATCHED, JepaNode, run
+from jepa_ros.nodes.common.lifecycle import JepaNode
 from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.process import run_node
+from jepa_ros.nodes.common.qos import LATCHED, STREAM
 from jepa_ros.nodes.common.topics import image_topics, message_class
 
 INPUTS = ("joint_states", "executed", "episode", "robot_description", "/tf", "/tf_static")
@@ -69,7 +70,7 @@ class Player(JepaNode):
         self._publishers_of = {}
         for (topic, kind), name in self._wanted.items():
             fixed = name in map(self.resolve_topic_name, FIXED)
-            qos = LATCHED if fixed else QoSProfile(depth=10)
+            qos = LATCHED if fixed else STREAM
             self._publishers_of[topic, kind] = self.create_publisher(message_class(kind), name, qos)
         self._time = self.create_publisher(Clock, "/clock", 10)
         for name, does in (("pause", self._on_pause), ("resume", self._on_resume), ("rewind", self._on_rewind)):
@@ -226,7 +227,7 @@ class Player(JepaNode):
 
 
 def main(argv=None) -> int:
-    return run(Player, argv)
+    return run_node(Player, argv)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from jepa_msgs.msg import Episode
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from std_srvs.srv import Trigger
 
 from jepa_ros import __version__
@@ -21,8 +21,10 @@ from jepa_ros.bags.live import LiveBag
 from jepa_ros.bags.writer import DiskFull
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.common.lifecycle import LATCHED, JepaNode, run
+from jepa_ros.nodes.common.lifecycle import JepaNode
 from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.process import run_node
+from jepa_ros.nodes.common.qos import LATCHED, make_qos
 from jepa_ros.nodes.common.topics import ROBOT_NAMESPACE, image_topics, message_class, robot_topic
 from jepa_ros.resources import resolve_model, resolve_robot
 from jepa_ros.robot.config import COMMAND_INTERFACES, load_robot
@@ -139,11 +141,7 @@ class Recorder(JepaNode):
         kind = publishers[0].topic_type
         latched = all(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)
         reliable = all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers)
-        qos = QoSProfile(
-            depth=100,
-            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-        )
+        qos = make_qos(100, reliable, latched)
         try:
             message = message_class(kind) if LiveBag.knows(kind) else None
         except (ImportError, AttributeError):
@@ -227,7 +225,7 @@ def _unused(path: Path) -> Path:
 
 
 def main(argv=None) -> int:
-    return run(Recorder, argv)
+    return run_node(Recorder, argv)
 
 
 if __name__ == "__main__":

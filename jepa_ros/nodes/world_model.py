@@ -23,12 +23,14 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.common.convert import float32_array, picture, to_seconds
+from jepa_ros.nodes.common.convert import decode_image, float32_array, to_seconds
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.latest_message import LatestMessage
-from jepa_ros.nodes.common.lifecycle import RELIABLE, SENSOR, JepaNode, NotReady, run
+from jepa_ros.nodes.common.lifecycle import JepaNode, NotReady
 from jepa_ros.nodes.common.model_parameters import MODEL_PARAMETERS
 from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.process import run_node
+from jepa_ros.nodes.common.qos import EXECUTED, IMAGES, RELIABLE, SENSOR
 from jepa_ros.nodes.common.topics import robot_topic
 from jepa_ros.nodes.common.worker import Worker, describe_error
 from jepa_ros.nodes.planner.goals import goal_frames
@@ -109,9 +111,9 @@ class WorldModelNode(JepaNode):
         self._seen.clear()
         self._views.clear()
         self._listen(JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR)
-        self._listen(Action, "executed", self._on_executed, QoSProfile(depth=50))
+        self._listen(Action, "executed", self._on_executed, EXECUTED)
         for camera in self._cameras:
-            self._listen(Image, camera, partial(self._on_frame, camera), QoSProfile(depth=3))
+            self._listen(Image, camera, partial(self._on_frame, camera), IMAGES)
         self._answers = [
             self.create_service(EncodeGoal, "encode_goal", self._on_encode_goal),
             self.create_service(Imagine, "imagine", self._on_imagine),
@@ -138,7 +140,7 @@ class WorldModelNode(JepaNode):
             self._frames.count()
         self._frame_at[camera] = time.monotonic()
         try:
-            frame = picture(message)
+            frame = decode_image(message)
             if frame.shape != (self._size, self._size, 3):
                 expected = f"{self._size} x {self._size}"
                 raise InputError(f"{camera}: expected {expected} pixels, found {frame.shape[1]} x {frame.shape[0]}")
@@ -322,7 +324,7 @@ class WorldModelNode(JepaNode):
 
 
 def main(argv=None) -> int:
-    return run(WorldModelNode, argv)
+    return run_node(WorldModelNode, argv)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
@@ -23,13 +22,11 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from jepa_ros.bringup.process_group import ProcessGroup
 from jepa_ros.nodes.common.convert import stamp_of_seconds, to_duration
+from jepa_ros.nodes.common.qos import LATCHED, STREAM
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.soak.goal_feeder import Goals
 from jepa_ros.soak.image_relay import MODE_QOS, MODE_TOPIC
 from jepa_ros.soak.observer import Observer
-
-_ALL = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-_LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Hands:
@@ -42,7 +39,7 @@ class Hands:
         self._strangers: list = []  # publishers that are not the graph's
         self._frozen: set[str] = set()  # nodes under SIGSTOP
         self._image_mode = node.create_publisher(String, MODE_TOPIC, MODE_QOS)
-        self._e_stop = node.create_publisher(Bool, "e_stop", _LATCHED)
+        self._e_stop = node.create_publisher(Bool, "e_stop", LATCHED)
         self.e_stopped = False
         self.ended: dict[str, tuple[float, int]] = {}  # name: (when, process id) of nodes not seen again since
         self.answer: Future | None = None  # of the last service called
@@ -87,17 +84,17 @@ class Hands:
     def stranger(self) -> None:
         """Somebody else opens the controller's topic. He sends nothing: what he sent, the controller would follow."""
         topic = self._robot.controllers[0].command_topic
-        self._strangers.append(self._node.create_publisher(JointTrajectory, topic, _ALL))
+        self._strangers.append(self._node.create_publisher(JointTrajectory, topic, STREAM))
 
     def plan(self, spoil: Callable[[Plan, float], None]) -> Callable[[], None]:
         """Open the topic `plan`; the function returned sends a plan to where the arm is, after ``spoil``."""
-        publisher = self._node.create_publisher(Plan, "plan", _ALL)
+        publisher = self._node.create_publisher(Plan, "plan", STREAM)
         self._strangers.append(publisher)
         return lambda: publisher.publish(self._make_plan(spoil))
 
     def joint_states(self, spoil: Callable[[JointState], None]) -> Callable[[], None]:
         """Open the topic `joint_states`; the function returned sends one message after ``spoil(message)``."""
-        publisher = self._node.create_publisher(JointState, "joint_states", _ALL)
+        publisher = self._node.create_publisher(JointState, "joint_states", STREAM)
         self._strangers.append(publisher)
 
         def send() -> None:

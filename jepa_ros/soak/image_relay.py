@@ -14,15 +14,15 @@ import random
 import sys
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from jepa_ros.nodes.common.convert import to_ns, to_stamp
+from jepa_ros.nodes.common.qos import IMAGES, LATCHED, make_qos
 
 MODES = ("pass", "drop", "freeze", "stale", "future", "truncate", "encoding")
 MODE_TOPIC = "soak/image_mode"
-MODE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+MODE_QOS = LATCHED
 OFF = 5_000_000_000  # ns by which stale and future stamps are wrong
 NOISY = 64  # values that get noise
 
@@ -35,9 +35,9 @@ class Relay(Node):
         self._mode = "pass"
         self._frozen: array.array | None = None
         self._random = random.Random(0)
-        self._out = self.create_publisher(Image, "image_seen", QoSProfile(depth=3))
+        self._out = self.create_publisher(Image, "image_seen", IMAGES)
         self.create_subscription(String, MODE_TOPIC, self._on_mode, MODE_QOS)
-        best_effort = QoSProfile(depth=3, reliability=ReliabilityPolicy.BEST_EFFORT)
+        best_effort = make_qos(3, reliable=False)
         self.create_subscription(Image, "image", self._on_image, best_effort)
 
     def _on_mode(self, message: String) -> None:

@@ -12,22 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from jepa_msgs.msg import Action, GateStatus, LatentState, Plan, PlannerStatus
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_ns, to_seconds, trajectory_of
+from jepa_ros.nodes.common.qos import LATCHED, LISTEN_ALL, LISTEN_NEWEST, LISTEN_SOME
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.gate.types import GateCode
 from jepa_ros.robot.gate.window_auditor import MAX_STEP_RAD, WindowAuditor
 from jepa_ros.robot.motion.limits import JointLimits
 
-_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-_LOSSY = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
-_ALL = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
-_LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SILENT = 0.5  # s without a gate_status that count as no gate
 
 
@@ -81,13 +77,13 @@ class Observer:
         self._end = -math.inf  # s, of the last window
         self._sources: deque[tuple[int, float]] = deque(maxlen=50)  # (plan id, stamp of its frame)
         self._subscription = None
-        node.create_subscription(GateStatus, "gate_status", self._on_gate_status, _ALL)
-        node.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, _ALL)
-        node.create_subscription(LatentState, "latent", self._on_latent, _LOSSY)
-        node.create_subscription(Plan, "plan", self._on_plan, _ALL)
-        node.create_subscription(Action, "executed", self._on_executed, _LOSSY)
-        node.create_subscription(JointState, "joint_states", self._on_joint_states, _NEWEST)
-        node.create_subscription(String, "robot_description", self._on_description, _LATCHED)
+        node.create_subscription(GateStatus, "gate_status", self._on_gate_status, LISTEN_ALL)
+        node.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, LISTEN_ALL)
+        node.create_subscription(LatentState, "latent", self._on_latent, LISTEN_SOME)
+        node.create_subscription(Plan, "plan", self._on_plan, LISTEN_ALL)
+        node.create_subscription(Action, "executed", self._on_executed, LISTEN_SOME)
+        node.create_subscription(JointState, "joint_states", self._on_joint_states, LISTEN_NEWEST)
+        node.create_subscription(String, "robot_description", self._on_description, LATCHED)
 
     # -- the controller's side -----------------------------------------------------------------------------------------
 
@@ -95,7 +91,7 @@ class Observer:
         """Judge windows from now on. A simulator does not start where somebody listens to its controllers already."""
         if self._subscription is None and self._auditor is not None:
             topic = self._robot.controllers[0].command_topic
-            self._subscription = self._node.create_subscription(JointTrajectory, topic, self._on_window, _ALL)
+            self._subscription = self._node.create_subscription(JointTrajectory, topic, self._on_window, LISTEN_ALL)
             self._auditor.path = None
 
     def deaf(self) -> None:

@@ -8,7 +8,6 @@ import time
 import numpy as np
 import pytest
 from jepa_msgs.msg import GateStatus, Plan
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
@@ -17,7 +16,7 @@ from helpers.gate_controllers import JOINT_JOG, PEERS, JointJog, robot_file
 from helpers.gate_peers import Bench, reached
 from helpers.gate_plans import GOAL, JOINTS, ROBOT, START, minimum_jerk, urdf
 from jepa_ros.nodes.common.convert import to_seconds, to_stamp, trajectory_message
-from jepa_ros.nodes.common.lifecycle import LATCHED
+from jepa_ros.nodes.common.qos import LATCHED, NEWEST
 from jepa_ros.robot.config import read_robot
 
 pytestmark = pytest.mark.graph
@@ -108,12 +107,10 @@ def test_stop_and_release_services(bench):
     bench.ready()
 
 
-@pytest.mark.parametrize("durability", [DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE])
-def test_e_stop_latches_and_holds_release_back_while_it_lasts(bench, durability):
+@pytest.mark.parametrize("qos", [LATCHED, NEWEST], ids=["latched", "volatile"])
+def test_e_stop_latches_and_holds_release_back_while_it_lasts(bench, qos):
     bench.ready()
-    publisher = bench.client.node.create_publisher(
-        Bool, f"{bench.name}/e_stop", QoSProfile(depth=1, durability=durability)
-    )
+    publisher = bench.client.node.create_publisher(Bool, f"{bench.name}/e_stop", qos)
     bench.client.wait_for(publisher.get_subscription_count, "the gate to listen")
     bench.moving()
     publisher.publish(Bool(data=True))

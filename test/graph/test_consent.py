@@ -1,14 +1,13 @@
 """Who must let the arm move: an e-stop that is required, a dead-man switch, and the speed scale at run time."""
 
 import pytest
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from helpers.gate_peers import GOAL, START, Bench, minimum_jerk
+from jepa_ros.nodes.common.qos import LATCHED
 
 pytestmark = pytest.mark.graph
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def refused(bench, word):

@@ -10,7 +10,7 @@ import pytest
 from std_msgs.msg import String
 
 from helpers.nodes import HELPERS, wait_for
-from jepa_ros.nodes.common.lifecycle import LATCHED
+from jepa_ros.nodes.common.qos import LATCHED
 from jepa_ros.nodes.common.shared_memory import FOLDER, find_node
 
 pytestmark = pytest.mark.graph

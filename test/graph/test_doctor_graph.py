@@ -9,17 +9,16 @@ from dataclasses import replace
 from itertools import count
 
 import pytest
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Int64, String
 
 from helpers.nodes import HELPERS, ROOT, environment
 from jepa_ros.doctor.examine import examine
 from jepa_ros.doctor.observations import Job
 from jepa_ros.errors import InputError
+from jepa_ros.nodes.common.qos import LATCHED
 from jepa_ros.resources import resolve_model
 from jepa_ros.robot.config import load_robot
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ROBOT = load_robot("openarm")
 COMMAND = f"/{ROBOT.controllers[0].command_topic}"
 SECONDS, DISCOVERY = 0.6, 0.8

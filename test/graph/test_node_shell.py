@@ -8,7 +8,7 @@ from rcl_interfaces.srv import DescribeParameters
 from std_msgs.msg import String
 
 from helpers.nodes import HELPERS
-from jepa_ros.nodes.common.lifecycle import LATCHED
+from jepa_ros.nodes.common.qos import LATCHED
 
 SCRIPT = HELPERS / "plain_node.py"
 

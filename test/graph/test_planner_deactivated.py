@@ -13,7 +13,7 @@ from std_msgs.msg import String
 
 from helpers.gate_plans import urdf
 from jepa_ros.graph_clients.goal_client import GoalClient, image_term
-from jepa_ros.nodes.common.lifecycle import LATCHED, RELIABLE
+from jepa_ros.nodes.common.qos import LATCHED, RELIABLE
 from jepa_ros.planning.codes import PlannerCode
 from jepa_ros.resources import list_models
 

@@ -5,7 +5,6 @@ import pytest
 import yaml
 from jepa_msgs.msg import Action, LatentState, Plan, Surprise
 from jepa_msgs.srv import Imagine
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
@@ -13,6 +12,7 @@ from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 from helpers.untrained_model import fresh_model
 from jepa_ros.graph_clients.goal_client import GoalClient
 from jepa_ros.nodes.common.convert import image_message, to_seconds, to_stamp, trajectory_message, trajectory_of
+from jepa_ros.nodes.common.qos import LATCHED
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.sim.controller import TrajectoryController
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.graph
 
 NAME, SIZE, WIDTH, TICK = "poses", 16, 64, 0.25
 JOINTS, START, WAY = ("a", "b", "c"), np.array([0.1, 0.4, -0.3]), np.array([0.3, -0.2, 0.4])
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 PICTURE = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
 LIMIT = {"max_velocity": 2.0, "has_acceleration_limits": True, "max_acceleration": 20.0}
 LIMIT |= {"has_jerk_limits": True, "max_jerk": 1000.0}

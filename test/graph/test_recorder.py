@@ -11,7 +11,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from jepa_msgs.msg import Action, GateStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -20,13 +19,14 @@ from helpers.untrained_model import fresh_model
 from jepa_ros.bags.reader import open_bag
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.nodes.common.convert import image_message, to_stamp
+from jepa_ros.nodes.common.qos import LATCHED
 
 
 class Peers:
     """Publishes what a camera and a robot would, and nothing else."""
 
     def __init__(self, client):
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        latched = LATCHED
         make = client.node.create_publisher
         self.image, self.joints = make(Image, "image", 50), make(JointState, "joint_states", 50)
         self.executed, self.gate = make(Action, "executed", 50), make(GateStatus, "gate_status", 10)

@@ -6,7 +6,6 @@ import signal
 import numpy as np
 import pytest
 from jepa_msgs.srv import SetState
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
@@ -14,8 +13,8 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
-from jepa_ros.nodes.common.convert import picture, stamp_of_seconds, to_ns, trajectory_message
-from jepa_ros.nodes.common.lifecycle import LATCHED, SENSOR
+from jepa_ros.nodes.common.convert import decode_image, stamp_of_seconds, to_ns, trajectory_message
+from jepa_ros.nodes.common.qos import LATCHED, SENSOR
 from jepa_ros.robot.config import load_robot
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.trajectory import JointTrajectory
@@ -103,7 +102,7 @@ def test_images_have_the_asked_size_and_rate(bench, client):
     client.wait_for(lambda: len(bench.images) > 30, "30 images", 30)
     assert {(m.width, m.height, m.encoding, m.step) for m in bench.images} == {(320, 240, "rgb8", 960)}
     assert {m.header.frame_id for m in bench.images} == {ROBOT.camera.frame_id}
-    assert picture(bench.images[-1]).std() > 10
+    assert decode_image(bench.images[-1]).std() > 10
     # Other tests may take the cores, and images then come later; what must hold is that they never come faster.
     assert np.median(np.diff(stamps(bench.images))) >= 0.055
 
@@ -121,8 +120,7 @@ def test_camera_info_belongs_to_the_image(bench, client):
 def test_the_description_and_tf_agree_with_the_joints(bench, client):
     descriptions = client.collect(String, "/cell/robot_description", LATCHED)
     transforms = client.collect(TFMessage, "/cell/tf", 10)
-    static_qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    static = client.collect(TFMessage, "/cell/tf_static", static_qos)
+    static = client.collect(TFMessage, "/cell/tf_static", LATCHED)
     client.wait_for(lambda: descriptions and static and transforms, "description and tf")
     kinematics = Kinematics(descriptions[0].data, JOINTS, ROBOT.tool_frame, ROBOT.base_frame)
     assert bench.put(HOME + 0.1).success

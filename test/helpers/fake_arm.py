@@ -17,7 +17,6 @@ import rclpy.clock
 import rclpy.executors
 from geometry_msgs.msg import TransformStamped
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray, Int64, String
@@ -25,11 +24,11 @@ from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_ros.nodes.common.convert import image_message, to_stamp
+from jepa_ros.nodes.common.qos import LATCHED, NEWEST
 from jepa_ros.nodes.simulator.publishers import camera_info
 from jepa_ros.robot.config import load_robot
 from jepa_ros.sim.scene import OPTICAL_FRAME, Scene
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ROBOT = load_robot("openarm")
 COMMAND = ROBOT.controllers[0].command_topic
 
@@ -160,7 +159,7 @@ class FakeArm:
             urdf = re.sub(r"<limit [^>]*/>", "", urdf)
         if how == "unlimited":
             urdf = re.sub(r' (lower|upper)="[^"]*"', "", urdf)
-        qos = QoSProfile(depth=1) if how == "volatile" else LATCHED
+        qos = NEWEST if how == "volatile" else LATCHED
         publisher = self.publish(String, "robot_description", qos)
         publisher.publish(String(data=urdf))
 
@@ -205,7 +204,7 @@ class FakeArm:
         message = TFMessage(transforms=[transform(name, *pose) for name, pose in poses.items()])
         self.every(10.0, lambda: publisher.publish(message))
         if how != "no_camera":
-            fixed = self.publish(TFMessage, "/tf_static", QoSProfile(depth=1) if how == "volatile" else LATCHED)
+            fixed = self.publish(TFMessage, "/tf_static", NEWEST if how == "volatile" else LATCHED)
             place, turn = self.scene.camera_pose
             camera = TFMessage(transforms=[transform(OPTICAL_FRAME, place + 0.05 * (how == "moved"), turn)])
             fixed.publish(camera)

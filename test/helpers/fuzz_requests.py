@@ -10,7 +10,7 @@ from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from sensor_msgs.msg import CompressedImage
 
 from jepa_ros.graph_clients.goal_client import image_term, pose_term
-from jepa_ros.nodes.common.convert import byte_array, picture
+from jepa_ros.nodes.common.convert import byte_array, decode_image
 from jepa_ros.robot.config import load_robot
 
 ROBOT = load_robot("openarm")
@@ -27,7 +27,7 @@ def place(xy) -> ReachGoal.Goal:
 def requests_that_make_sense(heard: dict[str, list], parameters: dict[str, dict]) -> dict[str, list]:
     """By the name of topic or service. heard: messages by topic; parameters: rcl messages by node and name."""
     image, joints, latent = (heard[topic][-1] for topic in ("/image", "/joint_states", "/latent"))
-    png = cv2.imencode(".png", picture(image))[1]
+    png = cv2.imencode(".png", decode_image(image))[1]
     found = {
         "/wrist/image/compressed": [
             CompressedImage(header=image.header, format="rgb8; png compressed bgr8", data=byte_array(png))

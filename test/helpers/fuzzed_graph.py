@@ -13,7 +13,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter
 from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters
 from rclpy._rclpy_pybind11 import RCLError
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
@@ -27,6 +27,7 @@ from helpers.nodes import ROOT, wait_for
 from jepa_ros.graph_clients.goal_client import GoalClient
 from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
 from jepa_ros.nodes.common.executor import make_executor
+from jepa_ros.nodes.common.qos import LATCHED, LISTEN_NEWEST, SENSOR, make_qos
 from jepa_ros.robot.gate.window_auditor import WindowAuditor
 from jepa_ros.robot.motion.limits import JointLimits
 
@@ -92,9 +93,7 @@ class FuzzedGraph:
         subscriptions = []
         for (_, topic), kind in self.topics.items():
             latched = "robot_description" in topic
-            qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-            if latched:
-                qos.reliability, qos.durability = ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL
+            qos = make_qos(5, latched=True) if latched else SENSOR
             held = self.valid[topic] = []
             subscriptions.append(self.node.create_subscription(message_type(kind), topic, partial(keep, held), qos))
         request = self.goals.send(place(PLACES[0]))
@@ -122,7 +121,7 @@ class FuzzedGraph:
         assert tuple(controller.joints) == limits.names
         self.auditor, self.excused, self.anchored = WindowAuditor(limits), False, 0
         self.lied_to = False  # about where the joints are: then a motion from rest may start anywhere
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        qos = LISTEN_NEWEST
         self.node.create_subscription(JointState, "/joint_states", self._on_joint_states, qos, raw=True)
         self.command_topic = f"/{controller.command_topic}"
         self.node.create_subscription(JointTrajectory, self.command_topic, self._on_window, 50)
@@ -239,8 +238,7 @@ class FuzzedGraph:
             info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
             for info in self.node.get_subscriptions_info_by_topic(topic)
         )
-        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-        return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
+        return make_qos(10, latched=latched)
 
     def silence(self) -> None:
         """No publisher of ours is left; the true description is what counts again."""
@@ -315,7 +313,7 @@ class FuzzedGraph:
 
     def recover(self) -> None:
         """E-stop off, latch released, the arm where it began, the camera seeing it."""
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        latched = LATCHED
         off = self.node.create_publisher(Bool, "/e_stop", latched)
         self.until(lambda: off.get_subscription_count() > 1, "the gate to hear the e-stop")
         off.publish(Bool(data=False))

@@ -3,7 +3,6 @@
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from jepa_msgs.msg import Action, GateStatus, LatentState, Plan, PlannerStatus
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -13,9 +12,8 @@ from helpers.gate_controllers import PEERS as PEERS
 from helpers.gate_controllers import limits as limits
 from helpers.gate_plans import GOAL, JOINTS, START, minimum_jerk, straight, urdf
 from jepa_ros.nodes.common.convert import to_seconds, to_stamp, trajectory_message
+from jepa_ros.nodes.common.qos import LATCHED
 from jepa_ros.robot.config import load_robot, read_robot
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def reached(bench, plan_id=7):

@@ -13,21 +13,19 @@ from typing import NamedTuple
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from jepa_msgs.msg import GateStatus, LatentState, Plan, PlannerStatus
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_seconds, trajectory_of
+from jepa_ros.nodes.common.qos import LATCHED, LISTEN_ALL, STREAM
 from jepa_ros.robot.config import load_robot
 from jepa_ros.robot.gate.window_auditor import WindowAuditor
 from jepa_ros.robot.motion.limits import JointLimits
 
 ROBOT = load_robot("openarm")
 COMMANDS = f"{ROBOT.controllers[0].name}/joint_trajectory"
-RELIABLE = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
-STREAM = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class Sample(NamedTuple):
@@ -79,16 +77,16 @@ class Listener:
 
     def _listen(self) -> None:
         node = self.client.node
-        node.create_subscription(JointState, "joint_states", self._on_joint_states, RELIABLE)
-        node.create_subscription(GateStatus, "gate_status", self._on_gate_status, RELIABLE)
-        node.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, RELIABLE)
-        node.create_subscription(LatentState, "latent", self._on_latent, RELIABLE)
-        node.create_subscription(Plan, "plan", self._on_plan, RELIABLE)
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, RELIABLE)
+        node.create_subscription(JointState, "joint_states", self._on_joint_states, LISTEN_ALL)
+        node.create_subscription(GateStatus, "gate_status", self._on_gate_status, LISTEN_ALL)
+        node.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, LISTEN_ALL)
+        node.create_subscription(LatentState, "latent", self._on_latent, LISTEN_ALL)
+        node.create_subscription(Plan, "plan", self._on_plan, LISTEN_ALL)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, LISTEN_ALL)
 
     def listen_as_controller(self) -> None:
         """Once the simulator is there: it refuses to start where somebody else listens to its commands."""
-        topic = self.client.node.create_subscription(JointTrajectory, COMMANDS, self._on_window, RELIABLE)
+        topic = self.client.node.create_subscription(JointTrajectory, COMMANDS, self._on_window, LISTEN_ALL)
         self._as_controller = topic
         self.auditor = WindowAuditor(self.limits)
 
@@ -96,8 +94,7 @@ class Listener:
         self.client.node.destroy_subscription(self._as_controller)
 
     def _read_limits(self) -> JointLimits:
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        found = self.client.collect(String, "robot_description", latched)
+        found = self.client.collect(String, "robot_description", LATCHED)
         self.client.wait_for(lambda: found, "robot_description", 60.0)
         return JointLimits.from_robot(ROBOT, found[-1].data)
 

@@ -21,8 +21,8 @@ def test_an_image_message_holds_the_picture():
     rgb = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
     message = convert.image_message(rgb, Time(sec=5), "eye")
     assert (message.width, message.height, message.step, message.header.frame_id) == (8, 6, 24, "eye")
-    assert (convert.picture(message) == rgb).all()
-    assert (convert.picture(convert.image_message(rgb[:, ::-1], Time(), "eye")) == rgb[:, ::-1]).all()
+    assert (convert.decode_image(message) == rgb).all()
+    assert (convert.decode_image(convert.image_message(rgb[:, ::-1], Time(), "eye")) == rgb[:, ::-1]).all()
 
 
 def test_number_fields_are_filled_flat():

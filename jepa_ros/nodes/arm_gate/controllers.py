@@ -6,9 +6,9 @@ from typing import Protocol
 
 import numpy as np
 from rclpy.duration import Duration
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from jepa_ros.nodes.common.convert import to_stamp, trajectory_message
+from jepa_ros.nodes.common.qos import NEWEST
 from jepa_ros.nodes.common.topics import command_class
 from jepa_ros.robot.config import ControllerConfig, RobotConfig
 from jepa_ros.robot.gate.types import Window
@@ -16,7 +16,6 @@ from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
-NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)  # a newer window replaces the older one
 FIRST_POINT_AHEAD = 0.02  # s, first point of a window without a stamp
 POSITION_GAIN = 3.0  # 1/s, by which a velocity command corrects the distance of the arm from the reference
 ZEROS_AFTER_MOTION = 10  # zero velocities sent after a motion; then MoveIt Servo's own timeout holds the arm

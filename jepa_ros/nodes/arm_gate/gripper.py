@@ -17,7 +17,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_duration
-from jepa_ros.nodes.common.lifecycle import RELIABLE
+from jepa_ros.nodes.common.qos import RELIABLE
 from jepa_ros.nodes.common.topics import robot_topic
 from jepa_ros.robot.config import GripperControllerConfig, RobotConfig
 from jepa_ros.robot.urdf import read_gripper_limits

@@ -17,7 +17,6 @@ from collections import deque
 import numpy as np
 from jepa_msgs.msg import Action, GateStatus, LatentState, Plan, PlannerStatus
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -30,7 +29,9 @@ from jepa_ros.nodes.arm_gate.realtime import Ticker, raise_priority
 from jepa_ros.nodes.common.convert import float32_array, to_seconds, to_stamp, trajectory_of
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.latest_message import LatestMessage
-from jepa_ros.nodes.common.lifecycle import LATCHED, RELIABLE, SENSOR, JepaNode, NotReady, run
+from jepa_ros.nodes.common.lifecycle import JepaNode, NotReady
+from jepa_ros.nodes.common.process import run_node
+from jepa_ros.nodes.common.qos import EXECUTED, GATE_STATUS, LATCHED, NEWEST, RELIABLE, SENSOR
 from jepa_ros.nodes.common.topics import robot_topic
 from jepa_ros.robot.config import load_robot
 from jepa_ros.robot.gate.gate import MOVING, Gate
@@ -39,9 +40,7 @@ from jepa_ros.robot.gate.types import NO_CAUSE, Cause, ExecutedTick, GateCode, G
 from jepa_ros.robot.motion.limits import JointLimits
 
 MAX_TIME_TO_REST = 3.0  # s (steady): longest wait for the arm when the node is deactivated in motion
-EXECUTED = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 # Late subscribers learn at once whether the gate is latched.
-GATE_STATUS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class ArmGate(JepaNode):
@@ -66,8 +65,7 @@ class ArmGate(JepaNode):
         self._e_stop: bool | None = None  # None: no publisher
         # Transient local where the publisher is; a plain `ros2 topic pub` is not, and must stop the arm as well. The
         # second subscription receives what the first cannot, so rclpy's warning about the first is suppressed.
-        volatile = QoSProfile(depth=1, reliability=LATCHED.reliability, durability=DurabilityPolicy.VOLATILE)
-        for qos in (LATCHED, volatile):
+        for qos in (LATCHED, NEWEST):
             quiet = SubscriptionEventCallbacks(incompatible_qos=lambda event: None)
             self.create_subscription(Bool, "e_stop", self._on_e_stop, qos, event_callbacks=quiet)
 
@@ -391,4 +389,4 @@ class ArmGate(JepaNode):
 
 def main(argv=None) -> int:
     sys.setswitchinterval(0.0005)  # s; so that checking a plan delays the ticks less
-    return run(ArmGate, argv)
+    return run_node(ArmGate, argv)

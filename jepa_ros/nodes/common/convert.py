@@ -77,7 +77,7 @@ def image_message(rgb: np.ndarray, stamp: Time | None, frame_id: str) -> Image:
     return message
 
 
-def picture(message: Image | CompressedImage) -> np.ndarray:
+def decode_image(message: Image | CompressedImage) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a message; for rgb8 a view of its data. Raises ImageError with the cause."""
     if isinstance(message, CompressedImage):
         return decode_compressed(message.format, message.data)

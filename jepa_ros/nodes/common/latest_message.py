@@ -6,7 +6,8 @@ import time
 
 from rclpy.qos import QoSProfile
 
-from jepa_ros.nodes.common.lifecycle import LATCHED, JepaNode
+from jepa_ros.nodes.common.lifecycle import JepaNode
+from jepa_ros.nodes.common.qos import LATCHED
 
 
 class LatestMessage:

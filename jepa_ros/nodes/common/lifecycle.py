@@ -18,20 +18,11 @@ from types import SimpleNamespace
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, DiagnosticsPublisher, Status, Throttle
 from jepa_ros.nodes.common.parameters import Parameter, ParameterSet
-from jepa_ros.nodes.common.process import run
 from jepa_ros.nodes.common.services import contained, guard_services
-
-SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""Subscribing with it matches publishers of any reliability and durability."""
-RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-__all__ = ["LATCHED", "RELIABLE", "SENSOR", "JepaNode", "NotReady", "run"]
 
 RETRY_PERIOD = 0.5
 """Seconds between attempts to configure while something is missing."""

@@ -25,7 +25,7 @@ END_WITHIN = 10.0
 """Seconds after a stop request after which the process ends even if a hook hangs."""
 
 
-def run(node_class: Callable[[], JepaNode], argv: Sequence[str] | None = None) -> int:
+def run_node(node_class: Callable[[], JepaNode], argv: Sequence[str] | None = None) -> int:
     """Runs one node in this process until SIGINT, SIGTERM or request_exit; returns the exit code.
 
     0 after an orderly end, 2 where parameters or ROS arguments do not fit (one line on stderr), 1 after a failure that

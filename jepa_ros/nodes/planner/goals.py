@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 
 from jepa_ros.errors import InputError
 from jepa_ros.images import preprocess
-from jepa_ros.nodes.common.convert import picture
+from jepa_ros.nodes.common.convert import decode_image
 from jepa_ros.planning.codes import Cause, PlannerCode
 from jepa_ros.world_model.config import ModelConfig
 
@@ -137,7 +137,7 @@ def goal_frames(images: Sequence[Image], config: ModelConfig) -> np.ndarray:
         names = ", ".join(config.cameras)
         raise InputError(f"goal images: expected {len(config.cameras)} ({names}), found {len(images)}")
     try:
-        views = [preprocess(picture(image), config.preprocessing.size) for image in images]
+        views = [preprocess(decode_image(image), config.preprocessing.size) for image in images]
     except InputError as error:
         raise InputError(f"goal image: {error}") from None
     return np.stack(views).reshape(config.frame_shape)

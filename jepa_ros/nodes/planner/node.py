@@ -13,7 +13,6 @@ import numpy as np
 from jepa_msgs.action import ReachGoal
 from jepa_msgs.msg import Action, GateStatus, LatentState, PlannerStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
@@ -21,7 +20,9 @@ from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_seconds
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.latest_message import LatestMessage
-from jepa_ros.nodes.common.lifecycle import LATCHED, RELIABLE, SENSOR, JepaNode, NotReady, run
+from jepa_ros.nodes.common.lifecycle import JepaNode, NotReady
+from jepa_ros.nodes.common.process import run_node
+from jepa_ros.nodes.common.qos import EXECUTED, LATCHED, RELIABLE, SENSOR
 from jepa_ros.nodes.common.topics import robot_topic
 from jepa_ros.nodes.common.worker import Worker, describe_error, is_out_of_memory
 from jepa_ros.nodes.planner.goals import ActiveGoal, InvalidGoal, read_goals
@@ -74,7 +75,7 @@ class PlannerNode(JepaNode):
         self._kept = [
             self.create_subscription(LatentState, "latent", self._on_latent, RELIABLE),
             self.create_subscription(JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR),
-            self.create_subscription(Action, "executed", self._on_executed, QoSProfile(depth=50)),
+            self.create_subscription(Action, "executed", self._on_executed, EXECUTED),
             self.create_subscription(GateStatus, "gate_status", self._on_gate_status, RELIABLE),
         ]
         self._action = ActionServer(
@@ -319,7 +320,7 @@ class PlannerNode(JepaNode):
 
 
 def main(argv=None) -> int:
-    return run(PlannerNode, argv)
+    return run_node(PlannerNode, argv)
 
 
 def code_of(error: Exception) -> PlannerCode:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from geometry_msgs.msg import Point
 from jepa_msgs.action import ReachGoal
 from jepa_msgs.msg import GoalTerm, Plan, PlannerStatus
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import Marker, MarkerArray
 
 from jepa_ros.nodes.common.convert import float32_array, stamp_of_seconds, to_duration, trajectory_message
-from jepa_ros.nodes.common.lifecycle import LATCHED, RELIABLE
+from jepa_ros.nodes.common.qos import LATCHED, NEWEST, RELIABLE
 from jepa_ros.planning.receding_horizon import PlanStep
 
 
@@ -23,7 +22,7 @@ class PlannerTopics:
     def __init__(self, node, base_frame: str, model_id: str):
         self._node, self._base_frame, self._model_id = node, base_frame, model_id
         self._plan = node.create_lifecycle_publisher(Plan, "plan", RELIABLE)
-        self._path = node.create_lifecycle_publisher(MarkerArray, "imagined_path", QoSProfile(depth=1))
+        self._path = node.create_lifecycle_publisher(MarkerArray, "imagined_path", NEWEST)
         self._status = node.create_lifecycle_publisher(PlannerStatus, "planner_status", RELIABLE)
         self._goal_image = node.create_lifecycle_publisher(Image, "goal_image", LATCHED)
 

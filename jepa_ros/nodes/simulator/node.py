@@ -23,8 +23,9 @@ from trajectory_msgs.msg import JointTrajectory
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_ns, to_stamp, trajectory_of
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.common.lifecycle import JepaNode, run
+from jepa_ros.nodes.common.lifecycle import JepaNode
 from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.process import run_node
 from jepa_ros.nodes.simulator.publishers import SimulatorTopics
 from jepa_ros.robot.config import load_robot
 
@@ -341,7 +342,7 @@ def _expectation(error: InputError) -> str:
 
 def main(argv=None) -> int:
     sys.setswitchinterval(0.001)  # s; a thread that computes lets the control thread in sooner
-    return run(Simulator, argv)
+    return run_node(Simulator, argv)
 
 
 DISCOVERY = 3.5

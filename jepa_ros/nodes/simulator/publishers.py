@@ -8,20 +8,13 @@ from __future__ import annotations
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TransformStamped
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
 from jepa_ros.nodes.common.convert import float64_array, image_message, to_stamp
-from jepa_ros.nodes.common.lifecycle import LATCHED
-
-# Reliable publishers are heard by readers of either reliability.
-_STREAM = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-_PICTURES = QoSProfile(depth=3, reliability=ReliabilityPolicy.RELIABLE)
-# tf2's own: every static transform of every publisher is kept.
-_STATIC = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+from jepa_ros.nodes.common.qos import IMAGES, LATCHED, NEWEST, STREAM, TF
 
 WORLD = "world"
 
@@ -34,17 +27,17 @@ class SimulatorTopics:
 
         self._scene, self._frame = scene, OPTICAL_FRAME
         # Absolute, as everything that follows simulated time expects it.
-        self._clock = node.create_publisher(Clock, "/clock", QoSProfile(depth=1)) if clock else None
-        self._joint_states = node.create_publisher(JointState, "joint_states", _STREAM)
-        self._images = node.create_publisher(Image, "image", _PICTURES)
+        self._clock = node.create_publisher(Clock, "/clock", NEWEST) if clock else None
+        self._joint_states = node.create_publisher(JointState, "joint_states", STREAM)
+        self._images = node.create_publisher(Image, "image", IMAGES)
         # image_transport's convention: beside the image, wherever that is remapped to.
         beside = node.resolve_topic_name("image").rsplit("/", 1)[0] + "/camera_info"
         own = node.resolve_topic_name("camera_info")
         plain = node.get_namespace().rstrip("/") + "/camera_info"
-        self._camera_infos = node.create_publisher(CameraInfo, beside if own == plain else own, _PICTURES)
+        self._camera_infos = node.create_publisher(CameraInfo, beside if own == plain else own, IMAGES)
         self._description = node.create_publisher(String, "robot_description", LATCHED)
-        self._tf = node.create_publisher(TFMessage, "tf", QoSProfile(depth=100))
-        self._tf_static = node.create_publisher(TFMessage, "tf_static", _STATIC)
+        self._tf = node.create_publisher(TFMessage, "tf", TF)
+        self._tf_static = node.create_publisher(TFMessage, "tf_static", LATCHED)
         self._joint_state = JointState(name=list(scene.joint_names))
         self._camera_info = camera_info(scene.camera_intrinsics, self._frame)
         self._transforms = {name: _transform(name) for name in scene.link_poses()}
