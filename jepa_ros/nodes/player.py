@@ -72,7 +72,7 @@ class Player(JepaNode):
             fixed = name in map(self.resolve_topic_name, FIXED)
             qos = LATCHED if fixed else STREAM
             self._publishers_of[topic, kind] = self.create_publisher(message_class(kind), name, qos)
-        self._time = self.create_publisher(Clock, "/clock", 10)
+        self._time = self.create_publisher(Clock, "/clock", STREAM)
         for name, does in (("pause", self._on_pause), ("resume", self._on_resume), ("rewind", self._on_rewind)):
             self.create_service(Trigger, f"~/{name}", does)
 

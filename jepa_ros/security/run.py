@@ -91,6 +91,7 @@ class _Look:
         from sensor_msgs.msg import Image
 
         from jepa_ros.graph_clients.graph_watch import GraphWatch
+        from jepa_ros.nodes.common.qos import NEWEST
 
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         self._namespace = "/" + namespace.strip("/")
@@ -100,7 +101,7 @@ class _Look:
         self._watch = GraphWatch(self._node, names)
         self._found = {name: Endpoints(name, self._namespace) for name in names}
         self._frames: list = []
-        self._node.create_subscription(Image, "frame", lambda message: self._frames.append(None), 1)
+        self._node.create_subscription(Image, "frame", lambda message: self._frames.append(None), NEWEST)
 
     def until_ready(self, group, work: ProgressDisplay, stop: threading.Event) -> list[Endpoints]:
         """Look until all nodes are active and a frame has passed, and a little longer."""

@@ -75,7 +75,7 @@ FEATURES = {"soak": "soak", "collect": "collecting", "demo": "demo", "doctor": "
 
 # Exceptions still to be removed, as "module -> module".
 KNOWN_DIRECTION = {"checkpoints/latent_space -> training/calibration"}
-KNOWN_CIRCLES = {("nodes/common/lifecycle", "nodes/common/process")}
+KNOWN_CIRCLES = set()
 
 
 class Import(NamedTuple):

@@ -40,7 +40,6 @@ from jepa_ros.robot.gate.types import NO_CAUSE, Cause, ExecutedTick, GateCode, G
 from jepa_ros.robot.motion.limits import JointLimits
 
 MAX_TIME_TO_REST = 3.0  # s (steady): longest wait for the arm when the node is deactivated in motion
-# Late subscribers learn at once whether the gate is latched.
 
 
 class ArmGate(JepaNode):

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from jepa_ros.nodes.common.qos import DIAGNOSTICS
+
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
 
@@ -32,7 +34,7 @@ class DiagnosticsPublisher:
     def __init__(self, node, collect: Callable[[], list[Status]]) -> None:
         self._node = node
         self._collect = collect
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS)
         self._last: list[tuple] = []
         self._tokens = self.BURST
 

@@ -26,6 +26,7 @@ from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.lifecycle import JepaNode
 from jepa_ros.nodes.common.parameters import Parameter
 from jepa_ros.nodes.common.process import run_node
+from jepa_ros.nodes.common.qos import STREAM
 from jepa_ros.nodes.simulator.publishers import SimulatorTopics
 from jepa_ros.robot.config import load_robot
 
@@ -120,7 +121,7 @@ class Simulator(JepaNode):
         self._hold()
         self._topics = SimulatorTopics(self, scene, clock=self._simulated_time)
         for topic in self._controllers:
-            self.create_subscription(JointTrajectory, topic, partial(self._on_trajectory, topic), 10)
+            self.create_subscription(JointTrajectory, topic, partial(self._on_trajectory, topic), STREAM)
         self.create_service(Trigger, "reset", self._on_reset)
         self.create_service(SetState, "set_state", self._on_set_state)
 
