@@ -24,7 +24,7 @@ VELOCITY_LIMITS = (16.754666, 16.754666, 5.445426, 5.445426, 20.943946, 20.94394
 FINGER_VELOCITY_LIMIT = 10.0
 BLOCKED = 1e6  # N m s/rad
 _XYZW = [1, 2, 3, 0]  # MuJoCo's quaternions begin with w
-_SHOWN_GROUPS = (1, 1, 0, 1, 0, 0)
+SHOWN_GROUPS = (1, 1, 0, 1, 0, 0)
 
 
 class Scene:
@@ -174,7 +174,7 @@ class Scene:
         renderer = mujoco.Renderer(self.model, self.height, self.width)
         renderer.scene.flags[:] = 0
         options = mujoco.MjvOption()
-        options.geomgroup[:] = _SHOWN_GROUPS
+        options.geomgroup[:] = SHOWN_GROUPS
         options.flags[mujoco.mjtVisFlag.mjVIS_CONVEXHULL] = 1
         return renderer, options
 
@@ -198,10 +198,8 @@ def _scene_file() -> Path:
 
 def _compile(width: int, height: int, timestep: float, gravity_compensation: bool) -> mujoco.MjModel:
     """The package's scene, made cheap to render in software: its time goes into vertices, then into filled pixels."""
-    path = _scene_file()
-    with _no_warnings():
-        spec = mujoco.MjSpec.from_file(str(path))
-        _simplify(spec)
+    with load_spec() as spec:
+        simplify(spec)
         spec.option.timestep = timestep
         spec.visual.quality.offsamples = 1
         spec.visual.global_.offwidth, spec.visual.global_.offheight = max(width, 640), max(height, 480)
@@ -216,18 +214,22 @@ def _compile(width: int, height: int, timestep: float, gravity_compensation: boo
 
 
 @contextmanager
-def _no_warnings() -> Iterator[None]:
-    """The package's own scene warns about an empty prefix, to Python, to stderr and into a log file where it runs."""
+def load_spec() -> Iterator[mujoco.MjSpec]:
+    """Load the package's scene, to be changed and compiled within the context.
+
+    MuJoCo's warnings are off within it: the scene warns about an empty prefix, to Python, to stderr and into a log file
+    in the working directory.
+    """
     mujoco.set_mju_user_warning(lambda message: None)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
+            yield mujoco.MjSpec.from_file(str(_scene_file()))
     finally:
         mujoco.set_mju_user_warning(None)
 
 
-def _simplify(spec: mujoco.MjSpec) -> None:
+def simplify(spec: mujoco.MjSpec) -> None:
     """Collision hulls of at most 64 vertices in place of the visual meshes; plain floor and sky."""
     shown = set()
     for geom in list(spec.geoms):
