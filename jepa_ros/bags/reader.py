@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from rosbags.interfaces import MessageDefinitionFormat
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.storage_mcap import McapReader, zstd
 
@@ -211,9 +212,10 @@ class _Recording:
             if not connections:
                 return
             try:
-                for connection, recorded, data in self._reader.messages(connections, start, stop):
+                for c, recorded, data in self._reader.messages(connections, start, stop):
                     last, count = recorded, count + 1
-                    yield RawMessage(connection.topic, full_type(connection.msgtype), recorded, data)
+                    definition = c.msgdef.data if c.msgdef.format == MessageDefinitionFormat.MSG else ""
+                    yield RawMessage(c.topic, full_type(c.msgtype), recorded, data, definition)
                 return
             except Exception as error:  # garbage may raise anything in the reader
                 if not self._damaged:

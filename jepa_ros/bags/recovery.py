@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 from rosbags.rosbag2.storage_mcap import DECOMPRESSORS, zstd
 
-from jepa_ros.bags.typestore import full_type, typestore
+from jepa_ros.bags.typestore import full_type, recorded_types
 
 MAGIC = b"\x89MCAP0\r\n"
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
@@ -33,16 +33,18 @@ SORT_WINDOW = 32
 
 
 class RawMessage(NamedTuple):
-    """A message as recorded. recorded: time of recording in ns. data: its serialised bytes (CDR)."""
+    """A message as recorded. recorded: time of recording in ns. data: its serialised bytes (CDR). definition: of its
+    type, as the bag holds it (ros2msg), or empty."""
 
     topic: str
     msgtype: str
     recorded: int
     data: bytes
+    definition: str = ""
 
     def deserialise(self):
         """Return the message object. Raises any exception where the bytes are malformed: guard the call."""
-        return typestore().deserialize_cdr(self.data, self.msgtype)
+        return recorded_types(self.msgtype, self.definition).deserialize_cdr(self.data, self.msgtype)
 
 
 def recover_messages(path: Path) -> Iterator[RawMessage]:
@@ -72,12 +74,18 @@ def describe_readable(bag: Path) -> str:
     return f"{counts.total()} messages in it can be read ({topics})"
 
 
+Schemas = dict[int, tuple[str, str]]
+"""Type and its definition, by the schema's number."""
+Channels = dict[int, tuple[str, str, str]]
+"""Topic, type and its definition, by the channel's number."""
+
+
 # -- mcap --------------------------------------------------------------------------------------------------------------
 
 
 def _read_mcap(path: Path) -> Iterator[RawMessage]:
-    channels: dict[int, tuple[str, str]] = {}
-    schemas: dict[int, str] = {}
+    channels: Channels = {}
+    schemas: Schemas = {}
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             return
@@ -101,7 +109,7 @@ def _next_record(file: BinaryIO) -> tuple[int, bytes] | None:
     return (kind, content) if len(content) == size or kind == _CHUNK else None
 
 
-def _read_chunk(content: bytes, schemas: dict[int, str], channels: dict[int, tuple[str, str]]) -> Iterator[RawMessage]:
+def _read_chunk(content: bytes, schemas: Schemas, channels: Channels) -> Iterator[RawMessage]:
     try:
         records = _decompress_chunk(content)
     except Exception:  # a decompressor may raise anything on garbage; the next chunk may be whole
@@ -116,20 +124,22 @@ def _read_chunk(content: bytes, schemas: dict[int, str], channels: dict[int, tup
         yield from _read_record(kind, part, schemas, channels)
 
 
-def _read_record(
-    kind: int, content: bytes, schemas: dict[int, str], channels: dict[int, tuple[str, str]]
-) -> Iterator[RawMessage]:
+def _read_record(kind: int, content: bytes, schemas: Schemas, channels: Channels) -> Iterator[RawMessage]:
     try:
         if kind == _SCHEMA:
             (number,) = struct.unpack_from("<H", content)
-            schemas[number] = full_type(_read_text(content, 2)[0])
+            name, at = _read_text(content, 2)
+            encoding, at = _read_text(content, at)
+            definition = _read_text(content, at)[0] if encoding == "ros2msg" else ""
+            schemas[number] = full_type(name), definition
         elif kind == _CHANNEL:
             number, schema = struct.unpack_from("<HH", content)
-            channels[number] = _read_text(content, 4)[0], schemas.get(schema, "")
+            channels[number] = _read_text(content, 4)[0], *schemas.get(schema, ("", ""))
         elif kind == _MESSAGE:
             number, _, recorded = struct.unpack_from("<HIQ", content)
             if number in channels:
-                yield RawMessage(*channels[number], recorded, bytes(content[22:]))
+                topic, msgtype, definition = channels[number]
+                yield RawMessage(topic, msgtype, recorded, bytes(content[22:]), definition)
     except struct.error:  # shorter than its type needs
         return
 
@@ -167,13 +177,24 @@ def _read_sqlite(path: Path) -> Iterator[RawMessage]:
             topics = {
                 i: (str(n), full_type(str(t))) for i, n, t in database.execute("SELECT id, name, type FROM topics")
             }
+            definitions = _sqlite_definitions(database)
             for number, recorded, data in database.execute("SELECT topic_id, timestamp, data FROM messages"):
                 if number in topics and isinstance(data, bytes):
-                    yield RawMessage(*topics[number], int(recorded), data)
+                    topic, msgtype = topics[number]
+                    yield RawMessage(topic, msgtype, int(recorded), data, definitions.get(msgtype, ""))
         except (sqlite3.Error, ValueError, TypeError):  # the first page that cannot be read
             return
         finally:
             database.close()
+
+
+def _sqlite_definitions(database: sqlite3.Connection) -> dict[str, str]:
+    """Return the definitions of types by name; none in recordings of before ROS 2 Iron."""
+    try:
+        columns = "topic_type, encoded_message_definition FROM message_definitions WHERE encoding = 'ros2msg'"
+        return {full_type(str(name)): str(text) for name, text in database.execute(f"SELECT {columns}")}
+    except sqlite3.Error:
+        return {}
 
 
 def _extend_to_size(path: Path) -> None:

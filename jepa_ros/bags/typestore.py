@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -37,6 +38,39 @@ def typestore() -> Typestore:
         types |= get_types_from_msg(path.read_text(), f"jepa_msgs/msg/{path.stem}")
     store.register(types)
     return store
+
+
+OWN = re.compile(r"jepa_msgs/msg/\w+", re.ASCII)
+LONGEST_DEFINITION = 100_000
+"""Characters; a longer definition in a bag is taken for garbage."""
+
+
+@lru_cache(maxsize=64)
+def recorded_types(msgtype: str, definition: str) -> Typestore:
+    """Return the types for messages of `msgtype` in a bag that holds `definition` of it (ros2msg, or empty).
+
+    A type of jepa_msgs that has changed since the recording is read as it was recorded. All other types, and those
+    whose definition is missing or malformed, are the current ones.
+    """
+    store = typestore()
+    if not OWN.fullmatch(msgtype) or not definition or len(definition) > LONGEST_DEFINITION:
+        return store
+    try:
+        found = get_types_from_msg(definition, msgtype)
+    except Exception:  # whatever the parser makes of garbage
+        return store
+    # Python code is generated from these, so only plain names pass; constants are not needed.
+    own = {n: ([], fields) for n, (_, fields) in found.items() if OWN.fullmatch(n) and _has_plain_names(fields)}
+    changed = {n: (c, fields) for n, (c, fields) in own.items() if fields != store.fielddefs.get(n, ((), ()))[1]}
+    if not changed:
+        return store
+    merged = get_typestore(Stores.EMPTY)
+    merged.register(dict(store.fielddefs) | changed)
+    return merged
+
+
+def _has_plain_names(fields: list) -> bool:
+    return all(name.isidentifier() and name.isascii() for name, _ in fields)
 
 
 def full_type(name: str) -> str:
