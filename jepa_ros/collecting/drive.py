@@ -139,7 +139,8 @@ class Drive:
         as it would be refused again; unless the arm is held for a cause, which may go."""
         graph, again = self._graph, time.monotonic() + TRY_AGAIN
         self._refused += 1
-        held = graph.open and not graph.gate.text.endswith(": no plan")
+        ready = (graph.gate.state, graph.gate.code) == (GateStatus.HOLDING, GateStatus.NONE)
+        held = graph.open and not ready
         motion.interrupt(0 if held and self._refused < PATIENCE else self.driver.every)
         self.driver.forget()
         self.until(lambda: (graph.holding and time.monotonic() > again) or graph.trouble() or self.paused or over())

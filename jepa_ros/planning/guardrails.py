@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.collision.clearance import STEP, TOLERANCE, Box, Clearance
+from jepa_ros.robot.collision.clearance import OUTWARD_TOLERANCE, SAMPLE_PERIOD, Box, Clearance
 from jepa_ros.robot.collision.self_collision import SelfCollision
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.limits import JointLimits
@@ -37,7 +37,7 @@ class Guardrails:
     limits, collision: None switches the check off. margin: m kept to boxes and between links; the limits include their
     own margin. The search keeps to the workspace by space.constrain, so only the exact check tests the workspace. A
     clearance field is computed once, by inverse kinematics on a grid over the workspace; links that are moved later
-    (SelfCollision.place) count in the exact check only.
+    (SelfCollision.set_joints) count in the exact check only.
 
     Raises InputError if joint names differ, or if the robot at home is nearer to itself than the margin.
     """
@@ -89,7 +89,7 @@ class Guardrails:
         A path that starts with less is feasible if its clearance never falls below that of its start.
         """
         clearance = self.clearance(paths)
-        return (clearance >= np.minimum(0.0, clearance[:, :1] - TOLERANCE)).all(axis=1)
+        return (clearance >= np.minimum(0.0, clearance[:, :1] - OUTWARD_TOLERANCE)).all(axis=1)
 
     def price(self, paths: np.ndarray) -> np.ndarray:
         """Return penalties (S,) >= 0 of paths (S, M, D) m: the mean over the points of ((s - clearance) / s)^2 below a
@@ -163,10 +163,12 @@ class Guardrails:
     def check(self, trajectory: JointTrajectory) -> str:
         """Return the first violation of a trajectory in one sentence, or "".
 
-        Joint positions are checked every STEP s; tool position and self-collision as well, unless a bound on the motion
-        since the last check rules out a violation. What violates a constraint at the start may only move inward.
+        Joint positions are checked every SAMPLE_PERIOD s; tool position and self-collision as well, unless a bound on
+        the motion since the last check rules out a violation. What violates a constraint at the start may only move
+        inward.
         """
         if tuple(trajectory.names) != self.joints:
             raise InputError(f"trajectory: expected the joints {list(self.joints)}, found {list(trajectory.names)}")
-        times = np.linspace(0.0, trajectory.duration, max(1, int(np.ceil(trajectory.duration / STEP - 1e-6))) + 1)
+        steps = max(1, int(np.ceil(trajectory.duration / SAMPLE_PERIOD - 1e-6)))
+        times = np.linspace(0.0, trajectory.duration, steps + 1)
         return self._exact.check(times, trajectory.sample(times)[0])

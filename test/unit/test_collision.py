@@ -50,8 +50,8 @@ def test_the_whole_workspace_is_free():
 def test_hands_brought_together_are_seen():
     both, distances = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME), []
     for turn in np.linspace(0.0, 1.0, 11):
-        both.place(LEFT_HOME | {"openarm_left_joint3": turn})
-        distances.append(both.nearest(HOME + np.array([0, 0, -turn, 0, 0, 0, 0])))
+        both.set_joints(LEFT_HOME | {"openarm_left_joint3": turn})
+        distances.append(both.find_closest_pair(HOME + np.array([0, 0, -turn, 0, 0, 0, 0])))
         if distances[-1][0] < 0:
             break
     (start, *_), (end, a, b) = distances[0], distances[-1]
@@ -131,9 +131,9 @@ def test_pairs_that_the_arm_does_not_move_are_not_looked_at():
 def test_the_other_arm_is_where_it_is_put():
     own = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME)
     free = own.distance(HOME)
-    own.place({"openarm_left_joint4": 1.571, "openarm_left_joint3": 1.3})
-    there, a, b = own.nearest(HOME)
-    own.place({"openarm_left_joint4": 0.0, "openarm_left_joint3": 0.0})
+    own.set_joints({"openarm_left_joint4": 1.571, "openarm_left_joint3": 1.3})
+    there, a, b = own.find_closest_pair(HOME)
+    own.set_joints({"openarm_left_joint4": 0.0, "openarm_left_joint3": 0.0})
     assert there < 0 and a.startswith("openarm_left") and b.startswith("openarm_right")
     assert own.distance(HOME) == pytest.approx(free)
 
@@ -142,13 +142,17 @@ def test_an_obstacle_is_met_by_the_whole_arm():
     tool = sim_arm.space().kinematics.forward(HOME)[0]
     ahead = ("wall", tool + [0.25, -0.3, -0.3], tool + [0.3, 0.3, 0.3])
     own = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME, obstacles=[ahead])
-    assert own.nearest(HOME) == own.nearest(HOME, obstacles=False) == collision().nearest(HOME)
+    assert (
+        own.find_closest_pair(HOME)
+        == own.find_closest_pair(HOME, obstacles=False)
+        == collision().find_closest_pair(HOME)
+    )
     # Further forward by less than the wall is away from the tool: the fingers are there before it.
     target, rotation = sim_arm.space().kinematics.forward(HOME)
     q, _ = sim_arm.space().kinematics.inverse(target + [0.08, -0.03, 0], rotation, HOME, HOME)
-    distance, a, b = own.nearest(q)
+    distance, a, b = own.find_closest_pair(q)
     assert distance < 0 and a == "wall" and "finger" in b
-    assert own.nearest(q, obstacles=False) == collision().nearest(q)
+    assert own.find_closest_pair(q, obstacles=False) == collision().find_closest_pair(q)
 
 
 def test_obstacles_are_in_the_base_frame():
@@ -165,7 +169,7 @@ def test_obstacles_are_in_the_base_frame():
 
 
 def test_an_ignored_pair_is_not_looked_at():
-    first = collision().nearest(HOME)[1:]
+    first = collision().find_closest_pair(HOME)[1:]
     without = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME, ignore=[first[::-1]])
     assert first not in without.pairs and without.left_out[first] == "ignored"
     assert without.distance(HOME) > collision().distance(HOME)
@@ -185,7 +189,7 @@ def test_many_at_once_are_each():
     many = collision().distances(q)
     assert many.shape == (6,)
     np.testing.assert_array_equal(many, [collision().distance(row) for row in q])
-    assert collision().nearest(q[0])[0] == many[0]
+    assert collision().find_closest_pair(q[0])[0] == many[0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -205,7 +209,7 @@ def test_without_shapes_they_are_guessed_and_named():
     guess = SelfCollision(bare, ARM, home=HOME)
     assert {f"openarm_right_link{i}" for i in range(1, 7)} <= set(guess.guessed)
     assert not {"world", "openarm_right_ee_control_point"} & set(guess.guessed), "frames have no shape"
-    guess.place({"openarm_left_joint4": 1.571, "openarm_left_joint3": 1.3})
+    guess.set_joints({"openarm_left_joint4": 1.571, "openarm_left_joint3": 1.3})
     assert guess.distance(HOME) < 0.02
 
 
@@ -239,7 +243,7 @@ def robot(post=POST, bar='<cylinder radius="0.02" length="0.2"/>'):
 def test_distances_are_those_of_the_primitives(post, ahead, aside):
     own = SelfCollision(robot(post), ["turn"])
     assert own.pairs == (("post", "bar"),) and own.guessed == ()
-    assert own.nearest(np.zeros(1)) == (pytest.approx(ahead, abs=1e-6), "post", "bar")
+    assert own.find_closest_pair(np.zeros(1)) == (pytest.approx(ahead, abs=1e-6), "post", "bar")
     assert own.distance(np.array([np.pi / 2])) == pytest.approx(aside, abs=1e-6)
 
 
@@ -279,7 +283,7 @@ def test_a_mesh_that_cannot_be_read_is_guessed(name):
 
 def test_where_nothing_can_collide_all_is_far():
     own = SelfCollision(robot(), ["turn"], ignore=[("bar", "post")])
-    assert own.pairs == () and own.nearest(np.zeros(1)) == (np.inf, "", "")
+    assert own.pairs == () and own.find_closest_pair(np.zeros(1)) == (np.inf, "", "")
     assert own.distance(np.zeros(1)) == np.inf
 
 
@@ -295,7 +299,7 @@ BARE = re.sub("<(inertial|collision).*?</\\1>", "", robot(), flags=re.S)
         (lambda: SelfCollision(robot('<box size="1 2"/>'), ["turn"]), "link post: expected three numbers for size"),
         (lambda: SelfCollision(robot(), ["turn"], ignore=[("bar", "foo")]), "ignore: expected links .* found 'foo'"),
         (lambda: SelfCollision(robot(), ["turn"], ignore=["bar"]), "ignore: expected pairs of links, found 'bar'"),
-        (lambda: SelfCollision(robot(), ["turn"], others={"turn": 0.0}), "expected none of the arm's own"),
+        (lambda: SelfCollision(robot(), ["turn"], others={"turn": 0.0}), "'turn' belongs to the arm"),
         (lambda: SelfCollision(robot(), ["turn"], home=[0, 0]), r"expected shape \(1,\), found \(2,\)"),
         (lambda: SelfCollision(BARE, ["turn"]), "expected links with collision geometry or mass, found none"),
         (lambda: collision().distance(np.zeros(6)), r"expected shape \(7,\), found \(6,\)"),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jepa_ros.robot.gate.jerk_limited import MotionMaker
 from jepa_ros.robot.motion.limits import JointLimits
-from jepa_ros.robot.motion.path import KNOT, Path
+from jepa_ros.robot.motion.path import MAX_SEGMENT, Path
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 RNG = np.random.default_rng(4)
@@ -29,7 +29,7 @@ def test_is_the_curve_that_the_controllers_follow():
 
 def test_cutting_changes_nothing():
     path = random_path(step=0.3).divided()
-    assert np.diff(path.times).max() <= KNOT * 1.01
+    assert np.diff(path.times).max() <= MAX_SEGMENT * 1.01
     t0, t1 = path.start + 0.111, path.start + 0.3333
     for part in (path.between(t0, t1), path.after(t0), path.between(t0, t0 + 0.2).then(path.after(t0 + 0.2))):
         for t in np.linspace(t0, t1 - 1e-6, 30):

@@ -85,7 +85,7 @@ def test_inverse_keeps_height_orientation_and_limits():
 
 
 def test_out_of_reach_is_said():
-    with pytest.raises(InputError, match=r"\[2.0, 0.0\] m: expected one in reach, missed by"):
+    with pytest.raises(InputError, match=r"\[2.0, 0.0\] m: out of reach by"):
         sim_arm.space().inverse_kinematics(np.array([2.0, 0.0]))
 
 

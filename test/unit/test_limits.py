@@ -76,7 +76,7 @@ def test_yaml_narrows_and_never_widens():
         (("slow",), {}, "velocity limit"),
         (("elbow",), {}, "elbow"),
         (("bolt",), {}, "fixed"),
-        (("turn", "turn"), {}, "different"),
+        (("turn", "turn"), {}, "duplicate"),
         ((), {}, "names"),
     ],
 )

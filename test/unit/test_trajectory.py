@@ -82,7 +82,7 @@ P = np.zeros((2, 2))
         ([1.0, 0.5], (P,), "times.*increasing"),
         ([-0.1, 0.5], (P,), "times.*from 0"),
         ([0.0, np.nan], (P,), "times.*finite"),
-        ([0.0, 1.0], (P, None, P), "need velocities"),
+        ([0.0, 1.0], (P, None, P), "without velocities"),
     ],
 )
 def test_unusable_points_are_refused_in_one_line(times, arrays, words):

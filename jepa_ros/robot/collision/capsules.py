@@ -1,4 +1,4 @@
-"""The smallest capsule around a cloud of points, as the simple shape that stands for a link."""
+"""Capsules: the smallest capsule around a cloud of points, as the collision shape of a link."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.spatial import ConvexHull, QhullError
 
 from jepa_ros.errors import InputError
 
-EVALUATIONS = 120  # of the search for a better axis
+MAX_EVALUATIONS = 120  # of the search for a better axis
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Capsule:
 
     @property
     def volume(self) -> float:
-        """m^3."""
+        """Volume in m^3."""
         return float(np.pi * self.radius**2 * (np.linalg.norm(self.end - self.start) + 4 / 3 * self.radius))
 
     @property
@@ -37,9 +37,9 @@ class Capsule:
 
 
 def enclosing_capsule(points: np.ndarray) -> Capsule:
-    """A capsule around all points (N, 3) m, near the smallest in volume; it encloses them exactly.
+    """Return a capsule around all points (N, 3) m whose volume is close to the smallest; it encloses them exactly.
 
-    Begins with the best of the principal and the coordinate axes and improves axis and offset by Nelder and Mead's
+    Starts with the best of the principal and the coordinate axes, and improves axis and offset by the Nelder-Mead
     method. For an axis and an offset, radius and ends follow from the points (see _around). Raises InputError where
     there are no points or one is not finite.
     """
@@ -66,13 +66,13 @@ def enclosing_capsule(points: np.ndarray) -> Capsule:
         lambda x: at(x).volume,
         np.zeros(4),
         method="Nelder-Mead",
-        options={"maxfev": EVALUATIONS, "initial_simplex": simplex, "fatol": 0.0, "xatol": 1e-4},
+        options={"maxfev": MAX_EVALUATIONS, "initial_simplex": simplex, "fatol": 0.0, "xatol": 1e-4},
     )
     return min((first, at(found.x)), key=lambda capsule: capsule.volume)
 
 
 def hull_points(points: np.ndarray) -> np.ndarray:
-    """Those of the points (N, 3) that span their convex hull; all of them where it is flat."""
+    """Return the points of (N, 3) that span their convex hull; all of them where it is flat."""
     try:
         return points[ConvexHull(points).vertices]
     except QhullError:
@@ -80,32 +80,32 @@ def hull_points(points: np.ndarray) -> np.ndarray:
 
 
 def _around(points: np.ndarray, axis: np.ndarray, offset: np.ndarray) -> Capsule:
-    """The shortest capsule around points (N, 3) with its axis (3,) of length 1 through `offset` (3,).
+    """Return the shortest capsule around points (N, 3) with its axis (3,) of length 1 through `offset` (3,).
 
-    A point at t along the axis and e beside it is covered from the left up to where the segment ends at
-    t - sqrt(r^2 - e^2) or later, from the right where it begins at t + sqrt(r^2 - e^2) or earlier.
+    A point at t along the axis, at distance e from it, is covered if the segment ends at t - sqrt(r^2 - e^2) or later
+    and begins at t + sqrt(r^2 - e^2) or earlier.
     """
     relative = points - offset
     along = relative @ axis
-    away = relative - along[:, None] * axis  # not by Pythagoras: near the axis that loses half the digits
+    away = relative - along[:, None] * axis  # not by Pythagoras, which loses half the digits near the axis
     beside = np.sqrt(np.einsum("ij,ij->i", away, away))
     radius = float(beside.max()) * (1 + 1e-9)
     cap = np.sqrt(np.maximum(radius * radius - beside * beside, 0.0))
     low, high = float((along + cap).min()), float((along - cap).max())
-    if high < low:  # one ball covers all
+    if high < low:  # one sphere covers all
         low = high = 0.5 * (low + high)
     return Capsule(offset + low * axis, offset + high * axis, radius)
 
 
 def _middle(points: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """(3,) in the middle of what the points span beside the axis."""
+    """Return the middle (3,) of the points' extent perpendicular to the axis."""
     basis = np.stack(_across(axis))
     spread = points @ basis.T
     return 0.5 * (spread.min(0) + spread.max(0)) @ basis
 
 
 def _across(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two unit vectors (3,) that make a right-handed frame with `axis` as its z."""
+    """Return two unit vectors (3,) that form a right-handed frame with `axis` as its z."""
     side = np.cross(np.eye(3)[int(np.abs(axis).argmin())], axis)
     side /= np.linalg.norm(side)
     return side, np.cross(axis, side)

@@ -1,4 +1,4 @@
-"""What a joint path may not come near: the arm itself, keep-out boxes, the workspace's border, the joints' ends."""
+"""Clearance: checks joint paths against self-collision, keep-out boxes, the workspace and the joint limits."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.collision.self_collision import SelfCollision, levers
+from jepa_ros.robot.collision.self_collision import SelfCollision, compute_levers
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import Path
 
-BORDER = 0.01  # m by which the tool may leave the workspace where it turns and brakes at once; its polygon has it spare
-STEP = 0.01  # s between the samples of a path
-TOLERANCE = 1e-4  # m or rad by which a motion that begins outside may seem to go on outward: rounding
+WORKSPACE_TOLERANCE = 0.01  # m by which the tool may leave the workspace where it turns while braking
+SAMPLE_PERIOD = 0.01  # s between the samples of a path
+OUTWARD_TOLERANCE = 1e-4  # m or rad, rounding error of a motion that begins outside a limit
 
 
 @dataclass(frozen=True)
 class Box:
-    """Keep out: name, lowest and highest corner (3,) m in the base frame.
+    """A keep-out box: name, lowest and highest corner (3,) m in the base frame.
 
-    It forbids the tool frame's origin, which may well be at the wrist. For the whole arm it must be among the obstacles
-    of the SelfCollision too, as Guardrails.from_robot has it.
+    It keeps out the tool frame's origin, which may be at the wrist. To keep out the whole arm it must be an obstacle of
+    the SelfCollision as well, as in Clearance.from_robot.
     """
 
     name: str
@@ -40,7 +40,8 @@ class Box:
             raise InputError(f"keep-out box {self.name!r}: expected low < high on every axis, found {found}")
 
     def distance(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """(...) m from points to the box; inside: how deep, negative. Coordinates apart: several times as fast."""
+        """Return the distance (...) in m from points to the box, negative inside. Separate x, y, z are several times as
+        fast as one array."""
         centre, half = 0.5 * (self.low + self.high), 0.5 * (self.high - self.low)
         beyond = [np.abs(p - c) - h for p, c, h in zip((x, y, z), centre, half, strict=True)]
         outside = np.sqrt(sum(np.maximum(b, 0.0) ** 2 for b in beyond))
@@ -48,11 +49,11 @@ class Box:
 
 
 class Clearance:
-    """Judges joint paths of the arm of `kinematics` (J joints), exactly.
+    """Checks joint paths of the arm of `kinematics` (J joints).
 
-    limits, collision: None where they are not looked at. boxes: what the tool is kept out of. margin: m kept to boxes
-    and between links; the joints' own is in their limits already. border: half-planes (E, 2), (E,) of the workspace in
-    the base frame's x and y, or half-spaces (E, 3) of it, inside is n.x <= offset; None: it is not looked at.
+    limits, collision, border: None turns their check off. boxes: kept clear of by the tool. margin: m kept from boxes
+    and between links; the margin of joint limits is in `limits` already. border: half-planes (E, 2), (E,) of the
+    workspace in the base frame's x and y, or half-spaces (E, 3), (E,); inside is n.x <= offset.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Clearance:
     ):
         self.joints, self.collision, self.boxes, self.margin = kinematics.joints, collision, tuple(boxes), margin
         self._kinematics, self._limits, self._border = kinematics, limits, border
-        self._lever = levers(kinematics.model, self.joints, kinematics.tool_frame)
+        self._lever = compute_levers(kinematics.model, self.joints, kinematics.tool_frame)
 
     @classmethod
     def from_robot(
@@ -77,10 +78,10 @@ class Clearance:
         limits: JointLimits | None = None,
         border: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Clearance:
-        """That of the robot's configuration: `keep_out`, from which all links of the arm are kept out, and
-        `self_collision`; where that is off, only the tool is kept out. urdf: its description.
+        """Return the clearance of a robot's configuration and description `urdf`.
 
-        Raises InputError where the robot at home is nearer to itself than the margin.
+        All links are kept out of `keep_out`; without `self_collision` only the tool is. Raises InputError where the
+        robot at home is closer to itself than the margin.
         """
         boxes = [Box(box.name, box.low, box.high) for box in robot.keep_out]
         own, home = robot.self_collision, [robot.home[joint] for joint in robot.joints]
@@ -94,19 +95,18 @@ class Clearance:
         return made
 
     def check_home(self, home: np.ndarray) -> None:
-        """Raise InputError where the arm at home (J,) rad is nearer to itself than the margin."""
+        """Raise InputError where the arm at home (J,) rad is closer to itself than the margin."""
         if self.collision is None:
             return
-        distance, a, b = self.collision.nearest(home, obstacles=False)
+        distance, a, b = self.collision.find_closest_pair(home, obstacles=False)
         if distance < self.margin:
             raise InputError(
-                f"self_collision: expected {a} and {b} apart by the margin of {self.margin:.3f} m at home, "
-                f"found {distance:.3f} m; lower the margin or ignore the pair"
+                f"self_collision: expected at least {self.margin:.3f} m between {a} and {b} at home, found "
+                f"{distance:.3f} m: lower the margin or ignore the pair"
             )
 
     def distance(self, q: np.ndarray) -> float:
-        """m at joint positions q (J,) rad between the arm and the nearest thing it is kept out of; infinite where there
-        is none."""
+        """Return the distance in m between the arm at q (J,) rad and the closest link or box; inf without any."""
         least = self.collision.distance(q) if self.collision is not None else np.inf
         if self.boxes:
             tool = self._kinematics.forward(q)[0]
@@ -114,27 +114,27 @@ class Clearance:
         return least
 
     def update_other_joints(self, names: Sequence[str], positions: Sequence[float]) -> None:
-        """The rest of the robot is where joint states say: the other arm and fingers, rad or m by name."""
+        """Move the rest of the robot (the other arm, fingers) to measured positions, rad or m by name."""
         if self.collision is not None:
             own = set(self.joints)
-            found = {n: p for n, p in zip(names, positions, strict=False) if n not in own and np.isfinite(p)}
-            self.collision.place({n: p for n, p in found.items() if self.collision.knows(n)})
+            others = {n: p for n, p in zip(names, positions, strict=False) if n not in own and np.isfinite(p)}
+            self.collision.set_joints({n: p for n, p in others.items() if self.collision.has_joint(n)})
 
     def check_path(self, path: Path) -> str:
-        """See check; of a whole path, times from its start."""
+        """Check a whole path as `check` does, with times from its start."""
         if len(path) == 1:
             return ""
-        samples = path.samples(STEP)[0]
+        samples = path.samples(SAMPLE_PERIOD)[0]
         q = samples.transpose(1, 0, 2).reshape(-1, samples.shape[2])
         within = np.linspace(0.0, 1.0, samples.shape[0])
         times = (path.times[:-1, None] - path.start + np.outer(np.diff(path.times), within)).ravel()
         return self.check(times, q)
 
     def check(self, times: np.ndarray, q: np.ndarray) -> str:
-        """What of joint positions q (M, J) rad at times (M,) s is forbidden, in one sentence; "" where nothing is.
+        """Check joint positions q (M, J) rad at times (M,) s; return the first problem in one sentence, or "".
 
-        Tool and self-collision are looked at but where a bound on how far the robot can have moved since shows that
-        nothing can be nearer than allowed. Whatever is outside of its bounds at the start may move inward only.
+        Tool and self-collision are computed only at samples where a bound on the robot's motion since the last one does
+        not already show that all is clear. Whatever is outside its limits at the start may move inward only.
         """
         return self._check_limits(times, q) or self._check_tool(times, q) or self._check_body(times, q)
 
@@ -143,7 +143,7 @@ class Clearance:
             return ""
         excess = self._limits.excess(q)
         outward = excess - np.minimum.accumulate(excess, axis=0)
-        if outward.max() <= TOLERANCE:
+        if outward.max() <= OUTWARD_TOLERANCE:
             return ""
         k, j = np.unravel_index(int(outward.argmax()), outward.shape)
         upper = q[k, j] > self._limits.upper[j]
@@ -160,7 +160,7 @@ class Clearance:
             return positions[i]
 
         travel = _travel(q, self._lever)
-        outside = self._border and _lowest(lambda i: self._inside(tool(i)), travel, -BORDER)
+        outside = self._border and _lowest(lambda i: self._inside(tool(i)), travel, -WORKSPACE_TOLERANCE)
         if outside:
             k, room = outside
             return f"the tool goes {-room:.3f} m out of the workspace at {times[k]:.2f} s"
@@ -179,30 +179,30 @@ class Clearance:
         hit = _lowest(lambda i: self.collision.distance(q[i]), _travel(q, self.collision.lever), self.margin)
         if hit is None:
             return ""
-        distance, a, b = self.collision.nearest(q[hit[0]])
+        distance, a, b = self.collision.find_closest_pair(q[hit[0]])
         how = f"come within {distance:.3f} m" if distance >= 0 else f"overlap by {-distance:.3f} m"
         return f"{a} and {b} {how} at {times[hit[0]]:.2f} s; the margin is {self.margin:.3f} m"
 
     def _inside(self, tool: np.ndarray) -> float:
-        """m from a tool position (3,) to the workspace's nearest border; negative: outside."""
+        """Return the distance in m from a tool position (3,) to the workspace limit, negative outside."""
         normals, offsets = self._border
         return float((offsets - normals @ tool[: normals.shape[1]]).min())
 
 
 def _travel(q: np.ndarray, lever: np.ndarray) -> np.ndarray:
-    """(M,) m that no point of the robot has moved farther than since the first of joint positions q (M, J)."""
+    """Return a bound (M,) in m of the motion of any point of the robot since the first of joint positions q (M, J)."""
     return np.concatenate([[0.0], np.cumsum(np.abs(np.diff(q, axis=0)) @ lever)])
 
 
 def _lowest(value: Callable[[int], float], travel: np.ndarray, needed: float) -> tuple[int, float] | None:
-    """The sample that falls the farthest below `needed` and its value; None where none does.
+    """Return the sample whose value is furthest below `needed`, and the value; None where none is below.
 
     value(i), m, changes by no more than travel (M,) does. An interval is halved only where its ends do not prove that
-    all between them is enough. A path that begins with less than needed is held to what it begins with.
+    all samples between them are above. A path that begins below `needed` must not fall below its first value.
     """
     last = len(travel) - 1
     known = {0: value(0), last: value(last)}
-    needed = min(needed, known[0] - TOLERANCE)
+    needed = min(needed, known[0] - OUTWARD_TOLERANCE)
     stack = [(0, last)]
     while stack:
         i, j = stack.pop()

@@ -1,4 +1,4 @@
-"""The simple shapes that stand for a robot's links: read from the collision elements of its URDF."""
+"""Simple collision shapes of a robot's links, read from the collision elements of its URDF."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jepa_ros.robot.collision.capsules import Capsule, enclosing_capsule
 
 try:
     import coal
-except ImportError:  # its name before Pinocchio 3.4
+except ImportError:  # the name before Pinocchio 3.4
     import hppfcl as coal
 
 GUESSED_RADIUS = 0.05  # m of a link whose shape the description does not give
@@ -37,7 +37,7 @@ class Shape:
     sides: np.ndarray | None = None
 
     def geometry(self, inflate: float = 0.0):
-        """The shape for coal, every surface moved outward by `inflate` m (a box's sides; its corners by more)."""
+        """Return the shape for coal, surfaces moved outward by `inflate` m (corners of a box move further)."""
         if self.sides is not None:
             return coal.Box(*(self.sides + 2 * inflate))
         if self.length < 1e-9:
@@ -46,21 +46,21 @@ class Shape:
 
     @property
     def extent(self) -> float:
-        """m from the link frame's origin to the shape's farthest point, or a little more."""
+        """Upper bound of the distance in m from the link frame's origin to the shape's farthest point."""
         half = np.linalg.norm(self.sides) / 2 if self.sides is not None else self.radius + self.length / 2
         return float(np.linalg.norm(self.position) + half)
 
 
 def link_shapes(urdf: str) -> tuple[list[Shape], tuple[str, ...]]:
-    """Shapes of all links of a URDF, and the links whose shapes had to be guessed.
+    """Return the shapes of all links of a URDF, and the links whose shapes had to be guessed.
 
-    A cylinder is read as the capsule that encloses it: same radius, same length between the caps' centres (URDF has no
-    capsule, so that is also how one is written). Spheres and boxes stay what they are. Of a mesh file that can be read
-    (file://, a path, or package:// along AMENT_PREFIX_PATH) the enclosing capsule is taken. A link that has mass or
-    looks but no shape that can be read is guessed: capsules of GUESSED_RADIUS from its origin to those of the joints
-    that it carries, or to its centre of mass where it carries none. Links without mass and looks are mere frames.
+    A cylinder becomes the capsule that encloses it: same radius, same length between the caps' centres (URDF has no
+    capsule, so one is written like that, too). Spheres and boxes are kept. A mesh file that can be read (file://, a
+    path, or package:// along AMENT_PREFIX_PATH) becomes its enclosing capsule. A link with mass or visual but without a
+    readable shape is guessed: capsules of GUESSED_RADIUS from its origin to those of its child joints, or to its centre
+    of mass without any. Links without mass and visual are frames only.
 
-    Raises InputError where a shape's numbers cannot be read.
+    Raises InputError where a shape's numbers are invalid.
     """
     root = ElementTree.fromstring(urdf)
     shapes, guessed = [], []
@@ -77,7 +77,7 @@ def link_shapes(urdf: str) -> tuple[list[Shape], tuple[str, ...]]:
 
 
 def _shape(link: str, element: ElementTree.Element) -> Shape | None:
-    """The shape of one collision element; None where there is none that can be read."""
+    """Return the shape of one collision element; None where it cannot be read."""
     position, rotation = _pose(link, element.find("origin"))
     geometry = element.find("geometry")
     kind = next(iter(geometry), None) if geometry is not None else None
@@ -106,41 +106,41 @@ def _is_body(link: ElementTree.Element) -> bool:
 
 def _guess(root: ElementTree.Element, link: ElementTree.Element) -> list[Shape]:
     name = link.get("name", "")
-    carried = [joint for joint in root.findall("joint") if _end(joint, "parent") == name]
-    ends = [_pose(name, joint.find("origin"))[0] for joint in carried]
+    children = [joint for joint in root.findall("joint") if _linked(joint, "parent") == name]
+    ends = [_pose(name, joint.find("origin"))[0] for joint in children]
     inertial = link.find("inertial")
     if not ends and inertial is not None:
         ends = [_pose(name, inertial.find("origin"))[0]]
     return [_placed(name, Capsule(np.zeros(3), end, GUESSED_RADIUS)) for end in ends]
 
 
-def _end(joint: ElementTree.Element, side: str) -> str | None:
-    """The parent or child link of a joint element."""
+def _linked(joint: ElementTree.Element, side: str) -> str | None:
+    """Return the parent or child link of a joint element."""
     element = joint.find(side)
     return None if element is None else element.get("link")
 
 
-def attached(urdf: str) -> dict[str, str]:
-    """Link → the link that it hangs on by a joint of any type."""
+def parent_links(urdf: str) -> dict[str, str]:
+    """Return the parent of every link, by a joint of any type."""
     joints = ElementTree.fromstring(urdf).findall("joint")
-    return {_end(joint, "child"): _end(joint, "parent") for joint in joints}
+    return {_linked(joint, "child"): _linked(joint, "parent") for joint in joints}
 
 
 def _mesh_points(mesh: ElementTree.Element, scale: np.ndarray) -> np.ndarray | None:
-    """Vertices (N, 3) m of a mesh element's file; None where it is not found or not understood."""
+    """Return the vertices (N, 3) m of a mesh element's file; None where it is not found or unreadable."""
     path = _mesh_path(mesh.get("filename", ""))
     if path is None:
         return None
     try:
         points = np.array(coal.MeshLoader().load(str(path), np.asarray(scale)).vertices())
-    except (RuntimeError, ValueError):  # whatever the loader makes of a file that is no mesh
+    except (RuntimeError, ValueError):  # raised by the loader for a file that is not a mesh
         return None
     return points if len(points) else None
 
 
 def _mesh_path(name: str) -> Path | None:
-    """The file, where it belongs to an installed package: a description comes over the network, and may not have any
-    other file opened."""
+    """Return the file if it belongs to an installed package: a description is received over the network and must not
+    open other files."""
     shares = [Path(prefix, "share") for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     scheme, _, rest = name.rpartition("://")
     candidates = [s / rest for s in shares] if scheme == "package" else [Path(rest)] if scheme in ("", "file") else []
@@ -149,7 +149,7 @@ def _mesh_path(name: str) -> Path | None:
 
 
 def _pose(link: str, origin: ElementTree.Element | None) -> tuple[np.ndarray, np.ndarray]:
-    """Position (3,) m and rotation (3, 3) of an origin element; none is the identity."""
+    """Return position (3,) m and rotation (3, 3) of an origin element; the identity without one."""
     if origin is None:
         return np.zeros(3), np.eye(3)
     none = (0.0, 0.0, 0.0)

@@ -1,8 +1,8 @@
-"""Action spaces: what the numbers that a model predicts with mean for an arm, and the motion that they ask for.
+"""Action spaces: the meaning of a model's actions for an arm.
 
-Actions are in the model's axes: those of the base frame, or turned against them as `camera.rotation_to_base` of the
-robot's file says. Motion (knots, paths, joints) is in the base frame, always; whoever makes one of the other asks the
-action space, and nobody else turns anything. Limits, workspace and guardrails look at motion only.
+Actions are in the model's axes: those of the base frame, or rotated against them by `camera.rotation_to_base` of the
+robot's file. Motion (knots, paths, joints) is always in the base frame. Only the action space converts between the two;
+limits, workspace and guardrails use motion only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.motion_space import MotionSpace
 from jepa_ros.robot.motion.pose_delta import PoseDelta
 
-OFF_PLANE = 0.02  # m by which a place may lie off the plane that the tool is held in
+MAX_HEIGHT_ERROR = 0.02  # m between a goal position and the plane in which the tool is held
 
 
 class ActionSpace(Protocol):
@@ -29,28 +29,27 @@ class ActionSpace(Protocol):
     period: float
 
     def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
-        """The action (A,), in the model's axes, that a motion of the reference from q_start to q_end (J,) rad in one
-        tick amounts to."""
+        """Return the action (A,), in the model's axes, of a motion from q_start to q_end (J,) rad in one tick."""
 
 
 def make_space(robot: RobotConfig, kinematics: Kinematics, period: float) -> ActionSpace:
-    """The action space that the robot's configuration names, with a control period in s. Raises InputError."""
+    """Return the action space of the robot's configuration. period: s, of a tick. Raises InputError."""
     kind = PoseDelta if robot.action_space.type == PoseDelta.name else PlanarVelocity
     return kind(robot, kinematics, period)
 
 
 class PlanarVelocity(MotionSpace):
-    """Velocity (vx, vy) of the tool over max_speed; height and orientation are held.
+    """Velocity (vx, vy) of the tool divided by max_speed; height and orientation are held.
 
-    An action of a tick is the tool's displacement over that tick divided by max_speed * period, each number in [-1, 1],
-    in the model's axes.
+    An action is the tool's displacement in one tick divided by max_speed * period, each number in [-1, 1], in the
+    model's axes.
     """
 
     name = "planar_velocity"
     dimension = axes = 2
 
     def __init__(self, robot: RobotConfig, kinematics: Kinematics, period: float = 0.1):
-        """Raises InputError where the robot's action space is another one, or its workspace is not convex."""
+        """Raises InputError where the robot has another action space, or its workspace is not convex."""
         config = require_planar_space(robot)
         super().__init__(robot, kinematics, period, config.max_speed, config.max_acceleration)
         self.height = config.height
@@ -63,37 +62,33 @@ class PlanarVelocity(MotionSpace):
 
     @property
     def corners(self) -> np.ndarray:
-        """See MotionSpace."""
         return np.array([(*corner, self.height) for corner in self.workspace])
 
     def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
-        """See ActionSpace."""
         moved = self.kinematics.forward(q_end)[0] - self.kinematics.forward(q_start)[0]
         return self.to_model_axes(moved[:2] / (self.max_speed * self.period))
 
     def to_xyz(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See MotionSpace."""
         return points[..., 0], points[..., 1], self.height
 
     def to_coordinates(self, position: np.ndarray) -> np.ndarray:
-        """See MotionSpace."""
-        if abs(position[2] - self.height) > OFF_PLANE:
+        if abs(position[2] - self.height) > MAX_HEIGHT_ERROR:
             raise InputError(
-                f"pose: expected a height of {self.height:.3f} m, which the tool is held at, found {position[2]:.3f} m"
+                f"pose: expected z = {self.height:.3f} m, at which the tool is held, found {position[2]:.3f} m"
             )
         return position[:2]
 
 
 def _half_planes(polygon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Outward normals (E, 2) and offsets (E,) of a convex counter-clockwise polygon (E, 2): inside is n.x <= offset.
+    """Return outward normals (E, 2) and offsets (E,) of a polygon (E, 2): inside is n.x <= offset.
 
-    Raises InputError where the polygon is not convex and counter-clockwise.
+    Raises InputError where it is not convex and counter-clockwise.
     """
     edges = np.roll(polygon, -1, axis=0) - polygon
     following = np.roll(edges, -1, axis=0)
     turns = edges[:, 0] * following[:, 1] - edges[:, 1] * following[:, 0]
     if (turns <= 0).any():
-        raise InputError("workspace: expected a convex counter-clockwise polygon, found one that is not")
+        raise InputError("workspace: expected a convex counter-clockwise polygon")
     normals = np.stack([edges[:, 1], -edges[:, 0]], axis=1)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     return normals, (normals * polygon).sum(axis=1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pinocchio as pin
@@ -10,30 +11,22 @@ import pinocchio as pin
 from jepa_ros.errors import InputError
 from jepa_ros.robot.urdf import replace_continuous_joints
 
-TURN = 4.0 * np.pi  # rad either way that inverse kinematics may turn a continuous joint
+CONTINUOUS_RANGE = 4.0 * np.pi  # rad in either direction, of continuous joints in inverse kinematics
 
 
 class Kinematics:
-    """One arm: J joints in the order given, a tool frame, poses in `base_frame`. model: Pinocchio's, of the arm alone.
+    """One arm: J joints in the given order, a tool frame, poses in `base_frame`. model: Pinocchio's, of the arm alone.
 
-    Raises InputError where the URDF cannot be read or lacks a joint or frame.
+    Raises InputError where the URDF is invalid or lacks a joint or frame.
     """
 
     def __init__(self, urdf: str, joints: Sequence[str], tool_frame: str, base_frame: str = "world"):
         self.joints, self.tool_frame = tuple(joints), tool_frame
-        try:
+        with pinocchio_errors():
             self._build(urdf, base_frame)
-        except InputError:
-            raise
-        except (
-            ValueError,
-            RuntimeError,
-            IndexError,
-        ) as error:  # Pinocchio's, of descriptions that contradict themselves
-            raise InputError(f"robot_description: expected a URDF, found {_first_line(error)}") from None
 
     def _build(self, urdf: str, base_frame: str) -> None:
-        full = pin.buildModelFromXML(replace_continuous_joints(urdf, TURN))
+        full = pin.buildModelFromXML(replace_continuous_joints(urdf, CONTINUOUS_RANGE))
         known = list(full.names)
         missing = [j for j in self.joints if j not in known]
         if missing:
@@ -43,7 +36,7 @@ class Kinematics:
         self._data = self.model.createData()
         for frame in (self.tool_frame, base_frame):
             if not self.model.existFrame(frame):
-                raise InputError(f"robot_description: expected a link {frame!r}, found none of that name")
+                raise InputError(f"robot_description: expected a link {frame!r}, found none")
         self._tool = self.model.getFrameId(self.tool_frame)
         self._base = self.model.getFrameId(base_frame)
         order = [self.model.joints[self.model.getJointId(j)].idx_q for j in self.joints]
@@ -53,13 +46,13 @@ class Kinematics:
         self._columns = order
 
     def forward(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Position (3,) in m and rotation (3, 3) of the tool at joint positions q (J,) rad, in the base frame."""
+        """Return position (3,) in m and rotation (3, 3) of the tool in the base frame at joint positions q (J,) rad."""
         pin.framesForwardKinematics(self.model, self._data, self._native(q))
         pose = self._data.oMf[self._base].actInv(self._data.oMf[self._tool])
         return pose.translation.copy(), pose.rotation.copy()
 
     def jacobian(self, q: np.ndarray) -> np.ndarray:
-        """(6, J) tool Jacobian: linear (m/rad) then angular (rad/rad), both in base-frame axes."""
+        """Return the tool Jacobian (6, J): linear (m/rad) then angular (rad/rad), both in base-frame axes."""
         jacobian = pin.computeFrameJacobian(
             self.model, self._data, self._native(q), self._tool, pin.ReferenceFrame.LOCAL_WORLD_ALIGNED
         )
@@ -78,10 +71,10 @@ class Kinematics:
         margin: float = 0.02,
         posture_weight: float = 0.05,
     ) -> tuple[np.ndarray, float]:
-        """Joint positions (J,) that bring the tool to a position (3,), and the position error left in m.
+        """Return joint positions (J,) that bring the tool to a position (3,), and the remaining position error in m.
 
-        The position comes first; within its null space the orientation (3, 3) is held and the joints lean weakly to
-        `posture` (J,), so that a path through the same points comes back to the same joints (task priority, Nakamura et
+        The position has priority; in its null space the orientation (3, 3) is held and the joints are drawn weakly to
+        `posture` (J,), so that a path through the same points returns to the same joints (task priority, Nakamura et
         al. 1987, with damped least squares). `margin` rad is kept to the joint limits.
         """
         q = np.array(start, dtype=float)
@@ -99,7 +92,7 @@ class Kinematics:
             b = null @ (angular.T @ (turn - angular @ first) + lean * (posture - q - first))
             step = first + null @ np.linalg.solve(a, b)
             q = np.clip(q + np.clip(step, -0.2, 0.2), low, high)
-            # Newton's method: the error left after a small step is of the order of its square.
+            # Newton's method: the error after a small step is of the order of its square.
             if np.abs(error).max() < 1e-3 and np.abs(step).max() < 5e-3:
                 break
         return q, float(np.linalg.norm(position - self.forward(q)[0]))
@@ -112,10 +105,18 @@ class Kinematics:
 
 
 def _rotation_error(target: np.ndarray, current: np.ndarray) -> np.ndarray:
-    """(3,) small-angle rotation vector in rad that turns `current` into `target`, base axes."""
+    """Return the small-angle rotation vector (3,) in rad from `current` to `target`, in base axes."""
     r = target @ current.T
     return 0.5 * np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+@contextmanager
+def pinocchio_errors() -> Iterator[None]:
+    """Turn what Pinocchio raises for an invalid or inconsistent URDF into an InputError of one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, RuntimeError, IndexError) as error:
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"robot_description: expected a URDF, found {line}") from None

@@ -1,4 +1,4 @@
-"""Joint limits, and how far a path makes use of them."""
+"""Joint limits: reading, narrowing, checking paths."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from jepa_ros.robot.urdf import RobotDescription
 if TYPE_CHECKING:
     from jepa_ros.robot.config import RobotConfig
 
-TOLERANCE = 1e-4  # relative, of velocity, acceleration and jerk: rounding of float64 and of nanoseconds in messages
+TOLERANCE = 1e-4  # relative, of velocity, acceleration and jerk: rounding
 POSITION_TOLERANCE = 1e-6  # rad
 
 
 @dataclass(frozen=True, eq=False)
 class JointLimits:
     """Limits of J joints, arrays (J,): position in [lower, upper] rad, |velocity| rad/s, |acceleration| rad/s²,
-    |jerk| rad/s³. lower and upper may be infinite (continuous joints); the rest is finite and positive.
+    |jerk| rad/s³. lower and upper may be infinite (continuous joints); the others are finite and positive.
 
-    Raises InputError where shapes do not fit or a value is out of these ranges.
+    Raises InputError where shapes do not match or a value is out of these ranges.
     """
 
     names: tuple[str, ...]
@@ -38,7 +38,7 @@ class JointLimits:
 
     def __post_init__(self) -> None:
         if not self.names or len(set(self.names)) != len(self.names):
-            raise InputError(f"joint limits: expected different joint names, found {list(self.names)}")
+            raise InputError(f"joint limits: no or duplicate joint names: {list(self.names)}")
         for field in ("lower", "upper", "velocity", "acceleration", "jerk"):
             values = np.array(getattr(self, field), dtype=float)
             if values.shape != (len(self.names),):
@@ -63,18 +63,18 @@ class JointLimits:
         names: Sequence[str],
         margin: float = 0.0,
     ) -> JointLimits:
-        """Limits of the joints `names`: the description's, narrowed by MoveIt's `joint_limits` keys and by `margin`.
+        """Return the limits of the joints `names` from a robot description, narrowed by MoveIt's `joint_limits` keys.
 
-        joint_limits: by joint name, the keys as mapping or as attributes. margin: rad kept clear of both ends of each
-        joint's range. Acceleration and jerk limits are not in URDF: where the YAML does not give them, where a joint is
-        not in the description or where nothing of its range is left, InputError is raised. The YAML never widens what
-        the description says.
+        joint_limits: by joint name, the keys as mapping or as attributes; they never widen the description's limits.
+        margin: rad kept from both ends of each joint's range. Raises InputError where a joint is not in the
+        description, where acceleration or jerk limits (which URDF lacks) are missing, or where no range is left.
         """
         rows = []
         for name in names:
             joint = description.joints.get(name)
             if joint is None:
-                raise InputError(f"joint {name}: expected in the robot description, found {_some(description.joints)}")
+                known = _list_some(description.joints)
+                raise InputError(f"joint {name}: expected in the robot description, found {known}")
             if joint.type not in ("revolute", "continuous", "prismatic"):
                 raise InputError(f"joint {name}: expected a joint with one axis, found type {joint.type}")
             keys = joint_limits.get(name) or {}
@@ -95,18 +95,18 @@ class JointLimits:
 
     @classmethod
     def from_robot(cls, robot: RobotConfig, urdf: str) -> JointLimits:
-        """The robot's: its description `urdf`, narrowed by its YAML. Raises InputError as from_description."""
+        """Return a robot's limits: those of its description `urdf`, narrowed by its YAML. Raises InputError."""
         description = RobotDescription.from_urdf(urdf)
         return cls.from_description(description, robot.joint_limits, robot.joints, robot.position_margin)
 
     def scaled(self, speed: float) -> JointLimits:
-        """The same limits with velocities times `speed` (0 < speed ≤ 1)."""
+        """Return the limits with velocities times `speed` (0 < speed ≤ 1)."""
         return replace(self, velocity=self.velocity * speed)
 
     def compute_usage(self, path: Path) -> LimitUsage:
-        """How far `path` uses the limits, sampled at 5 ms. Non-finite paths use them infinitely."""
+        """Return how far `path`, sampled at 5 ms, uses the limits; infinitely where a value is not finite."""
         samples = path.samples()
-        # Flat reductions over contiguous memory: this runs for every window, and by joint it costs four times as much.
+        # Flat reductions over contiguous memory: this runs for every window, and by joint it takes four times as long.
         ratios = samples[1:] * self._inverse
         flat = ratios.reshape(3, -1)
         most = np.maximum(flat.max(axis=1), -flat.min(axis=1)).tolist()
@@ -119,9 +119,9 @@ class JointLimits:
         return LimitUsage(*most, float(outside.max()), self._worst(np.abs(ratios).max(axis=(1, 2)), outside))
 
     def _worst(self, ratios: np.ndarray, outside: np.ndarray) -> str:
-        """The worst of ratios (3, J) and rad outside (J,) in words."""
+        """Describe the worst of ratios (3, J) and rad outside the position limits (J,)."""
         if outside.max() > POSITION_TOLERANCE:
-            return f"position of {self.names[int(outside.argmax())]} goes {outside.max():.3f} rad out of its limits"
+            return f"position of {self.names[int(outside.argmax())]} exceeds its limits by {outside.max():.3f} rad"
         kind, joint = divmod(int(ratios.argmax()), len(self.names))
         kinds = ("velocity", "acceleration", "jerk")
         return f"{kinds[kind]} of {self.names[joint]} is {ratios.max():.2f} times its limit"
@@ -131,11 +131,11 @@ class JointLimits:
         return 1.0 / np.stack((self.velocity, self.acceleration, self.jerk))[:, None, None, :]
 
     def allows(self, path: Path) -> bool:
-        """Whether the whole path keeps every limit (see LimitUsage.within_limits)."""
+        """Check that the whole path keeps every limit (see LimitUsage.within_limits)."""
         return self.compute_usage(path).within_limits
 
     def find_exit_time(self, path: Path) -> float | None:
-        """Time s of the last sample before `path` first moves out of its position limits; None: it never does."""
+        """Return the time in s of the last sample before `path` first moves out of the position limits, or None."""
         samples = path.samples()[0]
         ordered = samples.transpose(1, 0, 2).reshape(-1, samples.shape[2])
         excess = self.excess(ordered)
@@ -148,19 +148,19 @@ class JointLimits:
         return float(t0 + (t1 - t0) * k / max(m - 1, 1))
 
     def excess(self, positions: np.ndarray) -> np.ndarray:
-        """How far positions (..., J) rad lie outside the limits, 0 where inside."""
+        """Return how far positions (..., J) rad lie outside the limits, 0 where inside."""
         return np.maximum(np.maximum(positions - self.upper, self.lower - positions), 0.0)
 
     def _outward(self, samples: np.ndarray) -> np.ndarray:
-        """(J,) rad by which samples (m, n, J) leave the limits; outside from the start on, any way inward is none."""
+        """Return the rad (J,) by which samples (m, n, J) leave the limits; from outside, moving inward counts as 0."""
         excess = self.excess(samples.transpose(1, 0, 2).reshape(-1, samples.shape[2]))
         outward = excess - np.minimum.accumulate(excess, axis=0)
         return outward.max(axis=0)
 
 
 class LimitUsage(NamedTuple):
-    """Greatest ratio to each limit along a path (1 = at the limit), rad moved out of the position range, and the worst
-    in words."""
+    """Largest ratio to each limit along a path (1: at the limit), rad moved out of the position limits, and a sentence
+    about the worst."""
 
     velocity: float
     acceleration: float
@@ -170,12 +170,12 @@ class LimitUsage(NamedTuple):
 
     @property
     def within_limits(self) -> bool:
-        """True where the path keeps every limit."""
+        """True where the path keeps all limits."""
         return self.position <= POSITION_TOLERANCE and max(self[:3]) <= 1.0 + TOLERANCE
 
     @property
     def slowdown(self) -> float:
-        """Factor ≥ 1 by which time must be stretched to keep velocity, acceleration and jerk limits."""
+        """Factor ≥ 1 by which time must be stretched to keep the velocity, acceleration and jerk limits."""
         worst = max(self.velocity, math.sqrt(self.acceleration), math.cbrt(self.jerk))
         return 1.0 if max(self[:3]) <= 1.0 + TOLERANCE else max(worst, 1.0)
 
@@ -196,6 +196,6 @@ def _value(name: str, keys: Mapping[str, object], key: str, default: float) -> f
     return float(value)
 
 
-def _some(names: Mapping[str, object]) -> str:
+def _list_some(names: Mapping[str, object]) -> str:
     shown = sorted(names)
     return f"{', '.join(shown[:8])}{', …' if len(shown) > 8 else ''}"

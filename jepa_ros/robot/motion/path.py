@@ -1,7 +1,7 @@
-"""Twice continuously differentiable joint paths: knots joined by quintics, as joint_trajectory_controller joins them.
+"""Joint paths: knots joined by quintics, as joint_trajectory_controller interpolates them.
 
-A quintic is given by position, velocity and acceleration at its two ends, so cutting one in two at any moment changes
-nothing: windows can be cut from plans where needed and the controllers still follow the very same curve.
+Paths are twice continuously differentiable. Position, velocity and acceleration at its two ends define a quintic, so
+cutting one in two does not change it: windows can be cut from plans anywhere, and controllers follow the same curve.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-KNOT = 0.05  # s, longest segment of a path; bounds the work of a check and of one controller message
-MERGE = 1e-4  # s, knots nearer to a cut than this are dropped: the jerk of so short a segment would be rounding noise
+MAX_SEGMENT = 0.05  # s, of a path; bounds the cost of a check and the size of a controller message
+MERGE = 1e-4  # s; knots closer to a cut are dropped: the jerk of so short a segment would be rounding noise
 
 # Ends of a segment (q0, v0 h, a0 h², q1, v1 h, a1 h²) → coefficients in normalised time u = t / h.
 _HERMITE = np.array(
@@ -31,8 +31,7 @@ _HERMITE = np.array(
 class Path:
     """Knots of J joints: times (N,) s, increasing; states (N, 3, J): position rad, velocity rad/s, acceleration rad/s².
 
-    Times are on any clock of the caller's. After the last knot (and before the first) its position is held at rest.
-    Never changed once made.
+    Times are on any clock. After the last knot (and before the first) its position is held at rest. Immutable.
     """
 
     def __init__(self, times: np.ndarray, states: np.ndarray):
@@ -45,7 +44,7 @@ class Path:
 
     @classmethod
     def rest(cls, q: np.ndarray, t: float) -> Path:
-        """Stand still at q (J,) rad from time t s on."""
+        """Return a path at rest at q (J,) rad from t s on."""
         states = np.zeros((1, 3, len(q)))
         states[0, 0] = q
         return cls(np.array([t]), states)
@@ -68,7 +67,7 @@ class Path:
         return (_HERMITE @ ends.reshape(6, -1)).reshape(ends.shape)
 
     def at(self, t: float) -> np.ndarray:
-        """(3, J) position, velocity and acceleration at time t s."""
+        """Return position, velocity and acceleration (3, J) at t s."""
         if t >= self.end:
             return self._rest
         i = bisect_right(self._times, t) - 1
@@ -91,9 +90,9 @@ class Path:
         return basis @ self._coefficients[:, i]
 
     def samples(self, step: float = 0.005) -> np.ndarray:
-        """Every segment at m times no more than `step` s apart, both ends included: (4, m, N - 1, J).
+        """Sample every segment at m times at most `step` s apart, both ends included: (4, m, N - 1, J).
 
-        First axis: position rad, velocity rad/s, acceleration rad/s², jerk rad/s³. A path of one knot gives m = 1.
+        First axis: position rad, velocity rad/s, acceleration rad/s², jerk rad/s³. With one knot, m = 1.
         """
         if len(self) == 1:
             return np.concatenate((self._rest, np.zeros((1, self._rest.shape[1]))))[:, None, None, :]
@@ -108,12 +107,12 @@ class Path:
         return out
 
     def knot_at_or_after(self, t: float) -> float:
-        """Time of the first knot at or after t, or of the last knot."""
+        """Return the time of the first knot at or after t, or of the last knot."""
         i = bisect_left(self._times, t)
         return self._times[min(i, len(self) - 1)]
 
     def between(self, start: float, end: float) -> Path:
-        """The part from the knot at or before `start` (after the path's end: from `start`) up to exactly `end`."""
+        """Return the part from the knot at or before `start` (after the path's end: from `start`) to exactly `end`."""
         if start >= self.end - MERGE:
             return _hold(self._rest, start, end)
         i = max(bisect_right(self._times, start) - 1, 0)
@@ -130,7 +129,7 @@ class Path:
         return Path(np.append(self.times[i:k], end), np.concatenate((self.states[i:k], last[None])))
 
     def after(self, start: float) -> Path:
-        """The part from exactly `start` on (at or before the path's end)."""
+        """Return the part from exactly `start` on (at or before the path's end)."""
         k = bisect_right(self._times, start + MERGE)
         if k >= len(self):
             return Path(np.array([start]), self._rest[None])
@@ -138,23 +137,23 @@ class Path:
         return Path(np.concatenate(([start], self.times[k:])), np.concatenate((first, self.states[k:])))
 
     def then(self, other: Path) -> Path:
-        """This path, then `other`, whose first knot is this path's last one (the state kept is this path's)."""
+        """Return this path followed by `other`, whose first knot (replaced) is this path's last."""
         return Path(
             np.concatenate((self.times, other.times[1:])),
             np.concatenate((self.states, other.states[1:])),
         )
 
     def slowed(self, factor: float) -> Path:
-        """The same way, `factor` times slower, all joints together; begins at the same time."""
+        """Return the same motion, `factor` times slower in all joints, with the same start time."""
         scale = np.array([1.0, 1.0 / factor, 1.0 / factor**2])[:, None]
         return Path(self.start + (self.times - self.start) * factor, self.states * scale)
 
     def divided(self) -> Path:
-        """The same curve with no segment longer than KNOT."""
+        """Return the same curve with no segment longer than MAX_SEGMENT."""
         h = self._durations[:, 0]
-        if not len(h) or h.max() <= KNOT * 1.001:
+        if not len(h) or h.max() <= MAX_SEGMENT * 1.001:
             return self
-        parts = np.maximum(np.ceil(h / KNOT - 1e-3), 1).astype(int)
+        parts = np.maximum(np.ceil(h / MAX_SEGMENT - 1e-3), 1).astype(int)
         segment = np.repeat(np.arange(len(h)), parts)
         first = np.cumsum(parts) - parts
         u = (np.arange(len(segment)) - first[segment]) / parts[segment]
@@ -169,20 +168,20 @@ class Path:
             axis=1,
         )
         states = basis @ self._coefficients[:, segment].transpose(1, 0, 2)
-        states[first] = self.states[:-1]  # the given knots stay as given
+        states[first] = self.states[:-1]  # the given knots stay exact
         times = self.times[segment] + u * h[segment]
         return Path(np.append(times, self.end), np.concatenate((states, self.states[-1:])))
 
 
 def _hold(rest: np.ndarray, start: float, end: float) -> Path:
-    """Stand still at rest (3, J) from start to end, in segments no longer than KNOT."""
-    n = max(int(np.ceil((end - start) / KNOT - 1e-3)), 1) if end > start else 0
+    """Hold rest (3, J) from start to end, in segments no longer than MAX_SEGMENT."""
+    n = max(int(np.ceil((end - start) / MAX_SEGMENT - 1e-3)), 1) if end > start else 0
     return Path(np.linspace(start, end, n + 1), np.broadcast_to(rest, (n + 1, *rest.shape)))
 
 
 @lru_cache(maxsize=256)
 def _basis(m: int) -> np.ndarray:
-    """(4 (m + 1), 6) powers of normalised time and their derivatives at m + 1 even times of [0, 1]."""
+    """Return powers of normalised time and their derivatives (4 (m + 1), 6) at m + 1 even times of [0, 1]."""
     u = np.linspace(0.0, 1.0, m + 1)
     rows, c = [], np.ones(6)
     for d in range(4):

@@ -1,7 +1,7 @@
-"""Smooth motion of the tool, along D coordinates, from one velocity knot a control tick.
+"""Tool paths: smooth motion of the tool along D coordinates, from one velocity knot per control tick.
 
-Between two knots the velocity follows the smoothstep 3 f^2 - 2 f^3, so acceleration is continuous and zero at every
-knot: there a path can be replaced by another without a jump in position, velocity or acceleration.
+Between two knots the velocity follows the smoothstep 3 f^2 - 2 f^3, so the acceleration is continuous and zero at every
+knot: there another path can take over without a jump in position, velocity or acceleration.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def _travel(f: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ToolPath:
-    """start: (D,) m. knots: (n + 1, D) m/s at times 0, period, ..., n * period; the last one holds for ever."""
+    """start: (D,) m. knots: (n + 1, D) m/s at times 0, period, ..., n * period; the last velocity continues."""
 
     start: np.ndarray
     knots: np.ndarray
@@ -26,11 +26,11 @@ class ToolPath:
 
     @property
     def duration(self) -> float:
-        """Time of the last knot in s."""
+        """Time of the last knot, s."""
         return (len(self.knots) - 1) * self.period
 
     def sample(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Position (m), velocity (m/s) and acceleration (m/s^2), each (M, D), at times t (M,) >= 0 in s."""
+        """Return position (m), velocity (m/s) and acceleration (m/s^2), each (M, D), at times t (M,) >= 0 in s."""
         matrix = travel_matrix(len(self.knots), np.asarray(t, dtype=float), self.period)
         n = len(self.knots) - 1
         k = np.clip((np.asarray(t) / self.period + 1e-9).astype(int), 0, n - 1)
@@ -42,9 +42,9 @@ class ToolPath:
 
 
 def travel_matrix(knots: int, t: np.ndarray, period: float) -> np.ndarray:
-    """(M, knots) matrix that maps velocity knots to the displacement since time 0 at times t (M,) in s.
+    """Return the matrix (M, knots) from velocity knots to the displacement since time 0 at times t (M,) in s.
 
-    Past the last knot its velocity goes on. Linear in the knots, so the planner can apply it to thousands of samples.
+    After the last knot its velocity continues. The map is linear, so the planner applies it to thousands of samples.
     """
     t = np.asarray(t, dtype=float)
     n = knots - 1
@@ -53,7 +53,7 @@ def travel_matrix(knots: int, t: np.ndarray, period: float) -> np.ndarray:
     matrix = np.zeros((len(t), knots))
     for row, (i, s) in enumerate(zip(k, f, strict=True)):
         whole = matrix[row]
-        whole[:i] += 0.5  # a whole tick moves by the mean of its two knots
+        whole[:i] += 0.5  # a full tick moves by the mean of its two knots
         whole[1 : i + 1] += 0.5
         whole[i] += s - _travel(s)
         whole[i + 1] += _travel(s)

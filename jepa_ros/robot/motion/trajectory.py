@@ -1,8 +1,7 @@
-"""Sampled joint trajectories and their interpolation.
+"""Joint trajectories and their interpolation.
 
-The interpolation is the one that joint_trajectory_controller documents (ros2_controllers, "Trajectory Representation"):
-positions alone are joined linearly, positions and velocities by cubic, positions, velocities and accelerations by
-quintic splines.
+The interpolation is that of joint_trajectory_controller (ros2_controllers, "Trajectory Representation"): linear for
+positions alone, cubic with velocities, quintic with velocities and accelerations.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from jepa_ros.errors import InputError
 
 @dataclass(frozen=True)
 class JointTrajectory:
-    """Way-points of J joints at N times.
+    """Waypoints of J joints at N times.
 
     names: J joint names. times: (N,) s from the start, >= 0, strictly increasing. positions: (N, J) rad.
     velocities: (N, J) rad/s or None. accelerations: (N, J) rad/s^2 or None (only together with velocities).
 
-    Raises InputError where shapes do not fit, a value is not finite or the times do not increase.
+    Raises InputError where shapes do not match, a value is not finite or the times do not increase.
     """
 
     names: tuple[str, ...]
@@ -46,17 +45,17 @@ class JointTrajectory:
         if not np.isfinite(self.times).all() or self.times[0] < 0 or (np.diff(self.times) <= 0).any():
             raise InputError("trajectory times: expected finite, strictly increasing values from 0 on")
         if self.accelerations is not None and self.velocities is None:
-            raise InputError("trajectory: accelerations need velocities beside them")
+            raise InputError("trajectory: accelerations without velocities")
 
     @property
     def duration(self) -> float:
-        """Time of the last point in s."""
+        """Time of the last point, s."""
         return float(self.times[-1])
 
     def sample(self, t: float | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Position, velocity and acceleration at time(s) t in s: each (J,) for a scalar, (M, J) for (M,) times.
+        """Return position, velocity and acceleration at time(s) t in s: each (J,) for a scalar, (M, J) for (M,) times.
 
-        Before the first point its position is held, after the last one that one's; both at rest.
+        Before the first point and after the last one its position is held at rest.
         """
         t = np.asarray(t, dtype=float)
         times = np.atleast_1d(t)
@@ -73,7 +72,7 @@ class JointTrajectory:
 
     @cached_property
     def _coefficients(self) -> np.ndarray:
-        """(max(N - 1, 1), 6, J) polynomial coefficients of each segment, in its own time."""
+        """Polynomial coefficients (max(N - 1, 1), 6, J) of each segment, in its own time."""
         n, j = self.positions.shape
         c = np.zeros((max(n - 1, 1), 6, j))
         if n == 1:
