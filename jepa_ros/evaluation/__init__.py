@@ -1,1 +1,4 @@
-"""Measuring what a model does: evaluation in process, summaries and reports."""
+"""Evaluation of models: in closed loop in simulation (`sim.py`), on bags (`bag/`), and comparison of both (`runs/`).
+
+`closed_loop.py` runs camera, encoder, planner, gate and physics in one process; `sim.py` calls it for many goals.
+"""

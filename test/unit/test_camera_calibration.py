@@ -17,7 +17,7 @@ from jepa_ros import cli
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag import camera_calibration
 from jepa_ros.evaluation.bag.reading.latents import LatentStore
-from jepa_ros.evaluation.bag.reading.records import Recorded
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
 from jepa_ros.resources import config_path
 from jepa_ros.robot.camera_rotation import estimate_rotation
 from jepa_ros.robot.config import load_robot
@@ -52,7 +52,7 @@ def recorded(model, degrees, ticks=240, known=0.0):
     """Random moves of a tool that the camera sees turned by so many degrees, and a little noise. known: degrees that
     the gate turned by when it wrote what was executed."""
     config, rng = model.config, np.random.default_rng(0)
-    made, xy, latents = Recorded(Path("bag"), LatentStore(config.latent_shape)), np.zeros(2), []
+    made, xy, latents = Recording(Path("bag"), LatentStore(config.latent_shape)), np.zeros(2), []
     for tick in range(ticks):
         if tick % config.block == 0:
             action = np.clip(rng.normal(size=2), -1, 1) - 0.5 * xy
@@ -72,10 +72,14 @@ def checkpoint():
     return SimpleNamespace(config=config, model=FlatWorld(config))
 
 
+def compare(made, recording, robot):
+    return camera_calibration.compare_moves(recording, EvaluationSpec(made, robot), 300)
+
+
 @pytest.mark.parametrize("degrees", [0.0, 30.0, -75.0])
 def test_what_the_camera_was_turned_by_is_found_in_a_recording(degrees):
     made = checkpoint()
-    predicted, measured = camera_calibration.moves(made, recorded(made.model, degrees), load_robot("openarm"), 300)
+    predicted, measured = compare(made, recorded(made.model, degrees), load_robot("openarm"))
     assert 50 < len(predicted) <= 300 and predicted.shape == measured.shape == (len(predicted), 2)
     found = estimate_rotation(predicted, measured)
     assert np.abs(found.rotation[:2, :2] - turn(degrees)).max() < 0.03
@@ -84,7 +88,7 @@ def test_what_the_camera_was_turned_by_is_found_in_a_recording(degrees):
 
 def test_calibrating_again_gives_the_whole_rotation_not_what_is_left_of_it():
     made, robot = checkpoint(), turned_camera.robot(turned_camera.about_z(20.0))
-    predicted, measured = camera_calibration.moves(made, recorded(made.model, 30.0, known=20.0), robot, 300)
+    predicted, measured = compare(made, recorded(made.model, 30.0, known=20.0), robot)
     found = estimate_rotation(predicted, measured)
     assert found.degrees == pytest.approx(30.0, abs=2.0) and found.quaternion[2] > 0
 
@@ -93,8 +97,8 @@ def test_a_recording_without_actions_is_refused():
     made = checkpoint()
     still = recorded(made.model, 0.0)
     still.actions = type(still.actions)()
-    with pytest.raises(InputError, match="expected moves with executed actions"):
-        camera_calibration.moves(made, still, load_robot("openarm"), 300)
+    with pytest.raises(InputError, match="no move with executed actions"):
+        compare(made, still, load_robot("openarm"))
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +114,12 @@ def test_an_old_recording_calibrates_an_arm_that_has_a_rotation_by_now(bag, tmp_
     """The bag was recorded with none: what its arm did is told in the base frame all the same."""
     seen = {}
 
-    def moves(made, recorded, robot, *_):
-        actions = np.array(recorded.actions.values).reshape(-1, 2)
-        seen[robot.camera.rotation_to_base] = camera_calibration.in_base(actions, robot)
+    def compare_moves(recording, spec, *_):
+        actions = np.array(recording.actions.values).reshape(-1, 2)
+        seen[spec.robot.camera.rotation_to_base] = camera_calibration.to_base_frame(actions, spec.robot)
         return actions, actions
 
-    monkeypatch.setattr(camera_calibration, "moves", moves)
+    monkeypatch.setattr(camera_calibration, "compare_moves", compare_moves)
     own = tmp_path / "own.yaml"
     line = "rotation_to_base: [0, 0, 0.17364818, 0.98480775]"
     text = config_path("robots", "openarm.yaml").read_text()
@@ -137,7 +141,7 @@ def test_a_model_that_has_learned_nothing_is_refused_in_one_line(bag, tmp_path):
 
 def test_the_robots_file_gets_the_rotation(bag, tmp_path, monkeypatch):
     measured = np.random.default_rng(0).normal(size=(60, 2))
-    monkeypatch.setattr(camera_calibration, "moves", lambda *_: (measured @ turn(20.0), measured))
+    monkeypatch.setattr(camera_calibration, "compare_moves", lambda *_: (measured @ turn(20.0), measured))
     done = run("--bag", bag, "--out", tmp_path / "arm.yaml")
     assert done.exit_code == 0, done.output
     assert "turned by 20.0° (± 0.0°) about (0.00, 0.00, 1.00)" in done.output
@@ -159,7 +163,7 @@ def test_the_robots_file_gets_the_rotation(bag, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--out", "a.yaml", "--write"), "--out or --write, found both"),
+        (("--out", "a.yaml", "--write"), "--out and --write exclude each other"),
         (("--robot", "nobody"), "robot 'nobody'"),
         (("--camera", "/eye"), "expected the image topic /eye"),
         (("--description", "nowhere.urdf"), "--description nowhere.urdf: no such file"),

@@ -9,6 +9,7 @@ from rosbags.rosbag2 import Reader
 from helpers import evaluated_bag as bags
 from helpers.evaluated_bag import bag, model  # noqa: F401  (fixtures)
 from jepa_ros.bags.typestore import typestore
+from jepa_ros.reporting.summary import write_summary
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_several_bags_are_judged_each_and_together(bag, model, tmp_path):
 def test_a_broken_threshold_is_a_line_and_exit_code_1(bag, model, tmp_path):
     limits = ("--fail-if", "prediction_ratio@1>1e-9", "--fail-if", "frames<1", "--fail-if", "times_real_time > 0")
     summary, lines = bags.judge(bag, model, tmp_path / "o", *limits, code=1)
-    assert len(lines) == 2 and lines[0].startswith("threshold prediction_ratio@1 > 1e-09: found ")
+    assert len(lines) == 2 and lines[0].startswith("threshold prediction_ratio@1 > 1e-09: prediction_ratio@1 is ")
     assert "times_real_time" in lines[1]
     assert [t["broken"] for t in summary["thresholds"]] == [True, False]
 
@@ -116,7 +117,7 @@ def test_a_broken_threshold_is_a_line_and_exit_code_1(bag, model, tmp_path):
 def test_thresholds_may_come_from_a_file(bag, model, tmp_path):
     (tmp_path / "limits.yaml").write_text("fail_if:\n  - effective_rank < 100\n  - dead_dimensions > 1\n")
     _, lines = bags.judge(bag, model, tmp_path / "o", "--thresholds", tmp_path / "limits.yaml", code=1)
-    assert len(lines) == 1 and lines[0].startswith("threshold effective_rank < 100: found")
+    assert len(lines) == 1 and lines[0].startswith("threshold effective_rank < 100: effective_rank is")
 
 
 def test_a_figure_that_could_not_be_measured_breaks_its_threshold(bag, model, tmp_path):
@@ -128,7 +129,9 @@ def test_a_figure_that_could_not_be_measured_breaks_its_threshold(bag, model, tm
 @pytest.mark.parametrize("text", ["prediction_ratio@9>1", "predicton_ratio@1>1", "prediction_ratio@1=1", "x", ">1"])
 def test_a_threshold_on_nothing_is_refused_before_anything_is_read(bag, model, tmp_path, text):
     summary, lines = bags.judge(bag, model, tmp_path / "o", "--fail-if", text, code=2)
-    assert summary is None and len(lines) == 1 and "expected" in lines[0] and "found" in lines[0]
+    assert summary is None and len(lines) == 1 and lines[0].startswith("threshold ")
+    assert "no metric has this name" in lines[0] or "give METRIC" in lines[0]
+    assert not (tmp_path / "o").exists()
 
 
 def test_without_a_result_bag(bag, model, tmp_path):
@@ -137,13 +140,13 @@ def test_without_a_result_bag(bag, model, tmp_path):
 
 
 def test_an_interrupted_run_leaves_nothing_under_its_final_name(bag, model, tmp_path, monkeypatch):
-    from jepa_ros.evaluation.bag import run
+    from jepa_ros.evaluation.bag import evaluate
 
     def interrupted(*arguments):
         assert list((tmp_path / "o").iterdir()), "something is being written by now"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "judge", interrupted)
+    monkeypatch.setattr(evaluate, "compute_metrics", interrupted)
     bags.judge(bag, model, tmp_path / "o", code=130)
     assert list((tmp_path / "o").iterdir()) == []
 
@@ -158,7 +161,7 @@ def test_what_a_killed_run_left_is_swept_away(bag, model, tmp_path):
 
 
 def test_an_old_result_stays_whole_when_a_new_run_is_interrupted(bag, model, tmp_path, monkeypatch):
-    from jepa_ros.evaluation.bag import run
+    from jepa_ros.evaluation.bag import evaluate
 
     out = tmp_path / "o"
     bags.judge(bag, model, out)
@@ -167,24 +170,24 @@ def test_an_old_result_stays_whole_when_a_new_run_is_interrupted(bag, model, tmp
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "judge", interrupted)
+    monkeypatch.setattr(evaluate, "compute_metrics", interrupted)
     bags.judge(bag, model, out, code=130)
     assert bags.contents(out) == before
 
 
 def test_the_shipped_thresholds_name_figures_there_are(bag, model, tmp_path):
-    from jepa_ros.evaluation.bag.output import summary_metrics as figures
-    from jepa_ros.evaluation.bag.output import thresholds
+    from jepa_ros.evaluation.bag.output.summary import metric_names
+    from jepa_ros.evaluation.bag.output.thresholds import gather_thresholds
     from jepa_ros.resources import config_path
 
-    found = thresholds.gather((), config_path("evaluation", "thresholds.yaml"), figures.names(5))
+    found = gather_thresholds((), config_path("evaluation", "thresholds.yaml"), metric_names(5))
     assert len(found) >= 5
 
 
 def test_all_figures_can_be_thresholds(judged):
-    from jepa_ros.evaluation.bag.output import summary_metrics as figures
+    from jepa_ros.evaluation.bag.output.summary import TIMING_PATHS, metric_names
 
-    assert set(judged[0]["metrics"]) == set(figures.names(2)) - set(figures.TIMING)
+    assert set(judged[0]["metrics"]) == set(metric_names(2)) - set(TIMING_PATHS)
     assert json.dumps(judged[0])  # nothing in it is no number
 
 
@@ -199,3 +202,46 @@ def test_another_robots_model_is_refused(bag, tmp_path):
     save_checkpoint(tmp_path / "m", config, *build_model(config, tmp_path / "m"))
     summary, lines = bags.judge(bag, tmp_path / "m", tmp_path / "o", code=2)
     assert summary is None and len(lines) == 1 and "expected the joints ['a', 'b']" in lines[0]
+
+
+def test_the_function_returns_the_summary_of_the_command_and_writes_nothing(bag, model, judged, tmp_path, monkeypatch):
+    from jepa_ros.evaluation.bag.evaluate import evaluate_bag
+
+    monkeypatch.chdir(tmp_path)
+    summary = evaluate_bag(bag, model, horizon=2, plan_states=2)
+    written = write_summary(tmp_path / "out" / "summary.json", summary)
+    found, expected = json.loads(written.read_text()), judged[0]
+    assert found["metrics"] == expected["metrics"] and found["together"] == expected["together"]
+    assert found["score"] == expected["score"] and [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_command_ends_with_its_result_and_the_paths_in_80_columns(bag, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = bags.run(bag, "--model", model, "--out", "o", *bags.QUICK, "--horizon", 2, "--fail-if", "frames<1")
+    lines = done.stdout.splitlines()
+    score = json.loads((tmp_path / "o" / "summary.json").read_text())["score"]
+    assert lines[0].endswith(f"on 1 recording, {bags.FRAMES} frames")
+    assert any(line.split()[0] == "score" for line in lines) and score is None
+    assert "  thresholds" in done.stdout and "0 of 1 exceeded" in done.stdout
+    assert [line.split()[-1] for line in lines[-4:]] == [
+        f"o/{name}" for name in ("summary.json", "report.html", "frames.parquet", "result.mcap")
+    ]
+    assert max(map(len, lines)) <= 80
+
+
+def test_an_out_that_cannot_be_written_to_is_refused_before_anything_is_read(bag, model, tmp_path):
+    (tmp_path / "file").write_text("")
+    _, lines = bags.judge(bag, model, tmp_path / "file" / "o", code=2)
+    assert len(lines) == 1 and "cannot be written to" in lines[0]
+
+
+def test_a_report_that_fails_loses_no_results(bag, model, tmp_path, monkeypatch):
+    from jepa_ros.evaluation.bag import run
+
+    def fail(*_):
+        raise RuntimeError("no report")
+
+    monkeypatch.setattr(run, "write_report", fail)
+    done = bags.run(bag, "--model", model, "--out", tmp_path / "o", *bags.QUICK)
+    assert isinstance(done.exception, RuntimeError)
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["metrics"]["frames"] == bags.FRAMES

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,17 +15,15 @@ from helpers import sim_arm, small_models
 from jepa_ros.bags.joint_states import JointStateReader
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.bag.metrics import data_quality as quality
-from jepa_ros.evaluation.bag.metrics import latent_health as health
-from jepa_ros.evaluation.bag.metrics import planner_agreement as plans
-from jepa_ros.evaluation.bag.metrics import probes as probing
+from jepa_ros.evaluation.bag.metrics import data_quality, latent_health, planner_agreement, probes
+from jepa_ros.evaluation.bag.metrics.table import join_samples
 from jepa_ros.evaluation.bag.output import thresholds
-from jepa_ros.evaluation.bag.output.summary_metrics import score
-from jepa_ros.evaluation.bag.output.table import FrameTable
-from jepa_ros.evaluation.bag.reading import situations as windows
+from jepa_ros.evaluation.bag.output.frame_table import FrameTable
+from jepa_ros.evaluation.bag.output.summary import score
+from jepa_ros.evaluation.bag.reading.images import CameraImage, ImageDecoder
 from jepa_ros.evaluation.bag.reading.latents import BatchEncoder, LatentStore
-from jepa_ros.evaluation.bag.reading.pictures import Decoder, Picture
-from jepa_ros.evaluation.bag.reading.records import Recorded
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
+from jepa_ros.evaluation.bag.reading.situations import find_situations
 from jepa_ros.planning.receding_horizon import PlanningSettings
 from jepa_ros.world_model.heads import Probe
 
@@ -40,12 +39,12 @@ from jepa_ros.world_model.heads import Probe
     ],
 )
 def test_thresholds_are_read(text, metric, sign, value):
-    assert thresholds.parse(text) == thresholds.Threshold(metric, sign, value)
+    assert thresholds.parse_threshold(text) == thresholds.Threshold(metric, sign, value)
 
 
 @pytest.mark.parametrize("found, broken", [(0.4, False), (0.5, False), (0.6, True), (None, True)])
 def test_a_threshold_is_broken_beyond_its_value_or_where_nothing_was_measured(found, broken):
-    assert bool(thresholds.parse("x > 0.5").broken({"x": found})) == broken
+    assert bool(thresholds.parse_threshold("x > 0.5").check({"x": found})) == broken
 
 
 @pytest.mark.parametrize(
@@ -53,8 +52,8 @@ def test_a_threshold_is_broken_beyond_its_value_or_where_nothing_was_measured(fo
 )
 def test_files_of_thresholds_that_are_none(tmp_path, content):
     (tmp_path / "t.yaml").write_text(content)
-    with pytest.raises(InputError, match="expected .* found"):
-        thresholds.gather((), tmp_path / "t.yaml", ["x"])
+    with pytest.raises(InputError, match="^(--)?threshold"):
+        thresholds.gather_thresholds((), tmp_path / "t.yaml", ["x"])
 
 
 def test_the_score_rises_with_each_part_and_is_none_without_one():
@@ -140,22 +139,27 @@ def test_distances_from_training_are_1_on_what_the_norm_was_made_of():
 
 def sample(latents, distance=None):
     distance = np.full(len(latents), np.nan) if distance is None else np.asarray(distance)
-    return health.Sample(torch.as_tensor(latents, dtype=torch.float32), distance, distance)
+    latents = torch.as_tensor(latents, dtype=torch.float32)
+    return {"latents": latents, "distance": distance, "distances": distance, "states": np.zeros((len(latents), 0))}
+
+
+def measure(samples):
+    return latent_health.summarize(samples, None)
 
 
 def test_health_tells_rank_dead_dimensions_and_drift():
     rng = np.random.default_rng(0)
     steady = rng.normal(size=(2000, 4))
-    found = health.measure(sample(steady), 0.0)
+    found = measure(sample(steady))
     assert found["effective_rank"] == pytest.approx(4.0, abs=0.1) and found["dead_dimensions"] == 0.0
     assert found["drift_max"] < 0.05 and found["collapse"] is None
     dead = steady * [1, 1, 1, 1e-4]
-    assert health.measure(sample(dead), None)["dead_dimensions"] == 0.25
+    assert measure(sample(dead))["dead_dimensions"] == 0.25
     drifting = steady + np.linspace(0, 5, 2000)[:, None]
-    assert health.measure(sample(drifting), None)["drift"] > 1.0
-    assert health.measure(sample(np.zeros((50, 4))), None)["collapse"]
-    joined = health.join([sample(steady, np.ones(2000)), sample(steady, np.full(2000, 3.0))])
-    assert health.measure(joined, None)["training_distance_mean"] == pytest.approx(2.0)
+    assert measure(sample(drifting))["drift"] > 1.0
+    assert measure(sample(np.zeros((50, 4))))["collapse"]
+    joined = join_samples([sample(steady, np.ones(2000)), sample(steady, np.full(2000, 3.0))])
+    assert measure(joined)["training_distance_mean"] == pytest.approx(2.0)
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
@@ -169,12 +173,12 @@ def message(value):
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_pictures_come_in_order_whoever_decodes(workers):
     found = []
-    with Decoder(workers, 16) as decoder:
+    with ImageDecoder(workers, 16) as decoder:
         for k in range(120):
-            made = Picture(0, 0, k, k, "camera", None)
-            found += decoder.add(made, message(k), copy=k == 5)
+            image = CameraImage(0, 0, k, k, "camera", None)
+            found += decoder.add(image, message(k), copy=k == 5)
             assert k - len(found) < 80, "no more than a few wait"
-        found += decoder.rest()
+        found += decoder.finish()
     assert [p.stamp for p in found] == list(range(120))
     assert all((p.frame == p.stamp).all() for p in found if p.stamp != 13)
     assert found[13].frame is None and found[13].problem.cause == "truncated"
@@ -189,16 +193,15 @@ def test_probes_are_read_as_they_come_with_the_model():
     rng = np.random.default_rng(0)
     latents, weights = rng.normal(size=(300, 2)).astype(np.float32), rng.normal(size=(3, 3)).astype(np.float32)
     truth = latents @ weights[:2] + weights[2]
-    made = Recorded(Path("bag"), LatentStore((2,)))
+    made = Recording(Path("bag"), LatentStore((2,)))
     made.latents.add(latents)
     probe = Probe("tool", torch.from_numpy(weights), 0.004, (2,))
-    checkpoint = SimpleNamespace(probes={"tool": probe})
+    spec = EvaluationSpec(SimpleNamespace(probes={"tool": probe}), None)
     off = truth + [0.03, 0.04, 0.0]
     off[::2] = np.nan
-    wanted = probing.truths(np.zeros((300, 2)), off)
-    errors = probing.read(checkpoint, made, wanted)
-    figures = probing.measure(errors, wanted, checkpoint)
-    assert set(errors) == {"tool"} and figures["tool"]["frames"] == 150
+    assert probes.read_probe(spec, made, "joints", np.zeros((300, 2))) == {}
+    figures = probes.summarize(probes.read_probe(spec, made, "tool", off), spec)
+    assert figures["tool"]["frames"] == 150
     assert figures["tool"]["error_p50_m"] == pytest.approx(0.05, rel=1e-3)
     assert figures["tool"]["on_test_data_m"] == 0.004 and figures["joints"]["rms_rad"] is None
     spread = np.sqrt(np.square(off[1::2] - off[1::2].mean(0)).sum(1).mean())
@@ -206,12 +209,12 @@ def test_probes_are_read_as_they_come_with_the_model():
 
 
 def test_a_probe_of_the_joints_is_judged_in_rad():
-    made = Recorded(Path("bag"), LatentStore((2,)))
+    made = Recording(Path("bag"), LatentStore((2,)))
     made.latents.add(np.ones((10, 2), np.float32))
     weights = torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.0, 0.2]])
-    checkpoint = SimpleNamespace(probes={"joints": Probe("joints", weights, 0.1, (2,))})
-    wanted = probing.truths(np.array([[1.3, 0.2 + 0.4]] * 10), None)
-    figures = probing.measure(probing.read(checkpoint, made, wanted), wanted, checkpoint)
+    spec = EvaluationSpec(SimpleNamespace(probes={"joints": Probe("joints", weights, 0.1, (2,))}), None)
+    samples = probes.read_probe(spec, made, "joints", np.array([[1.3, 0.2 + 0.4]] * 10))
+    figures = probes.summarize(samples, spec)
     assert figures["joints"]["rms_rad"] == pytest.approx(math.sqrt((0.3**2 + 0.4**2) / 2), rel=1e-4)
     assert figures["tool"]["rms_m"] is None
 
@@ -224,7 +227,7 @@ def driven():
     """The arm driven along x, in the world that `small_models.Shifts` knows: latents are places of the tool."""
     robot, space = sim_arm.robot(), sim_arm.space()
     checkpoint = small_models.knowing(tuple(robot.joints))
-    made = Recorded(Path("bag"), LatentStore((2,)), sim_arm.scene().urdf)
+    made = Recording(Path("bag"), LatentStore((2,)), sim_arm.scene().urdf)
     speed = 0.7 * np.r_[np.linspace(0, 0.5, 8), np.full(12, 0.5), np.linspace(0.5, -0.5, 20), np.full(10, -0.5)]
     x = np.append(0.14, 0.14 + np.cumsum(speed) * 0.2 * 0.1)
     q = [space.inverse_kinematics([value, -0.3]) for value in x]
@@ -241,22 +244,16 @@ def driven():
 
 @pytest.fixture(scope="module")
 def planned(driven):
-    from jepa_ros.planning.guardrails import Guardrails
-
     checkpoint, made = driven
-    config, space = checkpoint.config, sim_arm.space()
-    parts = windows.stretches(made, config)
-    found = windows.windows(parts, config, 4)
-    rails = Guardrails.from_robot(sim_arm.robot(), made.urdf, space, sim_arm.limits())
-    planning = plans.Planning(checkpoint, space, sim_arm.limits(), rails, PlanningSettings(budget=math.inf, horizon=4))
-    rows = plans.spread(found, 6)
-    return [planning.at(made, parts[0], found, int(row)) for row in rows], found, planning, parts
+    settings = PlanningSettings(budget=math.inf, horizon=4)
+    situations = find_situations(made, EvaluationSpec(checkpoint, sim_arm.robot(), settings, 4, plan_states=6))
+    return planner_agreement.compute(made, situations)["agreements"], situations
 
 
 def test_a_planner_whose_model_knows_the_world_goes_where_the_recording_went(driven, planned):
-    found, _, _, _ = planned
+    found, _ = planned
     assert len(found) == 6 and all(a.plan is not None and not a.forbidden for a in found), found
-    figures = plans.measure(found)
+    figures = planner_agreement.summarize({"agreements": found}, None)
     nearby = math.sqrt(2 * driven[0].config.distance.tolerance) * small_models.SCALE  # where it counts as there
     assert figures["gap_p50_m"] < nearby and figures["gap_ratio"] < 0.3, figures
     assert figures["limit_violations"] == 0 and figures["cheaper_than_random"] == 1.0
@@ -267,34 +264,39 @@ def test_a_planner_whose_model_knows_the_world_goes_where_the_recording_went(dri
 
 def test_the_recorded_actions_lead_to_the_goal_in_the_models_eyes(planned):
     """Shifts predicts them exactly: what is left is the price of the way there."""
-    found, _, _, _ = planned
+    found, _ = planned
     assert all(a.recorded_cost >= 0.0 for a in found) and any(a.recorded_cost > a.cost for a in found)
 
 
 def test_plans_do_not_depend_on_what_was_planned_before(driven, planned):
-    found, situations, planning, parts = planned
-    again = planning.at(driven[1], parts[0], situations, int(plans.spread(situations, 6)[3]))
+    found, situations = planned
+    row = int(planner_agreement.pick_states(situations)[3])
+    again = planner_agreement.RecordingPlanner(situations).plan_at(row)
     assert again.cost == found[3].cost and again.actions_rms == found[3].actions_rms
     np.testing.assert_array_equal(again.plan.trajectory.positions, found[3].plan.trajectory.positions)
 
 
 def test_plan_states_are_spread_over_what_has_a_whole_horizon(planned):
-    _, situations, _, _ = planned
-    rows = plans.spread(situations, 6)
+    _, situations = planned
+
+    def pick(count):
+        return planner_agreement.pick_states(replace(situations, spec=replace(situations.spec, plan_states=count)))
+
+    rows = pick(6)
     assert len(rows) == 6 and situations.known[rows].all() and np.ptp(np.diff(rows)) <= 1
-    assert len(plans.spread(situations, 10_000)) == situations.known.all(axis=1).sum()
-    assert len(plans.spread(situations, 0)) == 0
+    assert len(pick(10_000)) == situations.known.all(axis=1).sum()
+    assert len(pick(0)) == 0
 
 
 # -- quality -----------------------------------------------------------------------------------------------------------
 
 
 def test_skew_is_the_time_to_the_nearest_joint_state():
-    made = Recorded(Path("bag"), LatentStore((2,)))
+    made = Recording(Path("bag"), LatentStore((2,)))
     made.frame_stamps = [10**9, 2 * 10**9]
     for stamp in (10**9 - 4_000_000, 10**9 + 7_000_000, 2 * 10**9 + 1_000_000):
         made.states.add(stamp, 0, np.zeros(1))
-    found = quality.skew(made)
+    found = data_quality.measure_skew(made)
     assert found["max"] == pytest.approx(4.0) and found["p50"] == pytest.approx(2.5)
 
 

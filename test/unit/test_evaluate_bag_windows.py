@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ import torch
 
 from helpers import small_models
 from jepa_ros.evaluation.bag.metrics import prediction, surprise
-from jepa_ros.evaluation.bag.reading import situations as windows
 from jepa_ros.evaluation.bag.reading.latents import LatentStore
-from jepa_ros.evaluation.bag.reading.records import Clock, Recorded
+from jepa_ros.evaluation.bag.reading.recording import EpochClock, EvaluationSpec, Recording
+from jepa_ros.evaluation.bag.reading.situations import find_situations
 from jepa_ros.world_model.history import ObservationHistory
 from jepa_ros.world_model.surprise import SurpriseMonitor
 
@@ -26,7 +27,7 @@ MILLISECOND = 0.011
 def recording(frames, states, actions, episodes=(0.0,), latent=2, values=None, seed=0):
     """Times s of everything; random latents, states and actions where `values` (latents, actions) are not given."""
     rng = np.random.default_rng(seed)
-    made = Recorded(Path("bag"), LatentStore((latent,)))
+    made = Recording(Path("bag"), LatentStore((latent,)))
     ns = lambda times: [FIRST + round(t * S) for t in times]  # noqa: E731
     latents = rng.normal(size=(len(frames), latent)) if values is None else values[0]
     made.latents.add(np.asarray(latents, np.float32))
@@ -38,6 +39,11 @@ def recording(frames, states, actions, episodes=(0.0,), latent=2, values=None, s
         made.actions.add(stamp, 0, np.asarray(action))
     made.episodes = [(FIRST + round(t * S), 0) for t in episodes]
     return made
+
+
+def situations_of(made, config, horizon, checkpoint=None):
+    """The situations of a recording for a model of this configuration."""
+    return find_situations(made, EvaluationSpec(checkpoint or SimpleNamespace(config=config), None, horizon=horizon))
 
 
 def irregular(seed):
@@ -54,9 +60,8 @@ def irregular(seed):
 def test_contexts_and_blocks_are_the_live_ones(seed, history):
     config = small_models.config(JOINTS, latent=2, history=history)
     made = irregular(seed)
-    parts = windows.stretches(made, config)
-    found = windows.windows(parts, config, HORIZON)
-    (part,) = parts
+    found = situations_of(made, config, HORIZON)
+    (part,) = found.segments
     live = ObservationHistory(config)
     seen = dict(zip(found.frames.tolist(), range(len(found)), strict=True))
     compared = Counter()
@@ -75,7 +80,7 @@ def test_contexts_and_blocks_are_the_live_ones(seed, history):
         past = seen.get(int(part.rows[np.abs(part.times - before).argmin()]))
         context = live.context_at(now)
         if context is not None and now > 3.0 * config.step and abs(live.latents.tolerance() - part.tolerance) < 1e-3:
-            mine = found.context(made, np.array([seen[row]]))
+            mine = found.context(np.array([seen[row]]))
             torch.testing.assert_close(mine.latents, context.latents)
             torch.testing.assert_close(mine.states, context.states, atol=1e-5, rtol=1e-5)
             compared["context"] += 1
@@ -93,7 +98,7 @@ def test_contexts_and_blocks_are_the_live_ones(seed, history):
 def test_targets_are_the_frames_whole_steps_later():
     config = small_models.config(JOINTS, latent=2)
     made = recording(np.arange(0, 4, 0.1), np.arange(0, 4, 0.02), np.arange(0, 4, 0.1))
-    found = windows.windows(windows.stretches(made, config), config, HORIZON)
+    found = situations_of(made, config, HORIZON)
     assert found.targets[5].tolist() == [9, 13, 17] and found.known[5].all()
     assert found.targets[-1].tolist() == [-1, -1, -1] and not found.known[-1].any()
     assert found.targets[30].tolist() == [34, 38, -1] and found.known[30].tolist() == [True, True, False]
@@ -103,10 +108,10 @@ def test_nothing_is_predicted_across_a_missing_action_or_a_new_episode():
     config = small_models.config(JOINTS, latent=2)
     times = np.arange(0, 4, 0.1)
     gap = recording(times, np.arange(0, 4, 0.02), np.delete(times, 20))
-    found = windows.windows(windows.stretches(gap, config), config, 1)
+    found = situations_of(gap, config, 1)
     assert not found.known[17:21, 0].any() and found.known[[16, 21], 0].all()
     parted = recording(times, np.arange(0, 4, 0.02), times, episodes=(0.0, 2.0))
-    found = windows.windows(windows.stretches(parted, config), config, 1)
+    found = situations_of(parted, config, 1)
     assert not found.known[16:20, 0].any() and found.known[[15, 20], 0].all()
     assert found.past[20].tolist() == [20, 20], "an episode begins at rest"
 
@@ -117,7 +122,7 @@ def test_what_is_travelled_ends_with_the_last_tick_before_a_gap():
     ones = np.ones((len(ticks), 2))
     times = np.arange(0, 5, 0.1)
     made = recording(times, np.arange(0, 5, 0.02), ticks, values=(np.zeros((50, 2)), ones))
-    found = windows.windows(windows.stretches(made, config), config, 1)
+    found = situations_of(made, config, 1)
     assert found.known[6, 0] and not found.known[7, 0] and found.known[30, 0]
     np.testing.assert_allclose(found.future[[6, 30], 0], 1.0, atol=1e-6)
 
@@ -135,9 +140,8 @@ def shifting(seed=0, noise=0.0):
 def test_a_model_that_knows_its_world_beats_both_baselines():
     made, latents = shifting()
     checkpoint = small_models.knowing(JOINTS)
-    found = windows.windows(windows.stretches(made, checkpoint.config), checkpoint.config, HORIZON)
-    errors = prediction.predict(checkpoint, made, found, seed=0)
-    figures = prediction.measure(errors)
+    found = situations_of(made, checkpoint.config, HORIZON, checkpoint)
+    figures = prediction.summarize(prediction.compute(made, found), found.spec)
     for k, entry in enumerate(figures["horizons"], start=1):
         still = np.square(latents[4 * k :] - latents[: -4 * k]).mean()
         assert entry["persistence"] == pytest.approx(still, rel=1e-4) and entry["frames"] == 100 - 4 * k
@@ -147,8 +151,8 @@ def test_a_model_that_knows_its_world_beats_both_baselines():
 def test_the_error_is_that_of_the_noise():
     made, _ = shifting(noise=0.1)
     checkpoint = small_models.knowing(JOINTS)
-    found = windows.windows(windows.stretches(made, checkpoint.config), checkpoint.config, 1)
-    error = prediction.measure(prediction.predict(checkpoint, made, found, 0))["horizons"][0]["error"]
+    found = situations_of(made, checkpoint.config, 1, checkpoint)
+    error = prediction.summarize(prediction.compute(made, found), found.spec)["horizons"][0]["error"]
     assert error == pytest.approx(2 * 0.1**2, rel=0.2)
 
 
@@ -161,9 +165,10 @@ def test_shuffled_actions_are_never_a_frames_own():
 def test_surprise_is_the_live_monitors():
     made, latents = shifting(noise=0.05)
     checkpoint = small_models.knowing(JOINTS)
-    parts = windows.stretches(made, checkpoint.config)
-    readings = surprise.read(checkpoint, made, parts)
-    (part,) = parts
+    situations = situations_of(made, checkpoint.config, 1, checkpoint)
+    samples = surprise.compute(made, situations)
+    readings = samples["readings"]
+    (part,) = situations.segments
     live = ObservationHistory(checkpoint.config)
     live.latents._keep = live.states._keep = live.actions._keep = 1e9
     for name, times, values in (
@@ -178,8 +183,8 @@ def test_surprise_is_the_live_monitors():
         if (reading := monitor.read(t)) is not None:
             expected[row] = reading
     assert len(readings) == len(expected) > 20
-    assert [r.error for r in readings.values()] == pytest.approx([r.error for r in expected.values()], rel=1e-4)
-    assert list(readings) == list(expected)
+    assert [r.error for r in readings] == pytest.approx([r.error for r in expected.values()], rel=1e-4)
+    assert samples["frames"] == list(expected)
 
 
 def test_surprised_readings_in_a_row_are_one_event():
@@ -189,18 +194,18 @@ def test_surprised_readings_in_a_row_are_one_event():
     made.latents = LatentStore((2,))
     made.latents.add(latents.astype(np.float32))
     checkpoint = small_models.knowing(JOINTS)
-    readings = surprise.read(checkpoint, made, windows.stretches(made, checkpoint.config))
-    found = surprise.events(readings, np.arange(100) * 0.1)
+    samples = surprise.compute(made, situations_of(made, checkpoint.config, 1, checkpoint))
+    found = samples["events"]
     assert len(found) == 1 and 4.8 < found[0].begin < 5.4 and found[0].error == pytest.approx(9.0, rel=1e-3)
-    assert surprise.measure(readings, found)["events"] == 1
+    assert surprise.summarize(samples, None)["events"] == 1
 
 
 def test_a_clock_tells_jumps_from_what_comes_late():
-    clock = Clock()
-    assert [clock.of(t * S, t * S) for t in (10, 11, 12)] == [0, 0, 0]
-    assert clock.of(12 * S - 400_000_000, 12 * S) == 0, "an executed tick is stamped where it begins"
-    assert clock.of(3 * S, 13 * S) == 1 and clock.jumps == [(12 * S, 3 * S)]
-    assert clock.of(12 * S - 1, 13 * S + 1000) is None and clock.stragglers == 1
-    assert clock.of(4 * S, 14 * S) == 1
-    assert clock.of(13 * S, 23 * S) == 1, "later it is the new time that has come there"
-    assert clock.of(2 * S, 24 * S) == 2
+    clock = EpochClock()
+    assert [clock.assign(t * S, t * S) for t in (10, 11, 12)] == [0, 0, 0]
+    assert clock.assign(12 * S - 400_000_000, 12 * S) == 0, "an executed tick is stamped where it begins"
+    assert clock.assign(3 * S, 13 * S) == 1 and clock.jumps == [(12 * S, 3 * S)]
+    assert clock.assign(12 * S - 1, 13 * S + 1000) is None and clock.stragglers == 1
+    assert clock.assign(4 * S, 14 * S) == 1
+    assert clock.assign(13 * S, 23 * S) == 1, "later it is the new time that has come there"
+    assert clock.assign(2 * S, 24 * S) == 2

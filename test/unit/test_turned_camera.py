@@ -201,14 +201,16 @@ def test_a_recording_from_before_the_calibration_is_judged_in_the_axes_of_the_fi
 
 def test_a_recording_s_actions_are_turned_into_the_axes_of_the_file(bag, model):
     from jepa_ros.bags.reader import open_bag
-    from jepa_ros.evaluation.bag.reading import topics as inputs
-    from jepa_ros.evaluation.bag.reading.reader import Intake
+    from jepa_ros.evaluation.bag.reading.bag_reader import BagReader
+    from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec
+    from jepa_ros.evaluation.bag.reading.topics import TopicOptions, find_topics
 
     def actions(robot):
         checkpoint = load_checkpoint(str(model))
         with open_bag(bag) as source:
-            found = inputs.find(source, checkpoint.config, robot, inputs.Options())
-            return np.array(Intake(source, found, checkpoint, robot).run().actions.values).reshape(-1, 2)
+            topics = find_topics(source, checkpoint.config, robot, TopicOptions())
+            recording = BagReader(source, topics, EvaluationSpec(checkpoint, robot)).read()
+            return np.array(recording.actions.values).reshape(-1, 2)
 
     plain, turned = actions(sim_arm.robot()), actions(turned_camera.robot(turned_camera.about_z(40.0)))
     np.testing.assert_allclose(turned, plain @ turned_camera.in_plane(40.0), atol=0.03)

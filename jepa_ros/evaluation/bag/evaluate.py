@@ -1,203 +1,230 @@
-"""One bag, judged: from what was read to figures, a table, events and plans."""
+"""Evaluation of bags: read a recording once, compute every metric, keep what summary and report need.
+
+`evaluate_bag` is the function to call from Python; `run.py` is the command. Nothing here prints.
+"""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+import math
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from jepa_ros.bags.reader import Bag
+from jepa_ros.bags.reader import Bag, open_bag
+from jepa_ros.bags.typestore import typestore
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.bag.metrics import data_quality as quality
-from jepa_ros.evaluation.bag.metrics import latent_health as health
-from jepa_ros.evaluation.bag.metrics import prediction, surprise
-from jepa_ros.evaluation.bag.metrics import probes as probing
-from jepa_ros.evaluation.bag.metrics.bag_results import Judged, Task
-from jepa_ros.evaluation.bag.metrics.planner_agreement import Agreement, Planning, spread
-from jepa_ros.evaluation.bag.reading.records import Recorded
+from jepa_ros.evaluation.bag.metrics.table import BagResult, compute_metrics
+from jepa_ros.evaluation.bag.output.frame_table import FrameTable, frame_columns
+from jepa_ros.evaluation.bag.output.report import FrameImages
+from jepa_ros.evaluation.bag.output.summary import summarize
+from jepa_ros.evaluation.bag.reading.bag_reader import BagReader
+from jepa_ros.evaluation.bag.reading.images import decode_message, to_display_size
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec
 from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
-from jepa_ros.evaluation.bag.reading.situations import Stretch, Windows, states_at, stretches, windows, zero_of
-from jepa_ros.evaluation.bag.reading.topics import Inputs
-from jepa_ros.planning.guardrails import Guardrails
-from jepa_ros.robot.config import RobotConfig
-from jepa_ros.robot.motion.action_space import PlanarVelocity
-from jepa_ros.robot.motion.kinematics import Kinematics
-from jepa_ros.robot.motion.limits import JointLimits
-from jepa_ros.robot.transforms import rotation_matrix
-from jepa_ros.world_model.checkpoint import check_planar
+from jepa_ros.evaluation.bag.reading.topics import BagTopics, TopicKey, TopicOptions, find_topics
+from jepa_ros.images import ImageError
+from jepa_ros.planning.receding_horizon import PlanningSettings
+from jepa_ros.reporting.progress import ProgressDisplay
+from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, choose_robot, load_checkpoint, model_on
+from jepa_ros.world_model.device import choose_device
 
-NEEDED_NEXT = ("matplotlib.backends.backend_svg", "matplotlib.figure", "PIL.Image")
-"""What the report draws with."""
-TIMED = 8
-"""Plans of a bag that are timed."""
+SHOWN_EVENTS, SHOWN_PLANS = 12, 6
+"""Surprise events and plans of each bag whose images the report shows."""
 
 
-def judge(
-    task: Task,
-    name: str,
-    source: Bag,
-    inputs: Inputs,
-    recorded: Recorded,
-    result: ResultBag | None,
-    progress: Callable[[int], None] = lambda plans: None,
-) -> Judged:
-    """All of a bag that can be judged; what cannot be is a line of `problems`."""
-    checkpoint, config = task.checkpoint, task.checkpoint.config
-    parts = stretches(recorded, config)
-    found = windows(parts, config, task.horizon)
-    problems: list[str] = []
-    # Plans beside everything else: neither knows of the other. A thread of torch has its own number of threads.
-    with ThreadPoolExecutor(1, "plans", torch.set_num_threads, (1,)) as beside:
-        stop = Event()
-        planned = beside.submit(_plans, task, recorded, parts, found, problems, progress, stop)
-        try:
-            errors = prediction.predict(checkpoint, recorded, found, task.seed)
-            states = _by_frame(recorded, parts, config)
-            tool = _tool(task.robot, _kinematics(task.robot, recorded), states, config)
-            truths = probing.truths(states[:, : len(config.proprioception.joints)], tool)
-            readings = surprise.read(checkpoint, recorded, parts)
-            for module in NEEDED_NEXT:  # plans take longer than all of this
-                importlib.import_module(module)
-            plans, again = planned.result()
-        finally:
-            stop.set()
-    alone = [again(number) for number in range(0, len(plans), max(1, len(plans) // TIMED))]
-    times = (np.array(recorded.frame_stamps, np.int64) - zero_of(recorded)) * 1e-9
-    judged = Judged(
-        name=name,
-        recorded=recorded,
-        quality=quality.measure(source, inputs, recorded, config),
-        times=times,
-        errors=errors,
-        frames_of_errors=found.frames,
-        sample=health.sample(recorded),
-        states=(states - np.array(config.proprioception.mean)) / np.array(config.proprioception.std),
-        probes=probing.read(checkpoint, recorded, truths),
-        truths=truths,
-        readings=readings,
-        events=surprise.events(readings, times),
-        plans=plans,
-        plan_ms=[made.plan.step_ms for made in alone if made.plan is not None],
-        problems=problems,
+def evaluate_bag(
+    bag: str | Path,
+    model: str | Path | Checkpoint,
+    *,
+    robot: str | None = None,
+    topics: TopicOptions | None = None,
+    urdf: str | None = None,
+    horizon: int = 5,
+    plan_states: int = 50,
+    seed: int = 0,
+    solver: str = "icem",
+    policy: str = "policy_first",
+    metric: str = "l2",
+    workers: int = 2,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Evaluate a model on one recording and return the contents of summary.json; nothing is written or printed.
+
+    bag: rosbag2 directory, or a single .mcap or .db3 file. model: name, directory or loaded checkpoint. topics: where
+    they cannot be found by their types. urdf: for a bag without robot_description. What is wrong with the bag is listed
+    under `problems`; what can be read is evaluated all the same. Raises InputError where nothing can be.
+
+        summary = evaluate_bag("my_bag", "openarm_reach", plan_states=0)
+        print(summary["score"], summary["metrics"]["prediction_ratio@5"])
+    """
+    spec = make_spec(model, device, robot, horizon, plan_states, seed, solver, policy, metric)
+    evaluation = BagEvaluation(spec, topics or TopicOptions(), urdf, workers)
+    evaluation.add_bag(Path(bag), ProgressDisplay(quiet=True))
+    return evaluation.summary()
+
+
+def make_spec(
+    model: str | Path | Checkpoint,
+    device: str,
+    robot: str | None,
+    horizon: int,
+    plan_states: int,
+    seed: int,
+    solver: str,
+    policy: str,
+    metric: str,
+) -> EvaluationSpec:
+    """Load the model and check that it fits the robot. Search rounds are counted, not timed, so that results do not
+    depend on the machine. Raises InputError."""
+    loaded = model if isinstance(model, Checkpoint) else load_checkpoint(model)
+    checkpoint = model_on(loaded, choose_device(device))
+    arm = choose_robot(checkpoint.config, robot)
+    check_robot(checkpoint.config, arm)
+    planning = PlanningSettings(
+        budget=math.inf, horizon=horizon, seed=seed, solver=solver, policy=policy, metric=metric
     )
-    if result is not None:
-        _write(result, judged, recorded, task)
-    return judged
+    return EvaluationSpec(checkpoint, arm, planning, horizon, plan_states, seed)
 
 
-def _by_frame(recorded: Recorded, parts: list[Stretch], config: Any) -> np.ndarray:
-    """(n, P) raw states at all frames, NaN where unknown."""
-    states = np.full((len(recorded.frame_stamps), config.proprioception.dimension), np.nan)
-    for part in parts:
-        states[part.rows] = states_at(part, part.times, config)
-    return states
+class BagEvaluation:
+    """Evaluates bags one after the other. table: gets a row for each frame. out: directory of the result bags, None for
+    none. keep_images: for the report. urdf: robot_description for all bags; default: each bag's own."""
+
+    def __init__(
+        self,
+        spec: EvaluationSpec,
+        topics: TopicOptions,
+        urdf: str | None = None,
+        workers: int = 2,
+        table: FrameTable | None = None,
+        out: Path | None = None,
+        keep_images: bool = False,
+        bag_count: int = 1,
+    ):
+        self.spec, self._topics, self._urdf, self._workers = spec, topics, urdf, workers
+        self._table, self._out, self._keep_images, self._bag_count = table, out, keep_images, bag_count
+        self._started, self._read_s, self._evaluate_s, self._number = time.time(), 0.0, 0.0, 0
+        self.results: list[BagResult] = []
+        self.result_bags: list[Path] = []
+        self.images: FrameImages = {}
+        self.problems: list[str] = []
+
+    def add_bag(self, path: Path, display: ProgressDisplay) -> None:
+        """Evaluate one bag; one that cannot be opened is a line of `problems`."""
+        number, self._number = self._number, self._number + 1
+        try:
+            source = open_bag(path)
+        except InputError as error:
+            self.problems.append(str(error))
+            return
+        with ExitStack() as stack:
+            stack.enter_context(source)
+            topics = find_topics(source, self.spec.config, self.spec.robot, self._topics)
+            result_bag = self._open_result_bag(stack, number, path, topics)
+            name, begin = path.stem or path.name, time.perf_counter()
+            task = display.add(name, next((t.count for t in source.topics if topics.cameras[:1] == [t[:2]]), None))
+            reader = BagReader(source, topics, self.spec, result_bag, self._urdf, self._workers)
+            recording = reader.read(lambda frames: display.update(task, frames))
+            frames, middle = len(recording.frame_stamps), time.perf_counter()
+            display.update(task, frames, total=frames)
+            task = display.add("plans", None)
+            result = compute_metrics(name, recording, self.spec, lambda plans: display.update(task, plans))
+            plans = len(result.samples["planner"]["agreements"])
+            display.update(task, plans, total=plans)
+            self._read_s += middle - begin
+            self._evaluate_s += time.perf_counter() - middle
+            if self._table is not None:
+                self._table.add(frame_columns(result))
+            if result_bag is not None:
+                _write_results(result_bag, result)
+                result_bag.finish()
+            if self._keep_images:
+                self._read_images(source, topics, result)
+            recording.latents.close()
+        result.problems[:0] = [*source.problems, *topics.problems]
+        result.problems += _recording_problems(path, result)
+        self.problems += result.problems
+        self.results.append(result)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the contents of summary.json. Raises InputError where no bag could be evaluated."""
+        if not self.results:
+            raise InputError(self.problems[0])
+        summary = summarize(self.results, self.spec) | {"problems": self.problems}
+        wall_s = time.time() - self._started
+        summary["timing"] |= {
+            "times_real_time": summary["timing"]["seconds_of_recording"] / max(wall_s, 1e-9),
+            "workers": self._workers,
+            "read_and_encode_s": self._read_s,
+            "judge_s": self._evaluate_s,
+        }
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started))
+        return summary | {"wall_s": wall_s, "started": started}
+
+    def _open_result_bag(self, stack: ExitStack, number: int, path: Path, topics: BagTopics) -> ResultBag | None:
+        if self._out is None:
+            return None
+        target = self._out / ("result.mcap" if self._bag_count == 1 else f"result_{number}_{path.stem}.mcap")
+        self.result_bags.append(target)
+        return stack.enter_context(ResultBag(target, topics.keys, self.spec.checkpoint.model_id))
+
+    def _read_images(self, source: Bag, topics: BagTopics, result: BagResult) -> None:
+        """Keep the images that the report shows."""
+        planned = [a for a in result.samples["planner"]["agreements"] if a.plan is not None]
+        planned = sorted(planned, key=lambda a: -a.gap)[:SHOWN_PLANS]
+        events = sorted(result.samples["surprise"]["events"], key=lambda e: -e.error)[:SHOWN_EVENTS]
+        frames = {e.frame for e in events} | {f for a in planned for f in (a.frame, a.goal_frame)}
+        recording = result.recording
+        for frame in sorted(frames):
+            recorded, stamp = recording.frame_recorded[frame], recording.frame_stamps[frame]
+            if (rgb := _read_image(source, topics.cameras[0], recorded, stamp)) is not None:
+                self.images[len(self.results), frame] = rgb
 
 
-def _kinematics(robot: RobotConfig, recorded: Recorded, problems: list[str] | None = None) -> Kinematics | None:
-    """None, and why in `problems`, where there is no description, or another robot's. Each thread needs its own."""
-    problems = [] if problems is None else problems
-    if recorded.urdf is None:
-        if recorded.frame_stamps:
-            problems.append(
-                f"bag {recorded.path}: expected robot_description, found none: the tool's place is not known, and "
-                "nothing is planned (--description FILE gives one)"
-            )
-        return None
-    try:
-        return Kinematics(recorded.urdf, robot.joints, robot.tool_frame, robot.base_frame)
-    except InputError as error:
-        problems.append(f"bag {recorded.path}: {error}")
-        return None
+def _read_image(source: Bag, key: TopicKey, recorded: int, stamp: int) -> np.ndarray | None:
+    """Return the image with this recording time and stamp in display size; None where there is none."""
+    for message in source.messages([key], recorded, recorded + 1):
+        read = typestore().deserialize_cdr(message.data, message.msgtype)
+        found = read.header.stamp.sec * 10**9 + read.header.stamp.nanosec
+        if found in (stamp, 0):
+            try:
+                return to_display_size(decode_message(read))
+            except ImageError:
+                return None
+    return None
 
 
-def _tool(robot: RobotConfig, kinematics: Kinematics | None, states: np.ndarray, config: Any) -> np.ndarray | None:
-    """(n, 3) m of the tool at all frames in the base frame, NaN where joints are unknown; None where it is unknown."""
-    if config.proprioception.kind == "tool_pose":
-        rotation = robot.camera.rotation_to_base
-        return states[:, :3] if rotation is None else states[:, :3] @ rotation_matrix(rotation).T
-    if kinematics is None or not config.proprioception.joints:
-        return None
-    tool = np.full((len(states), 3), np.nan)
-    for row in np.flatnonzero(np.isfinite(states).all(axis=1)):
-        tool[row] = kinematics.forward(states[row, : len(config.proprioception.joints)])[0]
-    return tool
-
-
-def _plans(
-    task: Task,
-    recorded: Recorded,
-    parts: list[Stretch],
-    found: Windows,
-    problems: list[str],
-    progress: Callable[[int], None],
-    stop: Event,
-) -> tuple[list[Agreement], Callable[[int], Agreement]]:
-    """The plans, and what makes the plan of that number again."""
-    rows = spread(found, task.plan_states)
-    kinematics = _kinematics(task.robot, recorded, problems)
-    made: list[Agreement] = []
-    if kinematics is None or not len(rows):
-        return made, lambda number: made[number]
-    config, robot = task.checkpoint.config, task.robot
-    try:
-        check_planar(config)
-        space = PlanarVelocity(robot, kinematics, config.tick)
-        limits = JointLimits.from_robot(robot, recorded.urdf)
-        rails = Guardrails.from_robot(robot, recorded.urdf, space, limits)
-    except InputError as error:
-        problems.append(f"bag {recorded.path}: nothing is planned: {error}")
-        return made, lambda number: made[number]
-    planning = Planning(task.checkpoint, space, limits, rails, task.planning)
-    home = {int(row): part for part in parts for row in part.rows}
-
-    def plan(number: int) -> Agreement:
-        row = int(rows[number])
-        return planning.at(recorded, home[int(found.frames[row])], found, row)
-
-    for number in range(len(rows)):
-        if stop.is_set():
-            break
-        made.append(plan(number))
-        progress(len(made))
-    return made, plan
-
-
-def _write(result: ResultBag, judged: Judged, recorded: Recorded, task: Task) -> None:
-    """Surprise and plans into the result bag, at the times at which their frames were recorded."""
-    stamps, times = recorded.frame_stamps, recorded.frame_recorded
-    frame_id, zero = recorded.views[0].frame_id if recorded.views else "", zero_of(recorded)
-    for frame, reading in judged.readings.items():
-        result.surprise(stamps[frame], times[frame], frame_id, reading)
-    for made in judged.plans:
+def _write_results(bag: ResultBag, result: BagResult) -> None:
+    """Write surprise and plans to the result bag at the recording times of their frames."""
+    recording, surprise = result.recording, result.samples["surprise"]
+    stamps, times = recording.frame_stamps, recording.frame_recorded
+    frame_id, zero = recording.cameras[0].frame_id if recording.cameras else "", recording.first_stamp
+    for frame, reading in zip(surprise["frames"], surprise["readings"], strict=True):
+        bag.write_surprise(stamps[frame], times[frame], frame_id, reading)
+    base_frame = result.situations.spec.robot.base_frame
+    for made in result.samples["planner"]["agreements"]:
         if made.plan is not None:
-            result.plan(made.plan, zero, times[made.frame], stamps[made.goal_frame], task.robot.base_frame)
+            bag.write_plan(made.plan, zero, times[made.frame], stamps[made.goal_frame], base_frame)
 
 
-def columns(judged: Judged) -> dict[str, Any]:
-    """The bag's part of the table, a value a frame."""
-    recorded, count = judged.recorded, len(judged.times)
-    readings = np.full((2, count), np.nan)
-    for frame, reading in judged.readings.items():
-        readings[:, frame] = reading.error, reading.quantile
-    by_frame = {
-        "bag": [judged.name] * count,
-        "stamp_ns": np.array(recorded.frame_stamps, np.int64),
-        "recorded_ns": np.array(recorded.frame_recorded, np.int64),
-        "epoch": np.array(recorded.frame_epochs, np.int64),
-        "frozen": np.array(recorded.frozen, bool),
-        "training_distance": np.array(recorded.from_training, float),
-        "surprise_error": readings[0],
-        "surprise_quantile": readings[1],
-    }
-    for name, unit in ((probing.TOOL, "m"), (probing.JOINTS, "rad")):
-        by_frame[f"probe_{name}_{unit}"] = judged.probes.get(name, np.full(count, np.nan)).astype(float)
-    for name, title in (("model", "error"), ("still", "persistence"), ("shuffled", "shuffled")):
-        values = np.full((count, judged.errors.model.shape[1]), np.nan)
-        values[judged.frames_of_errors] = getattr(judged.errors, name)
-        by_frame |= {f"{title}@{k + 1}": values[:, k] for k in range(values.shape[1])}
-    return by_frame
+def _recording_problems(path: Path, result: BagResult) -> Sequence[str]:
+    """Return what is wrong with a bag and shows only when it has been read."""
+    recording, lines = result.recording, []
+    if jumps := recording.clock.jumps:
+        back = (jumps[0][0] - jumps[0][1]) * 1e-9
+        times = "once" if len(jumps) == 1 else f"{len(jumps)} times"
+        lines.append(f"timestamps jump backwards {times}, first by {back:.2f} s; each jump starts a new segment")
+    if recording.unreadable:
+        what = ", ".join(f"{topic} {count}" for topic, count in sorted(recording.unreadable.items()))
+        lines.append(f"undecodable messages: {what}")
+    lines += [f"{text} ({count} messages)" for text, count in recording.refused.most_common(3)]
+    for camera in result.quality["cameras"]:
+        broken = sum(n for cause, n in camera["dropped"].items() if cause in ImageError.CAUSES)
+        if broken:
+            first = camera["first_problem"]
+            lines.append(f"{camera['topic']}: {broken} of {camera['messages']} images are broken, the first: {first}")
+    return [f"bag {path}: {line}" for line in lines]

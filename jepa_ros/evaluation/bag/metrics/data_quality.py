@@ -1,4 +1,4 @@
-"""Whether a recording itself is sound: rates, gaps, jumps of time, frozen and broken frames, skew, missing fields."""
+"""Quality of the recorded data: rates, gaps, jumps of time, frozen and broken frames, skew, missing fields."""
 
 from __future__ import annotations
 
@@ -8,75 +8,91 @@ from typing import Any
 import numpy as np
 
 from jepa_ros.bags.frame_runs import GAP_PERIODS
-from jepa_ros.bags.reader import Bag
-from jepa_ros.evaluation.bag.reading.records import Recorded, View
-from jepa_ros.evaluation.bag.reading.topics import Inputs
+from jepa_ros.evaluation.bag.reading.recording import CameraMessages, EvaluationSpec, Recording
+from jepa_ros.evaluation.bag.reading.situations import Situations
 from jepa_ros.reporting.summary import percentiles
-from jepa_ros.world_model.config import ModelConfig
 
 
-def measure(source: Bag, inputs: Inputs, recorded: Recorded, config: ModelConfig) -> dict[str, Any]:
-    """All of it, for summary.json."""
-    begins = np.array(sorted(stamp for stamp, _ in recorded.episodes), np.int64)
-    return {
-        "seconds": recorded.seconds,
-        "topics": {t.topic: {"type": t.msgtype, "messages": t.count} for t in source.topics},
+def compute(recording: Recording, situations: Situations) -> dict[str, list[dict[str, Any]]]:
+    """Return everything about the recording as the one entry of `recordings`, for summary.json."""
+    begins = np.array(sorted(stamp for stamp, _ in recording.episodes), np.int64)
+    clock, states, actions = recording.clock, recording.states, recording.actions
+    found = {
+        "seconds": recording.seconds,
+        "topics": {t.topic: {"type": t.msgtype, "messages": t.count} for t in recording.source.topics},
         "cameras": [
-            {"topic": name[0]} | _camera(view, begins) for name, view in zip(inputs.views, recorded.views, strict=True)
+            {"topic": key[0]} | _describe_camera(camera, begins)
+            for key, camera in zip(recording.topics.cameras, recording.cameras, strict=True)
         ],
-        "frames": len(recorded.frame_stamps),
-        "frozen_frames": sum(recorded.frozen),
-        "unmatched_frames": recorded.apart,
-        "frames_without_finite_latent": recorded.not_finite,
-        "joint_states": _series(recorded.states.stamps, begins),
-        "executed": _series(recorded.actions.stamps, begins),
-        "executed_turned_deg": recorded.turned,
-        "episodes": len(recorded.episodes),
-        "time_jumps_back": len(recorded.clock.jumps),
-        "largest_jump_back_s": max(((a - b) * 1e-9 for a, b in recorded.clock.jumps), default=0.0),
-        "stragglers": recorded.clock.stragglers,
-        "camera_to_joint_states_ms": skew(recorded),
+        "frames": len(recording.frame_stamps),
+        "frozen_frames": sum(recording.frozen),
+        "unmatched_frames": recording.unmatched,
+        "frames_without_finite_latent": recording.not_finite,
+        "joint_states": _describe_series(states.stamps, begins),
+        "executed": _describe_series(actions.stamps, begins),
+        "executed_turned_deg": recording.turned_deg,
+        "episodes": len(recording.episodes),
+        "time_jumps_back": len(clock.jumps),
+        "largest_jump_back_s": max(((a - b) * 1e-9 for a, b in clock.jumps), default=0.0),
+        "stragglers": clock.stragglers,
+        "camera_to_joint_states_ms": measure_skew(recording),
         "recorded_after_stamp_ms": {
-            "camera": percentiles(_delays(recorded.frame_stamps, recorded.frame_recorded)),
-            "joint_states": percentiles(_delays(recorded.states.stamps, recorded.joint_recorded)),
+            "camera": _delay_ms(recording.frame_stamps, recording.frame_recorded),
+            "joint_states": _delay_ms(states.stamps, recording.joint_recorded),
         },
-        "unreadable": dict(sorted(recorded.unreadable.items())),
-        "refused": dict(recorded.refused.most_common(8)),
-        "missing": missing(inputs, recorded, config),
+        "unreadable": dict(sorted(recording.unreadable.items())),
+        "refused": dict(recording.refused.most_common(8)),
+        "missing": find_missing(recording),
+    }
+    return {"recordings": [found]}
+
+
+def summarize(samples: dict[str, list[dict[str, Any]]], spec: EvaluationSpec) -> dict[str, int]:
+    """Return the sums of what was wrong with the recordings."""
+    recordings = samples["recordings"]
+    cameras = [camera for found in recordings for camera in found["cameras"]]
+    return {
+        "frames": sum(found["frames"] for found in recordings),
+        "frozen_frames": sum(found["frozen_frames"] for found in recordings),
+        "dropped_frames": sum(sum(camera["dropped"].values()) for camera in cameras),
+        "camera_gaps": sum(camera["gaps"] for camera in cameras),
+        "time_jumps_back": sum(found["time_jumps_back"] for found in recordings),
+        "unreadable_messages": sum(sum(found["unreadable"].values()) for found in recordings),
     }
 
 
-def missing(inputs: Inputs, recorded: Recorded, config: ModelConfig) -> list[str]:
-    """Fields and topics that something could not be judged without."""
-    found = []
-    if inputs.joint_states is not None and not recorded.states.stamps and recorded.refused:
-        found.append("joint_states that the model can take")
-    if inputs.executed is not None and not recorded.actions.stamps:
+def find_missing(recording: Recording) -> list[str]:
+    """Return the fields and topics whose absence prevents a part of the evaluation."""
+    found, topics = [], recording.topics
+    if topics.joint_states is not None and not recording.states.stamps and recording.refused:
+        found.append("joint_states that fit the model")
+    if topics.executed is not None and not recording.actions.stamps:
         found.append("executed actions in the model's action space")
-    if recorded.urdf is None:
+    if recording.urdf is None:
         found.append("robot_description")
-    if not any(kind.endswith("CameraInfo") for _, kind in inputs.kept):
+    if not any(kind.endswith("CameraInfo") for _, kind in topics.copied):
         found.append("camera_info")
-    if not inputs.episodes:
+    if not topics.episodes:
         found.append("episode")
-    for name, view in zip(inputs.views, recorded.views, strict=True):
-        if view.without_stamp:
-            found.append(f"stamps of {view.without_stamp} messages on {name[0]}")
-        if view.stamps and not view.frame_id:
-            found.append(f"frame_id on {name[0]}")
+    for (topic, _), camera in zip(topics.cameras, recording.cameras, strict=True):
+        if camera.without_stamp:
+            found.append(f"stamps of {camera.without_stamp} messages on {topic}")
+        if camera.stamps and not camera.frame_id:
+            found.append(f"frame_id on {topic}")
     return found
 
 
-def _camera(view: View, begins: np.ndarray) -> dict[str, Any]:
-    return _series(view.stamps, begins) | {
-        "dropped": dict(sorted(view.dropped.items())),
-        "first_problem": view.problem or None,
-        "without_stamp": view.without_stamp,
+def _describe_camera(camera: CameraMessages, begins: np.ndarray) -> dict[str, Any]:
+    return _describe_series(camera.stamps, begins) | {
+        "dropped": dict(sorted(camera.dropped.items())),
+        "first_problem": camera.problem or None,
+        "without_stamp": camera.without_stamp,
     }
 
 
-def _series(stamps: Sequence[int], begins: np.ndarray) -> dict[str, Any]:
-    """Rate and gaps of messages by their stamps in ns; where an episode begins there is no gap."""
+def _describe_series(stamps: Sequence[int], begins: np.ndarray) -> dict[str, Any]:
+    """Return rate and gaps of messages by their stamps in ns; a pause before an episode is not a gap. not_later: number
+    of messages whose stamp is not later than the one before."""
     times = np.array(stamps, np.int64)
     begun = np.searchsorted(begins, times, side="right")
     steps = np.diff(times) * 1e-9
@@ -96,9 +112,9 @@ def _series(stamps: Sequence[int], begins: np.ndarray) -> dict[str, Any]:
     }
 
 
-def skew(recorded: Recorded) -> dict[str, float | None]:
-    """ms between a frame's stamp and the nearest joint state's."""
-    times, wanted = np.sort(np.array(recorded.states.stamps, np.int64)), np.array(recorded.frame_stamps, np.int64)
+def measure_skew(recording: Recording) -> dict[str, float | None]:
+    """Return percentiles of the ms between a frame's stamp and that of the nearest joint state."""
+    times, wanted = np.sort(np.array(recording.states.stamps, np.int64)), np.array(recording.frame_stamps, np.int64)
     if not len(times):
         return percentiles([], (50, 99))
     after = np.clip(np.searchsorted(times, wanted), 0, len(times) - 1)
@@ -107,5 +123,5 @@ def skew(recorded: Recorded) -> dict[str, float | None]:
     return percentiles(apart * 1e-6, (50, 99), {"max": np.max})
 
 
-def _delays(stamps: Sequence[int], recorded: Sequence[int]) -> np.ndarray:
-    return (np.array(recorded, np.int64) - np.array(stamps, np.int64)) * 1e-6
+def _delay_ms(stamps: Sequence[int], recorded: Sequence[int]) -> dict[str, float | None]:
+    return percentiles((np.array(recorded, np.int64) - np.array(stamps, np.int64)) * 1e-6)

@@ -1,24 +1,26 @@
-"""Planner agreement: at states of a recording, what the planner would do to get to where the recording got to.
+"""Planner agreement: from states of a recording, compare the planner's motion with the recorded one.
 
-The goal is the frame H steps later. The planner node's own controller plans from what was seen, measured and done by
-then; until its hand-over the arm does what it did in the recording.
+The goal is the frame H steps later. The planner node's own controller plans from what was seen, measured and executed
+by then; until its plan takes effect the arm moves as in the recording.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from jepa_ros.evaluation.bag.reading.records import Recorded
-from jepa_ros.evaluation.bag.reading.situations import Stretch, Windows, states_at
+from jepa_ros.errors import InputError
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
+from jepa_ros.evaluation.bag.reading.situations import Segment, Situations, evenly_spread
 from jepa_ros.planning.committed_reference import CommittedReference
 from jepa_ros.planning.goal import Outcome
 from jepa_ros.planning.guardrails import Guardrails
-from jepa_ros.planning.receding_horizon import PlanningSettings, PlanStep, RecedingHorizonController
+from jepa_ros.planning.receding_horizon import PlanStep, RecedingHorizonController
 from jepa_ros.planning.rollout_problem import RolloutProblem, Situation
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.limits import JointLimits
@@ -26,23 +28,39 @@ from jepa_ros.robot.motion.path import Path
 from jepa_ros.robot.motion.random_play import sample_random_play
 from jepa_ros.robot.motion.tool_path import ToolPath
 from jepa_ros.robot.motion.trajectory import JointTrajectory
-from jepa_ros.world_model.checkpoint import Checkpoint
+from jepa_ros.world_model.checkpoint import check_planar
 from jepa_ros.world_model.protocol import Context
 
-SEE = 0.05
-"""s from a frame's stamp to the planner seeing its latent, as in closed_loop.Timing."""
-RANDOM = 32
-"""Random motions that a plan is set beside."""
-GRID = 0.02
-"""s between the points that the recorded motion is known by."""
+LATENT_DELAY_S = 0.05
+"""From a frame's stamp to its latent at the planner, as in closed_loop.Timing."""
+RANDOM_MOTIONS = 32
+"""Random motions whose mean cost a plan is compared with."""
+GRID_S = 0.02
+"""Between the points of the recorded motion."""
+TIMED_PLANS = 8
+"""Plans of a bag that are timed."""
+PLAN_KEYS = (
+    "gap_p50_m",
+    "gap_p90_m",
+    "gap_ratio",
+    "moved_p50_m",
+    "direction_p50",
+    "actions_rms_p50",
+    "cost_p50",
+    "recorded_cost_p50",
+    "random_cost_p50",
+    "cheaper_than_recorded",
+    "cheaper_than_random",
+)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """One state. frame, goal_frame: their numbers in the bag. costs: the objective's, of the planned, the recorded and
-    random actions (mean of RANDOM). gap: m between where plan and recording bring the tool; moved: m that the recording
-    moved it. actions_rms: of planned less recorded actions. forbidden: why the plan broke a limit, "" where it did not.
-    plan: None, and text says why, where there was none."""
+    """One state. frame, goal_frame: their numbers in the bag. cost, recorded_cost, random_cost: the objective's, of the
+    planned, the recorded and random actions (mean of RANDOM_MOTIONS). gap: m between the tool's positions at the end of
+    plan and recording; moved: m that the recording moved it; direction: cosine between the two motions. actions_rms: of
+    planned minus recorded actions. forbidden: which limit the plan violates, "" for none. plan: None where there was
+    none, for the reason in text."""
 
     frame: int
     goal_frame: int
@@ -58,126 +76,157 @@ class Agreement:
     forbidden: str = ""
 
 
-class Planning:
-    """Plans at states of recordings. settings: of the planner; rounds of its search are counted, not timed."""
+def compute(
+    recording: Recording, situations: Situations, progress: Callable[[int], None] = lambda plans: None
+) -> dict[str, list]:
+    """Return an Agreement for each of spec.plan_states states as `agreements`, and why there are none as `problems`.
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        space: PlanarVelocity,
-        limits: JointLimits,
-        rails: Guardrails,
-        settings: PlanningSettings,
-    ):
-        self._checkpoint, self._space, self._limits, self._rails = checkpoint, space, limits, rails
-        self._control = RecedingHorizonController(checkpoint, space, settings, rails)
-        self._settings, self._config = settings, checkpoint.config
+    progress: called with the number of plans after each.
+    """
+    try:
+        recording.make_kinematics(situations.spec.robot)
+    except InputError as error:
+        return {"agreements": [], "problems": [str(error)] if recording.frame_stamps else []}
+    rows, made = pick_states(situations), []
+    if not len(rows):
+        return {"agreements": [], "problems": []}
+    try:
+        planner = RecordingPlanner(situations)
+    except InputError as error:
+        return {"agreements": [], "problems": [f"bag {recording.path}: nothing is planned: {error}"]}
+    for row in rows:
+        made.append(planner.plan_at(int(row)))
+        progress(len(made))
+    return {"agreements": made, "problems": []}
+
+
+def time_plans(situations: Situations) -> list[float]:
+    """Return the ms of each of about TIMED_PLANS plans, made with nothing beside them."""
+    rows = pick_states(situations)
+    try:
+        planner = RecordingPlanner(situations) if len(rows) else None
+    except InputError:  # reported by `compute`
+        return []
+    if planner is None:
+        return []
+    planner.plan_at(int(rows[0]))  # the first plan of a controller takes longer
+    made = (planner.plan_at(int(row)) for row in rows[:: max(1, len(rows) // TIMED_PLANS)])
+    return [agreement.plan.step_ms for agreement in made if agreement.plan is not None]
+
+
+def pick_states(situations: Situations) -> np.ndarray:
+    """Return rows (n,) of up to spec.plan_states situations whose whole horizon is known, evenly spread."""
+    return evenly_spread(np.flatnonzero(situations.known.all(axis=1)), situations.spec.plan_states)
+
+
+class RecordingPlanner:
+    """Plans at states of a recording with the planner node's controller; search rounds are counted, not timed.
+
+    Raises InputError where the robot or the model allows no plans.
+    """
+
+    def __init__(self, situations: Situations):
+        spec, recording = situations.spec, situations.recording
+        self._situations, self._config, self._settings = situations, spec.config, spec.planning
+        check_planar(spec.config)
+        self._space = PlanarVelocity(spec.robot, recording.make_kinematics(spec.robot), spec.config.tick)
+        self._limits = JointLimits.from_robot(spec.robot, recording.urdf)
+        self._rails = Guardrails.from_robot(spec.robot, recording.urdf, self._space, self._limits)
+        self._control = RecedingHorizonController(spec.checkpoint, self._space, spec.planning, self._rails)
+        self._arm = len(spec.config.proprioception.joints)
 
     @torch.inference_mode()
-    def at(self, recorded: Recorded, part: Stretch, found: Windows, row: int) -> Agreement:
-        """Plan at the situation `row` towards the last frame of its horizon, all of which is known."""
-        config, control, space = self._config, self._control, self._space
-        frame, goal_frame = int(found.frames[row]), int(found.targets[row, -1])
-        now = float(part.times[np.searchsorted(part.rows, frame)])
-        self._show(recorded, part, now)
-        goal = recorded.latents.rows(goal_frame)
-        control.set_goal(goal)
-        control.reference = reference = self._recorded_reference(part, now)
-        handed = now + SEE
-        step = control.plan_step(handed)
+    def plan_at(self, row: int) -> Agreement:
+        """Plan from situation `row` to the last frame of its horizon, all of which must be known."""
+        config, control, space, situations = self._config, self._control, self._space, self._situations
+        frame, goal_frame = int(situations.frames[row]), int(situations.targets[row, -1])
+        segment = situations.segment_of(frame)
+        now = float(segment.times[np.searchsorted(segment.rows, frame)])
+        self._show_history(segment, now)
+        control.set_goal(situations.recording.latents.rows(goal_frame))
+        control.reference = reference = self._recorded_reference(segment, now)
+        step = control.plan_step(now + LATENT_DELAY_S)
         if not isinstance(step, PlanStep):
             return Agreement(frame, goal_frame, None, step.text)
-        context = found.context(recorded, np.array([row]))
+        context = situations.context(np.array([row]))
         situation = Situation(context, lambda t: reference.tool_at(now + t), step.start - now)
         problem = RolloutProblem(
-            self._checkpoint, space, situation, control.goal, control.planner.objective, self._settings.horizon
+            situations.spec.checkpoint,
+            space,
+            situation,
+            control.goal,
+            control.planner.objective,
+            self._settings.horizon,
         )
         rng = np.random.default_rng([self._settings.seed, frame])
-        random = problem.repair(np.stack([sample_random_play(problem.ticks, rng) for _ in range(RANDOM)]))
-        done = found.future[row].reshape(-1, space.dimension)
-        planned = step.motion.actions
-        start = reference.tool_at(np.array([now]))[0][0]
-        end = space.tool_coordinates(
-            states_at(part, np.array([now + config.step * found.known.shape[1]]), config)[0, : self._arm]
-        )
+        random = np.stack([sample_random_play(problem.ticks, rng) for _ in range(RANDOM_MOTIONS)])
+        executed, planned = situations.future[row].reshape(-1, space.dimension), step.motion.actions
+        start, end_time = reference.tool_at(np.array([now]))[0][0], now + config.step * situations.known.shape[1]
+        end = space.tool_coordinates(segment.known_states_at(np.array([end_time]))[0, : self._arm])
         way, meant = end - start, space.to_base_axes(planned.sum(0)) * space.max_speed * config.tick
         return Agreement(
             frame,
             goal_frame,
             step,
             cost=self._cost(context, planned, start),
-            recorded_cost=self._cost(context, done, start),
-            random_cost=float(np.mean(problem.cost(random))),
+            recorded_cost=self._cost(context, executed, start),
+            random_cost=float(np.mean(problem.cost(problem.repair(random)))),
             gap=float(np.linalg.norm(start + meant - end)),
             moved=float(np.linalg.norm(way)),
             direction=float(way @ meant / max(np.linalg.norm(way) * np.linalg.norm(meant), 1e-9)),
-            actions_rms=float(np.sqrt(np.square(planned - done).mean())),
-            forbidden=self._broken(step.trajectory),
+            actions_rms=float(np.sqrt(np.square(planned - executed).mean())),
+            forbidden=self._violation(step.trajectory),
         )
 
-    @property
-    def _arm(self) -> int:
-        return len(self._config.proprioception.joints)
-
-    def _show(self, recorded: Recorded, part: Stretch, now: float) -> None:
-        """What a live controller would know at a frame, and no more."""
+    def _show_history(self, segment: Segment, now: float) -> None:
+        """Give the controller what a live one would know at a frame, and no more."""
         control, keep = self._control, (self._config.history + 1) * self._config.step
+        latents = self._situations.recording.latents
         control.observations.clear()
         control.clear_goal()
         control.start_episode()
         for times, values, add in (
-            (part.action_starts, part.actions, control.add_executed),
-            (part.state_times, part.states, control.add_state),
+            (segment.action_starts, segment.actions, control.add_executed),
+            (segment.state_times, segment.states, control.add_state),
         ):
             for k in range(*np.searchsorted(times, [now - keep, now + 1e-6])):
                 add(float(times[k]), values[k])
-        for k in range(*np.searchsorted(part.times, [now - keep, now + 1e-6])):
-            control.add_latent(float(part.times[k]), recorded.latents.rows(part.rows[k]))
+        for k in range(*np.searchsorted(segment.times, [now - keep, now + 1e-6])):
+            control.add_latent(float(segment.times[k]), latents.rows(segment.rows[k]))
 
-    def _recorded_reference(self, part: Stretch, now: float) -> CommittedReference:
-        """The recorded motion around a frame, as a committed reference."""
-        keep = self._config.history * self._config.step
-        times = np.arange(now - keep, now + 1.0, GRID)
-        states = states_at(part, times, self._config)
+    def _recorded_reference(self, segment: Segment, now: float) -> CommittedReference:
+        """Return the recorded motion around a frame as the committed reference."""
+        times = np.arange(now - self._config.history * self._config.step, now + 1.0, GRID_S)
+        states = segment.known_states_at(times)
         good = np.isfinite(states).all(axis=1)
         times, q, qd = times[good], states[good, : self._arm], states[good, self._arm : 2 * self._arm]
-        speeds = (
-            np.array([self._space.tool_knot(*joints) for joints in zip(q, qd, strict=True)]) * self._space.max_speed
-        )
+        knots = np.array([self._space.tool_knot(*joints) for joints in zip(q, qd, strict=True)])
+        path = ToolPath(self._space.tool_coordinates(q[0]), knots * self._space.max_speed, GRID_S)
+        names = tuple(self._config.proprioception.joints)
         reference = CommittedReference()
-        path = ToolPath(self._space.tool_coordinates(q[0]), speeds, GRID)
-        reference.add_plan(
-            times[0], path, JointTrajectory(tuple(self._config.proprioception.joints), times - times[0], q, qd)
-        )
+        reference.add_plan(times[0], path, JointTrajectory(names, times - times[0], q, qd))
         return reference
 
     def _cost(self, context: Context, actions: np.ndarray, start: np.ndarray) -> float:
-        """The objective's, of executed actions (ticks, A) from a tool position (2,) m on."""
+        """Return the objective's cost of executed actions (ticks, A) from a tool position (2,) m."""
         config, control = self._config, self._control
         blocks = torch.from_numpy(actions.astype(np.float32)).reshape(1, -1, config.action_block)
-        latents, states = self._checkpoint.model.rollout(context, blocks)
+        latents, states = self._situations.spec.checkpoint.model.rollout(context, blocks)
         tool = start + np.cumsum(self._space.to_base_axes(actions), axis=0) * self._space.max_speed * config.tick
         tool = torch.from_numpy(tool[config.block - 1 :: config.block].astype(np.float32))[None]
         ticks = blocks.unflatten(2, (-1, self._space.dimension)).flatten(1, 2)
         return float(control.planner.objective(control.goal, Outcome(latents, states, tool), ticks)[0])
 
-    def _broken(self, trajectory: JointTrajectory) -> str:
-        """What of a plan breaks the joints' limits or the guardrails, in words; "" where nothing does."""
+    def _violation(self, trajectory: JointTrajectory) -> str:
+        """Describe which joint limit or guardrail a plan violates; "" for none."""
         states = np.stack((trajectory.positions, trajectory.velocities, trajectory.accelerations), axis=1)
         use = self._limits.compute_usage(Path(trajectory.times, states).divided())
         return self._rails.check(trajectory) or ("" if use.within_limits else use.text)
 
 
-def spread(found: Windows, count: int) -> np.ndarray:
-    """Rows (n,) of up to `count` situations whose whole horizon is known, evenly spread over the recording."""
-    rows = np.flatnonzero(found.known.all(axis=1)) if found.known.shape[1] else np.zeros(0, int)
-    if not len(rows) or not count:
-        return rows[:0]
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))]
-
-
-def measure(found: list[Agreement]) -> dict[str, Any]:
-    """Figures; None where there was no plan."""
+def summarize(samples: dict[str, list], spec: EvaluationSpec) -> dict[str, Any]:
+    """Return the figures of all states; those of plans are None where there was none."""
+    found = samples["agreements"]
     made = [a for a in found if a.plan is not None]
     values: dict[str, Any] = {
         "states": len(found),
@@ -188,7 +237,7 @@ def measure(found: list[Agreement]) -> dict[str, Any]:
         "first_without_plan": next((a.text for a in found if a.plan is None), None),
     }
     if not made:
-        return values | dict.fromkeys(KEYS)
+        return values | dict.fromkeys(PLAN_KEYS)
 
     def median(name: str) -> float:
         return float(np.median([getattr(a, name) for a in made]))
@@ -207,18 +256,3 @@ def measure(found: list[Agreement]) -> dict[str, Any]:
         "cheaper_than_recorded": float(np.mean([a.cost <= a.recorded_cost for a in made])),
         "cheaper_than_random": float(np.mean([a.cost < a.random_cost for a in made])),
     }
-
-
-KEYS = (
-    "gap_p50_m",
-    "gap_p90_m",
-    "gap_ratio",
-    "moved_p50_m",
-    "direction_p50",
-    "actions_rms_p50",
-    "cost_p50",
-    "recorded_cost_p50",
-    "random_cost_p50",
-    "cheaper_than_recorded",
-    "cheaper_than_random",
-)

@@ -1,73 +1,70 @@
-"""How long the live graph would take here: decoding, encoding, planning, and whether its deadlines would be met."""
+"""Time that the live graph would take on this machine: decoding, encoding, planning; and its missed deadlines."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
-from jepa_ros.bags.reader import Bag
 from jepa_ros.bags.typestore import typestore
-from jepa_ros.evaluation.bag.reading.pictures import picture
-from jepa_ros.evaluation.bag.reading.records import Recorded
-from jepa_ros.evaluation.bag.reading.topics import Name
+from jepa_ros.evaluation.bag.metrics.planner_agreement import time_plans
+from jepa_ros.evaluation.bag.reading.images import decode_message
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
+from jepa_ros.evaluation.bag.reading.situations import Situations
 from jepa_ros.images import preprocess
 from jepa_ros.reporting.summary import percentiles
-from jepa_ros.world_model.checkpoint import Checkpoint
 
-DEADLINE = 0.2
-"""s from a frame's stamp to its plan at the gate: the planner node's default."""
-REPEATS = 100
+DEADLINE_S = 0.2
+"""From a frame's stamp to its plan at the gate: the planner node's default."""
+TIMED_IMAGES = 100
 
 
-@dataclass
-class Live:
-    """ms that single pictures take as the camera and world_model nodes treat them, with nothing beside them."""
-
-    decode: list[float] = field(default_factory=list)
-    encode: list[float] = field(default_factory=list)
-
-    @torch.inference_mode()
-    def add(self, source: Bag, views: list[Name], checkpoint: Checkpoint) -> None:
-        """Take the first REPEATS pictures of a bag's first camera."""
-        config, frame = checkpoint.config, None
-        for message in islice(source.messages(views[:1]), REPEATS):
-            try:
-                read = typestore().deserialize_cdr(message.data, message.msgtype)
-                begin = time.perf_counter()
-                frame = preprocess(picture(read), config.preprocessing.size)
-            except Exception:  # broken ones are counted elsewhere
-                continue
-            self.decode.append(1e3 * (time.perf_counter() - begin))
-            shown = np.broadcast_to(frame, config.frame_shape).copy()[None]
+@torch.inference_mode()
+def compute(recording: Recording, situations: Situations) -> dict[str, list]:
+    """Return the ms that single images and plans take in the camera, world_model and planner nodes, with nothing beside
+    them (`decode_ms` and `encode_ms` of the first images of the first camera, `plan_ms`), and of the recording its
+    `seconds`, number of `cameras` and `frame_steps` in ns."""
+    config, model = situations.spec.config, situations.spec.checkpoint.model
+    decode_ms, encode_ms = [], []
+    for message in islice(recording.source.messages(recording.topics.cameras[:1]), TIMED_IMAGES):
+        try:
+            read = typestore().deserialize_cdr(message.data, message.msgtype)
             begin = time.perf_counter()
-            checkpoint.model.encode(shown)
-            self.encode.append(1e3 * (time.perf_counter() - begin))
-
-
-def measure(recorded: list[Recorded], plan_ms: list[float], live: Live, wall_s: float) -> dict[str, Any]:
-    """All that differs from run to run."""
-    seconds = sum(r.seconds for r in recorded)
-    cameras = [len(r.views) for r in recorded if r.views]
-    decode, encode = live.decode, live.encode
-    periods = [np.diff(r.frame_stamps) for r in recorded if len(r.frame_stamps) > 1]
-    steps = np.concatenate(periods) * 1e-6 if periods else np.zeros(0)
-    period = float(np.median(steps[steps > 0])) if (steps > 0).any() else None
-    seen = percentiles(decode)["p99"], percentiles(encode)["p99"]
-    see_ms = None if None in seen else seen[0] * max(cameras) + seen[1]
-    late = [see_ms is not None and see_ms + ms > 1e3 * DEADLINE for ms in plan_ms]
+            frame = preprocess(decode_message(read), config.preprocessing.size)
+        except Exception:  # broken images are counted while reading
+            continue
+        decode_ms.append(1e3 * (time.perf_counter() - begin))
+        frames = np.broadcast_to(frame, config.frame_shape).copy()[None]
+        begin = time.perf_counter()
+        model.encode(frames)
+        encode_ms.append(1e3 * (time.perf_counter() - begin))
     return {
-        "seconds_of_recording": seconds,
-        "times_real_time": seconds / max(wall_s, 1e-9),
-        "decode_ms": percentiles(decode),
-        "encode_ms": percentiles(encode),
-        "plan_ms": percentiles(plan_ms),
+        "decode_ms": decode_ms,
+        "encode_ms": encode_ms,
+        "plan_ms": time_plans(situations),
+        "seconds": [recording.seconds],
+        "cameras": [len(recording.cameras)],
+        "frame_steps": np.diff(recording.frame_stamps),
+    }
+
+
+def summarize(samples: dict[str, Any], spec: EvaluationSpec) -> dict[str, Any]:
+    """Return everything that differs from run to run, except for the duration of the evaluation."""
+    decode, encode, plan_ms = (percentiles(samples[name]) for name in ("decode_ms", "encode_ms", "plan_ms"))
+    steps = samples["frame_steps"] * 1e-6
+    period = float(np.median(steps[steps > 0])) if (steps > 0).any() else None
+    see_ms = None if decode["p99"] is None else decode["p99"] * max(samples["cameras"]) + encode["p99"]
+    late = [see_ms is not None and see_ms + ms > 1e3 * DEADLINE_S for ms in samples["plan_ms"]]
+    return {
+        "seconds_of_recording": sum(samples["seconds"]),
+        "decode_ms": decode,
+        "encode_ms": encode,
+        "plan_ms": plan_ms,
         "camera_period_ms": period,
         "keeps_up_with_camera": None if see_ms is None or period is None else bool(see_ms < period),
-        "deadline_ms": 1e3 * DEADLINE,
-        "deadline_misses": int(sum(late)) if plan_ms else None,
+        "deadline_ms": 1e3 * DEADLINE_S,
+        "deadline_misses": int(sum(late)) if late else None,
     }

@@ -1,4 +1,4 @@
-"""report.html: what a person looks at of a model on recordings."""
+"""report.html of `evaluate bag`."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Any
 
 import numpy as np
 
-from jepa_ros.evaluation.bag.metrics import latent_health as health
-from jepa_ros.evaluation.bag.metrics.bag_results import Judged
+from jepa_ros.evaluation.bag.metrics.latent_health import measure_drift
+from jepa_ros.evaluation.bag.metrics.table import BagResult
 from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report
 
-POINTS = 2000
-"""Of a line along a recording; more are averaged."""
+MAX_POINTS = 2000
+"""Points of a line along a recording; more are averaged."""
 
-Pictures = dict[tuple[int, int], np.ndarray]
+FrameImages = dict[tuple[int, int], np.ndarray]
 """(H, W, 3) uint8 by (number of the bag, frame)."""
+TIMED_STEPS = (("decode and preprocess an image", "decode"), ("encode it", "encode"), ("plan", "plan"))
 
 
-def write(path: Path, summary: dict[str, Any], judged: Sequence[Judged], pictures: Pictures) -> None:
-    """The page."""
-    names = ", ".join(j.name for j in judged)
-    report = Report(
-        f"{summary['model']} on recordings", f"model {summary['model_id']}, {names}, seed {summary['seed']}"
-    )
+def write_report(path: Path, summary: dict[str, Any], results: Sequence[BagResult], images: FrameImages) -> None:
+    """Write the page."""
+    names = ", ".join(result.name for result in results)
+    subtitle = f"model {summary['model_id']}, {names}, seed {summary['seed']}"
+    report = Report(f"{summary['model']} on recordings", subtitle)
     for problem in summary["problems"]:
         report.text(f"**{problem}**")
     together = summary["together"]
     report.tiles(_tiles(together, summary["timing"]))
     broken = [t for t in (*summary["thresholds"], *summary["timing"]["thresholds"]) if t["broken"]]
     for threshold in broken:
-        report.text(f"**threshold {threshold['threshold']} is broken**")
-    _prediction(report, together)
-    _planner(report, together, judged, pictures)
-    for number, bag in enumerate(judged):
-        _bag(report, bag, summary["bags"][number], number, pictures)
-    _timing(report, summary["timing"])
+        report.text(f"**{threshold['line']}**")
+    _add_prediction(report, together)
+    _add_planner(report, together, results, images)
+    for number, result in enumerate(results):
+        _add_bag(report, result, number, images)
+    _add_timing(report, summary["timing"])
     report.write(path)
 
 
@@ -48,15 +48,15 @@ def _tiles(found: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
         "score": found["score"],
         f"error over persistence, {last['steps']} steps": last["prediction_ratio"],
         f"error over shuffled actions, {last['steps']} steps": last["shuffled_ratio"],
-        "probe of the tool, median": _mm(tool),
-        "plan to recording, median": _mm(gap),
+        "tool probe error, median": _mm(tool),
+        "distance of plan and recording, median": _mm(gap),
         "effective rank": None if rank is None else f"{rank:.1f} of {found['latents']['dimensions']}",
         "surprise events": found["surprise"]["events"],
         "times real time": timing["times_real_time"],
     }
 
 
-def _prediction(report: Report, found: dict[str, Any]) -> None:
+def _add_prediction(report: Report, found: dict[str, Any]) -> None:
     rows = found["prediction"]["horizons"]
     series = {}
     for name, key in (("model", "error"), ("nothing changes", "persistence"), ("shuffled actions", "shuffled")):
@@ -67,8 +67,8 @@ def _prediction(report: Report, found: dict[str, Any]) -> None:
     if series:
         report.plot(
             plots.lines(series, x="model steps ahead", y="mean square over the latent", log_y=True),
-            "Predicted with the executed actions, beside a prediction that nothing changes and one with the actions of "
-            "another moment.",
+            "Rollouts with the executed actions, compared with predicting no change and with the actions of another "
+            "moment.",
         )
     report.table(
         [
@@ -79,26 +79,26 @@ def _prediction(report: Report, found: dict[str, Any]) -> None:
                 "over persistence": row["prediction_ratio"],
                 "over shuffled actions": row["shuffled_ratio"],
                 "joints, rms (rad)": row["joints_rms_rad"],
-                "joints stay (rad)": row["joints_persistence_rms_rad"],
+                "joints, no change (rad)": row["joints_persistence_rms_rad"],
             }
             for row in rows
         ]
     )
 
 
-def _planner(report: Report, found: dict[str, Any], judged: Sequence[Judged], pictures: Pictures) -> None:
+def _add_planner(report: Report, found: dict[str, Any], results: Sequence[BagResult], images: FrameImages) -> None:
     planner = found["planner"]
     report.section("Planner agreement").text(
-        f"At {planner['states']} states the goal was the frame at the horizon's end; {planner['planned']} plans, "
-        f"{planner['limit_violations']} of them out of limits."
+        f"{planner['states']} states, each with the frame at the end of the horizon as goal; "
+        f"{planner['planned']} plans, {planner['limit_violations']} of which violate limits."
     )
-    made = [(number, a) for number, j in enumerate(judged) for a in j.plans if a.plan is not None]
+    made = [(n, a) for n, r in enumerate(results) for a in r.samples["planner"]["agreements"] if a.plan is not None]
     if not made:
         return
     fig, (left, right) = plots.figure(2)
     left.plot([100 * a.moved for _, a in made], [100 * a.gap for _, a in made], ".")
     left.set(
-        title="Where the plan leads the tool", xlabel="moved in the recording (cm)", ylabel="apart at the end (cm)"
+        title="Tool position after the plan", xlabel="motion in the recording (cm)", ylabel="distance at the end (cm)"
     )
     left.set_ylim(bottom=0)
     for name, values in (
@@ -107,77 +107,73 @@ def _planner(report: Report, found: dict[str, Any], judged: Sequence[Judged], pi
         ("random", [a.random_cost for _, a in made]),
     ):
         right.plot(np.sort(values), np.linspace(0, 1, len(values)), label=name)
-    right.set(title="Cost of the actions, in the model's eyes", xlabel="cost", ylabel="share of states", xscale="log")
+    right.set(title="Cost of the actions predicted by the model", xlabel="cost", ylabel="share of states", xscale="log")
     right.legend(frameon=False)
     report.plot(fig)
     worst = sorted(made, key=lambda item: -item[1].gap)
-    shown = [(n, a) for n, a in worst if (n, a.frame) in pictures and (n, a.goal_frame) in pictures]
+    shown = [(n, a) for n, a in worst if (n, a.frame) in images and (n, a.goal_frame) in images]
     if shown:
-        report.text("Start and goal of the plans that end furthest from the recording:")
-        report.images(
-            (f"{100 * a.gap:.1f} cm apart", [pictures[n, a.frame], pictures[n, a.goal_frame]]) for n, a in shown
-        )
+        report.text("Start and goal of the plans that end farthest from the recording:")
+        report.images((f"{100 * a.gap:.1f} cm apart", [images[n, a.frame], images[n, a.goal_frame]]) for n, a in shown)
 
 
-def _bag(report: Report, bag: Judged, entry: dict[str, Any], number: int, pictures: Pictures) -> None:
-    quality = entry["quality"]
-    report.section(f"Recording {bag.name}")
+def _add_bag(report: Report, result: BagResult, number: int, images: FrameImages) -> None:
+    quality = result.quality
+    report.section(f"Recording {result.name}")
     rates = [f"{c['topic']} {_rate(c['rate_hz'])}" for c in quality["cameras"]]
     rates += [f"{name} {_rate(quality[name]['rate_hz'])}" for name in ("joint_states", "executed")]
+    gaps = [f"{c['gaps']}, longest {_s(c['longest_gap_s'])}" for c in quality["cameras"]]
+    wrong = [f"{name}: {count}" for part in ("unreadable", "refused") for name, count in quality[part].items()]
     dropped = [f"{cause} {count}" for c in quality["cameras"] for cause, count in c["dropped"].items()]
     report.table(
         [
             ("length", f"{quality['seconds']:.1f} s, {quality['frames']} frames, {quality['episodes']} episodes"),
             ("rates", ", ".join(rates)),
-            (
-                "gaps in the pictures",
-                ", ".join(f"{c['gaps']}, longest {_s(c['longest_gap_s'])}" for c in quality["cameras"]),
-            ),
-            ("dropped pictures", ", ".join(dropped) or "none"),
+            ("gaps in the images", ", ".join(gaps)),
+            ("dropped images", ", ".join(dropped) or "none"),
             ("frozen frames", str(quality["frozen_frames"])),
             ("jumps back in time", str(quality["time_jumps_back"])),
-            ("frame to joint states, 99 %", _ms(quality["camera_to_joint_states_ms"]["p99"])),
-            ("unreadable, refused", "; ".join(map(_count, _wrong(quality))) or "none"),
+            ("frame to joint states, 99th percentile", _ms(quality["camera_to_joint_states_ms"]["p99"])),
+            ("unreadable, refused", "; ".join(wrong) or "none"),
             ("missing", ", ".join(quality["missing"]) or "nothing"),
         ],
         ["what", "found"],
     )
-    if len(bag.times) > 1:
-        _along(report, bag)
-    events = [e for e in sorted(bag.events, key=lambda e: -e.error) if (number, e.frame) in pictures]
-    if events:
-        report.text("The most surprising moments:")
-        report.images((f"{bag.times[e.frame]:.1f} s, error {e.error:.3g}", pictures[number, e.frame]) for e in events)
+    times = result.recording.frame_times
+    if len(times) > 1:
+        _add_curves(report, result, times)
+    events = sorted(result.samples["surprise"]["events"], key=lambda e: -e.error)
+    shown = [(f"{times[e.frame]:.1f} s, error {e.error:.3g}", (number, e.frame)) for e in events]
+    shown = [(caption, images[key]) for caption, key in shown if key in images]
+    if shown:
+        report.text("The most surprising moments:").images(shown)
 
 
-def _along(report: Report, bag: Judged) -> None:
+def _add_curves(report: Report, result: BagResult, times: np.ndarray) -> None:
     """Surprise, probe error and drift along the recording."""
-    order = np.argsort(bag.times, kind="stable") if not bag.recorded.clock.jumps else np.arange(len(bag.times))
-    if bag.readings:
-        frames = np.array(list(bag.readings))
-        errors = np.array([r.error for r in bag.readings.values()])
-        threshold = next(iter(bag.readings.values())).threshold
-        curve = thinned(bag.times[frames], errors, np.maximum.reduceat)
-        report.plot(
-            plots.lines({"error": curve}, "s", "prediction error", "Surprise", True, (threshold, "surprised beyond"))
-        )
-    if "tool" in bag.probes and np.isfinite(bag.probes["tool"]).any():
-        good = order[np.isfinite(bag.probes["tool"][order])]
-        curve = thinned(bag.times[good], 1e3 * bag.probes["tool"][good], _mean)
-        report.plot(plots.lines({"error": curve}, "s", "mm", "What the probe reads of the tool's place"))
-    drift = health.along(bag.sample)
+    order = np.arange(len(times)) if result.recording.clock.jumps else np.argsort(times, kind="stable")
+    readings = result.samples["surprise"]["readings"]
+    if readings:
+        errors = np.array([reading.error for reading in readings])
+        curve = _thin_out(times[result.samples["surprise"]["frames"]], errors, np.maximum.reduceat)
+        level = (readings[0].threshold, "surprised above")
+        report.plot(plots.lines({"error": curve}, "s", "prediction error", "Surprise", True, level))
+    error = result.samples["probes"].get("tool_error", np.zeros(0))
+    if np.isfinite(error).any():
+        good = order[np.isfinite(error[order])]
+        curve = _thin_out(times[good], 1e3 * error[good], _mean)
+        report.plot(plots.lines({"error": curve}, "s", "mm", "Error of the tool probe"))
+    drift = measure_drift(result.samples["latents"])
     middle = (np.arange(len(drift["shift"])) + 0.5) / max(len(drift["shift"]), 1) * 100
-    series = {"mean latent, from the first part's (over the variance)": (middle, drift["shift"])}
+    series = {"distance of the mean latent from the first part's (over the variance)": (middle, drift["shift"])}
     if drift["distance"]:
-        series["distance from the training data (1 there)"] = (middle, drift["distance"])
+        series["distance from the training data (1 on the training data)"] = (middle, drift["distance"])
     report.plot(plots.lines(series, "% of the recording", "", "Drift"))
 
 
-def thinned(x: np.ndarray, y: np.ndarray, reduce: Any) -> tuple[np.ndarray, np.ndarray]:
-    """At most POINTS points of a line (n,): the first x of each group, and y reduced over it."""
-    starts = (
-        np.unique(np.linspace(0, len(x), POINTS, endpoint=False).astype(int)) if len(x) > POINTS else np.arange(len(x))
-    )
+def _thin_out(x: np.ndarray, y: np.ndarray, reduce: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most MAX_POINTS points of a line (n,): the first x of each group, and y reduced over it."""
+    starts = np.unique(np.linspace(0, len(x), min(len(x), MAX_POINTS), endpoint=False).astype(int))
     return x[starts], reduce(y, starts)
 
 
@@ -185,25 +181,14 @@ def _mean(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
 
 
-def _timing(report: Report, timing: dict[str, Any]) -> None:
-    rows = [(name, timing[f"{key}_ms"]["p50"], timing[f"{key}_ms"]["p99"]) for name, key in STEPS]
-    report.section("On this machine").table(rows, ["step", "median (ms)", "99 % (ms)"])
+def _add_timing(report: Report, timing: dict[str, Any]) -> None:
+    rows = [(name, timing[f"{key}_ms"]["p50"], timing[f"{key}_ms"]["p99"]) for name, key in TIMED_STEPS]
+    report.section("Speed on this machine").table(rows, ["step", "median (ms)", "99th percentile (ms)"])
     keeps, misses = timing["keeps_up_with_camera"], timing["deadline_misses"]
     if keeps is not None:
-        report.text(f"Live, it would {'keep' if keeps else 'not keep'} up with the camera.")
+        report.text(f"Live, the model {'keeps' if keeps else 'does not keep'} up with the camera on this machine.")
     if misses is not None:
-        report.text(f"{misses} plans would have missed the deadline of {timing['deadline_ms']:.0f} ms.")
-
-
-STEPS = (("decode and preprocess a picture", "decode"), ("encode it", "encode"), ("plan", "plan"))
-
-
-def _wrong(quality: dict[str, Any]) -> list[tuple[str, int]]:
-    return [*quality["unreadable"].items(), *quality["refused"].items()]
-
-
-def _count(item: tuple[str, int]) -> str:
-    return f"{item[0]}: {item[1]}"
+        report.text(f"{misses} of the timed plans miss the deadline of {timing['deadline_ms']:.0f} ms.")
 
 
 def _mm(metres: float | None) -> str | None:
@@ -219,4 +204,4 @@ def _s(value: float | None) -> str:
 
 
 def _rate(value: float | None) -> str:
-    return "not there" if value is None else f"{value:.1f} Hz"
+    return "missing" if value is None else f"{value:.1f} Hz"

@@ -1,4 +1,4 @@
-"""Thresholds on figures: `prediction_ratio@3 > 0.5` fails a model whose ratio is above one half."""
+"""Thresholds on metrics: `prediction_ratio@3 > 0.5` fails a model whose ratio is above one half."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COMPARE = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operato
 
 @dataclass(frozen=True)
 class Threshold:
-    """Fails where `metric` compares to `value` as `sign` says."""
+    """A model fails if `metric sign value` is true."""
 
     metric: str
     sign: str
@@ -27,35 +27,35 @@ class Threshold:
     def __str__(self) -> str:
         return f"{self.metric} {self.sign} {self.value:g}"
 
-    def broken(self, metrics: Mapping[str, float | None]) -> str:
-        """In one line how it fails; "" where it does not. A figure that was not measured fails."""
+    def check(self, metrics: Mapping[str, float | None]) -> str:
+        """Return one line that says how it fails, "" where it does not. A metric that was not measured fails."""
         found = metrics[self.metric]
         if found is None:
             return f"threshold {self}: {self.metric} could not be measured"
-        return f"threshold {self}: found {found:.4g}" if _COMPARE[self.sign](found, self.value) else ""
+        return f"threshold {self}: {self.metric} is {found:.4g}" if _COMPARE[self.sign](found, self.value) else ""
 
 
-def parse(text: str) -> Threshold:
-    """One of --fail-if. Raises InputError."""
+def parse_threshold(text: str) -> Threshold:
+    """Parse one --fail-if option. Raises InputError."""
     found = _FORM.fullmatch(text)
     if found is None:
-        raise InputError(f"threshold '{text}': expected FIGURE, one of < > <= >=, and a number, found another form")
+        raise InputError(f"threshold '{text}': give METRIC, one of < > <= >=, and a number, such as 'score<0.3'")
     return Threshold(found[1], found[2], float(found[3]))
 
 
-def read(path: Path) -> list[Threshold]:
-    """Those of a YAML file: `fail_if`, a list of texts. Raises InputError."""
+def read_thresholds(path: Path) -> list[Threshold]:
+    """Read those of a YAML file: `fail_if`, a list of texts. Raises InputError."""
     content = read_yaml(path, "thresholds")
     if not isinstance(content, dict) or set(content) != {"fail_if"} or not isinstance(content["fail_if"], list):
-        raise InputError(f"thresholds {path}: expected one key fail_if with a list, found another form")
-    return [parse(str(text)) for text in content["fail_if"]]
+        raise InputError(f"--thresholds {path}: must have one key, fail_if, with a list of thresholds")
+    return [parse_threshold(str(text)) for text in content["fail_if"]]
 
 
-def gather(texts: Sequence[str], file: Path | None, known: Sequence[str]) -> list[Threshold]:
-    """All of them. known: the names of figures. Raises InputError for a name that is none of these."""
-    found = [*(parse(text) for text in texts), *(read(file) if file is not None else ())]
+def gather_thresholds(texts: Sequence[str], file: Path | None, known: Sequence[str]) -> list[Threshold]:
+    """Return all thresholds. known: names of metrics. Raises InputError for an unknown name."""
+    found = [*(parse_threshold(text) for text in texts), *(read_thresholds(file) if file is not None else ())]
     for threshold in found:
         if threshold.metric not in known:
             near = difflib.get_close_matches(threshold.metric, known, 4, 0.4) or list(known)[:4]
-            raise InputError(f"threshold '{threshold}': expected a figure such as {', '.join(near)}, found no such one")
+            raise InputError(f"threshold '{threshold}': no metric has this name; similar: {', '.join(near)}")
     return found

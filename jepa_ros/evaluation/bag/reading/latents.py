@@ -1,4 +1,4 @@
-"""Latents of a whole bag: encoded in batches of one size, kept in memory while they are small, on disk beyond."""
+"""Latents of a whole bag: encoded in batches of one size, kept in memory while small, otherwise on disk."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import nn
 
 from jepa_ros.world_model.protocol import WorldModel
 
-BATCH = 64
-KEPT_BYTES = 64 * 2**20
-"""Bytes of latents that are kept in memory; of larger models they go to a temporary file."""
+ENCODER_BATCH = 64  # frames
+MAX_MEMORY_BYTES = 64 * 2**20
+"""Bytes of latents kept in memory; more go to a temporary file."""
 
 
 class LatentStore:
     """Latents (n, *L) float32 by row."""
 
-    def __init__(self, shape: tuple[int, ...], kept_bytes: int = KEPT_BYTES):
+    def __init__(self, shape: tuple[int, ...], max_bytes: int = MAX_MEMORY_BYTES):
         self._shape, self._width = shape, math.prod(shape)
-        self._limit = kept_bytes
+        self._limit = max_bytes
         self._parts: list[np.ndarray] = []
         self._whole: np.ndarray | None = None
         self._file = None
@@ -47,7 +47,7 @@ class LatentStore:
             self._parts.append(flat)
 
     def rows(self, index: np.ndarray) -> torch.Tensor:
-        """(*index, *L) of rows `index`, any shape of integers."""
+        """Return the latents (*index, *L) of rows `index`, integers of any shape."""
         index = np.asarray(index)
         flat = index.ravel()
         if self._file is None:
@@ -63,44 +63,44 @@ class LatentStore:
         return torch.from_numpy(found).reshape(*index.shape, *self._shape)
 
     def close(self) -> None:
-        """Give back memory and disk."""
+        """Free memory and disk."""
         if self._file is not None:
             self._file.close()
         self._parts, self._whole = [], None
 
 
 class BatchEncoder:
-    """Encodes frames, and says of each how far it is from the training data, where the model can tell.
+    """Encodes frames and computes the distance of each to the training data, where the model allows it.
 
-    A model whose projector has a BatchNorm knows mean and variance of its inputs over the training data. The distance
-    is the mean over these inputs of ((x - mean) / std)²: 1 on average over the training data.
+    A projector with BatchNorm knows the mean and variance of its inputs over the training data. The distance is the
+    mean over these inputs of ((x - mean) / std)²: 1 on average over the training data.
     """
 
     def __init__(self, model: WorldModel):
         self._model, self._norm = model, _training_norm(model)
-        self._seen: torch.Tensor | None = None
+        self._norm_inputs: torch.Tensor | None = None
 
     @property
     def knows_training(self) -> bool:
-        """Whether distances can be told."""
+        """The model allows distances to be computed."""
         return self._norm is not None
 
     @torch.inference_mode()
     def encode(self, frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Frames (b, *F) uint8 → latents (b, *L), distances (b,), NaN where they cannot be told."""
-        hook = None if self._norm is None else self._norm.register_forward_pre_hook(self._look)
+        """Encode frames (b, *F) uint8; return latents (b, *L) and distances (b,), NaN where not allowed."""
+        hook = None if self._norm is None else self._norm.register_forward_pre_hook(self._keep_inputs)
         try:
             latents = self._model.encode(np.stack(frames)).float().numpy()
         finally:
             if hook is not None:
                 hook.remove()
-        if self._norm is None or self._seen is None:
+        if self._norm is None or self._norm_inputs is None:
             return latents, np.full(len(frames), np.nan)
-        scaled = (self._seen - self._norm.running_mean).square() / (self._norm.running_var + self._norm.eps)
+        scaled = (self._norm_inputs - self._norm.running_mean).square() / (self._norm.running_var + self._norm.eps)
         return latents, scaled.mean(1).view(len(frames), -1).mean(1).cpu().numpy()
 
-    def _look(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        self._seen = inputs[0]
+    def _keep_inputs(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._norm_inputs = inputs[0]
 
 
 def _training_norm(model: WorldModel) -> nn.BatchNorm1d | None:

@@ -1,4 +1,4 @@
-"""The result as a bag: latents, surprise and plans beside the inputs that they belong to, with the stamps kept."""
+"""The result bag: latents, surprise and plans beside the inputs that they were computed from, with their stamps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from jepa_ros.bags.typestore import COMPRESSED_IMAGE, IMAGE, typestore
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.bag.reading.pictures import Picture
-from jepa_ros.evaluation.bag.reading.topics import Name
+from jepa_ros.evaluation.bag.reading.images import CameraImage
+from jepa_ros.evaluation.bag.reading.topics import TopicKey
 from jepa_ros.planning.receding_horizon import PlanStep
 from jepa_ros.world_model.surprise import SurpriseReading
 
@@ -22,13 +22,13 @@ TYPES = {LATENT: "jepa_msgs/msg/LatentState", SURPRISE: "jepa_msgs/msg/Surprise"
 
 
 class ResultBag:
-    """Writes one mcap file, which is at `path` once `finish` has been called and not before. Compressed pictures are
-    copied as they are; raw ones become JPEG of at most 320 px on `<topic>/compressed`, as they would fill the disk.
+    """Writes one mcap file, which appears at `path` when `finish` is called. Compressed images are copied; raw images,
+    which would fill the disk, become JPEG of at most 320 px on `<topic>/compressed`.
 
-    Times are ns. A context manager: left with an error it leaves nothing.
+    Times are ns. A context manager; after an error it leaves no file.
     """
 
-    def __init__(self, path: Path, inputs: list[Name], model_id: str):
+    def __init__(self, path: Path, inputs: list[TopicKey], model_id: str):
         self._path, self._model_id = path, model_id
         self._folder = path.with_name(f".{path.name}.{os.getpid()}")
         self._types = typestore()
@@ -38,11 +38,11 @@ class ResultBag:
     def __enter__(self) -> ResultBag:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        # The name of the bag is in its metadata, which are to be the same each time.
+        # The metadata contains the name of the bag; it must be the same in each run.
         self._writer = Writer(self._folder / "result", version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._connections = {}
-        for topic, kind in [*map(_written, self._inputs), *TYPES.items()]:
+        for topic, kind in [*map(_output_topic, self._inputs), *TYPES.items()]:
             self._connections[topic, kind] = self._writer.add_connection(topic, kind, typestore=self._types)
         return self
 
@@ -52,27 +52,27 @@ class ResultBag:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def finish(self) -> None:
-        """The file is complete."""
+        """Close the file and move it to `path`."""
         writer, self._writer = self._writer, None
         writer.close()
         os.replace(self._folder / "result" / "result.mcap", self._path)
 
-    def copy(self, name: Name, recorded: int, data: bytes) -> None:
-        """A message as it is; pictures that are raw come by `picture`."""
+    def copy(self, name: TopicKey, recorded: int, data: bytes) -> None:
+        """Copy a message; raw images are written by `write_image`."""
         connection = self._connections.get(name)
         if connection is not None:
             self._write(connection, recorded, data)
 
-    def picture(self, name: Name, made: Picture) -> None:
-        """A raw picture's JPEG."""
-        if made.jpeg is not None:
-            data = np.frombuffer(made.jpeg, np.uint8)
-            header = self._header(made.stamp, made.frame_id)
-            self._message(_written(name), made.recorded, header=header, format="jpeg", data=data)
+    def write_image(self, name: TopicKey, image: CameraImage) -> None:
+        """Write the JPEG of a raw image."""
+        if image.jpeg is not None:
+            data = np.frombuffer(image.jpeg, np.uint8)
+            header = self._header(image.stamp, image.frame_id)
+            self._write_message(_output_topic(name), image.recorded, header=header, format="jpeg", data=data)
 
-    def latent(self, stamp: int, recorded: int, frame_id: str, values: np.ndarray) -> None:
-        """Of a frame; values (*L) float32. encode_ms is 0: a time would differ from run to run."""
-        self._message(
+    def write_latent(self, stamp: int, recorded: int, frame_id: str, values: np.ndarray) -> None:
+        """Write a frame's latent (*L) float32. encode_ms is 0, since a time would differ from run to run."""
+        self._write_message(
             (LATENT, TYPES[LATENT]),
             recorded,
             header=self._header(stamp, frame_id),
@@ -83,13 +83,13 @@ class ResultBag:
             encode_ms=0.0,
         )
 
-    def surprise(self, stamp: int, recorded: int, frame_id: str, reading: SurpriseReading) -> None:
-        """Of the frame that was predicted."""
+    def write_surprise(self, stamp: int, recorded: int, frame_id: str, reading: SurpriseReading) -> None:
+        """Write the surprise about a frame that was predicted."""
         fields = {k: getattr(reading, k) for k in ("error", "quantile", "threshold", "surprised")}
-        self._message((SURPRISE, TYPES[SURPRISE]), recorded, header=self._header(stamp, frame_id), **fields)
+        self._write_message((SURPRISE, TYPES[SURPRISE]), recorded, header=self._header(stamp, frame_id), **fields)
 
-    def plan(self, step: PlanStep, zero: int, recorded: int, goal: int, base_frame: str) -> None:
-        """A plan whose times are s after `zero`, made towards the frame stamped `goal`."""
+    def write_plan(self, step: PlanStep, zero: int, recorded: int, goal: int, base_frame: str) -> None:
+        """Write a plan, whose times are s after `zero`, to the goal frame with stamp `goal`."""
         make, self._plans = self._make, self._plans + 1
         trajectory = step.trajectory
         columns = zip(trajectory.positions, trajectory.velocities, trajectory.accelerations, strict=True)
@@ -104,7 +104,7 @@ class ResultBag:
             )
             for t, (q, qd, qdd) in zip(trajectory.times, columns, strict=True)
         ]
-        self._message(
+        self._write_message(
             (PLAN, TYPES[PLAN]),
             recorded,
             header=self._header(_ns(zero, step.start), base_frame),
@@ -124,7 +124,7 @@ class ResultBag:
             predicted_distance=step.motion.predicted_distance,
         )
 
-    def _message(self, name: Name, recorded: int, **fields: Any) -> None:
+    def _write_message(self, name: TopicKey, recorded: int, **fields: Any) -> None:
         data = self._types.serialize_cdr(self._make(name[1], **fields), name[1])
         self._write(self._connections[name], recorded, data)
 
@@ -132,7 +132,9 @@ class ResultBag:
         try:
             self._writer.write(connection, recorded, data)
         except OSError as error:
-            raise InputError(f"out {self._path}: expected room for the result bag, found {error}") from None
+            raise InputError(
+                f"--out {self._path}: cannot write the result bag ({error}); free disk space or use --no-result"
+            ) from None
 
     def _make(self, kind: str, **fields: Any) -> Any:
         return self._types.types[kind](**fields)
@@ -144,8 +146,8 @@ class ResultBag:
         return self._make("std_msgs/msg/Header", stamp=self._time(ns), frame_id=frame_id)
 
 
-def _written(name: Name) -> Name:
-    """The topic that an input is written on."""
+def _output_topic(name: TopicKey) -> TopicKey:
+    """Return the topic that an input is written to."""
     topic, kind = name
     return (f"{topic}/compressed", COMPRESSED_IMAGE) if kind == IMAGE else name
 

@@ -1,0 +1,134 @@
+"""summary.json of `evaluate bag`: figures of each bag and of all together, the score, and metrics for thresholds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from jepa_ros.evaluation.bag.metrics.planner_agreement import PLAN_KEYS
+from jepa_ros.evaluation.bag.metrics.table import BagResult, summarize_metrics
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec
+
+STEP_METRICS = ("prediction_ratio", "shuffled_ratio", "joints_rms_rad")
+"""Metrics of each horizon, such as prediction_ratio@3."""
+METRIC_PATHS: Mapping[str, tuple[str, ...]] = {
+    **{name: ("latents", name) for name in ("effective_rank", "dead_dimensions", "drift", "drift_max")},
+    **{
+        name: ("latents", name)
+        for name in ("training_distance_mean", "training_distance_p95", "states_out_of_training")
+    },
+    **{
+        f"probe_{probe}_{short}_{unit}": ("probes", probe, f"{key}_{unit}")
+        for probe, unit in (("tool", "m"), ("joints", "rad"))
+        for short, key in (("p50", "error_p50"), ("p95", "error_p95"), ("rms", "rms"))
+    },
+    **{f"surprise_{name}": ("surprise", name) for name in ("error_p50", "error_p95", "rate", "events")},
+    **{f"plan_{name}": ("planner", name) for name in ("states", "without_plan", "limit_violations", *PLAN_KEYS)},
+    "score": ("score",),
+    **{
+        name: ("quality", name)
+        for name in (
+            "frames",
+            "frozen_frames",
+            "dropped_frames",
+            "camera_gaps",
+            "time_jumps_back",
+            "unreadable_messages",
+        )
+    },
+}
+"""Where each other metric of `metrics` is found in the figures of all bags."""
+TIMING_PATHS: Mapping[str, tuple[str, ...]] = {
+    "times_real_time": ("times_real_time",),
+    "deadline_misses": ("deadline_misses",),
+    **{f"{name}_p99": (name, "p99") for name in ("decode_ms", "encode_ms", "plan_ms")},
+}
+"""Where each metric that differs from run to run is found in `timing`."""
+PROBE_ERROR_SCALE_M = 0.01
+"""Probe error that halves the `sight` part of the score."""
+
+
+def summarize(results: Sequence[BagResult], spec: EvaluationSpec) -> dict[str, Any]:
+    """Return everything in summary.json that follows from the bags. `timing` is what differs from run to run."""
+    together = summarize_metrics(results, spec)
+    together |= _score_figures(together)
+    timing, quality = together.pop("timing"), together.pop("quality")
+    metrics = {
+        f"{name}@{entry['steps']}": entry[name] for entry in together["prediction"]["horizons"] for name in STEP_METRICS
+    }
+    metrics |= {name: _look_up(together | {"quality": quality}, path) for name, path in METRIC_PATHS.items()}
+    return {
+        "model": spec.config.name,
+        "model_id": spec.checkpoint.model_id,
+        "robot": spec.robot.name,
+        "seed": spec.seed,
+        "horizon": spec.horizon,
+        "model_step_s": spec.config.step,
+        "planning": {name: getattr(spec.planning, name) for name in ("solver", "policy", "metric")}
+        | {"states_a_bag": spec.plan_states},
+        "score": together["score"],
+        "metrics": metrics,
+        "together": together,
+        "bags": [_bag_entry(result, spec) for result in results],
+        "problems": [problem for result in results for problem in result.problems],
+        "timing": timing,
+    }
+
+
+def timing_metrics(timing: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the metrics of `timing` that thresholds may name."""
+    return {name: _look_up(timing, path) for name, path in TIMING_PATHS.items()}
+
+
+def metric_names(horizon: int) -> list[str]:
+    """Return the names of all metrics that thresholds may name."""
+    steps = (f"{name}@{k + 1}" for name in STEP_METRICS for k in range(horizon))
+    return [*steps, *METRIC_PATHS, *TIMING_PATHS]
+
+
+def score(prediction_ratio: float | None, probe_error: float | None, gap_ratio: float | None) -> dict[str, Any]:
+    """Return `score`, the geometric mean of three `parts`, each between 0 and 1 (best); None if one is unknown.
+
+    prediction = 1 / (1 + √prediction_ratio at the last horizon); the root makes it a ratio of lengths like the others.
+    sight = 1 / (1 + median tool probe error / PROBE_ERROR_SCALE_M). planning = 1 / (1 + gap_ratio). No part saturates,
+    so better is always more; they are multiplied, so a model that fails at one has a low score.
+    """
+    given = {"planning": gap_ratio}
+    given["prediction"] = None if prediction_ratio is None else math.sqrt(max(prediction_ratio, 0.0))
+    given["sight"] = None if probe_error is None else probe_error / PROBE_ERROR_SCALE_M
+    parts = {name: None if value is None else 1.0 / (1.0 + max(value, 0.0)) for name, value in given.items()}
+    known = [value for value in parts.values() if value is not None]
+    return {"score": math.prod(known) ** (1 / 3) if len(known) == 3 else None, "parts": parts}
+
+
+def _score_figures(found: Mapping[str, Any]) -> dict[str, Any]:
+    last, tool = found["prediction"]["horizons"][-1], found["probes"]["tool"]
+    return score(last["prediction_ratio"], tool["error_p50_m"], found["planner"]["gap_ratio"])
+
+
+def _bag_entry(result: BagResult, spec: EvaluationSpec) -> dict[str, Any]:
+    """The figures of one bag, with every surprise event and every plan."""
+    found = summarize_metrics([result], spec)
+    found |= _score_figures(found)
+    del found["timing"], found["quality"]
+    stamps, samples = result.recording.frame_stamps, result.samples
+    found["surprise"] |= {"at": [asdict(e) | {"stamp_ns": stamps[e.frame]} for e in samples["surprise"]["events"]]}
+    found["planner"] |= {"at": [_plan_entry(vars(a)) for a in samples["planner"]["agreements"]]}
+    head = {"name": result.name, "path": result.recording.path, "quality": result.quality}
+    return head | found | {"problems": result.problems}
+
+
+def _plan_entry(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+        if name != "plan"
+    }
+
+
+def _look_up(values: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        values = values[key]
+    return values
