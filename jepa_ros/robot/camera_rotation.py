@@ -1,8 +1,8 @@
-"""How the axes that a world model acts in are turned against the robot's base: by motion predicted and motion measured,
-and as the robot's file says it.
+"""Rotation between the axes of a world model's actions and the robot's base frame: estimated from predicted and
+measured motion, and read from the robot's file.
 
-A model that infers directions from the picture alone is sensitive to where the camera stands (arXiv 2506.09985 names it
-among V-JEPA 2-AC's limitations). The rotation in least squares is Wahba's problem (1965), solved by SVD (Kabsch 1976).
+A model that infers directions from the image alone is sensitive to the position of the camera (arXiv 2506.09985 lists
+this among V-JEPA 2-AC's limitations). The least-squares rotation solves Wahba's problem (1965), by SVD (Kabsch 1976).
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from jepa_ros.errors import InputError
 from jepa_ros.robot.transforms import rotation_matrix
 
 MIN_MOVES = 10
-"""Moves with which a rotation is given."""
-FLAT = 0.05
-"""Ratio of singular values under which motion counts as being along one line, or in one plane."""
-AGREES = 0.2
-"""Least share of the measured motion that the turned prediction must explain."""
-TRIMMED = 3.0
-"""Times the median residual beyond which a move is left out."""
-DRAWS = 200
-TILT = 5.0
-"""Degrees by which a rotation may tilt the vertical axis where only what is about it can be used: what is left out then
-is less than 1 % of the motion in the plane."""
+"""Number of moves that an estimate needs."""
+COLLINEAR_RATIO = 0.05
+"""Ratio of singular values below which motion counts as being along one line."""
+MIN_EXPLAINED = 0.2
+"""Share of the measured motion that the rotated prediction must explain."""
+OUTLIER_FACTOR = 3.0
+"""Moves whose residual exceeds this many times the median are left out."""
+BOOTSTRAP_DRAWS = 200
+MAX_TILT_DEG = 5.0
+"""Maximum tilt of the vertical axis where only the rotation about it is used; the ignored part then changes the motion
+in the plane by less than 1 %."""
 
 
 @dataclass(frozen=True)
 class CameraRotation:
-    """rotation (3, 3): from the model's axes to the base frame's. degrees: of it. error_degrees: within which it lies
-    in 95 of 100 draws of the moves (bootstrap). explained: share of the measured motion. scale: measured length for a
-    predicted length of 1. moves: used; left_out: those too far off."""
+    """rotation (3, 3): from the model's axes to the base frame's. degrees: its angle. error_degrees: 95th percentile of
+    the bootstrap error. explained: share of the measured motion. scale: measured length per predicted length. moves:
+    number used; left_out: number of outliers."""
 
     rotation: np.ndarray
     degrees: float
@@ -45,40 +45,39 @@ class CameraRotation:
 
     @property
     def quaternion(self) -> tuple[float, float, float, float]:
-        """xyzw, w not negative."""
-        return quaternion(self.rotation)
+        """Quaternion xyzw with w >= 0."""
+        return to_quaternion(self.rotation)
 
     @property
     def axis(self) -> np.ndarray:
-        """(3,) of length 1, about which it turns; zero where it does not."""
+        """Rotation axis (3,) of length 1; zero without a rotation."""
         vector = np.array(self.quaternion[:3])
         length = float(np.linalg.norm(vector))
         return vector / length if length > 1e-9 else np.zeros(3)
 
 
 def estimate_rotation(predicted: np.ndarray, measured: np.ndarray, seed: int = 0) -> CameraRotation:
-    """The rotation R that makes R @ predicted most like measured, both (N, 3), or (N, 2) in the base frame's plane, of
-    any one unit. seed: of the bootstrap.
+    """Return the rotation R for which R @ predicted is closest to measured, both (N, 3), or (N, 2) in the base frame's
+    plane, in any unit. seed: of the bootstrap.
 
-    Raises InputError where moves are too few, not finite, along one line (in space: what turns about it does not show),
-    mirrored, or have little to do with what was predicted.
+    Raises InputError where moves are too few, not finite, along one line, mirrored, or unrelated to the prediction.
     """
     predicted, measured = (np.asarray(x, float) for x in (predicted, measured))
-    _expect_moves(predicted, measured)
-    rotation, keep = _turn(predicted, measured), np.ones(len(predicted), bool)
+    _check_moves(predicted, measured)
+    rotation, keep = _fit_rotation(predicted, measured), np.ones(len(predicted), bool)
     for _ in range(2):
         off = np.linalg.norm(
             measured - _scale(rotation, predicted[keep], measured[keep]) * predicted @ rotation.T, axis=1
         )
-        keep = off <= TRIMMED * max(float(np.median(off)), 1e-12)
-        rotation = _turn(predicted[keep], measured[keep])
+        keep = off <= OUTLIER_FACTOR * max(float(np.median(off)), 1e-12)
+        rotation = _fit_rotation(predicted[keep], measured[keep])
     p, m = predicted[keep], measured[keep]
     scale = _scale(rotation, p, m)
     explained = 1.0 - float(np.square(m - scale * p @ rotation.T).sum() / np.square(m).sum())
-    if explained < AGREES or scale <= 0:
+    if explained < MIN_EXPLAINED or scale <= 0:
         raise InputError(
-            f"moves: expected predictions that explain at least {100 * AGREES:.0f} % of the measured motion, found "
-            f"{100 * max(explained, 0.0):.0f} %: the model does not know this view well enough"
+            f"moves: expected predictions that explain at least {100 * MIN_EXPLAINED:.0f} % of the measured motion, "
+            f"found {100 * max(explained, 0.0):.0f} %: the model does not predict motion in this view well enough"
         )
     error = _uncertainty(p, m, rotation, np.random.default_rng(seed))
     return CameraRotation(
@@ -86,7 +85,7 @@ def estimate_rotation(predicted: np.ndarray, measured: np.ndarray, seed: int = 0
     )
 
 
-def _expect_moves(predicted: np.ndarray, measured: np.ndarray) -> None:
+def _check_moves(predicted: np.ndarray, measured: np.ndarray) -> None:
     shape = predicted.shape
     if shape != measured.shape or len(shape) != 2 or shape[1] not in (2, 3):
         raise InputError(f"moves: expected two arrays (N, 2) or (N, 3), found {shape} and {measured.shape}")
@@ -97,17 +96,17 @@ def _expect_moves(predicted: np.ndarray, measured: np.ndarray) -> None:
     for name, moves in (("measured", measured), ("predicted", predicted)):
         sizes = np.linalg.svd(moves, compute_uv=False)
         if sizes[0] < 1e-9:
-            raise InputError(f"moves: expected motion, found none {name}")
-        if sizes[1] < FLAT * sizes[0]:
-            raise InputError(f"moves: expected several directions, found {name} ones along one line only")
+            raise InputError(f"moves: expected motion, found no {name} motion")
+        if sizes[1] < COLLINEAR_RATIO * sizes[0]:
+            raise InputError(f"moves: expected several directions, found {name} motion along one line")
 
 
-def _turn(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """(d, d), proper. Raises InputError where a mirror image fits better by far."""
+def _fit_rotation(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Return the proper rotation (d, d). Raises InputError where a reflection fits much better."""
     u, sizes, vt = np.linalg.svd(measured.T @ predicted)
     sign = np.linalg.det(u @ vt)
     if sign < 0 and sizes[-1] > 0.3 * sizes[0]:
-        raise InputError("moves: expected a rotation, found mirrored motion: is the camera's picture flipped?")
+        raise InputError("moves: expected a rotation, found mirrored motion: is the camera image flipped?")
     return u @ np.diag([*np.ones(len(sizes) - 1), np.sign(sign)]) @ vt
 
 
@@ -117,19 +116,19 @@ def _scale(rotation: np.ndarray, predicted: np.ndarray, measured: np.ndarray) ->
 
 
 def _uncertainty(p: np.ndarray, m: np.ndarray, rotation: np.ndarray, rng: np.random.Generator) -> float:
-    """Degrees."""
+    """Return the 95th percentile of the bootstrap error in degrees."""
     off = []
-    for _ in range(DRAWS):
+    for _ in range(BOOTSTRAP_DRAWS):
         rows = rng.integers(0, len(p), len(p))
         try:
-            off.append(_degrees(_in_space(_turn(p[rows], m[rows]) @ rotation.T)))
+            off.append(_degrees(_in_space(_fit_rotation(p[rows], m[rows]) @ rotation.T)))
         except InputError:
             off.append(180.0)
     return float(np.percentile(off, 95))
 
 
 def _in_space(rotation: np.ndarray) -> np.ndarray:
-    """(3, 3); of the plane it is about the vertical axis."""
+    """Return a rotation (3, 3); one in the plane (2, 2) becomes one about the vertical axis."""
     if rotation.shape == (3, 3):
         return rotation
     out = np.eye(3)
@@ -141,8 +140,8 @@ def _degrees(rotation: np.ndarray) -> float:
     return float(np.degrees(np.arccos(np.clip((np.trace(rotation) - 1.0) / 2.0, -1.0, 1.0))))
 
 
-def quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
-    """xyzw, w not negative, of a rotation (3, 3)."""
+def to_quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the quaternion xyzw, w >= 0, of a rotation (3, 3)."""
     from scipy.spatial.transform import Rotation
 
     x, y, z, w = Rotation.from_matrix(rotation).as_quat()
@@ -151,11 +150,11 @@ def quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def tilt_degrees(quaternion: Sequence[float]) -> float:
-    """Degrees between the vertical axis and where a rotation xyzw brings it."""
+    """Return the angle in degrees by which a rotation xyzw tilts the vertical axis."""
     return float(np.degrees(np.arccos(np.clip(rotation_matrix(quaternion)[2, 2], -1.0, 1.0))))
 
 
 def yaw_rotation(quaternion: Sequence[float]) -> np.ndarray:
-    """(2, 2): the part of a rotation xyzw that is about the vertical axis (swing and twist), in the plane."""
+    """Return the part of a rotation xyzw about the vertical axis (swing-twist decomposition), in the plane (2, 2)."""
     _, _, z, w = np.asarray(quaternion, float) / np.hypot(*quaternion[2:])
     return np.array([[w * w - z * z, -2.0 * z * w], [2.0 * z * w, w * w - z * z]])

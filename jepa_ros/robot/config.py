@@ -1,4 +1,4 @@
-"""What the stack must know of a robot beyond its URDF: config/robots/<name>.yaml."""
+"""Robot configuration: config/robots/<name>.yaml, what the stack needs beyond the URDF."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from jepa_ros.errors import InputError, first_problem
 from jepa_ros.resources import resolve_robot
-from jepa_ros.robot.camera_rotation import TILT, tilt_degrees
+from jepa_ros.robot.camera_rotation import MAX_TILT_DEG, tilt_degrees
 from jepa_ros.text_files import read_yaml
 
 
@@ -19,8 +19,8 @@ class _Strict(BaseModel):
 
 
 class _Commands(NamedTuple):
-    """How a type of controller is commanded: the command interface's name, the topic below the controller's name, the
-    type of its messages (package/msg/Name)."""
+    """Command interface of a controller type: its name, the topic below the controller's name, the message type
+    (package/msg/Name)."""
 
     interface: str
     topic: str
@@ -28,7 +28,7 @@ class _Commands(NamedTuple):
 
 
 _POSITIONS = _Commands("forward_position", "commands", "std_msgs/msg/Float64MultiArray")
-# Servo's topics are its parameters' defaults: moveit_servo/config/servo_parameters.yaml (moveit2, branch jazzy).
+# Servo's topics are the defaults of its parameters: moveit_servo/config/servo_parameters.yaml (moveit2, branch jazzy).
 _COMMANDS = {
     "joint_trajectory_controller/JointTrajectoryController": _Commands(
         "joint_trajectory", "joint_trajectory", "trajectory_msgs/msg/JointTrajectory"
@@ -56,7 +56,7 @@ class ControllerConfig(_Strict):
 
     @property
     def interface(self) -> str:
-        """Which of COMMAND_INTERFACES its type is."""
+        """One of COMMAND_INTERFACES, by its type."""
         return _COMMANDS[self.type].interface
 
     @property
@@ -71,38 +71,39 @@ class ControllerConfig(_Strict):
 
 
 class PlanarVelocityConfig(_Strict):
-    """Planar velocity of the tool at a fixed height; see robot/action_space.py."""
+    """Planar velocity of the tool at a fixed height; see robot/motion/action_space.py."""
 
     type: Literal["planar_velocity"]
-    max_speed: float = Field(gt=0, le=2.0, description="m/s of a component of 1")
+    max_speed: float = Field(gt=0, le=2.0, description="m/s, speed of a velocity component of 1")
     max_acceleration: float = Field(gt=0, le=20.0, description="m/s^2, mean over a control tick")
-    height: float = Field(description="m, of the tool frame over the base frame's origin")
+    height: float = Field(description="m, height of the tool frame above the origin of the base frame")
     workspace: list[tuple[float, float]] = Field(min_length=3, description="convex polygon, counter-clockwise, m")
 
 
 class PoseDeltaConfig(_Strict):
-    """Change of the tool's pose over a control tick; see robot/pose_delta.py.
+    """Change of the tool's pose in a control tick; see robot/motion/pose_delta.py.
 
-    The bounds are for a search in this space; what the gate keeps are the joints' limits and the workspace. Where poses
-    are recorded or predicted only, max_acceleration and workspace may be left out.
+    These limits are for planning; the gate checks joint limits and workspace. Where poses are only recorded or
+    predicted, max_acceleration and workspace may be left out.
     """
 
     type: Literal["pose_delta"]
-    max_translation: float = Field(gt=0, le=0.5, description="m a control tick")
-    max_rotation: float = Field(gt=0, le=1.5, description="rad a control tick")
+    max_translation: float = Field(gt=0, le=0.5, description="m per control tick")
+    max_rotation: float = Field(gt=0, le=1.5, description="rad per control tick")
     max_acceleration: float | None = Field(
         default=None, gt=0, le=20.0, description="m/s^2, mean over a control tick; needed for planning"
     )
     workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = Field(
-        default=None, description="lowest and highest corner of a box for the tool, m; needed for planning"
+        default=None, description="lowest and highest corner of the tool's workspace, m; needed for planning"
     )
     gripper_zero: Literal["lower", "upper"] = Field(
-        "lower", description="limit of the first gripper joint at which the gripper's number is 0; at the other it is 1"
+        "lower",
+        description="limit of the first gripper joint at which the gripper state is 0; at the other limit it is 1",
     )
 
     @property
     def missing(self) -> list[str]:
-        """What planning needs and is left out."""
+        """Keys that planning needs and that are not set."""
         return [name for name in ("max_acceleration", "workspace") if getattr(self, name) is None]
 
     @model_validator(mode="after")
@@ -126,17 +127,18 @@ class JointLimitConfig(_Strict):
 
 
 class CameraConfig(_Strict):
-    """Where the camera that the model was trained with publishes."""
+    """The camera that the model was trained with."""
 
     frame_id: str
     topic: str
     rotation_to_base: tuple[float, float, float, float] | None = Field(
         default=None,
-        description="from the axes that the model acts in to the base frame's, quaternion xyzw; `calibrate camera`",
+        description="rotation from the axes of the model's actions to the base frame, quaternion xyzw; set by "
+        "`calibrate camera`",
     )
 
     @model_validator(mode="after")
-    def _rotation_is_one(self) -> CameraConfig:
+    def _rotation_is_a_unit_quaternion(self) -> CameraConfig:
         length = None if self.rotation_to_base is None else math.hypot(*self.rotation_to_base)
         if length is not None and abs(length - 1.0) > 0.01:
             raise ValueError(f"rotation_to_base: expected a quaternion xyzw of length 1, found length {length:.3g}")
@@ -144,30 +146,30 @@ class CameraConfig(_Strict):
 
 
 class GripperControllerConfig(_Strict):
-    """What moves the gripper; arm_gate tells it what comes on the topic `gripper`."""
+    """The gripper's controller, to which arm_gate forwards the topic `gripper`."""
 
     interface: Literal["gripper_command", "joint_trajectory", "forward_command"] = Field(
         description="control_msgs/action/GripperCommand, trajectory_msgs/JointTrajectory, std_msgs/Float64MultiArray"
     )
-    topic: str = Field(min_length=1, description="topic, or name of the action, relative to the robot's namespace")
+    topic: str = Field(min_length=1, description="topic or action name, relative to the robot's namespace")
     open: Literal["lower", "upper"] = Field(
-        "upper", description="limit of the first gripper joint at which it is open; at the other it is closed"
+        "upper", description="limit of the first gripper joint at which the gripper is open"
     )
-    max_effort: float = Field(default=10.0, ge=0, description="of GripperCommand; what it means is the controller's")
+    max_effort: float = Field(default=10.0, ge=0, description="max_effort of GripperCommand, in the controller's unit")
 
 
 class BringupConfig(_Strict):
-    """The vendor's launch file, which launch/robot.launch.py includes with bringup:=true."""
+    """The vendor's launch file, included by launch/robot.launch.py with bringup:=true."""
 
     package: str = Field(min_length=1)
     file: str = Field(min_length=1, description="path in the package's share directory")
-    arguments: dict[str, str] = Field(default={}, description="given always")
-    mock_arguments: dict[str, str] = Field(default={}, description="given besides with use_mock_hardware:=true")
+    arguments: dict[str, str] = Field(default={}, description="always set")
+    mock_arguments: dict[str, str] = Field(default={}, description="set as well with use_mock_hardware:=true")
     interface_arguments: dict[str, dict[str, str]] = Field(
-        default={}, description="by command interface: what makes its controllers active"
+        default={}, description="by command interface: arguments that activate its controllers"
     )
-    required: list[str] = Field(default=[], description="arguments that the user gives in bringup_arguments")
-    namespace_argument: str | None = Field(default=None, description="its argument for the robot's namespace")
+    required: list[str] = Field(default=[], description="arguments that the user must set in bringup_arguments")
+    namespace_argument: str | None = Field(default=None, description="argument for the robot's namespace")
 
     @model_validator(mode="after")
     def _interfaces_are_known(self) -> BringupConfig:
@@ -178,7 +180,7 @@ class BringupConfig(_Strict):
 
 
 class KeepOutConfig(_Strict):
-    """A box that the arm must stay out of: lowest and highest corner, m in the base frame."""
+    """A keep-out box: lowest and highest corner, m in the base frame."""
 
     name: str = Field(min_length=1)
     low: tuple[float, float, float]
@@ -192,32 +194,32 @@ class KeepOutConfig(_Strict):
 
 
 class SelfCollisionConfig(_Strict):
-    """How far the arm's links stay from each other and from the rest of the robot; see robot/collision.py."""
+    """Self-collision check of the arm; see robot/collision/self_collision.py."""
 
-    margin: float = Field(default=0.02, ge=0, le=0.5, description="m between two links")
+    margin: float = Field(default=0.02, ge=0, le=0.5, description="minimum distance between two links, m")
     ignore: list[tuple[str, str]] = Field(default=[], description="pairs of links that may touch")
 
 
 class RobotConfig(_Strict):
-    """One arm (one side of a bimanual robot) and how it is commanded."""
+    """One arm (one side of a bimanual robot) and its controllers."""
 
     name: str
     joints: list[str] = Field(min_length=1)
     base_frame: str
     tool_frame: str
     controllers: list[ControllerConfig] = Field(
-        min_length=1, description="of each command interface that the robot has; the first one's are commanded"
+        min_length=1, description="of every command interface; those of the first one are used by default"
     )
     action_space: PlanarVelocityConfig | PoseDeltaConfig = Field(discriminator="type")
     joint_limits: dict[str, JointLimitConfig]
-    position_margin: float = Field(ge=0, le=0.5, description="rad kept to every position limit")
-    home: dict[str, float] = Field(description="rad, the posture that inverse kinematics leans to")
+    position_margin: float = Field(ge=0, le=0.5, description="rad kept from every position limit")
+    home: dict[str, float] = Field(description="rad, reference posture of inverse kinematics")
     gripper: list[str] = Field(default=[], description="gripper joints, part of the proprioception")
     gripper_controller: GripperControllerConfig | None = None
-    bringup: BringupConfig | None = Field(default=None, description="null: the robot is brought up by its user")
+    bringup: BringupConfig | None = Field(default=None, description="null: the user starts the robot")
     camera: CameraConfig
-    keep_out: list[KeepOutConfig] = Field(default=[], description="boxes that the arm stays out of")
-    self_collision: SelfCollisionConfig | None = Field(default=SelfCollisionConfig(), description="null: not looked at")
+    keep_out: list[KeepOutConfig] = Field(default=[], description="boxes that the arm is kept out of")
+    self_collision: SelfCollisionConfig | None = Field(default=SelfCollisionConfig(), description="null: no check")
 
     @model_validator(mode="after")
     def _names_agree(self) -> RobotConfig:
@@ -231,12 +233,12 @@ class RobotConfig(_Strict):
             if sorted(commanded) != sorted(self.joints):
                 raise ValueError(f"controllers: expected each joint once for {interface}, found {commanded}")
             if interface == "servo_twist" and len(own) > 1:
-                raise ValueError("controllers: expected one MoveIt Servo, as it moves the whole arm, found more")
+                raise ValueError("controllers: expected one MoveIt Servo (it moves the whole arm), found several")
         turn = self.camera.rotation_to_base
-        if turn is not None and self.action_space.type == "planar_velocity" and tilt_degrees(turn) > TILT:
+        if turn is not None and self.action_space.type == "planar_velocity" and tilt_degrees(turn) > MAX_TILT_DEG:
             raise ValueError(
                 "camera.rotation_to_base: expected a rotation about the base frame's z (planar_velocity allows no "
-                f"other), found one that tilts z by {tilt_degrees(turn):.1f}° (at most {TILT:g}°)"
+                f"other), found one that tilts z by {tilt_degrees(turn):.1f}° (at most {MAX_TILT_DEG:g}°)"
             )
         boxes = [box.name for box in self.keep_out]
         if len(set(boxes)) < len(boxes):
@@ -245,13 +247,13 @@ class RobotConfig(_Strict):
 
     @property
     def interfaces(self) -> list[str]:
-        """The command interfaces that there are controllers for, the default first."""
+        """Command interfaces of the controllers, the default first."""
         return list(dict.fromkeys(c.interface for c in self.controllers))
 
     def with_command_interface(self, interface: str = "") -> RobotConfig:
-        """The same robot with the controllers of one command interface only; empty: the default.
+        """Return the robot with the controllers of one command interface only; empty: the default.
 
-        Raises InputError where the robot has none of that interface.
+        Raises InputError where the robot has no controller of that interface.
         """
         wanted = interface or self.interfaces[0]
         if wanted not in self.interfaces:
@@ -261,7 +263,7 @@ class RobotConfig(_Strict):
 
 
 def require_planar_space(robot: RobotConfig) -> PlanarVelocityConfig:
-    """The robot's planar action space, which simulation, planning, training and evaluation need.
+    """Return the robot's planar action space, which simulation, training and evaluation need.
 
     Raises InputError where the robot has another one.
     """
@@ -269,7 +271,7 @@ def require_planar_space(robot: RobotConfig) -> PlanarVelocityConfig:
 
 
 def require_pose_space(robot: RobotConfig) -> PoseDeltaConfig:
-    """The robot's action space of poses. Raises InputError where the robot has another one."""
+    """Return the robot's pose_delta action space. Raises InputError where the robot has another one."""
     return _space(robot, "pose_delta")
 
 
@@ -280,16 +282,16 @@ def _space(robot: RobotConfig, wanted: str) -> PlanarVelocityConfig | PoseDeltaC
 
 
 def load_robot(name_or_path: str | Path, command_interface: str = "") -> RobotConfig:
-    """The configuration of a robot by name (config/robots/<name>.yaml) or by file, as it is commanded.
+    """Return a robot's configuration by name (config/robots/<name>.yaml) or path, for one command interface.
 
-    command_interface: of COMMAND_INTERFACES; empty: that of the file's first controller. Raises InputError that names
-    the file, the field, what was expected and found.
+    command_interface: one of COMMAND_INTERFACES; empty: that of the file's first controller. Raises InputError that
+    names the file and the field.
     """
     return read_robot(name_or_path).with_command_interface(command_interface)
 
 
 def read_robot(name_or_path: str | Path) -> RobotConfig:
-    """The same with the controllers of all command interfaces."""
+    """Return a robot's configuration with the controllers of all command interfaces. Raises InputError."""
     path = resolve_robot(name_or_path)
     try:
         return read_robot_file(path)
@@ -298,22 +300,22 @@ def read_robot(name_or_path: str | Path) -> RobotConfig:
 
 
 def read_robot_file(path: Path) -> RobotConfig:
-    """The same of a file; raises pydantic's ValidationError, which knows all that is wrong with its fields."""
+    """Return the configuration in a file; raises pydantic's ValidationError, which lists all invalid fields."""
     return RobotConfig.model_validate(_read(path))
 
 
 class _OtherArm(BaseModel):
-    """A robot file that is another one's, but for words in its names and the keys given: the other of two arms."""
+    """A robot file derived from another one by replacing words in names: the second of two arms."""
 
     model_config = ConfigDict(extra="allow")
 
     name: str
-    same_as: str = Field(min_length=1, description="robot whose file this one is otherwise")
-    replace: dict[str, str] = Field(min_length=1, description="word in names: word instead")
+    same_as: str = Field(min_length=1, description="robot whose file this one is derived from")
+    replace: dict[str, str] = Field(min_length=1, description="word in names: its replacement")
 
 
 def _read(path: Path) -> object:
-    """What a robot's file says; where it is `same_as` another, that one's with words replaced and its own keys."""
+    """Read a robot's file; one with `same_as` is the other file with words replaced and with its own keys."""
     content = read_yaml(path, "robot")
     if not isinstance(content, dict) or "same_as" not in content:
         return content
@@ -328,7 +330,7 @@ def _read(path: Path) -> object:
 
 
 def _replaced(value: object, words: dict[str, str]) -> object:
-    """The value with words in all of its texts and keys replaced."""
+    """Replace words in all texts and keys of a value."""
     if isinstance(value, dict):
         return {_replaced(k, words): _replaced(v, words) for k, v in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The newest transforms, and where one frame is in another. A small part of tf2, which the wheels lack."""
+"""Transforms: the newest pose of each frame in another. A small part of tf2, which the wheels lack."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ class TransformTree:
         self._parents: dict[str, tuple[str, np.ndarray, np.ndarray]] = {}
 
     def add(self, message) -> None:
-        """Take in a tf2_msgs/TFMessage."""
+        """Add the transforms of a tf2_msgs/TFMessage."""
         for one in message.transforms:
             t, r = one.transform.translation, one.transform.rotation
             self.set(one.child_frame_id, one.header.frame_id, (t.x, t.y, t.z), (r.x, r.y, r.z, r.w))
 
     def set(self, child: str, parent: str, position, quaternion) -> None:
-        """Where ``child`` is in ``parent``."""
+        """Set the pose of ``child`` in ``parent``."""
         self._parents[child] = (parent, np.asarray(position, float), np.asarray(quaternion, float))
 
     def position(self, frame: str, base: str) -> np.ndarray | None:
-        """Origin of ``frame`` in ``base`` (3,), or None while they are not connected."""
+        """Return the origin (3,) of ``frame`` in ``base``, or None while they are not connected."""
         pose = self.pose(frame, base)
         return None if pose is None else pose[0]
 
     def pose(self, frame: str, base: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Origin (3,) and rotation (3, 3) of ``frame`` in ``base``, or None while they are not connected."""
+        """Return origin (3,) and rotation (3, 3) of ``frame`` in ``base``, or None while they are not connected."""
         (root, turn, origin), (base_root, rotation, offset) = self._to_root(frame), self._to_root(base)
         return (rotation.T @ (origin - offset), rotation.T @ turn) if root == base_root else None
 
     def _to_root(self, frame: str) -> tuple[str, np.ndarray, np.ndarray]:
-        """The root above a frame, and the frame's rotation (3, 3) and origin (3,) in it."""
+        """Return the root of a frame, and the frame's rotation (3, 3) and origin (3,) in it."""
         rotation, origin, seen = np.eye(3), np.zeros(3), set()
         while frame in self._parents and frame not in seen:
             seen.add(frame)
@@ -45,7 +45,7 @@ class TransformTree:
 
 
 def rotation_matrix(quaternion: Sequence[float]) -> np.ndarray:
-    """Rotation (3, 3) of a quaternion (4,) xyzw of any length but 0."""
+    """Return the rotation (3, 3) of a quaternion xyzw of any length except 0."""
     x, y, z, w = np.asarray(quaternion, float) / np.linalg.norm(quaternion)
     return np.array(
         [

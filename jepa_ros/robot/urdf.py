@@ -1,4 +1,4 @@
-"""Joints and their limits from a robot description (URDF)."""
+"""Robot descriptions (URDF): joints and their limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from jepa_ros.errors import InputError
 
-MAX_BYTES = 16_000_000  # a description larger than this is no robot
+MAX_CHARACTERS = 16_000_000  # of a description
 _TYPES = ("revolute", "continuous", "prismatic", "fixed", "floating", "planar")
 
 
@@ -26,27 +26,27 @@ class Joint:
 
 @dataclass(frozen=True)
 class RobotDescription:
-    """What the gate needs of a URDF: its name and its joints by name."""
+    """Name and joints of a URDF."""
 
     name: str
     joints: Mapping[str, Joint]
 
     @classmethod
     def from_urdf(cls, xml: str) -> RobotDescription:
-        """Read a URDF. Raises InputError where it is no URDF or a limit is not a number or the wrong way round."""
-        if len(xml) > MAX_BYTES:
-            raise InputError(f"robot description: expected at most {MAX_BYTES} characters, found {len(xml)}")
+        """Read a URDF. Raises InputError where it is not a URDF, or limits are not numbers or not in order."""
+        if len(xml) > MAX_CHARACTERS:
+            raise InputError(f"robot description: expected at most {MAX_CHARACTERS} characters, found {len(xml)}")
         try:
             root = ElementTree.fromstring(xml)
         except (ElementTree.ParseError, ValueError) as error:  # ValueError: e.g. null characters
-            raise InputError(f"robot description: expected URDF, found text that is no XML ({error})") from None
+            raise InputError(f"robot description: expected URDF, found invalid XML ({error})") from None
         if root.tag != "robot":
             raise InputError(f"robot description: expected the root element <robot>, found <{root.tag}>")
         joints: dict[str, Joint] = {}
         for element in root.findall("joint"):
             joint = _joint(element)
             if joint.name in joints:
-                raise InputError(f"robot description: joint {joint.name}: expected one definition, found two")
+                raise InputError(f"robot description: joint {joint.name} is defined twice, expected once")
             joints[joint.name] = joint
         if not joints:
             raise InputError("robot description: expected joints, found none")
@@ -54,10 +54,10 @@ class RobotDescription:
 
 
 def read_gripper_limits(urdf: str, gripper: str) -> tuple[float, float]:
-    """Lower and upper limit, rad or m, of a gripper's joint. Raises InputError where it has none."""
+    """Return the lower and upper limit, rad or m, of a gripper's joint. Raises InputError where it has none."""
     joint = RobotDescription.from_urdf(urdf).joints.get(gripper)
     if joint is None:
-        raise InputError(f"robot_description: expected the gripper joint {gripper}, found none of that name")
+        raise InputError(f"robot_description: expected the gripper joint {gripper}, found none")
     if not 0.0 < joint.upper - joint.lower < math.inf:
         found = f"{joint.lower:g} and {joint.upper:g}"
         raise InputError(f"robot_description: gripper joint {gripper}: expected two finite limits, found {found}")
@@ -65,10 +65,8 @@ def read_gripper_limits(urdf: str, gripper: str) -> tuple[float, float]:
 
 
 def replace_continuous_joints(urdf: str, turn: float) -> str:
-    """The URDF with continuous joints as revolute ones of ±turn rad, as Pinocchio gives continuous ones two numbers.
-
-    Text that is no URDF comes back as it is.
-    """
+    """Return the URDF with continuous joints as revolute ones of ±turn rad, since Pinocchio represents continuous
+    joints by two numbers. Text that is not a URDF is returned unchanged."""
     if "continuous" not in urdf:
         return urdf
     try:
@@ -88,7 +86,7 @@ def replace_continuous_joints(urdf: str, turn: float) -> str:
 def _joint(element: ElementTree.Element) -> Joint:
     name, kind = element.get("name"), element.get("type")
     if not name:
-        raise InputError("robot description: expected a name for every joint, found a joint without")
+        raise InputError("robot description: a joint has no name, expected one")
     if kind not in _TYPES:
         raise InputError(f"robot description: joint {name}: expected a type of {', '.join(_TYPES)}, found {kind}")
     limit = element.find("limit")

@@ -166,7 +166,7 @@ def test_simulated_time():
 @pytest.mark.parametrize(
     ("described", "check", "words"),
     [
-        ("<robot", "description", "no XML"),
+        ("<robot", "description", "invalid XML"),
         (urdf('velocity="3"'), "limits", "none for openarm_right_joint1"),
         (urdf().replace("<limit", "<none"), "limits", "expected a <limit>"),
         (urdf('lower="1" upper="-1" velocity="3"'), "description", "lower ≤ upper"),

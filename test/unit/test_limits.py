@@ -43,7 +43,7 @@ def test_reads_joints_and_limits():
         ('<robot><joint name="j" type="revolute"/></robot>', "limit"),
         ('<robot><joint name="j" type="revolute"><limit lower="1" upper="0"/></joint></robot>', "lower"),
         ('<robot><joint name="j" type="revolute"><limit lower="nan" upper="0"/></joint></robot>', "'nan'"),
-        ('<robot><joint name="j" type="fixed"/><joint name="j" type="fixed"/></robot>', "two"),
+        ('<robot><joint name="j" type="fixed"/><joint name="j" type="fixed"/></robot>', "twice"),
         ("<robot>" + "x" * 17_000_000 + "</robot>", "characters"),
         ("\0", "XML"),
     ],

@@ -147,7 +147,7 @@ def test_a_gripper_without_a_range_is_refused(limit, found):
     urdf = sim_arm.scene().urdf.replace("</robot>", f'<link name="f"/>{finger_joint}</robot>')
     with pytest.raises(InputError, match=f"gripper joint f: expected two finite limits, found {found}"):
         ToolPoseReader(robot(gripper=["f"]), urdf)
-    with pytest.raises(InputError, match="expected the gripper joint g, found none of that name"):
+    with pytest.raises(InputError, match="expected the gripper joint g, found none"):
         ToolPoseReader(robot(gripper=["g"]), urdf)
 
 

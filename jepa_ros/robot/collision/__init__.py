@@ -1,0 +1,5 @@
+"""Collision checks of joint paths: self-collision, keep-out boxes, workspace.
+
+`clearance.py` is the entry; it asks `self_collision.py`, which builds simple shapes (`shapes.py`, `capsules.py`) from
+the URDF.
+"""

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a robot's file, each in a line: by itself, and beside the robot's URDF."""
+"""Robot file check: lists all problems of a robot's YAML file, alone and against its URDF (`jepa_ros robot check`)."""
 
 from __future__ import annotations
 
@@ -16,62 +16,63 @@ from jepa_ros.robot.files.kinematic_tree import KinematicTree
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.urdf import Joint
 
-TURN = 2.0 * math.pi + 1e-3  # rad; a limit beyond a whole turn is in degrees, or should be a continuous joint's
-FASTEST = 40.0  # rad/s; the OpenArm's wrist is allowed 21
-MISSED = 5e-3  # m by which inverse kinematics may miss a corner of the workspace
+MAX_ANGLE = 2.0 * math.pi + 1e-3  # rad; a larger limit is in degrees, or belongs to a continuous joint
+MAX_VELOCITY = 40.0  # rad/s; the OpenArm's wrist has 21
+MAX_POSITION_ERROR = 5e-3  # m, of inverse kinematics at a corner of the workspace
 
 
 def run_robot_check(robot: str, urdf: Path | None = None) -> int:
-    """The command `jepa_ros robot check`: 0, or 1 where there are problems. Raises InputError for unreadable files."""
+    """Run `jepa_ros robot check`: print the problems; return 1 if there are any. Raises InputError for unreadable
+    files."""
     path = resolve_robot(robot)
     description = read_urdf(urdf) if urdf else None
     found = find_problems(path, description)
     for problem in found:
         print(f"{path.name}: {problem}")
-    beside = f"beside {urdf}" if urdf else "by itself; --urdf FILE looks at names, limits, frames and reach too"
+    against = f"checked with {urdf}" if urdf else "checked alone; --urdf FILE also checks names, limits, frames, reach"
     count = f"{len(found) or 'no'} problem{'s' * (len(found) != 1)}"
-    print(f"{path.name}: {count}, {beside}")
+    print(f"{path.name}: {count}, {against}")
     return 1 if found else 0
 
 
 def find_problems(path: Path, urdf: str | None = None) -> list[str]:
-    """The problems of a robot's file, one line each. Raises InputError where file or URDF cannot be read."""
-    todos = _todos(path)
+    """Return the problems of a robot's file, one line each. Raises InputError where file or URDF cannot be read."""
+    todos = _find_todos(path)
     try:
         robot = read_robot_file(path)
     except ValidationError as error:
         return todos + problems(error)
-    found = todos + _by_itself(robot)
-    return found + (_beside(robot, KinematicTree(urdf), urdf) if urdf is not None else [])
+    found = todos + _check_values(robot)
+    return found + (_check_against_urdf(robot, KinematicTree(urdf), urdf) if urdf is not None else [])
 
 
-def _todos(path: Path) -> list[str]:
+def _find_todos(path: Path) -> list[str]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     notes = [(i, line.partition("TODO")) for i, line in enumerate(lines, start=1)]
     return [
-        f"line {i}: expected this to be done and its TODO deleted: {text.strip(' :')}"
+        f"line {i}: open TODO: {text.strip(' :')}"
         for i, (before, mark, text) in notes
         if mark and "TODOs" not in before + mark + text[:1] and "#" in before
     ]
 
 
-def _by_itself(robot: RobotConfig) -> list[str]:
+def _check_values(robot: RobotConfig) -> list[str]:
     found = []
     for name in robot.joints:
         limit = robot.joint_limits[name]
         for kind in ("acceleration", "jerk"):
             if not getattr(limit, f"has_{kind}_limits") or getattr(limit, f"max_{kind}") is None:
                 found.append(f"joint_limits of {name}: expected has_{kind}_limits: true and max_{kind}, found none")
-        if limit.max_velocity > FASTEST:
+        if limit.max_velocity > MAX_VELOCITY:
             found.append(f"joint_limits of {name}: expected max_velocity in rad/s, found {limit.max_velocity:g}")
         values = {"home": robot.home[name], "min_position": limit.min_position, "max_position": limit.max_position}
         for key, value in values.items():
-            if value is not None and abs(value) > TURN:
+            if value is not None and abs(value) > MAX_ANGLE:
                 found.append(f"{key} of {name}: expected rad, found {value:g}: degrees?")
     return found
 
 
-def _beside(robot: RobotConfig, tree: KinematicTree, urdf: str) -> list[str]:
+def _check_against_urdf(robot: RobotConfig, tree: KinematicTree, urdf: str) -> list[str]:
     joints = tree.description.joints
     absent = [n for n in robot.joints if n not in joints]
     found = [f"joints: expected joints of the URDF, found {name}" for name in absent]
@@ -80,14 +81,14 @@ def _beside(robot: RobotConfig, tree: KinematicTree, urdf: str) -> list[str]:
     missing = {key: link for key, link in frames.items() if link not in tree.links}
     found += [f"{key}: expected a link of the URDF, found {link}" for key, link in missing.items()]
     if not absent and not missing:
-        found += _order(robot, tree)
+        found += _check_order(robot, tree)
     for name in robot.joints:
         if name in joints:
-            found += _limits(robot, joints[name], tree)
-    return found if found else _reach(robot, urdf)
+            found += _check_limits(robot, joints[name], tree)
+    return found if found else _check_reach(robot, urdf)
 
 
-def _order(robot: RobotConfig, tree: KinematicTree) -> list[str]:
+def _check_order(robot: RobotConfig, tree: KinematicTree) -> list[str]:
     try:
         chain = tree.chain(robot.base_frame, robot.tool_frame)
     except InputError as error:
@@ -97,29 +98,30 @@ def _order(robot: RobotConfig, tree: KinematicTree) -> list[str]:
     if sorted(chain) == sorted(robot.joints):
         return [f"joints: expected the order from base to tool {chain}, found {robot.joints}"]
     between = f"from {robot.base_frame} to {robot.tool_frame}"
-    left_out = [f"joints: expected also {name}, which moves {between}" for name in chain if name not in robot.joints]
-    beside = [f"joints: expected joints that lie {between}, found {n}" for n in robot.joints if n not in chain]
-    return left_out + beside
+    missing = [f"joints: expected also {name}, which moves {between}" for name in chain if name not in robot.joints]
+    outside = [f"joints: expected joints {between}, found {n}" for n in robot.joints if n not in chain]
+    return missing + outside
 
 
-def _limits(robot: RobotConfig, joint: Joint, tree: KinematicTree) -> list[str]:
-    name = joint.name
-    if joint.type == "revolute" and max(abs(joint.lower), abs(joint.upper)) > TURN:
+def _check_limits(robot: RobotConfig, joint: Joint, tree: KinematicTree) -> list[str]:
+    name, limit = joint.name, robot.joint_limits[joint.name]
+    if joint.type == "revolute" and max(abs(joint.lower), abs(joint.upper)) > MAX_ANGLE:
         return [f"limits of {name} in the URDF: expected rad, found {joint.lower:g} to {joint.upper:g}: degrees?"]
+    # Missing acceleration and jerk limits are reported by _check_values; here any value will do.
+    keys = vars(limit) | {f"has_{kind}_limits": True for kind in ("acceleration", "jerk")}
+    keys |= {"max_acceleration": limit.max_acceleration or 1.0, "max_jerk": limit.max_jerk or 1.0}
     try:
-        limits = JointLimits.from_description(tree.description, robot.joint_limits, [name], robot.position_margin)
+        limits = JointLimits.from_description(tree.description, {name: keys}, [name], robot.position_margin)
     except InputError as error:
-        # Of the YAML's own gaps there is a line already.
-        own = "found none" in str(error) and "joint_limits with" in str(error)
-        return [] if own else [str(error)]
+        return [str(error)]
     low, high, home = limits.lower[0], limits.upper[0], robot.home[name]
     if low <= home <= high:
         return []
-    return [f"home of {name}: expected {low:.3f} to {high:.3f} (limits less position_margin), found {home:g}"]
+    return [f"home of {name}: expected {low:.3f} to {high:.3f} (limits minus position_margin), found {home:g}"]
 
 
-def _reach(robot: RobotConfig, urdf: str) -> list[str]:
-    """Whether the workspace's corners can be reached, with the tool held as at home."""
+def _check_reach(robot: RobotConfig, urdf: str) -> list[str]:
+    """Check that the corners of the workspace are within reach with the orientation that the tool has at home."""
     from jepa_ros.robot.motion.action_space import make_space
     from jepa_ros.robot.motion.kinematics import Kinematics
 
@@ -132,7 +134,7 @@ def _reach(robot: RobotConfig, urdf: str) -> list[str]:
     rotation = kinematics.forward(home)[1]
     for target in space.corners:
         error = kinematics.inverse(target, rotation, home, home, iterations=200)[1]
-        if error > MISSED:
+        if error > MAX_POSITION_ERROR:
             place = ", ".join(f"{x:g}" for x in target)
-            found.append(f"workspace: expected corners within reach, found ({place}) m, missed by {error:.3f} m")
+            found.append(f"workspace: corner ({place}) m is out of reach by {error:.3f} m")
     return found

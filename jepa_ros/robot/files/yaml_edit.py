@@ -1,4 +1,4 @@
-"""Sets one key of a mapping in a YAML text and leaves all the rest as it is: comments, order, spaces."""
+"""Edit YAML text: set one key of a mapping and keep everything else, with comments, order and spaces."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from jepa_ros.errors import InputError
 
 
 def set_key(text: str, mapping: str, key: str, value: list[float], what: str) -> str:
-    """The text with `mapping: {key: value}` added to the top-level mapping of that name, or changed in it.
+    """Return the text with `key: value` added to, or changed in, the top-level mapping of name `mapping`.
 
-    what: names the text in errors. Raises InputError where there is no such mapping, or the result would say anything
-    else than before beside the key.
+    what: names the text in errors. Raises InputError where there is no such mapping, or where the edit would change
+    anything else.
     """
     shown = f"[{', '.join(f'{number:.6g}' for number in value)}]"
     try:
@@ -24,7 +24,7 @@ def set_key(text: str, mapping: str, key: str, value: list[float], what: str) ->
         raise InputError(f"{what}: expected the key {mapping} with fields of its own, found none")
     old = _child(node, key)
     if old is not None:
-        changed = text[: old.start_mark.index] + shown + _rest(text, old)
+        changed = text[: old.start_mark.index] + shown + text[_end(text, old) :]
     elif node.flow_style:
         end = node.end_mark.index - 1  # of the closing brace
         head = text[:end].rstrip()
@@ -34,7 +34,14 @@ def set_key(text: str, mapping: str, key: str, value: list[float], what: str) ->
         line = f"{' ' * first.column}{key}: {shown}"
         at = text.find("\n", _end(text, last))
         changed = f"{text.rstrip(chr(10))}\n{line}\n" if at < 0 else f"{text[:at]}\n{line}{text[at:]}"
-    return _checked(changed, before, mapping, key, shown, what)
+    wanted = {**before, mapping: {**before[mapping], key: yaml.safe_load(shown)}}
+    try:
+        after = yaml.safe_load(changed)
+    except yaml.YAMLError:
+        after = None
+    if after != wanted:
+        raise InputError(f"{what}: {mapping}: {key} cannot be added without changing other keys; edit the file by hand")
+    return changed
 
 
 def _child(node: yaml.Node | None, key: str) -> yaml.Node | None:
@@ -43,23 +50,7 @@ def _child(node: yaml.Node | None, key: str) -> yaml.Node | None:
 
 
 def _end(text: str, node: yaml.Node) -> int:
-    """Where a value ends; block collections end at what comes after them."""
+    """Return the index of a value's end; yaml's end mark of a block collection is at the next value."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style:
         return _end(text, node.value[-1][1] if isinstance(node, yaml.MappingNode) else node.value[-1])
     return node.end_mark.index
-
-
-def _rest(text: str, node: yaml.Node) -> str:
-    return text[_end(text, node) :]
-
-
-def _checked(changed: str, before: dict, mapping: str, key: str, shown: str, what: str) -> str:
-    """Raises InputError unless only the key is new."""
-    wanted = {**before, mapping: {**before[mapping], key: yaml.safe_load(shown)}}
-    try:
-        after = yaml.safe_load(changed)
-    except yaml.YAMLError:
-        after = None
-    if after != wanted:
-        raise InputError(f"{what}: {mapping}: expected a mapping that {key} can be added to, found one too intricate")
-    return changed
