@@ -180,7 +180,8 @@ def test_bad_plans_are_refused_whole_and_the_plan_in_force_goes_on(case):
     assert not verdict and verdict.cause.code == code and word in verdict.text and "\n" not in verdict.text
     bench.until(GateState.HOLDING)
     np.testing.assert_allclose(bench.output.reference[0], GOAL)
-    assert bench.output.status.rejected == 1 and bench.output.status.last_rejection == verdict.cause
+    assert bench.output.status.rejected == 1 and bench.output.status.last_rejection == verdict.text
+    assert bench.output.status.rejection_code == code
 
 
 def test_joints_in_another_order_are_mapped_by_name():

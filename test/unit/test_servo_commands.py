@@ -15,7 +15,6 @@ from jepa_ros.nodes.arm_gate.controllers import (
     POSITION_GAIN,
     ZEROS_AFTER_MOTION,
     JointJogCommand,
-    NoCommand,
     make_command,
 )
 from jepa_ros.robot.config import load_robot
@@ -64,9 +63,9 @@ def control_msgs(monkeypatch):
     monkeypatch.setitem(sys.modules, "control_msgs.msg", messages)
 
 
-def command(node, interface="servo_joint_jog", shadow=False):
+def command(node, interface="servo_joint_jog"):
     robot = load_robot("ur5e", interface)
-    return make_command(node, robot.controllers[0], robot, ARM, LIMITS, True, shadow)
+    return make_command(node, robot.controllers[0], robot, ARM, LIMITS, True)
 
 
 def reference(velocity, position=STILL):
@@ -133,5 +132,4 @@ def test_without_control_msgs_it_is_refused_in_one_line_and_needs_none_where_not
         "command_interface 'servo_joint_jog': expected the ROS package control_msgs, found none: install "
         "ros-jazzy-control-msgs and source the distribution"
     )
-    assert isinstance(command(Node(), shadow=True), NoCommand)
     assert command(Node(), "servo_twist")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 from rclpy.duration import Duration
 
@@ -21,45 +19,13 @@ POSITION_GAIN = 3.0  # 1/s, by which a velocity command corrects the distance of
 ZEROS_AFTER_MOTION = 10  # zero velocities sent after a motion; then MoveIt Servo's own timeout holds the arm
 
 
-class CommandInterface(Protocol):
-    """A controller that the gate commands.
-
-    A controller takes either windows or references; the other method does nothing.
-    """
-
-    topic: str
-
-    def send_window(self, window: Window, now: float) -> None:
-        """Send a motion that ends at rest; now: s, ROS time."""
-
-    def send_reference(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
-        """Called every tick. reference: (3, J) rad, rad/s, rad/s² (None before the first); measured: (J,) rad."""
-
-    def count_subscribers(self) -> int:
-        """Return the number of subscribers of the command topic."""
-
-    def count_publishers(self) -> int:
-        """Return the number of publishers on the command topic, the gate included."""
-
-    def wait_for_acknowledgement(self, timeout: float) -> bool:
-        """Wait at most `timeout` s until everything sent has arrived; True if it has."""
-
-
 def make_command(
-    node,
-    controller: ControllerConfig,
-    robot: RobotConfig,
-    kinematics: Kinematics,
-    limits: JointLimits,
-    stamped: bool,
-    shadow: bool = False,
+    node, controller: ControllerConfig, robot: RobotConfig, kinematics: Kinematics, limits: JointLimits, stamped: bool
 ) -> CommandInterface:
-    """Return the command interface for a controller's type. stamped: see TrajectoryCommand. shadow: see NoCommand.
+    """Return the command interface for a controller's type. stamped: see TrajectoryCommand.
 
     Raises InputError where the package of the controller's messages is not installed.
     """
-    if shadow:
-        return NoCommand(controller.command_topic)
     if controller.interface == "joint_trajectory":
         return TrajectoryCommand(node, controller, limits.names, stamped)
     if controller.interface == "servo_twist":
@@ -69,49 +35,37 @@ def make_command(
     return PositionCommand(node, controller, limits.names)
 
 
-class NoCommand:
-    """In place of any controller (shadow mode): without a publisher, nothing can be sent."""
+class CommandInterface:
+    """A controller that the gate commands, by its command topic.
 
-    def __init__(self, topic: str):
-        self.topic = topic
-
-    def send_window(self, window: Window, now: float) -> None: ...
-
-    def send_reference(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None: ...
-
-    def count_subscribers(self) -> int:
-        return 1
-
-    def count_publishers(self) -> int:
-        return 1
-
-    def wait_for_acknowledgement(self, timeout: float) -> bool:
-        return True
-
-
-class _Topic:
-    """A controller's command topic."""
+    A controller takes either windows or references; the other method does nothing.
+    """
 
     def __init__(self, node, controller: ControllerConfig):
         self._node, self._message = node, command_class(controller)
         self._publisher = node.create_lifecycle_publisher(self._message, controller.command_topic, NEWEST)
         self.topic = self._publisher.topic_name
 
-    def send_window(self, window: Window, now: float) -> None: ...
+    def send_window(self, window: Window, now: float) -> None:
+        """Send a motion that ends at rest; now: s, ROS time."""
 
-    def send_reference(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None: ...
+    def send_reference(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
+        """Called every tick. reference: (3, J) rad, rad/s, rad/s² (None before the first); measured: (J,) rad."""
 
     def count_subscribers(self) -> int:
+        """Return the number of subscribers of the command topic."""
         return self._publisher.get_subscription_count()
 
     def count_publishers(self) -> int:
+        """Return the number of publishers on the command topic, the gate included."""
         return self._node.count_publishers(self.topic)
 
     def wait_for_acknowledgement(self, timeout: float) -> bool:
+        """Wait at most `timeout` s until everything sent has arrived; True if it has."""
         return self._publisher.wait_for_all_acked(Duration(seconds=timeout))
 
 
-class TrajectoryCommand(_Topic):
+class TrajectoryCommand(CommandInterface):
     """joint_trajectory_controller. stamped: absolute stamps; otherwise stamp 0, "starts when received".
 
     With a stamp the first point lies a little in the past, and the controller continues the curve exactly. Without one
@@ -139,7 +93,7 @@ class TrajectoryCommand(_Topic):
         self._publisher.publish(trajectory_message(own, to_stamp(round(start * 1e9)) if self._stamped else None))
 
 
-class PositionCommand(_Topic):
+class PositionCommand(CommandInterface):
     """forward_command_controller on position interfaces: the reference itself, every tick of a motion.
 
     This controller has no timeout: if the gate dies in motion, the arm stays at the last set-point.
@@ -159,7 +113,7 @@ class PositionCommand(_Topic):
             self._publisher.publish(self._message(data=self._sent[self._columns].tolist()))
 
 
-class _ServoCommand(_Topic):
+class _ServoCommand(CommandInterface):
     """MoveIt Servo: a velocity every tick of a motion. Servo stops without one, by its `incoming_command_timeout`,
     which uses the stamps.
 

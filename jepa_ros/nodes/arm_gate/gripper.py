@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from rclpy.action import ActionClient
 from std_msgs.msg import Float64, Float64MultiArray
@@ -25,14 +24,6 @@ from jepa_ros.robot.urdf import read_gripper_limits
 SAME_OPENING = 1e-3  # of the range; a command that differs by less is not sent again within RESEND_AFTER
 RESEND_AFTER = 2.0  # s; the first command may have been lost, or another source may have moved the gripper
 FULL_TRAVEL_TIME = 1.0  # s, requested of a trajectory from one end to the other
-
-
-class GripperInterface(Protocol):
-    """A controller of the gripper."""
-
-    def send(self, position: float, seconds: float) -> bool:
-        """Move the first gripper joint to a position (rad or m), in about this time where the controller takes one;
-        False where the command could not be sent."""
 
 
 def make_gripper(node, robot: RobotConfig, urdf: str, block_reason: Callable[[], str]) -> Gripper | None:
@@ -86,6 +77,10 @@ class Gripper:
         position = self._closed + opening * (self._open - self._closed)
         if self._interface.send(position, travel * FULL_TRAVEL_TIME):
             self._sent, self._sent_at = opening, now
+
+
+# Controllers of a gripper. `send` moves the first gripper joint to a position (rad or m), in about so many seconds
+# where the controller takes a time; False where the command could not be sent.
 
 
 class _Trajectory:

@@ -89,8 +89,10 @@ class ArmGate(JepaNode):
         self._gate = Gate(limits, make_gate_settings(p), space.executed, clearance)
         stamped = p.command_stamps == "absolute"
         controllers = [c.model_copy(update={"name": robot_topic(self, c.name)}) for c in robot.controllers]
-        self._commands = [make_command(self, c, robot, kinematics, limits, stamped, p.shadow) for c in controllers]
-        self._gripper = None if p.shadow else make_gripper(self, robot, urdf, self._gripper_block_reason)
+        self._commands, self._gripper = [], None
+        if not p.shadow:  # in shadow mode there is no publisher, so nothing can be sent
+            self._commands = [make_command(self, c, robot, kinematics, limits, stamped) for c in controllers]
+            self._gripper = make_gripper(self, robot, urdf, self._gripper_block_reason)
         self._frame, self._action_space = robot.base_frame, space.name
         self._executed = self.create_lifecycle_publisher(Action, "executed", EXECUTED)
         self._status = self.create_publisher(GateStatus, "gate_status", GATE_STATUS)
@@ -335,22 +337,8 @@ class ArmGate(JepaNode):
 
     def _publish_status(self, report: GateReport) -> None:
         self._status_sent = time.monotonic()
-        message = GateStatus(
-            state=int(report.state),
-            code=int(report.code),
-            text=report.text,
-            speed_scale=report.speed_scale,
-            latent_age_ms=report.latent_age * 1e3,
-            plan_age_ms=report.plan_age * 1e3,
-            joint_age_ms=report.joint_age * 1e3,
-            following_error=report.following_error,
-            min_distance=report.min_distance,
-            clipped=report.clipped,
-            rejected=report.rejected,
-            stops=report.stops,
-            plan_id=report.plan_id,
-            rejection_code=int(report.last_rejection.code),
-        )
+        fields = GateStatus.get_fields_and_field_types().keys() - {"header"}
+        message = GateStatus(**{field: getattr(report, field) for field in fields})
         message.header.stamp, message.header.frame_id = self.get_clock().now().to_msg(), self._frame
         self._status.publish(message)
 
@@ -369,11 +357,11 @@ class ArmGate(JepaNode):
             "state": report.state.name,
             "code": int(report.code),
             "following_error": report.following_error,
-            "latent_age_ms": report.latent_age * 1e3,
-            "joint_age_ms": report.joint_age * 1e3,
+            "latent_age_ms": report.latent_age_ms,
+            "joint_age_ms": report.joint_age_ms,
             "clipped": report.clipped,
             "rejected": report.rejected,
-            "last_rejection": report.last_rejection.text,
+            "last_rejection": report.last_rejection,
             "stops": report.stops,
             "scheduling": self._scheduling,
             "rate_hz": self._ticks.rate(),

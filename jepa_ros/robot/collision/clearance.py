@@ -141,14 +141,13 @@ class Clearance:
     def _check_limits(self, times: np.ndarray, q: np.ndarray) -> str:
         if self._limits is None:
             return ""
-        excess = self._limits.excess(q)
-        outward = excess - np.minimum.accumulate(excess, axis=0)
+        outward = self._limits.outward(q)
         if outward.max() <= OUTWARD_TOLERANCE:
             return ""
         k, j = np.unravel_index(int(outward.argmax()), outward.shape)
         upper = q[k, j] > self._limits.upper[j]
         side, limit = ("upper", self._limits.upper[j]) if upper else ("lower", self._limits.lower[j])
-        beyond = f"{excess[k, j]:.3f} rad beyond its {side} limit of {limit:.3f} rad"
+        beyond = f"{self._limits.excess(q[k])[j]:.3f} rad beyond its {side} limit of {limit:.3f} rad"
         return f"joint {self.joints[j]} goes {beyond} at {times[k]:.2f} s"
 
     def _check_tool(self, times: np.ndarray, q: np.ndarray) -> str:

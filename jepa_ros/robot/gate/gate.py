@@ -33,7 +33,7 @@ import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.collision.clearance import Clearance
-from jepa_ros.robot.gate.input_health import Inputs
+from jepa_ros.robot.gate.input_health import Inputs, JointMessage
 from jepa_ros.robot.gate.plan_checks import PlanValidator
 from jepa_ros.robot.gate.ticks import Clock, ControlTicks
 from jepa_ros.robot.gate.types import (
@@ -103,8 +103,8 @@ class Gate:
     ) -> None:
         """Measured positions in rad (velocities in rad/s, empty or None where unknown) by joint name, stamp in s."""
         t = self._read_clock(now)
-        stamp -= self._clock.epoch
-        self._inputs.update_joint_states(names, positions, velocities, stamp, t, self._path, self._reference)
+        message = JointMessage(tuple(names), positions, velocities, stamp - self._clock.epoch)
+        self._inputs.update_joint_states(message, t, self._path, self._reference)
         if self._clearance and t - self._others_updated >= self.settings.roll_period:
             self._others_updated = t
             self._clearance.update_other_joints(names, positions)
@@ -148,8 +148,7 @@ class Gate:
         beyond `valid_until`. It needs positions, velocities and accelerations, and must end at rest. Never raises for a
         bad plan: it is rejected whole and counted, and the verdict has the cause.
         """
-        t = self._planner_received = self._read_clock(now)
-        self._collect_ticks(t)
+        t = self._planner_received = self._update_clock(now)
         self._check_inputs(t)
         try:
             return self._accept(trajectory, start, source_stamp, valid_until, plan_id, t)
@@ -169,14 +168,12 @@ class Gate:
 
     def stop_and_latch(self, cause: Cause, now: float) -> None:
         """Stop smoothly and stay LATCHED until `release`."""
-        t = self._read_clock(now)
-        self._collect_ticks(t)
+        t = self._update_clock(now)
         self._begin_stop(cause, t, latch=True)
 
     def stop_and_hold(self, cause: Cause, now: float) -> None:
         """Stop smoothly, then hold; a new plan is accepted once inputs have been healthy for `resume_after` again."""
-        t = self._read_clock(now)
-        self._collect_ticks(t)
+        t = self._update_clock(now)
         self._begin_stop(cause, t)
         self._inputs.healthy_since = math.inf
 
@@ -185,8 +182,7 @@ class Gate:
 
         Lowered in motion, the arm stops first, and the scale applies from rest on.
         """
-        t = self._read_clock(now)
-        self._collect_ticks(t)
+        t = self._update_clock(now)
         lowered, self.speed_scale = scale < self.speed_scale, scale
         if lowered and self.state == GateState.TRACKING:
             cause = Cause(GateCode.SPEED_SCALE_LOWERED, f"the speed scale was lowered to {scale:.2f}")
@@ -199,8 +195,7 @@ class Gate:
 
         Returns the cause for which the latch stays, or a cause with code NONE whose text says what was released.
         """
-        t = self._read_clock(now)
-        self._collect_ticks(t)
+        t = self._update_clock(now)
         self._advance(t)
         if not self._latch:
             return Cause(text="was not latched")
@@ -222,8 +217,7 @@ class Gate:
 
     def tick(self, now: float) -> GateOutput:
         """Return the reference at `now`, a window where one is due, completed control ticks, and the status."""
-        t = self._read_clock(now)
-        self._collect_ticks(t)
+        t = self._update_clock(now)
         self._check_inputs(t)
         self._advance(t)
         if self._path is not None:
@@ -254,16 +248,17 @@ class Gate:
             code=cause.code,
             text=cause.text,
             speed_scale=self.speed_scale,
-            latent_age=self._inputs.latent.age(t),
-            plan_age=t - track.source_stamp if track else math.nan,
-            joint_age=self._inputs.joints.heartbeat.age(t),
+            latent_age_ms=1e3 * self._inputs.latent.age(t),
+            plan_age_ms=1e3 * (t - track.source_stamp) if track else math.nan,
+            joint_age_ms=1e3 * self._inputs.joints.heartbeat.age(t),
             following_error=self._inputs.following_error,
             min_distance=self._distance,
             clipped=self.clipped,
             rejected=self.rejected,
             stops=self.stops,
             plan_id=track.plan_id if track else 0,
-            last_rejection=self.last_rejection,
+            rejection_code=self.last_rejection.code,
+            last_rejection=self.last_rejection.text,
         )
 
     def _state_cause(self) -> Cause:
@@ -493,9 +488,12 @@ class Gate:
         self._others_updated = self._distance_checked = self._planner_received = -math.inf
         self._ticks.restart(t)
 
-    def _collect_ticks(self, t: float) -> None:
+    def _update_clock(self, now: float) -> float:
+        """Read the clock and record the control ticks completed by now, before anything changes the path."""
+        t = self._read_clock(now)
         if self._path is not None and self.state != GateState.INACTIVE:
             self._ticks.collect(self._path, t, self._clock.epoch)
+        return t
 
 
 def _prefixed(state: str, cause: Cause) -> Cause:

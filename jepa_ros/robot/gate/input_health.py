@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,6 +70,15 @@ class Heartbeat:
         return NO_CAUSE
 
 
+class JointMessage(NamedTuple):
+    """Names, positions in rad, velocities in rad/s (empty or None: unknown) and stamp in s of joint_states."""
+
+    names: tuple[str, ...]
+    positions: Sequence[float]
+    velocities: Sequence[float] | None
+    stamp: float
+
+
 class JointMonitor:
     """Measured positions of the joints `limits.names` (J), mapped by name and checked for plausibility.
 
@@ -97,20 +107,13 @@ class JointMonitor:
         self._previous: np.ndarray | None = None
         self._fault = NO_CAUSE
 
-    def receive(
-        self,
-        names: Sequence[str],
-        positions: Sequence[float],
-        velocities: Sequence[float] | None,
-        stamp: float,
-        now: float,
-    ) -> bool:
+    def receive(self, message: JointMessage, now: float) -> bool:
         """Read one message; True where it gave a plausible sample.
 
         A message with none of the joints (of another publisher) or overtaken by a newer one is ignored. Anything else
         that cannot be used is a fault until the next call of `take_fault`.
         """
-        names = tuple(names)
+        names, positions, velocities, stamp = message
         if names != self._layout and not self._map(names):
             return False
         invalid = GateCode.JOINT_STATES_INVALID
@@ -237,19 +240,10 @@ class Inputs:
         self.following_error = math.nan  # rad, largest distance of a joint from the reference at the sample's stamp
         self._moving_since, self._reference = t, None
 
-    def update_joint_states(
-        self,
-        names: Sequence[str],
-        positions: Sequence[float],
-        velocities: Sequence[float] | None,
-        stamp: float,
-        t: float,
-        path: Path | None,
-        reference: np.ndarray,
-    ) -> None:
+    def update_joint_states(self, message: JointMessage, t: float, path: Path | None, reference: np.ndarray) -> None:
         """Record measured positions; path and reference (3, J): the motion that the arm is commanded."""
         changed = self.joints.changed
-        if not self.joints.receive(names, positions, velocities, stamp, t) or path is None:
+        if not self.joints.receive(message, t) or path is None:
             return
         if self.joints.changed != changed:
             self._reference = reference

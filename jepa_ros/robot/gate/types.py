@@ -125,18 +125,16 @@ class GateSettings:
     lead: float = _number(0.02, "Stops and late plans leave the last window this far ahead of now.", 0.0, 0.2)
     speed_scale: float = _number(1.0, "Maximum joint velocity, as a share of the limits.", 0.01, 1.0, "1")
     gross: float = _number(
-        1.5, "A plan that would have to be slowed by more than this factor is a gross breach.", 1.0, 10.0, "1"
+        1.5, "Gross breach: a plan that would have to be slowed by more than this factor.", 1.0, 10.0, "1"
     )
     gross_position: float = _number(
-        0.2, "A plan that exceeds a joint's position limits by more than this is a gross breach.", 0.0, 10.0, "rad"
+        0.2, "Gross breach: a plan this far beyond a joint's position limits.", 0.0, 10.0, "rad"
     )
     latch_on_gross: bool = _flag(True, "Latch after a gross breach, until release.")
     start_tolerance: float = _number(
-        0.15, "Maximum distance of a plan's start from the reference; a smaller one is bridged.", 0.0, 3.2, "rad"
+        0.15, "Maximum distance of a plan's start from the reference (bridged).", 0.0, 3.2, "rad"
     )
-    splice_tolerance: float = _number(
-        5e-4, "A plan that starts within this distance of the reference is joined without a bridge.", 0.0, 0.1, "rad"
-    )
+    splice_tolerance: float = _number(5e-4, "Distance up to which a plan is joined without a bridge.", 0.0, 0.1, "rad")
     bridge_max: float = _number(0.8, "Maximum duration of a bridge from the reference into a plan.", 0.05, 5.0)
     plan_late: float = _number(0.1, "A plan whose hand-over is further in the past is rejected.", 0.0, 5.0)
     plan_ahead: float = _number(1.0, "A plan whose hand-over is further in the future is rejected.", 0.01, 10.0)
@@ -149,32 +147,28 @@ class GateSettings:
     joint_timeout: float = _number(0.15, "The arm stops without joint_states for this long.", 0.005)
     joint_stamp_timeout: float = _number(0.25, "The arm stops when the newest joint_states' stamp is older.", 0.005)
     skew: float = _number(0.1, "Maximum time by which a stamp may lie in the future.", 0.0, 10.0)
-    frozen_timeout: float = _number(
-        0.25, "The arm stops when joint_states do not change for this long while the reference moves.", 0.02
-    )
+    frozen_timeout: float = _number(0.25, "The arm stops when joint_states freeze for this long in motion.", 0.02)
     frozen_motion: float = _number(
         0.02, "Motion of the reference from which frozen joint_states are detected.", 1e-4, 1.0, "rad"
     )
     jump_factor: float = _number(
-        2.0, "A joint that moves faster than this many times its velocity limit has jumped.", 1.0, 100.0, "1"
+        2.0, "A joint faster than this many times its velocity limit has jumped.", 1.0, 100.0, "1"
     )
     jump_margin: float = _number(0.03, "Measurement noise allowed before a sample counts as a jump.", 0.0, 1.0, "rad")
     following_error: float = _number(
-        0.2, "Distance between reference and measured position at which the arm stops and latches.", 0.005, 3.2, "rad"
+        0.2, "Distance of reference and measured position that stops and latches.", 0.005, 3.2, "rad"
     )
     require_e_stop: bool = _flag(False, "The arm moves only while something publishes e_stop.")
     e_stop_timeout: float = _number(math.inf, "With require_e_stop: maximum time between e_stop messages.", 0.02)
     require_deadman: bool = _flag(False, "The arm moves only while a dead-man switch is held.")
     deadman_timeout: float = _number(
-        0.3, "Without a message for this long the dead-man switch counts as released.", 0.02, 10.0
+        0.3, "The dead-man switch counts as released without a message for this long.", 0.02, 10.0
     )
     resume_after: float = _number(0.5, "Time for which inputs must be healthy before motion resumes.", 0.0, 60.0)
     hold_tolerance: float = _number(
-        0.05, "While holding, an arm further from the reference starts from its measured position.", 0.0, 3.2, "rad"
+        0.05, "Further from the reference, a held arm starts from where it is.", 0.0, 3.2, "rad"
     )
-    anchor_after: float = _number(
-        0.5, "Time at rest after which a plan may start from the measured position.", 0.0, 60.0
-    )
+    anchor_after: float = _number(0.5, "Time at rest before a plan may start from the measured position.", 0.0, 60.0)
     rest_speed: float = _number(0.1, "Measured joint speed below which the arm is at rest.", 1e-3, 3.0, "rad/s")
 
     def __post_init__(self) -> None:
@@ -240,22 +234,23 @@ class PlanVerdict:
 
 @dataclass(slots=True)
 class GateReport:
-    """The fields of GateStatus; NaN where unknown."""
+    """The fields of jepa_msgs/GateStatus, which documents them, and the text of the last rejection."""
 
     state: GateState
-    code: GateCode  # cause of the state; NONE where nothing is wrong
+    code: GateCode
     text: str
     speed_scale: float
-    latent_age: float  # s
-    plan_age: float  # s, since source_stamp of the plan followed
-    joint_age: float  # s
-    following_error: float  # rad
-    min_distance: float  # m
+    latent_age_ms: float
+    plan_age_ms: float
+    joint_age_ms: float
+    following_error: float
+    min_distance: float
     clipped: int
     rejected: int
     stops: int
     plan_id: int
-    last_rejection: Cause
+    rejection_code: GateCode
+    last_rejection: str
 
 
 @dataclass(slots=True)

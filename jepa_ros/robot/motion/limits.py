@@ -115,7 +115,7 @@ class JointLimits:
             return LimitUsage(math.inf, math.inf, math.inf, math.inf, "a value is not finite")
         if outward <= POSITION_TOLERANCE and max(most) <= 1.0 + TOLERANCE:
             return LimitUsage(*most, max(outward, 0.0), "")
-        outside = self._outward(samples[0])
+        outside = self.outward(_in_order(samples[0])).max(axis=0)
         return LimitUsage(*most, float(outside.max()), self._worst(np.abs(ratios).max(axis=(1, 2)), outside))
 
     def _worst(self, ratios: np.ndarray, outside: np.ndarray) -> str:
@@ -137,9 +137,7 @@ class JointLimits:
     def find_exit_time(self, path: Path) -> float | None:
         """Return the time in s of the last sample before `path` first moves out of the position limits, or None."""
         samples = path.samples()[0]
-        ordered = samples.transpose(1, 0, 2).reshape(-1, samples.shape[2])
-        excess = self.excess(ordered)
-        bad = (excess - np.minimum.accumulate(excess, axis=0) > POSITION_TOLERANCE).any(axis=1)
+        bad = (self.outward(_in_order(samples)) > POSITION_TOLERANCE).any(axis=1)
         if not bad.any():
             return None
         m = samples.shape[0]
@@ -151,11 +149,10 @@ class JointLimits:
         """Return how far positions (..., J) rad lie outside the limits, 0 where inside."""
         return np.maximum(np.maximum(positions - self.upper, self.lower - positions), 0.0)
 
-    def _outward(self, samples: np.ndarray) -> np.ndarray:
-        """Return the rad (J,) by which samples (m, n, J) leave the limits; from outside, moving inward counts as 0."""
-        excess = self.excess(samples.transpose(1, 0, 2).reshape(-1, samples.shape[2]))
-        outward = excess - np.minimum.accumulate(excess, axis=0)
-        return outward.max(axis=0)
+    def outward(self, positions: np.ndarray) -> np.ndarray:
+        """Return the rad (M, J) by which successive positions (M, J) leave the limits; moving inward counts as 0."""
+        excess = self.excess(positions)
+        return excess - np.minimum.accumulate(excess, axis=0)
 
 
 class LimitUsage(NamedTuple):
@@ -178,6 +175,11 @@ class LimitUsage(NamedTuple):
         """Factor ≥ 1 by which time must be stretched to keep the velocity, acceleration and jerk limits."""
         worst = max(self.velocity, math.sqrt(self.acceleration), math.cbrt(self.jerk))
         return 1.0 if max(self[:3]) <= 1.0 + TOLERANCE else max(worst, 1.0)
+
+
+def _in_order(samples: np.ndarray) -> np.ndarray:
+    """Return position samples (m, n, J) of Path.samples in the order of time (m n, J)."""
+    return samples.transpose(1, 0, 2).reshape(-1, samples.shape[2])
 
 
 def _required(name: str, keys: Mapping[str, object], kind: str) -> float:

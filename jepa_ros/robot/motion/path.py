@@ -157,16 +157,8 @@ class Path:
         segment = np.repeat(np.arange(len(h)), parts)
         first = np.cumsum(parts) - parts
         u = (np.arange(len(segment)) - first[segment]) / parts[segment]
-        v = 1.0 / h[segment]
-        one, none = np.ones_like(u), np.zeros_like(u)
-        basis = np.stack(
-            (
-                np.stack((one, u, u**2, u**3, u**4, u**5), axis=1),
-                np.stack((none, one, 2 * u, 3 * u**2, 4 * u**3, 5 * u**4), axis=1) * v[:, None],
-                np.stack((none, none, 2 * one, 6 * u, 12 * u**2, 20 * u**3), axis=1) * v[:, None] ** 2,
-            ),
-            axis=1,
-        )
+        scale = h[segment] ** -np.arange(3.0)[:, None]  # of the derivatives with respect to time
+        basis = (_powers(u)[:3] * scale[..., None]).transpose(1, 0, 2)
         states = basis @ self._coefficients[:, segment].transpose(1, 0, 2)
         states[first] = self.states[:-1]  # the given knots stay exact
         times = self.times[segment] + u * h[segment]
@@ -181,13 +173,15 @@ def _hold(rest: np.ndarray, start: float, end: float) -> Path:
 
 @lru_cache(maxsize=256)
 def _basis(m: int) -> np.ndarray:
-    """Return powers of normalised time and their derivatives (4 (m + 1), 6) at m + 1 even times of [0, 1]."""
-    u = np.linspace(0.0, 1.0, m + 1)
-    rows, c = [], np.ones(6)
+    """Return `_powers` (4 (m + 1), 6) at m + 1 even times of [0, 1]."""
+    return _powers(np.linspace(0.0, 1.0, m + 1)).reshape(-1, 6)
+
+
+def _powers(u: np.ndarray) -> np.ndarray:
+    """Return the powers 0 to 5 of normalised times u (n,) and their first three derivatives: (4, n, 6)."""
+    out, factor = np.zeros((4, len(u), 6)), np.ones(6)
     for d in range(4):
-        p = np.zeros((m + 1, 6))
         for k in range(d, 6):
-            p[:, k] = c[k] * u ** (k - d)
-        rows.append(p)
-        c = c * np.maximum(np.arange(6) - d, 0)
-    return np.concatenate(rows)
+            out[d, :, k] = factor[k] * u ** (k - d)
+        factor = factor * np.maximum(np.arange(6) - d, 0)
+    return out
