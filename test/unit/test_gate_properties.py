@@ -4,7 +4,7 @@ The bench asserts the limits on every window and every reference; here is what m
 """
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from helpers.gate_simulation import NAMES, START, Bench, at_rest, continuing
@@ -108,6 +108,7 @@ def play(bench, script):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SCRIPT, st.booleans())
+@example([("plan", 0.0, 16552), ("joints", 0.25, 1), ("clock", 0.5, 34)], False)  # the clock goes back while it stops
 def test_any_history_keeps_the_limits_and_comes_to_rest(script, latch):
     kind = dict(start_tolerance=0.3, source_timeout=5.0, latch_on_gross=latch)
     play(Bench(**kind).ready(), script)
