@@ -46,7 +46,7 @@ class Cell:
 
     def _on_joints(self, message):
         places = dict(zip(message.name, message.position, strict=True))
-        self.tool.append((time.monotonic(), space().position(np.array([places[j] for j in robot().joints]))))
+        self.tool.append((time.monotonic(), space().tool_coordinates(np.array([places[j] for j in robot().joints]))))
 
     @property
     def state(self):

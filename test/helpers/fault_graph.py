@@ -154,7 +154,7 @@ class Graph(Listener):
         from helpers.sim_arm import space
 
         self.client.wait_for(lambda: self.samples, "joint states")
-        return float(space().position(self.position)[0])
+        return float(space().tool_coordinates(self.position)[0])
 
     @property
     def rests(self) -> bool:
