@@ -2,6 +2,7 @@
 #
 #   make demo [GOALS=20] [SEED=0] [HEADLESS=1] [OUT=runs/demo]
 #   make test [TESTS=test/unit]
+#   make test-all
 #   make soak [MINUTES=60] [SEED=0]
 #   make lint
 #   make clean
@@ -13,14 +14,11 @@ GOALS ?= 20
 SEED ?= 0
 OUT ?= runs/demo
 MINUTES ?= 60
-TESTS ?= $(wildcard test/unit test/graph test/parity)
-# Tests that start nodes keep time, so they have the cores to themselves; the others share them.
-TIMED = $(filter test/graph% test/faults% test/build%,$(TESTS))
-SHARED = $(filter-out $(TIMED),$(TESTS))
+TESTS ?= quick
 TORCH ?= torch==2.13.0
 export PYTHON TORCH
 
-.PHONY: help setup demo test soak lint clean docs
+.PHONY: help setup demo test test-all soak lint clean docs
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -31,12 +29,13 @@ setup:
 demo: setup
 	@.venv/bin/jepa_ros demo --goals $(GOALS) --seed $(SEED) --out $(OUT) $(if $(filter-out 0,$(HEADLESS)),--headless)
 
-# test/build (colcon in clean copies) and test/faults take longer; .ci/run runs them too.
+# At most 5 minutes on two cores. TESTS names paths instead.
 test: setup
-	@failed=0; \
-	$(if $(SHARED),.venv/bin/python -m pytest -n 2 --dist loadfile $(SHARED) || failed=1;) \
-	$(if $(TIMED),.venv/bin/python -m pytest $(TIMED) || failed=1;) \
-	exit $$failed
+	@tools/run_tests.sh $(TESTS)
+
+# At most 20 minutes on two cores.
+test-all: setup
+	@tools/run_tests.sh all
 
 soak: setup
 	@.venv/bin/jepa_ros soak --minutes $(MINUTES) --seed $(SEED) --out runs/soak

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -50,12 +51,18 @@ def pytest_sessionfinish(session) -> None:
     ran = session.config.stash[_KEY]
     if not ran:
         return
+    SUMMARY.parent.mkdir(parents=True, exist_ok=True)
+    with open(SUMMARY.with_suffix(".lock"), "w") as lock:  # two workers may end at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _add_to_summary(ran)
+
+
+def _add_to_summary(ran: list[dict]) -> None:
     before = json.loads(SUMMARY.read_text()) if SUMMARY.exists() else []
     again = {(e["row"], e["test"]) for e in ran}
     there = {path.name for path in Path(__file__).parent.glob("test_*.py")}
     kept = [e for e in before if (e["row"], e["test"]) not in again and e["test"].split("::")[0] in there]
     entries = kept + ran
-    SUMMARY.parent.mkdir(parents=True, exist_ok=True)
     partial = SUMMARY.with_suffix(".partial")
     partial.write_text(json.dumps(sorted(entries, key=lambda e: (e["row"], e["test"])), indent=1) + "\n")
     partial.replace(SUMMARY)

@@ -31,6 +31,7 @@ def bench(start, client):
     assert made.wrong == []
 
 
+@pytest.mark.smoke
 def test_follows_a_plan_and_reports_what_was_executed(bench):
     bench.ready()
     bench.executed.clear()
@@ -49,6 +50,7 @@ def test_follows_a_plan_and_reports_what_was_executed(bench):
     assert speeds.max() < 0.03  # no step: 1.875 * 0.4 rad / 1.2 s in 10 ms, with the timer's jitter
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "cut, word, within",
     [("latents", "latent", 0.4), ("joints", "joint_states", 0.3), ("frozen", "frozen", 0.3)],
@@ -74,6 +76,7 @@ def test_stops_when_no_newer_plan_comes(bench):
     assert bench.rests() and np.abs(bench.positions[-1][1] - GOAL).max() > 0.02
 
 
+@pytest.mark.smoke
 def test_a_plan_with_nan_is_rejected_whole_and_the_one_in_force_goes_on(bench):
     bench.moving()
     rejected = bench.status.rejected
@@ -89,6 +92,7 @@ def test_a_plan_with_nan_is_rejected_whole_and_the_one_in_force_goes_on(bench):
     np.testing.assert_allclose(bench.positions[-1][1], GOAL, atol=1e-6)
 
 
+@pytest.mark.smoke
 def test_stop_and_release_services(bench):
     bench.moving()
     asked = time.monotonic()

@@ -15,6 +15,7 @@ from jepa_ros.images import preprocess
 from jepa_ros.nodes.common.convert import decode_image, image_message, to_ns, to_stamp
 from jepa_ros.nodes.common.qos import make_qos
 
+pytestmark = pytest.mark.smoke
 RNG = np.random.default_rng(0)
 
 

@@ -143,6 +143,7 @@ def bad(findings):
     return [f for f in findings if f.level]
 
 
+@pytest.mark.smoke
 def test_a_robot_as_it_should_be_gets_no_blame(become, doctor):
     become(joint_order=-1)
     findings = doctor()

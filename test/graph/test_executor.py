@@ -14,6 +14,8 @@ from std_srvs.srv import Trigger
 
 from jepa_ros.nodes.common.executor import LeanExecutor
 
+pytestmark = pytest.mark.smoke
+
 
 @pytest.fixture(params=[LeanExecutor, SingleThreadedExecutor])
 def bench(request):

@@ -10,6 +10,7 @@ from std_msgs.msg import String
 from helpers.nodes import HELPERS
 from jepa_ros.nodes.common.qos import LATCHED
 
+pytestmark = pytest.mark.smoke
 SCRIPT = HELPERS / "plain_node.py"
 
 

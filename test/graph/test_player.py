@@ -53,10 +53,12 @@ def latents(client, replay):
     return found
 
 
+@pytest.mark.smoke
 def test_latents_are_of_the_recorded_images(latents, stamps):
     assert {to_ns(m.header.stamp) for m in latents} <= set(stamps)
 
 
+@pytest.mark.smoke
 def test_time_is_that_of_the_recording(client, replay, stamps):
     clock = client.collect(Clock, "/clock", 50)
     client.wait_for(lambda: len(clock) > 20, "the clock")

@@ -9,7 +9,10 @@ import pytest
 from jepa_ros.bringup.environment import process_environment
 from jepa_ros.resources import list_models
 
-pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
+pytestmark = [
+    pytest.mark.smoke,
+    pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -108,6 +108,7 @@ def counts(bag) -> Counter:
         return Counter(m.topic for m in source.messages(wanted))
 
 
+@pytest.mark.smoke
 def test_all_that_is_heard_is_in_the_bag_with_the_model_the_robot_and_the_version(record, peers, client, tmp_path):
     process = record(task="stacking")
     assert client.call(Trigger, "recorder/episode", Trigger.Request(), again=5.0).success

@@ -74,6 +74,7 @@ def bench(start, client):
     return Bench(start, client, "cell")
 
 
+@pytest.mark.smoke
 def test_joint_states_come_at_100_hz_while_images_are_drawn(bench, client):
     bench.joint_states.clear()
     bench.images.clear()
@@ -97,6 +98,7 @@ def test_images_come_again_after_a_rate_at_which_none_ever_did(bench):
     bench.client.wait_for(lambda: len(bench.images) > 3, "images", 10)
 
 
+@pytest.mark.smoke
 def test_images_have_the_asked_size_and_rate(bench, client):
     bench.images.clear()
     client.wait_for(lambda: len(bench.images) > 30, "30 images", 30)
@@ -136,6 +138,7 @@ def test_the_description_and_tf_agree_with_the_joints(bench, client):
     assert camera.transform.translation.z > 0.8
 
 
+@pytest.mark.smoke
 def test_the_arm_goes_where_a_trajectory_ends(bench):
     assert bench.put(HOME).success
     bench.rests_at(HOME)
@@ -185,6 +188,7 @@ def test_reset_goes_home_and_time_goes_on(bench, client):
     assert to_ns(bench.joint_states[-1].header.stamp) > last
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("names", "positions", "words"),
     [

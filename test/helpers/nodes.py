@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,13 +14,26 @@ from pathlib import Path
 
 import pytest
 
-from jepa_ros.bringup.environment import free_domain
+from jepa_ros.bringup.environment import DOMAINS, free_domain
 
 ROOT = Path(__file__).resolve().parents[2]
 HELPERS = Path(__file__).parent
+
+
+def choose_domain() -> None:
+    """Move this process, and what it starts from now on, to a ROS domain that nobody is in.
+
+    Each worker of pytest-xdist draws from domains of its own, as two could find the same one free at the same time.
+    """
+    worker, workers = (os.environ.get(f"PYTEST_XDIST_{name}", "") for name in ("WORKER", "WORKER_COUNT"))
+    number, count = int(worker.removeprefix("gw") or 0), int(workers or 1)
+    own = [domain for domain in DOMAINS if domain % count == number % count]
+    os.environ["ROS_DOMAIN_ID"] = str(free_domain(random.sample(own, len(own))))
+
+
 # Set before rclpy starts in this process: tests never meet a robot or another desk.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(free_domain())
+choose_domain()
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout: float = 30.0, spin: Callable | None = None):
@@ -58,13 +72,22 @@ class NodeProcess:
         assert text in self.output, self.output
 
     def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        end_all([self])
+
+
+def end_all(processes: list[NodeProcess]) -> None:
+    """End what still runs: all are asked to at once, and killed where that takes longer than 10 s."""
+    running = [p.process for p in processes if p.process.poll() is None]
+    for process in running:
+        process.send_signal(signal.SIGCONT)  # a test that failed may have left it stopped
+        process.send_signal(signal.SIGINT)
+    end = time.monotonic() + 10.0
+    for process in running:
+        try:
+            process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def environment() -> dict[str, str]:
@@ -93,7 +116,7 @@ def ros_arguments(parameters: dict | None = None, remaps: dict | None = None) ->
 @pytest.fixture(scope="module")
 def domain():
     """One that nobody is in, for this module alone: participants of the last module may take a while to go."""
-    os.environ["ROS_DOMAIN_ID"] = str(free_domain())
+    choose_domain()
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +132,7 @@ def start(domain, tmp_path_factory):
         return started[-1]
 
     yield _start
-    for process in started:
-        process.end()
+    end_all(started)
 
 
 class Client:
