@@ -45,6 +45,7 @@ def test_the_set_is_as_large_as_was_asked_for_and_has_a_report(tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 1000 and (tmp_path / "offline.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_steps_are_commands_that_are_not_done_again_and_whose_failure_is_told(tmp_path):
     heard = []
     steps = offline_score.Steps(tmp_path, lambda done, doing: heard.append((done, doing)))

@@ -199,6 +199,7 @@ def compared(bag, recipe, tmp_path_factory):
     return out, options
 
 
+@pytest.mark.slow
 def test_every_run_leaves_its_own_folder(compared):
     out, _ = compared
     assert sorted(p.parent.name for p in out.glob("runs/*/summary.json")) == ["ema-0", "ema-1", "sigreg-0", "sigreg-1"]
@@ -209,6 +210,7 @@ def test_every_run_leaves_its_own_folder(compared):
     assert "EMA teacher" in page and "comparable only within one latent space" in page and "<svg" in page
 
 
+@pytest.mark.slow
 def test_the_summary_is_of_the_runs(compared):
     out, _ = compared
     summary = json.loads((out / "summary.json").read_text())
@@ -226,6 +228,7 @@ def test_the_summary_is_of_the_runs(compared):
     assert json.loads((out / "tune" / "ema-0.004" / "summary.json").read_text())["updates"] == 3, "a quarter"
 
 
+@pytest.mark.slow
 def test_finished_runs_are_not_repeated_and_more_may_be_asked_for(compared, monkeypatch):
     out, options = compared
     before = {p: p.stat().st_mtime_ns for p in out.glob("*/*/summary.json")}
@@ -238,6 +241,7 @@ def test_finished_runs_are_not_repeated_and_more_may_be_asked_for(compared, monk
     assert compare_methods(**options) == 0
 
 
+@pytest.mark.slow
 def test_other_options_do_not_mix_into_a_comparison(compared):
     _, options = compared
     with pytest.raises(InputError, match=r"other options \(tune\)"):
@@ -259,6 +263,7 @@ def test_what_cannot_be_compared_is_said_before_anything_is_made(bag, recipe, tm
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_a_process_cannot_use_is_raised_here(bag, recipe, tmp_path):
     """The bag's test episodes are too short for windows that the recipe asks for."""
     long = dict(TINY, schedule=TINY["schedule"] | {"steps": 9})

@@ -40,6 +40,7 @@ def with_teacher(rank):
     return three_updates("ema")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, function", [("sigreg", with_sigreg), ("ema", with_teacher)])
 def test_two_processes_equal_one_on_the_whole_batch(method, function, tmp_path):
     alone = three_updates(method)
@@ -62,5 +63,6 @@ def odd_batch(rank):
     return "", count_ranks()
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     assert on_each_rank(odd_batch, tmp_path) == [("recipe: batch 13 is not a multiple of the 2 processes", 2)] * 2

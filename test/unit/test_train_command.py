@@ -93,6 +93,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(bag, recipe, trained, tmp_path
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_torchrun_trains_with_two_processes(bag, recipe, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     done = subprocess.run(command(bag, recipe, tmp_path, *launcher), capture_output=True, text=True, timeout=300)

@@ -219,6 +219,7 @@ def test_a_recording_s_actions_are_turned_into_the_axes_of_the_file(bag, model):
 NAME = "openarm_reach"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(NAME not in list_models(), reason=f"config/models/{NAME} is not there")
 def test_goals_are_reached_behind_a_turned_camera_with_the_rotation_and_not_without():
     from jepa_ros.sim.scene import Scene
