@@ -77,7 +77,8 @@ def graph(start, client):
         """Every node is active and time is still zero: nothing may be sent."""
         for node in ("camera", "world_model", "planner", "arm_gate"):
             graph.processes[node].says("active", 120.0)
-        client.spin(1.0)
+        client.wait_for(lambda: any("camera: frames" in w for _, w in graph.words), "the camera's diagnostics")
+        client.spin(1.0)  # what may not be sent would come within a tenth of that
         early.update(windows=len(graph.windows), states=[m.state for *_, m in graph.gate])
         early.update(latents=len(graph.latents), causes=[w for _, w in graph.words])
         clock.zero = False
