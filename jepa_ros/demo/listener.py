@@ -10,7 +10,8 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from jepa_msgs.msg import GateStatus, LatentState, Plan, PlannerStatus
 from rclpy.node import Node
-from sensor_msgs.msg import Image
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image, JointState
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
@@ -51,7 +52,9 @@ class Recorder:
         self._node, self._robot = node, robot
         self._tree = TransformTree()
         self._sources: dict[int, float] = {}
+        self._joints: bytes | None = None  # the last joint_states, serialised: most of them are never read
         node.create_subscription(Image, "image", self._on_image, SENSOR)
+        node.create_subscription(JointState, "joint_states", self._on_joints, SENSOR, raw=True)
         node.create_subscription(LatentState, "latent", self._on_latent, SENSOR)
         node.create_subscription(Plan, "plan", self._on_plan, LISTEN_ALL)
         node.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, LISTEN_ALL)
@@ -72,7 +75,17 @@ class Recorder:
         self.images.append((stamp, info["publication_sequence_number"]))
         ok, data = cv2.imencode(".jpg", cv2.cvtColor(decode_image(message), cv2.COLOR_RGB2BGR), _JPEG)
         if ok:
-            self.frames.append(Frame(stamp * 1e-9, data.tobytes(), self.goal, self.distance))
+            tool = None if self.tool_xyz is None else self.tool_xyz.copy()
+            self.frames.append(Frame(stamp * 1e-9, data.tobytes(), self.goal, self.distance, self._positions(), tool))
+
+    def _on_joints(self, data: bytes) -> None:
+        self._joints = data
+
+    def _positions(self) -> dict[str, float] | None:
+        if self._joints is None or self.goal < 0:
+            return None
+        message = deserialize_message(self._joints, JointState)
+        return dict(zip(message.name, message.position, strict=True))
 
     def _on_latent(self, message: LatentState, info: dict) -> None:
         self.latents.append((to_ns(message.header.stamp), info["publication_sequence_number"]))

@@ -14,12 +14,17 @@ from jepa_ros.reporting.summary import percentiles
 
 @dataclass(frozen=True)
 class Frame:
-    """A camera frame: stamp s, JPEG data, index of the goal under way (-1: none), distance of tool and goal in m."""
+    """A camera frame: stamp s, JPEG data, index of the goal under way (-1: none), distance of tool and goal in m.
+
+    joints: positions by name in rad; tool: (3,) m in the base frame; both at about the same time, None if unknown.
+    """
 
     stamp: float
     jpeg: bytes
     goal: int
     distance: float
+    joints: Mapping[str, float] | None = None
+    tool: np.ndarray | None = None
 
 
 @dataclass
@@ -84,6 +89,10 @@ class DemoRecord:
     @property
     def reached(self) -> int:
         return sum(goal.reached for goal in self.goals)
+
+    def frames_of(self, goal: int) -> list[Frame]:
+        """Return the frames of one goal, in order."""
+        return [frame for frame in self.frames if frame.goal == goal]
 
     def latencies_ms(self) -> tuple[list[float], list[float]]:
         """(frame to controller message, plan to controller message) of every plan that reached the controllers."""

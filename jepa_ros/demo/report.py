@@ -1,9 +1,10 @@
-"""The demo's page and video."""
+"""The demo's page and video: the cell drawn for people, beside what the model's camera saw."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.video import write_video
 
-_VIDEO_WIDTH = 640  # px
-_GREEN, _BLUE, _WHITE, _SHADE = (30, 190, 110), (60, 110, 240), (255, 255, 255), (20, 22, 28)
+VIEW_WIDTH, VIEW_HEIGHT = 480, 360
+"""Pixels of the video's main view; the camera and the goal image stand beside it, at half its size."""
+VIDEO_STRIDE = 2
+"""Camera frames per frame of the video: the view of each is drawn after the run, and drawing is what takes time."""
+_GREEN, _WHITE, _SHADE = (15, 130, 65), (255, 255, 255), (20, 22, 28)
 
 
 def write_report(record: DemoRecord, summary: Mapping[str, Any], path: str | os.PathLike) -> Path:
@@ -50,7 +54,12 @@ def write_report(record: DemoRecord, summary: Mapping[str, Any], path: str | os.
         f"in {record.limit_s:g} s or less. Distances come from the simulator's own transforms, which neither the model "
         "nor the planner ever sees."
     )
-    report.section("Goal and final frame").images(_pairs(record.done), width=190)
+    report.section("Every goal, at its end").text(
+        "Left: the cell, drawn for people after the run. Green: where the tool shall be; blue: its path; red: the "
+        "tool. Middle: the goal image. Right: the last camera image. The model gets camera images only; the discs on "
+        "its table are decoration."
+    )
+    report.images(_final_views(record), width=190)
     _add_curves(report, record)
     if record.topics:
         nodes = [process["name"] for process in record.processes]
@@ -89,51 +98,75 @@ def _add_curves(report: Report, record: DemoRecord) -> None:
             report.plot(plots.histogram(samples, x=x, marks=marks), caption)
 
 
-def _pairs(goals: list[GoalRun]) -> Iterator[tuple[str, list[np.ndarray]]]:
-    for goal in goals:
-        result = "reached" if goal.reached else "**not reached**"
-        caption = f"{goal.index + 1}: {result}, {100 * goal.final:.1f} cm after {goal.times[-1]:.1f} s"
-        yield caption, [goal.image] + ([decode(goal.final_frame)] if goal.final_frame else [])
+def _final_views(record: DemoRecord) -> Iterator[tuple[str, list[np.ndarray]]]:
+    from jepa_ros.sim.presentation import PresentationView
+
+    if not record.done:
+        return
+    with closing(PresentationView(VIEW_WIDTH, VIEW_HEIGHT, shadows=True)) as view:
+        for goal in record.done:
+            result = "reached" if goal.reached else "**not reached**"
+            caption = f"{goal.index + 1}: {result}, {100 * goal.final:.1f} cm after {goal.times[-1]:.1f} s"
+            frames = [frame for frame in record.frames_of(goal.index) if frame.joints]
+            drawn = [view.render(frames[-1].joints, goal.place, _tool_path(frames))] if frames else []
+            yield caption, [*drawn, goal.image, *([decode_jpeg(goal.final_frame)] if goal.final_frame else [])]
+
+
+def _tool_path(frames: list[Frame]) -> np.ndarray:
+    return np.array([frame.tool for frame in frames if frame.tool is not None]).reshape(-1, 3)
 
 
 def _unit(value: float | None, factor: float, unit: str) -> str | None:
     return None if value is None else f"{factor * value:.3g} {unit}".strip()
 
 
-def decode(jpeg: bytes) -> np.ndarray:
-    """A picture (H, W, 3) uint8 rgb from JPEG data."""
+def decode_jpeg(jpeg: bytes) -> np.ndarray:
+    """Return the image (H, W, 3) uint8 rgb of JPEG data."""
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def write_demo_video(record: DemoRecord, path: str | os.PathLike) -> int:
-    """The camera's view while goals were under way, the goal inset; returns the number of frames."""
-    goals = {goal.index: goal for goal in record.goals}
-    period = record.camera_period()
-    frames = [frame for frame in record.frames if frame.goal in goals]
-    rate = round(1 / period, 3) if period > 0 else 15.0
-    return write_video(path, (draw(frame, goals[frame.goal], record) for frame in frames), rate)
+    """Write the video of all goals: the cell drawn for people, beside the camera and the goal image; return the number
+    of frames."""
+    period = VIDEO_STRIDE * record.camera_period()
+    return write_video(path, _draw_frames(record), round(1 / period, 3) if period > 0 else 15.0 / VIDEO_STRIDE)
 
 
-def draw(frame: Frame, goal: GoalRun, record: DemoRecord) -> np.ndarray:
-    """One picture of the video, (H, W, 3) uint8 rgb."""
-    view = decode(frame.jpeg)
-    height = round(_VIDEO_WIDTH * view.shape[0] / view.shape[1] / 2) * 2
-    canvas = cv2.resize(view, (_VIDEO_WIDTH, height), interpolation=cv2.INTER_CUBIC)
-    inset_width = _VIDEO_WIDTH // 4
-    inset_height = round(inset_width * goal.image.shape[0] / goal.image.shape[1])
-    inset = cv2.resize(goal.image, (inset_width, inset_height), interpolation=cv2.INTER_AREA)
-    x, y = _VIDEO_WIDTH - inset_width - 10, 10
+def _draw_frames(record: DemoRecord) -> Iterator[np.ndarray]:
+    from jepa_ros.sim.presentation import PresentationView
+
+    if not any(record.frames_of(goal.index) for goal in record.goals):
+        return
+    with closing(PresentationView(VIEW_WIDTH, VIEW_HEIGHT)) as view:
+        for goal in record.goals:
+            frames = record.frames_of(goal.index)
+            for k in range(0, len(frames), VIDEO_STRIDE):
+                joints, path = frames[k].joints, _tool_path(frames[: k + 1])
+                drawn = view.render(joints, goal.place, path) if joints else None
+                yield compose_frame(frames[k], goal, record, drawn)
+
+
+def compose_frame(frame: Frame, goal: GoalRun, record: DemoRecord, view: np.ndarray | None) -> np.ndarray:
+    """Return one frame of the video, (360, 720, 3) uint8 rgb: the view (None: the camera), the camera, the goal."""
+    camera, half = decode_jpeg(frame.jpeg), (VIEW_WIDTH // 2, VIEW_HEIGHT // 2)
+    main = camera if view is None else view
+    canvas = np.empty((VIEW_HEIGHT, VIEW_WIDTH + half[0], 3), np.uint8)
+    canvas[:, :VIEW_WIDTH] = cv2.resize(main, (VIEW_WIDTH, VIEW_HEIGHT), interpolation=cv2.INTER_AREA)
     near = frame.distance <= record.tolerance_m
-    border = _GREEN if near else _BLUE
-    cv2.rectangle(canvas, (x - 2, y - 2), (x + inset_width + 1, y + inset_height + 1), border, 2)
-    canvas[y : y + inset_height, x : x + inset_width] = inset
-    _label(canvas, "goal", (x + 6, y + inset_height - 8), 0.45, _WHITE)
-    _label(canvas, f"goal {goal.index + 1}/{record.wanted}", (14, 28), 0.6, _WHITE)
+    for row, (image, text) in enumerate(((camera, "what the model sees"), (goal.image, "goal image"))):
+        top = row * half[1]
+        canvas[top : top + half[1], VIEW_WIDTH:] = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+        _label(canvas, text, (VIEW_WIDTH + 8, top + half[1] - 8), 0.4, _SHADE)
+    canvas[:, VIEW_WIDTH : VIEW_WIDTH + 2] = canvas[half[1] - 1 : half[1] + 1, VIEW_WIDTH:] = _SHADE
+    _label(canvas, f"goal {goal.index + 1}/{record.wanted}", (12, 26), 0.5, _SHADE)
     if np.isfinite(frame.distance):
-        _label(canvas, f"{100 * frame.distance:.1f} cm", (14, 56), 0.6, _GREEN if near else _WHITE)
+        text = f"{100 * frame.distance:.1f} cm" + (": within the tolerance" if near else " to go")
+        _label(canvas, text, (12, 50), 0.5, _GREEN if near else _SHADE)
     return canvas
 
 
 def _label(canvas: np.ndarray, text: str, at: tuple[int, int], size: float, colour: tuple[int, int, int]) -> None:
-    for tint, thickness in ((_SHADE, 3), (colour, 1)):
-        cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, tint, thickness, cv2.LINE_AA)
+    """Write text on a white box; at: the left end of its base line."""
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    cv2.rectangle(canvas, (at[0] - 4, at[1] - height - 4), (at[0] + width + 4, at[1] + below), _WHITE, -1)
+    cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)

@@ -39,7 +39,8 @@ class PresentationView:
         self._model = _compile(width, height)
         self._data = mujoco.MjData(self._model)
         self._joints = {self._model.joint(j).name: self._model.jnt_qposadr[j] for j in range(self._model.njnt)}
-        self._table_height = float(self._model.body("table").pos[2] + self._model.geom("table_top").size[2])
+        table, half = self._model.body("table").pos, self._model.geom("table_top").size
+        self._table_centre, self._table_half, self._table_height = table[:2], half[:2], float(table[2] + half[2])
         try:
             self._renderer = mujoco.Renderer(self._model, height, width)
         except Exception as error:  # mujoco and EGL raise many kinds
@@ -94,6 +95,8 @@ class PresentationView:
     def _add_goal(self, goal: np.ndarray) -> None:
         colour, low = np.append(np.array(GOAL_GREEN) / 255, 1.0), self._table_height
         self._add_mark(mujoco.mjtGeom.mjGEOM_SPHERE, goal, [0.022] * 3, colour)
+        if (np.abs(goal[:2] - self._table_centre) > self._table_half).any():
+            return  # there is no table below
         middle, half = 0.5 * (goal[2] + low), 0.5 * abs(goal[2] - low)
         self._add_mark(mujoco.mjtGeom.mjGEOM_CYLINDER, [*goal[:2], middle], [0.003, half, 0.0], colour)
         self._add_mark(mujoco.mjtGeom.mjGEOM_CYLINDER, [*goal[:2], low + 0.001], [0.022, 0.001, 0.0], colour)

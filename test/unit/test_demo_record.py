@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import av
 import cv2
@@ -45,7 +46,15 @@ def record():
         goal.reached, goal.final_frame = end < 0.03, jpeg(90)
         record.goals.append(goal)
         record.frames += [
-            Frame(START + 2 * index + t, jpeg(50), index, d) for t, d in zip(times, goal.distances, strict=True)
+            Frame(
+                START + 2 * index + t,
+                jpeg(50),
+                index,
+                d,
+                {"openarm_right_joint1": 0.3 * t},
+                np.array([0.2, -0.2, 0.478]),
+            )
+            for t, d in zip(times, goal.distances, strict=True)
         ]
     record.images = [(round((START + i / 15) * 1e9), i + 1) for i in range(60)]
     record.latents = [(stamp, n) for stamp, n in record.images if n > 5]
@@ -99,20 +108,32 @@ def test_a_run_that_ended_before_anything_happened_still_has_a_summary_and_a_pag
 
 def test_the_page_shows_every_goal_beside_its_final_frame(record, tmp_path):
     text = write_report(record, summarise(record), tmp_path / "report.html").read_text()
-    assert text.count("data:image/jpeg") == 4
+    assert text.count("data:image/jpeg") == 6  # the cell, the goal, the last camera image
     assert "1: reached, 1.0 cm" in text and "<b>not reached</b>, 8.0 cm" in text
     assert text.count("<svg") >= 5  # distances, three latencies, the graph
     assert not re.search(r'(src|href)="(?!data:|#)', text)
 
 
 def test_the_video_shows_each_goal_with_its_inset(record, tmp_path):
-    assert write_demo_video(record, tmp_path / "demo.mp4") == len(record.frames)
+    assert write_demo_video(record, tmp_path / "demo.mp4") == len(record.frames) // 2
     with av.open(str(tmp_path / "demo.mp4")) as video:
         [stream] = video.streams
         frame = next(video.decode(stream)).to_ndarray(format="rgb24")
-        assert float(stream.average_rate) == pytest.approx(15, abs=0.01)
-    assert frame.shape == (480, 640, 3)
-    assert frame[60:120, 500:620].std() > 20 > frame[200:, :400].std()  # the goal is noise, the view is grey
+        assert float(stream.average_rate) == pytest.approx(7.5, abs=0.01)
+    assert frame.shape == (360, 720, 3)
+    assert (
+        frame[200:320, 500:700].std() > 20 > frame[20:140, 500:700].std()
+    )  # the goal is noise, the camera's image grey
+    assert frame[60:, :470].std() > 20, "the cell is drawn"
+
+
+def test_without_joint_states_the_camera_takes_the_views_place(record, tmp_path):
+    record.frames = [replace(frame, joints=None) for frame in record.frames]
+    assert write_demo_video(record, tmp_path / "demo.mp4") == len(record.frames) // 2
+    with av.open(str(tmp_path / "demo.mp4")) as video:
+        frame = next(video.decode(video.streams[0])).to_ndarray(format="rgb24")
+    assert frame[60:, :470].std() < 20, "the camera's image is grey"
+    assert write_report(record, summarise(record), tmp_path / "report.html").read_text().count("data:image/jpeg") == 4
 
 
 def test_the_graph_is_drawn_with_its_names_escaped():
