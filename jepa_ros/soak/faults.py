@@ -1,7 +1,7 @@
-"""What a soak does to the graph: every kind of fault, what it must lead to, and in which order they come.
+"""Catalogue of the faults of a soak: how each is injected, what must follow, and the order in which they come.
 
-A fault here is something that happens from outside while the arm is in motion. ``stops`` says whether it is a reason
-to stop: then the gate must leave TRACKING and the motion sent must end within ``within`` s. Otherwise the arm goes on.
+A fault is an event from outside while the arm is in motion. ``must_stop`` tells whether it is a reason to stop: then
+the gate must leave TRACKING, and the motion sent must end within ``stop_within`` s. Otherwise the arm continues.
 """
 
 from __future__ import annotations
@@ -14,45 +14,45 @@ from functools import partial
 
 from lifecycle_msgs.msg import Transition
 
-from jepa_ros.soak import fault_actions as spoil
-from jepa_ros.soak.fault_actions import Hands
+from jepa_ros.soak import fault_actions as corrupt
+from jepa_ros.soak.fault_actions import FaultInjector
 
 NODES = ("camera", "world_model", "planner", "simulator", "arm_gate")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault at one node (or none).
+    """One kind of fault, at a node (``target``) or at none.
 
-    begin(hands) makes it; what it returns, if anything, is called every ``every`` s while it lasts. end(hands) undoes
-    it. lasts: s, the least and the most. recover: s that may pass after its end until the arm tracks a plan again.
-    restarts: it ends a process. refused: a service must answer no.
+    inject(injector) starts it; the function that it may return is called every ``repeat_every`` s while the fault
+    lasts. undo(injector) ends it. duration: s, (least, most). recover_within: s from its end until the arm tracks a
+    plan again. ends_process: it ends a process, which is started again. must_be_refused: a service must refuse it.
     """
 
     kind: str
-    begin: Callable[[Hands], Callable[[], None] | None]
-    end: Callable[[Hands], None] = lambda hands: None
+    inject: Callable[[FaultInjector], Callable[[], None] | None]
+    undo: Callable[[FaultInjector], None] = lambda injector: None
     target: str = ""
-    stops: bool = True
-    within: float = 2.0
-    lasts: tuple[float, float] = (0.8, 2.0)
-    recover: float = 20.0
-    restarts: bool = False
-    refused: bool = False
-    every: float = 0.05
+    must_stop: bool = True
+    stop_within: float = 2.0
+    duration: tuple[float, float] = (0.8, 2.0)
+    recover_within: float = 20.0
+    ends_process: bool = False
+    must_be_refused: bool = False
+    repeat_every: float = 0.05
 
     def __str__(self) -> str:
         return f"{self.kind} {self.target}".strip()
 
 
 def _signals(node: str) -> Iterator[Fault]:
-    """Faults of one process."""
-    # A process that was killed may stay announced for as long as its DDS lease lasts (20 s), and what starts again on a
-    # busy machine imports torch or loads a scene first.
-    ends = {"target": node, "lasts": (0.5, 0.5), "recover": 90.0, "restarts": True}
-    yield Fault("SIGKILL", lambda hands: hands.end(node, signal.SIGKILL), **ends)
-    yield Fault("SIGTERM", lambda hands: hands.end(node, signal.SIGTERM), **ends)
-    yield Fault("SIGSTOP", lambda hands: hands.freeze(node), Hands.thaw, node, lasts=(1.5, 3.0), recover=30.0)
+    # A killed process may stay announced for its DDS lease (20 s), and one that starts on a busy machine first imports
+    # torch or loads a scene.
+    ending = {"target": node, "duration": (0.5, 0.5), "recover_within": 90.0, "ends_process": True}
+    yield Fault("SIGKILL", lambda injector: injector.end_process(node, signal.SIGKILL), **ending)
+    yield Fault("SIGTERM", lambda injector: injector.end_process(node, signal.SIGTERM), **ending)
+    pause = partial(FaultInjector.pause_process, name=node)
+    yield Fault("SIGSTOP", pause, FaultInjector.resume_processes, node, duration=(1.5, 3.0), recover_within=30.0)
 
 
 def _images() -> Iterator[Fault]:
@@ -64,41 +64,44 @@ def _images() -> Iterator[Fault]:
         ("truncate", "truncated images"),
         ("encoding", "unknown encoding"),
     ):
-        yield Fault(kind, lambda hands, mode=mode: hands.images(mode), lambda hands: hands.images("pass"))
+        set_mode = FaultInjector.set_image_mode
+        yield Fault(kind, partial(set_mode, mode=mode), partial(set_mode, mode="pass"))
 
 
-def _strangers() -> Iterator[Fault]:
-    leave = Hands.strangers_leave
-    yield Fault("second publisher to the controller", Hands.stranger, leave, within=2.5)
-    for kind, how in (
-        ("plan with NaN", spoil.not_finite),
-        ("plan that ends in motion", spoil.in_motion_at_its_end),
-        ("plan from an old frame", spoil.long_ago),
+def _rogue_publishers() -> Iterator[Fault]:
+    remove = FaultInjector.remove_rogue_publishers
+    yield Fault("second publisher to the controller", FaultInjector.add_rogue_publisher, remove, stop_within=2.5)
+    for kind, how, stops in (
+        ("plan with NaN", corrupt.plan_with_nan, False),
+        ("plan that ends in motion", corrupt.plan_ending_in_motion, False),
+        ("plan from an old frame", corrupt.plan_from_old_frame, False),
+        ("plan far beyond the limits", corrupt.plan_beyond_limits, True),
     ):
-        yield Fault(kind, lambda hands, how=how: hands.plan(how), leave, stops=False)
-    yield Fault("plan far beyond the limits", lambda hands: hands.plan(spoil.far_too_fast), leave, within=2.5)
+        publish = partial(FaultInjector.publish_plans, how=how)
+        yield Fault(kind, publish, remove, must_stop=stops, stop_within=2.5)
     for kind, how in (
-        ("joint_states with NaN", spoil.joints_not_finite),
-        ("joint_states that jump", spoil.joints_elsewhere),
-        ("joint_states without a joint", spoil.joint_missing),
+        ("joint_states with NaN", corrupt.joints_with_nan),
+        ("joint_states that jump", corrupt.joints_jumping),
+        ("joint_states without a joint", corrupt.joint_missing),
     ):
-        yield Fault(kind, lambda hands, how=how: hands.joint_states(how), leave, within=2.5)
+        yield Fault(kind, partial(FaultInjector.publish_joint_states, how=how), remove, stop_within=2.5)
 
 
-def _people() -> Iterator[Fault]:
-    release = partial(Hands.trigger, name="release")
-    yield Fault("service stop, then release", partial(Hands.trigger, name="stop"), release)
-    yield Fault("e-stop on, then off", partial(Hands.e_stop, on=True), partial(Hands.e_stop, on=False))
+def _operators() -> Iterator[Fault]:
+    release = partial(FaultInjector.call_trigger, name="release")
+    yield Fault("service stop, then release", partial(FaultInjector.call_trigger, name="stop"), release)
+    press, unpress = (partial(FaultInjector.set_e_stop, pressed=pressed) for pressed in (True, False))
+    yield Fault("e-stop on, then off", press, unpress)
     for node in NODES:
-        if node != "simulator":  # its company check is for a start; what hears the controllers would have to go first
+        if node != "simulator":  # it starts only if nothing else subscribes to the controllers' topics
             yield Fault(
                 "deactivated, then activated",
-                partial(Hands.transition, name=node, wanted=Transition.TRANSITION_DEACTIVATE),
-                partial(Hands.transition, name=node, wanted=Transition.TRANSITION_ACTIVATE),
+                partial(FaultInjector.request_transition, name=node, transition=Transition.TRANSITION_DEACTIVATE),
+                partial(FaultInjector.request_transition, name=node, transition=Transition.TRANSITION_ACTIVATE),
                 node,
-                within=2.5,
-                lasts=(1.5, 2.5),
-                recover=30.0,
+                stop_within=2.5,
+                duration=(1.5, 2.5),
+                recover_within=30.0,
             )
     for node, parameter, value in (
         ("camera", "max_age", -1.0),
@@ -107,37 +110,32 @@ def _people() -> Iterator[Fault]:
         ("simulator", "timestep", 7.0),
         ("arm_gate", "speed_scale", 7.0),
     ):
-        set_it = partial(Hands.set_parameter, name=node, parameter=parameter, value=value)
-        yield Fault("absurd parameter", set_it, target=node, stops=False, refused=True)
+        set_parameter = partial(FaultInjector.set_parameter, name=node, parameter=parameter, value=value)
+        yield Fault("absurd parameter", set_parameter, target=node, must_stop=False, must_be_refused=True)
 
 
 def _goals() -> Iterator[Fault]:
-    # Again and again: the goal may have been reached an instant before, and the next one begun.
-    yield Fault("goal cancelled", lambda hands: hands.goals.cancel, within=2.5)
-    yield Fault("goal replaced", lambda hands: hands.goals.replace(), stops=False)
+    # Cancelled repeatedly: the goal may just have been reached, and the next one sent.
+    yield Fault("goal cancelled", lambda injector: injector.goals.cancel, stop_within=2.5)
+    yield Fault("goal replaced", lambda injector: injector.goals.replace(), must_stop=False)
 
 
 def catalogue() -> list[Fault]:
-    """Every fault once."""
-    return [
-        *(fault for node in NODES for fault in _signals(node)),
-        *_images(),
-        *_strangers(),
-        *_people(),
-        *_goals(),
-    ]
+    """Return every fault once."""
+    of_processes = (fault for node in NODES for fault in _signals(node))
+    return [*of_processes, *_images(), *_rogue_publishers(), *_operators(), *_goals()]
 
 
 def schedule(seed: int) -> Iterator[Fault]:
-    """Faults without end, as shuffled decks: in each one every fault comes once.
+    """Yield faults without end, as shuffled decks that have every fault once.
 
-    In two of three decks no process is ended, so that there are processes that live long enough to see whether their
-    memory grows.
+    Two of three decks have no fault that ends a process, so that some processes live long enough to measure whether
+    their memory grows.
     """
     rng = random.Random(seed)
     deck = 0
     while True:
-        faults = [fault for fault in catalogue() if deck % 3 == 0 or not fault.restarts]
+        faults = [fault for fault in catalogue() if deck % 3 == 0 or not fault.ends_process]
         rng.shuffle(faults)
         yield from faults
         deck += 1

@@ -1,10 +1,11 @@
-"""Between the camera's driver and the camera node: passes images on, or spoils them as it is told.
+"""Image relay between camera driver and camera node: forwards images, or corrupts them on request.
 
-A process of its own (``python -m jepa_ros.soak.image_relay``), so that what looks on is not held up. In: ``image``;
-``soak/image_mode`` std_msgs/String: pass, drop, freeze, stale, future, truncate or encoding. Out: ``image_seen``.
+A process of its own (``python -m jepa_ros.soak.image_relay``), so that the observer is not delayed. Subscribes to
+``image`` and ``soak/image_mode`` (std_msgs/String: pass, drop, freeze, stale, future, truncate or encoding); publishes
+``image_seen``.
 
-What passes gets sensor noise in one row, as simulated pictures have none and a camera that hangs could not be told
-from an arm at rest.
+Forwarded images get sensor noise in one row: simulated images have none, so that a frozen camera could not be told from
+an arm at rest.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from jepa_ros.nodes.common.qos import IMAGES, LATCHED, make_qos
 MODES = ("pass", "drop", "freeze", "stale", "future", "truncate", "encoding")
 MODE_TOPIC = "soak/image_mode"
 MODE_QOS = LATCHED
-OFF = 5_000_000_000  # ns by which stale and future stamps are wrong
-NOISY = 64  # values that get noise
+STAMP_ERROR_NS = 5_000_000_000  # of stale and future stamps
+NOISY_VALUES = 64
 
 
-class Relay(Node):
-    """See the module's text."""
+class ImageRelay(Node):
+    """Forwards images in the mode that was last received."""
 
     def __init__(self) -> None:
         super().__init__("soak_relay")
@@ -50,11 +51,11 @@ class Relay(Node):
             self._frozen = self._frozen if self._frozen is not None else message.data
             message.data = self._frozen
         else:
-            for i in range(NOISY):
+            for i in range(NOISY_VALUES):
                 message.data[i] ^= self._random.getrandbits(1)
         if self._mode in ("stale", "future"):
             ns = to_ns(message.header.stamp)
-            message.header.stamp = to_stamp(ns - OFF if self._mode == "stale" else ns + OFF)
+            message.header.stamp = to_stamp(ns - STAMP_ERROR_NS if self._mode == "stale" else ns + STAMP_ERROR_NS)
         elif self._mode == "truncate":
             message.data = message.data[: len(message.data) // 2]
         elif self._mode == "encoding":
@@ -63,7 +64,7 @@ class Relay(Node):
 
 
 def main() -> int:
-    """Runs until SIGINT or SIGTERM."""
+    """Run until SIGINT or SIGTERM."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
@@ -73,7 +74,7 @@ def main() -> int:
     stop = StopSignal()
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
-    node = Relay()
+    node = ImageRelay()
     executor.add_node(node)
     stop.wakes(lambda: executor.create_task(lambda: None))
     while not stop.requested:

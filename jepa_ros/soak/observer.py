@@ -1,6 +1,6 @@
-"""What a soak hears of the graph: whether the arm is tracking, what its controller is sent, and how old all of it is.
+"""Observer of a soak: whether the arm tracks plans, whether its controller receives valid windows, and latencies.
 
-Times are s since the epoch, those at which DDS wrote or delivered a message.
+Times are in s since the epoch, at which DDS wrote or delivered a message.
 """
 
 from __future__ import annotations
@@ -24,32 +24,34 @@ from jepa_ros.robot.gate.types import GateCode
 from jepa_ros.robot.gate.window_auditor import MAX_STEP_RAD, WindowAuditor
 from jepa_ros.robot.motion.limits import JointLimits
 
-SILENT = 0.5  # s without a gate_status that count as no gate
+GATE_SILENT_AFTER = 0.5  # s without gate_status
 
 
 @dataclass
 class Reaction:
-    """What was seen since a fault at ``since``; None where it was not (yet).
+    """Reaction to a fault that began at ``began`` and ended at ``ended``; None for what has not been observed (yet).
 
-    left: the gate said another state than TRACKING, with ``text``, or said nothing any more (silent). rest: end of the
-    last motion sent. back: it tracked again, after ``over`` (the end of the fault).
+    stopped_tracking: the gate reported another state than TRACKING, with ``code`` (name of a GateCode) and ``text``, or
+    no gate_status was received any more (is_silent). at_rest: end of the last motion sent. tracking_again: after the
+    fault. longest_gap: s between two gate_status.
     """
 
-    since: float
-    over: float = math.inf
-    left: float | None = None
+    began: float
+    ended: float = math.inf
+    stopped_tracking: float | None = None
+    code: str = ""
     text: str = ""
-    silent: bool = False
-    rest: float | None = None
-    back: float | None = None
-    gap: float = 0.0  # s, longest time between two gate_status
+    is_silent: bool = False
+    at_rest: float | None = None
+    tracking_again: float | None = None
+    longest_gap: float = 0.0
 
 
 @dataclass
 class Latencies:
-    """ms after a frame's stamp at which its latent, its plan, and the gate's following of that plan were published.
+    """ms from a frame's stamp to the publication of its latent, of its plan, and of the first window of that plan.
 
-    Each entry is (time s, ms, whether no fault was under way).
+    Each entry is (time s, ms, whether no fault was active).
     """
 
     latent: list[tuple[float, float, bool]] = field(default_factory=list)
@@ -58,7 +60,7 @@ class Latencies:
 
 
 class Observer:
-    """Subscriptions of ``node`` and what came in by them."""
+    """Subscribes with ``node`` and keeps what a soak needs of the messages."""
 
     def __init__(self, node: Node, robot: RobotConfig) -> None:
         self.gate: GateStatus | None = None
@@ -67,14 +69,14 @@ class Observer:
         self.planner: PlannerStatus | None = None
         self.latencies = Latencies()
         self.reaction = Reaction(math.inf)
-        self.quiet = True  # no fault under way
-        self.unprovoked: Counter[str] = Counter()  # stops without a fault, by the name of their GateCode
+        self.is_undisturbed = True  # no fault is active
+        self.unprovoked: Counter[str] = Counter()  # stops without a fault, by name of their GateCode
         self.violations: list[dict] = []
         self.executed = self.windows = 0
         self.worst = self.step = 0.0
         self._node, self._robot = node, robot
         self._auditor: WindowAuditor | None = None
-        self._end = -math.inf  # s, of the last window
+        self._motion_end = -math.inf  # s, of the last window
         self._sources: deque[tuple[int, float]] = deque(maxlen=50)  # (plan id, stamp of its frame)
         self._subscription = None
         node.create_subscription(GateStatus, "gate_status", self._on_gate_status, LISTEN_ALL)
@@ -87,35 +89,37 @@ class Observer:
 
     # -- the controller's side -----------------------------------------------------------------------------------------
 
-    def hear_controller(self) -> None:
-        """Judge windows from now on. A simulator does not start where somebody listens to its controllers already."""
+    def subscribe_controller(self) -> None:
+        """Check windows from now on. A simulator refuses to start if its controllers' topics are subscribed already."""
         if self._subscription is None and self._auditor is not None:
             topic = self._robot.controllers[0].command_topic
             self._subscription = self._node.create_subscription(JointTrajectory, topic, self._on_window, LISTEN_ALL)
             self._auditor.path = None
 
-    def deaf(self) -> None:
-        """Listen to no controller's topic until ``hear_controller``."""
+    def unsubscribe_controller(self) -> None:
+        """Stop checking windows until ``subscribe_controller``."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
 
-    def expect(self, since: float) -> Reaction:
-        """A fault begins now."""
-        self.reaction, self.quiet = Reaction(since), False
+    def begin_fault(self, began: float) -> Reaction:
+        """Observe the reaction to a fault that begins now."""
+        self.reaction, self.is_undisturbed = Reaction(began), False
         return self.reaction
 
-    def look(self, now: float) -> None:
-        """Notice what is noticed by time passing: that what was sent has come to its end; that the gate is silent."""
+    def update(self, now: float) -> None:
+        """Detect what only the passing of time shows: the end of the motion sent, and a silent gate."""
         reaction = self.reaction
-        if reaction.rest is None and now >= max(self._end, reaction.since):
-            reaction.rest = max(self._end, reaction.since)
-        if reaction.left is None and now - max(self.gate_at, reaction.since) > SILENT and now > reaction.since:
-            reaction.left, reaction.silent, reaction.text = self.gate_at, True, "the gate is silent"
+        if reaction.at_rest is None and now >= max(self._motion_end, reaction.began):
+            reaction.at_rest = max(self._motion_end, reaction.began)
+        silence = now - max(self.gate_at, reaction.began)
+        if reaction.stopped_tracking is None and silence > GATE_SILENT_AFTER and now > reaction.began:
+            reaction.stopped_tracking, reaction.is_silent, reaction.text = self.gate_at, True, "no gate_status"
 
-    def tracking(self, now: float) -> bool:
-        """Whether the gate says so, lately."""
-        return self.gate is not None and self.gate.state == GateStatus.TRACKING and now - self.gate_at < SILENT
+    def is_tracking(self, now: float) -> bool:
+        """Return whether the gate has lately reported that it is tracking."""
+        is_recent = now - self.gate_at < GATE_SILENT_AFTER
+        return self.gate is not None and self.gate.state == GateStatus.TRACKING and is_recent
 
     # -- subscriptions -------------------------------------------------------------------------------------------------
 
@@ -132,20 +136,20 @@ class Observer:
         try:
             trajectory = trajectory_of(message)
         except InputError as error:
-            self._violated(now, auditor.record_unreadable(str(error)), message, info)
+            self._add_violation(now, auditor.record_unreadable(str(error)), message, info)
             return
         problem = auditor.check_window(trajectory, stamp, now, self.positions)
         self.windows, self.worst = auditor.windows, auditor.worst
         self.step = max(self.step, auditor.step if auditor.step <= MAX_STEP_RAD else 0.0)
-        self._end = (stamp or now) + trajectory.duration
+        self._motion_end = (stamp or now) + trajectory.duration
         if problem:
-            self._violated(now, problem, message, info)
+            self._add_violation(now, problem, message, info)
 
-    def _violated(
+    def _add_violation(
         self, now: float, problem: str, window: JointTrajectory | None = None, info: dict | None = None
     ) -> None:
         entry = {"t": now, "text": problem, "window": None}
-        if window is not None:  # late_ms: what it took from the gate to here, where a step is a late window's
+        if window is not None:  # late_ms: delay from the gate to here, to tell a late window from a jump
             late = 1e-6 * (info["received_timestamp"] - info["source_timestamp"])
             entry |= {"window": _numbers(window), "received_ns": info["received_timestamp"], "late_ms": late}
         self.violations.append(entry)
@@ -153,41 +157,43 @@ class Observer:
     def _on_gate_status(self, message: GateStatus, info: dict) -> None:
         written, before = info["source_timestamp"] * 1e-9, self.gate
         reaction, tracks = self.reaction, message.state == GateStatus.TRACKING
-        reaction.gap = max(reaction.gap, written - max(self.gate_at, reaction.since))
+        reaction.longest_gap = max(reaction.longest_gap, written - max(self.gate_at, reaction.began))
         self.gate, self.gate_at = message, written
-        if reaction.silent and written - reaction.left < SILENT:  # it had spoken; the way here took long
-            reaction.left, reaction.silent = None, False
-        if written > reaction.since and not tracks and reaction.left is None:
-            reaction.left, reaction.text = written, message.text
-        if written > reaction.over and tracks and reaction.back is None:
-            reaction.back = written
-        if self.quiet and message.state == GateStatus.STOPPING and before is not None and before.state != message.state:
+        if reaction.is_silent and written - reaction.stopped_tracking < GATE_SILENT_AFTER:  # it was only delayed
+            reaction.stopped_tracking, reaction.is_silent = None, False
+        if written > reaction.began and not tracks and reaction.stopped_tracking is None:
+            reaction.stopped_tracking, reaction.text = written, message.text
+            reaction.code = GateCode(message.code).name
+        if written > reaction.ended and tracks and reaction.tracking_again is None:
+            reaction.tracking_again = written
+        stops = message.state == GateStatus.STOPPING and before is not None and before.state != message.state
+        if stops and self.is_undisturbed:
             self.unprovoked[GateCode(message.code).name] += 1
         if before is None or message.plan_id in (0, before.plan_id):
             return
         source = next((stamp for plan_id, stamp in reversed(self._sources) if plan_id == message.plan_id), None)
         if source is not None:
-            self.latencies.window.append((written, 1e3 * (written - source), self.quiet))
+            self.latencies.window.append((written, 1e3 * (written - source), self.is_undisturbed))
 
     def _on_planner_status(self, message: PlannerStatus) -> None:
         self.planner = message
 
     def _on_latent(self, message: LatentState, info: dict) -> None:
         written = self.latent_at = info["source_timestamp"] * 1e-9
-        self.latencies.latent.append((written, 1e3 * (written - to_seconds(message.header.stamp)), self.quiet))
+        self.latencies.latent.append((written, 1e3 * (written - to_seconds(message.header.stamp)), self.is_undisturbed))
 
     def _on_plan(self, message: Plan, info: dict) -> None:
         if not len(message.action_blocks):
-            return  # it ends a goal's motion, or is not the planner's: no frame is behind it
+            return  # it ends a goal's motion, or is not the planner's: it was made from no frame
         written, source = info["source_timestamp"] * 1e-9, to_seconds(message.source_stamp)
         self._sources.append((message.plan_id, source))
-        self.latencies.plan.append((written, 1e3 * (written - source), self.quiet))
+        self.latencies.plan.append((written, 1e3 * (written - source), self.is_undisturbed))
 
     def _on_executed(self, message: Action) -> None:
         self.executed += 1
         values = np.asarray(message.values)
         if not np.isfinite(values).all():
-            self._violated(to_seconds(message.header.stamp), "executed: a value that is not finite")
+            self._add_violation(to_seconds(message.header.stamp), "executed: non-finite value")
 
     def _on_joint_states(self, message: JointState, info: dict) -> None:
         where = {name: i for i, name in enumerate(message.name)}
@@ -197,7 +203,7 @@ class Observer:
 
 
 def _numbers(window: JointTrajectory) -> dict:
-    """A window as JSON takes it, to the last digit."""
+    """Return a window as JSON values, with all digits."""
     return {
         "stamp_ns": to_ns(window.header.stamp),
         "ns": [to_ns(point.time_from_start) for point in window.points],

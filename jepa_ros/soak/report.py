@@ -1,4 +1,4 @@
-"""What a soak found: its record, the figures of summary.json, and the page."""
+"""Record, summary and report of a soak."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import percentiles
 
-WARM_UP = 300.0  # s of each process's life that memory slopes leave out; a quarter of a run that is short
-_ENDED = re.compile(r" (was ended by \w+|ended with code -?\d+), starts again")
+MEMORY_WARM_UP = 300.0  # s of each process that memory slopes leave out; at most a quarter of the run
+_PROCESS_ENDED = re.compile(r" (was ended by \w+|ended with code -?\d+), starts again")
 _MAX = {"max": np.max}
 
 
 @dataclass
 class SoakRecord:
-    """Everything a soak has seen so far. rows: one for each fault, see ``Soak._fault``; ``survived`` is None where the
-    run ended in it. seen: the Observer, None before the graph was up. lives: of jepa_ros.soak.memory."""
+    """Everything recorded so far. rows: one for each fault, see ``SoakSession._test_fault``; ``survived`` is None if
+    the run ended during it. observer: None before the graph was up. processes: ProcessSamples by node."""
 
     minutes: float
     seed: int
@@ -33,34 +33,34 @@ class SoakRecord:
     load: int
     most_faults: int | None = None
     began: float = 0.0  # s since the epoch
-    seconds: float = 0.0  # that the soak itself took, without the start of the nodes
+    seconds: float = 0.0  # without the start of the nodes
     rows: list[dict] = field(default_factory=list)
     exits: list[dict] = field(default_factory=list)  # processes that ended: t (s), node, how
     restarts: Counter = field(default_factory=Counter)
     tracebacks: Counter = field(default_factory=Counter)
     goals: Mapping[str, int] = field(default_factory=Counter)
-    lives: Mapping[str, list] = field(default_factory=dict)
+    processes: Mapping[str, list] = field(default_factory=dict)
     load_averages: list[float] = field(default_factory=list)  # of the machine, over a minute
-    seen: Any = None
+    observer: Any = None
     ended: str = ""  # why the run ended early; empty when it did not
 
-    def hear(self, name: str, line: str, now: float) -> None:
-        """Note a line of a node's output where it says that the node ended, or has failed."""
-        if found := _ENDED.search(line):
+    def add_line(self, name: str, line: str, now: float) -> None:
+        """Record from a line of output that a node has ended or failed."""
+        if found := _PROCESS_ENDED.search(line):
             self.exits.append({"t": now - self.began, "node": name, "how": found[1]})
         elif line.startswith("Traceback "):
             self.tracebacks[name] += 1
 
 
 def summarise(record: SoakRecord) -> dict[str, Any]:
-    """The figures of summary.json. None stands for what was not measured."""
-    from jepa_ros.soak.memory import growth
+    """Return the contents of summary.json; None for what was not measured."""
+    from jepa_ros.soak.memory import estimate_growth
 
     rows = [row for row in record.rows if row["survived"] is not None]
-    seen = record.seen
-    violations = seen.violations if seen is not None else []
+    observer = record.observer
+    violations = observer.violations if observer is not None else []
     unexpected = [e for e in record.exits if not _expected(e, record.rows)]
-    warm_up = min(WARM_UP, 0.25 * record.seconds)
+    warm_up = min(MEMORY_WARM_UP, 0.25 * record.seconds)
     survived = sum(row["survived"] for row in rows)
     return {
         "passed": bool(rows) and survived == len(rows) and not violations and not unexpected and not record.ended,
@@ -79,14 +79,17 @@ def summarise(record: SoakRecord) -> dict[str, Any]:
         "by_kind": _by_kind(rows),
         "violations": len(violations),
         "violation_list": [v | {"t": v["t"] - record.began} for v in violations[:100]],
-        "windows": seen.windows if seen is not None else 0,
-        "largest_step_rad": seen.step if seen is not None else None,
+        "windows": observer.windows if observer is not None else 0,
+        "largest_step_rad": observer.step if observer is not None else None,
         "stop_ms": percentiles(_values(rows, "stop_ms"), (50, 99), _MAX),
         "caught_ms": percentiles(_values(rows, "caught_ms"), (50, 99), _MAX),
         "recovered_s": percentiles(_values(rows, "recovered_s"), (50, 99), _MAX),
-        "unprovoked_stops": dict(seen.unprovoked) if seen is not None else {},
+        "unprovoked_stops": dict(observer.unprovoked) if observer is not None else {},
         "memory_warm_up_s": warm_up,
-        "memory": {name: growth(lives, warm_up) | _sizes(lives) for name, lives in record.lives.items()},
+        "memory": {
+            name: estimate_growth(processes, warm_up) | _memory_sizes(processes)
+            for name, processes in record.processes.items()
+        },
         "latency_ms": _latencies(record),
         "restarts": dict(record.restarts),
         "unexpected_exits": unexpected,
@@ -97,8 +100,8 @@ def summarise(record: SoakRecord) -> dict[str, Any]:
 
 
 def _expected(exit_: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether a process ended because a fault ended it, or while it tried to come back after that: a simulator ends
-    itself while the one that was killed is still announced."""
+    """Return whether a process was ended by a fault, or ended itself while it restarted after one: a simulator refuses
+    to start while the killed one is still announced."""
     for row in rows:
         end = row["t"] + row.get("lasted_s", 0.0) + (row.get("recovered_s") or 120.0)
         if row["restarts"] and row["target"] == exit_["node"] and row["t"] <= exit_["t"] <= end:
@@ -127,60 +130,64 @@ def _values(rows: Iterable[Mapping[str, Any]], key: str) -> list[float]:
     return [row[key] for row in rows if row.get(key) is not None]
 
 
-def _sizes(lives: Sequence) -> dict[str, float]:
-    resident = {"resident_mb": lives[-1].resident[-1], "max_resident_mb": max(max(life.resident) for life in lives)}
-    return {"mb": lives[-1].mb[-1], "max_mb": max(max(life.mb) for life in lives)} | resident
+def _memory_sizes(processes: Sequence) -> dict[str, float]:
+    return {
+        "mb": processes[-1].own[-1],
+        "max_mb": max(max(p.own) for p in processes),
+        "resident_mb": processes[-1].resident[-1],
+        "max_resident_mb": max(max(p.resident) for p in processes),
+    }
 
 
 def _latencies(record: SoakRecord) -> dict[str, dict]:
-    """Percentiles of the times without a fault, and of all."""
+    """Return percentiles of the latencies without a fault, and of all."""
     found = {}
     for name in ("latent", "plan", "window"):
-        samples = getattr(record.seen.latencies, name) if record.seen is not None else []
+        samples = getattr(record.observer.latencies, name) if record.observer is not None else []
         found[name] = percentiles([ms for _, ms, quiet in samples if quiet], (50, 99), _MAX)
         found[f"{name}_with_faults"] = percentiles([ms for _, ms, _ in samples], (50, 99), _MAX)
     return found
 
 
 def write_report(record: SoakRecord, summary: Mapping[str, Any], path: str | os.PathLike) -> Path:
-    """The page of a soak; ``summary`` is what ``summarise`` made of the record."""
+    """Write the report of a soak; ``summary`` is that of ``summarise``."""
     report = Report(
         "jepa_ros soak",
         f"{record.seconds / 60:.0f} of {record.minutes:g} minutes · seed {record.seed} · model {record.model} · "
-        f"robot {record.robot} · {record.load} busy processes beside it on {summary['cores']} cores",
+        f"robot {record.robot} · {record.load} processes of load on {summary['cores']} cores",
     )
     if record.ended:
-        report.text(f"**The run ended early:** {record.ended}. The figures cover what there is.")
+        report.text(f"**The run ended early:** {record.ended}. The results cover the time until then.")
     stops, window = summary["stop_ms"], summary["latency_ms"]["window"]
     report.tiles(
         {
             "faults survived": f"{summary['survived']} of {summary['faults']}",
             "violations": summary["violations"],
-            "windows judged": summary["windows"],
+            "windows checked": summary["windows"],
             "stop, p50": _unit(stops["p50"], "ms"),
             "stop, p99": _unit(stops["p99"], "ms"),
             "frame to controller, p99": _unit(window["p99"], "ms"),
             "goals reached": summary["goals"]["reached"],
-            "processes ended unasked": len(summary["unexpected_exits"]),
+            "unexpected exits": len(summary["unexpected_exits"]),
         },
         good={
             "faults survived": summary["survived"] == summary["faults"] > 0,
             "violations": not summary["violations"],
-            "processes ended unasked": not summary["unexpected_exits"],
+            "unexpected exits": not summary["unexpected_exits"],
         },
     )
     report.text(
-        "A fault is **survived** when nothing that the controller received broke a limit or jumped, the arm stopped in "
-        "time where the fault was a reason to stop, and it tracked a plan again afterwards. **Caught**: the gate left "
+        "A fault is **survived** if nothing that the controller received broke a limit or jumped, the arm stopped in "
+        "time if the fault was a reason to stop, and it tracked a plan again afterwards. **Caught**: the gate left "
         "TRACKING. **Stop**: from the fault to the end of the last motion sent. **Recovered**: from the end of the "
-        "fault to the next plan that was followed."
+        "fault until a plan was tracked again."
     )
     _add_faults(report, record, summary)
     _add_latencies(report, record, summary)
     _add_memory(report, record, summary)
     if summary["violation_list"]:
         rows = [(round(v["t"], 2), v["text"]) for v in summary["violation_list"]]
-        report.section("Violations").table(rows, ["at (s)", "what"])
+        report.section("Violations").table(rows, ["at (s)", "violation"])
     report.section("Every fault").table(
         {
             "at (s)": round(row["t"], 1),
@@ -189,7 +196,8 @@ def write_report(record: SoakRecord, summary: Mapping[str, Any], path: str | os.
             "caught (ms)": _rounded(row.get("caught_ms")),
             "stop (ms)": _rounded(row.get("stop_ms")),
             "recovered (s)": row.get("recovered_s"),
-            "what was said": row.get("said", "")[:120],
+            "code": row.get("code", ""),
+            "reason": row.get("said", "")[:120],
         }
         for row in record.rows
     )
@@ -216,15 +224,15 @@ def _add_faults(report: Report, record: SoakRecord, summary: Mapping[str, Any]) 
 
 
 def _add_latencies(report: Report, record: SoakRecord, summary: Mapping[str, Any]) -> None:
-    if record.seen is None:
+    if record.observer is None:
         return
     series = {}
     for name in ("latent", "plan", "window"):
-        samples = [(t, ms) for t, ms, quiet in getattr(record.seen.latencies, name) if quiet]
+        samples = [(t, ms) for t, ms, quiet in getattr(record.observer.latencies, name) if quiet]
         if samples:
             series[name] = _by_minute(samples, record.began)
     if series:
-        caption = "From a frame's stamp; the median of each minute, without the times of faults."
+        caption = "From a frame's stamp; the median of each minute, without the time of faults."
         report.section("Latency").plot(plots.lines(series, x="minutes", y="ms"), caption)
     report.table(
         {"from the frame to the": name.replace("_", " "), **{f"{key} (ms)": value for key, value in data.items()}}
@@ -240,34 +248,34 @@ def _by_minute(samples: Sequence[tuple[float, float]], began: float) -> tuple[li
 
 
 def _add_memory(report: Report, record: SoakRecord, summary: Mapping[str, Any]) -> None:
-    if not record.lives:
+    if not record.processes:
         return
     curves = {}
-    for name, lives in record.lives.items():
+    for name, processes in record.processes.items():
         xs, ys = [], []
-        for life in lives:
-            xs += [(life.began + t - record.began) / 60 for t in life.times] + [float("nan")]
-            ys += [*life.mb, float("nan")]
+        for p in processes:
+            xs += [(p.began + t - record.began) / 60 for t in p.times] + [float("nan")]
+            ys += [*p.own, float("nan")]
         curves[name] = xs, ys
     report.section("Memory").plot(
-        plots.lines(curves, x="minutes", y="MB of its own"), "Without files and shared memory. Gaps are restarts."
+        plots.lines(curves, x="minutes", y="own memory (MB)"), "Without files and shared memory. Gaps are restarts."
     )
     report.table(
         {
             "node": name,
             "own, at the end (MB)": data["mb"],
-            "own, most (MB)": data["max_mb"],
-            "resident, most (MB)": data["max_resident_mb"],
+            "own, max (MB)": data["max_mb"],
+            "resident, max (MB)": data["max_resident_mb"],
             "slope (MB/h)": data["mb_per_h"],
-            "its upper 95 % bound (MB/h)": data["upper95_mb_per_h"],
+            "upper 95 % bound (MB/h)": data["upper95_mb_per_h"],
             "processes used": f"{data['lives_used']} of {data['lives']}",
             "hours": data["hours"],
         }
         for name, data in summary["memory"].items()
     )
     report.text(
-        f"One slope for all processes that a node was, each with a level of its own, without the first "
-        f"{summary['memory_warm_up_s']:.0f} s of each; the bound allows for samples that resemble the one before."
+        f"One slope for all processes of a node, each with its own level, without the first "
+        f"{summary['memory_warm_up_s']:.0f} s of each; the bound accounts for the correlation of successive samples."
     )
 
 

@@ -1,6 +1,6 @@
-"""``jepa_ros soak``: the demo's graph for a long time, under load, with one fault after the other.
+"""``jepa_ros soak``: run the simulated graph for a long time, under load, with one fault after the other.
 
-What is judged is what the controller receives (robot/gate/window_auditor.py), not what the gate says of itself.
+The verdict is on what the controller receives (robot/gate/window_auditor.py), not on what the gate reports.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from jepa_ros.bringup.process_group import Command, ProcessGroup
 from jepa_ros.bringup.up import on_signals
 from jepa_ros.errors import InputError
 from jepa_ros.graph_clients.waiting import GraphEnded, NodeLog, Stopped
+from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
+from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.resources import config_path, resolve_model
 from jepa_ros.sim.tasks.reach import make_goal_set
 from jepa_ros.soak.memory import write_samples
 from jepa_ros.soak.report import SoakRecord, summarise, write_report
-from jepa_ros.soak.session import Soak
+from jepa_ros.soak.session import SoakSession
 
-GOALS = 30  # different goal images
-# s for which a camera may show the same picture: the relay adds noise, so unlike the simulator's own it never does.
-FROZEN_AFTER = 0.5
-NICE = 10  # of what burns processor time beside the graph
+GOAL_IMAGES = 30
+FROZEN_AFTER = 0.5  # s of equal images; the relay adds noise, so that only a frozen camera repeats an image
+LOAD_NICE = 10  # nice value of the processes that load the machine
+MAX_MINUTES = 7 * 24 * 60
 
 
 def run_soak(
@@ -43,33 +45,30 @@ def run_soak(
     load: int = 1,
     faults: int | None = None,
 ) -> int:
-    """Soak for ``minutes`` after the nodes are up; writes summary.json, report.html, memory.csv (every sample) and
-    nodes.log to ``out``.
+    """Inject faults for ``minutes`` once the nodes are up; write summary.json, report.html, memory.csv and nodes.log.
 
-    load: busy processes beside the graph. faults: end after so many, where that is sooner. Returns 0 where nothing was
-    violated and the arm came back after every fault, else 1; 130 where it was interrupted, with everything written that
-    there is. Raises InputError.
+    load: busy processes beside the graph. faults: end after so many, if that is earlier. Returns 0 if there were no
+    violations and the arm recovered from every fault, else 1; 130 if interrupted, with all results up to then written.
+    Raises InputError.
     """
-    if not 0 < minutes <= 7 * 24 * 60:
-        raise InputError(f"minutes: expected more than 0 and at most a week, found {minutes:g}")
+    if not 0 < minutes <= MAX_MINUTES:
+        raise InputError(f"--minutes {minutes:g}: must be more than 0 and at most {MAX_MINUTES} (a week)")
     if seed < 0:
-        raise InputError(f"seed: expected 0 or more, found {seed}")
+        raise InputError(f"--seed {seed}: must be 0 or more")
     if not 0 <= load <= 64:
-        raise InputError(f"load: expected 0 to 64 processes, found {load}")
+        raise InputError(f"--load {load}: must be 0 to 64 processes")
     if faults is not None and faults < 1:
-        raise InputError(f"faults: expected at least 1, found {faults}")
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"out {out}: expected a directory, found a file")
+        raise InputError(f"--faults {faults}: must be at least 1")
     check_inputs(Arguments(robot=robot, model=model))
+    out = prepare_out(out)
     out.mkdir(parents=True, exist_ok=True)
-    specs = _specs(robot, model, out)
+    specs = _node_specs(robot, model, out)
     record = SoakRecord(minutes, seed, resolve_model(model).name, robot, load, faults)
     log = NodeLog(out / "nodes.log")
     code, stop = 0, threading.Event()
     try:
-        with ProgressDisplay() as work, on_signals(stop.set):
-            _soak(record, specs, work, log, stop)
+        with ProgressDisplay() as display, on_signals(stop.set):
+            _run_graph(record, specs, display, log, stop)
     except Stopped:
         record.ended, code = "interrupted", 130
     except GraphEnded as reason:
@@ -81,50 +80,56 @@ def run_soak(
         log.close()
         summary = summarise(record)
         write_summary(out / "summary.json", summary)
-        write_samples(record.lives, record.began, out / "memory.csv")
+        write_samples(record.processes, record.began, out / "memory.csv")
         write_report(record, summary, out / "report.html")
-    sys.stderr.write(f"{_result(summary)}\n{out / 'report.html'}\n")
+        _print_result(summary, out)
     return code or (0 if summary["passed"] else 1)
 
 
-def _soak(
-    record: SoakRecord, specs: list[NodeSpec], work: ProgressDisplay, log: NodeLog, stop: threading.Event
+def _run_graph(
+    record: SoakRecord, specs: list[NodeSpec], display: ProgressDisplay, log: NodeLog, stop: threading.Event
 ) -> None:
-    """Start the graph and keep at it. Raises GraphEnded or Stopped where it ends early."""
-    plan = make_goal_set(record.robot, GOALS, record.seed)
+    """Start the graph and run a session in it. Raises GraphEnded or Stopped if it ends early."""
+    goal_set = make_goal_set(record.robot, GOAL_IMAGES, record.seed)
     environment = process_environment()
     os.environ.update(environment)  # before rclpy is imported
 
-    def hear(name: str, line: str) -> None:
+    def on_line(name: str, line: str) -> None:
         log.write(name, line)
-        record.hear(name, line, time.time())
+        record.add_line(name, line, time.time())
 
-    with ProcessGroup(_commands(specs, record.load), environment, hear, True, RESPAWN_DELAY) as group:
-        Soak(record, plan, group, [spec.name for spec in specs], work, log, stop).run()
+    with ProcessGroup(_commands(specs, record.load), environment, on_line, True, RESPAWN_DELAY) as group:
+        SoakSession(record, goal_set, group, [spec.name for spec in specs], display, log, stop).run()
 
 
-def _specs(robot: str, model: str, out: Path) -> list[NodeSpec]:
-    """The simulated bring-up with a relay between image and camera, and a camera that minds frozen images."""
+def _node_specs(robot: str, model: str, out: Path) -> list[NodeSpec]:
+    """Return the simulated bring-up with a relay between image and camera, and a camera that detects frozen images."""
     parameters = yaml.safe_load(config_path("sim.yaml").read_text())
     parameters.setdefault("/**/camera", {"ros__parameters": {}})["ros__parameters"]["frozen_after"] = FROZEN_AFTER
     path = out / "parameters.yaml"
     path.write_text(yaml.safe_dump(parameters))
     specs = node_list("sim", Arguments(robot=robot, model=model, params_file=path))
-    seen = (("image", "image_seen"),)
-    return [dataclasses.replace(spec, remappings=seen) if spec.name == "camera" else spec for spec in specs]
+    remappings = (("image", "image_seen"),)
+    return [dataclasses.replace(spec, remappings=remappings) if spec.name == "camera" else spec for spec in specs]
 
 
 def _commands(specs: list[NodeSpec], load: int) -> list[Command]:
     commands = [Command(spec.name, spec.command(), spec.nice) for spec in specs]
     commands.append(Command("relay", [sys.executable, "-m", "jepa_ros.soak.image_relay"], 0))
-    burn = [sys.executable, "-c", "while True: pass"]
-    return commands + [Command(f"load{i}", burn, NICE) for i in range(load)]
+    busy_loop = [sys.executable, "-c", "while True: pass"]
+    return commands + [Command(f"load{i}", busy_loop, LOAD_NICE) for i in range(load)]
 
 
-def _result(summary: dict) -> str:
+def _print_result(summary: dict, out: Path) -> None:
     stops = summary["stop_ms"]
-    times = "" if stops["p50"] is None else f", stops p50 {stops['p50']:.0f} ms, max {stops['max']:.0f} ms"
-    return (
-        f"{summary['survived']} of {summary['faults']} faults survived, {summary['violations']} violations in "
-        f"{summary['windows']} windows, {summary['goals']['reached']} goals reached{times}"
-    )
+    lines = [
+        ("faults survived", f"{summary['survived']} of {summary['faults']}"),
+        ("limit violations", f"{summary['violations']} in {summary['windows']} windows"),
+        ("goals reached", summary["goals"]["reached"]),
+    ]
+    if stops["p50"] is not None:
+        lines.append(("fault to stop", f"median {stops['p50']:.0f} ms, max {stops['max']:.0f} ms"))
+    if summary["ended_early"]:
+        lines.append(("ended early", summary["ended_early"]))
+    files = [out / name for name in ("summary.json", "report.html", "memory.csv", "nodes.log")]
+    print_result(f"soak: {'passed' if summary['passed'] else 'not passed'}", lines, files)
