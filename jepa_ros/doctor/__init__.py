@@ -1,1 +1,5 @@
-"""What a running robot, its camera and a model look like from outside, and what of it does not fit. No ROS in here."""
+"""`jepa_ros doctor`: checks a running robot, its camera and a model against each other before anything moves.
+
+`graph_listener.py` observes the graph (the only file with ROS) and returns plain values (`observations.py`);
+`examine.py` calls one function of each check file, which return findings (`finding.py`). Start reading in `examine.py`.
+"""

@@ -1,43 +1,45 @@
-"""Model and robot: trained for it, same joints and actions, as many cameras."""
+"""Check of the model against the robot's file: trained for it, same joints and actions, as many cameras."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from jepa_ros.doctor.finding import Finding, error, fine, listed, warning
-from jepa_ros.doctor.observations import Job
+from jepa_ros.doctor.finding import Finding, FindingCode, error, join_names, ok, warning
+from jepa_ros.doctor.observations import RobotSetup
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.checkpoint import check_robot
 
 
-def check(job: Job) -> list[Finding]:
-    """What two files say of each other; nothing has to run for it."""
-    model, robot, found = job.model, job.robot, []
-    what = f"model {model.name}"
+def check(setup: RobotSetup) -> list[Finding]:
+    """Compare the two files; nothing has to run for it."""
+    model, robot, found = setup.model, setup.robot, []
+    subject = f"model {model.name}"
     try:
         check_robot(model, robot)
     except InputError as problem:
-        text = str(problem).removeprefix(f"{what}: expected ")
-        expected, _, there = text.partition(", found ")
-        found.append(error("model", what, expected, there, "Take a model that was trained for this robot."))
+        expected, _, actual = str(problem).removeprefix(f"{subject}: expected ").partition(", found ")
+        advice = "Take a model that was trained for this robot."
+        found.append(error(FindingCode.MODEL_MISMATCH, subject, expected, actual, advice))
     else:
         if robot.name not in model.robots:
-            trained = listed(model.robots) if model.robots else "no robot"
-            advice = "Train it on recordings of this robot; it may look alike and still be another."
-            found.append(warning("model", what, f"one trained for {robot.name}", f"one trained for {trained}", advice))
-    if len(job.cameras) != len(model.cameras):
+            trained = join_names(model.robots) if model.robots else "no robot"
+            advice = "Train it on recordings of this robot; two robots that look alike may still differ."
+            wanted, actual = f"one trained for {robot.name}", f"one trained for {trained}"
+            found.append(warning(FindingCode.MODEL_UNTRAINED, subject, wanted, actual, advice))
+    topics = setup.image_topics
+    if len(topics) != len(model.cameras):
         advice = "Give --camera-topic once for each view, in the model's order."
-        views = f"{len(model.cameras)} image topics ({listed(model.cameras)})"
-        found.append(error("views", what, views, listed(job.cameras), advice))
+        views = f"{len(model.cameras)} image topics ({join_names(model.cameras)})"
+        found.append(error(FindingCode.VIEWS_COUNT, subject, views, join_names(topics), advice))
     if found:
         return found
     if missing := getattr(robot.action_space, "missing", None):
-        lacks = f"robot {robot.name}"
-        advice = "Poses are recorded and predicted; the planner will not start."
-        found.append(warning("search", lacks, f"{' and '.join(missing)} of its action_space, to plan", "none", advice))
+        advice = "Poses can be recorded and predicted, but the planner will not start."
+        wanted = f"{' and '.join(missing)} of its action_space, to plan"
+        found.append(warning(FindingCode.SEARCH_LIMITS, f"robot {robot.name}", wanted, "none", advice))
     rate = f"{model.control_rate:g} Hz, {len(model.cameras)} camera{'s' * (len(model.cameras) > 1)}"
     text = f"fits {robot.name}: {model.action.name} at {rate}"
-    if (turn := robot.camera.rotation_to_base) is not None:
-        degrees = np.degrees(2.0 * np.arccos(min(1.0, abs(turn[3]))))
+    if (rotation := robot.camera.rotation_to_base) is not None:
+        degrees = np.degrees(2.0 * np.arccos(min(1.0, abs(rotation[3]))))
         text += f"; its axes are turned by {degrees:.1f}° against the base's (camera.rotation_to_base)"
-    return [fine("model", what, text), *found]
+    return [ok("model", subject, text), *found]

@@ -1,4 +1,4 @@
-"""What the doctor hears of a running graph. It publishes nothing: topics are listened to, and parameters asked for."""
+"""Graph listener of the doctor: subscribes to topics and reads parameters; it publishes nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 from rcl_interfaces.srv import GetParameters
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
@@ -18,221 +19,233 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
-from jepa_ros.doctor import observations as records
-from jepa_ros.doctor.observations import Camera, End, Intrinsics, Job, JointMessage, Seen, Topic
+from jepa_ros.doctor.observations import (
+    CameraObservations,
+    Endpoint,
+    Intrinsics,
+    JointMessage,
+    MessageTimes,
+    NodeParameters,
+    Observations,
+    RobotSetup,
+    Topic,
+)
 from jepa_ros.images import ImageError
 from jepa_ros.nodes.common.convert import decode_image, to_seconds
 from jepa_ros.nodes.common.qos import LATCHED, LISTEN_SOME, LISTEN_TF, LISTEN_TF_STATIC, NEWEST
 from jepa_ros.nodes.common.topics import missing_package
 
-DISCOVERY = 3.5
-"""s in which everything that is awaited is found, most often 0.1: up to the 3 s after which Fast DDS repeats what was
-lost."""
-ANSWER = 1.0  # s beyond the listening that an answer is waited for
+DISCOVERY_TIMEOUT = 3.5
+"""s until everything that is expected has been discovered, usually 0.1; Fast DDS repeats what was lost after 3 s."""
+ANSWER_TIMEOUT = 1.0  # s after listening, for answers of services
 _OUR_NODES = ("simulator", "camera", "world_model", "planner", "arm_gate")
 
 
-def watch(
+def observe_graph(
     node: Node,
     executor: Executor,
-    job: Job,
+    setup: RobotSetup,
     seconds: float,
-    stop: Callable[[], bool] = lambda: False,
-    discovery: float = DISCOVERY,
-) -> Seen:
-    """Look around with `node`, which `executor` spins here, and listen for so many s once all that is awaited has been
-    found, or was not for `discovery` s. stop: asked now and then whether to end early."""
-    eye = _Watch(node, job)
+    should_stop: Callable[[], bool] = lambda: False,
+    discovery: float = DISCOVERY_TIMEOUT,
+) -> Observations:
+    """Observe the graph with `node`, which `executor` spins here, for `seconds`.
+
+    Listening starts once everything that is expected has been discovered, or after `discovery` s. should_stop: called
+    repeatedly; true ends it early.
+    """
+    listener = _DoctorListener(node, setup)
     try:
-        eye.spin(executor, discovery, stop, until=eye.complete)
-        eye.begin()
-        eye.ask()
-        eye.spin(executor, seconds, stop)
-        eye.spin(executor, ANSWER, stop, until=eye.answered)
-        return eye.result(seconds)
+        listener.spin(executor, discovery, should_stop, until=listener.is_complete)
+        listener.start_measuring()
+        listener.request_parameters()
+        listener.spin(executor, seconds, should_stop)
+        listener.spin(executor, ANSWER_TIMEOUT, should_stop, until=listener.is_answered)
+        return listener.result(seconds)
     finally:
-        eye.close()
+        listener.close()
 
 
-class _Watch:
-    """Subscriptions and clients, and what came of them."""
+class _DoctorListener:
+    """Subscriptions and clients, and the observations from them."""
 
-    def __init__(self, node: Node, job: Job) -> None:
-        self._node, self._job, self._made, self._clients = node, job, [], []
-        self._seen = Seen(cameras=[Camera(topic) for topic in job.cameras])
+    def __init__(self, node: Node, setup: RobotSetup) -> None:
+        self._node, self._setup, self._subscriptions, self._clients = node, setup, [], []
+        self._observed = Observations(cameras=[CameraObservations(topic) for topic in setup.image_topics])
         self._clock = math.nan
-        self._frozen: dict[str, tuple[bytes, float]] = {}  # by topic: the last pixels, and since when
+        self._repeated: dict[str, tuple[bytes, float]] = {}  # by topic: the last pixels, and since when
         self._newest: dict[str, Image | CompressedImage] = {}
         self._answers: list = []
-        self._hear(Clock, "/clock", lambda m: setattr(self, "_clock", to_seconds(m.clock)), LISTEN_SOME)
-        self._hear(JointState, job.joint_states, self._on_joints, LISTEN_SOME)
-        for qos in (LATCHED, NEWEST):  # the second hears those whom our nodes would not
-            self._hear(String, job.description, self._on_description, qos)
-        for name in {"/tf", job.full("tf"), job.of_robot("tf")}:
-            self._hear(TFMessage, name, self._on_tf, LISTEN_TF)
-        for name in {"/tf_static", job.full("tf_static"), job.of_robot("tf_static")}:
+        self._subscribe(Clock, "/clock", lambda m: setattr(self, "_clock", to_seconds(m.clock)), LISTEN_SOME)
+        self._subscribe(JointState, setup.joint_states_topic, self._on_joints, LISTEN_SOME)
+        for qos in (LATCHED, NEWEST):  # the second receives from publishers that our nodes would not
+            self._subscribe(String, setup.description_topic, self._on_description, qos)
+        for name in {"/tf", setup.node_topic("tf"), setup.robot_topic("tf")}:
+            self._subscribe(TFMessage, name, self._on_tf, LISTEN_TF)
+        for name in {"/tf_static", setup.node_topic("tf_static"), setup.robot_topic("tf_static")}:
             for qos in (LISTEN_TF_STATIC, NEWEST):
-                self._hear(TFMessage, name, self._on_tf, qos)
-        for camera in self._seen.cameras:
-            kind = CompressedImage if camera.topic.endswith("/compressed") else Image
-            self._hear(kind, camera.topic, partial(self._on_image, camera), LISTEN_SOME)
-            beside = camera.topic.removesuffix("/compressed").rpartition("/")[0]
-            self._hear(CameraInfo, f"{beside}/camera_info", partial(self._on_info, camera), LISTEN_SOME)
+                self._subscribe(TFMessage, name, self._on_tf, qos)
+        for camera in self._observed.cameras:
+            type_ = CompressedImage if camera.topic.endswith("/compressed") else Image
+            self._subscribe(type_, camera.topic, partial(self._on_image, camera), LISTEN_SOME)
+            folder = camera.topic.removesuffix("/compressed").rpartition("/")[0]
+            self._subscribe(CameraInfo, f"{folder}/camera_info", partial(self._on_info, camera), LISTEN_SOME)
 
-    def _hear(self, kind: type, topic: str, callback, qos: QoSProfile) -> None:
-        from rclpy.event_handler import SubscriptionEventCallbacks
+    def _subscribe(self, type_: type, topic: str, callback, qos: QoSProfile) -> None:
+        silent = SubscriptionEventCallbacks(use_default_callbacks=False)  # a QoS mismatch is a finding, not a log line
+        self._subscriptions.append(self._node.create_subscription(type_, topic, callback, qos, event_callbacks=silent))
 
-        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)  # what does not fit is told by a finding
-        self._made.append(self._node.create_subscription(kind, topic, callback, qos, event_callbacks=quiet))
-
-    def spin(self, executor: Executor, seconds: float, stop: Callable[[], bool], until=lambda: False) -> None:
-        """Handle what comes, for so long or until something holds."""
+    def spin(
+        self, executor: Executor, seconds: float, should_stop: Callable[[], bool], until: Callable = lambda: False
+    ) -> None:
+        """Handle messages for so long, or until a condition holds."""
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not until() and not stop():
+        while (left := end - time.monotonic()) > 0 and not until() and not should_stop():
             executor.spin_once(timeout_sec=min(left, 0.1))
 
-    def complete(self) -> bool:
-        """Whether everything awaited was heard, and somebody listens to each controller's topic."""
-        s, job = self._seen, self._job
-        commands = [job.of_robot(c.command_topic) for c in job.robot.controllers]
+    def is_complete(self) -> bool:
+        """Return whether all expected messages were received and every controller's topic has a subscriber."""
+        o, setup = self._observed, self._setup
+        commands = [setup.robot_topic(c.command_topic) for c in setup.robot.controllers]
         return bool(
-            len(s.joints)
-            and s.description
-            and s.transforms
-            and all(len(c.stream) and c.intrinsics for c in s.cameras)
+            len(o.joints)
+            and o.description
+            and o.transforms
+            and all(len(c.times) and c.intrinsics for c in o.cameras)
             and all(self._node.count_subscribers(topic) for topic in commands)
         )
 
-    def begin(self) -> None:
-        """What was heard until now was for finding, and came in a burst: measuring begins here."""
-        self._seen.joints, self._seen.joint_messages = records.Stream(), []
-        for camera in self._seen.cameras:
-            camera.stream, camera.sizes, camera.encodings, camera.problem = records.Stream(), [], [], ""
-        self._frozen.clear()
+    def start_measuring(self) -> None:
+        """Discard the messages received during discovery, which arrive in a burst."""
+        self._observed.joints, self._observed.joint_messages = MessageTimes(), []
+        for camera in self._observed.cameras:
+            camera.times, camera.sizes, camera.encodings, camera.problem = MessageTimes(), [], [], ""
+        self._repeated.clear()
 
     # -- the graph -----------------------------------------------------------------------------------------------------
 
-    def _look_around(self) -> dict[str, Topic]:
-        """Everybody at every topic but the doctor and plumbing."""
+    def _read_topics(self) -> dict[str, Topic]:
+        """Return all topics with their publishers and subscribers, without the doctor."""
         node, topics = self._node, {}
         for name, _ in node.get_topic_names_and_types():
             topics[name] = Topic(
-                self._ends(node.get_publishers_info_by_topic(name)),
-                self._ends(node.get_subscriptions_info_by_topic(name)),
+                self._endpoints(node.get_publishers_info_by_topic(name)),
+                self._endpoints(node.get_subscriptions_info_by_topic(name)),
             )
-        return {name: topic for name, topic in topics.items() if topic.publishers or topic.listeners}
+        return {name: topic for name, topic in topics.items() if topic.publishers or topic.subscribers}
 
-    def _ends(self, infos) -> list[End]:
+    def _endpoints(self, infos) -> list[Endpoint]:
         own, found = self._node.get_fully_qualified_name(), []
         for info in infos:
-            name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-            qos = info.qos_profile
+            name, qos = f"{info.node_namespace.rstrip('/')}/{info.node_name}", info.qos_profile
             if name != own:
-                reliable = qos.reliability == ReliabilityPolicy.RELIABLE
-                transient = qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
-                found.append(End(name, info.topic_type, reliable, transient))
+                is_reliable = qos.reliability == ReliabilityPolicy.RELIABLE
+                is_transient = qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
+                found.append(Endpoint(name, info.topic_type, is_reliable, is_transient))
         return found
 
-    def ask(self) -> None:
-        """Ask nodes for parameters, and the controller manager for states. Answers come while spinning."""
-        job, topics = self._job, self._look_around()
-        controllers = [job.of_robot(c.command_topic) for c in job.robot.controllers]
-        at = [topics.get(n, Topic()) for n in (job.joint_states, job.description, *job.cameras, *controllers)]
-        names = {end.node for topic in at for end in topic.publishers}
-        listeners = {end.node for name in controllers for end in topics.get(name, Topic()).listeners}
+    def request_parameters(self) -> None:
+        """Ask nodes for parameters, and the controller manager for states; answers arrive while spinning."""
+        setup, topics = self._setup, self._read_topics()
+        controllers = [setup.robot_topic(c.command_topic) for c in setup.robot.controllers]
+        names = (setup.joint_states_topic, setup.description_topic, *setup.image_topics, *controllers)
+        publishers = {end.node for name in names for end in topics.get(name, Topic()).publishers}
+        followers = {end.node for name in controllers for end in topics.get(name, Topic()).subscribers}
         running = {f"{ns.rstrip('/')}/{name}" for name, ns in self._node.get_node_names_and_namespaces()}
-        ours = {job.full(name) for name in _OUR_NODES} & running
-        for name in sorted(names | listeners | ours):
-            self._parameter(name, "use_sim_time")
-        for name in sorted(listeners):
-            self._parameter(name, "joints")
-        self._parameter(job.full("camera"), "frozen_after")
-        self._controllers()
+        ours = {setup.node_topic(name) for name in _OUR_NODES} & running
+        for name in sorted(publishers | followers | ours):
+            self._request_parameter(name, "use_sim_time")
+        for name in sorted(followers):
+            self._request_parameter(name, "joints")
+        self._request_parameter(setup.node_topic("camera"), "frozen_after")
+        self._request_controllers()
 
-    def _parameter(self, name: str, parameter: str) -> None:
+    def _request_parameter(self, name: str, parameter: str) -> None:
         client = self._node.create_client(GetParameters, f"{name}/get_parameters")
-        self._clients.append(client)
 
-        def told(future) -> None:
+        def on_answer(future) -> None:
             values = [] if future.cancelled() or future.result() is None else future.result().values
             if values and values[0].type:
                 value = parameter_value_to_python(values[0])
-                setattr(self._seen.nodes.setdefault(name, records.Node()), parameter, value)
+                setattr(self._observed.nodes.setdefault(name, NodeParameters()), parameter, value)
 
-        self._call(client, GetParameters.Request(names=[parameter]), told)
+        self._call(client, GetParameters.Request(names=[parameter]), on_answer)
 
-    def _controllers(self) -> None:
-        """Where controller_manager_msgs is installed and a manager answers; else listeners must do."""
+    def _request_controllers(self) -> None:
+        """Ask the controller manager, if controller_manager_msgs is installed; else subscribers must do."""
         try:
             from controller_manager_msgs.srv import ListControllers
         except ImportError:
             return
-        client = self._node.create_client(ListControllers, self._job.of_robot("controller_manager/list_controllers"))
-        self._clients.append(client)
+        name = self._setup.robot_topic("controller_manager/list_controllers")
+        client = self._node.create_client(ListControllers, name)
 
-        def told(future) -> None:
+        def on_answer(future) -> None:
             if not future.cancelled() and future.result() is not None:
-                self._seen.controllers = {c.name: c.state for c in future.result().controller}
+                self._observed.controllers = {c.name: c.state for c in future.result().controller}
 
-        self._call(client, ListControllers.Request(), told)
+        self._call(client, ListControllers.Request(), on_answer)
 
-    def _call(self, client, request, told) -> None:
+    def _call(self, client, request, on_answer: Callable) -> None:
+        self._clients.append(client)
         if client.service_is_ready():  # it has been discovered with the topics, or never will be
             future = client.call_async(request)
-            future.add_done_callback(told)
+            future.add_done_callback(on_answer)
             self._answers.append(future)
 
-    def answered(self) -> bool:
-        """Whether nobody is waited for any more."""
+    def is_answered(self) -> bool:
+        """Return whether all requests have been answered."""
         return all(future.done() for future in self._answers)
 
-    def result(self, seconds: float) -> Seen:
-        """All that was seen."""
-        s = self._seen
-        s.seconds, s.topics, s.clock_moves = seconds, self._look_around(), not math.isnan(self._clock)
-        s.lacking = {c.name: package for c in self._job.robot.controllers if (package := missing_package(c))}
-        for camera in s.cameras:
+    def result(self, seconds: float) -> Observations:
+        """Return all observations."""
+        o = self._observed
+        o.seconds, o.topics, o.clock_moves = seconds, self._read_topics(), not math.isnan(self._clock)
+        packages = {c.name: missing_package(c) for c in self._setup.robot.controllers}
+        o.missing_packages = {name: package for name, package in packages.items() if package}
+        for camera in o.cameras:
             self._decode(camera)
-        return s
+        return o
 
     def close(self) -> None:
-        """Leave the node as it was."""
-        for subscription in self._made:
+        """Remove all subscriptions and clients from the node."""
+        for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         for client in self._clients:
             self._node.destroy_client(client)
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
-    def _add(self, stream: records.Stream, header, info: dict) -> None:
+    def _add(self, times: MessageTimes, header, info: dict) -> None:
         received = info["received_timestamp"] * 1e-9
-        stream.add(received, self._clock, to_seconds(header.stamp), header.frame_id)
+        times.add(received, self._clock, to_seconds(header.stamp), header.frame_id)
 
     def _on_joints(self, m: JointState, info: dict) -> None:
-        self._add(self._seen.joints, m.header, info)
-        self._seen.joint_messages.append(JointMessage(tuple(m.name), tuple(m.position), tuple(m.velocity)))
+        self._add(self._observed.joints, m.header, info)
+        self._observed.joint_messages.append(JointMessage(tuple(m.name), tuple(m.position), tuple(m.velocity)))
 
     def _on_description(self, m: String) -> None:
-        self._seen.description = m.data
+        self._observed.description = m.data
 
     def _on_tf(self, m: TFMessage) -> None:
-        for one in m.transforms:
-            t, r = one.transform.translation, one.transform.rotation
-            place, turn = (t.x, t.y, t.z), (r.x, r.y, r.z, r.w)
-            if np.isfinite([*place, *turn]).all() and any(turn):
-                self._seen.transforms[one.child_frame_id] = (one.header.frame_id, place, turn)
+        for transform in m.transforms:
+            t, q = transform.transform.translation, transform.transform.rotation
+            position, quaternion = (t.x, t.y, t.z), (q.x, q.y, q.z, q.w)
+            if np.isfinite([*position, *quaternion]).all() and any(quaternion):
+                parent = transform.header.frame_id
+                self._observed.transforms[transform.child_frame_id] = (parent, position, quaternion)
 
-    def _on_info(self, camera: Camera, m: CameraInfo) -> None:
+    def _on_info(self, camera: CameraObservations, m: CameraInfo) -> None:
         k = m.k
         camera.intrinsics = Intrinsics(m.width, m.height, k[0], k[4], k[2], k[5])
 
-    def _on_image(self, camera: Camera, m: Image | CompressedImage, info: dict) -> None:
-        self._add(camera.stream, m.header, info)
+    def _on_image(self, camera: CameraObservations, m: Image | CompressedImage, info: dict) -> None:
+        self._add(camera.times, m.header, info)
         now, data = info["received_timestamp"] * 1e-9, bytes(m.data)
-        before = self._frozen.get(camera.topic)
+        before = self._repeated.get(camera.topic)
         since = now if before is None or before[0] != data else before[1]
-        self._frozen[camera.topic] = (data, since)
-        camera.same_s = now - since
+        self._repeated[camera.topic] = (data, since)
+        camera.frozen_s = now - since
         self._newest[camera.topic] = m
         encoding = m.format if isinstance(m, CompressedImage) else m.encoding
         if encoding not in camera.encodings:
@@ -241,21 +254,21 @@ class _Watch:
         if size not in camera.sizes:
             camera.sizes.append(size)
 
-    def _decode(self, camera: Camera) -> None:
+    def _decode(self, camera: CameraObservations) -> None:
         message = self._newest.get(camera.topic)
-        if message is None or not len(camera.stream):
+        if message is None or not len(camera.times):
             return
         try:
-            camera.picture = decode_image(message).copy()
+            camera.image = decode_image(message).copy()
         except ImageError as problem:
             camera.problem = str(problem)
             return
         if isinstance(message, CompressedImage):
-            camera.sizes = [(camera.picture.shape[1], camera.picture.shape[0])]
+            camera.sizes = [(camera.image.shape[1], camera.image.shape[0])]
 
 
-def quiet_node(name: str = "doctor", namespace: str = "") -> Node:
-    """A node that tells nothing: no log topic, no parameter services."""
+def passive_node(name: str = "doctor", namespace: str = "") -> Node:
+    """Return a node that publishes nothing: no log topic, no parameter services."""
     import rclpy
 
     return rclpy.create_node(name, namespace=namespace, enable_rosout=False, start_parameter_services=False)

@@ -1,4 +1,4 @@
-"""What was seen of a running graph, as plain values: everything that the checks are given."""
+"""Observations of a running graph, as plain values: the input of all checks."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ IMAGES = (IMAGE, COMPRESSED_IMAGE)
 
 
 @dataclass(frozen=True)
-class End:
-    """One publisher or listener. node: its full name. kind: package/msg/Name. transient: durability transient local."""
+class Endpoint:
+    """One publisher or subscriber. node: its full name. type: package/msg/Name. transient: transient local."""
 
     node: str
-    kind: str
+    type: str
     reliable: bool = True
     transient: bool = False
 
     @property
     def name(self) -> str:
-        """The node's name without its namespace."""
+        """Return the node's name without its namespace."""
         return self.node.rpartition("/")[2]
 
 
 @dataclass
 class Topic:
-    """Who is at a topic, but for the doctor."""
+    """Publishers and subscribers of a topic, without the doctor."""
 
-    publishers: list[End] = field(default_factory=list)
-    listeners: list[End] = field(default_factory=list)
+    publishers: list[Endpoint] = field(default_factory=list)
+    subscribers: list[Endpoint] = field(default_factory=list)
 
 
 @dataclass
-class Stream:
-    """The messages of one topic. received: s on the system's clock. clock: s of /clock at that time, NaN without one.
-    stamps: s of the headers, 0 where there was none."""
+class MessageTimes:
+    """Times of the messages of one topic, in s. received: system clock. clock: /clock at that time, NaN without one.
+    stamps: of the headers, 0 if not set."""
 
     received: list[float] = field(default_factory=list)
     clock: list[float] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Stream:
         return len(self.received)
 
     def add(self, received: float, clock: float, stamp: float, frame_id: str) -> None:
-        """Take note of a message."""
+        """Add a message."""
         self.received.append(received)
         self.clock.append(clock)
         self.stamps.append(stamp)
@@ -69,7 +69,7 @@ class JointMessage:
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """Of a pinhole camera, in pixels."""
+    """Intrinsics of a pinhole camera, in pixels."""
 
     width: int
     height: int
@@ -80,24 +80,23 @@ class Intrinsics:
 
 
 @dataclass
-class Camera:
-    """One image topic. picture: the newest that could be decoded, (H, W, 3) uint8 rgb. problem: what was wrong with the
-    first that could not. encodings, sizes: what there was, once each. same_s: s for which the pixels stayed the same up
-    to the end."""
+class CameraObservations:
+    """One image topic. image: the newest that could be decoded, (H, W, 3) uint8 RGB. problem: why an image could not be
+    decoded. encodings, sizes: each that was received, once. frozen_s: s for which the last pixels did not change."""
 
     topic: str
-    stream: Stream = field(default_factory=Stream)
-    picture: np.ndarray | None = None
+    times: MessageTimes = field(default_factory=MessageTimes)
+    image: np.ndarray | None = None
     problem: str = ""
     encodings: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     intrinsics: Intrinsics | None = None
-    same_s: float = 0.0
+    frozen_s: float = 0.0
 
 
 @dataclass
-class Node:
-    """What a node says of itself; None where it was not asked or did not answer."""
+class NodeParameters:
+    """Parameters of a node; None if it was not asked or did not answer."""
 
     use_sim_time: bool | None = None
     frozen_after: float | None = None
@@ -105,37 +104,37 @@ class Node:
 
 
 @dataclass
-class Seen:
-    """All of it. seconds: how long was listened. transforms: child → parent, position (3,) m, quaternion (4,) xyzw.
-    controllers: state by name as the controller manager says, None where it could not be asked. clock_moves: /clock was
-    heard. lacking: Debian packages by controller whose commands arm_gate could not send where the doctor runs."""
+class Observations:
+    """Everything that was observed in ``seconds``. transforms: child → parent, position (3,) m, quaternion (4,) xyzw.
+    controllers: state by name from the controller manager, None if it did not answer. clock_moves: /clock was received.
+    missing_packages: Debian package by controller whose commands arm_gate could not send on this machine."""
 
     seconds: float = 5.0
     topics: dict[str, Topic] = field(default_factory=dict)
-    nodes: dict[str, Node] = field(default_factory=dict)
-    joints: Stream = field(default_factory=Stream)
+    nodes: dict[str, NodeParameters] = field(default_factory=dict)
+    joints: MessageTimes = field(default_factory=MessageTimes)
     joint_messages: list[JointMessage] = field(default_factory=list)
     description: str | None = None
     transforms: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
-    cameras: list[Camera] = field(default_factory=list)
+    cameras: list[CameraObservations] = field(default_factory=list)
     controllers: dict[str, str] | None = None
     clock_moves: bool = False
-    lacking: dict[str, str] = field(default_factory=dict)
+    missing_packages: dict[str, str] = field(default_factory=dict)
 
     def topic(self, name: str) -> Topic:
-        """Who is there; nobody where there is no such topic."""
+        """Return the publishers and subscribers of a topic; none if it does not exist."""
         return self.topics.get(name, Topic())
 
-    def publishers(self, name: str, *kinds: str) -> list[End]:
-        """Those of a topic that publish one of these types."""
-        return [end for end in self.topic(name).publishers if end.kind in kinds]
+    def publishers(self, name: str, *types: str) -> list[Endpoint]:
+        """Return the publishers of a topic with one of these types."""
+        return [end for end in self.topic(name).publishers if end.type in types]
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is to fit together. namespace: of nodes and cameras, "" or with its leading slash. robot_namespace: the same
-    of the robot's own topics, None where it is that of the nodes. camera_topics: as the user gave them, one a view of
-    the model; empty: the robot's."""
+class RobotSetup:
+    """Robot, model and topic names that shall work together. namespace: of nodes and cameras, "" or with a leading
+    slash; robot_namespace: of the robot's own topics, None if it is the same. camera_topics: as the user gave them, one
+    for each view of the model; empty: the robot's."""
 
     robot: RobotConfig
     model: ModelConfig
@@ -144,32 +143,32 @@ class Job:
     use_sim_time: bool = False
     robot_namespace: str | None = None
 
-    def full(self, name: str) -> str:
-        """A topic's full name."""
+    def node_topic(self, name: str) -> str:
+        """Return the full name of a topic of the nodes."""
         return name if name.startswith("/") else f"{self.namespace}/{name}"
 
-    def of_robot(self, name: str) -> str:
-        """Full name of a topic of the robot's own."""
+    def robot_topic(self, name: str) -> str:
+        """Return the full name of a topic of the robot."""
         space = self.namespace if self.robot_namespace is None else self.robot_namespace
         return name if name.startswith("/") else f"{space}/{name}"
 
     @property
-    def cameras(self) -> tuple[str, ...]:
-        """Full names of the image topics."""
-        return tuple(self.full(name) for name in self.camera_topics or (self.robot.camera.topic,))
+    def image_topics(self) -> tuple[str, ...]:
+        """Return the full names of the image topics."""
+        return tuple(self.node_topic(name) for name in self.camera_topics or (self.robot.camera.topic,))
 
     @property
-    def joint_states(self) -> str:
-        """Full name."""
-        return self.of_robot("joint_states")
+    def joint_states_topic(self) -> str:
+        """Return its full name."""
+        return self.robot_topic("joint_states")
 
     @property
-    def description(self) -> str:
-        """Full name."""
-        return self.of_robot("robot_description")
+    def description_topic(self) -> str:
+        """Return the full name of robot_description."""
+        return self.robot_topic("robot_description")
 
     @property
-    def all_joints(self) -> tuple[str, ...]:
-        """Joints that must be in joint_states: the arm's, then those that the model takes beside them."""
+    def required_joints(self) -> tuple[str, ...]:
+        """Return the joints that joint_states must have: the arm's, then further ones that the model needs."""
         state = self.model.proprioception
         return tuple(dict.fromkeys([*self.robot.joints, *(state.gripper if state.kind == "joints" else ())]))

@@ -1,4 +1,4 @@
-"""The live picture under what the training camera would see: its reference picture, and the arm's own skeleton."""
+"""Overlay of the live image and the training camera's view: its reference image, and the arm's skeleton."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from jepa_ros.doctor.examine import positions
-from jepa_ros.doctor.observations import Job, Seen
+from jepa_ros.doctor.examine import joint_positions
+from jepa_ros.doctor.observations import Observations, RobotSetup
 from jepa_ros.errors import InputError
 from jepa_ros.images import decode_compressed
 from jepa_ros.robot.transforms import rotation_matrix
@@ -17,31 +17,31 @@ from jepa_ros.world_model.config import REFERENCES, CameraReference
 _LINE, _DOT = (255, 80, 40), (255, 220, 60)
 
 
-def reference(directory: Path, seen: Seen, job: Job) -> tuple[np.ndarray, str] | None:
-    """A picture (H, W, 3) uint8 rgb of the training camera and where it is from: where the model was trained in the
-    simulated cell, one drawn of the arm as it stands now, else the checkpoint's own. None where there is none."""
+def find_reference(directory: Path, observed: Observations, setup: RobotSetup) -> tuple[np.ndarray, str] | None:
+    """Return an image (H, W, 3) uint8 RGB of the training camera and its source: for a model of the simulated cell the
+    arm rendered in its present position, otherwise the checkpoint's reference image. None if there is none."""
     try:
-        drawn = _drawn(seen, job)
+        rendered = _render_arm(observed, setup)
     except (ImportError, InputError):  # no MuJoCo, or no OpenGL
-        drawn = None
-    if drawn is not None:
-        return drawn, "the simulated cell with the arm as it stands now"
+        rendered = None
+    if rendered is not None:
+        return rendered, "the simulated cell with the arm in its present position"
     for name in REFERENCES:
         if (directory / name).is_file():
-            return read_picture(directory / name), f"the model's {name}"
+            return read_image(directory / name), f"the model's {name}"
     return None
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 rgb. Raises InputError."""
+def read_image(path: Path) -> np.ndarray:
+    """Return an image file as (H, W, 3) uint8 RGB. Raises InputError."""
     try:
         return decode_compressed(path.suffix, path.read_bytes())
     except OSError as problem:
-        raise InputError(f"picture {path}: expected a JPEG or PNG, found {problem}") from None
+        raise InputError(f"image {path}: cannot be read as JPEG or PNG ({problem})") from None
 
 
-def _drawn(seen: Seen, job: Job) -> np.ndarray | None:
-    trained, q = job.model.camera, positions(seen, job)
+def _render_arm(observed: Observations, setup: RobotSetup) -> np.ndarray | None:
+    trained, q = setup.model.camera, joint_positions(observed, setup)
     if trained is None or q is None:
         return None
     from jepa_ros.sim.scene import Scene
@@ -49,47 +49,50 @@ def _drawn(seen: Seen, job: Job) -> np.ndarray | None:
     scene = Scene(width=trained.width, height=trained.height)
     place, intrinsics = scene.camera_pose[0], scene.camera_intrinsics
     same = np.allclose(place, trained.position, atol=1e-3) and np.isclose(intrinsics["fx"], trained.fx, rtol=1e-3)
-    if not same or not set(job.robot.joints) <= set(scene.joint_names):
+    if not same or not set(setup.robot.joints) <= set(scene.joint_names):
         return None
-    scene.teleport(dict(zip(job.robot.joints, q.tolist(), strict=True)))
-    drawn = scene.render().copy()
+    scene.teleport(dict(zip(setup.robot.joints, q.tolist(), strict=True)))
+    rendered = scene.render().copy()
     scene.close_renderer()
-    return drawn
+    return rendered
 
 
 def project(points: np.ndarray, camera: CameraReference) -> np.ndarray:
-    """Points (n, 3) m in the base frame → pixels (n, 2) of the training camera, NaN behind it."""
+    """Return the pixels (n, 2) in the training camera of points (n, 3) m in the base frame; NaN behind it."""
     rotation = rotation_matrix(np.array(camera.orientation))
     x, y, z = ((points - np.array(camera.position)) @ rotation).T
     z = np.where(z > 1e-6, z, np.nan)
     return np.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], axis=1)
 
 
-def skeleton(seen: Seen, job: Job) -> np.ndarray | None:
-    """(J + 1, 3) m in the base frame: the joints in their order, then the tool. None where nothing tells."""
-    q = positions(seen, job)
-    if q is None or seen.description is None:
+def skeleton(observed: Observations, setup: RobotSetup) -> np.ndarray | None:
+    """Return (J + 1, 3) m in the base frame: the joints in order, then the tool. None if joints or description are
+    unknown."""
+    q = joint_positions(observed, setup)
+    if q is None or observed.description is None:
         return None
     from jepa_ros.robot.motion.kinematics import Kinematics
 
     try:
-        frames = [*job.robot.joints, job.robot.tool_frame]
-        made = [Kinematics(seen.description, job.robot.joints, frame, job.robot.base_frame) for frame in frames]
+        frames = [*setup.robot.joints, setup.robot.tool_frame]
+        made = [Kinematics(observed.description, setup.robot.joints, frame, setup.robot.base_frame) for frame in frames]
         return np.array([kinematics.forward(q)[0] for kinematics in made])
     except InputError:
         return None
 
 
-def draw(live: np.ndarray, drawn: np.ndarray | None, points: np.ndarray | None, job: Job) -> np.ndarray:
-    """The live picture, half of it the reference where there is one, with the skeleton: (H, W, 3) uint8 rgb at the
-    training camera's size, both cut to its centred square and brought back."""
-    trained = job.model.camera
+def draw_overlay(
+    live: np.ndarray, reference: np.ndarray | None, points: np.ndarray | None, setup: RobotSetup
+) -> np.ndarray:
+    """Return the live image blended with the reference image, if there is one, and the skeleton: (H, W, 3) uint8 RGB at
+    the training camera's size, with the centred squares aligned."""
+    trained = setup.model.camera
     if trained is None:
         return live
     size = (trained.width, trained.height)
-    canvas = _fitted(live, size)
-    if drawn is not None:
-        canvas = cv2.addWeighted(canvas, 0.5, _fitted(drawn, size), 0.5, 0.0)
+    canvas = _align(live, size)
+    if reference is not None:
+        canvas = cv2.addWeighted(canvas, 0.5, _align(reference, size), 0.5, 0.0)
     if points is None:
         return canvas
     pixels = project(points, trained)
@@ -101,9 +104,9 @@ def draw(live: np.ndarray, drawn: np.ndarray | None, points: np.ndarray | None, 
     return canvas
 
 
-def _fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """So that the centred squares, which are all that a model sees, lie on each other."""
-    height, width = picture.shape[:2]
+def _align(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scale an image so that its centred square, which is the model's input, is that of `size`."""
+    height, width = image.shape[:2]
     scale = min(size) / min(height, width)
     matrix = np.array(
         [
@@ -111,4 +114,4 @@ def _fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
             [0.0, scale, (size[1] - 1) / 2 - scale * (height - 1) / 2],
         ]
     )
-    return cv2.warpAffine(np.ascontiguousarray(picture), matrix, size, flags=cv2.INTER_AREA)
+    return cv2.warpAffine(np.ascontiguousarray(image), matrix, size, flags=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""`jepa_ros doctor`: looks at a running robot before anything moves, and says what does not fit."""
+"""`jepa_ros doctor`: check a running robot, its camera and a model before anything moves."""
 
 from __future__ import annotations
 
@@ -28,38 +28,40 @@ def run_doctor(
     robot_namespace: str = "",
     command_interface: str = "",
 ) -> int:
-    """Look, print a line a finding, write summary.json, report.html and overlay.jpg into `out` where one is given.
+    """Observe the graph for `seconds`, print a line for each finding, and write summary.json, report.html and
+    overlay.jpg into `out` if it is given.
 
-    Returns 0 where nothing is worse than a warning, else 1; 130 where it was interrupted. Raises InputError.
+    Returns 0 if no finding is worse than a warning, else 1; 130 if interrupted. Raises InputError.
     """
-    ensure(isolate=False)  # before rclpy is imported: the robot is in the graph that the shell is in
+    ensure(isolate=False)  # before rclpy is imported: in the domain of the shell, where the robot is
     from jepa_ros.doctor import overlay
     from jepa_ros.doctor.examine import examine
     from jepa_ros.doctor.finding import Level
-    from jepa_ros.doctor.report import verdict, write
+    from jepa_ros.doctor.report import verdict, write_files
+    from jepa_ros.reporting.output import prepare_out
+    from jepa_ros.reporting.result import print_result
 
-    if out is not None and out.exists() and not out.is_dir():
-        raise InputError(f"out {out}: expected a directory, found a file")
-    shown = None if reference is None else overlay.read_picture(reference)
+    shown = None if reference is None else overlay.read_image(reference)
     directory = resolve_model(model)
-    job = _job(robot, directory, camera_topic, namespace, robot_namespace, command_interface, use_sim_time)
-    checkpoint = _load(directory)
+    setup = _make_setup(robot, directory, camera_topic, namespace, robot_namespace, command_interface, use_sim_time)
+    if out is not None:
+        prepare_out(out)
+    checkpoint = _load_model(directory)
     stop = threading.Event()
     with on_signals(stop.set):
-        seen = _watch(job, seconds, stop)
+        observed = _observe(setup, seconds, stop)
     if stop.is_set():
         return 130
-    findings = examine(seen, job, checkpoint)
-    tell(findings)
-    if out is not None:
-        write(out, findings, seen, job, _pictures(directory, seen, job, shown))
-        print(f"{verdict(findings)}; report: {out / 'report.html'}")
-    else:
-        print(verdict(findings))
+    findings = examine(observed, setup, checkpoint)
+    print_findings(findings)
+    files = (
+        [] if out is None else write_files(out, findings, observed, setup, _images(directory, observed, setup, shown))
+    )
+    print_result(f"doctor: {verdict(findings)}", paths=files)
     return 1 if any(f.level is Level.ERROR for f in findings) else 0
 
 
-def _job(
+def _make_setup(
     robot: str,
     model: Path,
     topics: Sequence[str],
@@ -68,42 +70,41 @@ def _job(
     command_interface: str,
     use_sim_time: bool,
 ):
-    """Raises InputError where a file or a name is none."""
-    from jepa_ros.doctor.observations import Job
+    """Return the RobotSetup. Raises InputError for an invalid file or name."""
+    from jepa_ros.doctor.observations import RobotSetup
     from jepa_ros.robot.config import load_robot
     from jepa_ros.world_model.config import read_config
 
     for topic in topics:
-        _check_name("camera topic", topic)
-    for what, name in (("namespace", namespace), ("robot namespace", robot_namespace)):
-        _check_name(what, f"/{name.strip('/')}" if name.strip("/") else "/ns")
-    return Job(
+        _check_name("--camera-topic", topic)
+    for option, name in (("--namespace", namespace), ("--robot-namespace", robot_namespace)):
+        _check_name(option, f"/{name.strip('/')}" if name.strip("/") else "/ns")
+    return RobotSetup(
         load_robot(robot, command_interface),
         read_config(model),
-        _space(namespace),
+        _with_slash(namespace),
         tuple(topics),
         use_sim_time,
-        _space(robot_namespace) if robot_namespace else None,
+        _with_slash(robot_namespace) if robot_namespace else None,
     )
 
 
-def _space(name: str) -> str:
-    """Empty for the root, else with its leading slash."""
+def _with_slash(name: str) -> str:
+    """Return a namespace with a leading slash; empty for the root."""
     return f"/{name.strip('/')}" if name.strip("/") else ""
 
 
-def _check_name(what: str, name: str) -> None:
+def _check_name(option: str, name: str) -> None:
     from rclpy.exceptions import InvalidTopicNameException
     from rclpy.validate_topic_name import validate_topic_name
 
     try:
         validate_topic_name(name)
     except InvalidTopicNameException as problem:
-        reason = str(problem).splitlines()[0]
-        raise InputError(f"{what} '{name}': expected a ROS name, found {reason}") from None
+        raise InputError(f"{option} {name}: not a valid ROS name: {str(problem).splitlines()[0]}") from None
 
 
-def _load(directory: Path):
+def _load_model(directory: Path):
     import torch
 
     from jepa_ros.world_model.checkpoint import load_checkpoint
@@ -112,40 +113,40 @@ def _load(directory: Path):
     return load_checkpoint(directory)
 
 
-def _watch(job, seconds: float, stop: threading.Event):
+def _observe(setup, seconds: float, stop: threading.Event):
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
-    from jepa_ros.doctor.graph_listener import quiet_node, watch
+    from jepa_ros.doctor.graph_listener import observe_graph, passive_node
     from jepa_ros.nodes.common.executor import executor_of
 
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = quiet_node()
+        node = passive_node()
         with executor_of(node) as executor:
-            return watch(node, executor, job, seconds, stop.is_set)
+            return observe_graph(node, executor, setup, seconds, stop.is_set)
     finally:
         rclpy.try_shutdown()
 
 
-def _pictures(directory: Path, seen, job, shown) -> list[tuple[str, Any]]:
-    """For the report; the last one is the overlay."""
+def _images(directory: Path, observed, setup, shown) -> list[tuple[str, Any]]:
+    """Return captioned images for the report; the last one is the overlay."""
     from jepa_ros.doctor import overlay
 
-    found = [(f"live, `{c.topic}`", c.picture) for c in seen.cameras if c.picture is not None]
+    found = [(f"live, `{c.topic}`", c.image) for c in observed.cameras if c.image is not None]
     if not found:
         return []
-    known = (shown, "the picture given") if shown is not None else overlay.reference(directory, seen, job)
-    if known is not None:
-        found.append((f"training camera: {known[1]}", known[0]))
-    points = overlay.skeleton(seen, job)
-    drawn = overlay.draw(found[0][1], known and known[0], points, job)
-    return [*found, ("overlay", drawn)]
+    live = found[0][1]
+    reference = overlay.find_reference(directory, observed, setup) if shown is None else (shown, "the image given")
+    if reference is not None:
+        found.append((f"training camera: {reference[1]}", reference[0]))
+    points = overlay.skeleton(observed, setup)
+    return [*found, ("overlay", overlay.draw_overlay(live, reference and reference[0], points, setup))]
 
 
-def tell(findings) -> None:
-    """A line each, the worst last, where a terminal shows them."""
-    coloured = sys.stdout.isatty()
+def print_findings(findings) -> None:
+    """Print a line for each finding, the worst last, where a terminal shows them."""
+    is_terminal = sys.stdout.isatty()
     for finding in sorted(findings, key=lambda f: f.level):
         line = finding.line()
-        print(f"\033[{_COLOURS[finding.level]}m{line[:7]}\033[0m{line[7:]}" if coloured else line)
+        print(f"\033[{_COLOURS[finding.level]}m{line[:7]}\033[0m{line[7:]}" if is_terminal else line)

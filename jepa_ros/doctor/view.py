@@ -1,6 +1,6 @@
-"""What the model makes of the live picture: how far it is from the training data, and where it sees the tool.
+"""Check of the model's view: how far the live image is from the training data, and where the model sees the tool.
 
-Both are asked of the picture as it is and of the picture turned by 180°, for a camera that is mounted upside down.
+Both are measured for the image as it is and turned by 180°, to detect a camera that is mounted upside down.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepa_ros.doctor.finding import Finding, error, fine, warning
+from jepa_ros.doctor.finding import Finding, FindingCode, error, ok, warning
 from jepa_ros.images import preprocess
 from jepa_ros.world_model.checkpoint import Checkpoint
 
-STRANGE = (2.5, 3.5)
-"""Distances from the training data (1 on average over it) that are a warning, and an error."""
-SEES_TOOL = (8.0, 20.0)
-"""Times the probe's own error at which the tool counts as seen elsewhere: warning, error."""
-BETTER, NEARER, LOOK = 0.5, 0.7, 1.5
-"""Of the tool's error, and of the distance, as they are: where the turned picture's is less than this, the picture is
-upside down. Distances up to LOOK are usual whatever the other one is."""
-TOOL = "tool"
+LATENT_DISTANCE = (2.5, 3.5)
+"""Distances from the training data (1 is its average): warning, error."""
+TOOL_DISTANCE = (8.0, 20.0)
+"""Distance of the tool from where the joints put it, in multiples of the probe's own error: warning, error."""
+TURNED_TOOL_RATIO, TURNED_DISTANCE_RATIO, USUAL_DISTANCE = 0.5, 0.7, 1.5
+"""If the tool error, or the distance, of the turned image is less than this share of the original's, the image is
+upside down. Distances up to USUAL_DISTANCE are usual in any case."""
+TOOL_PROBE = "tool"
 
 
 @dataclass(frozen=True)
-class View:
-    """distance: from the training data, see BatchEncoder; tool_m: m between where the model sees the tool and where the
-    joints say that it is; each as it is and turned by 180°, None where the model cannot tell.
-    error_m: the probe's own."""
+class ModelView:
+    """distance: from the training data, see BatchEncoder; tool_m: m between the tool as the model sees it and as the
+    joints put it; each for the image as it is and turned by 180°, None if the model cannot tell. error_m: the probe's
+    own error."""
 
     distance: float | None
     distance_turned: float | None
@@ -36,73 +36,78 @@ class View:
     error_m: float | None
 
 
-def look(checkpoint: Checkpoint, pictures: list[np.ndarray], tool: np.ndarray | None) -> View:
-    """pictures: (H, W, 3) uint8 rgb, one a camera of the model. tool: (3,) m in the base frame, None where unknown."""
+def measure_view(checkpoint: Checkpoint, images: list[np.ndarray], tool: np.ndarray | None) -> ModelView:
+    """Encode the live images. images: (H, W, 3) uint8 RGB, one for each camera of the model. tool: (3,) m in the base
+    frame, None if unknown."""
     import torch
 
     from jepa_ros.evaluation.bag.reading.latents import BatchEncoder
 
     size = checkpoint.config.preprocessing.size
-    frames = [np.stack([preprocess(np.ascontiguousarray(p), size) for p in turned]) for turned in _both(pictures)]
+    frames = [
+        np.stack([preprocess(np.ascontiguousarray(p), size) for p in turned])
+        for turned in (images, [p[::-1, ::-1] for p in images])
+    ]
     latents, distances = BatchEncoder(checkpoint.model).encode([f[0] if len(f) == 1 else f for f in frames])
     known = [float(d) if np.isfinite(d) else None for d in distances]
-    probe = checkpoint.probes.get(TOOL)
+    probe = checkpoint.probes.get(TOOL_PROBE)
     if probe is None or tool is None:
-        return View(*known, None, None, None)
-    seen = probe.read(torch.from_numpy(latents)).numpy()
-    away = np.linalg.norm(seen - tool[: probe.dimension], axis=1)
-    return View(*known, float(away[0]), float(away[1]), probe.error)
+        return ModelView(*known, None, None, None)
+    observed = probe.read(torch.from_numpy(latents)).numpy()
+    away = np.linalg.norm(observed - tool[: probe.dimension], axis=1)
+    return ModelView(*known, float(away[0]), float(away[1]), probe.error)
 
 
-def _both(pictures: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    return pictures, [p[::-1, ::-1] for p in pictures]
-
-
-def check(view: View, topic: str) -> list[Finding]:
-    """Upside down first: it explains the rest."""
+def check(view: ModelView, topic: str) -> list[Finding]:
+    """Return the findings on a view; upside down explains all others."""
     what = f"view of {topic}"
-    if upside_down(view):
-        found = f"one that fits better turned by 180° ({_compared(view)})"
-        return [
-            error("upside_down", what, "the training camera's way up", found, "Turn the camera, or its driver's image.")
-        ]
+    if is_upside_down(view):
+        found = f"one that fits better turned by 180° ({_compare(view)})"
+        advice = "Turn the camera, or its driver's image."
+        return [error(FindingCode.UPSIDE_DOWN, what, "the training camera's orientation", found, advice)]
     if view.distance is None:
-        return [fine("latent", what, "this model cannot tell how far it is from its training data")]
-    found = [_strange(what, view.distance)]
+        return [ok("latent", what, "this model cannot measure the distance from its training data")]
+    found = [_check_distance(what, view.distance)]
     if view.tool_m is not None and not found[0].level:
-        found.append(_tool(what, view.tool_m, view.error_m))
+        found.append(_check_tool(what, view.tool_m, view.error_m))
     return found
 
 
-def upside_down(view: View) -> bool:
-    """By where the model sees the tool, or by the distances where those differ enough and the tool does not object."""
+def is_upside_down(view: ModelView) -> bool:
+    """Decide by the tool, or by the distances if they differ enough and the tool does not contradict."""
     if view.tool_m is not None:
-        far = SEES_TOOL[0] * view.error_m
-        if view.tool_m > far and view.tool_m_turned < min(far, BETTER * view.tool_m):
+        far = TOOL_DISTANCE[0] * view.error_m
+        if view.tool_m > far and view.tool_m_turned < min(far, TURNED_TOOL_RATIO * view.tool_m):
             return True
         if view.tool_m < view.tool_m_turned:
             return False
-    return view.distance is not None and view.distance > LOOK and view.distance_turned < NEARER * view.distance
+    return (
+        view.distance is not None
+        and view.distance > USUAL_DISTANCE
+        and view.distance_turned < TURNED_DISTANCE_RATIO * view.distance
+    )
 
 
-def _compared(view: View) -> str:
+def _compare(view: ModelView) -> str:
     if view.tool_m is not None:
-        return f"the tool is seen {100 * view.tool_m:.0f} cm off, turned {100 * view.tool_m_turned:.0f} cm"
+        return f"the tool is observed {100 * view.tool_m:.0f} cm off, turned {100 * view.tool_m_turned:.0f} cm"
     return f"distance {view.distance:.2g} from the training data, turned {view.distance_turned:.2g}"
 
 
-def _strange(what: str, distance: float) -> Finding:
+def _check_distance(what: str, distance: float) -> Finding:
     shown = f"{distance:.2g} from the training data"
-    if distance <= STRANGE[0]:
-        return fine("latent", what, f"{shown} (1 is usual)")
-    advice = "Look at the overlay: another place, light, background or arm than in training. Train on this view."
-    return (error if distance > STRANGE[1] else warning)("latent", what, "about 1", shown, advice)
+    if distance <= LATENT_DISTANCE[0]:
+        return ok("latent", what, f"{shown} (1 is usual)")
+    advice = "Check the overlay: camera pose, light, background or arm differ from training. Train on this view."
+    return (error if distance > LATENT_DISTANCE[1] else warning)(FindingCode.LATENT_FAR, what, "about 1", shown, advice)
 
 
-def _tool(what: str, away: float, own: float) -> Finding:
-    shown = f"{100 * away:.1f} cm from where the joints say that it is"
-    if away <= SEES_TOOL[0] * own:
-        return fine("tool_seen", what, f"the model sees the tool {shown}")
-    expected = f"the tool within {100 * SEES_TOOL[0] * own:.1f} cm of where the joints say"
-    advice = "The camera stands elsewhere than in training, or zeros or description are another arm's. See the overlay."
-    return (error if away > SEES_TOOL[1] * own else warning)("tool_seen", what, expected, shown, advice)
+def _check_tool(what: str, away: float, own: float) -> Finding:
+    shown = f"{100 * away:.1f} cm from where the joints put it"
+    if away <= TOOL_DISTANCE[0] * own:
+        return ok(FindingCode.TOOL_ELSEWHERE, what, f"the model sees the tool {shown}")
+    expected = f"the tool within {100 * TOOL_DISTANCE[0] * own:.1f} cm of where the joints put it"
+    advice = "The camera has moved since training, or zeros or description are another arm's. Check the overlay."
+    return (error if away > TOOL_DISTANCE[1] * own else warning)(
+        FindingCode.TOOL_ELSEWHERE, what, expected, shown, advice
+    )

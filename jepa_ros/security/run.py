@@ -1,7 +1,7 @@
-"""``jepa_ros security policy``: an SROS2 policy from what the nodes of the simulated bring-up really open.
+"""``jepa_ros security policy``: write an SROS2 policy from the endpoints of the running nodes.
 
-The nodes are started in a domain of their own, and looked at from their first moment until all are active and images
-arrive: the camera, for one, lets go of a topic as soon as it has seen which of two is published.
+The nodes of the simulated bring-up are started in their own domain and observed from the first moment until all are
+active and images are received: the camera, for one, unsubscribes once it knows which of two topics is published.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from jepa_ros.bringup.environment import process_environment
 from jepa_ros.bringup.nodes import Arguments, check_inputs, node_list
 from jepa_ros.bringup.up import graph, on_signals
 from jepa_ros.errors import InputError
+from jepa_ros.graph_clients.waiting import Stopped
+from jepa_ros.reporting.output import prepare_file
 from jepa_ros.reporting.progress import ProgressDisplay
-from jepa_ros.security.policy import Endpoints, check_commanders, collector, operator, to_xml
+from jepa_ros.reporting.result import print_result
+from jepa_ros.security.policy import Endpoints, check_commanders, collector_enclave, operator_enclave, to_xml
+from jepa_ros.text_files import write_atomically
 
-READY_WITHIN = 120.0  # s
-LOOK_EVERY = 0.1  # s
-AFTERWARDS = 3.0  # s that are looked at once all nodes are active
-NOTE = "Made by `jepa_ros security policy`; docs/how_to/security.md says what for."
+READY_TIMEOUT = 120.0  # s
+SPIN_PERIOD = 0.1  # s
+SETTLE_TIME = 3.0  # s of observation once all nodes are active
+NOTE = "Made by `jepa_ros security policy`; see docs/how_to/security.md."
 _ACTION = "/_action/"  # in the names of the topics and services that an action consists of
-
-
-class Interrupted(Exception):
-    """Somebody asked for the end."""
 
 
 def write_policy_file(
@@ -37,52 +37,54 @@ def write_policy_file(
     robot: str = "openarm",
     model: str = "openarm_reach",
 ) -> int:
-    """Write the policy to ``out``; returns 0, 1 where the graph did not come up, 130 where it was interrupted.
+    """Write the policy to ``out``; return 0, or 130 if interrupted.
 
-    Raises InputError for bad input, and where another node than arm_gate opens a controller's topic.
+    Raises InputError: bad input, the graph does not become active, or another node than arm_gate publishes commands.
     """
     from jepa_ros.robot.config import load_robot
 
-    out = Path(out)
-    if out.is_dir():
-        raise InputError(f"out {out}: expected a file, found a directory")
     with tempfile.TemporaryDirectory() as folder:
-        record = str(Path(folder, "bag"))  # for the recorder's enclave
+        record = str(Path(folder, "bag"))  # so that the recorder has an enclave, too
         arguments = Arguments(robot=robot, model=model, namespace=namespace, record=record)
         check_inputs(arguments)
+        out = prepare_file(out)
         try:
-            nodes = live_endpoints(arguments)
+            nodes = observe_endpoints(arguments)
         except TimeoutError as error:
-            raise InputError(f"policy: expected all nodes to become active, found: {error}") from None
-        except Interrupted:
+            raise InputError(f"policy: the nodes do not become active: {error}") from None
+        except Stopped:
             return 130
     prefix = nodes[0].namespace.rstrip("/")
     check_commanders(nodes, [f"{prefix}/{c.command_topic}" for c in load_robot(robot).controllers])
-    nodes += [collector(nodes[0].namespace), operator(nodes, nodes[0].namespace)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(to_xml(nodes, NOTE), encoding="utf-8")
+    nodes += [collector_enclave(nodes[0].namespace), operator_enclave(nodes, nodes[0].namespace)]
+    write_atomically(out, to_xml(nodes, NOTE))
+    print_result(f"security policy: {len(nodes)} enclaves, only arm_gate commands the controllers", paths=[out])
     return 0
 
 
-def live_endpoints(arguments: Arguments) -> list[Endpoints]:
-    """Start the simulated bring-up and note what each of its nodes opens; it is ended before this returns.
+def observe_endpoints(arguments: Arguments) -> list[Endpoints]:
+    """Start the simulated bring-up, return the endpoints of each node, and end it again.
 
-    Raises TimeoutError where not all nodes become active, Interrupted.
+    Raises TimeoutError if not all nodes become active, Stopped if interrupted.
     """
     specs = node_list("sim", arguments)
     environment = process_environment()
     os.environ.update(environment)  # before rclpy is imported
     stop = threading.Event()
-    with on_signals(stop.set), graph(specs, lambda name, line: None, environment) as group, ProgressDisplay() as work:
-        look = _Look([spec.name for spec in specs], arguments.namespace)
+    with (
+        on_signals(stop.set),
+        graph(specs, lambda name, line: None, environment) as group,
+        ProgressDisplay() as display,
+    ):
+        observer = _EndpointObserver([spec.name for spec in specs], arguments.namespace)
         try:
-            return look.until_ready(group, work, stop)
+            return observer.observe_until_ready(group, display, stop)
         finally:
-            look.close()
+            observer.close()
 
 
-class _Look:
-    """A node of ours that reads the graph."""
+class _EndpointObserver:
+    """A node that reads the endpoints of other nodes."""
 
     def __init__(self, names: Sequence[str], namespace: str) -> None:
         import rclpy
@@ -103,36 +105,36 @@ class _Look:
         self._frames: list = []
         self._node.create_subscription(Image, "frame", lambda message: self._frames.append(None), NEWEST)
 
-    def until_ready(self, group, work: ProgressDisplay, stop: threading.Event) -> list[Endpoints]:
-        """Look until all nodes are active and a frame has passed, and a little longer."""
-        task = work.add("nodes", len(self._found))
-        end, ready_at, missing = time.monotonic() + READY_WITHIN, None, None
-        while ready_at is None or time.monotonic() < ready_at + AFTERWARDS:
-            self._executor.spin_once(timeout_sec=LOOK_EVERY)
+    def observe_until_ready(self, group, display: ProgressDisplay, stop: threading.Event) -> list[Endpoints]:
+        """Observe until all nodes are active and a frame was received, and SETTLE_TIME longer."""
+        task = display.add("nodes", len(self._found))
+        end, ready_at, missing = time.monotonic() + READY_TIMEOUT, None, None
+        while ready_at is None or time.monotonic() < ready_at + SETTLE_TIME:
+            self._executor.spin_once(timeout_sec=SPIN_PERIOD)
             for node in self._found.values():
                 node.add(self._read(node.name))
             if stop.is_set():
-                raise Interrupted
+                raise Stopped
             ended = group.poll()
             if ended is not None:
                 raise TimeoutError(str(ended))
             problems = self._watch.problems()
             if problems != missing:
                 missing = problems
-                work.update(task, len(self._found) - len(problems), "; ".join(problems)[:80])
+                display.update(task, len(self._found) - len(problems), "; ".join(problems)[:80])
             if ready_at is None and self._watch.all_active() and self._frames:
                 ready_at = time.monotonic()
             if ready_at is None and time.monotonic() > end:
-                raise TimeoutError("; ".join(problems) or "no frame has come")
+                raise TimeoutError("; ".join(problems) or "no frame was received")
         nodes = list(self._found.values())
         for node in nodes:
-            node.subscribe.add("/clock")  # every node does where use_sim_time is set
+            node.subscribe.add("/clock")  # if use_sim_time is set
             if node.name == "simulator":
-                node.publish.add("/clock")  # where publish_clock is set
+                node.publish.add("/clock")  # if publish_clock is set
         return nodes
 
     def _read(self, name: str) -> Endpoints:
-        """What the graph says now that a node opens; nothing where it is not there."""
+        """Return the present endpoints of a node; none if it is not there."""
         from rclpy.action import get_action_client_names_and_types_by_node, get_action_server_names_and_types_by_node
         from rclpy.node import NodeNameNonExistentError
 

@@ -13,7 +13,7 @@ from std_msgs.msg import Int64, String
 
 from helpers.nodes import HELPERS, ROOT, environment
 from jepa_ros.doctor.examine import examine
-from jepa_ros.doctor.observations import Job
+from jepa_ros.doctor.observations import RobotSetup
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.qos import LATCHED
 from jepa_ros.resources import resolve_model
@@ -52,7 +52,7 @@ WRONG = {
     "no gripper": ({"gripper": False}, ALL_WELL, "joints", "openarm_right_finger_joint1 missing"),
     "degrees": ({"unit": 57.29578}, ALL_WELL, "units", "degrees"),
     "out of limits": ({"first_joint": 3.6}, ALL_WELL, "range", "openarm_right_joint1 at 3.600 rad"),
-    "zeros of another arm": ({"first_joint": 0.5}, ALL_WELL, "tool_seen", "from where the joints say"),
+    "zeros of another arm": ({"first_joint": 0.5}, ALL_WELL, "tool_seen", "from where the joints put it"),
     "at a limit": ({"elbow": 0.005}, ALL_WELL, "range", "expected 0.01 rad of distance"),
     "not a number": ({"first_joint": float("nan")}, ALL_WELL, "values", "NaN or Inf for openarm_right_joint1"),
     "no velocities": ({"velocities": False}, ALL_WELL, "values", "velocity interface"),
@@ -61,7 +61,7 @@ WRONG = {
         {"listener_topic": "arm_controller/joint_trajectory"},
         ALL_WELL,
         "controller",
-        "nobody, but /arm_controller/joint_trajectory",
+        "none, but /arm_controller/joint_trajectory",
     ),
     "two controllers": ({"listeners": 2}, ALL_WELL, "listeners", "found 2: "),
     "a controller of another kind": ({"listener_type": "Array"}, ALL_WELL, "type", "std_msgs/msg/Float64MultiArray"),
@@ -69,7 +69,7 @@ WRONG = {
         {"listener_durability": "transient"},
         ALL_WELL,
         "qos",
-        "It would hear no command",
+        "It would receive no command",
     ),
     "a controller of other joints": ({"controller_joints": "joint1"}, ALL_WELL, "controller_joints", "found joint1"),
     "a rival": ({"rival": True}, ALL_WELL, "rival", "found /other"),
@@ -121,17 +121,17 @@ def become(start, client):
 
 @pytest.fixture(scope="module")
 def doctor(client, checkpoint):
-    """doctor(**fields of Job) -> all findings."""
-    from jepa_ros.doctor.graph_listener import quiet_node, watch
+    """doctor(**fields of RobotSetup) -> all findings."""
+    from jepa_ros.doctor.graph_listener import observe_graph, passive_node
     from jepa_ros.nodes.common.executor import make_executor
 
-    node, executor = quiet_node(), make_executor()
+    node, executor = passive_node(), make_executor()
     executor.add_node(node)
-    job = Job(ROBOT, checkpoint.config)
+    setup = RobotSetup(ROBOT, checkpoint.config)
 
     def look(**changes):
-        asked = replace(job, **changes)
-        return examine(watch(node, executor, asked, SECONDS, discovery=DISCOVERY), asked, checkpoint)
+        asked = replace(setup, **changes)
+        return examine(observe_graph(node, executor, asked, SECONDS, discovery=DISCOVERY), asked, checkpoint)
 
     yield look
     executor.remove_node(node)
@@ -175,12 +175,12 @@ def test_the_simulated_cell_is_as_it_should_be(start, become, doctor):
 
 
 def test_a_name_that_is_none_is_bad_input():
-    from jepa_ros.doctor.run import _job
+    from jepa_ros.doctor.run import _make_setup
 
     for names in ({"topics": ["im age"]}, {"namespace": "a-b"}, {"robot_namespace": "1"}):
         given = {"topics": [], "namespace": "", "robot_namespace": ""} | names
-        with pytest.raises(InputError, match="expected a ROS name") as refused:
-            _job("openarm", resolve_model("openarm_reach"), command_interface="", use_sim_time=False, **given)
+        with pytest.raises(InputError, match="not a valid ROS name") as refused:
+            _make_setup("openarm", resolve_model("openarm_reach"), command_interface="", use_sim_time=False, **given)
         assert "\n" not in str(refused.value)
 
 
@@ -195,7 +195,7 @@ def test_it_publishes_nothing_that_moves(become, client, doctor):
 @pytest.mark.parametrize(
     ("arm", "options", "code", "words"),
     [
-        (ALL_WELL, [], 0, "all well"),
+        (ALL_WELL, [], 0, "no problems found"),
         ({"rival": True}, [], 1, "error   " + COMMAND),
         (ALL_WELL, ["--robot", "nobody"], 2, "robot 'nobody'"),
     ],

@@ -12,14 +12,14 @@ from jepa_ros.doctor.observations import (
     IMAGES,
     JOINT_STATE,
     STRING,
-    Camera,
-    End,
+    CameraObservations,
+    Endpoint,
     Intrinsics,
-    Job,
     JointMessage,
-    Node,
-    Seen,
-    Stream,
+    MessageTimes,
+    NodeParameters,
+    Observations,
+    RobotSetup,
     Topic,
 )
 from jepa_ros.resources import resolve_model
@@ -27,7 +27,7 @@ from jepa_ros.robot.config import load_robot
 from jepa_ros.world_model.config import read_config
 
 ROBOT, MODEL = load_robot("openarm"), read_config(resolve_model("openarm_reach"))
-JOB = Job(ROBOT, MODEL)
+SETUP = RobotSetup(ROBOT, MODEL)
 COMMAND = f"/{ROBOT.controllers[0].command_topic}"
 TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 NOW = 1.7e9  # s
@@ -46,7 +46,7 @@ def urdf(limit='lower="-2.5" upper="2.5" velocity="3" effort="1"', links=(ROBOT.
 
 
 def stream(rate, seconds=5.0, age=0.01, frame=""):
-    made = Stream()
+    made = MessageTimes()
     for k in range(int(rate * seconds)):
         made.add(NOW + k / rate, math.nan, NOW + k / rate - age, frame)
     return made
@@ -62,21 +62,21 @@ def picture(seed=0):
     return np.random.default_rng(seed).integers(0, 255, (240, 320, 3), dtype=np.uint8)
 
 
-def good() -> Seen:
+def good() -> Observations:
     """A robot that is as it should be."""
     trained = MODEL.camera
     optics = Intrinsics(trained.width, trained.height, trained.fx, trained.fy, trained.cx, trained.cy)
     frame = ROBOT.camera.frame_id
-    eye = Camera("/image", stream(15, age=0.05, frame=frame), picture(), "", ["rgb8"], [(320, 240)], optics)
-    return Seen(
+    eye = CameraObservations("/image", stream(15, age=0.05, frame=frame), picture(), "", ["rgb8"], [(320, 240)], optics)
+    return Observations(
         topics={
-            "/joint_states": Topic([End("/driver", JOINT_STATE)], [End("/rsp", JOINT_STATE)]),
-            "/robot_description": Topic([End("/rsp", STRING, True, True)]),
-            "/image": Topic([End("/eye", IMAGES[0], False)]),
-            COMMAND: Topic([], [End("/right_joint_trajectory_controller", TRAJECTORY)]),
-            "/tf_static": Topic([End("/rsp", "tf2_msgs/msg/TFMessage", True, True)]),
+            "/joint_states": Topic([Endpoint("/driver", JOINT_STATE)], [Endpoint("/rsp", JOINT_STATE)]),
+            "/robot_description": Topic([Endpoint("/rsp", STRING, True, True)]),
+            "/image": Topic([Endpoint("/eye", IMAGES[0], False)]),
+            COMMAND: Topic([], [Endpoint("/right_joint_trajectory_controller", TRAJECTORY)]),
+            "/tf_static": Topic([Endpoint("/rsp", "tf2_msgs/msg/TFMessage", True, True)]),
         },
-        nodes={"/driver": Node(use_sim_time=False)},
+        nodes={"/driver": NodeParameters(use_sim_time=False)},
         joints=stream(100),
         joint_messages=[joint_message()] * 500,
         description=urdf(),
@@ -88,12 +88,12 @@ def good() -> Seen:
     )
 
 
-def bad(seen=None, job=JOB):
-    return [f for f in examine(seen or good(), job) if f.level]
+def bad(observed=None, setup=SETUP):
+    return [f for f in examine(observed or good(), setup) if f.level]
 
 
-def only(check, seen=None, job=JOB, level=Level.ERROR):
+def only(check, observed=None, setup=SETUP, level=Level.ERROR):
     """The one finding that is not OK."""
-    found = bad(seen, job)
+    found = bad(observed, setup)
     assert [(f.check, f.level) for f in found] == [(check, level)], [f.line() for f in found]
     return found[0].line()

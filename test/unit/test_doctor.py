@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from helpers import turned_camera
 from helpers.doctor_cases import (
     COMMAND,
-    JOB,
     MODEL,
     NOW,
     ROBOT,
+    SETUP,
     TRAJECTORY,
     bad,
     good,
@@ -24,32 +25,38 @@ from helpers.doctor_cases import (
 )
 from jepa_ros.doctor import control, fit, graph, joints
 from jepa_ros.doctor.examine import examine
-from jepa_ros.doctor.finding import Level
+from jepa_ros.doctor.finding import FindingCode, Level
 from jepa_ros.doctor.observations import (
     IMAGES,
     JOINT_STATE,
     STRING,
-    End,
+    Endpoint,
     JointMessage,
-    Node,
-    Seen,
-    Stream,
+    MessageTimes,
+    NodeParameters,
+    Observations,
     Topic,
 )
 
 
 def test_all_well():
     assert not bad()
-    lines = [f.line() for f in examine(good(), JOB)]
+    lines = [f.line() for f in examine(good(), SETUP)]
     assert len(lines) > 12 and all(line.startswith("ok ") for line in lines)
 
 
+def test_every_code_is_used_and_names_its_check():
+    text = "".join(path.read_text() for path in Path(graph.__file__).parent.glob("*.py"))
+    assert not [code.name for code in FindingCode if f"FindingCode.{code.name}" not in text]
+    assert all(code.value.count(".") == 1 for code in FindingCode)
+
+
 def test_a_camera_that_the_robots_file_turns_is_said():
-    [said] = fit.check(replace(JOB, robot=turned_camera.robot(turned_camera.about_z(-30.0), ROBOT)))
+    [said] = fit.check(replace(SETUP, robot=turned_camera.robot(turned_camera.about_z(-30.0), ROBOT)))
     assert (
         said.level is Level.OK and "axes are turned by 30.0° against the base's (camera.rotation_to_base)" in said.found
     )
-    [said] = fit.check(JOB)
+    [said] = fit.check(SETUP)
     assert "turned" not in said.found
 
 
@@ -59,7 +66,7 @@ def test_a_space_that_cannot_be_searched_is_said():
     state = {"kind": "tool_pose", "gripper": tuple("abcdefg"), "mean": (0.0,) * 7, "std": (1.0,) * 7}
     action = {"name": "pose_delta", "dimension": 7}
     model = MODEL.model_validate(MODEL.model_dump() | {"action": action, "proprioception": state})
-    [fits, search] = fit.check(replace(JOB, robot=robot, model=model))
+    [fits, search] = fit.check(replace(SETUP, robot=robot, model=model))
     assert fits.level is Level.OK and search.level is Level.WARNING
     assert search.line().startswith(
         f"warning robot {robot.name}: expected workspace of its action_space, to plan, found"
@@ -71,58 +78,58 @@ def test_a_space_that_cannot_be_searched_is_said():
 
 @pytest.mark.parametrize(
     ("topics", "words"),
-    [({}, "ROS_DOMAIN_ID"), ({"/chatter": Topic([End("/talker", STRING)])}, "only /chatter")],
+    [({}, "ROS_DOMAIN_ID"), ({"/chatter": Topic([Endpoint("/talker", STRING)])}, "only /chatter")],
 )
 def test_where_nothing_of_a_robot_is(topics, words):
-    seen = Seen(topics=topics)
-    assert words in only("namespace", seen)
+    observed = Observations(topics=topics)
+    assert words in only("namespace", observed)
 
 
 def test_a_namespace_typo_is_told_with_the_nearest():
-    seen = good()
-    seen.topics = {f"/left_arm{name}": who for name, who in seen.topics.items()}
-    assert "Try --namespace left_arm." in only("namespace", seen, replace(JOB, namespace="/left_amr"))
+    observed = good()
+    observed.topics = {f"/left_arm{name}": who for name, who in observed.topics.items()}
+    assert "Try --namespace left_arm." in only("namespace", observed, replace(SETUP, namespace="/left_amr"))
 
 
 def test_a_robot_in_a_namespace_of_its_own():
-    seen = good()
+    observed = good()
     for name in ("/joint_states", "/robot_description", COMMAND):
-        seen.topics[f"/arm{name}"] = seen.topics.pop(name)
-    assert not bad(seen, replace(JOB, robot_namespace="/arm"))
-    assert any("--robot-namespace /arm" in f.line() for f in bad(seen))
+        observed.topics[f"/arm{name}"] = observed.topics.pop(name)
+    assert not bad(observed, replace(SETUP, robot_namespace="/arm"))
+    assert any("--robot-namespace /arm" in f.line() for f in bad(observed))
 
 
 def test_compressed_pictures_only():
-    seen = good()
-    seen.topics["/image/compressed"] = Topic([End("/eye", IMAGES[1])])
-    seen.topics["/image"], seen.cameras[0].stream, seen.cameras[0].picture = Topic(), Stream(), None
-    assert "--camera-topic /image/compressed" in only("topic", seen, level=Level.WARNING)
+    observed = good()
+    observed.topics["/image/compressed"] = Topic([Endpoint("/eye", IMAGES[1])])
+    observed.topics["/image"], observed.cameras[0].times, observed.cameras[0].image = Topic(), MessageTimes(), None
+    assert "--camera-topic /image/compressed" in only("topic", observed, level=Level.WARNING)
 
 
 def test_a_publisher_that_says_nothing():
-    seen = good()
-    seen.joints, seen.joint_messages = Stream(), []
-    assert "none from /driver" in only("silent", seen)
+    observed = good()
+    observed.joints, observed.joint_messages = MessageTimes(), []
+    assert "none from /driver" in only("silent", observed)
 
 
 @pytest.mark.parametrize(
     ("publisher", "listener", "words"),
     [
-        (End("/a", STRING), End("/b", STRING), ""),
-        (End("/a", STRING, False), End("/b", STRING, True), "best effort offered"),
-        (End("/a", STRING, True), End("/b", STRING, False, True), "volatile offered"),
-        (End("/a", STRING, True, True), End("/b", STRING, True, True), ""),
+        (Endpoint("/a", STRING), Endpoint("/b", STRING), ""),
+        (Endpoint("/a", STRING, False), Endpoint("/b", STRING, True), "best effort offered"),
+        (Endpoint("/a", STRING, True), Endpoint("/b", STRING, False, True), "volatile offered"),
+        (Endpoint("/a", STRING, True, True), Endpoint("/b", STRING, True, True), ""),
     ],
 )
 def test_quality_of_service_that_fits(publisher, listener, words):
-    found = graph.incompatible(publisher, listener)
+    found = graph.qos_mismatch(publisher, listener)
     assert words in found and bool(found) == bool(words)
 
 
 def test_a_bystander_that_hears_nothing_is_a_warning():
-    seen = good()
-    seen.topics["/joint_states"].publishers = [End("/driver", JOINT_STATE, False)]
-    assert "/joint_states to /rsp" in only("qos", seen, level=Level.WARNING)
+    observed = good()
+    observed.topics["/joint_states"].publishers = [Endpoint("/driver", JOINT_STATE, False)]
+    assert "/joint_states to /rsp" in only("qos", observed, level=Level.WARNING)
 
 
 # -- times -------------------------------------------------------------------------------------------------------------
@@ -133,31 +140,31 @@ def test_a_bystander_that_hears_nothing_is_a_warning():
     [(61.0, "61 s old on"), (-60.0, "60 s ahead"), (0.4, "0.4 s old"), (1.6e9, "the same use_sim_time")],
 )
 def test_clocks_that_differ(age, words):
-    seen = good()
-    seen.joints = stream(100, age=age)
-    line = only("clocks", seen)
+    observed = good()
+    observed.joints = stream(100, age=age)
+    line = only("clocks", observed)
     assert words.removesuffix(" on") in line
 
 
 def test_the_rates_that_matter():
-    seen = good()
-    seen.joints, seen.cameras[0].stream = stream(12), stream(7, frame=ROBOT.camera.frame_id)
-    assert [(f.check, f.level) for f in bad(seen)] == [("rate", Level.WARNING)] * 2
-    seen.joints = Stream()
-    seen.joints.add(NOW, math.nan, NOW, "")
-    assert "0.2 Hz" in bad(seen)[0].line() and bad(seen)[0].level is Level.ERROR
+    observed = good()
+    observed.joints, observed.cameras[0].times = stream(12), stream(7, frame=ROBOT.camera.frame_id)
+    assert [(f.check, f.level) for f in bad(observed)] == [("rate", Level.WARNING)] * 2
+    observed.joints = MessageTimes()
+    observed.joints.add(NOW, math.nan, NOW, "")
+    assert "0.2 Hz" in bad(observed)[0].line() and bad(observed)[0].level is Level.ERROR
 
 
 def test_simulated_time():
-    seen = good()
-    for one in (seen.joints, seen.cameras[0].stream):
+    observed = good()
+    for one in (observed.joints, observed.cameras[0].times):
         one.stamps = [s - NOW + 50 for s in one.stamps]
         one.clock = [s + 0.01 for s in one.stamps]
-    seen.clock_moves, seen.topics["/clock"] = True, Topic([End("/gz", "rosgraph_msgs/msg/Clock")])
-    assert "--use-sim-time" in only("clock", seen, level=Level.WARNING)
-    assert not bad(seen, replace(JOB, use_sim_time=True))
-    seen.clock_moves = False
-    assert "a publisher that says nothing" in only("clock", seen, replace(JOB, use_sim_time=True))
+    observed.clock_moves, observed.topics["/clock"] = True, Topic([Endpoint("/gz", "rosgraph_msgs/msg/Clock")])
+    assert "--use-sim-time" in only("clock", observed, level=Level.WARNING)
+    assert not bad(observed, replace(SETUP, use_sim_time=True))
+    observed.clock_moves = False
+    assert "a publisher that sends nothing" in only("clock", observed, replace(SETUP, use_sim_time=True))
 
 
 # -- joints ------------------------------------------------------------------------------------------------------------
@@ -176,15 +183,15 @@ def test_simulated_time():
     ],
 )
 def test_descriptions_that_will_not_do(described, check, words):
-    seen = good()
-    seen.description = described
-    assert words in only(check, seen)
+    observed = good()
+    observed.description = described
+    assert words in only(check, observed)
 
 
 def test_continuous_joints_need_no_limits_of_position():
-    seen = good()
-    seen.description = urdf('velocity="3"').replace("revolute", "continuous")
-    assert not bad(seen)
+    observed = good()
+    observed.description = urdf('velocity="3"').replace("revolute", "continuous")
+    assert not bad(observed)
 
 
 @pytest.mark.parametrize(
@@ -201,14 +208,14 @@ def test_continuous_joints_need_no_limits_of_position():
     ],
 )
 def test_joint_states_that_will_not_do(message, check, words):
-    seen = good()
-    seen.joint_messages = [message] * 10
-    assert words in only(check, seen)
+    observed = good()
+    observed.joint_messages = [message] * 10
+    assert words in only(check, observed)
 
 
 def test_the_gripper_may_come_in_messages_of_its_own():
     arm, gripper = JointMessage(tuple(ROBOT.joints), (0.5,) * 7, (0.0,) * 7), JointMessage(("x",), (0.0,), (0.0,))
-    found = joints.check(Seen(joint_messages=[gripper, arm]), JOB)
+    found = joints.check(Observations(joint_messages=[gripper, arm]), SETUP)
     assert [f.check for f in found if f.level] == ["joints"]  # the model takes the arm's gripper from the same message
 
 
@@ -216,38 +223,38 @@ def test_the_gripper_may_come_in_messages_of_its_own():
 
 
 def controlled(**changes):
-    seen = good()
+    observed = good()
     for name, value in changes.items():
-        setattr(seen, name, value)
-    return seen
+        setattr(observed, name, value)
+    return observed
 
 
 def test_a_controller_that_is_not_active():
-    seen = controlled(controllers={ROBOT.controllers[0].name: "inactive"})
-    assert "--activate right_joint_trajectory_controller" in only("controller", seen)
+    observed = controlled(controllers={ROBOT.controllers[0].name: "inactive"})
+    assert "--activate right_joint_trajectory_controller" in only("controller", observed)
     assert not bad(controlled(controllers={ROBOT.controllers[0].name: "active"}))
 
 
 def test_the_manager_says_which_controllers_there_are():
-    seen = controlled(controllers={"arm_controller": "active"})
-    seen.topics.pop(COMMAND)
-    assert "the controller manager knows arm_controller" in only("controller", seen)
+    observed = controlled(controllers={"arm_controller": "active"})
+    observed.topics.pop(COMMAND)
+    assert "the controller manager knows arm_controller" in only("controller", observed)
 
 
 def test_a_recorder_listens_and_follows_nothing():
-    seen = good()
-    seen.topics[COMMAND].listeners.insert(0, End("/recorder", TRAJECTORY))
-    assert not bad(seen)
-    seen.topics[COMMAND].listeners = [End("/rosbag2_recorder", TRAJECTORY)]
-    assert "found nobody. Load and activate" in only("controller", seen)
+    observed = good()
+    observed.topics[COMMAND].subscribers.insert(0, Endpoint("/recorder", TRAJECTORY))
+    assert not bad(observed)
+    observed.topics[COMMAND].subscribers = [Endpoint("/rosbag2_recorder", TRAJECTORY)]
+    assert "found none. Load and activate" in only("controller", observed)
 
 
 def test_the_gate_is_no_rival_but_two_gates_are():
-    seen = good()
-    seen.topics[COMMAND].publishers = [End("/arm_gate", TRAJECTORY)]
-    assert not bad(seen)
-    seen.topics[COMMAND].publishers = [End("/arm_gate", TRAJECTORY), End("/b/arm_gate", TRAJECTORY)]
-    assert "one arm_gate" in only("rival", seen)
+    observed = good()
+    observed.topics[COMMAND].publishers = [Endpoint("/arm_gate", TRAJECTORY)]
+    assert not bad(observed)
+    observed.topics[COMMAND].publishers = [Endpoint("/arm_gate", TRAJECTORY), Endpoint("/b/arm_gate", TRAJECTORY)]
+    assert "one arm_gate" in only("rival", observed)
 
 
 @pytest.mark.parametrize(
@@ -260,21 +267,21 @@ def test_the_gate_is_no_rival_but_two_gates_are():
 )
 def test_order_counts_where_commands_carry_no_names(kind, fits):
     controller = ROBOT.controllers[0].model_copy(update={"type": kind})
-    seen = good()
-    job = replace(JOB, robot=ROBOT.model_copy(update={"controllers": [controller]}))
-    listener = End("/controller", controller.message_type)
-    seen.topics[f"/{controller.command_topic}"] = Topic([], [listener])
-    seen.nodes["/controller"] = Node(joints=ROBOT.joints[::-1])
-    found = [f for f in control.check(seen, job) if f.level]
+    observed = good()
+    setup = replace(SETUP, robot=ROBOT.model_copy(update={"controllers": [controller]}))
+    listener = Endpoint("/controller", controller.message_type)
+    observed.topics[f"/{controller.command_topic}"] = Topic([], [listener])
+    observed.nodes["/controller"] = NodeParameters(joints=ROBOT.joints[::-1])
+    found = [f for f in control.check(observed, setup) if f.level]
     assert [f.check for f in found] == ([] if fits else ["controller_joints"])
 
 
 def test_servo_that_is_not_there_and_commands_that_cannot_be_sent():
     servo = ROBOT.controllers[0].model_copy(update={"name": "servo_node", "type": "moveit_servo/JointJog"})
-    job = replace(JOB, robot=ROBOT.model_copy(update={"controllers": [servo]}))
-    assert "Start MoveIt Servo" in only("controller", good(), job)
-    seen = good()
-    seen.topics["/servo_node/delta_joint_cmds"] = Topic([], [End("/servo_node", "control_msgs/msg/JointJog")])
-    assert bad(seen, job) == []
-    seen.lacking = {"servo_node": "ros-jazzy-control-msgs"}
-    assert "install ros-jazzy-control-msgs where the nodes run" in only("package", seen, job)
+    setup = replace(SETUP, robot=ROBOT.model_copy(update={"controllers": [servo]}))
+    assert "Start MoveIt Servo" in only("controller", good(), setup)
+    observed = good()
+    observed.topics["/servo_node/delta_joint_cmds"] = Topic([], [Endpoint("/servo_node", "control_msgs/msg/JointJog")])
+    assert bad(observed, setup) == []
+    observed.missing_packages = {"servo_node": "ros-jazzy-control-msgs"}
+    assert "install ros-jazzy-control-msgs where the nodes run" in only("package", observed, setup)

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from helpers.doctor_cases import (
-    JOB,
     MODEL,
     ROBOT,
+    SETUP,
     bad,
     good,
     only,
@@ -22,39 +22,39 @@ from helpers.doctor_cases import (
 )
 from jepa_ros import cli
 from jepa_ros.doctor import camera, fit, frames, overlay, report, times, view
-from jepa_ros.doctor.finding import Level, error, fine
+from jepa_ros.doctor.finding import FindingCode, Level, error, ok
 from jepa_ros.doctor.observations import (
     IMAGES,
-    End,
+    Endpoint,
     Intrinsics,
-    Node,
-    Seen,
+    NodeParameters,
+    Observations,
     Topic,
 )
-from jepa_ros.doctor.view import View
+from jepa_ros.doctor.view import ModelView
 from jepa_ros.errors import InputError
 
 # -- frames, camera, model ---------------------------------------------------------------------------------------------
 
 
 def test_a_camera_that_was_turned():
-    seen = good()
+    observed = good()
     turn = (math.cos(math.radians(4)), math.sin(math.radians(4)), 0.0, 0.0)  # 8° about the optical axis
-    seen.transforms[ROBOT.camera.frame_id] = (ROBOT.base_frame, MODEL.camera.position, turn)
-    assert "8.0° away" in only("camera_pose", seen, level=Level.WARNING)
-    seen.transforms[ROBOT.camera.frame_id] = (ROBOT.base_frame, (1.0, 0.0, 1.0), turn)
-    assert bad(seen)[0].level is Level.ERROR
+    observed.transforms[ROBOT.camera.frame_id] = (ROBOT.base_frame, MODEL.camera.position, turn)
+    assert "8.0° away" in only("camera_pose", observed, level=Level.WARNING)
+    observed.transforms[ROBOT.camera.frame_id] = (ROBOT.base_frame, (1.0, 0.0, 1.0), turn)
+    assert bad(observed)[0].level is Level.ERROR
 
 
 def test_two_trees_that_nothing_connects():
     found = frames.check(
-        Seen(
+        Observations(
             transforms={
                 ROBOT.tool_frame: ("other", (0, 0, 0), (0, 0, 0, 1)),
                 "x": (ROBOT.base_frame, (0, 0, 0), (0, 0, 0, 1)),
             }
         ),
-        JOB,
+        SETUP,
     )
     assert "two trees" in found[0].line()
 
@@ -64,64 +64,64 @@ def test_two_trees_that_nothing_connects():
     [(1.0, (320, 240), 0), (2.0, (640, 480), 0), (1.1, (320, 240), 1), (1.5, (320, 240), 2), (1.0, (640, 480), 2)],
 )
 def test_what_counts_is_the_field_of_view_of_the_square(scale, size, level):
-    seen, t = good(), MODEL.camera
-    eye = seen.cameras[0]
+    observed, t = good(), MODEL.camera
+    eye = observed.cameras[0]
     centre = (size[0] - 1) / 2, (size[1] - 1) / 2
     eye.intrinsics, eye.sizes = Intrinsics(*size, scale * t.fx, scale * t.fy, *centre), [size]
-    assert [f.level for f in bad(seen)] == ([Level(level)] if level else [])
+    assert [f.level for f in bad(observed)] == ([Level(level)] if level else [])
 
 
 @pytest.mark.parametrize(
     ("change", "check"),
     [
-        ({"picture": np.zeros((240, 320, 3), np.uint8)}, "dark"),
-        ({"picture": np.full((240, 320, 3), 127, np.uint8)}, "dark"),
-        ({"same_s": 3.0}, "frozen"),
+        ({"image": np.zeros((240, 320, 3), np.uint8)}, "dark"),
+        ({"image": np.full((240, 320, 3), 127, np.uint8)}, "dark"),
+        ({"frozen_s": 3.0}, "frozen"),
         ({"sizes": [(320, 240), (640, 480)]}, "cameras"),
-        ({"picture": None, "problem": "image encoding: found '32FC1'"}, "encoding"),
+        ({"image": None, "problem": "image encoding: found '32FC1'"}, "encoding"),
     ],
 )
 def test_pictures_that_will_not_do(change, check):
-    seen = good()
+    observed = good()
     for name, value in change.items():
-        setattr(seen.cameras[0], name, value)
-    only(check, seen)
+        setattr(observed.cameras[0], name, value)
+    only(check, observed)
 
 
 def test_a_simulated_picture_may_stand_still():
-    seen = good()
-    seen.cameras[0].same_s = 3.0
-    seen.nodes["/camera"] = Node(frozen_after=0.0)
-    assert not bad(seen)
-    del seen.nodes["/camera"]
-    seen.topics["/image"] = Topic([End("/simulator", IMAGES[0])])
-    assert not [f for f in camera.check(seen, JOB) if f.level]
+    observed = good()
+    observed.cameras[0].frozen_s = 3.0
+    observed.nodes["/camera"] = NodeParameters(frozen_after=0.0)
+    assert not bad(observed)
+    del observed.nodes["/camera"]
+    observed.topics["/image"] = Topic([Endpoint("/simulator", IMAGES[0])])
+    assert not [f for f in camera.check(observed, SETUP) if f.level]
 
 
 def test_a_model_of_another_robot():
     other = ROBOT.model_copy(update={"name": "other"})
-    assert "one trained for openarm" in only("model", job=replace(JOB, robot=other), level=Level.WARNING)
+    assert "one trained for openarm" in only("model", setup=replace(SETUP, robot=other), level=Level.WARNING)
     slow = ROBOT.action_space.model_copy(update={"max_speed": 0.1})
-    job = replace(JOB, robot=ROBOT.model_copy(update={"action_space": slow}))
-    assert "0.2 m/s" in only("model", job=job)
-    assert [f.check for f in fit.check(replace(JOB, camera_topics=("a", "b"))) if f.level] == ["views"]
+    setup = replace(SETUP, robot=ROBOT.model_copy(update={"action_space": slow}))
+    assert "0.2 m/s" in only("model", setup=setup)
+    assert [f.check for f in fit.check(replace(SETUP, camera_topics=("a", "b"))) if f.level] == ["views"]
 
 
 @pytest.mark.parametrize(
-    ("seen", "check"),
+    ("observed", "check"),
     [
-        (View(1.1, 2.0, 0.01, 0.2, 0.006), ""),
-        (View(1.1, 2.0, None, None, None), ""),
-        (View(2.0, 1.1, 0.2, 0.01, 0.006), "upside_down"),
-        (View(2.5, 0.9, 0.006, 0.003, 0.006), "upside_down"),
-        (View(2.0, 1.1, None, None, None), "upside_down"),
-        (View(3.0, 2.9, 0.3, 0.3, 0.006), "latent"),
-        (View(1.0, 2.0, 0.09, 0.3, 0.006), "tool_seen"),
-        (View(None, None, None, None, None), ""),
+        (ModelView(1.1, 2.0, 0.01, 0.2, 0.006), ""),
+        (ModelView(1.1, 2.0, None, None, None), ""),
+        (ModelView(2.0, 1.1, 0.2, 0.01, 0.006), "upside_down"),
+        (ModelView(2.5, 0.9, 0.006, 0.003, 0.006), "upside_down"),
+        (ModelView(2.0, 1.1, None, None, None), "upside_down"),
+        (ModelView(3.0, 2.9, 0.3, 0.3, 0.006), "latent"),
+        (ModelView(1.0, 2.0, 0.09, 0.3, 0.006), "tool_seen"),
+        (ModelView(None, None, None, None, None), ""),
     ],
 )
-def test_what_the_model_sees(seen, check):
-    assert [f.check for f in view.check(seen, "/image") if f.level] == ([check] if check else [])
+def test_what_the_model_sees(observed, check):
+    assert [f.check for f in view.check(observed, "/image") if f.level] == ([check] if check else [])
 
 
 # -- overlay, files, the command ---------------------------------------------------------------------------------------
@@ -132,25 +132,27 @@ def test_points_fall_where_a_pinhole_camera_sees_them():
     below = np.array([t.position]) - [[0, 0, 1.0]]
     assert np.allclose(overlay.project(below, t), [[t.cx, t.cy]], atol=1e-6)
     assert np.isnan(overlay.project(below + [[0, 0, 2.0]], t)).all()
-    points = overlay.skeleton(good(), JOB)
+    points = overlay.skeleton(good(), SETUP)
     assert points.shape == (8, 3) and np.allclose(points[0], [0, 0, 0.1])
-    drawn = overlay.draw(picture(), picture(1), points, JOB)
+    drawn = overlay.draw_overlay(picture(), picture(1), points, SETUP)
     assert drawn.shape == (240, 320, 3) and drawn.dtype == np.uint8
-    assert overlay.draw(np.zeros((480, 640, 3), np.uint8), None, None, JOB).shape == (240, 320, 3)
+    assert overlay.draw_overlay(np.zeros((480, 640, 3), np.uint8), None, None, SETUP).shape == (240, 320, 3)
 
 
 def test_what_is_left_in_files(tmp_path):
-    findings = [fine("a", "x", "y"), error("b", "x <y>", "1", "2", "Do it.")]
-    report.write(tmp_path / "o", findings, good(), JOB, [("overlay", picture())])
+    findings = [ok("a", "x", "y"), error(FindingCode.TOPIC_MISSING, "x <y>", "1", "2", "Do it.")]
+    report.write_files(tmp_path / "o", findings, good(), SETUP, [("overlay", picture())])
     summary = json.loads((tmp_path / "o" / "summary.json").read_text())
     assert (summary["errors"], summary["warnings"]) == (1, 0)
-    assert summary["findings"][1]["advice"] == "Do it." and summary["messages"]["/image"] == 75
+    assert summary["findings"][1]["advice"] == "Do it." and summary["findings"][1]["code"] == "topic.missing"
+    assert [finding["check"] for finding in summary["findings"]] == ["a", "topic"]
+    assert summary["messages"]["/image"] == 75
     assert "x &lt;y&gt;" in (tmp_path / "o" / "report.html").read_text()
     assert (tmp_path / "o" / "overlay.jpg").is_file()
     assert report.verdict(findings) == "1 error, 0 warnings"
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="expected a directory"):
-        report.write(tmp_path / "file", findings, good(), JOB, [])
+    with pytest.raises(InputError, match="cannot be written to"):
+        report.write_files(tmp_path / "file", findings, good(), SETUP, [])
 
 
 @pytest.mark.parametrize("command", [["doctor"], ["calibrate", "camera"]])
@@ -160,5 +162,5 @@ def test_the_commands_have_help(command):
 
 
 def test_a_rate_needs_more_than_two_messages():
-    assert times.rate(stream(10, 0.2), 5.0) == pytest.approx(0.4)
-    assert times.rate(stream(10, 5.0), 5.0) == pytest.approx(10.0)
+    assert times.message_rate(stream(10, 0.2), 5.0) == pytest.approx(0.4)
+    assert times.message_rate(stream(10, 5.0), 5.0) == pytest.approx(10.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.checkpoint_files import run, share, write_model
-from helpers.doctor_cases import JOB, MODEL, good
+from helpers.doctor_cases import MODEL, SETUP, good
 from jepa_ros import resources
 from jepa_ros.datasets.episodes import Episode, EpisodeSet
 from jepa_ros.doctor import overlay
@@ -58,7 +58,7 @@ def test_it_is_read_as_it_was_written_and_copied_with_what_a_person_put_there(tm
     rgb = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     write_reference(source, rgb)
     assert [p.name for p in source.iterdir()] == [REFERENCES[0]]
-    assert np.array_equal(overlay.read_picture(source / REFERENCES[0]), rgb)
+    assert np.array_equal(overlay.read_image(source / REFERENCES[0]), rgb)
     (source / REFERENCES[1]).write_bytes(b"a person's")
     copy_references(source, target)
     assert {p.name: p.read_bytes() for p in target.iterdir()} == {p.name: p.read_bytes() for p in source.iterdir()}
@@ -81,19 +81,19 @@ def test_a_model_is_the_same_with_and_without_it_and_takes_it_along(tmp_path, mo
 
 
 def elsewhere():
-    """The job of a model whose training camera is none of the simulated cell's."""
+    """The setup of a model whose training camera is not that of the simulated cell."""
     camera = MODEL.camera.model_copy(update={"position": (1.0, 2.0, 3.0)})
-    return replace(JOB, model=MODEL.model_copy(update={"camera": camera}))
+    return replace(SETUP, model=MODEL.model_copy(update={"camera": camera}))
 
 
 def test_the_doctor_shows_the_model_s_picture_unless_it_can_draw_the_arm_as_it_stands(tmp_path):
-    assert overlay.reference(tmp_path, good(), elsewhere()) is None
+    assert overlay.find_reference(tmp_path, good(), elsewhere()) is None
     rgb = np.full((16, 16, 3), 7, np.uint8)
     write_reference(tmp_path, rgb)
-    found, text = overlay.reference(tmp_path, good(), elsewhere())
+    found, text = overlay.find_reference(tmp_path, good(), elsewhere())
     assert np.array_equal(found, rgb) and text == "the model's reference.png"
     pytest.importorskip("mujoco")
-    assert "as it stands now" in overlay.reference(tmp_path, good(), JOB)[1]
+    assert "its present position" in overlay.find_reference(tmp_path, good(), SETUP)[1]
 
 
 # -- the model that ships ----------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def test_the_shipped_picture_is_the_simulated_cell_with_the_arm_at_home():
     if not (directory / REFERENCES[0]).is_file():
         pytest.skip("the model that ships is not there")
     size = json.loads((directory / "config.json").read_text())["preprocessing"]["size"]
-    found = overlay.read_picture(directory / REFERENCES[0])
+    found = overlay.read_image(directory / REFERENCES[0])
     assert found.shape == (size, size, 3) and (directory / REFERENCES[0]).stat().st_size < 50_000
     robot = load_robot("openarm")
     cell = ArmCell(Scene(), robot)

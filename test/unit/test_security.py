@@ -10,7 +10,7 @@ from jepa_ros.bringup.nodes import NODES
 from jepa_ros.errors import InputError
 from jepa_ros.resources import config_path
 from jepa_ros.robot.config import load_robot
-from jepa_ros.security.policy import TOOLS, Endpoints, check_commanders, differences, from_xml, operator, to_xml
+from jepa_ros.security.policy import TOOLS, Endpoints, check_commanders, differences, from_xml, operator_enclave, to_xml
 
 GATE = Endpoints(
     "arm_gate",
@@ -28,7 +28,7 @@ def shipped() -> dict[str, Endpoints]:
 
 
 def test_what_is_written_is_what_is_read():
-    nodes = [PLANNER, GATE, operator([GATE, PLANNER], "/cell")]
+    nodes = [PLANNER, GATE, operator_enclave([GATE, PLANNER], "/cell")]
     text = to_xml(nodes, "a note")
     assert differences(nodes, from_xml(text)) == []
     assert to_xml(nodes[::-1], "a note") == text
@@ -44,7 +44,7 @@ def test_names_are_written_as_sros2_reads_them():
 
 
 def test_an_operator_may_ask_and_stop_but_not_move():
-    who = operator([GATE, PLANNER], "/cell")
+    who = operator_enclave([GATE, PLANNER], "/cell")
     assert who.call == {"/cell/reach_goal"} and "/cell/stop" in who.request and "/cell/plan" in who.subscribe
     assert who.publish == {"/cell/e_stop", "/rosout", "/parameter_events"}
 
@@ -54,21 +54,21 @@ def test_an_operator_may_ask_and_stop_but_not_move():
 )
 def test_a_second_commander_and_none_are_refused(nodes):
     check_commanders([GATE, PLANNER], ["/cell/arm/joint_trajectory"])
-    with pytest.raises(InputError, match="/cell/arm/joint_trajectory: expected arm_gate alone"):
+    with pytest.raises(InputError, match="/cell/arm/joint_trajectory: only arm_gate may publish it"):
         check_commanders(nodes, ["/cell/arm/joint_trajectory"])
 
 
 @pytest.mark.parametrize(
     "old, new, words",
     [
-        ('version="0.2.0"', 'version="0.1.0"', "expected <policy version='0.2.0'>"),
-        ("enclaves>", "contexts>", "expected one <enclaves>"),
-        ('path="/cell/arm_gate"', 'path="/cell/planner"', "expected the profile of that node"),
-        ('reply="ALLOW"', 'reply="PERHAPS"', r"expected \['reply', 'request'\] ALLOW"),
-        ('reply="ALLOW"', 'publish="ALLOW"', r"expected \['reply', 'request'\] ALLOW"),
-        ("<service>stop</service>", "<service></service>", "expected a name in <service>"),
-        ("<service>stop</service>", "<topic>stop</topic>", "expected <service>"),
-        ("</policy>", "", "expected XML"),
+        ('version="0.2.0"', 'version="0.1.0"', "must be a <policy version='0.2.0'>"),
+        ("enclaves>", "contexts>", "must have one <enclaves>"),
+        ('path="/cell/arm_gate"', 'path="/cell/planner"', "has the profile of another node"),
+        ('reply="ALLOW"', 'reply="PERHAPS"', r"allowed are \['reply', 'request'\] ALLOW"),
+        ('reply="ALLOW"', 'publish="ALLOW"', r"allowed are \['reply', 'request'\] ALLOW"),
+        ("<service>stop</service>", "<service></service>", "<service> is empty"),
+        ("<service>stop</service>", "<topic>stop</topic>", "must have <service>"),
+        ("</policy>", "", "not valid XML"),
     ],
 )
 def test_what_is_no_policy_is_refused(old, new, words):

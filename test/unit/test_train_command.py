@@ -17,7 +17,7 @@ from helpers.training_recipes import TINY
 from jepa_ros.bags.cameras import decode_image
 from jepa_ros.bags.reader import open_bag
 from jepa_ros.bags.typestore import COMPRESSED_IMAGE
-from jepa_ros.doctor.overlay import read_picture
+from jepa_ros.doctor.overlay import read_image
 from jepa_ros.errors import InputError
 from jepa_ros.images import preprocess
 from jepa_ros.training.recipe import LossWeights, Recipe, list_recipes, read_recipe
@@ -73,7 +73,7 @@ def test_it_leaves_a_checkpoint_a_card_and_figures(trained):
 
 
 def test_a_picture_of_the_training_camera_lies_beside_the_checkpoint(bag, trained):
-    found = read_picture(trained / "checkpoint" / "reference.png")
+    found = read_image(trained / "checkpoint" / "reference.png")
     with open_bag(bag) as recording:
         images = [t for t in recording.topics if t.msgtype == COMPRESSED_IMAGE]
         pictures = [decode_image(m) for _, m in recording.decoded(images)]
