@@ -10,8 +10,8 @@ RANKS = 2
 
 
 def on_each_rank(function, directory: Path) -> list:
-    """What the function, which must be importable, returned in each of the processes, by rank: function(rank)."""
-    mp.spawn(_one, (function, str(directory)), nprocs=RANKS)
+    """Return function(rank) of two processes, by rank. They are forked, because torch takes seconds to import."""
+    mp.start_processes(_one, (function, str(directory)), nprocs=RANKS, start_method="fork")
     return [torch.load(directory / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 

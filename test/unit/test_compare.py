@@ -190,8 +190,16 @@ def test_imagined_places_are_in_metres_and_right_for_a_model_that_knows(loaded):
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forked():
+    """Workers are forked: torch takes seconds to import. The slow test of Ctrl-C has those that are spawned."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "START_METHOD", "fork")
+        yield
+
+
 @pytest.fixture(scope="module")
-def compared(bag, recipe, tmp_path_factory):
+def compared(forked, bag, recipe, tmp_path_factory):
     """Two methods, two seeds, two values each, in two processes."""
     out = tmp_path_factory.mktemp("compared")
     options = {"data": bag, "out": out, "recipe": recipe, "methods": "sigreg,ema", "seeds": 2, "tune": 2, "goals": 0}

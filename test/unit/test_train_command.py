@@ -1,6 +1,7 @@
 """`jepa_ros train model` from a bag to a checkpoint: interrupted, under torchrun, and with data that it must refuse."""
 
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.images import preprocess
 from jepa_ros.training.recipe import LossWeights, Recipe, list_recipes, read_recipe
 from jepa_ros.training.train_model import train_model
-from jepa_ros.training.trainer import write_options
+from jepa_ros.training.trainer import check_same_options, write_options
 from jepa_ros.world_model.checkpoint import load_checkpoint
 
 
@@ -81,12 +82,15 @@ def test_a_picture_of_the_training_camera_lies_beside_the_checkpoint(bag, traine
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(bag, recipe, trained, tmp_path):
-    process = subprocess.Popen([*command(bag, recipe, tmp_path), "--save-every", "0"])
+    options = {"data": bag, "out": tmp_path, "recipe": recipe, "name": "tiny", "save_every": 0.0}
+    process = multiprocessing.get_context("fork").Process(target=train_model, kwargs=options)
+    process.start()
     end = time.monotonic() + 120
-    while not (tmp_path / "trainer.state").exists() and process.poll() is None and time.monotonic() < end:
+    while not (tmp_path / "trainer.state").exists() and process.is_alive() and time.monotonic() < end:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert (tmp_path / "trainer.state").exists() and not (tmp_path / "summary.json").exists()
     assert train_model(data=bag, out=tmp_path, recipe=recipe, name="tiny") == 0
     one, other = weights(trained), weights(tmp_path)
@@ -108,13 +112,17 @@ def test_other_options_do_not_mix_into_a_run(bag, recipe, trained):
         train_model(data=bag, out=trained, recipe=recipe, name="tiny", seed=5)
 
 
-def test_a_refused_call_leaves_nothing_behind_and_the_corrected_one_is_accepted(bag, recipe, tmp_path):
+def test_a_refused_call_leaves_nothing_behind_and_options_count_once_there_is_something_to_resume(recipe, tmp_path):
     short, out = reach_bag.write(tmp_path / "bag", ticks=12), tmp_path / "out"
     with pytest.raises(InputError, match="expected train episodes of 16 ticks"):
         train_model(data=short, out=out, recipe=recipe)
     assert not out.exists()
-    write_options(out, {"seed": 9})  # as left by a run that was killed before its first update
-    assert train_model(data=bag, out=out, recipe=recipe, name="tiny", updates=1, policy_updates=0) == 0
+    write_options(out, {"seed": 9})
+    check_same_options(out, {"seed": 1})
+    (out / "trainer.state").touch()
+    check_same_options(out, {"seed": 9})
+    with pytest.raises(InputError, match=r"other options \(seed\)"):
+        check_same_options(out, {"seed": 1})
 
 
 def spoilt(path, change):
@@ -131,9 +139,9 @@ def nan_action(number, tick, joints, action):
     return joints, action * (np.inf if (number, tick) == (1, 3) else 1.0)
 
 
-@pytest.mark.parametrize("change, what", [(nan_joint, "episode 2: joint_states"), (nan_action, "episode 1: executed")])
-def test_a_value_that_is_no_number_is_refused_with_its_place(tmp_path, recipe, change, what):
-    with pytest.raises(InputError, match=f"{what}: expected finite values, found NaN or Inf"):
+@pytest.mark.parametrize("change, what", [(nan_joint, "/joint_states"), (nan_action, "/executed")])
+def test_a_value_that_is_no_number_is_refused_with_its_topic(tmp_path, recipe, change, what):
+    with pytest.raises(InputError, match=f"found 1 {what}: messages with NaN or Inf"):
         train_model(data=spoilt(tmp_path, change), out=tmp_path / "out", recipe=recipe)
     assert not (tmp_path / "out" / "checkpoint").exists()
 
