@@ -41,7 +41,7 @@ def test_the_gate_makes_limits_kinematics_and_clearance_of_it(name):
 @pytest.mark.parametrize("name", REAL)
 def test_what_is_copied_from_a_vendor_says_from_where(name):
     robot, text = read_robot(name), resolve_robot(name).read_text()
-    assert "Where the names come from" in text or "same_as" in text
+    assert "Sources of the names" in text or "same_as" in text
     assert robot.bringup and robot.bringup.mock_arguments
 
 
