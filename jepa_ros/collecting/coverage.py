@@ -50,3 +50,16 @@ def share_covered(space: PlanarVelocity, tool: np.ndarray, cell: float = 0.02) -
     }
     visited = {tuple(ij) for ij in np.floor((np.reshape(tool, (-1, 2)) - low) / cell).astype(int)}
     return len(inside & visited) / max(1, len(inside))
+
+
+def plot_coverage(space: PlanarVelocity, tool: np.ndarray, speed: np.ndarray):
+    """Return a figure of the tool positions (N, 2) m in the workspace, and a histogram of the executed speeds (M,)."""
+    from jepa_ros.reporting import plots
+
+    figure, (left, right) = plots.figure(2)
+    left.plot(*tool.T, ".", ms=2, alpha=0.4)
+    left.plot(*np.vstack([space.workspace, space.workspace[:1]]).T, lw=1)
+    left.set(title="Tool positions", xlabel="x (m)", ylabel="y (m)", aspect="equal")
+    right.hist(speed, bins=40)
+    right.set(title="Executed speed", xlabel="share of the maximum", ylabel="ticks")
+    return figure

@@ -1,4 +1,4 @@
-"""Takes a live arm through motions, by plans that the gate lets in; through pauses, stops and refusals."""
+"""Driving a live arm through motions with plans for the gate, through pauses, stops and rejected plans."""
 
 from __future__ import annotations
 
@@ -8,159 +8,174 @@ from collections.abc import Callable
 
 from jepa_msgs.msg import GateStatus
 
-from jepa_ros.collecting.graph_client import CollectGraph
+from jepa_ros.collecting.graph_client import GraphClient
 from jepa_ros.collecting.live_report import LiveRecord
-from jepa_ros.collecting.plan_driver import DrivenPlan, Driver, Motion
+from jepa_ros.collecting.plan_driver import DrivenPlan, Motion, PlanDriver
 
-LIFE_EVERY = 0.08  # s between signs of life; the gate stops after 0.25 s without one
-RESUME_AFTER = 0.6  # s for which inputs must have been healthy; a little more than the gate asks for
-GONE_AFTER = 30.0  # s without a word from the gate after which it is not waited for any more
-REST_WITHIN = 3.0  # s
-TRY_AGAIN = 0.5  # s after a plan was refused
-TRY_ANYWAY = 5.0  # s at rest after a stop; this gate may be content with less
-PATIENCE = 10  # refusals in a row for which the same motion is tried again where the arm is held for a cause
-RELEASE = "; it goes on once the service release was called"
+STATUS_PERIOD_S = 0.08
+"""Time between two planner_status; the gate stops after 0.25 s without one."""
+RESUME_AFTER_S = 0.6
+"""Time for which inputs must have been healthy, a little more than the gate's own."""
+RESUME_ANYWAY_S = 5.0
+"""Time at rest after a stop after which plans are tried again: this gate may accept older inputs."""
+GATE_LOST_S = 30.0
+"""Time without gate_status after which collecting ends."""
+REST_TIMEOUT_S = 3.0
+RETRY_S = 0.5
+"""Time after a rejected plan until the next one."""
+MAX_RETRIES = 10
+"""Rejections in a row for which the same part of a motion is tried again while the arm is held for a cause."""
+PLAN_TIMEOUT_S = 0.3
+"""Time after a plan was sent in which the gate must follow it."""
+AFTER_RELEASE = "; it resumes after the service release was called"
 
 
-class Stopped(Exception):
-    """Somebody asked for the end."""
+class CollectingStopped(Exception):
+    """Collecting was interrupted by a signal."""
 
 
-class Ended(Exception):
-    """Collecting cannot go on; the text is one sentence."""
+class CollectingEnded(Exception):
+    """Collecting cannot continue; the text is one sentence."""
 
 
 class Drive:
-    """paused: until it is set to False again the arm rests. doing: what planner_status says of it.
+    """Executes motions of a PlanDriver on the live arm.
 
-    on_pause(why), on_resume(), on_refusal(why) tell of what happens. driver: None until begin.
+    paused: while it is True the arm rests. activity: text for planner_status. on_pause(why), on_resume() and
+    on_rejection(why) report events. driver: None until `begin`.
     """
 
     def __init__(
         self,
-        graph: CollectGraph,
+        graph: GraphClient,
         executor,
         record: LiveRecord,
         stop: threading.Event,
         on_pause: Callable[[str], None],
         on_resume: Callable[[], None],
-        on_refusal: Callable[[str], None],
+        on_rejection: Callable[[str], None],
     ) -> None:
         self._graph, self._executor, self._record, self._stop = graph, executor, record, stop
-        self._on_pause, self._on_resume, self._on_refusal = on_pause, on_resume, on_refusal
-        self.driver: Driver | None = None
-        self.paused, self.doing = False, ""
-        self._ending = self._troubled = False
-        self._life_at = self._sent_at = 0.0
+        self._on_pause, self._on_resume, self._on_rejection = on_pause, on_resume, on_rejection
+        self.driver: PlanDriver | None = None
+        self.paused, self.activity = False, ""
+        self._ending = self._plan_failed = False
+        self._status_at = self._sent_at = 0.0
         self._healthy_since: float | None = None
-        self._refusal, self._refused = "", 0  # what for last; how often in a row
+        self._rejection, self._retries = "", 0
 
-    def begin(self, driver: Driver) -> None:
-        """From now on this is who makes plans for the gate."""
-        self._counted, self._refusal, self.driver = self._counts(), self._graph.refusal, driver
+    def begin(self, driver: PlanDriver) -> None:
+        """Use this driver from now on, and publish planner_status for it."""
+        self._counted, self._rejection, self.driver = self._gate_counts(), self._graph.rejection, driver
 
-    def settled(self) -> bool:
-        """Whether the gate has held, with healthy inputs, for as long as it asks for."""
-        return self._healthy_since is not None and time.monotonic() - self._healthy_since > RESUME_AFTER
+    def is_settled(self) -> bool:
+        """Check whether the gate has held with healthy inputs for RESUME_AFTER_S."""
+        return self._healthy_since is not None and time.monotonic() - self._healthy_since > RESUME_AFTER_S
 
     def end(self) -> None:
         """Bring the arm to rest, whatever has happened."""
         self._ending = True
         self.come_to_rest()
 
-    def drive(self, motion: Motion, over: Callable[[], bool]) -> None:
-        """Hand over plans of a motion until it is over. Raises Stopped and Ended, as all that waits here does."""
+    def drive(self, motion: Motion, is_over: Callable[[], bool]) -> None:
+        """Hand over plans of a motion until it is over.
+
+        Raises CollectingStopped and CollectingEnded, as every method that waits.
+        """
         graph, driver = self._graph, self.driver
-        driver.begin()
-        self._troubled = False
-        while not over():
+        driver.begin_motion()
+        self._plan_failed = False
+        while not is_over():
             self._spin()
             now = graph.now()
             if self.paused:
-                self._pause(motion, over)
-            elif self._troubled:  # what was promised is not what is followed: begin anew from rest
-                self._begin_anew(motion, over)
-            elif why := graph.trouble() or self._left(now):
-                self._hold(why, motion, over)
-            elif not motion.told and (start := driver.due(now)) is not None:
+                self._wait_paused(motion, is_over)
+            elif self._plan_failed:  # the committed reference is not what the gate follows: restart from rest
+                self._restart(motion, is_over)
+            elif why := graph.fault() or self._not_followed(now):
+                self._wait_for_gate(why, motion, is_over)
+            elif not motion.fully_planned and (start := driver.next_start(now)) is not None:
                 speed = min(1.0, max(0.01, graph.gate.speed_scale))
-                self._send(driver.plan(now, start, motion, graph.joints, speed))
+                self._send(driver.make_plan(now, start, motion, graph.joints, speed))
 
     def come_to_rest(self) -> None:
-        """Bring the arm to rest, where it is moving by our plans, and wait until it is."""
+        """Stop the arm where it follows our plans, and wait until it is at rest."""
         graph, driver = self._graph, self.driver
-        if graph.goal:  # the arm is the planner's now
+        if graph.planner_goal:  # the arm is the planner's now
             return
-        if not graph.trouble() and (plan := driver.stop(graph.now())) is not None:
+        if not graph.fault() and (plan := driver.make_stop(graph.now())) is not None:
             self._send(plan)
-        self.until(lambda: driver.at_rest(graph.now()) and (graph.holding or graph.trouble()), REST_WITHIN)
+        self.wait_until(lambda: driver.at_rest(graph.now()) and (graph.at_rest or graph.fault()), REST_TIMEOUT_S)
 
-    # -- what interrupts a motion --------------------------------------------------------------------------------------
+    # -- interruptions of a motion -------------------------------------------------------------------------------------
 
-    def _left(self, now: float) -> str:
-        """What the gate says where it follows no plan although there is one."""
+    def _not_followed(self, now: float) -> str:
+        """Return the gate's text where it follows no plan although it was sent one."""
         gate = self._graph.gate
         if gate.state != GateStatus.HOLDING or self.driver.at_rest(now + 0.1):
             return ""
-        return gate.text if time.monotonic() - self._sent_at > 0.3 else ""
+        return gate.text if time.monotonic() - self._sent_at > PLAN_TIMEOUT_S else ""
 
-    def _pause(self, motion: Motion, over: Callable[[], bool]) -> None:
-        """Rest until it is asked to go on."""
+    def _wait_paused(self, motion: Motion, is_over: Callable[[], bool]) -> None:
         self._on_pause("the service pause was called")
         self.come_to_rest()
-        self.until(lambda: not self.paused or over())
-        self._go_on(motion)
+        self.wait_until(lambda: not self.paused or is_over())
+        self._resume(motion)
 
-    def _hold(self, why: str, motion: Motion, over: Callable[[], bool]) -> None:
-        """Wait until the gate would let plans in again."""
-        graph, heard, held_since = self._graph, time.monotonic(), None
-        self.driver.forget()
-        self.until(lambda: graph.gate.state != GateStatus.STOPPING or not graph.gate_heard, REST_WITHIN)
+    def _wait_for_gate(self, why: str, motion: Motion, is_over: Callable[[], bool]) -> None:
+        """Wait until the gate may accept plans again."""
+        graph, alive_at, held_since = self._graph, time.monotonic(), None
+        self.driver.forget_plans()
+        self.wait_until(lambda: graph.gate.state != GateStatus.STOPPING or not graph.gate_is_alive, REST_TIMEOUT_S)
         latched = graph.gate.state == GateStatus.LATCHED
-        self._on_pause(_cause(why) + RELEASE * latched)
+        self._on_pause(_without_state(why) + AFTER_RELEASE * latched)
 
-        def healed() -> bool:
-            nonlocal held_since, heard, latched
+        def recovered() -> bool:
+            nonlocal held_since, alive_at, latched
             now = time.monotonic()
-            if graph.gate.state == GateStatus.LATCHED and not latched:  # that, too
+            if graph.gate.state == GateStatus.LATCHED and not latched:
                 latched = True
-                self._on_pause(_cause(graph.gate.text) + RELEASE)
-            heard = now if graph.gate_heard else heard
-            if now - heard > GONE_AFTER:
-                raise Ended(f"arm_gate has said nothing for {GONE_AFTER:g} s")
-            held_since = (held_since or now) if graph.open else None
-            return self.settled() or now - (held_since or now) > TRY_ANYWAY
+                self._on_pause(_without_state(graph.gate.text) + AFTER_RELEASE)
+            alive_at = now if graph.gate_is_alive else alive_at
+            if now - alive_at > GATE_LOST_S:
+                raise CollectingEnded(f"no gate_status for {GATE_LOST_S:g} s")
+            held_since = (held_since or now) if graph.is_open else None
+            return self.is_settled() or now - (held_since or now) > RESUME_ANYWAY_S
 
-        self.until(lambda: healed() or over())
-        self._go_on(motion)
+        self.wait_until(lambda: recovered() or is_over())
+        self._resume(motion)
 
-    def _begin_anew(self, motion: Motion, over: Callable[[], bool]) -> None:
-        """A plan was refused or cut. What is left of the last one brings the arm to rest. That part is not tried again,
-        as it would be refused again; unless the arm is held for a cause, which may go."""
-        graph, again = self._graph, time.monotonic() + TRY_AGAIN
-        self._refused += 1
-        ready = (graph.gate.state, graph.gate.code) == (GateStatus.HOLDING, GateStatus.NONE)
-        held = graph.open and not ready
-        motion.interrupt(0 if held and self._refused < PATIENCE else self.driver.every)
-        self.driver.forget()
-        self.until(lambda: (graph.holding and time.monotonic() > again) or graph.trouble() or self.paused or over())
-        self._troubled = False
+    def _restart(self, motion: Motion, is_over: Callable[[], bool]) -> None:
+        """Restart after a plan was rejected or cut, once the rest of the last plan has brought the arm to rest.
 
-    def _go_on(self, motion: Motion) -> None:
+        The rejected part is skipped, since it would be rejected again; unless the gate holds the arm for a cause, which
+        may go away.
+        """
+        graph, again = self._graph, time.monotonic() + RETRY_S
+        self._retries += 1
+        held_for_cause = graph.is_open and graph.gate.code != GateStatus.NONE
+        motion.interrupt(0 if held_for_cause and self._retries < MAX_RETRIES else self.driver.every)
+        self.driver.forget_plans()
+        self.wait_until(
+            lambda: (graph.at_rest and time.monotonic() > again) or graph.fault() or self.paused or is_over()
+        )
+        self._plan_failed = False
+
+    def _resume(self, motion: Motion) -> None:
         motion.interrupt()
-        self.driver.begin()
-        self._troubled = False
+        self.driver.begin_motion()
+        self._plan_failed = False
         self._on_resume()
 
     def _send(self, plan: DrivenPlan) -> None:
-        self._graph.send(plan)
+        self._graph.publish_plan(plan)
         self._record.plans += 1
         self._sent_at = time.monotonic()
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
-    def until(self, condition: Callable[[], object], timeout: float = float("inf")) -> bool:
-        """Whether the condition has come true within timeout s."""
+    def wait_until(self, condition: Callable[[], object], timeout: float = float("inf")) -> bool:
+        """Wait until the condition is true, at most timeout s; return whether it is."""
         end = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > end:
@@ -170,44 +185,44 @@ class Drive:
 
     def wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        self.until(lambda: time.monotonic() > end)
+        self.wait_until(lambda: time.monotonic() > end)
 
     def _spin(self) -> None:
-        """Handle what has come; say that we are alive; notice what ends this."""
+        """Run callbacks, publish planner_status when it is due, and raise where collecting is over."""
         if self._stop.is_set() and not self._ending:
-            raise Stopped
+            raise CollectingStopped
         self._executor.spin_once(timeout_sec=0.02)
-        self._healthy_since = (self._healthy_since or time.monotonic()) if self._graph.healthy else None
+        self._healthy_since = (self._healthy_since or time.monotonic()) if self._graph.is_healthy else None
         if self.driver is None:
             return
-        if time.monotonic() - self._life_at >= LIFE_EVERY:
-            self._life_at = time.monotonic()
-            self._graph.alive(self.doing, self.driver.plan_id)
-        self._count()
-        if not self._ending and (why := self._graph.ended()):
-            raise Ended(why)
+        if time.monotonic() - self._status_at >= STATUS_PERIOD_S:
+            self._status_at = time.monotonic()
+            self._graph.publish_status(self.activity, self.driver.plan_id)
+        self._update_counts()
+        if not self._ending and (why := self._graph.end_reason()):
+            raise CollectingEnded(why)
 
-    def _counts(self) -> dict[str, int]:
+    def _gate_counts(self) -> dict[str, int]:
         gate = self._graph.gate
         return {"clipped": gate.clipped, "rejected": gate.rejected, "stops": gate.stops}
 
-    def _count(self) -> None:
-        """Add up what the gate counts; its own counts begin anew with each activation."""
-        now, before = self._counts(), self._counted
+    def _update_counts(self) -> None:
+        """Add up the gate's counters, which restart at zero with each activation of the gate."""
+        now, before = self._gate_counts(), self._counted
         self._counted = now
         for name, n in now.items():
             more = n - before[name] if n >= before[name] else n
             self._record.gate[name] += more
-            self._troubled |= bool(more) and name != "stops"
+            self._plan_failed |= bool(more) and name != "stops"
         if self._graph.gate.state == GateStatus.TRACKING and self._graph.gate.plan_id == self.driver.plan_id:
-            self._refused = 0
-        if self._graph.refusal != self._refusal:
-            self._refusal = self._graph.refusal
-            self._record.refusals.append(self._refusal)
-            self._on_refusal(self._refusal)
+            self._retries = 0
+        if self._graph.rejection != self._rejection:
+            self._rejection = self._graph.rejection
+            self._record.refusals.append(self._rejection)
+            self._on_rejection(self._rejection)
 
 
-def _cause(text: str) -> str:
-    """The gate's text without the state in front of it."""
+def _without_state(text: str) -> str:
+    """Return the gate's text without the state before its colon."""
     state, colon, cause = text.partition(": ")
     return cause if colon and state in ("stopping", "holding", "latched", "waiting") else text

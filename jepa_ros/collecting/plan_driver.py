@@ -1,7 +1,7 @@
-"""Steering an arm in the plane from one control tick to the next: from the motion wanted to plans for the gate.
+"""Planning without search: short plans that end at rest, made tick after tick from a wanted planar motion.
 
-Nothing is searched for here: what is wanted is bounded by the action space and handed over as short plans that end at
-rest, each from where the one before it will have brought the arm.
+A motion (random play, teleoperation, the way to the reset pose) gives velocity knots. They are constrained by the
+action space and handed over as plans, each starting where the one before it will have brought the arm.
 """
 
 from __future__ import annotations
@@ -16,121 +16,169 @@ from jepa_ros.errors import InputError
 from jepa_ros.planning.committed_reference import CommittedReference
 from jepa_ros.robot.config import RobotConfig, require_planar_space
 from jepa_ros.robot.motion.action_space import PlanarVelocity
+from jepa_ros.robot.motion.random_play import sample_random_play
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
-LEAST_LEAD = 0.04  # s before a hand-over; a plan for one that is nearer is made for the next tick
-DRIFT = 0.05  # rad between the promised rest and the measured joints beyond which the measured ones count
-NEAR = 0.004  # m from a place at which the arm counts as being there
-SMALLEST_BOX = 0.02  # m
+MIN_LEAD_S = 0.04
+"""Time before a hand-over; a plan for a nearer one is made for the next tick."""
+MAX_DRIFT_RAD = 0.05
+"""Distance between the committed rest and the measured joints beyond which the measured ones count."""
+ARRIVAL_DISTANCE_M = 0.004
+MIN_BOX_M = 0.02
+START_SPREAD = 0.5
+"""Episodes of random play start this share of the way from the reset pose to a random place of the workspace."""
 
 
-def boxed(robot: RobotConfig, box: tuple[float, float, float, float] | None) -> RobotConfig:
-    """The robot with its workspace cut down to the box (x from, x to, y from, y to; m in the base frame).
+# -- where the arm may move and where episodes start -------------------------------------------------------------------
 
-    Raises InputError where the robot's action space is not planar, or less than SMALLEST_BOX is left either way.
+
+def restrict_workspace(robot: RobotConfig, box: tuple[float, float, float, float] | None) -> RobotConfig:
+    """Return the robot with its workspace restricted to a box (xmin, xmax, ymin, ymax; m in the base frame).
+
+    Raises InputError where the robot's action space is not planar, or less than MIN_BOX_M is left in x or y.
     """
     space = require_planar_space(robot)
     if box is None:
         return robot
     x0, x1, y0, y1 = box
     if not (all(map(math.isfinite, box)) and x0 < x1 and y0 < y1):
-        raise InputError(f"box {box}: expected xmin < xmax and ymin < ymax, found others")
+        raise InputError(f"box {box}: expected xmin < xmax and ymin < ymax")
     polygon = np.array(space.workspace)
     for axis, limit, sign in ((0, x0, -1.0), (0, x1, 1.0), (1, y0, -1.0), (1, y1, 1.0)):
-        polygon = _below(polygon, sign * polygon[:, axis] - sign * limit)
-    if len(polygon) < 3 or np.ptp(polygon, axis=0).min() < SMALLEST_BOX:
-        low, high = np.min(space.workspace, axis=0), np.max(space.workspace, axis=0)
-        found = f"x {low[0]:g} to {high[0]:g}, y {low[1]:g} to {high[1]:g}"
-        raise InputError(f"box {box}: expected one that overlaps the robot's workspace, which is within {found} m")
+        polygon = _clip(polygon, sign * polygon[:, axis] - sign * limit)
+    if len(polygon) < 3 or np.ptp(polygon, axis=0).min() < MIN_BOX_M:
+        limits = _describe_limits(np.array(space.workspace))
+        raise InputError(f"box {box}: overlaps too little with the robot's workspace, which is within {limits} m")
     try:
         corners = polygon[ConvexHull(polygon).vertices]  # counter-clockwise, without points on straight edges
     except QhullError:
-        raise InputError(f"box {box}: expected one with room in the robot's workspace, found a line") from None
-    cut = space.model_copy(update={"workspace": [tuple(map(float, corner)) for corner in corners]})
-    return robot.model_copy(update={"action_space": cut})
+        raise InputError(f"box {box}: does not overlap the robot's workspace (zero area)") from None
+    restricted = space.model_copy(update={"workspace": [tuple(map(float, corner)) for corner in corners]})
+    return robot.model_copy(update={"action_space": restricted})
 
 
-def _below(polygon: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """The part of a convex polygon (E, 2) where a linear function with values height (E,) at its corners is <= 0."""
+def _clip(polygon: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Return the part of a convex polygon (E, 2) where a linear function, `height` (E,) at its corners, is <= 0."""
     kept = []
     for k in range(len(polygon)):
-        here, there = height[k - 1], height[k]
-        if (here > 0) != (there > 0):
-            kept.append(polygon[k - 1] + (polygon[k] - polygon[k - 1]) * here / (here - there))
-        if there <= 0:
+        previous, current = height[k - 1], height[k]
+        if (previous > 0) != (current > 0):
+            kept.append(polygon[k - 1] + (polygon[k] - polygon[k - 1]) * previous / (previous - current))
+        if current <= 0:
             kept.append(polygon[k])
     return np.array(kept).reshape(-1, 2)
 
 
-class Motion:
-    """What is wanted of the arm. told: whether the last plan went to the end of it."""
+def _describe_limits(workspace: np.ndarray) -> str:
+    (x0, y0), (x1, y1) = workspace.min(0), workspace.max(0)
+    return f"x {x0:g} to {x1:g}, y {y0:g} to {y1:g}"
 
-    told = False
+
+def workspace_centre(space: PlanarVelocity) -> np.ndarray:
+    """Return the centroid (2,) m of the workspace."""
+    a, b = space.workspace, np.roll(space.workspace, -1, axis=0)
+    areas = a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]
+    return ((a + b) * areas[:, None]).sum(0) / (3.0 * areas.sum())
+
+
+def reset_position(space: PlanarVelocity, given: tuple[float, float] | None) -> np.ndarray:
+    """Return the tool position (2,) m where episodes start; None for the centre. Raises InputError outside."""
+    if given is None:
+        return workspace_centre(space)
+    if not (np.isfinite(given).all() and space.is_inside(np.array(given))):
+        limits = _describe_limits(space.workspace)
+        raise InputError(f"reset {given}: expected a place inside the workspace or box ({limits} m)")
+    return np.array(given)
+
+
+def sample_play_episode(
+    space: PlanarVelocity, reset: np.ndarray, ticks: int, seed: int, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where random play of an episode starts (2,) m, and its wanted velocity knots (ticks, 2), over max_speed.
+
+    The starts lie around `reset`. Seed and number of the episode determine both.
+    """
+    rng = np.random.default_rng([seed, number])
+    low, high = space.workspace.min(0), space.workspace.max(0)
+    place = rng.uniform(low, high)
+    while not space.is_inside(place):
+        place = rng.uniform(low, high)
+    return reset + START_SPREAD * (place - reset), sample_random_play(ticks, rng)
+
+
+# -- motions -----------------------------------------------------------------------------------------------------------
+
+
+class Motion:
+    """A wanted motion of the arm. fully_planned: the last plan reaches the end of the motion."""
+
+    fully_planned = False
 
     def knots(self, start: float, elapsed: int, xy: np.ndarray, knot: np.ndarray, ticks: int) -> np.ndarray:
-        """Velocity knots (n, 2), n <= ticks, over max_speed, from `start` s (ROS clock) on.
+        """Return velocity knots (n, 2), n <= ticks, over max_speed, from `start` s (ROS clock) on.
 
-        elapsed: ticks since the start of the plan before; 0 for the first one. xy (2,) m and knot (2,): where and how
-        fast the arm will be then.
+        elapsed: ticks since the start of the previous plan; 0 for the first one. xy (2,) m, knot (2,): position and
+        velocity of the tool at `start`.
         """
         raise NotImplementedError
 
     def interrupt(self, skip: int = 0) -> None:
-        """The last plan is not followed to its end. skip: ticks of it that are not tried again."""
+        """Note that the last plan is not followed to its end. skip: ticks of it that are not tried again."""
 
 
 class Approach(Motion):
-    """To a place xy (2,) m on a straight line, and to rest there."""
+    """A straight line to a place xy (2,) m, and rest there."""
 
     def __init__(self, space: PlanarVelocity, xy: np.ndarray):
         self._space, self._target = space, np.asarray(xy, float)
 
     def knots(self, start: float, elapsed: int, xy: np.ndarray, knot: np.ndarray, ticks: int) -> np.ndarray:
-        """See Motion."""
         space, found = self._space, []
         step, braking = space.max_speed * space.period, 0.5 * space.max_change
         p, u = np.asarray(xy, float), np.asarray(knot, float)
         for _ in range(ticks):
             way = self._target - p - 0.5 * step * u
             length = max(float(np.hypot(*way)), 1e-9)
-            # As much as can be braked before the place: braking from v takes step * v (v / braking + 1) / 2.
+            # The arm must be able to brake before the place: braking from v takes step * v (v / braking + 1) / 2.
             fast = braking * (math.sqrt(1.0 + 2.0 * length / (braking * step)) - 1.0)
             after = space.constrain(p, u, (way / length * min(1.0, fast))[None])[0]
             p, u = p + 0.5 * step * (u + after), after
             found.append(after)
         return np.array(found)
 
-    def there(self, xy: np.ndarray) -> bool:
-        """Whether xy (2,) m is the place."""
-        return bool(np.hypot(*(xy - self._target)) <= NEAR)
+    def arrived(self, xy: np.ndarray) -> bool:
+        """Check whether xy (2,) m is the place."""
+        return bool(np.hypot(*(xy - self._target)) <= ARRIVAL_DISTANCE_M)
 
 
-class Script(Motion):
-    """Knots (n, 2) known from the beginning, one a tick. Ticks in which the arm was held up are not lost."""
+class ScriptedMotion(Motion):
+    """Knots (n, 2) that are known from the start, one per tick. Ticks in which the arm was held up are repeated."""
 
     def __init__(self, knots: np.ndarray):
         self._knots, self._index, self._sent = knots, 0, 0
 
     def knots(self, start: float, elapsed: int, xy: np.ndarray, knot: np.ndarray, ticks: int) -> np.ndarray:
-        """See Motion."""
         self._index += elapsed
         self._sent = self._index + ticks
         return self._knots[self._index : self._sent]
 
     @property
-    def told(self) -> bool:
+    def fully_planned(self) -> bool:
         return self._sent >= len(self._knots)
 
     def interrupt(self, skip: int = 0) -> None:
-        """See Motion: it goes on where the last plan began, or `skip` ticks later."""
+        """Resume where the last plan started, or `skip` ticks later."""
         self._index = min(self._index + skip, len(self._knots))
         self._sent = self._index
 
 
+# -- plans -------------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class DrivenPlan:
-    """A plan to hand over. start, stamp, valid_until: s on the ROS clock, stamp is when it was made. actions: (n, 2)
-    what the gate will have executed in each tick."""
+    """A plan to hand over. start, stamp, valid_until: s on the ROS clock; stamp is when it was made. actions: (n, 2),
+    the action that the gate will have executed in each tick."""
 
     plan_id: int
     trajectory: JointTrajectory
@@ -140,71 +188,73 @@ class DrivenPlan:
     actions: np.ndarray
 
 
-class Driver:
-    """Makes the plans. every: ticks from one to the next; ticks: that each goes on for before it brakes; lead: s from
-    making it to its hand-over."""
+class PlanDriver:
+    """Makes the plans. every: ticks from one plan to the next. ticks: motion of each plan before it brakes. lead: s
+    from making a plan to its hand-over."""
 
     def __init__(self, space: PlanarVelocity, every: int = 2, ticks: int = 8, lead: float = 0.1):
         self.space = space
         self.plan_id = 0
         self.every = every
         self._ticks, self._lead = ticks, lead
-        self._promises = CommittedReference()
-        self._last: float | None = None  # start of the last plan of the motion under way
+        self._committed = CommittedReference()
+        self._last_start: float | None = None  # of the last plan of the present motion
 
-    def begin(self) -> None:
-        """Another motion begins, from where the arm is or will be."""
-        self._last = None
+    def begin_motion(self) -> None:
+        """Start another motion, from where the arm is or will be."""
+        self._last_start = None
 
-    def forget(self) -> None:
-        """What was handed over is not followed: begin from the measured joints."""
-        self._promises, self._last = CommittedReference(), None
+    def forget_plans(self) -> None:
+        """Plans that were handed over are not followed: continue from the measured joints."""
+        self._committed, self._last_start = CommittedReference(), None
 
-    def due(self, now: float) -> float | None:
-        """When the next plan takes effect, if now is the time to make it (s on the ROS clock)."""
-        tick, earliest = self.space.period, self._on_grid(now + LEAST_LEAD)
-        if self._last is None:
+    def next_start(self, now: float) -> float | None:
+        """Return when the next plan takes effect, if it has to be made now (s on the ROS clock)."""
+        earliest = self._on_grid(now + MIN_LEAD_S)
+        if self._last_start is None:
             return self._on_grid(now + self._lead)
-        start = self._last + self.every * tick
+        start = self._last_start + self.every * self.space.period
         return max(start, earliest) if now >= start - self._lead else None
 
-    def plan(self, now: float, start: float, motion: Motion, measured: np.ndarray, speed: float = 1.0) -> DrivenPlan:
-        """A plan of `motion` from `start` on. measured: (J,) rad. speed: share of max_speed that is allowed."""
+    def make_plan(
+        self, now: float, start: float, motion: Motion, measured: np.ndarray, speed: float = 1.0
+    ) -> DrivenPlan:
+        """Plan `motion` from `start` on. measured: (J,) rad. speed: largest share of max_speed."""
         self._anchor(now, measured)
-        elapsed = 0 if self._last is None else round((start - self._last) / self.space.period)
-        self._last = start
-        xy, velocity = self._promises.tool_at(np.array([start]))
-        knot = velocity[0] / self.space.max_speed
-        wanted = np.asarray(motion.knots(start, elapsed, xy[0], knot, self._ticks), float).reshape(-1, 2)
+        elapsed = 0 if self._last_start is None else round((start - self._last_start) / self.space.period)
+        self._last_start = start
+        xy, knot = self._tool_state(start)
+        wanted = np.asarray(motion.knots(start, elapsed, xy, knot, self._ticks), float).reshape(-1, 2)
         wanted = wanted * np.minimum(1.0, speed / np.maximum(1e-9, np.hypot(*wanted.T)))[:, None]
         if not len(wanted):
             wanted = np.zeros((1, 2))
-        return self._hand_over(now, start, self.space.constrain(xy[0], knot, wanted))
+        return self._commit(now, start, self.space.constrain(xy, knot, wanted))
 
-    def stop(self, now: float) -> DrivenPlan | None:
-        """A plan that brings the arm to rest as soon as possible; None where it is, or nothing was handed over."""
-        self._last = None
+    def make_stop(self, now: float) -> DrivenPlan | None:
+        """Plan the way to rest as soon as possible; None where the arm is at rest, or nothing was handed over."""
+        self._last_start = None
         if self.at_rest(now):
             return None
-        start = self._on_grid(now + LEAST_LEAD)
-        xy, velocity = self._promises.tool_at(np.array([start]))
-        knots = self.space.constrain(xy[0], velocity[0] / self.space.max_speed, np.zeros((1, 2)))
-        return self._hand_over(now, start, knots)
+        start = self._on_grid(now + MIN_LEAD_S)
+        return self._commit(now, start, self.space.constrain(*self._tool_state(start), np.zeros((1, 2))))
 
     def at_rest(self, now: float) -> bool:
-        """Whether what was handed over has come to its end."""
-        return not self._promises or now >= self._promises.end
+        """Check whether all plans that were handed over have ended."""
+        return not self._committed or now >= self._committed.end
 
     def tool(self, now: float, measured: np.ndarray) -> np.ndarray:
-        """(2,) m, where the tool is meant to be; where nothing was handed over, where it is at joints (J,) rad."""
-        return (
-            self._promises.tool_at(np.array([now]))[0][0] if self._promises else self.space.tool_coordinates(measured)
-        )
+        """Return the tool position (2,) m by the committed plans; without any, that of the joints (J,) rad."""
+        return self._tool_state(now)[0] if self._committed else self.space.tool_coordinates(measured)
 
-    def _hand_over(self, now: float, start: float, knots: np.ndarray) -> DrivenPlan:
-        space, (q, qd, qdd) = self.space, self._promises.joints_at(start)
+    def _tool_state(self, t: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the committed position (2,) m and velocity (2,), over max_speed, of the tool at time t."""
+        xy, velocity = self._committed.tool_at(np.array([t]))
+        return xy[0], velocity[0] / self.space.max_speed
+
+    def _commit(self, now: float, start: float, knots: np.ndarray) -> DrivenPlan:
+        space, (q, qd, qdd) = self.space, self._committed.joints_at(start)
         trajectory, path = space.to_trajectory(q, qd, qdd, knots), space.make_path(q, qd, knots)
-        self._promises.add_plan(start, path, trajectory)
+        self._committed.add_plan(start, path, trajectory)
         self.plan_id += 1
         ends = path.sample(np.arange(len(path.knots)) * space.period)[0]
         actions = space.to_model_axes(np.diff(ends, axis=0) / (space.max_speed * space.period))
@@ -212,13 +262,13 @@ class Driver:
         return DrivenPlan(self.plan_id, trajectory, start, now, until, actions)
 
     def _anchor(self, now: float, measured: np.ndarray) -> None:
-        """Where nothing is promised, or the arm rests elsewhere than promised, begin from what is measured."""
-        if self._promises and (
-            now < self._promises.end or np.abs(self._promises.joints_at(now)[0] - measured).max() < DRIFT
+        """Continue from the measured joints without a committed plan, or where the arm rests elsewhere."""
+        if self._committed and (
+            now < self._committed.end or np.abs(self._committed.joints_at(now)[0] - measured).max() < MAX_DRIFT_RAD
         ):
             return
         names = self.space.kinematics.joints
-        self._promises.hold(now - 10.0, np.array(measured), names, self.space.tool_coordinates(measured))
+        self._committed.hold(now - 10.0, np.array(measured), names, self.space.tool_coordinates(measured))
 
     def _on_grid(self, t: float) -> float:
         return math.ceil(t / self.space.period - 1e-6) * self.space.period

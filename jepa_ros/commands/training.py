@@ -57,7 +57,7 @@ def collect_sim(
     workers: Workers = 2,
 ) -> int | None:
     """Record random motion in simulation as a rosbag2 (mcap) bag; resumes an interrupted run."""
-    return call("jepa_ros.collecting.simulated:run", **locals())
+    return call("jepa_ros.collecting.simulated:collect_simulated", **locals())
 
 
 JOY_OPTIONS = ("axes", "hold_button", "end_button")
@@ -96,7 +96,7 @@ def collect_live(
     """Move the arm of a running graph, at random or by teleoperation; run `jepa_ros record` beside it."""
     options = locals()
     _check_mode_options(options.pop("context"), mode)
-    return call("jepa_ros.collecting.live:run", **options)
+    return call("jepa_ros.collecting.live:collect_live", **options)
 
 
 def _check_mode_options(context: typer.Context, mode: str) -> None:

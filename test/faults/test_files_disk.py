@@ -47,7 +47,7 @@ def disk(tmp_path):
 def readable(bag):
     """Ticks of the episodes in a bag, of its end too."""
     robot = load_robot("openarm")
-    space = make_action_space(robot, read_robot_description(bag), collect.PERIOD)
+    space = make_action_space(robot, read_robot_description(bag), collect.TICK_S)
     return [len(e.actions) for e in read_episodes(bag, space, (tuple(robot.joints), ()), 16)]
 
 
@@ -58,8 +58,8 @@ def test_collect_ends_with_what_it_has(disk):
     said = [line for line in lines if line.startswith("recording ended early")]
     assert len(said) == 1 and "MB of free disk, found" in said[0] and not any("Traceback" in line for line in lines)
     ticks = readable(out)
-    assert ticks and ticks[0] == collect.TICKS and len(ticks) < 20
-    assert json.loads((out / "summary.json").read_text())["actions"] >= collect.TICKS
+    assert ticks and ticks[0] == collect.EPISODE_TICKS and len(ticks) < 20
+    assert json.loads((out / "summary.json").read_text())["actions"] >= collect.EPISODE_TICKS
     assert not (out / "parts").exists()
 
 

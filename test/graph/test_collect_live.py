@@ -16,8 +16,7 @@ from std_srvs.srv import Trigger
 from helpers.nodes import NodeProcess
 from helpers.sim_arm import robot, scene, space
 from jepa_ros.bags.reader import open_bag
-from jepa_ros.collecting import live_play
-from jepa_ros.collecting.plan_driver import boxed
+from jepa_ros.collecting.plan_driver import reset_position, restrict_workspace, sample_play_episode
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.resources import list_models
 from jepa_ros.sim.cell import make_action_space
@@ -171,15 +170,15 @@ def executed_ticks(bag):
 
 def wanted_ticks(number):
     """What the seed says, (25, 2)."""
-    inside = make_action_space(boxed(robot(), BOX), scene().urdf)
-    begin, knots = live_play.episode(inside, live_play.reset_pose(inside, None), 25, 4, number)
+    inside = make_action_space(restrict_workspace(robot(), BOX), scene().urdf)
+    begin, knots = sample_play_episode(inside, reset_position(inside, None), 25, 4, number)
     knots = np.vstack([np.zeros(2), inside.constrain(begin, np.zeros(2), knots)])
     return 0.5 * (knots[1:] + knots[:-1])
 
 
 def test_it_pauses_and_goes_on_and_ends_an_episode_when_asked_to(cell, recorder, collect, tmp_path):
     process = collect("--episodes", 1, "--ticks", 600)
-    cell.hears(process, "episode 0: begins")
+    cell.hears(process, "episode 0: started")
     cell.moves()
     assert cell.service("collect/pause").success
     cell.rests()
@@ -191,7 +190,7 @@ def test_it_pauses_and_goes_on_and_ends_an_episode_when_asked_to(cell, recorder,
     assert cell.service("collect/end_episode").success
     finished(cell, process)
     told = summary(tmp_path)
-    assert told["pauses"] == ["the service pause was called"] and told["per_episode"][0]["ended"] == "asked for"
+    assert told["pauses"] == ["the service pause was called"] and told["per_episode"][0]["ended"] == "requested"
     assert told["stops"] == 0 and told["plans"]["refused"] == 0
 
 
@@ -199,19 +198,19 @@ def test_a_stop_of_the_gate_pauses_it_until_release_and_an_interrupt_leaves_all_
     cell, recorder, collect, tmp_path
 ):
     process = collect("--episodes", 3, "--seconds", 60)
-    cell.hears(process, "episode 0: begins")
+    cell.hears(process, "episode 0: started")
     cell.moves()
     assert cell.service("stop").success
     cell.holds(GateStatus.LATCHED)
     cell.rests()
-    cell.hears(process, "paused: the service stop was called; it goes on once the service release was called")
+    cell.hears(process, "paused: the service stop was called; it resumes after the service release was called")
     assert cell.service("release").success
     cell.moves()
     process.signal(signal.SIGINT)
     finished(cell, process, code=130)
     cell.rests()
     cell.holds()
-    assert "gate says" not in process.output
+    assert "gate rejected" not in process.output
     told = summary(tmp_path)
     assert told["episodes"] == {"wanted": 3, "done": 0, "begun": 1}
     assert told["stops"] == len(told["pauses"]) == 1
@@ -222,12 +221,12 @@ def test_a_stop_of_the_gate_pauses_it_until_release_and_an_interrupt_leaves_all_
 
 def test_without_its_recorder_it_does_not_go_on(cell, recorder, collect, tmp_path):
     process = collect("--ticks", 600)
-    cell.hears(process, "episode 0: begins")
+    cell.hears(process, "episode 0: started")
     cell.moves()
     recorder.signal(signal.SIGKILL)
     finished(cell, process, code=1)
     cell.rests()
-    assert "collecting ended early: the recorder is gone" in process.output
+    assert "the recorder is gone" in process.output
     assert summary(tmp_path)["ended"] == "the recorder is gone"
 
 
@@ -256,7 +255,7 @@ class Pad:
 def test_the_arm_goes_where_the_stick_says_and_stops_soon_after_it_falls_silent(cell, recorder, collect, tmp_path):
     pad, spin = Pad(cell), cell.client.spin
     process = collect("--mode", "joy", "--reset", "0.15,-0.32")
-    cell.hears(process, "episode 0: begins")
+    cell.hears(process, "episode 0: started")
     cell.client.wait_for(lambda: pad.publisher.get_subscription_count() > 0, "somebody who hears the pad")
     where = cell.tool[-1][1]
     with pad.held_at(x=1.0, y=0.5, held=False):
@@ -272,17 +271,17 @@ def test_the_arm_goes_where_the_stick_says_and_stops_soon_after_it_falls_silent(
     assert abs(np.arctan2(way[1], way[0]) - np.arctan2(0.3, 0.6)) < 0.1
     pad.say()
     pad.say(end=True)
-    cell.hears(process, "episode 1: begins")
+    cell.hears(process, "episode 1: started")
     process.signal(signal.SIGINT)
     finished(cell, process)
     told = summary(tmp_path)
-    assert told["episodes"]["wanted"] is None and told["per_episode"][0]["ended"] == "asked for"
+    assert told["episodes"]["wanted"] is None and told["per_episode"][0]["ended"] == "requested"
 
 
 def test_velocities_of_another_frame_move_nothing(cell, recorder, collect, tmp_path):
     publisher = cell.client.node.create_publisher(TwistStamped, "hand", 10)
     process = collect("--mode", "twist", "--topic", "hand", "--episodes", 1, "--reset", "0.2,-0.3")
-    cell.hears(process, "episode 0: begins")
+    cell.hears(process, "episode 0: started")
 
     def say(frame, x, y):
         message = TwistStamped()
@@ -325,4 +324,4 @@ def test_a_planner_with_a_goal_is_left_alone(cell, recorder, collect):
         cell.client.node.destroy_timer(timer)
         cell.client.node.destroy_publisher(publisher)
     [line] = process.output.splitlines()
-    assert line.endswith("planner: expected one without a goal, or none, found one that says: plan 7 towards the goal")
+    assert line.endswith("planner: expected no goal, found: plan 7 towards the goal")

@@ -88,9 +88,9 @@ def test_the_simulated_cell_comes_up_and_ends_on_ctrl_c(launch, client):
 
 def test_a_recording_is_replayed_and_its_end_is_the_end_of_all(launch, tmp_path):
     from jepa_ros.bags.reader import open_bag
-    from jepa_ros.collecting.simulated import run
+    from jepa_ros.collecting.simulated import collect_simulated
 
-    assert run(out=tmp_path / "play", episodes=1, seed=7, width=64, height=64, workers=1) == 0
+    assert collect_simulated(out=tmp_path / "play", episodes=1, seed=7, width=64, height=64, workers=1) == 0
     process = launch("replay", bag=tmp_path / "play", record=tmp_path / "results", namespace="replayed")
     wait_for(lambda: active(process) == {*NODES["replay"], "recorder"} or ended(process), "all nodes", 240)
     process.wait(120)

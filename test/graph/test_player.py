@@ -16,10 +16,11 @@ from jepa_ros.nodes.common.convert import to_ns
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory):
-    from jepa_ros.collecting.simulated import run
+
+    from jepa_ros.collecting.simulated import collect_simulated
 
     out = tmp_path_factory.mktemp("bags") / "play"
-    assert run(out=out, episodes=2, seed=7, width=96, height=96, workers=1) == 0
+    assert collect_simulated(out=out, episodes=2, seed=7, width=96, height=96, workers=1) == 0
     return out
 
 

@@ -51,7 +51,6 @@ ROS = {
     "collecting/graph_client",
     "collecting/live",
     "collecting/session",
-    "collecting/teleop_inputs",
     "demo/listener",
     "demo/run",
     "doctor/graph_listener",

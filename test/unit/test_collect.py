@@ -49,7 +49,7 @@ def recorded(monkeypatch):
                 write_episode(bag, episode, collect.split_of(episode), 3 + episode, FIRST + episode * 10**10)
         return size, ""
 
-    monkeypatch.setattr(collect, "PART", 2)
+    monkeypatch.setattr(collect, "PART_EPISODES", 2)
     monkeypatch.setattr(collect, "_record_part", record)
     monkeypatch.setattr(collect, "_report", lambda *arguments: None)
     monkeypatch.setattr(collect, "multiprocessing", SimpleNamespace(get_context=lambda _: InProcess()))
@@ -62,7 +62,7 @@ def lengths(bag):
 
 def test_parts_become_one_bag_in_order(recorded, tmp_path):
     out = tmp_path / "play"
-    assert collect.run(out=out, episodes=5, seed=0) == 0
+    assert collect.collect_simulated(out=out, episodes=5, seed=0) == 0
     assert recorded.parts == [0, 1, 2] and lengths(out) == [3, 4, 5, 6, 7]
     assert sorted(p.name for p in out.iterdir()) == [
         "metadata.yaml",
@@ -81,17 +81,17 @@ def test_parts_become_one_bag_in_order(recorded, tmp_path):
 def test_parts_that_are_there_are_not_recorded_again(recorded, tmp_path):
     recorded.fails = 1
     with pytest.raises(KeyboardInterrupt):
-        collect.run(out=tmp_path / "play", episodes=5, seed=0)
+        collect.collect_simulated(out=tmp_path / "play", episodes=5, seed=0)
     assert recorded.parts == [0] and not (tmp_path / "play" / "metadata.yaml").exists()
     recorded.fails = None
     (tmp_path / "play" / "parts" / "0001.partial").rmdir()
-    collect.run(out=tmp_path / "play", episodes=5, seed=0)
+    collect.collect_simulated(out=tmp_path / "play", episodes=5, seed=0)
     assert recorded.parts == [0, 1, 2] and lengths(tmp_path / "play") == [3, 4, 5, 6, 7]
 
 
 def test_a_finished_bag_is_left_as_it_is(recorded, tmp_path):
-    collect.run(out=tmp_path / "play", episodes=3, seed=0)
-    collect.run(out=tmp_path / "play", episodes=3, seed=0)
+    collect.collect_simulated(out=tmp_path / "play", episodes=3, seed=0)
+    collect.collect_simulated(out=tmp_path / "play", episodes=3, seed=0)
     assert recorded.parts == [0, 1]
 
 
@@ -107,23 +107,23 @@ def test_an_interruption_while_joining_is_recovered_from(recorded, tmp_path, mon
     real = os.link
     monkeypatch.setattr(collect.os, "link", link)
     with pytest.raises(KeyboardInterrupt):
-        collect.run(out=tmp_path / "play", episodes=5, seed=0)
-    collect.run(out=tmp_path / "play", episodes=5, seed=0)
+        collect.collect_simulated(out=tmp_path / "play", episodes=5, seed=0)
+    collect.collect_simulated(out=tmp_path / "play", episodes=5, seed=0)
     assert recorded.parts == [0, 1, 2] and lengths(tmp_path / "play") == [3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("options", [{"episodes": 4}, {"seed": 1}, {"width": 64}])
 def test_other_options_do_not_mix_into_a_bag(recorded, tmp_path, options):
-    collect.run(out=tmp_path / "play", episodes=3, seed=0)
-    with pytest.raises(InputError, match="play: expected to go on with .* found the options") as error:
-        collect.run(**{"out": tmp_path / "play", "episodes": 3, "seed": 0} | options)
+    collect.collect_simulated(out=tmp_path / "play", episodes=3, seed=0)
+    with pytest.raises(InputError, match="play: was recorded with other options: expected .*, found") as error:
+        collect.collect_simulated(**{"out": tmp_path / "play", "episodes": 3, "seed": 0} | options)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("rate", [15.0, 5.0, 0.0, -10.0])
 def test_a_rate_off_the_control_grid_is_refused(tmp_path, rate):
     with pytest.raises(InputError, match="expected a multiple of the control rate of 10 Hz"):
-        collect.run(out=tmp_path / "play", episodes=1, seed=0, rate=rate)
+        collect.collect_simulated(out=tmp_path / "play", episodes=1, seed=0, rate=rate)
     assert not (tmp_path / "play").exists()
 
 
@@ -131,7 +131,7 @@ def test_a_rate_off_the_control_grid_is_refused(tmp_path, rate):
 def real(tmp_path_factory):
     """Two short episodes of the real thing."""
     parts = tmp_path_factory.mktemp("parts")
-    recipe = collect.Recipe(2, 3, "openarm", 64, 48, 10.0, ticks=10)
+    recipe = collect.CollectRecipe(2, 3, "openarm", 64, 48, 10.0, ticks=10)
     assert collect._record_part((recipe, 0, parts)) == (2, "")
     fields = (tuple(sim_arm.robot().joints), tuple(sim_arm.robot().gripper))
     return parts, recipe, list(read_episodes(parts / "0000", sim_arm.space(), fields, 32))

@@ -8,11 +8,18 @@ from typer.testing import CliRunner
 
 from helpers import sim_arm
 from jepa_ros import cli
-from jepa_ros.collecting import live as collect_live
-from jepa_ros.collecting import live_play
 from jepa_ros.collecting.coverage import share_covered
-from jepa_ros.collecting.plan_driver import Approach, Driver, Script, boxed
-from jepa_ros.collecting.teleoperation import PLANS, GamePad, Steering
+from jepa_ros.collecting.live import collect_live
+from jepa_ros.collecting.plan_driver import (
+    Approach,
+    PlanDriver,
+    ScriptedMotion,
+    reset_position,
+    restrict_workspace,
+    sample_play_episode,
+    workspace_centre,
+)
+from jepa_ros.collecting.teleoperation import TELEOP_PLANS, GamePad, TeleopMotion
 from jepa_ros.commands import training
 from jepa_ros.errors import InputError
 from jepa_ros.sim.cell import ArmCell, make_action_space
@@ -23,7 +30,7 @@ BOX = (0.10, 0.28, -0.38, -0.20)
 @pytest.fixture(scope="module")
 def space():
     """The simulated arm's plane, cut down to BOX."""
-    return make_action_space(boxed(sim_arm.robot(), BOX), sim_arm.scene().urdf)
+    return make_action_space(restrict_workspace(sim_arm.robot(), BOX), sim_arm.scene().urdf)
 
 
 class Loop:
@@ -32,7 +39,7 @@ class Loop:
     def __init__(self, space, xy, **driver):
         self.cell = ArmCell(sim_arm.scene(), sim_arm.robot())
         self.cell.reset(space.inverse_kinematics(xy))
-        self.driver = Driver(space, **driver)
+        self.driver = PlanDriver(space, **driver)
         self.tool, self.executed, self.plans = [], [], []
 
     @property
@@ -53,11 +60,11 @@ class Loop:
 
     def drive(self, motion, until, speed=1.0):
         """Until the condition holds; at most for 20 s."""
-        self.driver.begin()
+        self.driver.begin_motion()
         end = self.now + 20.0
         while not until() and self.now < end:
-            if not motion.told and (start := self.driver.due(self.now)) is not None:
-                self.hand(self.driver.plan(self.now, start, motion, self.measured, speed))
+            if not motion.fully_planned and (start := self.driver.next_start(self.now)) is not None:
+                self.hand(self.driver.make_plan(self.now, start, motion, self.measured, speed))
             self.advance()
         assert until()
 
@@ -80,7 +87,7 @@ def test_a_box_cuts_the_workspace_down(space):
     rng = np.random.default_rng(0)
     for xy in rng.uniform((0.0, -0.5), (0.4, 0.0), (500, 2)):
         assert space.is_inside(xy) == (whole.is_inside(xy) and outside(xy) <= 0), xy
-    assert boxed(sim_arm.robot(), None) is sim_arm.robot()
+    assert restrict_workspace(sim_arm.robot(), None) is sim_arm.robot()
 
 
 @pytest.mark.parametrize(
@@ -88,43 +95,43 @@ def test_a_box_cuts_the_workspace_down(space):
     [
         ((0.3, 0.1, -0.3, -0.2), "expected xmin < xmax"),
         ((0.1, float("nan"), -0.3, -0.2), "expected xmin < xmax"),
-        ((1.0, 2.0, -0.3, -0.2), "expected one that overlaps the robot's workspace, which is within x 0.02 to 0.335"),
-        ((0.1, 0.101, -0.3, -0.2), "expected one that overlaps"),
+        ((1.0, 2.0, -0.3, -0.2), "overlaps too little with the robot's workspace, which is within x 0.02 to 0.335"),
+        ((0.1, 0.101, -0.3, -0.2), "overlaps too little"),
     ],
 )
 def test_a_box_without_room_is_refused(box, said):
     with pytest.raises(InputError, match=said):
-        boxed(sim_arm.robot(), box)
+        restrict_workspace(sim_arm.robot(), box)
 
 
 # -- play --------------------------------------------------------------------------------------------------------------
 
 
 def test_the_seed_and_the_number_decide_where_play_begins_and_what_it_wants(space):
-    home = live_play.reset_pose(space, None)
-    begin, knots = live_play.episode(space, home, 50, 3, 7)
-    again, same = live_play.episode(space, home, 50, 3, 7)
+    home = reset_position(space, None)
+    begin, knots = sample_play_episode(space, home, 50, 3, 7)
+    again, same = sample_play_episode(space, home, 50, 3, 7)
     np.testing.assert_array_equal(begin, again)
     np.testing.assert_array_equal(knots, same)
     for seed, number in ((3, 8), (4, 7)):
-        other, differ = live_play.episode(space, home, 50, seed, number)
+        other, differ = sample_play_episode(space, home, 50, seed, number)
         assert np.abs(other - begin).max() > 1e-3 and np.abs(differ - knots).max() > 0.1
-    assert all(space.is_inside(live_play.episode(space, home, 5, 0, n)[0]) for n in range(50))
+    assert all(space.is_inside(sample_play_episode(space, home, 5, 0, n)[0]) for n in range(50))
 
 
 def test_a_reset_pose_outside_of_the_box_is_refused(space):
-    np.testing.assert_array_equal(live_play.reset_pose(space, (0.2, -0.3)), (0.2, -0.3))
-    assert space.is_inside(live_play.reset_pose(space, None))
+    np.testing.assert_array_equal(reset_position(space, (0.2, -0.3)), (0.2, -0.3))
+    assert space.is_inside(reset_position(space, None))
     for place in ((0.05, -0.3), (float("nan"), -0.3)):
         with pytest.raises(InputError, match="reset .*: expected a place inside the workspace or box"):
-            live_play.reset_pose(space, place)
+            reset_position(space, place)
 
 
 def test_plan_after_plan_the_arm_does_what_was_wanted_and_stays_in_the_box(space):
-    knots = live_play.episode(space, live_play.middle(space), 40, 1, 0)[1]
-    loop = Loop(space, live_play.middle(space))
-    script = Script(knots)
-    loop.drive(script, lambda: script.told and loop.driver.at_rest(loop.now))
+    knots = sample_play_episode(space, workspace_centre(space), 40, 1, 0)[1]
+    loop = Loop(space, workspace_centre(space))
+    script = ScriptedMotion(knots)
+    loop.drive(script, lambda: script.fully_planned and loop.driver.at_rest(loop.now))
     begin = loop.plans[0].start
     done = np.array([t.values for t in loop.executed if t.start > begin - 1e-6])
     first = space.tool_coordinates(loop.plans[0].trajectory.positions[0])
@@ -140,13 +147,13 @@ def test_plan_after_plan_the_arm_does_what_was_wanted_and_stays_in_the_box(space
 
 
 def test_a_plan_that_comes_late_skips_what_was_done_meanwhile(space):
-    knots = live_play.episode(space, live_play.middle(space), 40, 1, 0)[1]
-    loop, script = Loop(space, live_play.middle(space)), Script(knots)
-    loop.driver.begin()
+    knots = sample_play_episode(space, workspace_centre(space), 40, 1, 0)[1]
+    loop, script = Loop(space, workspace_centre(space)), ScriptedMotion(knots)
+    loop.driver.begin_motion()
     for _ in range(2):
-        while (start := loop.driver.due(loop.now)) is None:
+        while (start := loop.driver.next_start(loop.now)) is None:
             loop.advance()
-        plan = loop.driver.plan(loop.now, start, script, loop.measured)
+        plan = loop.driver.make_plan(loop.now, start, script, loop.measured)
         loop.hand(plan)
         loop.advance(0.42)  # busy with something else
     ticks = round((loop.plans[1].start - loop.plans[0].start) / 0.1)
@@ -158,29 +165,29 @@ def test_a_plan_that_comes_late_skips_what_was_done_meanwhile(space):
 
 
 def script_state(loop, start):
-    xy, velocity = loop.driver._promises.tool_at(np.array([start]))
+    xy, velocity = loop.driver._committed.tool_at(np.array([start]))
     return xy[0], velocity[0] / loop.driver.space.max_speed
 
 
 def test_what_was_interrupted_is_done_again_and_what_was_refused_is_not():
     knots = np.arange(40.0).reshape(20, 2)
-    script = Script(knots)
+    script = ScriptedMotion(knots)
     for elapsed in (0, 2, 2):
         script.knots(0.0, elapsed, None, None, 8)
     script.interrupt()
     np.testing.assert_array_equal(script.knots(0.0, 0, None, None, 8), knots[4:12])
     script.interrupt(2)
     np.testing.assert_array_equal(script.knots(0.0, 0, None, None, 14), knots[6:])
-    assert script.told
+    assert script.fully_planned
     script.interrupt()
-    assert not script.told
+    assert not script.fully_planned
 
 
 def test_the_reset_pose_is_approached_straight_and_the_arm_rests_there(space):
     loop, target = Loop(space, (0.12, -0.36)), np.array([0.25, -0.25])
     approach = Approach(space, target)
-    loop.drive(approach, lambda: approach.there(loop.driver.tool(loop.now, loop.measured)))
-    if (plan := loop.driver.stop(loop.now)) is not None:
+    loop.drive(approach, lambda: approach.arrived(loop.driver.tool(loop.now, loop.measured)))
+    if (plan := loop.driver.make_stop(loop.now)) is not None:
         loop.hand(plan)
     while not loop.driver.at_rest(loop.now):
         loop.advance()
@@ -199,11 +206,13 @@ def test_the_speed_scale_bounds_what_is_asked_for(space):
 
 
 def test_an_arm_that_is_not_where_it_was_promised_is_driven_from_where_it_is(space):
-    loop, script = Loop(space, (0.2, -0.3)), Script(np.zeros((5, 2)))
-    loop.drive(script, lambda: script.told and loop.driver.at_rest(loop.now))
+    loop, script = Loop(space, (0.2, -0.3)), ScriptedMotion(np.zeros((5, 2)))
+    loop.drive(script, lambda: script.fully_planned and loop.driver.at_rest(loop.now))
     loop.cell.reset(space.inverse_kinematics((0.12, -0.36)))  # by hand
-    loop.driver.begin()
-    plan = loop.driver.plan(loop.now, loop.driver.due(loop.now), Script(np.zeros((5, 2))), loop.measured)
+    loop.driver.begin_motion()
+    plan = loop.driver.make_plan(
+        loop.now, loop.driver.next_start(loop.now), ScriptedMotion(np.zeros((5, 2))), loop.measured
+    )
     np.testing.assert_allclose(space.tool_coordinates(plan.trajectory.positions[0]), (0.12, -0.36), atol=1e-3)
 
 
@@ -211,7 +220,7 @@ def test_an_arm_that_is_not_where_it_was_promised_is_driven_from_where_it_is(spa
 
 
 def test_a_command_counts_for_a_fifth_of_a_second(space):
-    steering = Steering(space)
+    steering = TeleopMotion(space)
     steering.command((0.5, -0.5), 0.0, 10.0)
     np.testing.assert_array_equal(steering.knots(10.1, 1, None, None, 3), [[0.5, -0.5], [0, 0], [0, 0]])
     np.testing.assert_array_equal(steering.knots(10.3, 1, None, None, 2), np.zeros((2, 2)))
@@ -227,7 +236,7 @@ def test_a_command_counts_for_a_fifth_of_a_second(space):
     ],
 )
 def test_a_command_that_is_nonsense_or_not_of_now_is_dropped_whole(space, velocity, stamp, said):
-    steering = Steering(space)
+    steering = TeleopMotion(space)
     steering.command(velocity, stamp, 10.0)
     assert said in steering.problem
     assert not steering.knots(10.0, 1, None, None, 4).any()
@@ -236,7 +245,7 @@ def test_a_command_that_is_nonsense_or_not_of_now_is_dropped_whole(space, veloci
 
 
 def test_the_arm_goes_where_it_is_told_to_and_brakes_by_itself_when_nobody_says_anything(space):
-    loop, steering = Loop(space, (0.12, -0.34), **PLANS), Steering(space)
+    loop, steering = Loop(space, (0.12, -0.34), **TELEOP_PLANS), TeleopMotion(space)
     silence = loop.now + 0.9
     rate = iter(np.arange(loop.now, silence, 0.05))
     said = [next(rate)]
@@ -268,7 +277,7 @@ def test_a_pad_moves_the_arm_only_while_its_button_is_held():
 
 def test_one_press_ends_one_episode():
     pad = GamePad((1, 0), hold=4, end=1)
-    presses = [pad.ends([0, down]) for down in (1, 1, 0, 1, 1, 0, 0, 1)]
+    presses = [pad.end_was_pressed([0, down]) for down in (1, 1, 0, 1, 1, 0, 0, 1)]
     assert presses == [False, False, False, True, False, False, False, True]
 
 
@@ -299,7 +308,10 @@ def run(*arguments):
 def test_simulation_and_live_get_their_own_options(calls):
     assert run("sim", "--out", "a").exit_code == run("live", "--mode", "joy", "--axes", "2,3").exit_code == 0
     (simulated, first), (live, second) = calls
-    assert simulated == "jepa_ros.collecting.simulated:run" and live == "jepa_ros.collecting.live:run"
+    assert (
+        simulated == "jepa_ros.collecting.simulated:collect_simulated"
+        and live == "jepa_ros.collecting.live:collect_live"
+    )
     assert first == {
         **{"out": Path("a"), "episodes": 500, "seed": 0, "robot": "openarm"},
         **{"width": 320, "height": 240, "rate": 10.0, "workers": 2},
@@ -331,12 +343,12 @@ def test_options_that_do_not_fit_are_refused_in_one_line(calls, arguments, said)
     ("changes", "said"),
     [
         ({"mode": "dance"}, "mode 'dance': expected one of play, joy, twist"),
-        ({"box": "1,2,3"}, "box '1,2,3': expected 4 numbers with commas between"),
-        ({"reset": "here"}, "reset 'here': expected 2 numbers"),
-        ({"axes": "1,-1"}, "axes '1,-1': expected 2 whole numbers"),
-        ({"ticks": 3, "seconds": 3.0}, "expected --ticks or --seconds, found both"),
+        ({"box": "1,2,3"}, "box '1,2,3': expected 4 comma-separated numbers"),
+        ({"reset": "here"}, "reset 'here': expected 2 comma-separated numbers"),
+        ({"axes": "1,-1"}, "axes '1,-1': expected 2 comma-separated whole numbers"),
+        ({"ticks": 3, "seconds": 3.0}, "give --ticks or --seconds, not both"),
         ({"robot": "nobody"}, "nobody"),
-        ({"out": Path(__file__)}, "expected a directory, found a file"),
+        ({"out": Path(__file__)}, "cannot be written to"),
     ],
 )
 def test_options_are_checked_before_the_graph_is_looked_for(tmp_path, changes, said):
@@ -346,5 +358,5 @@ def test_options_are_checked_before_the_graph_is_looked_for(tmp_path, changes, s
         **{"hold_button": 4, "end_button": 1},
     }
     with pytest.raises(InputError, match=said) as error:
-        collect_live.run(**options | changes)
+        collect_live(**options | changes)
     assert "\n" not in str(error.value)

@@ -210,7 +210,7 @@ def file(tmp_path):
 
 
 def test_what_needs_a_plane_says_so(file, tmp_path):
-    from jepa_ros.collecting import simulated as collect
+    from jepa_ros.collecting.simulated import collect_simulated
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.tasks.reach import make_goal_set
 
@@ -220,7 +220,7 @@ def test_what_needs_a_plane_says_so(file, tmp_path):
     with pytest.raises(InputError, match=bad):
         make_goal_set(str(file), 1, 0)
     with pytest.raises(InputError, match=bad):
-        collect.run(out=tmp_path / "bag", episodes=1, seed=0, robot=str(file))
+        collect_simulated(out=tmp_path / "bag", episodes=1, seed=0, robot=str(file))
     assert not (tmp_path / "bag").exists()
 
 
