@@ -102,6 +102,7 @@ class Session:
         if not wait_until(graph.is_matched, DISCOVERY_TIMEOUT_S):
             raise InputError("arm_gate: expected subscriptions to plan and planner_status, found none")
         wait_until(self._drive.is_settled, DISCOVERY_TIMEOUT_S)
+        graph.expect_idle()  # again: a planner may have been discovered later than the gate
         settings = TELEOP_PLANS if teleoperated else {}
         # The first plan is slow (imports, caches), and the gate does not wait: make one that is thrown away.
         warm_up = PlanDriver(space, **settings)
