@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from jepa_ros.doctor.finding import Finding, FindingCode, error, join_names, ok, warning
+from jepa_ros.doctor.finding import Finding, error, join_names, ok, warning
+from jepa_ros.doctor.finding import FindingCode as Code
 from jepa_ros.doctor.observations import CameraObservations, Intrinsics, Observations, RobotSetup
 from jepa_ros.world_model.config import CameraReference
 
@@ -25,9 +26,7 @@ def check(observed: Observations, setup: RobotSetup) -> list[Finding]:
         if len(publishers) > 1:
             who = join_names(p.node for p in publishers)
             advice = "Two cameras on one topic: remap one of them. Other findings on this topic mix both."
-            found.append(
-                error(FindingCode.CAMERAS_SEVERAL, camera.topic, "one camera", f"{len(publishers)}: {who}", advice)
-            )
+            found.append(error(Code.CAMERAS_SEVERAL, camera.topic, "one camera", f"{len(publishers)}: {who}", advice))
             continue
         found += _check_image(camera, observed) or [ok("image", f"images of {camera.topic}", _describe(camera))]
         if number == 0 and camera.image is not None and setup.model.camera is not None:
@@ -46,23 +45,23 @@ def _check_image(camera: CameraObservations, observed: Observations) -> list[Fin
     if camera.image is None:
         advice = "Set the driver to rgb8, bgr8 or mono8, or to compressed JPEG or PNG images."
         found = camera.problem or "none"
-        return [error(FindingCode.IMAGE_UNDECODABLE, what, "images that can be decoded", found, advice)]
+        return [error(Code.IMAGE_UNDECODABLE, what, "images that can be decoded", found, advice)]
     if len(camera.sizes) > 1 or len(camera.encodings) > 1:
         found = join_names([f"{w} x {h}" for w, h in camera.sizes] + camera.encodings)
         advice = "Two cameras on one topic, or one whose settings change while it runs."
-        return [error(FindingCode.CAMERAS_SEVERAL, what, "one size and encoding", found, advice)]
+        return [error(Code.CAMERAS_SEVERAL, what, "one size and encoding", found, advice)]
     mean, spread = float(camera.image.mean()), float(camera.image.std())
     if spread < FLAT_STD or mean < DARK_MEAN or mean > BRIGHT_MEAN:
         looks = "dark" if mean < DARK_MEAN else "white" if mean > BRIGHT_MEAN else "one flat colour"
         found = f"{looks} (mean {mean:.0f}, standard deviation {spread:.1f} of 255)"
         advice = "Take off the lens cap; check light and exposure."
-        return [error(FindingCode.IMAGE_FLAT, what, "an image of the arm", found, advice)]
+        return [error(Code.IMAGE_FLAT, what, "an image of the arm", found, advice)]
     if camera.frozen_s >= _frozen_after(camera, observed):
         advice = (
             "The camera hangs: restart its driver. (For a simulator at rest set frozen_after 0 at the camera node.)"
         )
         found = f"the same pixels for {camera.frozen_s:.1f} s"
-        return [error(FindingCode.IMAGE_FROZEN, what, "images that differ by sensor noise", found, advice)]
+        return [error(Code.IMAGE_FROZEN, what, "images that differ by sensor noise", found, advice)]
     return []
 
 
@@ -93,12 +92,12 @@ def _check_optics(camera: CameraObservations, trained: CameraReference) -> Findi
     if live is None or live.fx <= 0 or live.fy <= 0 or min(live.width, live.height) <= 0:
         found = "no camera_info" if live is None else "a camera_info that is not calibrated (f = 0)"
         return warning(
-            FindingCode.INTRINSICS_MISSING, what, wanted, found, "Calibrate the camera, or check the overlay by eye."
+            Code.INTRINSICS_MISSING, what, wanted, found, "Calibrate the camera, or check the overlay by eye."
         )
     if (live.width, live.height) not in camera.sizes:
         size = f"{live.width} x {live.height} in camera_info, {_describe(camera)} images"
         advice = "Check that both come from one driver."
-        return error(FindingCode.INTRINSICS_SIZE, what, "a camera_info of these images", size, advice)
+        return error(Code.INTRINSICS_SIZE, what, "a camera_info of these images", size, advice)
     (view, x, y), (view0, x0, y0) = square_view(live), square_view(trained)
     off, aside = abs(view / view0 - 1.0), float(np.hypot(x - x0, y - y0))
     shown = f"field of view {100 * (view / view0 - 1):+.0f} %, optical axis off by {100 * aside:.0f} % of the side"
@@ -106,4 +105,4 @@ def _check_optics(camera: CameraObservations, trained: CameraReference) -> Findi
         return ok("intrinsics", what, "the field of view is that of training")
     found = f"{live.width} x {live.height}, f {live.fx:.0f} px: {shown}"
     advice = "Crop or zoom until the centred square shows the same, or train on this camera."
-    return (error if off > VIEW_DIFFERENCE[1] else warning)(FindingCode.INTRINSICS_VIEW, what, wanted, found, advice)
+    return (error if off > VIEW_DIFFERENCE[1] else warning)(Code.INTRINSICS_VIEW, what, wanted, found, advice)

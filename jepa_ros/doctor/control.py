@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 
-from jepa_ros.doctor.finding import Finding, FindingCode, error, join_names, ok
+from jepa_ros.doctor.finding import Finding, error, join_names, ok
+from jepa_ros.doctor.finding import FindingCode as Code
 from jepa_ros.doctor.graph import qos_mismatch
 from jepa_ros.doctor.observations import Endpoint, Observations, RobotSetup
 from jepa_ros.robot.config import ControllerConfig
@@ -25,17 +26,17 @@ def _check_controller(controller: ControllerConfig, observed: Observations, setu
     subscribers = _followers(topic.subscribers)
     if package := observed.missing_packages.get(controller.name):
         advice = f"arm_gate cannot send it: install {package} where the nodes run, and source the distribution."
-        found.append(error(FindingCode.PACKAGE_MISSING, name, f"{type_} to be installed", "none", advice))
+        found.append(error(Code.PACKAGE_MISSING, name, f"{type_} to be installed", "none", advice))
     if rivals := [p.node for p in topic.publishers if p.name != GATE]:
         advice = "End that node: the gate refuses every plan while another node commands the arm."
-        found.append(error(FindingCode.OTHER_COMMANDER, name, "no publisher but arm_gate", join_names(rivals), advice))
+        found.append(error(Code.OTHER_COMMANDER, name, "no publisher but arm_gate", join_names(rivals), advice))
     elif len(topic.publishers) > 1:
         gates = join_names(p.node for p in topic.publishers)
-        found.append(error(FindingCode.SEVERAL_GATES, name, "one arm_gate", gates, "Endpoint all but one of them."))
+        found.append(error(Code.SEVERAL_GATES, name, "one arm_gate", gates, "Endpoint all but one of them."))
     state = (observed.controllers or {}).get(controller.name)
     if state not in (None, "active"):
         advice = f"Activate it: ros2 control switch_controllers --activate {controller.name}."
-        return [*found, error(FindingCode.CONTROLLER_INACTIVE, controller.name, "state active", state, advice)]
+        return [*found, error(Code.CONTROLLER_INACTIVE, controller.name, "state active", state, advice)]
     problem = _check_subscribers(controller, name, type_, subscribers, observed, setup)
     problem = problem or _check_joints(controller, subscribers[0], observed)
     if problem:
@@ -61,18 +62,16 @@ def _check_subscribers(
         return _no_subscriber(controller, name, type_, observed, setup)
     if wrong := [end for end in subscribers if end.type != type_]:
         who = join_names(f"{end.node} subscribes to {end.type}" for end in wrong)
-        return error(
-            FindingCode.CONTROLLER_TYPE, name, type_, who, "Correct the controller's type in the robot's YAML."
-        )
+        return error(Code.CONTROLLER_TYPE, name, type_, who, "Correct the controller's type in the robot's YAML.")
     if len(subscribers) > 1:
         advice = "Two controllers, or two simulators, follow the same commands: end all but one."
         who = join_names(e.node for e in subscribers)
-        return error(FindingCode.CONTROLLER_SEVERAL, name, "one subscriber", f"{len(subscribers)}: {who}", advice)
+        return error(Code.CONTROLLER_SEVERAL, name, "one subscriber", f"{len(subscribers)}: {who}", advice)
     ours = Endpoint(GATE, type_, reliable=True, transient=False)
     if why := qos_mismatch(ours, subscribers[0]):
         advice = "It would receive no command: change the QoS of its subscription."
         wanted = "a subscriber that receives from arm_gate (reliable, volatile)"
-        return error(FindingCode.QOS_CONTROLLER, name, wanted, why, advice)
+        return error(Code.QOS_CONTROLLER, name, wanted, why, advice)
     return None
 
 
@@ -86,12 +85,12 @@ def _no_subscriber(
     advice = f"Load and activate {controller.name} (ros2 control list_controllers)."
     if controller.type.startswith("moveit_servo"):  # a node without a controller manager
         advice = "Start MoveIt Servo, and name its node in the robot's YAML as it is named here."
-        return error(FindingCode.CONTROLLER_MISSING, name, "MoveIt Servo as subscriber", actual, advice)
+        return error(Code.CONTROLLER_MISSING, name, "MoveIt Servo as subscriber", actual, advice)
     if best:
         advice = f"Name the controller in the robot's YAML as it is named here, or activate {controller.name}."
     if observed.controllers is not None and controller.name not in observed.controllers:
         actual = f"{actual}; the controller manager knows {join_names(sorted(observed.controllers))}"
-    return error(FindingCode.CONTROLLER_MISSING, name, "a controller that subscribes", actual, advice)
+    return error(Code.CONTROLLER_MISSING, name, "a controller that subscribes", actual, advice)
 
 
 def _check_joints(controller: ControllerConfig, subscriber: Endpoint, observed: Observations) -> Finding | None:
@@ -104,4 +103,4 @@ def _check_joints(controller: ControllerConfig, subscriber: Endpoint, observed: 
     how = "in this order" if ordered else "in any order"
     advice = "Give the controller and the robot's YAML the same joints."
     wanted = f"{join_names(wanted, 10)} {how}"
-    return error(FindingCode.CONTROLLER_JOINTS, f"joints of {controller.name}", wanted, join_names(own, 10), advice)
+    return error(Code.CONTROLLER_JOINTS, f"joints of {controller.name}", wanted, join_names(own, 10), advice)

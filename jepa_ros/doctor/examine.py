@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from jepa_ros.doctor import camera, control, fit, frames, graph, joints, times, view
-from jepa_ros.doctor.finding import Finding, FindingCode
+from jepa_ros.doctor.finding import Finding
+from jepa_ros.doctor.finding import FindingCode as Code
 from jepa_ros.doctor.observations import Observations, RobotSetup
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.checkpoint import Checkpoint
 
 UNUSABLE_IMAGES = (
-    FindingCode.CAMERAS_SEVERAL,
-    FindingCode.IMAGE_UNDECODABLE,
-    FindingCode.IMAGE_FLAT,
-    FindingCode.IMAGE_FROZEN,
-    FindingCode.VIEWS_COUNT,
+    Code.CAMERAS_SEVERAL,
+    Code.IMAGE_UNDECODABLE,
+    Code.IMAGE_FLAT,
+    Code.IMAGE_FROZEN,
+    Code.VIEWS_COUNT,
 )
 """Findings after which the model's view of the image is not checked."""
 UNUSABLE_JOINTS = ("units", "values", "joints", "range")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from jepa_ros.doctor.finding import Finding, FindingCode, error, join_names, ok, warning
+from jepa_ros.doctor.finding import Finding, error, join_names, ok, warning
+from jepa_ros.doctor.finding import FindingCode as Code
 from jepa_ros.doctor.observations import CameraObservations, Observations, RobotSetup
 from jepa_ros.robot.transforms import TransformTree, rotation_matrix
 from jepa_ros.world_model.config import CameraReference
@@ -29,15 +30,8 @@ def check(observed: Observations, setup: RobotSetup) -> list[Finding]:
     robot = setup.robot
     if not observed.transforms:
         advice = "Start robot_state_publisher, and a static transform for the camera."
-        return [
-            warning(
-                FindingCode.TF_MISSING,
-                "/tf",
-                f"frames {robot.base_frame} and {robot.tool_frame}",
-                "no transforms",
-                advice,
-            )
-        ]
+        wanted = f"frames {robot.base_frame} and {robot.tool_frame}"
+        return [warning(Code.TF_MISSING, "/tf", wanted, "no transforms", advice)]
     made, found = build_tree(observed), []
     if made.pose(robot.tool_frame, robot.base_frame) is None:
         known = {*observed.transforms, *(parent for parent, _, _ in observed.transforms.values())}
@@ -45,7 +39,7 @@ def check(observed: Observations, setup: RobotSetup) -> list[Finding]:
         there = f"{join_names(missing)} missing" if missing else "two trees that are not connected"
         advice = "Start robot_state_publisher, or correct base_frame and tool_frame in the robot's YAML."
         what = f"{robot.base_frame} to {robot.tool_frame}"
-        found.append(warning(FindingCode.TF_DISCONNECTED, f"TF from {what}", "a connection", there, advice))
+        found.append(warning(Code.TF_DISCONNECTED, f"TF from {what}", "a connection", there, advice))
     else:
         found.append(ok("tf", "TF", f"{robot.tool_frame} is known in {robot.base_frame}"))
     for number, camera in enumerate(observed.cameras):
@@ -59,15 +53,13 @@ def _check_camera(made: TransformTree, camera: CameraObservations, number: int, 
     what, found = f"frame of {camera.topic}", []
     if number == 0 and frame != robot.camera.frame_id:
         advice = "Correct camera.frame_id in the robot's YAML, or the driver's frame."
-        found.append(warning(FindingCode.CAMERA_FRAME, what, robot.camera.frame_id, frame or "an empty name", advice))
+        found.append(warning(Code.CAMERA_FRAME, what, robot.camera.frame_id, frame or "an empty name", advice))
     pose = made.pose(frame, robot.base_frame)
     if pose is None:
         if not found:
             advice = "Publish the camera's pose (static_transform_publisher)."
             found.append(
-                warning(
-                    FindingCode.CAMERA_FRAME_UNKNOWN, what, f"TF from {robot.base_frame} to {frame}", "none", advice
-                )
+                warning(Code.CAMERA_FRAME_UNKNOWN, what, f"TF from {robot.base_frame} to {frame}", "none", advice)
             )
         return found
     if number == 0 and setup.model.camera is not None:
@@ -84,4 +76,4 @@ def _check_pose(what: str, position: np.ndarray, rotation: np.ndarray, trained: 
         return ok("camera_pose", what, f"{shown} from the training camera's")
     expected = f"the training camera's, {np.round(trained.position, 3).tolist()} m"
     is_far = moved > MOVED_ERROR[0] or turned > MOVED_ERROR[1]
-    return (error if is_far else warning)(FindingCode.CAMERA_MOVED, what, expected, shown, MOVED_ADVICE)
+    return (error if is_far else warning)(Code.CAMERA_MOVED, what, expected, shown, MOVED_ADVICE)

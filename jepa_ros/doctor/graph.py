@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 
-from jepa_ros.doctor.finding import Finding, FindingCode, error, join_names, ok, warning
+from jepa_ros.doctor.finding import Finding, error, join_names, ok, warning
+from jepa_ros.doctor.finding import FindingCode as Code
 from jepa_ros.doctor.observations import IMAGES, JOINT_STATE, STRING, Endpoint, Observations, RobotSetup
 
 _PLUMBING = ("/rosout", "/parameter_events", "/diagnostics", "/clock", "/tf", "/tf_static")
@@ -30,12 +31,12 @@ def find_missing_robot(observed: Observations, setup: RobotSetup) -> Finding | N
         best = difflib.get_close_matches(setup.namespace, homes, 1, 0.0)[0]
         found = f"none there, but {join_names(f'{h}/joint_states' for h in homes)}"
         advice = f"Try --namespace {best.strip('/')}" if best else "Leave out --namespace"
-        return error(FindingCode.NAMESPACE_OTHER, subject, wanted, found, f"{advice}.")
+        return error(Code.NAMESPACE_OTHER, subject, wanted, found, f"{advice}.")
     if others:
         advice = "Start the robot's driver, or give --namespace and --camera-topic."
-        return error(FindingCode.NAMESPACE_EMPTY, subject, wanted, f"only {join_names(others)}", advice)
+        return error(Code.NAMESPACE_EMPTY, subject, wanted, f"only {join_names(others)}", advice)
     advice = "Start the robot; compare ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE of both shells, and the RMW."
-    return error(FindingCode.NAMESPACE_EMPTY, "the graph", "a robot that publishes", "no publishers at all", advice)
+    return error(Code.NAMESPACE_EMPTY, "the graph", "a robot that publishes", "no publishers at all", advice)
 
 
 def check(observed: Observations, setup: RobotSetup) -> list[Finding]:
@@ -55,7 +56,7 @@ def check(observed: Observations, setup: RobotSetup) -> list[Finding]:
         if volatile := [p.node for p in observed.topic(name).publishers if not p.transient]:
             wanted = "publishers with durability transient local"
             advice = "tf2 listeners that start later never receive it: use tf2_ros' static broadcaster."
-            found.append(error(FindingCode.QOS_STATIC_TF, name, wanted, join_names(volatile), advice))
+            found.append(error(Code.QOS_STATIC_TF, name, wanted, join_names(volatile), advice))
     return found
 
 
@@ -64,7 +65,7 @@ def _check_publishers(observed: Observations, setup: RobotSetup, name: str, type
         return None
     if types == IMAGES and observed.topic(f"{name}/compressed").publishers:
         advice = f"The camera node subscribes to it by itself; for the doctor give --camera-topic {name}/compressed."
-        return warning(FindingCode.TOPIC_COMPRESSED, name, "raw images", "compressed ones only", advice)
+        return warning(Code.TOPIC_COMPRESSED, name, "raw images", "compressed ones only", advice)
     alike = sorted(t for t, ends in observed.topics.items() if any(p.type in types for p in ends.publishers))
     last = name.rpartition("/")[2]
     if types == IMAGES:
@@ -81,7 +82,7 @@ def _check_publishers(observed: Observations, setup: RobotSetup, name: str, type
     elif name == setup.description_topic and not best:
         advice = "Start robot_state_publisher with the arm's URDF."
     actual = f"none, but {join_names(alike)}" if alike else "none"
-    return error(FindingCode.TOPIC_MISSING, name, f"a publisher of {' or '.join(types)}", actual, advice)
+    return error(Code.TOPIC_MISSING, name, f"a publisher of {' or '.join(types)}", actual, advice)
 
 
 def _check_types(observed: Observations, name: str, types: tuple[str, ...]) -> Finding | None:
@@ -89,7 +90,7 @@ def _check_types(observed: Observations, name: str, types: tuple[str, ...]) -> F
     if not wrong:
         return None
     advice = "Remap one of the two topics."
-    return error(FindingCode.TOPIC_TYPE, name, " or ".join(types), join_names(wrong), advice)
+    return error(Code.TOPIC_TYPE, name, " or ".join(types), join_names(wrong), advice)
 
 
 def qos_mismatch(publisher: Endpoint, subscriber: Endpoint) -> str:
@@ -108,7 +109,7 @@ def _check_qos(observed: Observations, name: str, types: tuple[str, ...]) -> Fin
         if why := qos_mismatch(publisher, ours):
             advice = "Give that publisher this QoS (robot_state_publisher has it)."
             wanted = f"a publisher that our nodes receive from ({needs})"
-            return error(FindingCode.QOS_PUBLISHER, name, wanted, f"{publisher.node}: {why}", advice)
+            return error(Code.QOS_PUBLISHER, name, wanted, f"{publisher.node}: {why}", advice)
     return None
 
 
@@ -124,7 +125,7 @@ def _check_messages(observed: Observations, setup: RobotSetup, name: str, types:
     nodes = join_names(p.node for p in observed.publishers(name, *types))
     advice = "Check whether that node is active, and whether large messages get through (config/fastdds.xml)."
     wanted = f"messages within {observed.seconds:g} s"
-    return error(FindingCode.TOPIC_SILENT, name, wanted, f"none from {nodes}", advice)
+    return error(Code.TOPIC_SILENT, name, wanted, f"none from {nodes}", advice)
 
 
 def _check_other_subscribers(observed: Observations, name: str) -> list[Finding]:
@@ -136,5 +137,5 @@ def _check_other_subscribers(observed: Observations, name: str) -> list[Finding]
             if why and not (publisher.type == STRING and not publisher.transient):  # reported already
                 subject, pair = f"{name} to {subscriber.node}", f"{publisher.node}: {why}"
                 advice = "That node receives nothing: change the QoS of one of them."
-                found.append(warning(FindingCode.QOS_OTHER_NODE, subject, "matching QoS", pair, advice))
+                found.append(warning(Code.QOS_OTHER_NODE, subject, "matching QoS", pair, advice))
     return found

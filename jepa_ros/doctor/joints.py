@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 
-from jepa_ros.doctor.finding import Finding, FindingCode, error, join_names, ok, warning
+from jepa_ros.doctor.finding import Finding, error, join_names, ok, warning
+from jepa_ros.doctor.finding import FindingCode as Code
 from jepa_ros.doctor.observations import JointMessage, Observations, RobotSetup
 from jepa_ros.errors import InputError
 from jepa_ros.robot.motion.limits import JointLimits
@@ -40,26 +41,24 @@ def _description(urdf: str, setup: RobotSetup) -> tuple[list[Finding], RobotDesc
         description = RobotDescription.from_urdf(urdf)
     except InputError as problem:
         text = str(problem).removeprefix("robot description: ")
-        code = FindingCode.LIMITS_MISSING if "<limit>" in text else FindingCode.DESCRIPTION_INVALID
+        code = Code.LIMITS_MISSING if "<limit>" in text else Code.DESCRIPTION_INVALID
         return [error(code, what, "a URDF with limits", text, "Publish the arm's own URDF.")], None
     missing = [j for j in setup.robot.joints if j not in description.joints]
     if missing:
         advice = f"Publish the description of {setup.robot.name}, or name its joints in the robot's YAML."
         there = join_names(n for n, j in description.joints.items() if j.type != "fixed")
-        return [error(FindingCode.DESCRIPTION_JOINTS, what, f"the joints {join_names(missing)}", there, advice)], None
+        return [error(Code.DESCRIPTION_JOINTS, what, f"the joints {join_names(missing)}", there, advice)], None
     if bare := [j for j in setup.robot.joints if _unlimited(description, setup, j)]:
         advice = "Give them <limit lower, upper, velocity> in the URDF: the gate enforces these."
         found = f"none for {join_names(bare)}"
-        return [
-            error(FindingCode.LIMITS_MISSING, what, "position and velocity limits of every joint", found, advice)
-        ], None
+        return [error(Code.LIMITS_MISSING, what, "position and velocity limits of every joint", found, advice)], None
     try:
         JointLimits.from_description(
             description, setup.robot.joint_limits, setup.robot.joints, setup.robot.position_margin
         )
     except InputError as problem:
         advice = "Correct the URDF or the robot's YAML."
-        return [error(FindingCode.LIMITS_INVALID, what, "limits that the gate can use", str(problem), advice)], None
+        return [error(Code.LIMITS_INVALID, what, "limits that the gate can use", str(problem), advice)], None
     return _links(urdf, setup) or [ok("limits", what, f"limits of {len(setup.robot.joints)} joints")], description
 
 
@@ -79,9 +78,7 @@ def _links(urdf: str, setup: RobotSetup) -> list[Finding]:
     near = [m for name in missing for m in difflib.get_close_matches(name, sorted(filter(None, links)), 2, 0.5)]
     advice = "Correct base_frame or tool_frame in the robot's YAML."
     there = f"none of that name{f', but {join_names(near)}' if near else ''}"
-    return [
-        error(FindingCode.DESCRIPTION_LINKS, setup.description_topic, f"the links {join_names(missing)}", there, advice)
-    ]
+    return [error(Code.DESCRIPTION_LINKS, setup.description_topic, f"the links {join_names(missing)}", there, advice)]
 
 
 def _names(messages: list[JointMessage], setup: RobotSetup) -> list[Finding]:
@@ -93,25 +90,11 @@ def _names(messages: list[JointMessage], setup: RobotSetup) -> list[Finding]:
         near = sorted({m for j in missing for m in difflib.get_close_matches(j, others, 1, 0.6)})
         there = f"{join_names(missing)} missing; there are {join_names(near or names)}"
         advice = "Name the joints in the robot's YAML as the driver does, or take the model and robot of that arm."
-        return [
-            error(
-                FindingCode.JOINTS_MISSING,
-                what,
-                f"the {len(wanted)} joints of {setup.robot.name} and the model",
-                there,
-                advice,
-            )
-        ]
+        expected = f"the {len(wanted)} joints of {setup.robot.name} and the model"
+        return [error(Code.JOINTS_MISSING, what, expected, there, advice)]
     if twice := sorted({n for n in wanted if names.count(n) > 1}):
-        return [
-            error(
-                FindingCode.JOINTS_DUPLICATE,
-                what,
-                "each joint once",
-                f"{join_names(twice)} twice",
-                "Correct the driver.",
-            )
-        ]
+        found = f"{join_names(twice)} twice"
+        return [error(Code.JOINTS_DUPLICATE, what, "each joint once", found, "Correct the driver.")]
     order = [n for n in names if n in wanted]
     note = "" if order == list(wanted) else ", in another order than in the YAML: they are read by name"
     return [ok("joints", what, f"all {len(wanted)}{note}")]
@@ -123,16 +106,16 @@ def _values(messages: list[JointMessage], setup: RobotSetup, description: RobotD
     for m in messages:
         if len(m.positions) != len(m.names):
             found = f"{len(m.positions)} for {len(m.names)} names"
-            return [error(FindingCode.VALUES_POSITIONS, what, "a position for each name", found, "Correct the driver.")]
+            return [error(Code.VALUES_POSITIONS, what, "a position for each name", found, "Correct the driver.")]
     state = setup.model.proprioception
     if state.kind == "joints" and state.joints and any(len(m.velocities) != len(m.names) for m in messages):
         advice = "The model needs velocities: let joint_state_broadcaster publish the velocity interface."
-        return [error(FindingCode.VALUES_VELOCITIES, what, "a velocity for each name", "positions without", advice)]
+        return [error(Code.VALUES_VELOCITIES, what, "a velocity for each name", "positions without", advice)]
     rows = np.array([[m.positions[m.names.index(j)] for j in setup.robot.joints] for m in messages])
     if not np.isfinite(rows).all():
-        bad = [j for j, ok in zip(setup.robot.joints, np.isfinite(rows).all(0), strict=True) if not ok]
+        bad = [j for j, is_finite in zip(setup.robot.joints, np.isfinite(rows).all(0), strict=True) if not is_finite]
         found = f"NaN or Inf for {join_names(bad)}"
-        return [error(FindingCode.VALUES_NOT_FINITE, what, "finite positions", found, "Check the encoders.")]
+        return [error(Code.VALUES_NOT_FINITE, what, "finite positions", found, "Check the encoders.")]
     if description is None:
         return [ok("values", what, "finite")]
     return _ranges(rows, setup, description)
@@ -154,13 +137,13 @@ def _ranges(rows: np.ndarray, setup: RobotSetup, description: RobotDescription) 
         worst = int(np.abs(rows).max(0).argmax())
         found = f"{names[worst]} at {rows[-1, worst]:.4g}"
         advice = "These look like degrees: let the driver convert them."
-        return [error(FindingCode.UNITS_DEGREES, what, "radians", found, advice)]
+        return [error(Code.UNITS_DEGREES, what, "radians", found, advice)]
     if out.max() > 0:
         worst = int(out.argmax())
         found = f"{names[worst]} at {rows[-1, worst]:.3f} rad"
         expected = f"{low[worst]:.3f} to {high[worst]:.3f} rad"
         advice = "Move the arm inside by hand. If it is inside, the zero or the description is another arm's."
-        return [error(FindingCode.RANGE_OUTSIDE, what, expected, found, advice)]
+        return [error(Code.RANGE_OUTSIDE, what, expected, found, advice)]
     margin = setup.robot.position_margin
     near = np.maximum(np.maximum(rows - (high - margin), (low + margin) - rows), 0.0).max(0)
     if near.max() > 0:
@@ -168,5 +151,5 @@ def _ranges(rows: np.ndarray, setup: RobotSetup, description: RobotDescription) 
         found = f"{names[worst]} at {rows[-1, worst]:.3f} rad"
         expected = f"{margin:g} rad of distance to both limits"
         advice = "From there the gate allows only motion inwards."
-        return [warning(FindingCode.RANGE_NEAR_LIMIT, what, expected, found, advice)]
+        return [warning(Code.RANGE_NEAR_LIMIT, what, expected, found, advice)]
     return [ok("range", what, "inside all limits")]

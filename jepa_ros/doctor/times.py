@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from jepa_ros.doctor.finding import Finding, FindingCode, error, join_names, ok, warning
+from jepa_ros.doctor.finding import Finding, error, join_names, ok, warning
+from jepa_ros.doctor.finding import FindingCode as Code
 from jepa_ros.doctor.observations import MessageTimes, Observations, RobotSetup
 from jepa_ros.robot.gate.types import GateSettings
 
@@ -43,14 +44,14 @@ def _clock(observed: Observations, setup: RobotSetup) -> Finding | None:
         found = "a publisher that sends nothing" if has_publisher else "no publisher"
         advice = f"Start the simulator, or set use_sim_time to false for {join_names(users)}."
         wanted = f"simulated time, which {join_names(users)} wait for"
-        return error(FindingCode.CLOCK_MISSING, "/clock", wanted, found, advice)
+        return error(Code.CLOCK_MISSING, "/clock", wanted, found, advice)
     if users:
         return ok("clock", "/clock", f"simulated time, used by {join_names(users)}")
     streams = [observed.joints, *(c.times for c in observed.cameras)]
     if observed.clock_moves and any(_follows_clock(s) for s in streams):
         found = "stamps of simulated time (/clock)"
         wanted, advice = "stamps of the system clock", "Start the nodes with --use-sim-time."
-        return warning(FindingCode.CLOCK_SIMULATED, "/clock", wanted, found, advice)
+        return warning(Code.CLOCK_SIMULATED, "/clock", wanted, found, advice)
     return None
 
 
@@ -68,12 +69,12 @@ def _stamps(topic: str, stream: MessageTimes, behind: float, ahead: float, simul
     if (stamps == 0).any():
         share = f"0 in {int((stamps == 0).sum())} of {len(stamps)} messages"
         advice = "Let the driver set header.stamp to the time of measurement."
-        return [error(FindingCode.STAMPS_ZERO, what, "the time of measurement", share, advice)]
+        return [error(Code.STAMPS_ZERO, what, "the time of measurement", share, advice)]
     if len(stamps) > 1 and (np.diff(stamps) <= 0).any():
         count = int((np.diff(stamps) <= 0).sum())
         advice = "Two publishers on one topic, or a driver that repeats or reorders its messages."
         wanted, found = "later from message to message", f"{count} that are not"
-        return [error(FindingCode.STAMPS_ORDER, what, wanted, found, advice)]
+        return [error(Code.STAMPS_ORDER, what, wanted, found, advice)]
     times = np.array(stream.clock if simulated else stream.received)
     known = np.isfinite(times)
     if not known.any():
@@ -89,7 +90,7 @@ def _stamps(topic: str, stream: MessageTimes, behind: float, ahead: float, simul
         advice = SYNC_ADVICE
     else:
         advice = f"{SYNC_ADVICE} If they are, the driver or the network delays messages."
-    return [error(FindingCode.CLOCKS_DIFFER, what, expected, where, advice)]
+    return [error(Code.CLOCKS_DIFFER, what, expected, where, advice)]
 
 
 def message_rate(times: MessageTimes, seconds: float) -> float:
@@ -117,7 +118,7 @@ def _rate(topic: str, found: float, least: float, good: float, why: str) -> Find
     what, shown = f"rate of {topic}", f"{found:.3g} Hz"
     if found < least:
         advice = f"Raise the publisher's rate: {why}."
-        return error(FindingCode.RATE_TOO_LOW, what, f"at least {least:.3g} Hz, better {good:g}", shown, advice)
+        return error(Code.RATE_TOO_LOW, what, f"at least {least:.3g} Hz, better {good:g}", shown, advice)
     if found < 0.9 * good and not math.isclose(found, good):
-        return warning(FindingCode.RATE_LOW, what, f"at least {good:g} Hz", shown, "Raise the publisher's rate.")
+        return warning(Code.RATE_LOW, what, f"at least {good:g} Hz", shown, "Raise the publisher's rate.")
     return ok("rate", what, shown)

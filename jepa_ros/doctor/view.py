@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepa_ros.doctor.finding import Finding, FindingCode, error, ok, warning
+from jepa_ros.doctor.finding import Finding, error, ok, warning
+from jepa_ros.doctor.finding import FindingCode as Code
 from jepa_ros.images import preprocess
 from jepa_ros.world_model.checkpoint import Checkpoint
 
@@ -64,7 +65,7 @@ def check(view: ModelView, topic: str) -> list[Finding]:
     if is_upside_down(view):
         found = f"one that fits better turned by 180° ({_compare(view)})"
         advice = "Turn the camera, or its driver's image."
-        return [error(FindingCode.UPSIDE_DOWN, what, "the training camera's orientation", found, advice)]
+        return [error(Code.UPSIDE_DOWN, what, "the training camera's orientation", found, advice)]
     if view.distance is None:
         return [ok("latent", what, "this model cannot measure the distance from its training data")]
     found = [_check_distance(what, view.distance)]
@@ -99,15 +100,13 @@ def _check_distance(what: str, distance: float) -> Finding:
     if distance <= LATENT_DISTANCE[0]:
         return ok("latent", what, f"{shown} (1 is usual)")
     advice = "Check the overlay: camera pose, light, background or arm differ from training. Train on this view."
-    return (error if distance > LATENT_DISTANCE[1] else warning)(FindingCode.LATENT_FAR, what, "about 1", shown, advice)
+    return (error if distance > LATENT_DISTANCE[1] else warning)(Code.LATENT_FAR, what, "about 1", shown, advice)
 
 
 def _check_tool(what: str, away: float, own: float) -> Finding:
     shown = f"{100 * away:.1f} cm from where the joints put it"
     if away <= TOOL_DISTANCE[0] * own:
-        return ok(FindingCode.TOOL_ELSEWHERE, what, f"the model sees the tool {shown}")
+        return ok(Code.TOOL_ELSEWHERE, what, f"the model sees the tool {shown}")
     expected = f"the tool within {100 * TOOL_DISTANCE[0] * own:.1f} cm of where the joints put it"
     advice = "The camera has moved since training, or zeros or description are another arm's. Check the overlay."
-    return (error if away > TOOL_DISTANCE[1] * own else warning)(
-        FindingCode.TOOL_ELSEWHERE, what, expected, shown, advice
-    )
+    return (error if away > TOOL_DISTANCE[1] * own else warning)(Code.TOOL_ELSEWHERE, what, expected, shown, advice)

@@ -24,14 +24,14 @@ def reference_frame(data: EpisodeSet, home: Sequence[float]) -> np.ndarray:
 
 
 def write_reference(directory: Path, rgb: np.ndarray) -> None:
-    """The picture (H, W, 3) uint8 rgb as a checkpoint's reference.png, whole or not at all."""
+    """Write the image (H, W, 3) uint8 RGB as reference.png of a checkpoint."""
     path = directory / REFERENCES[0]
     data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
     write_atomically(path, data.tobytes())
 
 
 def copy_references(source: Path, target: Path) -> None:
-    """The pictures of one checkpoint beside another, which sees the same."""
+    """Copy the reference images of one checkpoint to another with the same cameras."""
     for name in REFERENCES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)

@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from helpers.nodes import environment
+from helpers.policy_reader import differences, from_xml
 from jepa_ros.resources import config_path
 from jepa_ros.robot.config import load_robot
-from jepa_ros.security.policy import check_commanders, differences, from_xml
+from jepa_ros.security.policy import check_commanders
 
 COMMAND = "import sys; from jepa_ros.cli import app; app(prog_name='jepa_ros')"
 

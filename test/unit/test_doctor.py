@@ -47,7 +47,7 @@ def test_all_well():
 
 def test_every_code_is_used_and_names_its_check():
     text = "".join(path.read_text() for path in Path(graph.__file__).parent.glob("*.py"))
-    assert not [code.name for code in FindingCode if f"FindingCode.{code.name}" not in text]
+    assert not [code.name for code in FindingCode if f"Code.{code.name}" not in text]
     assert all(code.value.count(".") == 1 for code in FindingCode)
 
 

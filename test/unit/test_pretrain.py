@@ -7,8 +7,13 @@ import pytest
 import torch
 
 from helpers.pretraining_models import IMAGE, SCHEDULE, VIDEO, both, pictures, trainer
-from jepa_ros.training.pretraining.health import PATIENCE, describe_collapse, effective_rank, feature_health
-from jepa_ros.training.pretraining.loop import pretraining_rate_factor
+from jepa_ros.training.pretraining.loop import (
+    PATIENCE,
+    describe_collapse,
+    effective_rank,
+    feature_health,
+    pretraining_rate_factor,
+)
 from jepa_ros.training.pretraining.models import build_masked_predictor, gather_tokens, sine_cosine
 
 # What the models compute.

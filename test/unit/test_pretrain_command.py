@@ -104,7 +104,7 @@ def test_several_bags_are_one_set(bag, tmp_path):
 
 
 def test_a_collapse_ends_the_run_without_an_encoder(bag, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jepa_ros.training.pretraining.health.MIN_SPREAD", 2.0)  # more than any features have
+    monkeypatch.setattr("jepa_ros.training.pretraining.loop.MIN_SPREAD", 2.0)  # more than any features have
     assert pretrain(bags=[bag], out=tmp_path, **OPTIONS | {"updates": 20}) == 1
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["stopped"].startswith("stopped at update 2: the features have collapsed: the spread")

@@ -6,11 +6,12 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from helpers.policy_reader import PolicyError, differences, from_xml
 from jepa_ros.bringup.nodes import NODES
 from jepa_ros.errors import InputError
 from jepa_ros.resources import config_path
 from jepa_ros.robot.config import load_robot
-from jepa_ros.security.policy import TOOLS, Endpoints, check_commanders, differences, from_xml, operator_enclave, to_xml
+from jepa_ros.security.policy import TOOLS, Endpoints, check_commanders, operator_enclave, to_xml
 
 GATE = Endpoints(
     "arm_gate",
@@ -74,7 +75,7 @@ def test_a_second_commander_and_none_are_refused(nodes):
 def test_what_is_no_policy_is_refused(old, new, words):
     text = to_xml([GATE])
     assert old in text
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(PolicyError, match=words):
         from_xml(text.replace(old, new))
 
 

@@ -11,8 +11,7 @@ from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report
 from jepa_ros.training.logs import draw_curves
 from jepa_ros.training.pretraining.clips import normalize_clips
-from jepa_ros.training.pretraining.health import MIN_RANK, MIN_SPREAD
-from jepa_ros.training.pretraining.loop import Pretrainer
+from jepa_ros.training.pretraining.loop import MIN_RANK, MIN_SPREAD, Pretrainer
 from jepa_ros.training.pretraining.masking import Masks
 from jepa_ros.training.pretraining.models import TUBELET, MaskedPredictor
 from jepa_ros.training.trainer import TrainingProgress
