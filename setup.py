@@ -39,6 +39,7 @@ setup(
     name=NAME,
     version="0.1.0",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed"]},
     data_files=[] if editable else data_files,
     install_requires=["setuptools", *requirements("torch", "core")],
     extras_require={"models": requirements("models"), "test": ["pytest", "hypothesis"]},

@@ -29,7 +29,7 @@ planning sim
 bags
 datasets
 evaluation
-checkpoints training bench
+checkpoints training bench api
 nodes
 bringup
 graph_clients
