@@ -30,7 +30,7 @@ class FrameRun:
 
 @dataclass
 class _Topic:
-    """What has been read of a topic so far. stamps in ns. undecodable: number of images, problem: that of the first."""
+    """The part of a topic that has been read. stamps in ns. undecodable: number of images, problem: that of the first."""
 
     frames: list[np.ndarray | None] = field(default_factory=list)
     stamps: list[int] = field(default_factory=list)

@@ -1,5 +1,7 @@
-"""sensor_msgs/JointState from its serialised bytes, ten times sooner than by a general reader: robots send hundreds a
-second, and all but the numbers is the same in each."""
+"""A fast deserialiser for sensor_msgs/JointState, ten times as fast as a general one.
+
+Robots publish hundreds per second, and all but the numbers is the same in each.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-_ORIGIN = 4  # what alignment counts from: after the encapsulation
+_ORIGIN = 4  # alignment counts from here, after the encapsulation header
 _STAMP, _NAMES = 4, 12
 
 
 @dataclass(frozen=True)
 class JointState:
-    """The fields of sensor_msgs/JointState; name is the same list as long as the names stay the same."""
+    """The fields of sensor_msgs/JointState. name: the same list object while the names do not change."""
 
     header: Any
     name: list[str]
@@ -26,14 +28,14 @@ class JointState:
 
 
 class JointStateReader:
-    """Reads messages of one topic."""
+    """Deserialises the messages of one topic."""
 
     def __init__(self) -> None:
         self._known = b""
         self._frame_id, self._name = "", []
 
     def read(self, data: bytes) -> JointState:
-        """A message in CDR, little-endian. Raises ValueError where it is none."""
+        """Return a message from little-endian CDR. Raises ValueError where it is malformed."""
         if data[:2] != b"\x00\x01":
             raise ValueError("expected little-endian CDR")
         try:
@@ -67,7 +69,7 @@ def _aligned(at: int, size: int) -> int:
 
 
 def _string(data: bytes, at: int) -> tuple[str, int]:
-    """A string with its length and final zero, and where it ends."""
+    """Return a length-prefixed, zero-terminated string and the position after it."""
     (length,) = struct.unpack_from("<I", data, at)
     end = at + 4 + length
     if end > len(data) or length == 0:

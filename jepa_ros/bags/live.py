@@ -1,13 +1,12 @@
-"""A rosbag2 recording (mcap) that is written while things happen, and can be read however its writing ends.
+"""Writing a rosbag2 recording (mcap) of a running graph, which stays readable however the writing ends.
 
-What was written until a second ago lies in whole chunks in the file: where the process is killed only the index at its
-end is missing, and readers do without it (`ros2 bag` rebuilds it with `ros2 bag reindex`).
+At most one second of data is lost if the process is killed: the file then consists of whole chunks and only lacks the
+index at its end, which our reader does not need (for `ros2 bag`, `ros2 bag reindex` rebuilds it).
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -18,22 +17,20 @@ from mcap.writer import CompressionType, Writer
 from rosbags.rosbag2.metadata import dump_qos_v9
 
 from jepa_ros.bags.typestore import typestore
-from jepa_ros.bags.writer import RESERVE, DiskFull, qos
+from jepa_ros.bags.writer import check_disk, qos_profile
 from jepa_ros.errors import InputError
 from jepa_ros.text_files import write_atomically
 
-FLUSH = 1.0
-"""s, at most, that messages wait in memory."""
-CHUNK = 4 << 20
-FULL_EVERY = 0.5
-"""s between two looks at how much room the disk has."""
+FLUSH_PERIOD_S = 1.0
+CHUNK_BYTES = 4 << 20
+DISK_CHECK_PERIOD_S = 0.5
 
 
 class LiveBag:
-    """A bag at `path`, a directory that must not exist; a new file is begun after `split_bytes` of messages.
+    """A bag at `path`, a directory that must not exist; a new file is started after `split_bytes` of messages.
 
-    about: facts in words, kept in metadata.yaml and in every file. attachments: files by name, kept in every file.
-    Not for several threads. Raises InputError where there is something at `path` or nothing can be made there.
+    about: texts for metadata.yaml and every file. attachments: files by name, stored in every file. For one thread
+    only. Raises InputError where `path` exists or cannot be created.
     """
 
     def __init__(
@@ -49,26 +46,25 @@ class LiveBag:
             self.path.mkdir(parents=True)
         except OSError as error:
             raise InputError(f"bag {path}: expected a new directory, found {error.strerror.lower()}") from None
-        self._begin()
+        self._start_file()
 
     @property
     def messages(self) -> int:
-        """How many were written."""
+        """Number of messages written."""
         return self._counts.total()
 
     @staticmethod
     def knows(kind: str) -> bool:
-        """Whether the definition of this type (package/msg/Name) is known: one of the distribution, or of jepa_msgs."""
+        """Check whether this type (package/msg/Name) is known: one of the distribution, or of jepa_msgs."""
         return kind in typestore().types
 
     def add_topic(self, topic: str, kind: str, latched: bool) -> None:
-        """A topic with messages of this type (package/msg/Name), one that is known. latched: whoever comes late still
-        hears the last one."""
-        self._topics[topic] = (kind, dump_qos_v9([qos(latched)]))
+        """Add a topic of a known type (package/msg/Name). latched: late subscribers receive the last message."""
+        self._topics[topic] = (kind, dump_qos_v9([qos_profile(latched)]))
         self._register(topic)
 
     def write(self, topic: str, data: bytes, received: int, sent: int) -> None:
-        """A serialised message of a topic that was added; times in ns. Raises DiskFull, and then no more is written."""
+        """Write a serialised message of a topic that was added. received, sent: ns. Raises DiskFull."""
         self._check_disk()
         self._writer.add_message(self._channels[topic], received, data, sent)
         self._counts[topic] += 1
@@ -79,30 +75,30 @@ class LiveBag:
         self._size += len(data)
         self.bytes += len(data)
         if self._size > self._split_bytes:
-            self._finish()
-            self._begin()
+            self._finish_file()
+            self._start_file()
         else:
             self.flush_when_due()
 
     def flush_when_due(self) -> None:
-        """Give what waits in memory to the system, once a second."""
-        if time.monotonic() - self._flushed >= FLUSH:
+        """Flush buffered messages to the operating system, once per FLUSH_PERIOD_S."""
+        if time.monotonic() - self._flushed >= FLUSH_PERIOD_S:
             self._writer.flush()
             self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Write the index and what metadata.yaml tells; a file without a message is left out."""
-        self._finish()
+        """Write the index and metadata.yaml; an empty last file is removed."""
+        self._finish_file()
 
-    def _begin(self) -> None:
+    def _start_file(self) -> None:
         name = f"{self.path.name}_{len(self._files)}.mcap"
         self._files.append({"path": name, "message_count": 0, "first": 2**63, "last": 0})
         self._stream = (self.path / name).open("xb")
-        self._writer = Writer(self._stream, chunk_size=CHUNK, compression=CompressionType.LZ4)
+        self._writer = Writer(self._stream, chunk_size=CHUNK_BYTES, compression=CompressionType.LZ4)
         self._writer.start(profile="ros2", library="jepa_ros")
         self._schemas: dict[str, int] = {}
         self._channels: dict[str, int] = {}
-        self._size, self._flushed, self._looked = 0, time.monotonic(), 0.0
+        self._size, self._flushed, self._disk_checked = 0, time.monotonic(), 0.0
         now = time.time_ns()
         for attached, data in self._attachments.items():
             kind = "application/json" if attached.endswith(".json") else "text/plain"
@@ -121,7 +117,7 @@ class LiveBag:
             topic, "cdr", self._schemas[kind], {"offered_qos_profiles": yaml.safe_dump(profiles)}
         )
 
-    def _finish(self) -> None:
+    def _finish_file(self) -> None:
         self._writer.finish()
         self._stream.close()
         if not self._files[-1]["message_count"] and len(self._files) > 1:
@@ -129,7 +125,7 @@ class LiveBag:
         self._write_metadata()
 
     def _write_metadata(self) -> None:
-        """rosbag2's format, version 9. Written when a file is begun and when one is whole."""
+        """Write metadata.yaml (rosbag2 version 9), at the start and at the end of each file."""
         held = [f for f in self._files if f["message_count"]]
         begin, end = min((f["first"] for f in held), default=0), max((f["last"] for f in held), default=0)
         information = {
@@ -171,8 +167,6 @@ class LiveBag:
 
     def _check_disk(self) -> None:
         now = time.monotonic()
-        if now - self._looked >= FULL_EVERY:
-            self._looked = now
-            if (free := shutil.disk_usage(self.path).free) < RESERVE:
-                found = f"{free / 1e6:.1f} MB"
-                raise DiskFull(f"bag {self.path}: expected {RESERVE / 1e6:g} MB of free disk, found {found}")
+        if now - self._disk_checked >= DISK_CHECK_PERIOD_S:
+            self._disk_checked = now
+            check_disk(self.path)

@@ -1,4 +1,4 @@
-"""Writes what one arm in the simulated cell does as rosbag2 (mcap), with the topics that the live graph has."""
+"""Writing episodes of the simulated cell as rosbag2 (mcap), with the topics of the running graph."""
 
 from __future__ import annotations
 
@@ -23,18 +23,24 @@ TOPICS = {
 }
 LATCHED = ("/robot_description", "/tf_static")
 PNG_LEVEL = 1
-RESERVE = 16_000_000
-"""Bytes that a recording leaves on the disk, so that what it has can still be closed, joined and described."""
+RESERVED_BYTES = 16_000_000
+"""Disk space that a recording leaves free, so that it can still be closed, joined and described."""
 
 
 class DiskFull(Exception):
-    """There is no room for the next message. What was written before is whole once the writer is closed."""
+    """The disk has no room for the next message. The messages before it are complete once the writer is closed."""
+
+
+def check_disk(path: Path) -> None:
+    """Raise DiskFull where less than RESERVED_BYTES are free on the disk of `path`."""
+    if (free := shutil.disk_usage(path).free) < RESERVED_BYTES:
+        raise DiskFull(f"bag {path}: expected {RESERVED_BYTES / 1e6:g} MB of free disk, found {free / 1e6:.1f} MB")
 
 
 class EpisodeWriter:
-    """A bag at `path` (a directory that must not exist). Times are ns; a context manager that closes the bag.
+    """A bag at `path` (a directory that must not exist); a context manager that closes it. Times are ns.
 
-    Writing raises DiskFull where less than RESERVE bytes of the disk are left.
+    Writing raises DiskFull where less than RESERVED_BYTES are free.
     """
 
     def __init__(self, path: Path, frame_id: str, base_frame: str):
@@ -46,7 +52,7 @@ class EpisodeWriter:
         self._writer.open()
         self._connections = {
             topic: self._writer.add_connection(
-                topic, kind, typestore=self._types, offered_qos_profiles=[qos(topic in LATCHED)]
+                topic, kind, typestore=self._types, offered_qos_profiles=[qos_profile(topic in LATCHED)]
             )
             for topic, kind in TOPICS.items()
         }
@@ -56,11 +62,11 @@ class EpisodeWriter:
         self._writer.close()
 
     def robot_description(self, t: int, urdf: str) -> None:
-        """The URDF."""
+        """Write the URDF."""
         self._write("/robot_description", t, data=urdf)
 
     def camera_pose(self, t: int, position: np.ndarray, quaternion: np.ndarray) -> None:
-        """Pose of the camera's optical frame in the base frame: m, xyzw."""
+        """Write the pose of the camera's optical frame in the base frame: m, xyzw."""
         make = self._make
         rotation = make("geometry_msgs/msg/Quaternion", **dict(zip("xyzw", map(float, quaternion), strict=True)))
         translation = make("geometry_msgs/msg/Vector3", **dict(zip("xyz", map(float, position), strict=True)))
@@ -74,7 +80,7 @@ class EpisodeWriter:
         self._write("/tf_static", t, transforms=[stamped])
 
     def camera_info(self, t: int, intrinsics: dict[str, float]) -> None:
-        """Pinhole intrinsics in pixels: width, height, fx, fy, cx, cy."""
+        """Write pinhole intrinsics in pixels: width, height, fx, fy, cx, cy."""
         i = intrinsics
         k = [i["fx"], 0.0, i["cx"], 0.0, i["fy"], i["cy"], 0.0, 0.0, 1.0]
         p = [i["fx"], 0.0, i["cx"], 0.0, 0.0, i["fy"], i["cy"], 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -98,12 +104,12 @@ class EpisodeWriter:
         )
 
     def episode(self, t: int, number: int, split: str, task: str) -> None:
-        """An episode begins after a reset."""
+        """Mark the start of an episode after a reset."""
         header = self._header(t, self._base_frame)
         self._write("/episode", t, header=header, id=number, reset=True, split=split, task=task)
 
     def image(self, t: int, rgb: np.ndarray) -> None:
-        """A camera frame (H, W, 3) uint8 rgb, kept without loss as PNG."""
+        """Write a camera image (H, W, 3) uint8 rgb, losslessly as PNG."""
         data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])[1]
         self._write(
             "/image/compressed",
@@ -114,7 +120,7 @@ class EpisodeWriter:
         )
 
     def joint_state(self, t: int, names: tuple[str, ...], positions, velocities, efforts) -> None:
-        """Joint positions rad, velocities rad/s, efforts N m."""
+        """Write joint positions rad, velocities rad/s, efforts N m."""
         self._write(
             "/joint_states",
             t,
@@ -128,7 +134,7 @@ class EpisodeWriter:
     def executed(
         self, start: int, end: int, period: float, action_space: str, values: np.ndarray, plan_id: int
     ) -> None:
-        """An action that was let through from `start`, known at `end`."""
+        """Write an action that the gate executed from `start` on and published at `end`."""
         self._write(
             "/executed",
             end,
@@ -148,13 +154,12 @@ class EpisodeWriter:
 
     def _write(self, topic: str, t: int, **fields) -> None:
         kind = TOPICS[topic]
-        if (free := shutil.disk_usage(self._path).free) < RESERVE:
-            raise DiskFull(f"bag {self._path}: expected {RESERVE / 1e6:g} MB of free disk, found {free / 1e6:.1f} MB")
+        check_disk(self._path)
         self._writer.write(self._connections[topic], t, self._types.serialize_cdr(self._make(kind, **fields), kind))
 
 
-def qos(latched: bool) -> Qos:
-    """What a topic of a bag is played with. latched: transient local."""
+def qos_profile(latched: bool) -> Qos:
+    """Return the QoS profile that a topic is recorded with. latched: transient local."""
     durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
     never = QosTime(2147483647, 4294967295)
     return Qos(

@@ -118,22 +118,22 @@ class GraphClient:
 
     @property
     def gate_is_alive(self) -> bool:
-        """Whether gate_status was received within SILENCE_S."""
+        """True if gate_status was received within SILENCE_S."""
         return time.monotonic() - self._gate_at <= SILENCE_S
 
     @property
     def at_rest(self) -> bool:
-        """Whether the gate holds the arm at rest, latched or not."""
+        """True if the gate holds the arm at rest, latched or not."""
         return self.gate.state in (GateStatus.HOLDING, GateStatus.LATCHED, GateStatus.INACTIVE)
 
     @property
     def is_open(self) -> bool:
-        """Whether the gate holds, so that it may accept plans."""
+        """True if the gate holds, so that it may accept plans."""
         return not self.fault() and self.gate.state == GateStatus.HOLDING
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the gate also has recent latents and joint states."""
+        """True if the gate also has recent latents and joint states."""
         gate = self.gate
         healthy = gate and gate.latent_age_ms < HEALTHY_LATENT_AGE_MS and gate.joint_age_ms < HEALTHY_JOINT_AGE_MS
         return bool(healthy) and self.is_open

@@ -72,7 +72,7 @@ def data_export(
     format: Annotated[str, choice("Format: LeRobot dataset v3.0.", "lerobot")] = "lerobot",
 ) -> int | None:
     """Convert a dataset to another format and validate the result."""
-    return call("jepa_ros.datasets.lerobot.export:run", **locals())
+    return call("jepa_ros.datasets.lerobot.export:export_dataset", **locals())
 
 
 @command(data, "import")
@@ -85,4 +85,4 @@ def data_import(
     ] = None,
 ) -> int | None:
     """Validate a dataset in another format and convert it to ours."""
-    return call("jepa_ros.datasets.lerobot.importing:run", **locals())
+    return call("jepa_ros.datasets.lerobot.importing:import_dataset", **locals())

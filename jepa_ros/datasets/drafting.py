@@ -40,7 +40,7 @@ class TopicSample:
 
     @property
     def is_useful(self) -> bool:
-        """Whether a draft can use messages of this type."""
+        """True if a draft can use messages of this type."""
         return self.kind in USEFUL_TYPES
 
     def add(self, raw: RawMessage) -> None:

@@ -69,7 +69,7 @@ def test_collect_without_room_for_one_episode_says_so_in_one_line(disk):
 
 
 def test_a_bag_is_whole_up_to_where_the_disk_was_full(disk, monkeypatch):
-    monkeypatch.setattr(writer, "RESERVE", 2_000_000)
+    monkeypatch.setattr(writer, "RESERVED_BYTES", 2_000_000)
     path, written = disk(6) / "b", 0
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     with pytest.raises(DiskFull, match="expected 2 MB of free disk, found"), EpisodeWriter(path, "c", "w") as bag:

@@ -12,9 +12,9 @@ import pytest
 from helpers import foreign_bags, reach_bag
 from helpers.foreign_datasets import build as build_foreign
 from jepa_ros.datasets.build import build_dataset as build
-from jepa_ros.datasets.lerobot.export import Sizes
-from jepa_ros.datasets.lerobot.export import run as export
-from jepa_ros.datasets.lerobot.importing import run as import_
+from jepa_ros.datasets.lerobot.export import FileSizes
+from jepa_ros.datasets.lerobot.export import export_dataset as export
+from jepa_ros.datasets.lerobot.importing import import_dataset as import_
 from jepa_ros.datasets.lerobot.statistics import colour_statistics, histogram, vector_statistics
 from jepa_ros.datasets.lerobot.validation import validate
 from jepa_ros.datasets.lerobot.video import read_video
@@ -115,7 +115,7 @@ def test_statistics_of_colours_and_of_objects_that_are_not_seen():
 
 
 def test_large_datasets_are_spread_over_files(data, tmp_path):
-    assert export(dataset=data.path, out=tmp_path / "l", sizes=Sizes(data=0.004, video=0.0)) == 0
+    assert export(dataset=data.path, out=tmp_path / "l", sizes=FileSizes(data=0.004, video=0.0)) == 0
     assert len(list((tmp_path / "l").glob("data/*/*.parquet"))) > 1
     assert len(list((tmp_path / "l").glob("videos/*/*/*.mp4"))) > 1
     assert import_(source=tmp_path / "l", out=tmp_path / "data") == 0
@@ -191,7 +191,7 @@ def change_table(path, name, edit):
         ("total_tasks", 2, "expected the numbers 0 to 1"),
         ("features", {}, "features: timestamp: expected"),
         ("data_path", "data/{nothing}.parquet", "expected a path template"),
-        ("data_path", "../../{chunk_index}{file_index}", "expected files inside of it"),
+        ("data_path", "../../{chunk_index}{file_index}", "expected files inside the dataset"),
         ("video_path", None, "video_path: expected a template, found none"),
         ("chunks_size", None, "chunks_size: expected another type"),
     ],
@@ -228,10 +228,10 @@ def test_a_wrong_feature_is_named(copy, feature, part, value, words):
 @pytest.mark.parametrize(
     "path, column, edit, words",
     [
-        (DATA, "index", lambda v: v[:-1] + [999], "index: expected a count without gaps"),
-        (DATA, "frame_index", lambda v: v[::-1], "frame_index: expected a count"),
+        (DATA, "index", lambda v: v[:-1] + [999], "index: expected consecutive numbers"),
+        (DATA, "frame_index", lambda v: v[::-1], "frame_index: expected consecutive"),
         (DATA, "timestamp", lambda v: [t + 0.01 for t in v], "timestamp: expected frame_index / fps"),
-        (DATA, "task_index", lambda v: [5] * len(v), "task_index: expected numbers of"),
+        (DATA, "task_index", lambda v: [5] * len(v), "task_index: expected task numbers of"),
         (DATA, "action", lambda v: None, "expected the columns ['action']"),
         (EPISODES, "length", lambda v: [24, *v[1:]], "episode 0: expected rows from 0"),
         (EPISODES, "dataset_to_index", lambda v: [30, *v[1:]], "episode 0: expected rows"),
@@ -292,7 +292,7 @@ def test_a_video_with_too_few_frames_is_refused(copy):
 def test_what_the_format_cannot_hold_is_refused(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag")
     made, _ = build_foreign(tmp_path, bag, rate=7.5)
-    with pytest.raises(InputError, match="expected whole frames a second for the format, found 7.5 Hz"):
+    with pytest.raises(InputError, match="the format needs a whole number of frames per second, found 7.5 Hz"):
         export(dataset=made.path, out=tmp_path / "l")
     assert not (tmp_path / "l").exists()
     with pytest.raises(InputError, match="format: expected lerobot, found 'hdf5'"):
@@ -300,7 +300,7 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path):
 
 
 def test_nothing_is_overwritten(data, exported, tmp_path):
-    with pytest.raises(InputError, match="expected a directory that is not there yet"):
+    with pytest.raises(InputError, match="exists and is not empty"):
         export(dataset=data.path, out=exported)
-    with pytest.raises(InputError, match="expected a directory that is not there yet"):
+    with pytest.raises(InputError, match="exists and is not empty"):
         import_(source=exported, out=data.path)

@@ -17,28 +17,32 @@ from jepa_ros.datasets.lerobot.validation import validate
 from jepa_ros.datasets.lerobot.video import VideoWriter, describe
 from jepa_ros.datasets.store import Dataset, IndexedEpisode
 from jepa_ros.errors import InputError
+from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
+from jepa_ros.reporting.result import print_result
 
 UNNAMED = "unnamed"
-"""The task of episodes that say none, as the format wants one."""
+"""The task of episodes without one: the format needs a task."""
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """MB from which on the next data and video file begins."""
+class FileSizes:
+    """Sizes in MB above which a new data or video file is started."""
 
     data: float = f.DATA_MB
     video: float = f.VIDEO_MB
 
 
-def run(*, dataset: Path, out: Path, format: str = "lerobot", sizes: Sizes = Sizes()) -> int:
-    """Write `out`, showing progress. Raises InputError where there is something already, or what was written is not
-    valid, which would be a fault of ours."""
+def export_dataset(*, dataset: Path, out: Path, format: str = "lerobot", sizes: FileSizes = FileSizes()) -> int:
+    """Write the dataset to `out` and show progress.
+
+    Raises InputError where `out` exists, or the format cannot hold the dataset, or the written files are invalid.
+    """
     if format != "lerobot":
         raise InputError(f"format: expected lerobot, found {format!r}")
-    out, data = Path(out), Dataset(Path(dataset))
+    out, data = prepare_out(out), Dataset(Path(dataset))
     if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise InputError(f"out {out}: expected a directory that is not there yet, found one")
+        raise InputError(f"out {out}: exists and is not empty; give a new directory")
     features = f.features(data.layout)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -58,13 +62,13 @@ def run(*, dataset: Path, out: Path, format: str = "lerobot", sizes: Sizes = Siz
     if out.exists():
         out.rmdir()
     os.replace(partial, out)
-    counts = {"episodes": len(data.index.episodes), "frames": export.row, "problems": len(problems)}
-    print(f"{out}: {counts['episodes']} episodes, {counts['frames']} frames, LeRobot {f.VERSION}, valid")
+    lines = [("episodes", len(data.index.episodes)), ("frames", export.row), ("validated", "no problems found")]
+    print_result(f"LeRobot dataset {f.VERSION}", lines, [out])
     return 0
 
 
 class _Export:
-    def __init__(self, data: Dataset, root: Path, features: dict, sizes: Sizes):
+    def __init__(self, data: Dataset, root: Path, features: dict, sizes: FileSizes):
         self.data, self.root, self.features, self.sizes = data, root, features, sizes
         self.fps, self.row = int(data.layout.rate), 0
         self.keys = f.image_keys(data.layout)
@@ -76,17 +80,17 @@ class _Export:
         self.columns: dict[str, list[np.ndarray]] = {}
 
     def add(self, number: int, entry: IndexedEpisode) -> None:
-        """One more episode: its rows, its videos, its line among the episodes."""
+        """Write an episode: its rows, its videos, its row in meta/episodes."""
         task = self.tasks.setdefault(entry.task or UNNAMED, len(self.tasks))
         columns = self._columns(number, entry, task)
         stats = {key: vector_statistics(values) for key, values in columns.items()}
         line: dict = {}
         frames = self.data.rows(entry, "frames")
         for view, key in enumerate(self.keys):
-            counts, pictures = histogram(frames[:, view])
-            stats[key] = colour_statistics(counts, pictures)
+            counts, images = histogram(frames[:, view])
+            stats[key] = colour_statistics(counts, images)
             self.colours[key][0] += counts
-            self.colours[key][1] += pictures
+            self.colours[key][1] += images
             line |= self._video(key, frames[:, view])
         line |= {"jepa_ros/split": entry.split, "jepa_ros/number": entry.number, "jepa_ros/task": entry.task}
         self.table.add(columns, [entry.task or UNNAMED], line, stats)
@@ -136,7 +140,7 @@ class _Export:
         self.table.close()
 
     def finish(self) -> None:
-        """What is known at the end: info.json, stats.json, the tasks, and what only we read."""
+        """Write what is known at the end: info.json, stats.json, the tasks, and our own jepa_ros.json."""
         for key in self.keys:
             self.features[key]["info"] = describe(f.file_of(self.root, f.VIDEO, 0, 0, key))
         stats = {key: vector_statistics(np.concatenate(parts)) for key, parts in self.columns.items()}

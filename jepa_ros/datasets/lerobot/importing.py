@@ -1,4 +1,4 @@
-"""`jepa_ros data import`: a LeRobot dataset of format v3.0 becomes one of ours, once it is validated."""
+"""`jepa_ros data import`: a LeRobot dataset (format v3.0) is validated and converted to a dataset of ours."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from jepa_ros.datasets.lerobot import layout as f
 from jepa_ros.datasets.lerobot.tables import read_table
 from jepa_ros.datasets.lerobot.validation import Validation
 from jepa_ros.datasets.lerobot.video import read_video
-from jepa_ros.datasets.segments import split_of
+from jepa_ros.datasets.segments import SPLITS, split_of
 from jepa_ros.datasets.store import INDEX, SHARD, URDF, Dataset, EpisodeEntry, Index, Layout, ShardInfo, write_json
 from jepa_ros.errors import InputError, first_problem
 from jepa_ros.images import preprocess
+from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
+from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.text_files import read_json
 from jepa_ros.world_model.config import CameraReference
 
 DEFAULT_SIZE = 64
+"""Pixels."""
 
 
-class Ours(BaseModel):
-    """meta/jepa_ros.json: what brings a dataset of ours back whole."""
+class OwnMetadata(BaseModel):
+    """meta/jepa_ros.json: with it, a dataset of ours is restored completely."""
 
     layout: Layout
     bags: tuple[str, ...]
@@ -37,27 +40,27 @@ class Ours(BaseModel):
     robot_description: str | None = None
 
 
-def _ours(path: Path) -> Ours | None:
+def _read_own_metadata(path: Path) -> OwnMetadata | None:
     if not path.is_file():
         return None
     try:
-        return Ours.model_validate(read_json(path, "lerobot"))
+        return OwnMetadata.model_validate(read_json(path, "lerobot"))
     except ValidationError as error:
         raise InputError(f"lerobot {path}: {first_problem(error)}") from None
 
 
-def run(*, source: Path, out: Path, size: int | None = None) -> int:
-    """Write `out`, showing progress. Raises InputError that says all that is wrong with the source."""
-    source, out = Path(source), Path(out)
+def import_dataset(*, source: Path, out: Path, size: int | None = None) -> int:
+    """Write the dataset to `out` and show progress. Raises InputError that lists the source's first problems."""
+    source, out = Path(source), prepare_out(out)
     if not (source / f.INFO).is_file():
         raise InputError(f"lerobot {source}: expected a directory with {f.INFO}, found none")
     if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise InputError(f"out {out}: expected a directory that is not there yet, found one")
+        raise InputError(f"out {out}: exists and is not empty; give a new directory")
     found = Validation(source)
     found.check()
     if found.problems:
         raise InputError(f"lerobot {source}: expected a valid dataset, found {'; '.join(found.problems[:5])}")
-    ours = _ours(source / f.OURS)
+    ours = _read_own_metadata(source / f.OURS)
     layout = ours.layout if ours else _layout(found, size or DEFAULT_SIZE)
     if size is not None:
         layout = layout.model_copy(update={"size": size})
@@ -76,24 +79,25 @@ def run(*, source: Path, out: Path, size: int | None = None) -> int:
     info = ShardInfo(bag=str(source), fingerprint="lerobot", rows=rows, seen=rows, episodes=entries, layout=layout)
     write_json(shard / SHARD, info)
     write_json(partial / INDEX, index)
-    frames = {s: sum(e.frames for e in index.episodes if e.split == s) for s in ("train", "val", "test")}
+    frames = {s: sum(e.frames for e in index.episodes if e.split == s) for s in SPLITS}
     write_summary(partial / "summary.json", {"source": source.name, "episodes": len(entries), "frames": frames})
     Dataset(partial)
     if out.exists():
         out.rmdir()
     os.replace(partial, out)
-    print(f"{out}: {len(entries)} episodes, {rows} frames at {layout.rate:g} Hz, {layout.size} px")
+    lines = [("episodes", len(entries)), ("frames", f"{rows} at {layout.rate:g} Hz, {layout.size} px")]
+    print_result(f"dataset from {source}", lines, [out])
     return 0
 
 
 def _layout(found: Validation, size: int) -> Layout:
-    """That of a dataset that others made: its state and action as they are."""
+    """Return the layout of a dataset made by others: its state and action as they are."""
     features = found.info["features"]
     if f.ACTION not in features:
         raise InputError(f"lerobot {found.root}: expected the feature action, found {', '.join(features)}")
     views = _view_keys(found)
     if not views:
-        raise InputError(f"lerobot {found.root}: expected a feature of pictures, found {', '.join(features)}")
+        raise InputError(f"lerobot {found.root}: expected an image feature, found {', '.join(features)}")
     return Layout(
         rate=found.info["fps"],
         size=size,
@@ -109,7 +113,7 @@ def _names(feature: dict | None, what: str) -> tuple[str, ...]:
     if feature is None:
         return ()
     names = feature["names"]
-    if isinstance(names, dict) and len(names) == 1:  # {"motors": [...]}, as older writers have it
+    if isinstance(names, dict) and len(names) == 1:  # {"motors": [...]}, as older writers write it
         names = next(iter(names.values()))
     count = int(np.prod(feature["shape"]))
     if isinstance(names, list) and len(names) == count:
@@ -125,12 +129,12 @@ def _view_keys(found: Validation) -> list[str]:
 def _frames(found: Validation, layout: Layout, shard: Path, rows: int, bar: ProgressDisplay) -> None:
     keys = _view_keys(found)
     if len(keys) != len(layout.views):
-        raise InputError(f"lerobot {found.root}: expected {len(layout.views)} features of pictures, found {keys}")
+        raise InputError(f"lerobot {found.root}: expected {len(layout.views)} image features, found {keys}")
     shape = (rows, len(keys), layout.size, layout.size, 3)
     frames = np.lib.format.open_memmap(shard / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
     task, done = bar.add("frames", rows * len(keys)), 0
     for view, key in enumerate(keys):
-        read = _stored if found.info["features"][key]["dtype"] == "image" else _filmed
+        read = _frames_in_tables if found.info["features"][key]["dtype"] == "image" else _frames_in_videos
         filled = np.zeros(rows, bool)
         for row, rgb in read(found, key):
             frames[row, view], filled[row] = preprocess(rgb, layout.size), True
@@ -140,14 +144,14 @@ def _frames(found: Validation, layout: Layout, shard: Path, rows: int, bar: Prog
         if not filled.all():
             raise InputError(
                 f"lerobot {found.root}: {key}: expected {rows} frames, found {int(filled.sum())}; "
-                f"row {int(np.argmin(filled))} has none"
+                f"row {int(np.argmin(filled))} is missing"
             )
     bar.update(task, done)
     frames.flush()
 
 
-def _filmed(found: Validation, key: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Rows and frames of a feature that is a video."""
+def _frames_in_videos(found: Validation, key: str) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield rows and frames of a video feature."""
     fps, by_file = found.info["fps"], {}
     for line in found.episodes:
         numbers = (line[f"videos/{key}/chunk_index"], line[f"videos/{key}/file_index"])
@@ -162,14 +166,14 @@ def _filmed(found: Validation, key: str) -> Iterator[tuple[int, np.ndarray]]:
                 yield row, rgb
 
 
-def _stored(found: Validation, key: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Rows and frames of a feature whose pictures are in data/."""
+def _frames_in_tables(found: Validation, key: str) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield rows and frames of a feature whose images are in data/."""
     for table in _tables(found, ["index", key]):
         for row, stored in zip(table["index"].to_pylist(), table[key].to_pylist(), strict=True):
             data = stored.get("bytes") if isinstance(stored, dict) else None
             bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
             if bgr is None:
-                raise InputError(f"lerobot {found.root}: {key}: expected a picture in row {row}, found none")
+                raise InputError(f"lerobot {found.root}: {key}: expected an image in row {row}, found none")
             yield row, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
@@ -192,8 +196,10 @@ def _arrays(found: Validation, layout: Layout, shard: Path, rows: int, ours: boo
     views, blank = len(layout.views), np.empty((rows, 0))
     stamps = values.get(f.STAMP, np.round(values["timestamp"] * 1e9) if "timestamp" in values else blank)
     arrays = {
-        "states": _fitting(found, values.get(f.STATE, blank), len(layout.state_names), "state").astype(np.float32),
-        "actions": _fitting(found, values[f.ACTION], len(layout.action_names), "action").astype(np.float32),
+        "states": _expect_columns(found, values.get(f.STATE, blank), len(layout.state_names), "state").astype(
+            np.float32
+        ),
+        "actions": _expect_columns(found, values[f.ACTION], len(layout.action_names), "action").astype(np.float32),
         "positions": values.get(f.POSITIONS, blank).astype(np.float64).reshape(rows, len(layout.positions), 3),
         "stamps": stamps.astype(np.int64).reshape(rows),
         "pictures": values.get(f.PICTURES, np.repeat(np.arange(rows)[:, None], views, axis=1)).astype(np.int64),
@@ -202,14 +208,14 @@ def _arrays(found: Validation, layout: Layout, shard: Path, rows: int, ours: boo
         np.save(shard / f"{name}.npy", array)
 
 
-def _fitting(found: Validation, values: np.ndarray, count: int, what: str) -> np.ndarray:
-    """Values (N, count). Raises InputError where they are others: meta/jepa_ros.json and info.json contradict."""
+def _expect_columns(found: Validation, values: np.ndarray, count: int, what: str) -> np.ndarray:
+    """Return values (N, count). Raises InputError where meta/jepa_ros.json and info.json disagree on the count."""
     if values.shape[1] != count:
-        raise InputError(f"lerobot {found.root}: {what}: expected {count} numbers, found {values.shape[1]}")
+        raise InputError(f"lerobot {found.root}: {what}: expected {count} values, found {values.shape[1]}")
     return values
 
 
-def _index(found: Validation, layout: Layout, ours: Ours | None, source: Path, shard: Path) -> Index:
+def _index(found: Validation, layout: Layout, ours: OwnMetadata | None, source: Path, shard: Path) -> Index:
     episodes, count = [], len(found.episodes)
     stamps = np.load(shard / "stamps.npy", mmap_mode="r")
     for number, line in enumerate(found.episodes):
@@ -227,7 +233,7 @@ def _index(found: Validation, layout: Layout, ours: Ours | None, source: Path, s
             }
         )
     if not episodes:
-        raise InputError(f"lerobot {source}: expected an episode of two frames, found none")
+        raise InputError(f"lerobot {source}: expected an episode of at least two frames, found none")
     return Index.model_validate(
         {
             "layout": layout,

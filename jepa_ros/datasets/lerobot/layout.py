@@ -1,4 +1,4 @@
-"""Names of the format: files, columns, features."""
+"""Names of LeRobot's dataset format v3.0: files, columns, features."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 CHUNK_FILES, DATA_MB, VIDEO_MB = 1000, 100, 200
-"""The format's defaults: files of a chunk, and sizes from which on the next file begins."""
+"""The format's defaults: files per chunk, and sizes above which a new file is started."""
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images"
 POSITIONS, STAMP, PICTURES = "jepa_ros.positions", "jepa_ros.stamp", "jepa_ros.pictures"
-"""Columns that bring a dataset of ours back whole; other readers pass them by."""
+"""Columns from which a dataset of ours is restored completely; other readers ignore them."""
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 DEFAULT_FEATURES = {
     "timestamp": {"dtype": "float32", "shape": [1], "names": None},
@@ -43,16 +43,16 @@ INFO_KEYS = {
 
 
 def image_keys(layout: Layout) -> list[str]:
-    """Feature of each view, by its topic: /wrist/image is observation.images.wrist_image."""
+    """Return the feature of each view by its topic: observation.images.wrist_image for /wrist/image."""
     return [f"{IMAGES}.{topic.strip('/').replace('/', '_') or 'image'}" for topic in layout.views]
 
 
 def features(layout: Layout) -> dict[str, dict]:
-    """info.json's features of a dataset of ours, those of videos without their codec's details. Raises InputError."""
+    """Return the features of a dataset of ours for info.json, without properties of videos. Raises InputError."""
     if layout.rate != round(layout.rate):
-        raise InputError(f"dataset: expected whole frames a second for the format, found {layout.rate:g} Hz")
+        raise InputError(f"dataset: the format needs a whole number of frames per second, found {layout.rate:g} Hz")
     if layout.size % 2:
-        raise InputError(f"dataset: expected an even size for video, found {layout.size} px")
+        raise InputError(f"dataset: video needs an even image size, found {layout.size} px")
     shape = [layout.size, layout.size, 3]
     found = {
         key: {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"], "info": {}}
@@ -73,7 +73,7 @@ def _vector(dtype: str, names) -> dict:
 
 
 def file_of(root: Path, template: str, chunk: int, file: int, key: str = "") -> Path:
-    """A data, episodes or video file by its numbers. Raises InputError where the template is none."""
+    """Return the path of a data, episodes or video file by its numbers. Raises InputError for an invalid template."""
     try:
         name = template.format(chunk_index=chunk, file_index=file, video_key=key)
     except (KeyError, IndexError, ValueError) as error:
@@ -82,10 +82,10 @@ def file_of(root: Path, template: str, chunk: int, file: int, key: str = "") -> 
         ) from None
     path = (root / name).resolve()
     if not path.is_relative_to(root.resolve()):
-        raise InputError(f"lerobot {root}: expected files inside of it, found {name}")
+        raise InputError(f"lerobot {root}: expected files inside the dataset, found {name}")
     return path
 
 
 def next_file(chunk: int, file: int) -> tuple[int, int]:
-    """The numbers of the file after this one."""
+    """Return chunk and file number of the file after this one."""
     return (chunk + 1, 0) if file == CHUNK_FILES - 1 else (chunk, file + 1)

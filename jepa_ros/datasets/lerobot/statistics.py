@@ -1,4 +1,4 @@
-"""meta/stats.json and the statistics of episodes: min, max, mean, std, count and quantiles of every feature."""
+"""Statistics of features for meta/stats.json and episodes: min, max, mean, std, count and quantiles."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from jepa_ros.datasets.lerobot.layout import QUANTILES
 
-MOST_PICTURES = 100
-"""Of an episode, evenly spread, that its colours' statistics are made of."""
+MAX_IMAGES = 100
+"""Images of an episode, evenly spread, that its colour statistics are computed from."""
 
 
 def vector_statistics(values: np.ndarray) -> dict[str, list]:
-    """Of rows (N, D) or (N,): each statistic (D,), count [N]."""
+    """Return each statistic (D,) of rows (N, D) or (N,), and count [N]."""
     columns = [column[np.isfinite(column)] for column in np.asarray(values, float).reshape(len(values), -1).T]
-    # An object that is not seen has no position: its statistics are those of where it is.
+    # Positions of an object that was not seen are NaN and do not count.
     columns = [column if len(column) else np.zeros(1) for column in columns]
     found = {"min": np.min, "max": np.max, "mean": np.mean, "std": np.std}
     statistics = {name: [float(reduce(column)) for column in columns] for name, reduce in found.items()}
@@ -22,15 +22,15 @@ def vector_statistics(values: np.ndarray) -> dict[str, list]:
 
 
 def histogram(frames: np.ndarray) -> tuple[np.ndarray, int]:
-    """Of frames (N, S, S, 3) uint8: how often each value occurs by colour (3, 256), in the pictures looked at, and how
-    many these are."""
-    some = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MOST_PICTURES)).round().astype(int))
-    looked = np.asarray(frames[some])
-    return np.stack([np.bincount(looked[..., c].ravel(), minlength=256) for c in range(3)]), len(looked)
+    """Return the histogram (3, 256) of the colours of frames (N, S, S, 3) uint8, and the number of frames that it is
+    from."""
+    some = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MAX_IMAGES)).round().astype(int))
+    chosen = np.asarray(frames[some])
+    return np.stack([np.bincount(chosen[..., c].ravel(), minlength=256) for c in range(3)]), len(chosen)
 
 
-def colour_statistics(counts: np.ndarray, pictures: int) -> dict[str, list]:
-    """Each statistic (3, 1, 1) of values 0 to 1, from histograms (3, 256)."""
+def colour_statistics(counts: np.ndarray, images: int) -> dict[str, list]:
+    """Return each statistic (3, 1, 1) of values 0 to 1, from a histogram (3, 256) of so many images."""
     values, total = np.arange(256) / 255.0, counts.sum(1)
     mean = counts @ values / total
     there = counts > 0
@@ -42,4 +42,4 @@ def colour_statistics(counts: np.ndarray, pictures: int) -> dict[str, list]:
     }
     below = np.cumsum(counts, axis=1) / total[:, None]
     found |= {name: values[(below >= q - 1e-12).argmax(1)] for name, q in QUANTILES.items()}
-    return {name: value.reshape(3, 1, 1).tolist() for name, value in found.items()} | {"count": [pictures]}
+    return {name: value.reshape(3, 1, 1).tolist() for name, value in found.items()} | {"count": [images]}

@@ -1,4 +1,4 @@
-"""The parquet files: rows of frames, lines of episodes, tasks."""
+"""The parquet files: rows of frames, rows of episodes, tasks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from jepa_ros.datasets.lerobot import layout as f
 from jepa_ros.errors import InputError
 
-EPISODES_AT_ONCE = 500
-"""Lines of meta/episodes that are kept until they are written together."""
+EPISODES_PER_GROUP = 500
+"""Rows of meta/episodes that are written together."""
 
 
 class EpisodeTable:
-    """Data and episodes of one dataset, written as they come; a row group an episode in data/."""
+    """Writes data/ and meta/episodes of a dataset, episode by episode; each episode is a row group in data/."""
 
     def __init__(self, root: Path, features: dict, data_mb: float):
         import pyarrow as pa
@@ -27,7 +27,7 @@ class EpisodeTable:
         self._episodes, self._row, self._count = None, 0, 0
 
     def add(self, columns: dict[str, np.ndarray], tasks: list[str], line: dict, stats: dict[str, dict]) -> None:
-        """An episode: its columns (n, ...) and what its line holds beside the usual."""
+        """Write an episode. columns: (n, ...) by feature. line: further values of its row in meta/episodes."""
         import pyarrow.parquet as pq
 
         n = len(columns["index"])
@@ -58,11 +58,11 @@ class EpisodeTable:
             }
         )
         self._row, self._count = self._row + n, self._count + 1
-        if len(self._lines) >= EPISODES_AT_ONCE:
+        if len(self._lines) >= EPISODES_PER_GROUP:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is buffered and close the files."""
         self._flush()
         for writer in (self._data, self._episodes):
             if writer is not None:
@@ -91,19 +91,19 @@ class EpisodeTable:
 
 
 def arrow_type(feature: dict):
-    """The column's type of a feature that is no video. Raises InputError."""
+    """Return the parquet type of a feature that is not a video. Raises InputError."""
     import pyarrow as pa
 
     try:
         kind = pa.string() if feature["dtype"] == "string" else pa.from_numpy_dtype(np.dtype(feature["dtype"]))
         shape = list(feature["shape"])
     except (TypeError, KeyError, NotImplementedError, pa.ArrowException):
-        raise InputError(f"lerobot feature: expected a dtype of numbers and a shape, found {feature}") from None
+        raise InputError(f"lerobot feature: expected a numeric dtype and a shape, found {feature}") from None
     return kind if shape == [1] else pa.list_(kind, int(np.prod(shape)))
 
 
 def write_tasks(path: Path, tasks: list[str]) -> None:
-    """meta/tasks.parquet: the number of each task, its text as pandas' index."""
+    """Write meta/tasks.parquet: the number of each task, with its text as the pandas index."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -111,8 +111,8 @@ def write_tasks(path: Path, tasks: list[str]) -> None:
         return {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_type, "metadata": None}
 
     table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})
-    # Readers load this file with pandas, which finds the index by this note.
-    note = {
+    # Readers load this file with pandas, which finds the index by this metadata.
+    pandas_metadata = {
         "index_columns": ["task"],
         "column_indexes": [
             {"name": None, "field_name": None, "pandas_type": "unicode", "numpy_type": "object", "metadata": None}
@@ -122,21 +122,21 @@ def write_tasks(path: Path, tasks: list[str]) -> None:
         "pandas_version": "2.2.0",
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(note)}), path)
+    pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas_metadata)}), path)
 
 
 def read_table(path: Path, columns: list[str] | None = None):
-    """A parquet file as a table. Raises InputError where it cannot be read."""
+    """Return a parquet file as a table. Raises InputError where it cannot be read."""
     import pyarrow.parquet as pq
 
     try:
         return pq.ParquetFile(path).read(columns)
-    except Exception as error:  # garbage may trip any part of the reader
+    except Exception as error:  # garbage may raise anything in the reader
         raise InputError(f"lerobot {path}: expected a parquet file, found {error}") from None
 
 
 def read_tasks(path: Path) -> dict[int, str]:
-    """Texts of the tasks by number. Raises InputError."""
+    """Return the texts of the tasks by number. Raises InputError."""
     table = read_table(path)
     text = next((name for name in ("task", "__index_level_0__") if name in table.column_names), None)
     if text is None or "task_index" not in table.column_names:

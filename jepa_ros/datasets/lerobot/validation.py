@@ -1,8 +1,7 @@
-"""Checks a LeRobot dataset of format v3.0 field by field, from the published format, without LeRobot itself."""
+"""Validation of a LeRobot dataset (format v3.0), field by field by the published format, without LeRobot itself."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from jepa_ros.datasets.lerobot import layout as f
 from jepa_ros.datasets.lerobot.tables import arrow_type, read_table, read_tasks
 from jepa_ros.datasets.lerobot.video import count_frames, describe
 from jepa_ros.errors import InputError
+from jepa_ros.text_files import read_json
 
 EPISODE_COLUMNS = (
     "episode_index",
@@ -24,19 +24,19 @@ EPISODE_COLUMNS = (
     "meta/episodes/file_index",
 )
 STATISTICS = ("min", "max", "mean", "std", "count")
-TOLERANCE = 1e-4
-"""s that a timestamp may be off; what LeRobot's reader allows."""
+TIMESTAMP_TOLERANCE_S = 1e-4
+"""As in LeRobot's reader."""
 
 
 def validate(root: Path) -> list[str]:
-    """What is wrong with the dataset at `root`, one line each; empty where nothing is."""
+    """Return the problems of the dataset at `root`, one line each."""
     found = Validation(Path(root))
     found.check()
     return found.problems
 
 
 class Validation:
-    """One look at a dataset. problems: what is wrong, in the order of finding it."""
+    """Validates a dataset. problems: one line each, in the order of finding."""
 
     def __init__(self, root: Path):
         self.root, self.problems = root, []
@@ -45,20 +45,20 @@ class Validation:
         self.tasks: dict[int, str] = {}
 
     def check(self) -> None:
-        """All parts, as far as those before them make sense."""
+        """Check all parts; a part that depends on a malformed one is skipped."""
         try:
             self._check()
         except InputError as error:
             self.problems.append(str(error))
 
     def _check(self) -> None:
-        self.info = _json(self.root / f.INFO)
+        self.info = _read_object(self.root / f.INFO)
         self._info()
         if self.problems:
             return
         self.tasks = read_tasks(self.root / f.TASKS)
         self._tasks()
-        self.episodes = read_episodes(self.root)
+        self.episodes = read_episode_rows(self.root)
         self._episodes()
         if self.problems:
             return
@@ -178,10 +178,10 @@ class Validation:
         import pyarrow as pa
 
         if feature["dtype"] == "image":
-            self._expect(pa.types.is_struct(found), f"{where}: {key}: expected pictures, found {found}")
+            self._expect(pa.types.is_struct(found), f"{where}: {key}: expected images, found {found}")
             return
         wanted = arrow_type(feature)
-        # A list without a length is what some writers make of the same feature.
+        # Some writers use a list without a fixed length for the same feature.
         loose = pa.types.is_list(found) and pa.types.is_fixed_size_list(wanted) and len(feature["shape"]) == 1
         alike = loose and found.value_type == wanted.value_type
         nested = len(feature["shape"]) > 1
@@ -193,11 +193,13 @@ class Validation:
         episode = np.concatenate([np.full(line["length"], line["episode_index"]) for line in lines])
         wanted = {"index": rows["index"] + np.arange(len(frame)), "frame_index": frame, "episode_index": episode}
         for key, column in wanted.items():
-            self._expect(np.array_equal(values[key], column), f"{where}: {key}: expected a count without gaps")
-        late = np.abs(values["timestamp"] - frame / self.info["fps"]).max(initial=0.0)
-        self._expect(late < TOLERANCE, f"{where}: timestamp: expected frame_index / fps, found {late:g} s off")
+            self._expect(np.array_equal(values[key], column), f"{where}: {key}: expected consecutive numbers")
+        error = np.abs(values["timestamp"] - frame / self.info["fps"]).max(initial=0.0)
+        self._expect(
+            error < TIMESTAMP_TOLERANCE_S, f"{where}: timestamp: expected frame_index / fps, found {error:g} s off"
+        )
         known = np.isin(values["task_index"], list(self.tasks)).all()
-        self._expect(bool(known), f"{where}: task_index: expected numbers of {f.TASKS}")
+        self._expect(bool(known), f"{where}: task_index: expected task numbers of {f.TASKS}")
         rows["index"] += len(frame)
 
     def _videos(self) -> None:
@@ -218,12 +220,12 @@ class Validation:
                 self._expect(frames >= wanted, f"{where}: expected {wanted} frames, found {frames}")
 
     def _stats(self) -> None:
-        stats = _json(self.root / f.STATS)
+        stats = _read_object(self.root / f.STATS)
         for key, feature in self.info["features"].items():
             if feature["dtype"] in ("string", "language"):
                 continue
-            picture = feature["dtype"] in ("video", "image")
-            shape = (feature["shape"][2], 1, 1) if picture else tuple(feature["shape"])
+            is_image = feature["dtype"] in ("video", "image")
+            shape = (feature["shape"][2], 1, 1) if is_image else tuple(feature["shape"])
             for name in STATISTICS:
                 value = stats.get(key, {}).get(name) if isinstance(stats.get(key), dict) else None
                 if value is None:
@@ -234,19 +236,19 @@ class Validation:
                 self._expect(found == wanted, f"{f.STATS}: {key}: {name}: expected shape {wanted}, found {found}")
 
     def video_keys(self) -> list[str]:
-        """Features that are videos."""
+        """Return the features that are videos."""
         return [key for key, x in self.info["features"].items() if isinstance(x, dict) and x.get("dtype") == "video"]
 
 
 def _shape(value: object) -> tuple[int, ...] | None:
     try:
         return np.array(value, float).shape
-    except (ValueError, TypeError):  # lists of different lengths, or no numbers
+    except (ValueError, TypeError):  # lists of different lengths, or not numeric
         return None
 
 
-def read_episodes(root: Path) -> list[dict]:
-    """The lines of meta/episodes, without their statistics. Raises InputError."""
+def read_episode_rows(root: Path) -> list[dict]:
+    """Return the rows of meta/episodes, without their statistics. Raises InputError."""
     paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     if not paths:
         raise InputError(f"lerobot {root}: expected meta/episodes/chunk-000/file-000.parquet, found none")
@@ -257,11 +259,8 @@ def read_episodes(root: Path) -> list[dict]:
     return lines
 
 
-def _json(path: Path) -> dict:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"lerobot {path}: expected JSON, found {error}") from None
+def _read_object(path: Path) -> dict:
+    found = read_json(path, "lerobot")
     if not isinstance(found, dict):
-        raise InputError(f"lerobot {path}: expected an object, found {type(found).__name__}")
+        raise InputError(f"lerobot {path}: expected a JSON object, found {type(found).__name__}")
     return found

@@ -1,4 +1,4 @@
-"""Video files: written frame by frame, and read back in order."""
+"""Video files: writing frame by frame, and reading in order."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jepa_ros.errors import InputError
 
 CODEC, PIXELS = "libx264", "yuv420p"
 OPTIONS = {"g": "2", "crf": "12", "preset": "medium", "threads": "1"}
-"""A key frame every second frame, as the format's own writer has it: any frame is read by decoding two."""
+"""A key frame every second frame, as in LeRobot's own writer: decoding two frames gives any frame."""
 
 
 class VideoWriter:
-    """An mp4 file that frames (S, S, 3) uint8 rgb are appended to."""
+    """Writes frames (S, S, 3) uint8 rgb to an mp4 file."""
 
     def __init__(self, path: Path, fps: int, size: int):
         import av
@@ -27,7 +27,7 @@ class VideoWriter:
         self._stream = self._container.add_stream(CODEC, rate=Fraction(fps), options=OPTIONS)
         self._stream.width = self._stream.height = size
         self._stream.pix_fmt = PIXELS
-        self._stream.codec_context.thread_count = 1  # more threads would make other bytes
+        self._stream.codec_context.thread_count = 1  # more threads would give different bytes
 
     def add(self, frames: np.ndarray) -> None:
         """Append frames (N, S, S, 3)."""
@@ -39,13 +39,13 @@ class VideoWriter:
             self.frames += 1
 
     def close(self) -> None:
-        """Write what is left, and the index."""
+        """Write what is buffered, and the index."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
 
 
 def describe(path: Path) -> dict:
-    """What info.json says of a video. Raises InputError where it cannot be read."""
+    """Return the properties of a video for info.json. Raises InputError where it cannot be read."""
     import av
 
     try:
@@ -61,12 +61,12 @@ def describe(path: Path) -> dict:
                 "video.channels": 3,
                 "has_audio": bool(container.streams.audio),
             }
-    except Exception as error:  # garbage may trip any part of the demuxer
-        raise InputError(f"video {path}: expected one that can be read, found {error or 'none'}") from None
+    except Exception as error:  # garbage may raise anything in the demuxer
+        raise InputError(f"video {path}: expected a readable video, found {error or 'none'}") from None
 
 
 def read_video(path: Path) -> Iterator[tuple[float, np.ndarray]]:
-    """(time in s, frame (H, W, 3) uint8 rgb) of all frames in order. Raises InputError where it cannot be read."""
+    """Yield (time in s, frame (H, W, 3) uint8 rgb) in order. Raises InputError where the file cannot be read."""
     import av
 
     try:
@@ -82,7 +82,7 @@ def read_video(path: Path) -> Iterator[tuple[float, np.ndarray]]:
 
 
 def count_frames(path: Path) -> int:
-    """Frames that are in the file, whatever its header says. Raises InputError."""
+    """Count the frames in the file, regardless of its header. Raises InputError."""
     import av
 
     try:
@@ -90,4 +90,4 @@ def count_frames(path: Path) -> int:
             stream = container.streams.video[0]
             return sum(1 for packet in container.demux(stream) if packet.size)
     except Exception as error:  # as above
-        raise InputError(f"video {path}: expected one that can be read, found {error or 'none'}") from None
+        raise InputError(f"video {path}: expected a readable video, found {error or 'none'}") from None
