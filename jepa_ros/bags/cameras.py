@@ -16,8 +16,7 @@ from jepa_ros.images import decode, decode_compressed
 from jepa_ros.world_model.config import CameraReference
 
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
-NOT_CAMERAS = ("frame", "goal_image")
-"""Image topics of our own nodes, which a recording may hold beside the camera's."""
+NOT_CAMERAS = ("frame", "goal_image")  # Image topics of our own nodes, which a recording may hold beside the camera's
 
 
 def plain_topic(topic: str) -> str:
@@ -33,15 +32,20 @@ def namespace(topic: str) -> str:
 def image_topics(bag: Bag, topic: str) -> list[Topic]:
     """Return the bag's topics for one image topic, given with or without /compressed; raw images are preferred.
 
-    Raises InputError that lists the image topics in the bag.
+    The topic * is the bag's only camera. Raises InputError that lists the topics in the bag.
     """
     images = [t for t in bag.topics if t.msgtype in IMAGE_TYPES]
+    if topic == "*":
+        cameras = camera_names(t.topic for t in images)
+        if len(cameras) != 1:
+            what = "one image topic, or the names of cameras" if images else "images (Image or CompressedImage)"
+            raise InputError(f"bag {bag.path}: expected {what}, found {bag.list_topics()}")
+        topic = cameras[0]
     name = topic.strip("/")
     for wanted in (name, f"{name}/compressed"):
         if found := [t for t in images if t.topic.strip("/") == wanted]:
             return found
-    listed = ", ".join(sorted({t.topic for t in images})) or "no images"
-    raise InputError(f"bag {bag.path}: expected the image topic {topic}, found {listed}")
+    raise InputError(f"bag {bag.path}: expected the image topic {topic}, found {bag.list_topics()}")
 
 
 def camera_names(topics: Iterable[str]) -> list[str]:

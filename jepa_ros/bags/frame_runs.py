@@ -14,8 +14,7 @@ from jepa_ros.bags.typestore import header_stamp
 from jepa_ros.errors import InputError
 from jepa_ros.images import ImageError, preprocess
 
-GAP_PERIODS = 1.5
-"""Median periods of a topic; frames further apart than this are not consecutive."""
+GAP_PERIODS = 1.5  # Median periods of a topic; frames further apart than this are not consecutive
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class FrameRun:
 
 @dataclass
 class _Topic:
-    """The part of a topic that has been read. stamps in ns. undecodable: number of images, problem: that of the first."""
+    """The part of a topic that has been read. stamps: ns. undecodable: number of images. problem: that of the first."""
 
     frames: list[np.ndarray | None] = field(default_factory=list)
     stamps: list[int] = field(default_factory=list)

@@ -21,8 +21,7 @@ from jepa_ros.reporting.result import print_result
 from jepa_ros.robot.config import RobotConfig, load_robot
 
 MODES = ("play", "joy", "twist")
-PLAY_EPISODES, PLAY_TICKS = 20, 60
-"""Defaults of random play."""
+PLAY_EPISODES, PLAY_TICKS = 20, 60  # Defaults of random play
 
 
 def collect_live(
@@ -57,22 +56,10 @@ def collect_live(
     if mode == "play":
         episodes = PLAY_EPISODES if episodes is None else episodes
         ticks = PLAY_TICKS if ticks is None and seconds is None else ticks
-    options = LiveOptions(
-        mode=mode,
-        robot=robot,
-        seed=seed,
-        episodes=episodes,
-        ticks=ticks,
-        seconds=seconds,
-        box=_parse_numbers("box", box, 4),
-        reset=_parse_numbers("reset", reset, 2),
-        namespace=namespace,
-        use_sim_time=use_sim_time,
-        topic=topic or ("" if mode == "play" else mode),
-        axes=_parse_whole_numbers("axes", axes, 2),
-        hold_button=hold_button,
-        end_button=end_button,
-    )
+    topic = topic or ("" if mode == "play" else mode)
+    limits, start = _parse_numbers("box", box, 4), _parse_numbers("reset", reset, 2)
+    teleop = (topic, _parse_whole_numbers("axes", axes, 2), hold_button, end_button)
+    options = LiveOptions(mode, robot, seed, episodes, ticks, seconds, limits, start, namespace, use_sim_time, *teleop)
     restricted = restrict_workspace(load_robot(robot), options.box)
     prepare_out(out)
     stop = threading.Event()

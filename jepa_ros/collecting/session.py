@@ -24,11 +24,9 @@ from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.kinematics import Kinematics
 
 DISCOVERY_TIMEOUT_S = 10.0
-REST_BEFORE_S = 0.5
-"""Rest before an episode; half as long after it."""
+REST_BEFORE_S = 0.5  # Rest before an episode; half as long after it
 RECORDER_TIMEOUT_S = 5.0
-MAX_REJECTIONS = 60
-"""Rejected plans on the way to the reset pose after which it counts as out of reach."""
+MAX_REJECTIONS = 60  # Rejected plans on the way to the reset pose after which it counts as out of reach
 WARN_EVERY_S = 5.0
 
 

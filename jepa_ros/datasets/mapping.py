@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from jepa_ros.bags.cameras import IMAGE_TYPES, camera_names, plain_topic
+from jepa_ros.bags.cameras import image_topics, plain_topic
+from jepa_ros.bags.reader import Bag
 from jepa_ros.bags.typestore import (
     ACTION,
     FLOAT64_ARRAY,
@@ -26,8 +27,7 @@ from jepa_ros.text_files import read_yaml
 
 TWIST_FIELDS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
 PLANAR = "planar_velocity"
-TOOL = "tool"
-"""Name of the tool's own position, which no object may have."""
+TOOL = "tool"  # Name of the tool's own position, which no object may have
 
 
 class _Strict(BaseModel):
@@ -213,42 +213,30 @@ def parse_objects(values: Sequence[str]) -> dict[str, str]:
 
 
 class TopicFinder:
-    """Finds the topics that a mapping names among those of a bag. there: (type, count) by topic."""
+    """Finds the topics of a mapping in a bag. All methods raise InputError that lists the bag's topics."""
 
-    def __init__(self, path: Path, there: Dict[str, tuple[str, int]]):
-        self.path, self.there = path, there
+    def __init__(self, bag: Bag):
+        self._bag = bag
 
     def find(self, topic: str, kinds: Sequence[str], what: str, by_type: bool = False) -> str:
         """Return the bag's topic for `topic`, of one of the types.
 
         A name without a leading slash may be in a namespace where it is unique; by_type: it may also have another name
-        where it is the only one of its type. Raises InputError that lists the bag's topics.
+        where it is the only one of its type.
         """
-        found = [name for name, (kind, _) in self.there.items() if kind in kinds]
+        found = [t.topic for t in self._bag.topics if t.msgtype in kinds]
         own = [name for name in found if name.strip("/") == topic.strip("/")]
         if not own and not topic.startswith("/"):
             own = [name for name in found if name.endswith(f"/{topic}")] or (found if by_type else [])
         if len(own) != 1:
-            short = " or ".join(dict.fromkeys(kind.rpartition("/")[2] for kind in kinds))
-            raise InputError(
-                f"bag {self.path}: expected {what} on the topic {topic} ({short}), found {self.list_topics()}"
-            )
+            types = " or ".join(dict.fromkeys(kind.rpartition("/")[2] for kind in kinds))
+            wanted = f"{what} on the topic {topic} ({types})"
+            raise InputError(f"bag {self._bag.path}: expected {wanted}, found {self._bag.list_topics()}")
         return own[0]
 
     def image(self, topic: str) -> str:
         """Return the topic of a view, raw where the bag holds both; `*` is the bag's only camera."""
-        images = sorted(name for name, (kind, _) in self.there.items() if kind in IMAGE_TYPES)
-        if topic == "*":
-            cameras = camera_names(images)
-            if len(cameras) != 1:
-                what = "one image topic, or the names of cameras" if images else "images (Image or CompressedImage)"
-                raise InputError(f"bag {self.path}: expected {what}, found {self.list_topics()}")
-            topic = cameras[0]
-        for wanted in (topic.strip("/"), f"{topic.strip('/')}/compressed"):
-            for name in images:
-                if name.strip("/") == wanted:
-                    return name
-        raise InputError(f"bag {self.path}: expected the image topic {topic}, found {self.list_topics()}")
+        return image_topics(self._bag, topic)[0].topic
 
     def joint_states(self, topic: str) -> str:
         """Return the topic of the joint states."""
@@ -269,7 +257,3 @@ class TopicFinder:
     def position(self, name: str, topic: str) -> str:
         """Return the topic of an object's positions."""
         return self.find(topic, [POSE_STAMPED, POINT_STAMPED], f"positions of {name}")
-
-    def list_topics(self) -> str:
-        """Return the bag's topics with their types, as a part of a sentence."""
-        return ", ".join(f"{name} ({kind})" for name, (kind, _) in self.there.items()) or "no topic at all"

@@ -27,8 +27,7 @@ from jepa_ros.robot.config import RobotConfig, load_robot
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.kinematics import Kinematics
 
-HASHED_BYTES = 1 << 16
-"""Bytes at both ends of each file that go into a bag's fingerprint, beside names and sizes."""
+HASHED_BYTES = 1 << 16  # Bytes at both ends of each file that go into a bag's fingerprint, beside names and sizes
 
 Progress = Callable[[str, int, int], None]
 """Called with the present step, how much of it is done, and the whole."""
@@ -78,14 +77,14 @@ def build_shard(path: Path, target: Path, options: BuildOptions, workers: int, p
         problems = tuple(dict.fromkeys(bag.problems))  # decoding meets the same ones again
         found, arrays = _episodes(signals, options, _arm(path, robot, signals, options))
         if not found:
-            raise _no_episode(path, signals, options)
+            raise _no_episode(bag, signals, options)
         partial = target.with_name(f"{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         whole = _write_frames(partial / "frames.npy", bag, signals, options, arrays["pictures"], workers, progress)
         entries = _without_undecodable(found, whole, options.min_ticks, signals.dropped)
         if not entries:
-            raise _no_episode(path, signals, options)
+            raise _no_episode(bag, signals, options)
         for name, values in arrays.items():
             np.save(partial / f"{name}.npy", np.ascontiguousarray(values, ARRAYS[name]))
         if signals.urdf is not None:
@@ -110,11 +109,10 @@ def build_shard(path: Path, target: Path, options: BuildOptions, workers: int, p
         return info
 
 
-def _no_episode(path: Path, signals: Signals, options: BuildOptions) -> InputError:
+def _no_episode(bag: Bag, signals: Signals, options: BuildOptions) -> InputError:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(signals.dropped.items())) or "nothing dropped"
-    topics = ", ".join(f"{topic} ({kind}, {n})" for topic, (kind, n) in signals.topics.items())
     wanted = f"an episode of {options.min_ticks} ticks"
-    return InputError(f"bag {path}: expected {wanted}, found none ({reasons}; topics: {topics})")
+    return InputError(f"bag {bag.path}: expected {wanted}, found none ({reasons}; topics: {bag.list_topics()})")
 
 
 def _write_frames(

@@ -28,8 +28,7 @@ from jepa_ros.datasets.mapping import BagMapping, TopicFinder
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.config import CameraReference
 
-PROGRESS_EVERY = 256
-"""Messages between two calls of progress."""
+PROGRESS_EVERY = 256  # Messages between two calls of progress
 
 
 @dataclass
@@ -88,7 +87,7 @@ class SignalReader:
     def __init__(self, bag: Bag, mapping: BagMapping, base_frame: str = ""):
         """Raises InputError where a topic of the mapping is missing."""
         there = {t.topic: (t.msgtype, t.count) for t in bag.topics}
-        topics = TopicFinder(bag.path, there)
+        topics = TopicFinder(bag)
         self.bag, self.mapping, self.base_frame = bag, mapping, base_frame
         images = [topics.image(view.topic) for view in mapping.views]
         objects = {name: Series() for name in mapping.objects}
@@ -136,8 +135,7 @@ class SignalReader:
         for series, what in needed:
             if not series.stamps:
                 dropped = [f"{count} of {reason}" for reason, count in sorted(s.dropped.items())]
-                held = [f"{topic} ({kind}, {count})" for topic, (kind, count) in s.topics.items()]
-                found = "; ".join([*dropped, "topics: " + ", ".join(held)])
+                found = "; ".join([*dropped, f"topics: {self.bag.list_topics()}"])
                 raise InputError(f"bag {path}: expected usable {what}, found none ({found})")
         return s
 

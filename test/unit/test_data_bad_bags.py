@@ -108,7 +108,7 @@ def test_one_missing_file_of_several_leaves_the_others(tmp_path):
 
 def test_what_is_missing_is_said_with_the_topics_there_are(tmp_path):
     bag = foreign_bags.write(tmp_path / "dark", cameras=(), commands="trajectory")
-    there = "/joint_states (sensor_msgs/msg/JointState)"
+    there = "/joint_states (sensor_msgs/msg/JointState, "
     refused(tmp_path, bag, "expected the image topic /camera/image", there)
     bag = foreign_bags.write(tmp_path / "stateless", states=False)
     refused(tmp_path, bag, "expected joint states on the topic /joint_states", "/arm/joint_trajectory")
@@ -121,7 +121,7 @@ def test_topics_of_the_wrong_type_are_said(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", commands="twist")
     actions = {"source": "trajectory", "topic": "/cmd_vel"}
     refused(
-        tmp_path, bag, "on the topic /cmd_vel (JointTrajectory)", "/cmd_vel (geometry_msgs/msg/Twist)", actions=actions
+        tmp_path, bag, "on the topic /cmd_vel (JointTrajectory)", "/cmd_vel (geometry_msgs/msg/Twist, ", actions=actions
     )
 
 

@@ -107,8 +107,8 @@ def test_a_bag_without_the_topic_is_refused_with_those_there_are(tmp_path):
     with pytest.raises(InputError) as error:
         episodes(object_bag.write(tmp_path), puck="/cup")
     text = str(error.value)
-    assert "expected positions of puck on the topic /cup" in text and "/puck (geometry_msgs/msg/PoseStamped)" in text
-    assert "/joint_states (sensor_msgs/msg/JointState)" in text and "\n" not in text
+    assert "expected positions of puck on the topic /cup" in text and "/puck (geometry_msgs/msg/PoseStamped, " in text
+    assert "/joint_states (sensor_msgs/msg/JointState, " in text and "\n" not in text
 
 
 def test_a_topic_of_another_kind_is_refused(tmp_path):
