@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 a threshold not met or a run that failed, 2 bad input (one
 interrupted. Shell completion: `jepa_ros --install-completion`.
 """
 
-from jepa_ros.commands import data, evaluation, graph, models, robots, training  # noqa: F401 - each adds its commands
+from jepa_ros.commands import data, evaluation, graph, models, operating, robots, training  # noqa: F401 - each adds its commands
 from jepa_ros.commands.base import app
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from jepa_ros.bringup.environment import process_environment
 from jepa_ros.bringup.nodes import ARGUMENTS, RESPAWN_DELAY, Arguments, NodeSpec, check_inputs, node_list
 from jepa_ros.bringup.process_group import Command, ProcessGroup
+from jepa_ros.bringup.running_graphs import announce
 from jepa_ros.errors import InputError
 
 _COLOURS = (36, 32, 33, 35, 34, 31)  # terminal colours of the nodes' names, in order
@@ -42,7 +43,8 @@ def up(kind: str, arguments: Arguments | None = None, out=None) -> int:
     environment, stop = environment_of(kind), threading.Event()
     if not os.environ.get("ROS_DOMAIN_ID") and environment.get("ROS_DOMAIN_ID"):
         say("up", f"to join this graph: {' '.join(f'{n}={environment[n]}' for n in ISOLATED if n in environment)}")
-    with on_signals(stop.set), graph(specs, say, environment, respawn=arguments.respawn) as group:
+    announced = announce(f"up {kind}", environment, arguments.namespace)
+    with on_signals(stop.set), announced, graph(specs, say, environment, respawn=arguments.respawn) as group:
         while not stop.wait(0.2):
             ended = group.poll()
             if ended is not None:

@@ -20,8 +20,9 @@ from std_srvs.srv import Trigger
 from jepa_ros.collecting.plan_driver import DrivenPlan
 from jepa_ros.collecting.teleoperation import GamePad, TeleopMotion
 from jepa_ros.errors import InputError
+from jepa_ros.graph_clients.graph_listener import GraphListener
 from jepa_ros.nodes.common.convert import float32_array, stamp_of_seconds, to_ns, to_seconds, trajectory_message
-from jepa_ros.nodes.common.qos import DIAGNOSTICS, EXECUTED, LATCHED, RELIABLE, SENSOR
+from jepa_ros.nodes.common.qos import EXECUTED, LATCHED, RELIABLE, SENSOR
 from jepa_ros.robot.config import RobotConfig
 
 SILENCE_S = 1.0  # Time without gate_status or joint_states after which they count as missing
@@ -29,32 +30,29 @@ HEALTHY_LATENT_AGE_MS, HEALTHY_JOINT_AGE_MS = 200.0, 150.0  # Ages with which th
 BUSY_STATES = (PlannerStatus.WAITING, PlannerStatus.PLANNING)
 
 
-class GraphClient:
+class GraphClient(GraphListener):
     """The running graph, by a node that the caller spins. Times are s on the node's clock.
 
-    gate, executed: the newest messages. urdf: empty until received. rejection: why the gate rejected a plan the last
+    executed: the newest message. urdf: empty until received. rejection: why the gate rejected a plan the last
     time. recording_error: why the recorder stopped. planner_goal: what the planner does, where it has a goal.
     on_executed: called with each control tick's action (A,).
     """
 
     def __init__(self, node: Node, robot: RobotConfig, on_executed: Callable[[np.ndarray], None]) -> None:
-        self.node, self._robot, self._on_action = node, robot, on_executed
-        self.gate: GateStatus | None = None
+        super().__init__(node)
+        self._robot, self._on_action = robot, on_executed
         self.executed: Action | None = None
         self.urdf = self.rejection = self.recording_error = self.planner_goal = ""
         self._planner_seen = False
-        self._gate_at = self._joints_at = -math.inf
+        self._joints_at = -math.inf
         self._joints: np.ndarray | None = None
         self._own_stamps: deque[int] = deque(maxlen=50)  # of the planner_status that this node published
         self._plan = self._status = None
         self.recorder = node.create_client(Trigger, "recorder/episode")
         subscribe = node.create_subscription
-        subscribe(GateStatus, "gate_status", self._on_gate, RELIABLE)
-        subscribe(PlannerStatus, "planner_status", self._on_planner, RELIABLE)
         subscribe(JointState, "joint_states", self._on_joints, SENSOR)
         subscribe(Action, "executed", self._on_executed, EXECUTED)
         subscribe(String, "robot_description", lambda m: setattr(self, "urdf", m.data), LATCHED)
-        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, DIAGNOSTICS)
 
     # -- before the arm moves ------------------------------------------------------------------------------------------
 
@@ -117,7 +115,7 @@ class GraphClient:
     @property
     def gate_is_alive(self) -> bool:
         """True if gate_status was received within SILENCE_S."""
-        return time.monotonic() - self._gate_at <= SILENCE_S
+        return time.monotonic() - self.gate_received <= SILENCE_S
 
     @property
     def at_rest(self) -> bool:
@@ -165,12 +163,10 @@ class GraphClient:
 
     # -- subscriptions -------------------------------------------------------------------------------------------------
 
-    def _on_gate(self, message: GateStatus) -> None:
-        self.gate, self._gate_at = message, time.monotonic()
-
-    def _on_planner(self, message: PlannerStatus) -> None:
+    def _on_planner_status(self, message: PlannerStatus, info: dict) -> None:
         if to_ns(message.header.stamp) in self._own_stamps:
             return
+        super()._on_planner_status(message, info)
         self._planner_seen = True
         self.planner_goal = message.text or "it is planning" if message.state in BUSY_STATES else ""
 
@@ -186,6 +182,7 @@ class GraphClient:
         self._on_action(np.array(message.values))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        super()._on_diagnostics(message)
         own = self.node.get_namespace().rstrip("/")
         for status in message.status:
             if status.hardware_id == f"{own}/arm_gate" and status.name.endswith(": motion"):

@@ -15,6 +15,7 @@ from jepa_ros.bringup.up import on_signals
 from jepa_ros.collecting.live_report import LiveOptions, LiveRecord, write_results
 from jepa_ros.collecting.plan_driver import restrict_workspace
 from jepa_ros.errors import InputError
+from jepa_ros.graph_clients.session import RclpySession
 from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result
@@ -89,28 +90,17 @@ def _parse_whole_numbers(name: str, text: str, count: int) -> tuple[int, ...]:
 
 
 def _collect(options: LiveOptions, robot: RobotConfig, out: Path, bar: ProgressDisplay, stop: threading.Event) -> int:
-    import rclpy
-    from rclpy.parameter import Parameter
-    from rclpy.signals import SignalHandlerOptions
-
     from jepa_ros.collecting.drive import CollectingStopped
     from jepa_ros.collecting.session import Session
-    from jepa_ros.nodes.common.executor import executor_of
 
     record = LiveRecord(options)
     started, code = time.monotonic(), 0
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        clock = [Parameter("use_sim_time", value=options.use_sim_time)]
-        node = rclpy.create_node("collect", namespace=options.namespace, parameter_overrides=clock)
-        with executor_of(node) as executor:
-            session = Session(robot, node, executor, record, bar, stop)
-            try:
-                code = session.run()
-            except CollectingStopped:  # without a number of episodes this is the usual end
-                code = 0 if options.episodes is None else 130
-    finally:
-        rclpy.try_shutdown()
+    with RclpySession("collect", options.namespace, options.use_sim_time) as ros:
+        session = Session(robot, ros.node, ros.executor, record, bar, stop)
+        try:
+            code = session.run()
+        except CollectingStopped:  # without a number of episodes this is the usual end
+            code = 0 if options.episodes is None else 130
     record.wall_s = time.monotonic() - started
     if session.space is None:  # stopped before the graph was found
         return code

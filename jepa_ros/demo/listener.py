@@ -6,6 +6,8 @@ got round to them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from jepa_msgs.msg import GateStatus, LatentState, Plan, PlannerStatus
@@ -17,6 +19,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_ros.demo.latency import PlanSeen
 from jepa_ros.demo.record import Frame
+from jepa_ros.graph_clients.graph_listener import GraphListener
 from jepa_ros.nodes.common.convert import decode_image, to_ns
 from jepa_ros.nodes.common.qos import LISTEN_ALL, LISTEN_TF_STATIC, SENSOR
 from jepa_ros.robot.config import RobotConfig
@@ -25,13 +28,14 @@ from jepa_ros.robot.transforms import TransformTree
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 93]
 
 
-class Recorder:
+class Recorder(GraphListener):
     """Subscriptions of ``node`` and what came in by them.
 
     ``goal`` (index of the goal under way, -1 for none) and ``distance`` (m) are noted with each frame.
     """
 
-    def __init__(self, node: Node, robot: RobotConfig) -> None:
+    def __init__(self, node: Node, robot: RobotConfig, names: Sequence[str]) -> None:
+        super().__init__(node, names)
         self.goal, self.distance = -1, float("nan")
         self.frames: list[Frame] = []
         self.images: list[tuple[int, int]] = []  # (stamp ns, publication number)
@@ -43,13 +47,11 @@ class Recorder:
         self.iterations: dict[int, int] = {}
         self.plan_ms: dict[int, float] = {}
         self.deadline_ms: float | None = None
-        self.gate: GateStatus | None = None
-        self.planner: PlannerStatus | None = None
         self.live_latency_ms: float | None = None
         self.gate_own_ms: dict[str, float | None] = {"p50": None, "p99": None}  # the gate's own count
         self.tool_xyz = None  # (3,) m in the base frame
         self.tool_stamp = 0.0  # s
-        self._node, self._robot = node, robot
+        self._robot = robot
         self._tree = TransformTree()
         self._sources: dict[int, float] = {}
         self._joints: bytes | None = None  # the last joint_states, serialised: most of them are never read
@@ -57,16 +59,13 @@ class Recorder:
         node.create_subscription(JointState, "joint_states", self._on_joints, SENSOR, raw=True)
         node.create_subscription(LatentState, "latent", self._on_latent, SENSOR)
         node.create_subscription(Plan, "plan", self._on_plan, LISTEN_ALL)
-        node.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, LISTEN_ALL)
-        node.create_subscription(GateStatus, "gate_status", self._on_gate_status, LISTEN_ALL)
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, SENSOR)
         node.create_subscription(TFMessage, "tf", self._on_tf, SENSOR)
         node.create_subscription(TFMessage, "tf_static", self._tree.add, LISTEN_TF_STATIC)
 
     def hear_controllers(self) -> None:
         """From now on note what the controllers are sent. A simulator does not start where somebody listens already."""
         for controller in self._robot.controllers:
-            self._node.create_subscription(
+            self.node.create_subscription(
                 JointTrajectory, controller.command_topic, self._on_window, LISTEN_ALL, raw=True
             )
 
@@ -99,8 +98,8 @@ class Recorder:
         self.plan_goals[message.plan_id] = self.goal
         self._sources[message.plan_id] = source
 
-    def _on_planner_status(self, message: PlannerStatus) -> None:
-        self.planner = message
+    def _on_planner_status(self, message: PlannerStatus, info: dict) -> None:
+        super()._on_planner_status(message, info)
         if message.deadline_ms > 0:
             self.deadline_ms = message.deadline_ms
         if message.plan_id and message.plan_id not in self.plan_ms:
@@ -108,14 +107,14 @@ class Recorder:
             self.iterations[message.plan_id] = message.iterations
 
     def _on_gate_status(self, message: GateStatus, info: dict) -> None:
-        written = info["source_timestamp"] * 1e-9
         changed = self.gate is None or self.gate.plan_id != message.plan_id
-        self.gate = message
-        self.statuses.append((written, message.plan_id))
+        super()._on_gate_status(message, info)
+        self.statuses.append((self.gate_at, message.plan_id))
         if changed and message.plan_id in self._sources:
-            self.live_latency_ms = 1e3 * (written - self._sources[message.plan_id])
+            self.live_latency_ms = 1e3 * (self.gate_at - self._sources[message.plan_id])
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        super()._on_diagnostics(message)
         values = {pair.key: pair.value for status in message.status for pair in status.values}
         for p in ("p50", "p99"):
             if f"plan_to_window_{p}_ms" in values:

@@ -17,7 +17,7 @@ from jepa_ros.bringup.process_group import Ended, ProcessGroup
 from jepa_ros.bringup.up import graph, on_signals
 from jepa_ros.demo.record import DemoRecord, GoalRun, summarise
 from jepa_ros.errors import InputError
-from jepa_ros.graph_clients.waiting import GraphEnded, NodeLog, Stopped, handle_all, wait_until
+from jepa_ros.graph_clients.session import GraphEnded, NodeLog, RclpySession, Stopped, wait_until
 from jepa_ros.planning.codes import PlannerCode
 from jepa_ros.resources import resolve_model
 from jepa_ros.sim.tasks.reach import GoalSet, make_goal_set
@@ -117,36 +117,23 @@ class Session:
 
     def run(self) -> None:
         """Raises GraphEnded or Stopped where it ends early."""
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.signals import SignalHandlerOptions
-
         from jepa_ros.demo.listener import Recorder
         from jepa_ros.graph_clients.goal_client import GoalClient
-        from jepa_ros.graph_clients.graph_watch import GraphWatch, distribution
+        from jepa_ros.graph_clients.graph_listener import distribution, middleware
         from jepa_ros.robot.config import load_robot
 
-        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-        node = rclpy.create_node("demo")
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(node)
-        try:
-            self._record.rmw = rclpy.get_rmw_implementation_identifier()
-            self._record.distro = distribution()
-            self._watch = GraphWatch(node, list(self._group.pids))
-            self._recorder = Recorder(node, load_robot(self._record.robot))
-            self._client = GoalClient(node)
-            self._share_lists()
-            self._get_ready()
-            self._busy_since = time.process_time(), time.monotonic()
-            for index in range(self._record.wanted):
-                self._go(index)
-        finally:
-            self._note_cost()
-            self._executor.remove_node(node)
-            node.destroy_node()
-            self._executor.shutdown(timeout_sec=1.0)
-            rclpy.try_shutdown()
+        with RclpySession("demo") as self._session:
+            try:
+                self._record.rmw, self._record.distro = middleware(), distribution()
+                self._recorder = Recorder(self._session.node, load_robot(self._record.robot), list(self._group.pids))
+                self._client = GoalClient(self._session.node)
+                self._share_lists()
+                self._get_ready()
+                self._busy_since = time.process_time(), time.monotonic()
+                for index in range(self._record.wanted):
+                    self._go(index)
+            finally:
+                self._note_cost()
 
     def _note_cost(self) -> None:
         """What looking on cost while goals were under way, as a share of one core."""
@@ -173,21 +160,21 @@ class Session:
 
     def _get_ready(self) -> None:
         """All nodes active, a first latent, the gate holding, the planner answering; the arm at its first start."""
-        watch, recorder = self._watch, self._recorder
+        recorder = self._recorder
         self._display.say("waiting for the nodes")
         self._until(
-            lambda: watch.all_active() and recorder.latents and self._holding() and self._client.is_ready(),
+            lambda: recorder.all_active() and recorder.latents and self._holding() and self._client.is_ready(),
             READY_WITHIN,
             self._not_ready,
         )
         recorder.hear_controllers()
         self._put(0)
-        self._record.topics = watch.topics()
+        self._record.topics = recorder.list_topics()
 
     def _put(self, index: int) -> None:
         """The simulated arm at the start of a goal, at once, and the graph used to it."""
         goal = self._plan.goals[index]
-        future = self._watch.set_state(self._plan.joints, goal.start_q)
+        future = self._recorder.set_state(self._plan.joints, goal.start_q)
         self._until(future.done, 10.0, lambda: "the simulator does not answer set_state")
         answer = future.result()
         if not answer.success:
@@ -264,7 +251,7 @@ class Session:
         """Handle what has come since the last time: one wait for many messages is what makes looking on cheap."""
         if self._stop.wait(LOOK_EVERY):
             raise Stopped
-        handle_all(self._executor)
+        self._session.handle_pending()
         ended = self._group.poll()
         if ended is not None:
             raise GraphEnded(f"{ended}: {last_words(ended)}")
@@ -280,7 +267,7 @@ class Session:
         return self._recorder.gate.text if self._recorder.gate is not None else "the gate says nothing"
 
     def _not_ready(self) -> str:
-        missing = self._watch.problems()
+        missing = self._recorder.describe_inactive()
         if not self._recorder.latents:
             missing.append("no latent has come")
         if not self._holding():

@@ -265,10 +265,3 @@ class _DoctorListener:
             return
         if isinstance(message, CompressedImage):
             camera.sizes = [(camera.image.shape[1], camera.image.shape[0])]
-
-
-def passive_node(name: str = "doctor", namespace: str = "") -> Node:
-    """Return a node that publishes nothing: no log topic, no parameter services."""
-    import rclpy
-
-    return rclpy.create_node(name, namespace=namespace, enable_rosout=False, start_parameter_services=False)

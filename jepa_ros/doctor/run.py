@@ -114,19 +114,11 @@ def _load_model(directory: Path):
 
 
 def _observe(setup, seconds: float, stop: threading.Event):
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
+    from jepa_ros.doctor.graph_listener import observe_graph
+    from jepa_ros.graph_clients.session import RclpySession
 
-    from jepa_ros.doctor.graph_listener import observe_graph, passive_node
-    from jepa_ros.nodes.common.executor import executor_of
-
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = passive_node()
-        with executor_of(node) as executor:
-            return observe_graph(node, executor, setup, seconds, stop.is_set)
-    finally:
-        rclpy.try_shutdown()
+    with RclpySession("doctor", passive=True) as session:
+        return observe_graph(session.node, session.executor, setup, seconds, stop.is_set)
 
 
 def _images(directory: Path, observed, setup, shown) -> list[tuple[str, Any]]:

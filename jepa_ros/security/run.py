@@ -17,7 +17,7 @@ from jepa_ros.bringup.environment import process_environment
 from jepa_ros.bringup.nodes import Arguments, check_inputs, node_list
 from jepa_ros.bringup.up import graph, on_signals
 from jepa_ros.errors import InputError
-from jepa_ros.graph_clients.waiting import Stopped
+from jepa_ros.graph_clients.session import RclpySession, Stopped
 from jepa_ros.reporting.output import prepare_file
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result
@@ -76,31 +76,23 @@ def observe_endpoints(arguments: Arguments) -> list[Endpoints]:
         graph(specs, lambda name, line: None, environment) as group,
         ProgressDisplay() as display,
     ):
-        observer = _EndpointObserver([spec.name for spec in specs], arguments.namespace)
-        try:
+        with RclpySession("security_policy", arguments.namespace) as session:
+            observer = _EndpointObserver(session, [spec.name for spec in specs])
             return observer.observe_until_ready(group, display, stop)
-        finally:
-            observer.close()
 
 
 class _EndpointObserver:
     """A node that reads the endpoints of other nodes."""
 
-    def __init__(self, names: Sequence[str], namespace: str) -> None:
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.signals import SignalHandlerOptions
+    def __init__(self, session: RclpySession, names: Sequence[str]) -> None:
         from sensor_msgs.msg import Image
 
-        from jepa_ros.graph_clients.graph_watch import GraphWatch
+        from jepa_ros.graph_clients.graph_listener import GraphListener
         from jepa_ros.nodes.common.qos import NEWEST
 
-        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-        self._namespace = "/" + namespace.strip("/")
-        self._node = rclpy.create_node("security_policy", namespace=self._namespace)
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self._node)
-        self._watch = GraphWatch(self._node, names)
+        self._session, self._node = session, session.node
+        self._namespace = session.node.get_namespace()
+        self._listener = GraphListener(session.node, names)
         self._found = {name: Endpoints(name, self._namespace) for name in names}
         self._frames: list = []
         self._node.create_subscription(Image, "frame", lambda message: self._frames.append(None), NEWEST)
@@ -110,7 +102,7 @@ class _EndpointObserver:
         task = display.add("nodes", len(self._found))
         end, ready_at, missing = time.monotonic() + READY_TIMEOUT, None, None
         while ready_at is None or time.monotonic() < ready_at + SETTLE_TIME:
-            self._executor.spin_once(timeout_sec=SPIN_PERIOD)
+            self._session.executor.spin_once(timeout_sec=SPIN_PERIOD)
             for node in self._found.values():
                 node.add(self._read(node.name))
             if stop.is_set():
@@ -118,11 +110,11 @@ class _EndpointObserver:
             ended = group.poll()
             if ended is not None:
                 raise TimeoutError(str(ended))
-            problems = self._watch.problems()
+            problems = self._listener.describe_inactive()
             if problems != missing:
                 missing = problems
                 display.update(task, len(self._found) - len(problems), "; ".join(problems)[:80])
-            if ready_at is None and self._watch.all_active() and self._frames:
+            if ready_at is None and self._listener.all_active() and self._frames:
                 ready_at = time.monotonic()
             if ready_at is None and time.monotonic() > end:
                 raise TimeoutError("; ".join(problems) or "no frame was received")
@@ -152,14 +144,6 @@ class _EndpointObserver:
             )
         except NodeNameNonExistentError:
             return Endpoints(name, self._namespace)
-
-    def close(self) -> None:
-        import rclpy
-
-        self._executor.remove_node(self._node)
-        self._node.destroy_node()
-        self._executor.shutdown(timeout_sec=1.0)
-        rclpy.try_shutdown()
 
 
 def _names(names_and_types: Sequence[tuple[str, list[str]]]) -> set[str]:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jepa_msgs.msg import Action, GateStatus, LatentState, Plan, PlannerStatus
+from jepa_msgs.msg import Action, GateStatus, LatentState, Plan
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_ros.errors import InputError
+from jepa_ros.graph_clients.graph_listener import GraphListener
 from jepa_ros.nodes.common.convert import to_ns, to_seconds, trajectory_of
 from jepa_ros.nodes.common.qos import LATCHED, LISTEN_ALL, LISTEN_NEWEST, LISTEN_SOME
 from jepa_ros.robot.config import RobotConfig
@@ -59,14 +61,13 @@ class Latencies:
     window: list[tuple[float, float, bool]] = field(default_factory=list)
 
 
-class Observer:
+class Observer(GraphListener):
     """Subscribes with ``node`` and keeps what a soak needs of the messages."""
 
-    def __init__(self, node: Node, robot: RobotConfig) -> None:
-        self.gate: GateStatus | None = None
-        self.gate_at = self.joints_at = self.latent_at = -math.inf
+    def __init__(self, node: Node, robot: RobotConfig, names: Sequence[str]) -> None:
+        super().__init__(node, names)
+        self.joints_at = self.latent_at = -math.inf
         self.positions: np.ndarray | None = None  # (J,) rad, measured
-        self.planner: PlannerStatus | None = None
         self.latencies = Latencies()
         self.reaction = Reaction(math.inf)
         self.is_undisturbed = True  # no fault is active
@@ -74,13 +75,11 @@ class Observer:
         self.violations: list[dict] = []
         self.executed = self.windows = 0
         self.worst = self.step = 0.0
-        self._node, self._robot = node, robot
+        self._robot = robot
         self._auditor: WindowAuditor | None = None
         self._motion_end = -math.inf  # s, of the last window
         self._sources: deque[tuple[int, float]] = deque(maxlen=50)  # (plan id, stamp of its frame)
         self._subscription = None
-        node.create_subscription(GateStatus, "gate_status", self._on_gate_status, LISTEN_ALL)
-        node.create_subscription(PlannerStatus, "planner_status", self._on_planner_status, LISTEN_ALL)
         node.create_subscription(LatentState, "latent", self._on_latent, LISTEN_SOME)
         node.create_subscription(Plan, "plan", self._on_plan, LISTEN_ALL)
         node.create_subscription(Action, "executed", self._on_executed, LISTEN_SOME)
@@ -93,13 +92,13 @@ class Observer:
         """Check windows from now on. A simulator refuses to start if its controllers' topics are subscribed already."""
         if self._subscription is None and self._auditor is not None:
             topic = self._robot.controllers[0].command_topic
-            self._subscription = self._node.create_subscription(JointTrajectory, topic, self._on_window, LISTEN_ALL)
+            self._subscription = self.node.create_subscription(JointTrajectory, topic, self._on_window, LISTEN_ALL)
             self._auditor.path = None
 
     def unsubscribe_controller(self) -> None:
         """Stop checking windows until ``subscribe_controller``."""
         if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
+            self.node.destroy_subscription(self._subscription)
             self._subscription = None
 
     def begin_fault(self, began: float) -> Reaction:
@@ -155,10 +154,10 @@ class Observer:
         self.violations.append(entry)
 
     def _on_gate_status(self, message: GateStatus, info: dict) -> None:
-        written, before = info["source_timestamp"] * 1e-9, self.gate
+        written, before, last = info["source_timestamp"] * 1e-9, self.gate, self.gate_at
+        super()._on_gate_status(message, info)
         reaction, tracks = self.reaction, message.state == GateStatus.TRACKING
-        reaction.longest_gap = max(reaction.longest_gap, written - max(self.gate_at, reaction.began))
-        self.gate, self.gate_at = message, written
+        reaction.longest_gap = max(reaction.longest_gap, written - max(last, reaction.began))
         if reaction.is_silent and written - reaction.stopped_tracking < GATE_SILENT_AFTER:  # it was only delayed
             reaction.stopped_tracking, reaction.is_silent = None, False
         if written > reaction.began and not tracks and reaction.stopped_tracking is None:
@@ -174,9 +173,6 @@ class Observer:
         source = next((stamp for plan_id, stamp in reversed(self._sources) if plan_id == message.plan_id), None)
         if source is not None:
             self.latencies.window.append((written, 1e3 * (written - source), self.is_undisturbed))
-
-    def _on_planner_status(self, message: PlannerStatus) -> None:
-        self.planner = message
 
     def _on_latent(self, message: LatentState, info: dict) -> None:
         written = self.latent_at = info["source_timestamp"] * 1e-9

@@ -19,7 +19,7 @@ from jepa_ros.bringup.nodes import RESPAWN_DELAY, Arguments, NodeSpec, check_inp
 from jepa_ros.bringup.process_group import Command, ProcessGroup
 from jepa_ros.bringup.up import on_signals
 from jepa_ros.errors import InputError
-from jepa_ros.graph_clients.waiting import GraphEnded, NodeLog, Stopped
+from jepa_ros.graph_clients.session import GraphEnded, NodeLog, Stopped
 from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from jepa_ros.bringup.process_group import ProcessGroup
-from jepa_ros.graph_clients.waiting import NodeLog, Stopped, handle_all, wait_until
+from jepa_ros.graph_clients.session import NodeLog, RclpySession, Stopped, wait_until
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.sim.tasks.reach import GoalSet
 from jepa_ros.soak.memory import MemoryLog
@@ -60,39 +60,27 @@ class SoakSession:
 
     def run(self) -> None:
         """Inject faults for the time of the record. Raises GraphEnded or Stopped if it ends early."""
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.signals import SignalHandlerOptions
-
         from jepa_ros.graph_clients.goal_client import GoalClient
-        from jepa_ros.graph_clients.graph_watch import GraphWatch
         from jepa_ros.robot.config import load_robot
         from jepa_ros.soak.fault_actions import FaultInjector
         from jepa_ros.soak.faults import schedule
         from jepa_ros.soak.goal_feeder import GoalFeeder
         from jepa_ros.soak.observer import Observer
 
-        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-        node = rclpy.create_node("soak")
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(node)
         robot = load_robot(self._record.robot)
-        self._watch = GraphWatch(node, self._names)
-        self._observer = self._record.observer = Observer(node, robot)
-        self._goals = GoalFeeder(GoalClient(node), [goal.image for goal in self._goal_set.goals])
-        self._injector = FaultInjector(node, self._group, robot, self._observer, self._goals)
-        self._record.goals, self._record.processes = self._goals.outcomes, self._memory.processes
-        try:
-            self._get_ready()
-            self._began = self._record.began = time.time()
-            self._inject_faults(schedule(self._record.seed), random.Random(self._record.seed))
-        finally:
-            self._injector.resume_processes()  # a paused process would not receive the signal to end
-            self._record.seconds = time.time() - self._began if self._began else 0.0
-            self._executor.remove_node(node)
-            node.destroy_node()
-            self._executor.shutdown(timeout_sec=1.0)
-            rclpy.try_shutdown()
+        with RclpySession("soak") as self._session:
+            node = self._session.node
+            self._observer = self._record.observer = Observer(node, robot, self._names)
+            self._goals = GoalFeeder(GoalClient(node), [goal.image for goal in self._goal_set.goals])
+            self._injector = FaultInjector(node, self._group, robot, self._observer, self._goals)
+            self._record.goals, self._record.processes = self._goals.outcomes, self._memory.processes
+            try:
+                self._get_ready()
+                self._began = self._record.began = time.time()
+                self._inject_faults(schedule(self._record.seed), random.Random(self._record.seed))
+            finally:
+                self._injector.resume_processes()  # a paused process would not receive the signal to end
+                self._record.seconds = time.time() - self._began if self._began else 0.0
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
@@ -101,9 +89,9 @@ class SoakSession:
         observer = self._observer
         self._injector.set_image_mode("pass")
         self._wait(
-            lambda: self._watch.all_active() and observer.gate is not None and observer.positions is not None,
+            lambda: observer.all_active() and observer.gate is not None and observer.positions is not None,
             READY_TIMEOUT,
-            lambda: "not ready: " + "; ".join(self._watch.problems() or ["no gate_status or joint_states received"]),
+            lambda: "not ready: " + "; ".join(observer.describe_inactive() or ["no gate_status or joint_states"]),
         )
         observer.subscribe_controller()
         self._place_arm()
@@ -232,7 +220,7 @@ class SoakSession:
 
     def _place_arm(self) -> None:
         goal = self._goal_set.goals[self._goals.index]
-        self._placing, self._placed_at = self._watch.set_state(self._goal_set.joints, goal.start_q), time.time()
+        self._placing, self._placed_at = self._observer.set_state(self._goal_set.joints, goal.start_q), time.time()
 
     def _check_placing(self, now: float) -> None:
         if self._placing is None:
@@ -250,7 +238,7 @@ class SoakSession:
     def _spin(self) -> None:
         if self._stop.wait(SPIN_PERIOD):
             raise Stopped
-        handle_all(self._executor)
+        self._session.handle_pending()
         now = time.time()
         self._group.poll()
         self._observer.update(now)
@@ -285,4 +273,4 @@ class SoakSession:
         parts += [f"planner: {observer.planner.text}" if observer.planner is not None else "no planner_status received"]
         parts += [f"last latent {now - observer.latent_at:.1f} s ago"]
         parts += [f"last joint_states {now - observer.joints_at:.1f} s ago"]
-        return "; ".join(parts + self._watch.problems())
+        return "; ".join(parts + observer.describe_inactive())

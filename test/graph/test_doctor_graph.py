@@ -122,10 +122,13 @@ def become(start, client):
 @pytest.fixture(scope="module")
 def doctor(client, checkpoint):
     """doctor(**fields of RobotSetup) -> all findings."""
-    from jepa_ros.doctor.graph_listener import observe_graph, passive_node
+    import rclpy
+
+    from jepa_ros.doctor.graph_listener import observe_graph
+    from jepa_ros.graph_clients.session import PASSIVE
     from jepa_ros.nodes.common.executor import make_executor
 
-    node, executor = passive_node(), make_executor()
+    node, executor = rclpy.create_node("doctor", **PASSIVE), make_executor()
     executor.add_node(node)
     setup = RobotSetup(ROBOT, checkpoint.config)
 

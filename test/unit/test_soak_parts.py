@@ -130,7 +130,7 @@ def sent(offset: float, end: float = 0.4):
 def observer():
     """hear(message, at) gives the violations so far; ``hear.measured`` is where the joints are."""
     robot = SimpleNamespace(joints=NAMES, controllers=[SimpleNamespace(command_topic="c", joints=NAMES)])
-    seen = Observer(NoNode(), robot)
+    seen = Observer(NoNode(), robot, [])
     seen._auditor = WindowAuditor(LIMITS)
     seen.subscribe_controller()
 

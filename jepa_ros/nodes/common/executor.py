@@ -10,14 +10,12 @@ A subscription with an attribute `polled` that is true is left alone: its node t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib import metadata
 
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor, TimeoutObject
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
-from rclpy.node import Node
 from rclpy.task import Task
 from rclpy.utilities import timeout_sec_to_nsec
 from rclpy.waitable import NumberOfEntities
@@ -33,19 +31,6 @@ def make_executor() -> SingleThreadedExecutor:
     except metadata.PackageNotFoundError:
         known = False
     return LeanExecutor() if known else SingleThreadedExecutor()
-
-
-@contextmanager
-def executor_of(node: Node) -> Iterator[SingleThreadedExecutor]:
-    """An executor with this node alone; both are gone afterwards."""
-    executor = make_executor()
-    executor.add_node(node)
-    try:
-        yield executor
-    finally:
-        executor.remove_node(node)
-        node.destroy_node()
-        executor.shutdown(timeout_sec=1.0)
 
 
 class LeanExecutor(SingleThreadedExecutor):
