@@ -192,7 +192,7 @@ def test_episodes_too_short_to_learn_a_way_from_are_refused(model, tmp_path):
 
 def test_an_object_that_the_bag_lacks_is_refused_with_the_topics_there_are(model, bag, tmp_path):
     text = refusal(model=str(model), data=bag, out=tmp_path, objects=["cup=/cup"])
-    assert "positions of cup on the topic /cup" in text and "/puck (geometry_msgs/msg/PoseStamped)" in text
+    assert "positions of cup on the topic /cup" in text and "/puck (geometry_msgs/msg/PoseStamped, " in text
 
 
 def test_an_object_that_test_episodes_never_saw_is_refused(model, tmp_path):
