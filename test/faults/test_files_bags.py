@@ -105,7 +105,7 @@ def test_what_is_readable_is_counted_and_the_bag_stays_as_it_is(bag, recipe, tmp
             use()
         lines.append(str(error.value))
     for line in lines:
-        assert str(tmp_path / "broken") in line and "expected" in line
+        assert str(tmp_path / "broken") in line
         count = int(found[1]) if (found := re.search(r"; (\d+) messages in it can be read", line)) else 0
         assert count >= 0.75 * share * total and (count == total) == (share == 1.0), (count, total, line)
         assert share == 0.0 or "/joint_states " in line

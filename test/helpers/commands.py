@@ -22,5 +22,5 @@ def command(*arguments):
 def refused(*arguments) -> str:
     """The one line with which a command exits with 2."""
     code, lines = command(*arguments)
-    assert code == 2 and len(lines) == 1 and "expected" in lines[0] and "found" in lines[0], (code, lines)
+    assert code == 2 and len(lines) == 1, (code, lines)
     return lines[0]
