@@ -16,7 +16,7 @@ from jepa_ros.images import decode, decode_compressed
 from jepa_ros.world_model.config import CameraReference
 
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
-NOT_CAMERAS = ("frame", "goal_image")  # Image topics of our own nodes, which a recording may hold beside the camera's
+NOT_CAMERAS = ("frame", "goal_image")  # image topics of our own nodes, which a recording may hold beside the camera's
 
 
 def plain_topic(topic: str) -> str:

@@ -14,7 +14,7 @@ from jepa_ros.bags.typestore import header_stamp
 from jepa_ros.errors import InputError
 from jepa_ros.images import ImageError, preprocess
 
-GAP_PERIODS = 1.5  # Median periods of a topic; frames further apart than this are not consecutive
+GAP_PERIODS = 1.5  # median periods of a topic; frames further apart than this are not consecutive
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ _FIRST_PRIVATE = 0x80
 """Record types from here on are private extensions and are skipped."""
 LARGEST_RECORD_BYTES = 1 << 30
 LARGEST_CHUNK_BYTES = 256_000_000
-LARGEST_DATABASE_BYTES = 1 << 40  # Sizes above these are taken for garbage
-SORT_WINDOW = 32  # Messages within which recovered messages are sorted by time
+LARGEST_DATABASE_BYTES = 1 << 40  # sizes above these are taken for garbage
+SORT_WINDOW = 32  # messages within which recovered messages are sorted by time
 
 
 class RawMessage(NamedTuple):

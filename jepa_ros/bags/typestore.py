@@ -41,7 +41,7 @@ def typestore() -> Typestore:
 
 
 OWN = re.compile(r"jepa_msgs/msg/\w+", re.ASCII)
-LONGEST_DEFINITION = 100_000  # Characters; a longer definition in a bag is taken for garbage
+LONGEST_DEFINITION = 100_000  # characters; a longer definition in a bag is taken for garbage
 
 
 @lru_cache(maxsize=64)

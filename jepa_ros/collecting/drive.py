@@ -12,15 +12,15 @@ from jepa_ros.collecting.graph_client import GraphClient
 from jepa_ros.collecting.live_report import LiveRecord
 from jepa_ros.collecting.plan_driver import DrivenPlan, Motion, PlanDriver
 
-STATUS_PERIOD_S = 0.08  # Time between two planner_status; the gate stops after 0.25 s without one
-RESUME_AFTER_S = 0.6  # Time for which inputs must have been healthy, a little more than the gate's own
-RESUME_ANYWAY_S = 5.0  # Time at rest after a stop after which plans are tried again: this gate may accept older inputs
-GATE_LOST_S = 30.0  # Time without gate_status after which collecting ends
+STATUS_PERIOD_S = 0.08  # time between two planner_status; the gate stops after 0.25 s without one
+RESUME_AFTER_S = 0.6  # time for which inputs must have been healthy, a little more than the gate's own
+RESUME_ANYWAY_S = 5.0  # time at rest after a stop after which plans are tried again: this gate may accept older inputs
+GATE_LOST_S = 30.0  # time without gate_status after which collecting ends
 REST_TIMEOUT_S = 3.0
-RETRY_S = 0.5  # Time after a rejected plan until the next one
+RETRY_S = 0.5  # time after a rejected plan until the next one
 MAX_RETRIES = 10
 """Rejections in a row for which the same part of a motion is tried again while the arm is held for a cause."""
-PLAN_TIMEOUT_S = 0.3  # Time after a plan was sent in which the gate must follow it
+PLAN_TIMEOUT_S = 0.3  # time after a plan was sent in which the gate must follow it
 AFTER_RELEASE = "; it resumes after the service release was called"
 
 

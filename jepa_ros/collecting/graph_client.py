@@ -25,8 +25,8 @@ from jepa_ros.nodes.common.convert import float32_array, stamp_of_seconds, to_ns
 from jepa_ros.nodes.common.qos import EXECUTED, LATCHED, RELIABLE, SENSOR
 from jepa_ros.robot.config import RobotConfig
 
-SILENCE_S = 1.0  # Time without gate_status or joint_states after which they count as missing
-HEALTHY_LATENT_AGE_MS, HEALTHY_JOINT_AGE_MS = 200.0, 150.0  # Ages with which the gate resumes by its default settings
+SILENCE_S = 1.0  # time without gate_status or joint_states after which they count as missing
+HEALTHY_LATENT_AGE_MS, HEALTHY_JOINT_AGE_MS = 200.0, 150.0  # ages with which the gate resumes by its default settings
 BUSY_STATES = (PlannerStatus.WAITING, PlannerStatus.PLANNING)
 
 

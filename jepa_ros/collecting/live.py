@@ -22,7 +22,7 @@ from jepa_ros.reporting.result import print_result
 from jepa_ros.robot.config import RobotConfig, load_robot
 
 MODES = ("play", "joy", "twist")
-PLAY_EPISODES, PLAY_TICKS = 20, 60  # Defaults of random play
+PLAY_EPISODES, PLAY_TICKS = 20, 60  # defaults of random play
 
 
 def collect_live(

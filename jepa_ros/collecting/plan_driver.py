@@ -19,8 +19,8 @@ from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.random_play import sample_random_play
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
-MIN_LEAD_S = 0.04  # Time before a hand-over; a plan for a nearer one is made for the next tick
-MAX_DRIFT_RAD = 0.05  # Distance between the committed rest and the measured joints beyond which the measured ones count
+MIN_LEAD_S = 0.04  # time before a hand-over; a plan for a nearer one is made for the next tick
+MAX_DRIFT_RAD = 0.05  # distance between the committed rest and the measured joints beyond which the measured ones count
 ARRIVAL_DISTANCE_M = 0.004
 MIN_BOX_M = 0.02
 START_SPREAD = 0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+import time
 
 import numpy as np
 from jepa_msgs.msg import GateStatus
@@ -24,9 +25,10 @@ from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.kinematics import Kinematics
 
 DISCOVERY_TIMEOUT_S = 10.0
-REST_BEFORE_S = 0.5  # Rest before an episode; half as long after it
+DISCOVERY_PERIOD_S = 3.2  # participants of Fast DDS announce themselves every 3 s; the first packets may be lost
+REST_BEFORE_S = 0.5  # rest before an episode; half as long after it
 RECORDER_TIMEOUT_S = 5.0
-MAX_REJECTIONS = 60  # Rejected plans on the way to the reset pose after which it counts as out of reach
+MAX_REJECTIONS = 60  # rejected plans on the way to the reset pose after which it counts as out of reach
 WARN_EVERY_S = 5.0
 
 
@@ -78,6 +80,7 @@ class Session:
     def _prepare(self) -> None:
         """Find all parts of the graph and check them, before the arm moves."""
         graph, options, robot, wait_until = self._graph, self._options, self._robot, self._drive.wait_until
+        started = time.monotonic()
         if not wait_until(lambda: not graph.missing(), DISCOVERY_TIMEOUT_S):
             missing = ", ".join(graph.missing())
             raise InputError(
@@ -100,7 +103,9 @@ class Session:
         if not wait_until(graph.is_matched, DISCOVERY_TIMEOUT_S):
             raise InputError("arm_gate: expected subscriptions to plan and planner_status, found none")
         wait_until(self._drive.is_settled, DISCOVERY_TIMEOUT_S)
-        graph.expect_idle()  # again: a planner may have been discovered later than the gate
+        # A planner may be discovered up to one announcement period after the gate: wait for it, and check again.
+        wait_until(lambda: time.monotonic() - started > DISCOVERY_PERIOD_S)
+        graph.expect_idle()
         settings = TELEOP_PLANS if teleoperated else {}
         # The first plan is slow (imports, caches), and the gate does not wait: make one that is thrown away.
         warm_up = PlanDriver(space, **settings)

@@ -28,7 +28,7 @@ from jepa_ros.robot.config import load_robot
 USEFUL_TYPES = (JOINT_STATE, TRAJECTORY, JOINT_JOG, TWIST, TWIST_STAMPED, FLOAT64_ARRAY, ACTION)
 GRIPPER_WORDS = ("finger", "gripper", "claw", "jaw", "knuckle")
 NOT_COLOUR_WORDS = ("depth", "mask", "disparity", "infra", "ir/", "rviz")
-MAX_RADIANS = 2.5 * math.pi  # Joint positions beyond this are taken for degrees
+MAX_RADIANS = 2.5 * math.pi  # joint positions beyond this are taken for degrees
 
 
 class TopicSample:

@@ -15,7 +15,7 @@ from jepa_ros.bags.recovery import RawMessage
 from jepa_ros.datasets.mapping import View
 from jepa_ros.images import ImageError, preprocess
 
-PENDING_PER_WORKER = 4  # Images that wait for or are in a thread, which bounds memory
+PENDING_PER_WORKER = 4  # images that wait for or are in a thread, which bounds memory
 
 
 def decode_images(

@@ -18,8 +18,8 @@ from jepa_ros.errors import InputError
 from jepa_ros.reporting.output import prepare_file
 from jepa_ros.reporting.result import print_result, print_table
 
-GAP_PERIODS = 2.5  # Median periods between two messages from which they count as a gap
-SAMPLES = 200  # Messages of a topic that a draft is based on, evenly spread over the recording
+GAP_PERIODS = 2.5  # median periods between two messages from which they count as a gap
+SAMPLES = 200  # messages of a topic that a draft is based on, evenly spread over the recording
 
 
 @dataclass(frozen=True)

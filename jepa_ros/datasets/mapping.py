@@ -27,7 +27,7 @@ from jepa_ros.text_files import read_yaml
 
 TWIST_FIELDS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
 PLANAR = "planar_velocity"
-TOOL = "tool"  # Name of the tool's own position, which no object may have
+TOOL = "tool"  # name of the tool's own position, which no object may have
 
 
 class _Strict(BaseModel):

@@ -11,11 +11,11 @@ from jepa_ros.datasets.actions import ActionSource
 from jepa_ros.datasets.segments import Segment, Track
 from jepa_ros.datasets.stamps import MATCH_PERIODS, interpolate, match_nearest
 
-SLOWEST_PERIODS = 1.2  # Control periods between two images above which the camera is too slow
+SLOWEST_PERIODS = 1.2  # control periods between two images above which the camera is too slow
 STATE_GAP_S = 0.1
 """Gap between joint states that is interpolated over; or three of their own periods where that is longer."""
 IDLE_JOINT_SPEED, IDLE_ACTION = 0.02, 0.02  # rad/s, and share of the largest action, below which the arm is idle
-IDLE_KEPT_S = 1.0  # Part of an idle span that thinning keeps, half at each end
+IDLE_KEPT_S = 1.0  # part of an idle span that thinning keeps, half at each end
 
 
 @dataclass(frozen=True)

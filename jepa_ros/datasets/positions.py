@@ -12,7 +12,7 @@ from jepa_ros.datasets.stamps import interpolate
 from jepa_ros.robot.motion.kinematics import Kinematics
 
 TOOL = "tool"
-SEEN_WITHIN_S = 0.15  # Time between a frame and the nearest message from which an object counts as not seen
+SEEN_WITHIN_S = 0.15  # time between a frame and the nearest message from which an object counts as not seen
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 
 from jepa_ros.datasets.signals import Marker, Series, Signals
 
-CLOCK_SET_BACK_S = 1.0  # A stamp this long before the previous one means that the clock was set back
-STRAY_STAMP_S = 3600.0  # A single stamp this far ahead of its neighbours is garbage
+CLOCK_SET_BACK_S = 1.0  # a stamp this long before the previous one means that the clock was set back
+STRAY_STAMP_S = 3600.0  # a single stamp this far ahead of its neighbours is garbage
 SPLITS = ("train", "val", "test")
 
 

@@ -27,7 +27,7 @@ from jepa_ros.robot.config import RobotConfig, load_robot
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.kinematics import Kinematics
 
-HASHED_BYTES = 1 << 16  # Bytes at both ends of each file that go into a bag's fingerprint, beside names and sizes
+HASHED_BYTES = 1 << 16  # bytes at both ends of each file that go into a bag's fingerprint, beside names and sizes
 
 Progress = Callable[[str, int, int], None]
 """Called with the present step, how much of it is done, and the whole."""

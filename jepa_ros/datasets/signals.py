@@ -28,7 +28,7 @@ from jepa_ros.datasets.mapping import BagMapping, TopicFinder
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.config import CameraReference
 
-PROGRESS_EVERY = 256  # Messages between two calls of progress
+PROGRESS_EVERY = 256  # messages between two calls of progress
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-MATCH_PERIODS = 0.75  # Median periods that a sample may be away from the time that it stands for: cameras jitter
+MATCH_PERIODS = 0.75  # median periods that a sample may be away from the time that it stands for: cameras jitter
 
 
 def match_nearest(times: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

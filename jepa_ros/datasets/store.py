@@ -23,7 +23,7 @@ from jepa_ros.world_model.config import CameraReference
 
 INDEX, SHARD, URDF = "dataset.json", "shard.json", "robot.urdf"
 SCHEMA_VERSION = 1
-LARGEST_INDEX_BYTES = 500_000_000  # Size of an index of millions of episodes
+LARGEST_INDEX_BYTES = 500_000_000  # size of an index of millions of episodes
 ARRAYS = {
     "frames": np.uint8,
     "states": np.float32,

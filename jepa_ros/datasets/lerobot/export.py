@@ -21,7 +21,7 @@ from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result
 
-UNNAMED = "unnamed"  # The task of episodes without one: the format needs a task
+UNNAMED = "unnamed"  # the task of episodes without one: the format needs a task
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from jepa_ros.reporting.summary import write_summary
 from jepa_ros.text_files import read_json
 from jepa_ros.world_model.config import CameraReference
 
-DEFAULT_SIZE = 64  # Pixels
+DEFAULT_SIZE = 64  # pixels
 
 
 class OwnMetadata(BaseModel):

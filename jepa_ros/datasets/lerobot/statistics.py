@@ -6,7 +6,7 @@ import numpy as np
 
 from jepa_ros.datasets.lerobot.layout import QUANTILES
 
-MAX_IMAGES = 100  # Images of an episode, evenly spread, that its colour statistics are computed from
+MAX_IMAGES = 100  # images of an episode, evenly spread, that its colour statistics are computed from
 
 
 def vector_statistics(values: np.ndarray) -> dict[str, list]:

@@ -10,7 +10,7 @@ import numpy as np
 from jepa_ros.datasets.lerobot import layout as f
 from jepa_ros.errors import InputError
 
-EPISODES_PER_GROUP = 500  # Rows of meta/episodes that are written together
+EPISODES_PER_GROUP = 500  # rows of meta/episodes that are written together
 
 
 class EpisodeTable:

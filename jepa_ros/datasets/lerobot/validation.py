@@ -24,7 +24,7 @@ EPISODE_COLUMNS = (
     "meta/episodes/file_index",
 )
 STATISTICS = ("min", "max", "mean", "std", "count")
-TIMESTAMP_TOLERANCE_S = 1e-4  # As in LeRobot's reader
+TIMESTAMP_TOLERANCE_S = 1e-4  # as in LeRobot's reader
 
 
 def validate(root: Path) -> list[str]:
