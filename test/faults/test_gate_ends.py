@@ -1,4 +1,4 @@
-"""The gate ended, killed or put to sleep in motion, at each kind of controller."""
+"""The gate ended, killed or suspended in motion, with each kind of controller."""
 
 import signal
 

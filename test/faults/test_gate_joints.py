@@ -1,4 +1,4 @@
-"""Joint states that cannot be believed, an arm that is where it must not be, and an arm that does not follow."""
+"""Implausible joint states, an arm outside its limits, and an arm that does not follow."""
 
 import itertools
 import math

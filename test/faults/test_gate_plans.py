@@ -1,4 +1,4 @@
-"""Plans that must not move an arm, and those who must not command it; the gate is real, its neighbours are the test."""
+"""Plans that must not move the arm, and other publishers; a real gate between peers played by the test."""
 
 import math
 
@@ -29,7 +29,7 @@ def send(bench, trajectory, plan_id, spoil=lambda message: None):
 
 
 def rejected(bench, trajectory, spoil=lambda message: None):
-    """A plan is sent and refused; motion goes on as if it had not come."""
+    """Send a plan that is rejected; the motion is not affected."""
     before = bench.status.rejected
     send(bench, trajectory, 9, spoil)
     bench.client.wait_for(lambda: bench.status.rejected == before + 1, "the rejection")

@@ -1,4 +1,4 @@
-"""The gripper behind arm_gate: each interface is told how far to open; a stop leaves it as it is."""
+"""The gripper of arm_gate: each interface receives the opening; a stop leaves the gripper as it is."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Planar velocity: what is asked for becomes feasible, smooth joint motion, and is read back from it."""
+"""Planar velocity: requested knots become feasible, smooth joint motion, and are recovered from it."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ STILL = np.zeros(7)
 
 
 def wild_knots(rng, ticks, batch=()):
-    """Knots asked for: up to twice the greatest speed, in stretches of 1 to 8 ticks."""
+    """Requested knots: up to twice the maximum speed, in segments of 1 to 8 ticks."""
     hold = int(rng.integers(1, 9))
     return np.repeat(rng.uniform(-2, 2, (*batch, -(-ticks // hold), 2)), hold, axis=-2)[..., :ticks, :]
 

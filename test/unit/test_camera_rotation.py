@@ -1,4 +1,4 @@
-"""The rotation between motion predicted and motion measured, and the one key of a robot's YAML that it is kept in."""
+"""Camera rotation: estimated from predicted and measured motion, and written to a robot's YAML."""
 
 from __future__ import annotations
 

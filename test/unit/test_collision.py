@@ -1,4 +1,4 @@
-"""Self-collision: shapes read from a description, the pairs that are looked at, and their distances."""
+"""Self-collision: shapes read from a description, the checked pairs, and their distances."""
 
 import re
 import struct

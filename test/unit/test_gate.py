@@ -1,4 +1,4 @@
-"""The motion gate: what it lets through, and what it refuses."""
+"""The motion gate: plans that it accepts, clips or rejects."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The motion gate: who and what must let it move, how fast, and how near to things."""
+"""The motion gate: planner heartbeat, e-stop, dead-man switch, speed scale and clearance."""
 
 import numpy as np
 import pytest
@@ -134,7 +134,7 @@ def test_a_required_dead_man_switch_must_be_held():
 
 
 class Wall:
-    """Stands in for robot/clearance.py: the sum of all joints is kept below `at` - margin."""
+    """Stands in for robot/collision/clearance.py: the sum of all joints is kept below `at` - margin."""
 
     def __init__(self, at, margin=0.05):
         self.at, self.margin, self.shift = at, margin, 0.0

@@ -1,4 +1,4 @@
-"""Whatever plans, clocks, joint states and requests come: no limit is ever broken, and every run comes to rest.
+"""Property tests of the gate: with any plans, clocks, joint states and requests, all limits are kept and the arm rests.
 
 The bench asserts the limits on every window and every reference; here is what may happen to it.
 """

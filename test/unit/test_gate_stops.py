@@ -1,4 +1,4 @@
-"""The motion gate: what stops it, what holds it, and how it goes on afterwards."""
+"""The motion gate: stops, latches, holding, and resuming afterwards."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Poses of the tool: what a tick's motion amounts to, the state read from joints, and who refuses what."""
+"""Pose delta: actions of a tick's motion, states from joints, and the robots that it rejects."""
 
 import numpy as np
 import pytest

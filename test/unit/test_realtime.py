@@ -1,4 +1,4 @@
-"""Scheduling of the gate's process: raised where the system grants it, said plainly where not."""
+"""Scheduling of the gate's process: raised where the system grants it, reported where not."""
 
 import os
 

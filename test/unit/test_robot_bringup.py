@@ -1,4 +1,4 @@
-"""Which arm, which controllers, whose bring-up: what the arguments of launch/robot.launch.py come to."""
+"""launch/robot.launch.py: arm, controllers and vendor bring-up by its arguments."""
 
 import ast
 import runpy

@@ -1,4 +1,4 @@
-"""A new robot is one file: drafted from its URDF, refused while something in it is to be done, checked line by line."""
+"""Robot files: drafted from a URDF, and checked problem by problem."""
 
 import re
 
@@ -37,7 +37,7 @@ def files(tmp_path):
 
 
 def finished(out):
-    """What a person does who agrees with every guess."""
+    """Delete all TODOs, as a user who agrees with every guess."""
     out.write_text(re.sub("# TODO.*", "", out.read_text()))
     return out
 

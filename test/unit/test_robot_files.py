@@ -1,4 +1,4 @@
-"""The robots' files that ship: each loads, and fits the description that its vendor publishes."""
+"""Shipped robot files: each loads and matches the description that its vendor publishes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is sent to MoveIt Servo: velocities of the tool or of the joints, and what becomes of a missing control_msgs."""
+"""Commands to MoveIt Servo: velocities of the tool or of the joints, and a missing control_msgs."""
 
 import sys
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Joint trajectories: interpolation and what is refused."""
+"""Joint trajectories: interpolation and validation."""
 
 import numpy as np
 import pytest

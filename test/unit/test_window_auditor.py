@@ -1,4 +1,4 @@
-"""Whoever judges the gate must itself be able to fail: what a controller receives, held against the limits."""
+"""The window auditor: it accepts the gate's windows and finds every kind of violation."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Who must let the arm move: an e-stop that is required, a dead-man switch, and the speed scale at run time."""
+"""Motion enable: a required e-stop, a dead-man switch, and the speed scale at run time."""
 
 import pytest
 from sensor_msgs.msg import Joy
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.graph
 
 
 def refused(bench, word):
-    """A plan is not let in, and the status says why."""
+    """Send a plan that is rejected; check that the status has the cause."""
     before = bench.status.rejected
     bench.plan(minimum_jerk(START, GOAL))
     bench.client.wait_for(lambda: bench.status.rejected > before, "the refusal")
