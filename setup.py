@@ -42,7 +42,8 @@ setup(
     package_data={NAME: ["py.typed"]},
     data_files=[] if editable else data_files,
     install_requires=["setuptools", *requirements("torch", "core")],
-    extras_require={"models": requirements("models"), "test": ["pytest", "hypothesis"]},
+    extras_require={name: requirements(name) for name in ("models", "lerobot", "tensorboard")}
+    | {"test": ["pytest", "hypothesis"]},
     python_requires=">=3.10",
     zip_safe=False,
     maintainer="jepa_ros maintainers",

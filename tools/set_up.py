@@ -1,7 +1,11 @@
 """Makes .venv hold everything that the project needs (standard library only; run by tools/setup.sh).
 
-Each step leaves a stamp with a hash of what went into it, written when the step is complete. So a second run does
-nothing and needs no network, a change repeats what depends on it, and a run that was killed goes on where it was.
+    python tools/set_up.py [GROUP...]        GROUP: packages that only some commands or the tests need, see GROUPS
+
+Each step leaves a stamp with a hash of its inputs, written when the step is complete. So a second run does nothing and
+needs no network, a change repeats the steps that depend on it, and a run that was killed resumes.
+Environment: CLEAR=1 replaces an existing .venv, TORCH=... is what pip is asked for, PRUNE=0 keeps files that nothing
+here uses.
 """
 
 import configparser
@@ -15,33 +19,60 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from installing import (
+    ROOT,
+    STATE,
+    VENV,
+    drop_half_installed,
+    inherited,
+    install,
+    install_torch,
+    pip,
+    prune,
+    report,
+    run,
+)
 from machine import DISTRIBUTION, WHEELS, SetupError, can_import, choose_ros, ensure_system_packages
 
-ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-STATE = VENV / ".setup"
 # The exact release is a CPU build where one is at hand; a range would take the newest, with several GB for CUDA.
 TORCH = "torch==2.13.0"
+UV = "uv>=0.5,<1"
 BOOTSTRAP = "jepa_ros_bootstrap"
 STEPS = ("venv", "ros", "messages", "torch", "packages", "jepa_ros")
+GROUPS = {
+    "models": ("models",),
+    "lerobot": ("lerobot",),
+    "tensorboard": ("tensorboard",),
+    "docs": ("docs",),
+    "lint": ("lint",),
+    "test": ("test", "lint", "docs", "models", "lerobot", "tensorboard"),
+}
+"""Groups of requirements/*.txt that `make setup` leaves out: `make test` and others ask for them."""
 
-started = time.monotonic()
-inherited: list[int] = []  # file descriptors that started commands keep open
+# Imported once after the installation, so that Python compiles what the nodes use: they all start at the same time.
+IMPORTED = (
+    "av coal cv2 matplotlib.backends.backend_agg matplotlib.pyplot mcap mujoco numpy openarm_mujoco OpenGL.EGL "
+    "OpenGL.GL PIL.Image pinocchio pydantic rich.live rich.table rosbags.rosbag2 rosbags.typesys ruckig "
+    "safetensors.torch scipy.interpolate scipy.ndimage scipy.optimize scipy.spatial scipy.spatial.transform "
+    "torch typer yaml"
+)
+COMPILED = ("rclpy", "rpyutils", "rosidl_parser", "rosidl_pycommon", "builtin_interfaces", "*_interfaces", "*_msgs")
+"""Packages of ROS, which cannot be imported before the messages are built; glob patterns below site-packages."""
 
 
-def report(text: str) -> None:
-    print(f"[{time.monotonic() - started:5.0f} s] {text}", flush=True)
+def flag(name: str) -> bool:
+    """Return whether an environment variable is set to something that does not mean no."""
+    return os.environ.get(name, "").lower() not in ("", "0", "no", "false")
 
 
 # ------------------------------------------------------------------------------------------------ stamps
 
 
 def digest(inputs: object, files: Iterable[Path] = ()) -> str:
-    """Hash of JSON-able inputs and of the names and contents of files."""
+    """Return a hash of JSON-able inputs and of the names and contents of files."""
     state = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
     for path in sorted(files):
         state.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
@@ -55,7 +86,7 @@ def is_done(step: str, key: str) -> bool:
 
 @contextlib.contextmanager
 def stamped(step: str, key: str) -> Iterator[None]:
-    """Write the step's stamp when the body has run without an error; until then there is none."""
+    """Write the step's stamp if the body ends without an error; until then there is none."""
     STATE.mkdir(parents=True, exist_ok=True)
     stamp = STATE / step
     stamp.unlink(missing_ok=True)
@@ -65,102 +96,121 @@ def stamped(step: str, key: str) -> Iterator[None]:
     partial.replace(stamp)
 
 
-def plan_keys(ros: str, torch: str) -> dict[str, str]:
-    """What each step depends on, as a hash; a step includes the steps whose result it stands on."""
+def plan_keys(ros: str, torch: str, groups: Sequence[str] = ()) -> dict[str, str]:
+    """Return a hash of the inputs of each step; a step includes those that it builds on."""
     requirements = ROOT / "requirements"
-    python = [sys.version, os.path.realpath(sys.executable), ros, str(VENV)]
-    keys = {"venv": digest(python)}
+    keys = {"venv": digest([sys.version, os.path.realpath(sys.executable), ros, str(VENV)])}
     keys["ros"] = digest([keys["venv"]], [requirements / "ros.txt"])
     sources = [path for folder in message_packages(ros) for path in folder.rglob("*") if path.is_file()]
     keys["messages"] = digest([keys["ros"]], [*sources, ROOT / "tools" / "messages.py"])
     keys["torch"] = digest([keys["ros"], torch])
-    packages = ("torch", "core", "models", "test", "parity")
-    keys["packages"] = digest([keys["torch"]], [requirements / f"{name}.txt" for name in packages])
+    keys["packages"] = digest([keys["torch"]], [requirements / f"{name}.txt" for name in ("torch", "core")])
     launch_files = sorted(path.name for path in (ROOT / "launch").glob("*.launch.py"))
     keys["jepa_ros"] = digest(
         [keys["packages"], *launch_files], [ROOT / "setup.py", ROOT / "setup.cfg", ROOT / "package.xml"]
     )
+    for group in groups:
+        keys[group] = digest([keys["packages"]], group_files(group))
     return keys
 
 
-# ------------------------------------------------------------------------------------------------ steps
+def group_files(group: str) -> list[Path]:
+    """Return the lists of packages that belong to a group. Raises SetupError for an unknown one."""
+    if group not in GROUPS:
+        raise SetupError(f"group '{group}': expected one of {', '.join(GROUPS)}")
+    names = (*GROUPS[group], "parity") if group == "test" else GROUPS[group]
+    return [ROOT / "requirements" / f"{name}.txt" for name in names]
 
 
-def run(command: list[str], log_name: str, counted: str | None = None) -> None:
-    """Run a command with its output in .venv/.setup/<log_name>.log.
+# ------------------------------------------------------------------------------------------------ the environment
 
-    counted: lines that begin with this word are counted in the progress. Raises SetupError with the output's end.
+
+def base_interpreter() -> str | None:
+    """Return the Python that the existing .venv was made with, None if there is no .venv.
+
+    Raises SetupError if the environment's Python does not start, which only `CLEAR=1` may mend.
     """
-    STATE.mkdir(parents=True, exist_ok=True)
-    log = STATE / f"{log_name}.log"
-    count, told = 0, time.monotonic()
-    with log.open("w") as file:
-        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        process = subprocess.Popen(command, cwd=ROOT, pass_fds=inherited, **output)
-        for line in process.stdout:
-            file.write(line)
-            count += counted is not None and line.startswith(counted)
-            if line.startswith("Installing collected"):
-                report(f"{log_name}: {count} packages found, installing")
-                told = time.monotonic()
-            elif time.monotonic() - told > 15:
-                report(f"{log_name}: {line.strip()[:90]}")
-                told = time.monotonic()
-        process.wait()
-    if process.returncode:
-        tail = "\n".join(log.read_text().splitlines()[-15:])
-        raise SetupError(f"{log_name}: a command failed; its log {log.relative_to(ROOT)} ends in:\n{tail}")
+    python = VENV / "bin" / "python"
+    if not os.path.lexists(python):
+        return None
+    show = "import sys; print(sys._base_executable)"
+    try:
+        done = subprocess.run([str(python), "-c", show], capture_output=True, text=True)
+        problem = done.stderr.strip().splitlines()[-1:] if done.returncode else []
+    except OSError as error:
+        done, problem = None, [error.strerror or str(error)]
+    if done is None or done.returncode:
+        reason = (problem or ["no message"])[0]
+        raise SetupError(f".venv/bin/python does not start ({reason}); make setup CLEAR=1 replaces .venv")
+    return done.stdout.strip()
 
 
-def pip(log_name: str, *arguments: str) -> None:
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    run([*command, "install", "--progress-bar", "off", *arguments], log_name, counted="Collecting")
+def use_interpreter_of_venv(arguments: list[str]) -> None:
+    """Continue with the Python of an existing .venv; it is never replaced without CLEAR=1. Raises SetupError."""
+    base = base_interpreter()
+    if base is None or os.path.realpath(base) == os.path.realpath(sys.executable):
+        return
+    if wanted := os.environ.get("PYTHON"):
+        raise SetupError(f"PYTHON={wanted}, but .venv was made with {base}; make setup CLEAR=1 PYTHON=... replaces it")
+    if "JEPA_ROS_SETUP" in os.environ:
+        raise SetupError(f".venv was made with {base}, which is not what it starts; make setup CLEAR=1 replaces it")
+    os.execve(base, [base, *arguments], os.environ | {"JEPA_ROS_SETUP": "1"})
 
 
 def make_venv(ros: str) -> None:
-    works = VENV / "bin" / "python"
-    # An environment of the right kind that came from elsewhere is kept; one that a kill left half made is not.
-    reusable = works.exists() and subprocess.run([str(works), "-c", "import pip"], capture_output=True).returncode == 0
-    if reusable and venv_fits(ros):
-        return
+    """Make .venv, or complete one whose making was interrupted; one that works is kept. Raises SetupError."""
+    python = VENV / "bin" / "python"
+    if python.exists():
+        expect_kind(ros)
+        if subprocess.run([str(python), "-c", "import pip"], capture_output=True).returncode == 0:
+            return
     site = ["--system-site-packages"] if ros == DISTRIBUTION else []
-    done = subprocess.run([sys.executable, "-m", "venv", "--clear", *site, str(VENV)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "venv", *site, str(VENV)], capture_output=True, text=True)
     if done.returncode:
         raise SetupError(f"python -m venv: {(done.stdout + done.stderr).strip()[-400:]}")
     (VENV / "COLCON_IGNORE").touch()
 
 
-def venv_fits(ros: str) -> bool:
-    """Whether the existing environment is of this Python and sees, or does not see, the system's packages."""
+def expect_kind(ros: str) -> None:
+    """Raise SetupError if the existing environment sees the system's packages and should not, or the other way."""
     settings = dict(line.split(" = ", 1) for line in (VENV / "pyvenv.cfg").read_text().splitlines() if " = " in line)
-    version = ".".join(map(str, sys.version_info[:3]))
-    site = settings.get("include-system-site-packages") == "true"
-    return settings.get("version") == version and site == (ros == DISTRIBUTION)
+    made_for = DISTRIBUTION if settings.get("include-system-site-packages") == "true" else WHEELS
+    if made_for != ros:
+        kinds = {WHEELS: "ROS from wheels", DISTRIBUTION: "a sourced ROS distribution"}
+        raise SetupError(
+            f".venv was made for {kinds[made_for]}, and this shell has {kinds[ros]}; use another shell, or "
+            "make setup CLEAR=1 replaces .venv"
+        )
 
 
-def drop_half_installed() -> None:
-    """Forget packages whose installation was killed: pip writes RECORD last, but takes them for complete without."""
-    for folder in VENV.glob("lib/python3*/site-packages/*.dist-info"):
-        if not (folder / "RECORD").is_file():
-            shutil.rmtree(folder)
-    for folder in VENV.glob("lib/python3*/site-packages/~*"):
-        shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+# ------------------------------------------------------------------------------------------------ steps
+
+
+def install_uv(ros: str) -> None:
+    """Install uv; without it everything is installed by pip. uv does not see the packages of a distribution."""
+    if ros == WHEELS:
+        with contextlib.suppress(SetupError):
+            pip("uv", "--quiet", UV)
 
 
 def install_ros(ros: str) -> None:
     if ros == WHEELS:
-        pip("ros", "-r", "requirements/ros.txt")
+        install("ros", "-r", "requirements/ros.txt")
         return
     pip("ros", "setuptools>=71,<80")
     # The wheels bring a start-up hook that puts the environment's libraries on the loader's path. A distribution has
     # none, and the messages built into the environment need one.
-    site = next(VENV.glob("lib/python3*/site-packages"))
+    site = site_packages()
     shutil.copy(ROOT / "tools" / f"{BOOTSTRAP}.py", site)
     (site / f"{BOOTSTRAP}.pth").write_text(f"import {BOOTSTRAP}\n")
 
 
+def site_packages() -> Path:
+    return next(VENV.glob("lib/python3*/site-packages"))
+
+
 def message_packages(ros: str) -> list[Path]:
-    """Message packages to build: a distribution has its own tf2_msgs, the wheels have none."""
+    """Return the message packages to build: a distribution has its own tf2_msgs, the wheels have none."""
     return [ROOT / "msg"] if ros == DISTRIBUTION else [ROOT / "tools" / "tf2_msgs", ROOT / "msg"]
 
 
@@ -174,16 +224,16 @@ def build_messages(ros: str) -> None:
 
 
 def system_numpy() -> str:
-    """Version of the numpy that a distribution's packages were compiled with, or an empty text."""
+    """Return the version of the numpy that a distribution's packages were compiled with, or an empty text."""
     show = "import numpy; print(numpy.__version__)"
     return subprocess.run([sys.executable, "-c", show], capture_output=True, text=True).stdout.strip()
 
 
 def core_requirements(ros: str) -> list[str]:
-    """Lines of core.txt as this environment can have them.
+    """Return the lines of core.txt that fit this environment.
 
-    Compiled packages hold to the numpy they were built with, 1.x or 2.x. Where a distribution has 1.x (Ubuntu 24.04),
-    Pinocchio comes from the distribution too: its wheels want 2.x.
+    Compiled packages need the numpy that they were built with, 1.x or 2.x. If a distribution has 1.x (Ubuntu 24.04),
+    Pinocchio comes from the distribution, too: its wheels need 2.x.
     """
     lines = [line for line in (ROOT / "requirements" / "core.txt").read_text().splitlines() if not line.startswith("#")]
     if ros != DISTRIBUTION or not system_numpy().startswith("1."):
@@ -195,15 +245,44 @@ def core_requirements(ros: str) -> list[str]:
 
 
 def install_packages(ros: str) -> None:
-    files = [word for name in ("torch", "models", "test") for word in ("-r", f"requirements/{name}.txt")]
-    pip("packages", *files, *core_requirements(ros))
-    # What these require is not to be had beside torch's CPU build, nor needed: see the file.
-    pip("parity", "--no-deps", "-r", "requirements/parity.txt")
+    install("packages", "-r", "requirements/torch.txt", *core_requirements(ros))
+    prune_packages()
+    compile_modules()
+
+
+def prune_packages() -> None:
+    if os.environ.get("PRUNE") != "0":
+        freed = prune(site_packages())
+        report(f"    removed {freed:.0f} MB that nothing here uses (PRUNE=0 keeps it; tools/installing.py lists it)")
+
+
+def compile_modules() -> None:
+    """Have Python compile the modules that the nodes import."""
+    python = str(VENV / "bin" / "python")
+    program = (
+        f"for name in {IMPORTED!r}.split():\n    try:\n        __import__(name)\n"
+        "    except Exception as error:\n        print(name, error)"
+    )
+    environment = os.environ | {"MUJOCO_GL": "egl"}
+    folders = [str(path) for pattern in COMPILED for path in site_packages().glob(pattern) if path.is_dir()]
+    run([python, "-c", program], "compile", environment)
+    run([python, "-m", "compileall", "-q", str(ROOT / "jepa_ros"), *folders], "compile")
+
+
+def install_group(group: str, ros: str) -> None:
+    """Install a group beside the core, whose ranges still hold."""
+    files = [word for path in group_files(group) if path.stem != "parity" for word in ("-r", str(path))]
+    install(group, *files, *core_requirements(ros))
+    if group == "test":
+        # What these require is not available beside torch's CPU build, nor needed: see the file.
+        install("parity", "--no-deps", "-r", "requirements/parity.txt")
+    prune_packages()
 
 
 def install_jepa_ros() -> None:
-    # Without --use-pep517 some pips follow setup.cfg's script folders, which are meant for colcon.
-    pip("jepa_ros", "--no-deps", "--no-build-isolation", "--use-pep517", "--editable", ".")
+    # Without --use-pep517 some pips follow setup.cfg's script folders, which are for colcon; uv knows no other way.
+    flags = ("--no-deps", "--no-build-isolation", "--editable", ".")
+    install("jepa_ros", *flags, only_pip=("--use-pep517",))
     link_share()
 
 
@@ -234,53 +313,56 @@ def relink(link: Path, target: Path) -> None:
 # ------------------------------------------------------------------------------------------------ all together
 
 
-def set_up(ros: str, torch: str) -> None:
-    keys = plan_keys(ros, torch)
-    if all(is_done(step, keys[step]) for step in STEPS):
+def set_up(ros: str, torch: str, groups: Sequence[str] = ()) -> None:
+    """Run the steps that are not done, in order; the messages are compiled while packages are installed."""
+    keys = plan_keys(ros, torch, groups)
+    pending = [step for step in keys if not is_done(step, keys[step])]
+    if not pending:
         return
     ensure_system_packages(report)
-    if not is_done("venv", keys["venv"]):
+    if "venv" in pending:
         report(f"1/5 virtual environment .venv, Python {sys.version.split()[0]}, ROS from {ros}")
-        make_venv(ros)
         with stamped("venv", keys["venv"]):
-            pass
+            make_venv(ros)
+            install_uv(ros)
     drop_half_installed()
-    if not is_done("ros", keys["ros"]):
-        report("2/5 ROS 2 and its build tools")
+    if "ros" in pending:
+        report("2/5 ROS 2")
         with stamped("ros", keys["ros"]):
             install_ros(ros)
-    build = Background(lambda: build_step(ros, keys))
-    install_step(ros, torch, keys)
-    build.join()
-    if not is_done("jepa_ros", keys["jepa_ros"]):
-        report("5/5 jepa_ros itself, as an editable install")
+    messages = Background(lambda: build_step(ros, keys)) if "messages" in pending else None
+    beside = "; the messages are compiled beside it" if messages else ""
+    if "torch" in pending or "packages" in pending:
+        report(f"3/5 {torch or 'torch as it is'} and Python packages{beside}")
+    if "torch" in pending:
+        with stamped("torch", keys["torch"]):
+            if torch:
+                install_torch(shlex.split(torch))
+    if "packages" in pending:
+        with stamped("packages", keys["packages"]):
+            install_packages(ros)
+    if "jepa_ros" in pending:
+        report("4/5 jepa_ros, as an editable install")
         with stamped("jepa_ros", keys["jepa_ros"]):
             install_jepa_ros()
+    for group in groups:
+        if group in pending:
+            report(f"packages for {group}")
+            with stamped(group, keys[group]):
+                install_group(group, ros)
+    if messages:
+        report("5/5 messages")
+        messages.join()
     report("set-up complete")
 
 
 def build_step(ros: str, keys: dict[str, str]) -> None:
-    if not is_done("messages", keys["messages"]):
-        report("3/5 messages: generating and compiling (goes on beside the next step)")
-        with stamped("messages", keys["messages"]):
-            build_messages(ros)
-        report("messages: done")
-
-
-def install_step(ros: str, torch: str, keys: dict[str, str]) -> None:
-    if not is_done("torch", keys["torch"]):
-        report(f"4/5 {torch or 'torch: as it is'}")
-        with stamped("torch", keys["torch"]):
-            if torch:
-                pip("torch", *shlex.split(torch))
-    if not is_done("packages", keys["packages"]):
-        report("4/5 Python packages")
-        with stamped("packages", keys["packages"]):
-            install_packages(ros)
+    with stamped("messages", keys["messages"]):
+        build_messages(ros)
 
 
 class Background(threading.Thread):
-    """A thread whose error comes out of join()."""
+    """A thread whose error is raised by join()."""
 
     def __init__(self, work):
         super().__init__(daemon=True)
@@ -314,18 +396,23 @@ def only_one() -> Iterator[None]:
         yield
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     try:
+        if not flag("CLEAR"):
+            use_interpreter_of_venv(arguments)
         with only_one():
-            set_up(choose_ros(os.environ, can_import), os.environ.get("TORCH", TORCH))
+            if flag("CLEAR") and VENV.exists():
+                report("CLEAR=1: removing .venv")
+                shutil.rmtree(VENV.resolve())
+            set_up(choose_ros(os.environ, can_import), os.environ.get("TORCH", TORCH), arguments[1:])
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("setup: interrupted; the next run goes on from here", file=sys.stderr)
+        print("setup: interrupted; the next run resumes", file=sys.stderr)
         return 130
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv))

@@ -27,14 +27,16 @@ if not TOOLS.is_dir():
     pytest.skip("the set-up is part of the source tree only", allow_module_level=True)
 
 machine = load("machine")
+installing = load("installing")
 messages = load("messages")
 set_up = load("set_up")
 
 
 @pytest.fixture
 def venv(tmp_path, monkeypatch):
-    monkeypatch.setattr(set_up, "VENV", tmp_path / ".venv")
-    monkeypatch.setattr(set_up, "STATE", tmp_path / ".venv" / ".setup")
+    for module in (installing, set_up):
+        monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
+        monkeypatch.setattr(module, "STATE", tmp_path / ".venv" / ".setup")
     return tmp_path / ".venv"
 
 
@@ -125,16 +127,85 @@ def test_next_to_a_distribution_no_wheels_are_installed(venv, monkeypatch):
     assert (site / "jepa_ros_bootstrap.py").is_file() and (site / "jepa_ros_bootstrap.pth").is_file()
 
 
-def test_an_environment_of_the_other_kind_does_not_fit(venv):
+def test_an_environment_of_the_other_kind_is_not_replaced(venv):
     venv.mkdir()
-    version = ".".join(map(str, sys.version_info[:3]))
     config = venv / "pyvenv.cfg"
-    config.write_text(f"include-system-site-packages = false\nversion = {version}\n")
-    assert set_up.venv_fits(machine.WHEELS) and not set_up.venv_fits(machine.DISTRIBUTION)
-    config.write_text(f"include-system-site-packages = true\nversion = {version}\n")
-    assert set_up.venv_fits(machine.DISTRIBUTION) and not set_up.venv_fits(machine.WHEELS)
-    config.write_text("include-system-site-packages = false\nversion = 3.8.1\n")
-    assert not set_up.venv_fits(machine.WHEELS)
+    config.write_text("include-system-site-packages = false\n")
+    set_up.expect_kind(machine.WHEELS)
+    with pytest.raises(machine.SetupError, match="made for ROS from wheels.*make setup CLEAR=1"):
+        set_up.expect_kind(machine.DISTRIBUTION)
+    config.write_text("include-system-site-packages = true\n")
+    set_up.expect_kind(machine.DISTRIBUTION)
+    with pytest.raises(machine.SetupError, match="made for a sourced ROS distribution"):
+        set_up.expect_kind(machine.WHEELS)
+
+
+# ---------------------------------------------------------------------------------------- an existing environment
+
+
+@pytest.fixture
+def other_python(venv, monkeypatch):
+    """An environment whose Python says that it was made with another one."""
+    (venv / "bin").mkdir(parents=True)
+    python = venv / "bin" / "python"
+    python.write_text("#!/bin/sh\necho /opt/other/bin/python3\n")
+    python.chmod(0o755)
+    started = []
+    monkeypatch.setattr(set_up.os, "execve", lambda *command: started.append(command))
+    monkeypatch.delenv("PYTHON", raising=False)
+    monkeypatch.delenv("JEPA_ROS_SETUP", raising=False)
+    return started
+
+
+def test_the_python_of_an_existing_environment_is_used(other_python):
+    set_up.use_interpreter_of_venv(["tools/set_up.py", "lint"])
+    [(program, arguments, environment)] = other_python
+    assert program == "/opt/other/bin/python3" and arguments == [program, "tools/set_up.py", "lint"]
+    assert environment["JEPA_ROS_SETUP"]
+
+
+def test_another_python_is_refused_beside_an_existing_environment(other_python, monkeypatch):
+    monkeypatch.setenv("PYTHON", "python3.12")
+    with pytest.raises(machine.SetupError, match="PYTHON=python3.12, but .venv was made with /opt/other.*CLEAR=1"):
+        set_up.use_interpreter_of_venv(["tools/set_up.py"])
+    assert not other_python
+
+
+def test_an_environment_that_does_not_start_is_not_replaced_without_a_question(venv):
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to("/nowhere/python3")
+    with pytest.raises(machine.SetupError, match=r"\.venv/bin/python does not start .*make setup CLEAR=1 replaces"):
+        set_up.base_interpreter()
+
+
+def test_the_same_python_continues_and_no_environment_is_no_problem(venv, other_python):
+    python = venv / "bin" / "python"
+    python.write_text(f"#!/bin/sh\necho {sys.executable}\n")
+    set_up.use_interpreter_of_venv([])
+    python.unlink()
+    set_up.use_interpreter_of_venv([])
+    assert not other_python
+
+
+def test_a_working_environment_is_kept_and_a_half_made_one_is_completed(venv, monkeypatch):
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(
+            command, 1 if command[-1] == "import pip" and not (venv / "pip").exists() else 0
+        )
+
+    monkeypatch.setattr(set_up.subprocess, "run", run)
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").touch()
+    (venv / "pyvenv.cfg").write_text("include-system-site-packages = false\n")
+    set_up.make_venv(machine.WHEELS)
+    assert commands[-1][1:3] == ["-m", "venv"] and "--clear" not in commands[-1]
+    (venv / "pip").touch()
+    commands.clear()
+    set_up.make_venv(machine.WHEELS)
+    assert [command[-1] for command in commands] == ["import pip"]
 
 
 def test_bootstrap_restarts_python_with_the_messages_on_its_path(tmp_path):
@@ -171,28 +242,49 @@ def test_a_change_repeats_what_depends_on_it(tmp_path):
 
 
 def test_a_change_of_any_list_of_packages_installs_them_again(tmp_path, monkeypatch):
-    for name in ("ros", "torch", "core", "models", "test", "parity"):
+    for name in ("ros", "torch", "core", *set_up.GROUPS["test"], "parity"):
         (tmp_path / "requirements").mkdir(exist_ok=True)
         (tmp_path / "requirements" / f"{name}.txt").write_text(f"{name}\n")
     (tmp_path / "tools").mkdir()
     for name in ("setup.py", "setup.cfg", "package.xml", "tools/messages.py"):
         (tmp_path / name).touch()
     monkeypatch.setattr(set_up, "ROOT", tmp_path)
-    for name in ("models", "parity"):
-        before = set_up.plan_keys(machine.WHEELS, "torch")
-        (tmp_path / "requirements" / f"{name}.txt").write_text("another\n")
-        after = set_up.plan_keys(machine.WHEELS, "torch")
-        assert {step for step in before if before[step] != after[step]} == {"packages", "jepa_ros"}
+    for name, repeated in (("models", {"test"}), ("parity", {"test"}), ("core", {"packages", "jepa_ros", "test"})):
+        before = set_up.plan_keys(machine.WHEELS, "torch", ["test"])
+        (tmp_path / "requirements" / f"{name}.txt").write_text(f"another {name}\n")
+        after = set_up.plan_keys(machine.WHEELS, "torch", ["test"])
+        assert {step for step in before if before[step] != after[step]} == repeated
 
 
-def test_reference_code_of_the_parity_tests_is_installed_without_what_it_requires(monkeypatch):
+@pytest.fixture
+def installed(monkeypatch):
+    """The arguments of each installation."""
     calls = []
-    monkeypatch.setattr(set_up, "pip", lambda name, *arguments: calls.append(arguments))
+    monkeypatch.setattr(set_up, "install", lambda name, *arguments: calls.append(arguments))
+    for name in ("prune_packages", "compile_modules"):
+        monkeypatch.setattr(set_up, name, lambda: None)
+    return calls
+
+
+def test_reference_code_of_the_parity_tests_is_installed_without_what_it_requires(installed):
+    set_up.install_group("test", machine.WHEELS)
+    ours, peers = installed
+    assert any(word.endswith("requirements/models.txt") for word in ours) and "--no-deps" not in ours
+    assert "requirements/parity.txt" in peers and "--no-deps" in peers
+
+
+def test_what_only_tests_and_rare_commands_need_is_left_out(installed):
     set_up.install_packages(machine.WHEELS)
-    ours = [call for call in calls if "requirements/parity.txt" not in call]
-    peers = [call for call in calls if "requirements/parity.txt" in call]
-    assert len(ours) == 1 and "requirements/models.txt" in ours[0] and "--no-deps" not in ours[0]
-    assert [("--no-deps" in call) for call in peers] == [True]
+    [words] = installed
+    names = {word.partition(">")[0] for word in words}
+    assert "mujoco" in names and not names & {"pytest", "hypothesis", "ruff", "transformers", "pyarrow", "tensorboard"}
+    set_up.install_group("lint", machine.WHEELS)
+    assert any(word.endswith("requirements/lint.txt") for word in installed[-1])
+
+
+def test_an_unknown_group_is_refused_by_name():
+    with pytest.raises(machine.SetupError, match="group 'tests': expected one of models, lerobot"):
+        set_up.plan_keys(machine.WHEELS, "torch", ["tests"])
 
 
 def test_when_everything_is_done_nothing_runs(venv, monkeypatch):
@@ -213,14 +305,14 @@ def test_packages_whose_installation_was_killed_are_installed_again(venv):
         if complete:
             (site / name / "RECORD").touch()
     (site / "~umpy").mkdir()
-    set_up.drop_half_installed()
+    installing.drop_half_installed()
     assert [path.name for path in site.iterdir()] == ["good-1.dist-info"]
 
 
 def test_a_failed_command_shows_the_end_of_its_log(venv, monkeypatch):
-    monkeypatch.setattr(set_up, "ROOT", venv.parent)
+    monkeypatch.setattr(installing, "ROOT", venv.parent)
     with pytest.raises(machine.SetupError, match="(?s)demo: a command failed.*what went wrong"):
-        set_up.run([sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"], "demo")
+        installing.run([sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"], "demo")
 
 
 def test_an_error_in_the_background_comes_out():
@@ -254,3 +346,119 @@ def test_python_outside_the_range_is_refused_in_one_line(tmp_path):
     done = subprocess.run([str(TOOLS / "setup.sh")], env=environment, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and "expected Python 3.10 to 3.12" in done.stderr
+
+
+def pyenv(tmp_path, body):
+    """A folder like pyenv's: a shim that starts nothing, and a `pyenv` that runs the lines of `body`."""
+    for name, lines in {
+        "shims/python3.12": "echo 'pyenv: python3.12: command not found' >&2\nexit 127",
+        "bin/pyenv": body,
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (tmp_path / name).chmod(0o755)
+    return {"PATH": f"{tmp_path / 'bin'}:{os.defpath}", "PYTHON": str(tmp_path / "shims" / "python3.12")}
+
+
+def test_the_interpreter_behind_a_shim_of_pyenv_is_found(tmp_path):
+    environment = pyenv(tmp_path, f'[ "$1" = whence ] && echo 3.12.1\n[ "$1" = root ] && echo {tmp_path}')
+    real = tmp_path / "versions" / "3.12.1" / "bin" / "python3.12"
+    real.parent.mkdir(parents=True)
+    real.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "started $*"\n')
+    real.chmod(0o755)
+    done = subprocess.run([str(TOOLS / "setup.sh")], env=environment, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "started tools/set_up.py\n"), done.stderr
+
+
+def test_a_python_that_does_not_start_is_refused_with_its_reason(tmp_path):
+    done = subprocess.run(
+        [str(TOOLS / "setup.sh")], env=pyenv(tmp_path, ""), capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"setup: PYTHON={tmp_path}/shims/python3.12: expected Python 3.10 to 3.12, but it does not start: "
+        "pyenv: python3.12: command not found"
+    ]
+
+
+# ---------------------------------------------------------------------------------------- uv and pip
+
+
+@pytest.fixture
+def uv(venv, monkeypatch):
+    """A .venv with a uv; returns the commands that are run."""
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "uv").touch()
+    (venv / ".setup").mkdir()
+    commands = []
+    monkeypatch.setattr(installing, "run", lambda command, *_: commands.append(command))
+    monkeypatch.setattr(installing, "pip_configuration", lambda: {"find-links": "/wheels", "cert": "/ca.pem"})
+    return commands
+
+
+def test_uv_gets_the_settings_of_pip(uv):
+    settings = {"index-url": "https://a/simple", "extra-index-url": "https://b\nhttps://c", "no-index": "true"}
+    options, variables = installing.uv_settings(settings | {"cert": "/ca.pem", "timeout": "60", "no-input": "1"})
+    text = " ".join(options)
+    assert "--index-url https://a/simple" in text and "--extra-index-url https://b --extra-index-url https://c" in text
+    assert "--no-index" in options and variables["SSL_CERT_FILE"] == "/ca.pem" and variables["UV_HTTP_TIMEOUT"] == "60"
+
+
+@pytest.mark.parametrize("setting", ["client-cert", "only-binary", "user"])
+def test_with_settings_that_uv_cannot_follow_pip_is_used(uv, setting):
+    assert installing.uv_settings({setting: "x"}) is None
+
+
+def test_without_uv_pip_is_used(venv):
+    assert installing.uv_settings({}) is None
+
+
+def test_where_uv_fails_pip_is_tried(uv, venv, monkeypatch):
+    def run(command, log_name, environment=None):
+        uv.append(command)
+        (venv / ".setup" / f"{log_name}.log").touch()
+        if command[0].endswith("uv"):
+            raise machine.SetupError("no")
+
+    monkeypatch.setattr(installing, "run", run)
+    installing.install("core", "numpy", only_pip=("--use-pep517",))
+    first, second = uv
+    assert first[0].endswith("uv") and "--find-links" in first and "--use-pep517" not in first
+    assert second[1:3] == ["-m", "pip"] and second[-2:] == ["--use-pep517", "numpy"]
+
+
+@pytest.mark.parametrize(("plan", "announced"), [(" + torch==2.13.0+cpu", False), (" + nvidia-cublas==13.1", True)])
+def test_a_build_with_cuda_is_announced_with_its_size_before_it_is_downloaded(uv, venv, monkeypatch, plan, announced):
+    events = []
+
+    def install(name, *arguments):
+        events.append(arguments)
+        (venv / ".setup" / "torch_plan.log").write_text(plan)
+
+    monkeypatch.setattr(installing, "install", install)
+    monkeypatch.setattr(installing, "report", events.append)
+    monkeypatch.setattr(installing, "CUDA_SPACE_GB", 1e-3)
+    installing.install_torch(["torch==2.13.0"])
+    said = [event for event in events if isinstance(event, str)]
+    assert bool(said) == announced and events[-1] == ("torch==2.13.0",)
+    if announced:
+        assert "GB of disk" in said[0] and "TORCH=" in said[0]
+        monkeypatch.setattr(installing, "CUDA_SPACE_GB", 1e9)
+        with pytest.raises(machine.SetupError, match="GB are free"):
+            installing.install_torch(["torch==2.13.0"])
+
+
+def test_pruning_removes_what_is_listed_and_nothing_else(tmp_path):
+    for name in (
+        "torch/include/a.h",
+        "torch/bin/test_api",
+        "torch/bin/torch_shm_manager",
+        "torch/nn/a.py",
+        "b/include/c.h",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(1000))
+    assert installing.prune(tmp_path) == pytest.approx(2e-3)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"torch/bin/torch_shm_manager", "torch/nn/a.py", "b/include/c.h"}
+    assert installing.prune(tmp_path) == 0
