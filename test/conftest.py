@@ -17,6 +17,8 @@ STARTS_PROCESSES = {"graph", "faults", "build"}
 
 # Before anything is started: each process of a test carries it in its environment.
 os.environ[leftovers.MARK] = str(os.getpid())
+# The cores are shared by the workers: a second thread of torch or OpenBLAS would only take turns with another test.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items) -> None:

@@ -301,7 +301,7 @@ def test_an_interruption_is_clean(bag, recipe, tmp_path):
     long = dict(TINY, schedule=TINY["schedule"] | {"updates": 4000, "every": 2000})
     path = tmp_path / "long.yaml"
     path.write_text(yaml.safe_dump(long))
-    arguments = ["compare", "--data", str(bag), "--recipe", str(path), "--out", str(tmp_path / "out")]
+    arguments = ["compare", "methods", "--data", str(bag), "--recipe", str(path), "--out", str(tmp_path / "out")]
     arguments += ["--methods", "vicreg", "--seeds", "1", "--tune", "0", "--goals", "0"]
     process = subprocess.Popen(
         [sys.executable, "-m", "jepa_ros.cli", *arguments],
