@@ -1,20 +1,23 @@
-"""config.json of a checkpoint: what the nodes must know of a model, in one place and never in a second copy."""
+"""config.json of a checkpoint: its schema, the model families, and the identity of a checkpoint's files. No torch."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from jepa_ros.errors import InputError, first_problem
 from jepa_ros.text_files import read_json
 
-SCHEMA_VERSION = 2
-# Far above any model there is: beyond them a file is garbage, and building what it describes would eat the memory.
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+REFERENCES = ("reference.png", "reference.jpg")
+"""Images of the training camera; one may lie beside config.json, for people. It is no part of the model's identity."""
 WIDEST, DEEPEST = 65_536, 256
+"""Far above the sizes of any model: a file beyond them is garbage, and building what it describes would fill memory."""
 TOOL_POSE = 7  # numbers of a tool's pose and gripper
 
 
@@ -41,9 +44,10 @@ class VitEncoderConfig(_Strict):
 
 
 class FrozenEncoderConfig(_Strict):
-    """An encoder in transformers' format that stays as it is; its latents are patch tokens.
+    """A frozen encoder in transformers' format; its latents are patch tokens.
 
-    directory: relative to the checkpoint, or absolute. sha256: of its weights file, so that latents never mix.
+    directory: relative to the checkpoint, or absolute. sha256: of its weights, so that latents of two encoders never
+    mix.
     """
 
     type: Literal["transformers"] = "transformers"
@@ -54,7 +58,7 @@ class FrozenEncoderConfig(_Strict):
 class CausalPredictorConfig(_Strict):
     """LeWM's predictor and action encoder: AdaLN-zero on the action embedding, learned positions, causal attention.
 
-    residual: the change of the latent is predicted, not the latent.
+    residual: predict the change of the latent instead of the latent.
     """
 
     type: Literal["causal"] = "causal"
@@ -109,7 +113,7 @@ class PolicyConfig(_Strict):
 
 
 class ReachabilityConfig(_Strict):
-    """The learned distance in control ticks beside the model (planning/reachability.py)."""
+    """The learned distance in control ticks beside the model (world_model/heads.py)."""
 
     width: int = Field(256, ge=8, le=WIDEST)
     embedding: int = Field(32, ge=1, le=WIDEST, description="numbers that a latent is embedded in")
@@ -117,7 +121,7 @@ class ReachabilityConfig(_Strict):
 
 
 class ProbeConfig(_Strict):
-    """A linear read-out of a named position, or of the arm's joints, from the latent (world_model/probes.py)."""
+    """A linear read-out of a named position, or of the arm's joints, from the latent (world_model/heads.py)."""
 
     name: str
     dimension: int = Field(ge=1, le=WIDEST)
@@ -133,10 +137,10 @@ class ActionConfig(_Strict):
 
 
 class ProprioceptionConfig(_Strict):
-    """The fields of a state, and mean and std of each.
+    """The fields of proprioception, with mean and std of each.
 
-    joints: joint positions (rad), then velocities (rad/s) of `joints`, then positions of `gripper`. tool_pose: the pose
-    of the tool and the gripper (robot/pose_delta.py), seven fields that `gripper` names, without joints.
+    kind joints: positions (rad), then velocities (rad/s) of `joints`, then positions of `gripper`. kind tool_pose: pose
+    of the tool and opening of the gripper (robot/motion/pose_delta.py): seven fields, named by `gripper`, no joints.
     """
 
     kind: Literal["joints", "tool_pose"] = "joints"
@@ -158,18 +162,18 @@ class ProprioceptionConfig(_Strict):
 
     @property
     def dimension(self) -> int:
-        """Number of fields P."""
+        """The number P of fields."""
         return 2 * len(self.joints) + len(self.gripper)
 
     @property
     def angles(self) -> tuple[int, ...]:
-        """Columns of the fields that jump between -π and π rad."""
+        """The columns of angles, which jump between -π and π rad."""
         return (3, 4, 5) if self.kind == "tool_pose" else ()
 
 
 class PreprocessingConfig(_Strict):
-    """images.preprocess: centre crop to a square, then area-averaged to `size` x `size`; then, on values of 0 to 1,
-    mean and std of the three colours."""
+    """Preprocessing of images: centre crop to a square, area-averaged to `size` x `size` (images.preprocess), then
+    normalised by mean and std of the three colours, on values of 0 to 1."""
 
     size: int = Field(64, ge=8, le=1024)
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -179,8 +183,8 @@ class PreprocessingConfig(_Strict):
 class DistanceConfig(_Strict):
     """Scales of the latent distance (squared L2 over D), from validation episodes: see training/calibration.py."""
 
-    tolerance: float = Field(gt=0, description="at or under this a goal counts as reached")
-    far: float = Field(gt=0, description="beyond this the distance is flat and says little of the way left")
+    tolerance: float = Field(gt=0, description="distance at or below which a goal is reached")
+    far: float = Field(gt=0, description="distance beyond which it saturates and does not tell how far the goal is")
 
 
 class SurpriseConfig(_Strict):
@@ -204,11 +208,23 @@ class CameraReference(_Strict):
     orientation: tuple[float, float, float, float]
 
 
-_FAMILIES = {
-    "lewm": (("conv", "vit"), "causal"),
-    "dino_wm": (("transformers",), "patch"),
-    "vjepa2_ac": (("transformers",), "block_causal"),
+class Family(NamedTuple):
+    """encoders, predictor: the types in config.json that go together. factory: "module:callable" in world_model, called
+    as factory(config=..., encoder=...) with the frozen encoder (None if the model trains its own); it returns a
+    PredictiveModel with fresh weights and raises InputError if sizes do not fit."""
+
+    encoders: tuple[str, ...]
+    predictor: str
+    factory: str
+
+
+FAMILIES = {
+    "lewm": Family(("conv", "vit"), "causal", "lewm.model:build_lewm"),
+    "dino_wm": Family(("transformers",), "patch", "dino_wm.model:PatchWorldModel"),
+    "vjepa2_ac": Family(("transformers",), "block_causal", "vjepa2_ac.model:VJepa2Ac"),
 }
+"""Model families by name. To add one, write world_model/NAME/model.py and enter it here, with a class above for the
+sizes of its predictor if none of them fits."""
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _TOPIC = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 
@@ -216,12 +232,12 @@ _TOPIC = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 class ModelConfig(_Strict):
     """The whole of config.json.
 
-    cameras: relative topics of the frames that one situation is seen in, one a camera, in the order of the views that
-    `encode` takes. The world_model node subscribes to each; a camera node publishes it.
+    cameras: relative topics of the camera frames, in the order of the views that `encode` takes. The world_model node
+    subscribes to each; a camera node publishes it.
     """
 
-    schema_version: Literal[2] = SCHEMA_VERSION
-    family: Literal["lewm", "dino_wm", "vjepa2_ac"] = "lewm"
+    schema_version: Literal[2] = 2
+    family: str = "lewm"
     name: str
     encoder: ConvEncoderConfig | VitEncoderConfig | FrozenEncoderConfig = Field(discriminator="type")
     predictor: CausalPredictorConfig | PatchPredictorConfig | BlockCausalPredictorConfig = Field(discriminator="type")
@@ -244,9 +260,16 @@ class ModelConfig(_Strict):
     camera: CameraReference | None = None
     robots: tuple[str, ...] = Field((), description="robots (config/robots) that it was trained for")
 
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, family: str) -> str:
+        if family not in FAMILIES:
+            raise ValueError(f"expected one of {', '.join(FAMILIES)}, found {family[:80]}")
+        return family
+
     @model_validator(mode="after")
-    def _family(self) -> ModelConfig:
-        encoders, predictor = _FAMILIES[self.family]
+    def _parts_of_family(self) -> ModelConfig:
+        encoders, predictor, _ = FAMILIES[self.family]
         if self.encoder.type not in encoders or self.predictor.type != predictor:
             raise ValueError(
                 f"family {self.family}: expected an encoder {' or '.join(encoders)} and a predictor {predictor}, "
@@ -272,32 +295,29 @@ class ModelConfig(_Strict):
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Of what a situation is seen in: (size, size, 3), with several cameras (cameras, size, size, 3)."""
+        """The shape of one moment's frames: (size, size, 3), with several cameras (cameras, size, size, 3)."""
         view = (self.preprocessing.size, self.preprocessing.size, 3)
         return view if len(self.cameras) == 1 else (len(self.cameras), *view)
 
     @property
     def action_block(self) -> int:
-        """Numbers K of an action block."""
+        """The numbers K of an action block."""
         return self.block * self.action.dimension
 
     @property
     def tick(self) -> float:
-        """Control period in s."""
+        """The control period in s."""
         return 1.0 / self.control_rate
 
     @property
     def step(self) -> float:
-        """A model step in s: block / control_rate."""
+        """The model step in s: block / control_rate."""
         return self.block / self.control_rate
 
 
 def read_config(directory: Path) -> ModelConfig:
-    """config.json of a checkpoint directory.
-
-    Raises InputError that names the file, the field, what was expected and found.
-    """
-    path = directory / "config.json"
+    """Read config.json of a checkpoint directory. Raises InputError that names the file, the field and its value."""
+    path = directory / CONFIG
     if not path.is_file():
         held = ", ".join(sorted(p.name for p in directory.iterdir())[:6]) if directory.is_dir() else "no such directory"
         raise InputError(
@@ -313,19 +333,13 @@ def read_config(directory: Path) -> ModelConfig:
         raise InputError(f"model {path}: {first_problem(error)}") from None
 
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-REFERENCES = ("reference.png", "reference.jpg")
-"""Pictures of the training camera, of which one may lie beside config.json. For people: a model is the same without."""
-
-
 def identify(directory: Path) -> str:
-    """16 hex digits that differ wherever weights or configuration do; latents of two models never mix."""
+    """Return the model id: 16 hex digits of configuration and weights. Latents of two models must never mix."""
     return sha256(directory / CONFIG, directory / WEIGHTS)[:16]
 
 
 def sha256(*paths: Path) -> str:
-    """SHA-256 (hex) of files, one after the other."""
+    """Return the SHA-256 (hex) of files, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jepa_ros.errors import InputError
-from jepa_ros.world_model.config import FrozenEncoderConfig
+from jepa_ros.world_model.config import FrozenEncoderConfig, sha256
 
 # model_type of config.json → class in transformers. Only these are built, so no code of a checkpoint is ever run.
 KINDS = {
@@ -141,12 +140,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 def weights_digest(directory: Path) -> str:
     """SHA-256 (hex) of an encoder's safetensors files, one after the other in the order of their names."""
-    digest = hashlib.sha256()
-    for path in weight_files(directory):
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
+    return sha256(*weight_files(directory))
 
 
 def resolve_encoder(name_or_path: str | Path, allow_download: bool = False) -> Path:
@@ -193,7 +187,7 @@ def _check_tensors(directory: Path, found: dict) -> None:
     unused = ("predictor.", "pooler.", "embeddings.mask_token")
     if missing := sorted(key for key in found["missing_keys"] if not key.startswith(unused)):
         raise InputError(
-            f"encoder {directory}: expected the tensor {missing[0]} in its safetensors, found {len(missing)} missing"
+            f"encoder {directory}: the tensor {missing[0]} is missing in its safetensors ({len(missing)} in all)"
         )
     for key, held, wanted in sorted(found["mismatched_keys"]):
         raise InputError(f"encoder {directory}: {key}: expected shape {tuple(wanted)}, found {tuple(held)}")

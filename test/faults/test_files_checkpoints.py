@@ -32,7 +32,7 @@ def rename(model):
     name = sorted(tensors)[0]
     tensors[f"{name}.other"] = tensors.pop(name)
     save_file(tensors, model / "model.safetensors")
-    return f"model.safetensors: expected the tensor {name}, found none of that name"
+    return f"model.safetensors: the tensor {name} is missing"
 
 
 def widen(model):
@@ -47,7 +47,7 @@ def blow_up(model):
     values = json.loads((model / "config.json").read_text())
     values["predictor"] |= {"width": 65536, "mlp": 65536, "depth": 256}
     (model / "config.json").write_text(json.dumps(values))
-    return "model.safetensors: expected the tensor model.predictor"
+    return "model.safetensors: the tensor model.predictor"
 
 
 def poison(model):

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from jepa_ros.world_model.checkpoint import build_model
 from jepa_ros.world_model.config import ModelConfig
-from jepa_ros.world_model.dino_wm.model import PatchWorldModel, build_patch_model
+from jepa_ros.world_model.dino_wm.model import PatchWorldModel
 from jepa_ros.world_model.frozen_encoder import weights_digest
 
 torch.set_num_threads(1)
@@ -73,7 +74,7 @@ def from_directory(directory, conditioning="adaln") -> PatchWorldModel:
     sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_ratio": 1}
     dinov2 = transformers.Dinov2Config(image_size=PIXELS, patch_size=PIXELS // SIDE, **sizes)
     transformers.Dinov2Model(dinov2).save_pretrained(directory / "encoder")
-    return build_patch_model(made_config(directory, conditioning), directory)
+    return build_model(made_config(directory, conditioning), directory)[0]
 
 
 def made_config(directory, conditioning) -> ModelConfig:

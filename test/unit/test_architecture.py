@@ -41,7 +41,7 @@ ORDER = {package: row for row, line in enumerate(ROWS.split("\n")) for package i
 
 # Sub-folders of implementations: base modules of the parent define what they implement, and one module of the parent
 # looks them up by name. All other folders depend on each other in one direction only.
-IMPLEMENTATIONS = {"planning/solvers", "world_model/lewm", "world_model/dino_wm", "world_model/vjepa2_ac"}
+IMPLEMENTATIONS = {"planning/solvers"}
 
 # Modules and folders that import rclpy or packages of ROS messages. The rest runs without ROS.
 ROS = {

@@ -28,7 +28,8 @@ def refusal(directory):
     with pytest.raises(InputError) as error:
         load_checkpoint(directory)
     text = str(error.value)
-    assert "\n" not in text and str(directory) in text and "expected" in text.lower() and "found" in text, text
+    assert "\n" not in text and str(directory) in text, text
+    assert ("expected" in text.lower() and "found" in text) or "tensor" in text, text
     return text
 
 
@@ -99,12 +100,12 @@ def test_the_model_that_ships_keeps_its_id():
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda t: t.pop("probe.puck"), "expected the tensor probe.puck, found none"),
-        (lambda t: t.update({"probe.cup": torch.zeros(5, 3)}), "expected no tensor probe.cup, found one"),
+        (lambda t: t.pop("probe.puck"), "the tensor probe.puck is missing"),
+        (lambda t: t.update({"probe.cup": torch.zeros(5, 3)}), "unexpected tensor probe.cup"),
         (lambda t: t.update({"probe.puck": torch.zeros(4, 2)}), "probe.puck: expected shape (5, 2), found (4, 2)"),
         (lambda t: t["probe.tool"].fill_(float("nan")), "probe.tool: expected finite values"),
-        (lambda t: t.pop("reachability.haste.0.bias"), "expected the tensor reachability.haste.0.bias, found none"),
-        (lambda t: t.update({"reachability.more": torch.zeros(1)}), "expected no tensor reachability.more"),
+        (lambda t: t.pop("reachability.haste.0.bias"), "the tensor reachability.haste.0.bias is missing"),
+        (lambda t: t.update({"reachability.more": torch.zeros(1)}), "unexpected tensor reachability.more"),
         (lambda t: t["reachability.embed.0.bias"].fill_(float("inf")), "reachability.embed.0.bias: expected finite"),
     ],
 )
@@ -117,9 +118,9 @@ def test_heads_that_do_not_fit_are_refused(tmp_path, change, words):
 def test_heads_that_the_configuration_does_not_know_are_refused(tmp_path):
     with_heads(tmp_path / "m")
     change_config(tmp_path / "m", lambda c: c.update(reachability=None))
-    assert "expected no tensor reachability." in refusal(tmp_path / "m")
+    assert "unexpected tensor reachability." in refusal(tmp_path / "m")
     change_config(tmp_path / "m", lambda c: c.update(policy=None))
-    assert "expected no tensor policy." in refusal(tmp_path / "m")
+    assert "unexpected tensor policy." in refusal(tmp_path / "m")
 
 
 def test_the_id_changes_with_one_weight_and_with_the_configuration(saved):
@@ -174,12 +175,12 @@ def test_a_tensor_of_another_shape(saved):
 
 def test_a_renamed_tensor(saved):
     change_tensors(saved, lambda tensors: tensors.update({f"{SOME}s": tensors.pop(SOME)}))
-    assert f"expected the tensor {SOME}," in refusal(saved)
+    assert f"the tensor {SOME} is missing" in refusal(saved)
 
 
 def test_one_tensor_too_many(saved):
     change_tensors(saved, lambda tensors: tensors.update({"policy.more": torch.zeros(1)}))
-    assert "expected no tensor policy.more" in refusal(saved)
+    assert "unexpected tensor policy.more" in refusal(saved)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -106,7 +106,7 @@ def test_weights_of_another_shape_are_refused(encoder_directory):
 def test_missing_weights_are_refused(encoder_directory):
     config = json.loads((encoder_directory / "config.json").read_text())
     (encoder_directory / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
-    assert "expected the tensor layers.1." in refused(encoder_directory)
+    assert "the tensor layers.1." in refused(encoder_directory)
 
 
 def test_the_digest_is_of_all_safetensors_in_order(tmp_path):

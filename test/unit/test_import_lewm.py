@@ -114,7 +114,7 @@ BAD = {
     ),
     "no class token": (
         lambda: without("encoder.embeddings.cls_token"),
-        "expected tensors for encoder.class_token, found none",
+        "the tensor encoder.class_token is missing",
     ),
     "no positions": (lambda: without("encoder.embeddings.position_embeddings"), "expected a tensor encoder.positions"),
     "no key": (
@@ -123,7 +123,7 @@ BAD = {
     ),
     "one layer short": (
         lambda: without("predictor.transformer.layers.1.adaLN_modulation.1.bias"),
-        "expected tensors for predictor.blocks.1.modulation.bias, found none",
+        "the tensor predictor.blocks.1.modulation.bias is missing",
     ),
     "a layer too much": (
         lambda: foreign() | {"predictor.transformer.output_proj.weight": torch.zeros(2, 2)},

@@ -193,7 +193,7 @@ def refused_after_progress(*arguments):
 
 def test_a_model_of_no_robot_asks_for_one(root):
     config = small_models.config(robots=())
-    with pytest.raises(InputError, match="expected a robot that it was trained for, found none: give --robot"):
+    with pytest.raises(InputError, match="its config names no robot; give one"):
         choose_robot(config, None)
     assert choose_robot(config, "slides").name == "slides"
     assert choose_robot(small_models.config(robots=("slides", "gone")), None).name == "slides"

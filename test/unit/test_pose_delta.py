@@ -240,5 +240,5 @@ def test_only_plans_of_planar_models_are_judged():
     check_planar(small_models.config())
     with pytest.raises(InputError) as refusal:
         check_planar(small_models.config(action=MOVE, proprioception=STATE))
-    expected = "expected the action space planar_velocity to judge plans, found pose_delta"
+    expected = "plans are evaluated in action space planar_velocity only, found pose_delta"
     assert str(refusal.value) == f"model tiny: {expected}"

@@ -5,8 +5,6 @@ DINO-WM (arXiv 2411.04983) or JEPA-WMs (arXiv 2512.24497) by configuration: see 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import nn
@@ -69,17 +67,3 @@ class PatchWorldModel(PredictiveModel):
         if not 1 <= steps <= self.history:
             raise InputError(f"latents: expected 1 to {self.history} steps, found {steps}")
         return self.predictor(latents, states, actions)
-
-
-def build_patch_model(config: ModelConfig, directory: Path) -> PatchWorldModel:
-    """The model of a checkpoint `directory` with fresh predictor weights and its encoder's own.
-
-    Raises InputError where the encoder cannot be read, is not config.json's, or does not fit the rest of it.
-    """
-    from jepa_ros.world_model.frozen_encoder import load_frozen_encoder, weights_digest
-
-    path = directory / config.encoder.directory
-    encoder = load_frozen_encoder(path, config.preprocessing.size)
-    if (found := weights_digest(path)) != config.encoder.sha256:
-        raise InputError(f"encoder {path}: expected weights of sha256 {config.encoder.sha256}, found {found}")
-    return PatchWorldModel(encoder, config)

@@ -19,7 +19,6 @@ from jepa_ros.text_files import read_json
 from jepa_ros.world_model import checkpoint
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.importers.state_dict import (
-    check_state_dict,
     find_state_dict,
     read_state_dict,
     shape,
@@ -87,7 +86,7 @@ def import_lewm(path: Path, out: Path, block: int = 5, control_rate: float = 10.
     settings = _read_settings(source)
     config = _config(source, ours, settings, block, control_rate, name or out.name)
     with torch.device("meta"):
-        check_state_dict(source, ours, build_lewm(config).state_dict())
+        checkpoint.check_tensors(str(source), build_lewm(config).state_dict(), ours)
     model = build_lewm(config)
     model.load_state_dict(ours)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -57,19 +57,6 @@ def strip_prefix(path: Path, tensors: dict[str, torch.Tensor], anchor: str) -> d
     return {key.removeprefix(prefix): value for key, value in names.items() if key.startswith(prefix)}
 
 
-def check_state_dict(path: Path, tensors: dict[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
-    """Raise InputError where names or shapes are not the expected ones, or a value is not finite."""
-    if missing := sorted(set(expected) - set(tensors)):
-        raise InputError(f"{path}: expected tensors for {missing[0]}, found none")
-    if extra := sorted(set(tensors) - set(expected)):
-        raise InputError(f"{path}: expected no tensor for {extra[0]}, found one")
-    for key, tensor in expected.items():
-        if tensor.shape != tensors[key].shape:
-            raise InputError(f"{path}: {key}: expected shape {tuple(tensor.shape)}, found {tuple(tensors[key].shape)}")
-        if not torch.isfinite(tensors[key].float()).all():
-            raise InputError(f"{path}: {key}: expected finite values, found NaN or Inf")
-
-
 def shape(path: Path, tensors: dict[str, torch.Tensor], key: str, dimensions: int) -> tuple[int, ...]:
     """The shape of a tensor that must be there. Raises InputError."""
     if key not in tensors:

@@ -28,7 +28,7 @@ from jepa_ros.world_model.frozen_encoder import (
     weights_digest,
 )
 from jepa_ros.world_model.importers.lewm import UNCALIBRATED
-from jepa_ros.world_model.importers.state_dict import check_state_dict, read_torch, shape, strip_prefix
+from jepa_ros.world_model.importers.state_dict import read_torch, shape, strip_prefix
 from jepa_ros.world_model.vjepa2_ac.model import STATE_FIELDS, STATES, VJepa2Ac
 
 # Published, and not to be seen in the tensors.
@@ -78,7 +78,7 @@ def import_vjepa2_ac(
         settings = {"type": "transformers", "directory": str(given or "encoder"), "sha256": weights_digest(place)}
         config = _config(path, parts["predictor"], frozen, settings, name or out.name)
         model = VJepa2Ac(frozen, config)
-        check_state_dict(path, parts["predictor"], model.predictor.state_dict())
+        checkpoint.check_tensors(str(path), model.predictor.state_dict(), parts["predictor"])
         model.predictor.load_state_dict(parts["predictor"])
         checkpoint.save_checkpoint(whole, config, model, None)
         (whole / "README.md").write_text(_card(path, config, model))
@@ -113,7 +113,8 @@ def write_encoder(path: Path, tensors: Mapping[str, torch.Tensor], directory: Pa
     transformers = import_transformers()
     with torch.device("meta"):
         model = transformers.VJEPA2Model(transformers.VJEPA2Config(**settings))
-    check_state_dict(path, renamed, {f"encoder.{key}": value for key, value in model.encoder.state_dict().items()})
+    expected = {f"encoder.{key}": value for key, value in model.encoder.state_dict().items()}
+    checkpoint.check_tensors(str(path), expected, renamed)
     directory.mkdir(parents=True)
     save_file(renamed, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -92,7 +92,7 @@ class LeWM(PredictiveModel):
         self._imagination, self._rounded = None, dtype == torch.bfloat16
 
 
-def build_lewm(config: ModelConfig) -> LeWM:
+def build_lewm(config: ModelConfig, encoder: None = None) -> LeWM:
     """A model of the sizes in `config`, with fresh weights.
 
     Raises InputError where the sizes do not go together.

@@ -7,7 +7,6 @@ A state is the gripper in the robot's base frame: position x, y, z (m), orientat
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.config import ModelConfig
-from jepa_ros.world_model.frozen_encoder import FrozenEncoder, load_configured_encoder
+from jepa_ros.world_model.frozen_encoder import FrozenEncoder
 from jepa_ros.world_model.protocol import PredictiveModel, as_images, flatten_views
 from jepa_ros.world_model.vjepa2_ac.predictor import EXTRA, BlockCausalPredictor
 
@@ -71,14 +70,6 @@ class VJepa2Ac(PredictiveModel):
         parts = zip(*(x.split(at_once) for x in (latents, actions, poses)), strict=True)
         predicted = torch.cat([F.layer_norm(self.predictor(*part), (width,)) for part in parts])
         return predicted, (move(poses, actions) - self.state_mean) / self.state_std
-
-
-def build_vjepa2_ac(config: ModelConfig, directory: Path) -> VJepa2Ac:
-    """The model of a checkpoint `directory` with fresh predictor weights and its encoder's own.
-
-    Raises InputError where the encoder cannot be read, is another one than config.json names, or sizes do not fit.
-    """
-    return VJepa2Ac(load_configured_encoder(config.encoder, directory, config.preprocessing.size), config)
 
 
 def _check_sizes(config: ModelConfig) -> None:
