@@ -27,6 +27,13 @@ PANELS = RUN, ROBOT, MODELS, TRAINING = "Run the graph", "Set up a robot", "Use 
 """Headings in the help of `jepa_ros`."""
 MAX_SEED = 2**31 - 1
 MAX_WORKERS = 256
+EXTRAS = {
+    "pyarrow": "lerobot",
+    "huggingface_hub": "models",
+    "transformers": "models",
+    "tensorboard": "tensorboard",
+}
+"""Packages that few commands need, and the extra of setup.py that installs each."""
 
 
 class Application(TyperGroup):
@@ -54,6 +61,12 @@ class Application(TyperGroup):
                 raise
             named = f"{error.filename}: " if error.filename is not None else ""
             code = refuse(f"{named}{error.strerror or error} (JEPA_ROS_TRACEBACK=1 shows where)")
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            install = f"{sys.executable} -m pip install 'jepa_ros[{extra}]'"
+            code = refuse(f"this needs the package {error.name}, which few commands need; install it with: {install}")
         except (typer.Abort, KeyboardInterrupt):
             code = 130
         sys.exit(code or 0)

@@ -59,6 +59,17 @@ def test_bad_input_is_one_line_and_exit_2(monkeypatch):
     assert result.stderr.splitlines() == ["jepa_ros: model 'raech': expected one of [reach], found nothing"]
 
 
+def test_a_package_that_few_commands_need_is_named_with_how_to_install_it(monkeypatch):
+    def import_missing(target, **options):
+        raise ModuleNotFoundError("No module named 'pyarrow.parquet'", name="pyarrow.parquet")
+
+    monkeypatch.setattr(graph, "call", import_missing)
+    result = run("demo")
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    [line] = result.stderr.splitlines()
+    assert "pyarrow" in line and "'jepa_ros[lerobot]'" in line
+
+
 def test_unknown_option_exits_2():
     assert run("demo", "--gaols", "3").exit_code == 2
     assert run("demo", "--goals", "three").exit_code == 2
