@@ -83,7 +83,7 @@ def draw(world: World, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     while True:
         start, goal = place(world, rng, 0.005), place(world, rng, 0.005)
         way = start + np.linspace(0.0, 1.0, 60)[:, None] * (goal - start)
-        if np.linalg.norm(goal - start) < 0.06 or world.rails._body(way).min() < 0.002:
+        if np.linalg.norm(goal - start) < 0.06 or world.rails._self_clearance(way).min() < 0.002:
             continue
         half = rng.uniform(0.01, 0.04, 2)
         feasible = rng.random() < 0.5

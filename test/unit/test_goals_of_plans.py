@@ -130,7 +130,7 @@ def test_a_model_that_contradicts_itself_has_its_price():
 @pytest.mark.parametrize(
     ("ask", "sentence"),
     [
-        (lambda m: m.tool([*XY, 0.1]), "pose: expected a height of 0.455 m, .* found 0.100 m"),
+        (lambda m: m.tool([*XY, 0.1]), "pose: expected z = 0.455 m, .* found 0.100 m"),
         (lambda m: m.tool([1.0, 1.0, SPACE.height]), r"pose: \[1.0, 1.0\] m lies outside the workspace"),
         (lambda m: m.tool([np.nan, 0.0, 0.4]), "pose: expected 3 finite numbers"),
         (lambda m: m.posture(("elbow",), [0.0]), r"joints: expected some of .*, found \['elbow'\]"),
