@@ -1,6 +1,7 @@
 """Goals that are missing, swapped, wrong, out of reach or given up, and plans that do not meet."""
 
 import copy
+import re
 import time
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_a_goal_that_cannot_be_ends_with_the_reason_and_the_arm_at_rest(arm, mea
     assert (ended.status, ended.code) == ("aborted", code) and reason in ended.reason
     stopped = arm.stops(fault)
     measured["stop_ms"] = 1e3 * (stopped.rest - fault)
-    arm.says(f"planner: .*{reason}", fault)
+    arm.says(f"planner: .*{re.escape(reason)}", fault)
 
 
 @pytest.mark.fault(27)
