@@ -20,8 +20,8 @@ from jepa_ros.datasets.episodes import Episode
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import collapse, encode_all, latent_health, probe
+from jepa_ros.planning.goal import latent_distance_pairs
 from jepa_ros.robot.config import RobotConfig
-from jepa_ros.training.calibration import latent_distance_pairs
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.protocol import PredictiveModel
 

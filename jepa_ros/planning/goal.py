@@ -67,6 +67,11 @@ def latent_distance(latents: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
     return (latents - goal).square().flatten(-goal.ndim).mean(-1)
 
 
+def latent_distance_pairs(first: torch.Tensor, second: torch.Tensor) -> np.ndarray:
+    """Return (N,) mean squares over the latent, between rows of two (N, *L)."""
+    return (first - second).square().flatten(1).mean(1).numpy()
+
+
 @dataclass(frozen=True)
 class LatentTerm:
     """A goal image's latent (*L). metric: what the search minimises: l2 (mean square), l1 (mean absolute difference,

@@ -1,4 +1,8 @@
-"""The simulated cell: MuJoCo scenes and tasks."""
+"""The simulated cell: the MuJoCo scene, its controller, its tasks, and its export to URDF and Gazebo.
+
+cell.py joins scene, gate and controller in simulated time, without ROS; nodes/simulator and evaluation use it. Start
+reading in scene.py.
+"""
 
 import ctypes.util
 import os

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from jepa_ros.datasets.episodes import EpisodeSet
+from jepa_ros.planning.goal import latent_distance_pairs
 from jepa_ros.world_model.config import DistanceConfig, SurpriseConfig
 from jepa_ros.world_model.protocol import Context, WorldModel
 
@@ -39,8 +40,3 @@ def calibrate_surprise(model: WorldModel, latents: torch.Tensor, data: EpisodeSe
     errors = torch.cat(errors)
     quantiles = tuple(float(v) for v in torch.quantile(errors, torch.tensor(SURPRISE_LEVELS)))
     return SurpriseConfig(levels=SURPRISE_LEVELS, errors=quantiles, threshold=2 * quantiles[-1])
-
-
-def latent_distance_pairs(first: torch.Tensor, second: torch.Tensor) -> np.ndarray:
-    """Return (N,) mean squares over the latent, between rows of two (N, *L)."""
-    return (first - second).square().flatten(1).mean(1).numpy()

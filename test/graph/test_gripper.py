@@ -79,7 +79,7 @@ def interfaces():
     yield pytest.param("gripper_command", marks=missing)
 
 
-@pytest.mark.parametrize("interface", interfaces())
+@pytest.mark.parametrize("interface", list(interfaces()))
 def test_the_gripper_opens_as_far_as_asked_and_a_latched_gate_leaves_it(start, client, tmp_path, interface):
     gripper = Gripper(start, client, interface, tmp_path)
     bench = gripper.bench

@@ -1,4 +1,7 @@
-"""Search algorithms behind planning.solver.Solver, one file each; planning.SOLVERS lists them."""
+"""Search algorithms behind planning.solver.Solver, one file each. planning.SOLVERS lists them by name.
+
+The planner calls make_solver(); a solver calls only the cost function that it is given. Start reading in cem.py.
+"""
 
 from __future__ import annotations
 

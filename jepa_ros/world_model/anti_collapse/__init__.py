@@ -1,4 +1,7 @@
-"""Ways to keep latents from collapsing to a constant, one file each, behind one protocol."""
+"""Methods that keep latents from collapsing to a constant, one file each, behind one protocol.
+
+Training calls make_anti_collapse() with the method's name and adds its loss. Start reading in protocol.py.
+"""
 
 from __future__ import annotations
 
