@@ -30,7 +30,7 @@ quick)
 all)
     part unit 1200 "${workers[@]}" -m "not alone" test/unit test/parity
     part graph 1800 "${workers[@]}" -m "not alone" test/build test/faults test/graph
-    part alone 900 -m alone test/unit test/graph test/faults
+    part alone 900 -m alone test/faults
     ;;
 *)
     part tests 3600 "${workers[@]}" -m "not alone" "$@"

@@ -15,7 +15,10 @@ from helpers.message_fuzzer import Fuzzer, read, save
 from jepa_ros.bags.reader import open_bag
 from jepa_ros.resources import list_models
 
-pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships")
+pytestmark = [
+    pytest.mark.alone,  # as many messages as the graph can take: it keeps both cores busy
+    pytest.mark.skipif("openarm_reach" not in list_models(), reason="needs the model that ships"),
+]
 
 ROUNDS, LEAST, ALL = 1000, 1000, 100_000
 GROWTH = 32e6  # bytes that a node may gain between the last two quarters of a phase

@@ -10,6 +10,7 @@ import pytest
 
 from helpers.fault_graph import SETTINGS, Graph
 
+pytestmark = pytest.mark.alone  # in a process that has started no DDS yet
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET of sched.h
 
 # On LOCALHOST rmw_fastrtps brings shared memory whatever Fast DDS is told. The namespace has no other interface.
