@@ -13,6 +13,7 @@ from helpers.fault_graph import Graph
 from helpers.untrained_model import fresh_model
 from jepa_ros.nodes.common.convert import image_message, to_stamp
 
+pytestmark = pytest.mark.alone  # a slow model, whose plans come too late where it shares its core
 SPARE = 8 * 2**20  # bytes left to a node: enough for everything but an inference
 
 
