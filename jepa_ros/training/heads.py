@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.training.losses import policy_loss, reachability_loss
 from jepa_ros.training.recipe import Schedule
-from jepa_ros.training.trainer import ResumableTrainer, descend, learning_rate_factor
+from jepa_ros.training.trainer import ResumableTrainer, copy_weights, descend, learning_rate_factor
 from jepa_ros.world_model.checkpoint import build_policy, build_reachability
 from jepa_ros.world_model.config import ModelConfig, ProbeConfig, ReachabilityConfig
 from jepa_ros.world_model.heads import JOINTS, GoalPolicy, Probe, Reachability, fit_probe
@@ -104,7 +103,7 @@ class _TrainedHead:
 
     def __init__(self, name: str, head: nn.Module, loss: Callable[..., torch.Tensor], decay: float, seed: int):
         self.name, self.head, self.loss = name, head, loss
-        self.best, self.best_weights = math.inf, copy.deepcopy(head.state_dict())
+        self.best, self.best_weights = math.inf, copy_weights(head.state_dict())
         self.generator = torch.Generator().manual_seed(seed)
         self.optimizer = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=decay)
 
@@ -152,7 +151,7 @@ class HeadsTrainer(ResumableTrainer):
             value = float(self._loss(part, "val", VALIDATION_PAIRS, generator))
             values |= {part.name: self._losses[part.name], f"{part.name}_val": value}
             if value < part.best:
-                part.best, part.best_weights = value, copy.deepcopy(part.head.state_dict())
+                part.best, part.best_weights = value, copy_weights(part.head.state_dict())
         self.progress.validation.append(values)
         return values
 

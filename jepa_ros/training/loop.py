@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 
 import numpy as np
@@ -16,7 +15,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import collapse, encode_all, latent_health, prediction_health, probe_r2
 from jepa_ros.training.losses import WorldModelLoss
 from jepa_ros.training.recipe import LossWeights, Schedule
-from jepa_ros.training.trainer import ResumableTrainer, descend, learning_rate_factor
+from jepa_ros.training.trainer import ResumableTrainer, copy_weights, descend, learning_rate_factor
 from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse
 from jepa_ros.world_model.checkpoint import own_state
 from jepa_ros.world_model.config import ModelConfig
@@ -65,7 +64,7 @@ class Trainer(ResumableTrainer):
         )
         self.window_rng = np.random.default_rng([seed, 1])
         self.projection_rng = torch.Generator().manual_seed(seed)
-        self.best = copy.deepcopy(own_state(model))
+        self.best = copy_weights(own_state(model))
         if schedule.compile:
             model.encoder.compile()  # most of the time is spent here; the names of its weights stay
 
@@ -112,7 +111,7 @@ class Trainer(ResumableTrainer):
             p.stopped = f"update {p.update}: {last[-1]}"
         if health["error_ratio@3"] < p.best:
             p.best = health["error_ratio@3"]
-            self.best = copy.deepcopy(own_state(self.model))
+            self.best = copy_weights(own_state(self.model))
         return health
 
     def state(self) -> dict:

@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -140,6 +140,11 @@ class ResumableTrainer(ABC):
         """Raise FloatingPointError, with the number of the update, if a loss is not finite."""
         if not math.isfinite(loss):
             raise FloatingPointError(f"update {self.progress.update}: {name} loss is {loss}")
+
+
+def copy_weights(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a copy of a state dict that further updates do not change."""
+    return {name: value.detach().clone() for name, value in state.items()}
 
 
 def descend(
