@@ -80,7 +80,7 @@ def test_a_plan_a_little_too_fast_is_slowed_with_all_joints_together(bench, meas
 @pytest.mark.parametrize(
     "trajectory, word",
     [
-        (minimum_jerk(START, GOAL, 0.1), "velocity of"),
+        (minimum_jerk(START, GOAL, 0.1), "times its limit"),
         (minimum_jerk(START, START + np.array([3.5, 0, 0, 0, 0, 0, 0]), 3.0), "position of"),
     ],
     ids=["speed", "position"],
