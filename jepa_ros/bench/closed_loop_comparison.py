@@ -142,7 +142,7 @@ def compare_in_closed_loop(
     for number, goal in enumerate(make_goals(cell.scene, robot, cell.space, starts, seed), 1):
         for actor, trials in ((ours, found.ours), (theirs, found.theirs)):
             actor.start(goal)
-            trial = run_trial(cell, goal, actor, timing, executed=actor.executed)
+            trial = run_trial(cell, goal, actor, timing, executed=actor.add_executed)
             trial.plans = len(actor.plans)
             trials.append(trial)
         note = ", ".join(

@@ -19,7 +19,7 @@ from jepa_ros.bags.reader import read_robot_description
 from jepa_ros.datasets.episodes import Episode
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.model_health import collapse, encode_all, latent_health, probe
+from jepa_ros.evaluation.model_health import describe_collapse, encode_frames, fit_and_probe, measure_latents
 from jepa_ros.planning.goal import latent_distance_pairs
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.world_model.config import ModelConfig
@@ -57,7 +57,7 @@ class LatentSpace:
     @cached_property
     def probed(self) -> np.ndarray:
         """(n, 2) m: tool positions of the test frames by a linear probe that was fitted on the other frames."""
-        return probe(self.pooled[~self.test], self.tool[~self.test], self.pooled[self.test])
+        return fit_and_probe(self.pooled[~self.test], self.tool[~self.test], self.pooled[self.test])
 
     @cached_property
     def spectrum(self) -> np.ndarray:
@@ -171,7 +171,7 @@ def encode(
     every = max(1, math.ceil(len(frames) * math.prod(model.latent_shape) * 4 / kept_bytes))
     pooled, whole = [], []
     for start in range(0, len(frames), BATCH):
-        latents = encode_all(model, frames[start : start + BATCH], BATCH).float()
+        latents = encode_frames(model, frames[start : start + BATCH], BATCH).float()
         pooled.append(latents.mean(1) if latents.ndim > 2 else latents)
         whole.append(latents[-start % every :: every].clone())
         progress(start + len(latents))
@@ -192,7 +192,7 @@ def measure(space: LatentSpace) -> dict[str, Any]:
     tool = space.tool[space.test]
     error = np.linalg.norm(space.probed - tool, axis=1)
     spread = ((tool - tool.mean(0)) ** 2).sum()
-    health = latent_health(space.pooled)
+    health = measure_latents(space.pooled)
     apart, latent = space.pairs
     same = latent[apart < NEAR_M]
     return {
@@ -207,7 +207,7 @@ def measure(space: LatentSpace) -> dict[str, Any]:
         "effective_rank": _finite(health["effective_rank"]),
         "dead_dimensions": _finite(health["dead_dimensions"]),
         "spread": _finite(health["spread"]),
-        "collapse": collapse(health) or None,
+        "collapse": describe_collapse(health) or None,
         "singular_values": [float(v) for v in space.spectrum[:256]],
         "plane_variance": [float(v) for v in space.plane[1]],
         "distance": {

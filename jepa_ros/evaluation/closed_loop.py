@@ -1,4 +1,7 @@
-"""The whole loop in one process and simulated time: camera, encoder, planner, gate, controller, physics."""
+"""The whole loop in one process and simulated time: camera, encoder, planner, gate, controller, physics.
+
+`run_trial` runs an actor: the model, or one of the baselines, random motion and an oracle that knows the goal.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.interpolate import make_interp_spline
 
 from jepa_ros.errors import InputError
 from jepa_ros.images import preprocess
 from jepa_ros.planning.receding_horizon import PlanStep, RecedingHorizonController
 from jepa_ros.robot.gate.types import ExecutedTick
+from jepa_ros.robot.motion.random_play import sample_random_play
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.sim.cell import CYCLE, ArmCell
 from jepa_ros.sim.tasks.reach import Reached, ReachGoal
 from jepa_ros.world_model.checkpoint import Checkpoint
@@ -19,8 +25,8 @@ from jepa_ros.world_model.config import ModelConfig
 
 @dataclass(frozen=True)
 class Timing:
-    """What the graph takes, in s: between frames, between plans, from a frame's stamp to the planner seeing its latent,
-    and from then to the plan at the gate. timeout: of a goal."""
+    """Times of the graph in s. camera: between frames. replan: between plans. see: from a frame's stamp to its latent
+    at the planner. search: from then to the plan at the gate. timeout: of a goal."""
 
     camera: float = 1 / 15
     replan: float = 0.2
@@ -31,7 +37,7 @@ class Timing:
 
 @dataclass
 class Trial:
-    """One goal's outcome. distances: (n,) m, ground truth each 0.1 s."""
+    """Outcome of one goal. Distances in m between tool and goal, from the simulator; distances (n,): every 0.1 s."""
 
     reached: bool
     start_distance: float
@@ -49,9 +55,11 @@ def run_trial(
     done: Callable[[], bool] = lambda: False,
     executed: Callable[[ExecutedTick], None] = lambda tick: None,
 ) -> Trial:
-    """From the goal's start, at rest, until it is held or time is up. `act` is called before each 10 ms cycle with the
-    time in s and hands plans to cell.gate; `executed` hears what the gate let through. Distances are of MuJoCo's own
-    gripper site in the plane."""
+    """Run from the goal's start, at rest, until the goal is held or the time is over, and return the outcome.
+
+    act: called before each 10 ms cycle with the time in s; it passes plans to cell.gate. done: ends the trial early.
+    executed: called with each control tick that the gate executed. Distances are of MuJoCo's gripper site in the plane.
+    """
     cell.reset(goal.start_q)
     begin, reached = cell.scene.time, Reached()
     target = np.array([*goal.goal_xy, cell.space.height])
@@ -75,15 +83,15 @@ def run_trial(
 
 
 def expect_one_camera(config: ModelConfig) -> None:
-    """Raise InputError where a model needs more views than the simulated cell has."""
+    """Raise InputError where a model needs more cameras than the simulated cell has."""
     if len(config.cameras) > 1:
         raise InputError(
-            f"model {config.name}: expected one camera, as the simulated cell has, found {', '.join(config.cameras)}"
+            f"model {config.name}: needs the cameras {', '.join(config.cameras)}; the simulated cell has one camera"
         )
 
 
 class ModelActor:
-    """Drives a cell by the model, with the graph's delays. Raises InputError for a model of several cameras."""
+    """Drives a cell with the model and the graph's delays. Raises InputError for a model with several cameras."""
 
     def __init__(self, cell: ArmCell, checkpoint: Checkpoint, controller: RecedingHorizonController, timing: Timing):
         expect_one_camera(checkpoint.config)
@@ -91,7 +99,7 @@ class ModelActor:
         self.plans: list[PlanStep] = []
 
     def start(self, goal: ReachGoal) -> None:
-        """Set the goal image; call after the cell was reset or right before the trial begins."""
+        """Set the goal image. Call it right before `run_trial`."""
         size = self._checkpoint.config.preprocessing.size
         latent = self._checkpoint.model.encode(preprocess(goal.image, size)[None])[0]
         self._controller.observations.clear()
@@ -101,8 +109,8 @@ class ModelActor:
         self._frame_at = self._plan_at = None
         self._pending: list[tuple[float, Callable[[], None]]] = []
 
-    def executed(self, tick: ExecutedTick) -> None:
-        """The gate let this through."""
+    def add_executed(self, tick: ExecutedTick) -> None:
+        """Add a control tick that the gate executed."""
         self._controller.add_executed(tick.start, tick.values)
 
     def __call__(self, now: float) -> None:
@@ -111,12 +119,12 @@ class ModelActor:
         self._pending = [item for item in self._pending if item[0] > now + 1e-9]
         for _, action in due:
             action()
-        # Of the camera's frames only those are drawn that a plan starts from, and the one a model step earlier.
+        # Only frames that a plan starts from, and those one model step earlier, are rendered.
         if self._frame_at is None or now >= self._frame_at - 1e-9:
             self._frame_at = now + self._timing.replan
-            self._pending.append((now + self._timing.see, self._seen(now)))
+            self._pending.append((now + self._timing.see, self._observe(now)))
 
-    def _seen(self, stamp: float) -> Callable[[], None]:
+    def _observe(self, stamp: float) -> Callable[[], None]:
         config = self._checkpoint.config
         frame = preprocess(self._cell.scene.render(), config.preprocessing.size)
 
@@ -137,3 +145,61 @@ class ModelActor:
         if not verdict:
             self._controller.drop_reference()
         self.plans.append(step)
+
+
+class RandomActor:
+    """Baseline: random play as in the training data, in plans of `ticks` control ticks."""
+
+    def __init__(self, cell: ArmCell, seed: int, ticks: int = 30):
+        self._cell, self._ticks = cell, ticks
+        self._rng = np.random.default_rng(seed)
+
+    def start(self, goal: ReachGoal) -> None:
+        """Restart; the goal is ignored."""
+        self._plan, self._next = 0, -np.inf
+
+    def __call__(self, now: float) -> None:
+        if now < self._next:
+            return
+        space, gate = self._cell.space, self._cell.gate
+        q, qd, qdd = gate.tick(now).reference
+        knots = space.constrain(
+            space.tool_coordinates(q), space.tool_knot(q, qd), sample_random_play(self._ticks, self._rng)
+        )
+        trajectory = space.to_trajectory(q, qd, qdd, knots)
+        self._plan += 1
+        end = now + trajectory.duration
+        gate.submit_plan(trajectory, now, now, end + 1.0, self._plan, now)
+        self._next = end + 0.1
+
+
+class OracleActor:
+    """Upper baseline: knows the goal's position and moves the tool there on a straight line at the plane's height.
+
+    (A straight line in joint space would dip: on long ways the gripper would hit the table.)
+    """
+
+    def __init__(self, cell: ArmCell):
+        self._cell = cell
+
+    def start(self, goal: ReachGoal) -> None:
+        """Set the goal."""
+        self._goal, self._sent = goal, False
+
+    def __call__(self, now: float) -> None:
+        if self._sent:
+            return
+        self._sent = True
+        space, goal = self._cell.space, self._goal
+        q = self._cell.gate.tick(now).reference[0]
+        way = goal.goal_xy - space.tool_coordinates(q)
+        duration = max(1.0, 1.875 * float(np.linalg.norm(way)) / (0.8 * space.max_speed))  # minimum jerk peaks at 1.875
+        s = np.linspace(0.0, 1.0, 41)
+        positions = [q]
+        for share in (10 * s**3 - 15 * s**4 + 6 * s**5)[1:]:
+            positions.append(space.inverse_kinematics(goal.goal_xy - (1.0 - share) * way, positions[-1]))
+        rest = [(1, np.zeros(len(q))), (2, np.zeros(len(q)))]
+        spline = make_interp_spline(s * duration, np.array(positions), k=5, bc_type=(rest, rest))
+        points = (spline(s * duration, order) for order in range(3))
+        trajectory = JointTrajectory(self._cell.joints, s * duration, *points)
+        self._cell.gate.submit_plan(trajectory, now, now, now + duration + 1.0, 1, now)

@@ -1,4 +1,4 @@
-"""How good a world model is on episodes that it was not trained on, and whether it is collapsing."""
+"""Quality of a world model on episodes that it was not trained on, and signs of collapse."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from jepa_ros.world_model.protocol import Context, WorldModel
 
 
 @torch.inference_mode()
-def encode_all(model: WorldModel, frames: np.ndarray, batch: int = 256) -> torch.Tensor:
-    """Latents (N, *L) of frames (N, *F) uint8, F the model's frame_shape."""
+def encode_frames(model: WorldModel, frames: np.ndarray, batch: int = 256) -> torch.Tensor:
+    """Return latents (N, *L) of frames (N, *F) uint8; F: the model's frame_shape."""
     return torch.cat([model.encode(frames[i : i + batch]) for i in range(0, len(frames), batch)])
 
 
 @torch.inference_mode()
-def prediction_health(
+def measure_prediction(
     model: WorldModel,
     data: EpisodeSet,
     latents: torch.Tensor,
@@ -25,9 +25,9 @@ def prediction_health(
     seed: int,
     count: int = 1024,
 ) -> dict[str, float]:
-    """Open-loop error of steps 1..K over the error of "nothing changes", and what shuffled actions do to it.
+    """Return open-loop errors of steps 1..K over those of predicting no change, and the effect of shuffled actions.
 
-    latents: (N, *L) of data.frames. action_sensitivity: one-step error with shuffled actions over the true one's.
+    latents: (N, *L) of data.frames. action_sensitivity: one-step error with shuffled over that with true actions.
     """
     rng, h = np.random.default_rng(seed), model.history
     episode, tick = data.draw(count, steps * block, rng)
@@ -47,9 +47,9 @@ def prediction_health(
     return health
 
 
-def latent_health(latents: torch.Tensor) -> dict[str, float]:
-    """Of latents (N, *L): effective rank (RankMe, arXiv 2210.02885), share of dimensions whose std is under a tenth of
-    the median's, mean std ("spread"). Patch tokens are averaged first."""
+def measure_latents(latents: torch.Tensor) -> dict[str, float]:
+    """Return for latents (N, *L), patch tokens averaged: effective rank (RankMe, arXiv 2210.02885), share of dead
+    dimensions (std below a tenth of the median), and mean std ("spread")."""
     latents = latents.mean(1) if latents.ndim > 2 else latents
     centred = latents - latents.mean(0)
     values = torch.linalg.svdvals(centred)
@@ -62,23 +62,23 @@ def latent_health(latents: torch.Tensor) -> dict[str, float]:
     }
 
 
-def probe(train: torch.Tensor, train_tool: np.ndarray, test: torch.Tensor) -> np.ndarray:
-    """Tool positions (M, 2) m that a linear probe reads off the latents `test` (M, *L), fitted on `train` (N, *L) with
-    train_tool (N, 2) m. Patch tokens are averaged first."""
+def fit_and_probe(train: torch.Tensor, train_tool: np.ndarray, test: torch.Tensor) -> np.ndarray:
+    """Return tool positions (M, 2) m that a linear probe predicts from latents `test` (M, *L), fitted on `train`
+    (N, *L) with train_tool (N, 2) m. Patch tokens are averaged first."""
     train, test = (z.mean(1) if z.ndim > 2 else z for z in (train, test))
     design = np.hstack([train.numpy(), np.ones((len(train), 1))])
     weights = np.linalg.lstsq(design, train_tool, rcond=None)[0]
     return np.hstack([test.numpy(), np.ones((len(test), 1))]) @ weights
 
 
-def probe_r2(train: torch.Tensor, train_tool: np.ndarray, test: torch.Tensor, test_tool: np.ndarray) -> float:
-    """R^2 of a linear probe of the tool position (m) from the pixel latent alone, fitted on training episodes."""
-    residual = ((probe(train, train_tool, test) - test_tool) ** 2).sum()
+def measure_probe_r2(train: torch.Tensor, train_tool: np.ndarray, test: torch.Tensor, test_tool: np.ndarray) -> float:
+    """Return R² of a linear probe of the tool position (m) from the latent alone, fitted on training episodes."""
+    residual = ((fit_and_probe(train, train_tool, test) - test_tool) ** 2).sum()
     return float(1 - residual / ((test_tool - test_tool.mean(0)) ** 2).sum())
 
 
-def collapse(health: dict[str, float]) -> str:
-    """One sentence where these figures of `latent_health` say that the latents have collapsed; empty otherwise."""
+def describe_collapse(health: dict[str, float]) -> str:
+    """Return one sentence if these values of `measure_latents` mean that the latents have collapsed, else ""."""
     if health["spread"] < 1e-3:
         return f"collapsed: every frame has nearly the same latent (mean std {health['spread']:.1e})"
     if health["effective_rank"] < 1.5:

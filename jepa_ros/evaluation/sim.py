@@ -1,25 +1,29 @@
-"""`jepa_ros evaluate sim`: hundreds of goals in process, beside random actions and a privileged oracle."""
+"""`jepa_ros evaluate sim`: goals in simulation, in process, compared with random actions and a privileged oracle."""
 
 from __future__ import annotations
 
 import math
 import multiprocessing
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.closed_loop import Timing, Trial, expect_one_camera
 from jepa_ros.reporting import plots
+from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
+from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import percentiles, wilson_interval, write_summary
 from jepa_ros.robot.config import load_robot, require_planar_space
 from jepa_ros.world_model.checkpoint import check_robot, load_checkpoint
 
-KINDS = ("model", "random", "oracle")
+ACTORS = {"model": "model", "random": "random actions", "oracle": "oracle"}
 TASKS = ("reach",)
 
 
@@ -38,56 +42,63 @@ def run_sim_evaluation(
     baselines: bool = True,
     workers: int = 2,
 ) -> int:
-    """Evaluate, showing progress; writes summary.json and report.html into `out`.
+    """Try goals in simulation; write summary.json and report.html into `out` and print the result. Return 0.
 
-    solver, policy, metric: of the planner, see planning.reach.PlanningSettings. timeout: s that a goal may take,
-    the one in which it is held included. baselines: try the goals at random and by the oracle as well. Raises
-    InputError.
+    solver, policy, metric: of the planner, see planning.receding_horizon.PlanningSettings. timeout: s for a goal,
+    including the one in which it is held. baselines: also try random actions and the oracle. workers: processes.
+    Raises InputError where an option cannot be used.
     """
     if task not in TASKS:
-        raise InputError(f"task '{task}': expected one of {', '.join(TASKS)}")
+        raise InputError(f"--task {task}: give one of {', '.join(TASKS)}")
     checkpoint = load_checkpoint(model)
     arm = load_robot(robot)
     check_robot(checkpoint.config, arm)
     require_planar_space(arm)
     expect_one_camera(checkpoint.config)
+    out = prepare_out(out)
     planning = {"solver": solver, "policy": policy, "metric": metric}
     started = time.time()
-    kinds = KINDS if baselines else KINDS[:1]
-    trials: dict[str, dict[int, Trial]] = {kind: {} for kind in kinds}
+    actors = tuple(ACTORS) if baselines else ("model",)
+    trials: dict[str, dict[int, Trial]] = {actor: {} for actor in actors}
     workers = min(workers, goals)
+    plan_ms: list[float] = []
+    context = multiprocessing.get_context("spawn")
+    queue = context.Manager().Queue()
     jobs = [
-        (str(checkpoint.directory), robot, goals, seed, planning, timeout, kinds, share, workers)
+        (str(checkpoint.directory), robot, goals, seed, planning, timeout, actors, share, workers, queue)
         for share in range(workers)
     ]
-    plan_ms: list[float] = []
-    queue = multiprocessing.get_context("spawn").Manager().Queue()
-    with ProgressDisplay() as bar:
-        task_id = bar.add("goals", goals)
-        with multiprocessing.get_context("spawn").Pool(workers, _quiet) as pool:
-            result = pool.map_async(_try_share, [(*job, queue) for job in jobs])
-            while not (result.ready() and queue.empty()):
-                for index, found, times in _drain(queue):
-                    plan_ms += times
-                    for kind, trial in found.items():
-                        trials[kind][index] = trial
-                    reached = sum(t.reached for t in trials["model"].values())
-                    bar.update(task_id, len(trials["model"]), f"{reached} reached")
-            info = result.get()  # raises what a worker raised
+    with ProgressDisplay() as display, context.Pool(workers, _ignore_interrupts) as pool:
+        task_id = display.add("goals", goals)
+        result = pool.map_async(_try_share, jobs)
+        while not (result.ready() and queue.empty()):
+            for index, found, times in _drain(queue):
+                plan_ms += times
+                for actor, trial in found.items():
+                    trials[actor][index] = trial
+                reached = sum(t.reached for t in trials["model"].values())
+                display.update(task_id, len(trials["model"]), f"{reached} reached")
+        info = result.get()  # raises what a worker raised
     summary = _summary(trials, info[0], checkpoint, seed, Timing(timeout=timeout))
     summary |= {"planning": planning, "plan_ms": percentiles(plan_ms, (50, 99)), "wall_s": time.time() - started}
-    write_summary(out / "summary.json", summary)
-    _report(out / "report.html", summary, {k: [v[i] for i in sorted(v)] for k, v in trials.items()})
+    written: list[Path] = []
+    try:
+        written.append(write_summary(out / "summary.json", summary))
+        written.append(
+            _write_report(out / "report.html", summary, [trials["model"][i] for i in sorted(trials["model"])])
+        )
+    finally:  # results are printed even where they cannot be written
+        _print_summary(summary, written)
     return 0
 
 
-def _quiet() -> None:
+def _ignore_interrupts() -> None:
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends the workers
 
 
-def _drain(queue) -> list:
+def _drain(queue: Any) -> list:
     import queue as queues
 
     try:
@@ -99,12 +110,11 @@ def _drain(queue) -> list:
     return found
 
 
-def _try_share(job) -> dict:
-    """Every `workers`-th goal by the model, at random and by the oracle; what was found goes to the queue."""
+def _try_share(job: tuple) -> dict[str, Any]:
+    """Try every `workers`-th goal with each actor; each goal's outcome goes to the queue."""
     import torch
 
-    from jepa_ros.evaluation.actors import OracleActor, RandomActor
-    from jepa_ros.evaluation.closed_loop import ModelActor, run_trial
+    from jepa_ros.evaluation.closed_loop import ModelActor, OracleActor, RandomActor, run_trial
     from jepa_ros.planning.guardrails import Guardrails
     from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
     from jepa_ros.robot.motion.limits import JointLimits
@@ -112,45 +122,44 @@ def _try_share(job) -> dict:
     from jepa_ros.sim.scene import Scene
     from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
 
-    directory, robot_name, count, seed, planning, timeout, kinds, share, workers, queue = job
+    directory, robot_name, count, seed, planning, timeout, actors, share, workers, queue = job
     torch.set_num_threads(1)
     robot, scene = load_robot(robot_name), Scene()
     cell = ArmCell(scene, robot)
     checkpoint = load_checkpoint(directory)
     timing = Timing(timeout=timeout)
-    # Rounds of the search are counted here, not timed: the same goals give the same result on any machine.
+    # Search rounds are counted, not timed: equal goals give equal results on any machine.
+    settings = PlanningSettings(budget=math.inf, seed=seed, **planning)
     rails = Guardrails.from_robot(robot, scene.urdf, cell.space, JointLimits.from_robot(robot, scene.urdf))
-    controller = RecedingHorizonController(
-        checkpoint, cell.space, PlanningSettings(budget=math.inf, seed=seed, **planning), rails
-    )
+    controller = RecedingHorizonController(checkpoint, cell.space, settings, rails)
     goals = make_goals(scene, robot, cell.space, count, seed)
     actor = ModelActor(cell, checkpoint, controller, timing)
     others = {"random": RandomActor(cell, seed), "oracle": OracleActor(cell)}
     for index in range(share, count, workers):
         goal, found = goals[index], {}
         actor.start(goal)
-        trial = run_trial(cell, goal, actor, timing, executed=actor.executed)
-        trial.plans = len(actor.plans)
-        found["model"] = trial
-        for kind, other in others.items():
-            if kind not in kinds:
-                continue
-            other.start(goal)
-            found[kind] = run_trial(cell, goal, other, timing)
+        found["model"] = run_trial(cell, goal, actor, timing, executed=actor.add_executed)
+        found["model"].plans = len(actor.plans)
+        for name, other in others.items():
+            if name in actors:
+                other.start(goal)
+                found[name] = run_trial(cell, goal, other, timing)
         queue.put((index, found, [step.step_ms for step in actor.plans]))
     return {"goal_set_hash": goal_set_hash(goals), "places": [(*g.start_xy, *g.goal_xy) for g in goals]}
 
 
-def _summary(trials: dict[str, dict[int, Trial]], info: dict, checkpoint, seed: int, timing) -> dict:
+def _summary(
+    trials: dict[str, dict[int, Trial]], info: dict[str, Any], checkpoint: Any, seed: int, timing: Timing
+) -> dict[str, Any]:
     from scipy.spatial import ConvexHull
 
     n = len(trials["model"])
     places = np.array(info["places"])
     results = {}
-    for kind, found in trials.items():
+    for actor, found in trials.items():
         reached = sum(t.reached for t in found.values())
         finals = [t.final_distance for t in found.values()]
-        results[kind] = {
+        results[actor] = {
             "reached": reached,
             "rate": reached / n,
             "interval_95": wilson_interval(reached, n),
@@ -169,7 +178,7 @@ def _summary(trials: dict[str, dict[int, Trial]], info: dict, checkpoint, seed: 
         "start_distance_m": {"min": min(starts), "median": float(np.median(starts))},
         "goal_hull_cm2": float(ConvexHull(goals).volume * 1e4) if n > 2 else None,
         **results["model"],
-        **{kind: found for kind, found in results.items() if kind != "model"},
+        **{actor: found for actor, found in results.items() if actor != "model"},
         "timing": asdict(timing),
         "per_goal": [
             {"goal": i, "start_xy": places[i, :2].tolist(), "goal_xy": places[i, 2:].tolist()}
@@ -179,20 +188,35 @@ def _summary(trials: dict[str, dict[int, Trial]], info: dict, checkpoint, seed: 
     }
 
 
-def _report(path: Path, summary: dict, trials: dict[str, list[Trial]]) -> None:
+def _print_summary(summary: dict[str, Any], written: Sequence[Path]) -> None:
+    """Print success of the model and the baselines, and the model's planning time."""
+    rows = []
+    for actor, name in ACTORS.items():
+        if (found := summary if actor == "model" else summary.get(actor)) is not None:
+            low, high = (100 * share for share in found["interval_95"])
+            final = f"{1e3 * found['final_distance_m']['p50']:.1f} mm"
+            rows.append([name, f"{found['reached']} of {summary['goals']}", f"{low:.1f} to {high:.1f} %", final])
+    columns = ("", "reached", "95 % confidence interval", "final distance, median")
+    median = summary["plan_ms"]["p50"]
+    lines = [] if median is None else [("plan time, median", f"{median:.0f} ms")]
+    print_result(f"{summary['model']} in simulation, {summary['goals']} goals", lines, written, (columns, rows))
+
+
+def _write_report(path: Path, summary: dict[str, Any], trials: Sequence[Trial]) -> Path:
     low, high = summary["interval_95"]
     report = Report("Reach in simulation", f"{summary['model']}, {summary['goals']} goals, seed {summary['seed']}")
-    figures = {
+    tiles = {
         "reached": f"{summary['reached']} of {summary['goals']}",
-        "95 % interval": f"{100 * low:.1f} to {100 * high:.1f} %",
+        "95 % confidence interval": f"{100 * low:.1f} to {100 * high:.1f} %",
     }
-    for kind in KINDS[1:] if "random" in trials else ():
-        figures[f"reached by {kind}"] = f"{summary[kind]['reached']} of {summary['goals']}"
-    report.tiles(figures)
+    for actor, name in list(ACTORS.items())[1:]:
+        if actor in summary:
+            tiles[f"reached by {name}"] = f"{summary[actor]['reached']} of {summary['goals']}"
+    report.tiles(tiles)
     within = f"{summary['timing']['timeout']:g} s"
-    report.text(f"Reached: MuJoCo's gripper site within 3 cm of the goal's, held for 1 s, within {within}.")
+    report.text(f"Reached: the gripper site is within 3 cm of the goal's for 1 s, within {within}, measured in MuJoCo.")
     fig, (left, right) = plots.figure(2)
-    for trial in trials["model"]:
+    for trial in trials:
         left.plot(0.1 * np.arange(len(trial.distances)), 100 * np.array(trial.distances), lw=0.5, alpha=0.4)
     left.axhline(3, lw=1, ls="--")
     left.set(title="Distance to the goal (model)", xlabel="s", ylabel="cm")
@@ -208,4 +232,4 @@ def _report(path: Path, summary: dict, trials: dict[str, list[Trial]]) -> None:
         columns = ["goal", "start_xy", "goal_xy", "start_distance", "final_distance", "plans"]
         rows = [[str(np.round(g[c], 3).tolist()) if c.endswith("xy") else g[c] for c in columns] for g in missed]
         report.section("Missed").table(rows, columns)
-    report.write(path)
+    return report.write(path)

@@ -18,10 +18,16 @@ _GAP = "  "
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?(%|s|ms|m|mm|Hz))?|–|")
 
 
-def print_result(title: str, lines: Iterable[str | tuple[str, Any]] = (), paths: Iterable[Path | str] = ()) -> None:
-    """Print a command's result on stdout: the title, its lines indented, and the paths that it wrote.
+def print_result(
+    title: str,
+    lines: Iterable[str | tuple[str, Any]] = (),
+    paths: Iterable[Path | str] = (),
+    table: tuple[Sequence[str], Iterable[Sequence[Any]]] | None = None,
+) -> None:
+    """Print a command's result on stdout: the title, a table, lines, and the paths that it wrote.
 
-    lines: text, or (label, value), whose values are aligned; numbers get four significant digits.
+    lines: text, or (label, value), whose values are aligned; numbers get four significant digits. table: columns and
+    rows, as for `format_table`.
 
         evaluate sim: openarm_reach, 200 goals
           reached          198 of 200 (95 % confidence interval 96.4 to 99.7 %)
@@ -29,7 +35,10 @@ def print_result(title: str, lines: Iterable[str | tuple[str, Any]] = (), paths:
         wrote runs/evaluate/summary.json
               runs/evaluate/report.html
     """
-    out = [title, *_indented(list(lines))]
+    out = [title]
+    if table is not None:
+        out += [f"  {line}" for line in format_table(*table, width=terminal_width() - 2)]
+    out += _indented(list(lines))
     for number, path in enumerate(paths):
         out.append(f"{'wrote ' if number == 0 else '      '}{path}")
     _write(out)

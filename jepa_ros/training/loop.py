@@ -12,7 +12,13 @@ from jepa_ros.distributed import ranks
 from jepa_ros.distributed.batch_norm import convert_batch_norm
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.model_health import collapse, encode_all, latent_health, prediction_health, probe_r2
+from jepa_ros.evaluation.model_health import (
+    describe_collapse,
+    encode_frames,
+    measure_latents,
+    measure_prediction,
+    measure_probe_r2,
+)
 from jepa_ros.training.losses import WorldModelLoss
 from jepa_ros.training.recipe import LossWeights, Schedule
 from jepa_ros.training.trainer import ResumableTrainer, copy_weights, descend, learning_rate_factor
@@ -99,14 +105,16 @@ class Trainer(ResumableTrainer):
         """Return the health on validation episodes; the weights with the least three-step error ratio are kept."""
         self.model.eval()
         val, train, model = self.data["val"], self.data["train"], self.inference_model
-        latents = encode_all(model, val.frames)
-        health = prediction_health(model, val, latents, max(3, self.schedule.steps), self.config.block, self.seed)
-        health |= latent_health(latents)
+        latents = encode_frames(model, val.frames)
+        health = measure_prediction(model, val, latents, max(3, self.schedule.steps), self.config.block, self.seed)
+        health |= measure_latents(latents)
         some = np.random.default_rng(self.seed).permutation(len(train))[:PROBE_FRAMES]
-        health["probe_r2"] = probe_r2(encode_all(model, train.frames[some]), train.tool[some], latents, val.tool)
+        health["probe_r2"] = measure_probe_r2(
+            encode_frames(model, train.frames[some]), train.tool[some], latents, val.tool
+        )
         p, health["update"] = self.progress, self.progress.update
         p.validation.append(health)
-        last = [collapse(h) for h in p.validation[-COLLAPSED_VALIDATIONS:]]
+        last = [describe_collapse(h) for h in p.validation[-COLLAPSED_VALIDATIONS:]]
         if len(last) == COLLAPSED_VALIDATIONS and all(last):
             p.stopped = f"update {p.update}: {last[-1]}"
         if health["error_ratio@3"] < p.best:

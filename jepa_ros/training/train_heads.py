@@ -18,7 +18,7 @@ from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.datasets.mapping import parse_objects
 from jepa_ros.datasets.splits import SPLITS, expect_data, read_splits
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.model_health import encode_all
+from jepa_ros.evaluation.model_health import encode_frames
 from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
@@ -90,7 +90,7 @@ def train_heads(
             episodes = [e.blind() for e in episodes]
         mean, std = np.array(proprioception.mean), np.array(proprioception.std)
         sets = {s: EpisodeSet([e for e in episodes if e.split == s], mean, std) for s in SPLITS}
-        latents = {split: encode_all(before.model, part.frames) for split, part in sets.items()}
+        latents = {split: encode_frames(before.model, part.frames) for split, part in sets.items()}
         check_finite_latents(latents)
         write_options(out, run_options)
         heads = fit_heads(config, latents, sets, schedule, seed, bar, out / HEADS_STATE_FILE)

@@ -17,7 +17,7 @@ from jepa_ros.datasets.splits import SPLITS, data_camera, expect_data, read_spli
 from jepa_ros.distributed import ranks
 from jepa_ros.distributed.ranks import count_ranks
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe_r2
+from jepa_ros.evaluation.model_health import encode_frames, measure_latents, measure_prediction, measure_probe_r2
 from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result
@@ -98,7 +98,7 @@ def train_model(
             ranks.leave_group()  # the rest is done by the first process alone
             if not is_first:
                 return 0
-            latents = {split: encode_all(trainer.inference_model, part.frames) for split, part in sets.items()}
+            latents = {split: encode_frames(trainer.inference_model, part.frames) for split, part in sets.items()}
             heads = fit_heads(config, latents, sets, chosen.schedule, seed, bar, out / HEADS_STATE_FILE)
     finally:
         ranks.leave_group()
@@ -183,9 +183,9 @@ def _save_checkpoint(
     save_checkpoint(checkpoint, config, model, heads.policy, heads.reachability, heads.probes)
     arm = load_robot(options["robot"])
     write_reference(checkpoint, reference_frame(sets["train"], [arm.home[joint] for joint in arm.joints]))
-    test = prediction_health(model, sets["test"], latents["test"], TEST_STEPS, BLOCK, seed)
-    test |= latent_health(latents["test"])
-    test["probe_r2"] = probe_r2(latents["train"], sets["train"].tool, latents["test"], sets["test"].tool)
+    test = measure_prediction(model, sets["test"], latents["test"], TEST_STEPS, BLOCK, seed)
+    test |= measure_latents(latents["test"])
+    test["probe_r2"] = measure_probe_r2(latents["train"], sets["train"].tool, latents["test"], sets["test"].tool)
     summary = {
         "options": options,
         "episodes": {split: len(part.episodes) for split, part in sets.items()},

@@ -61,6 +61,15 @@ def test_a_result_is_its_lines_aligned_and_the_paths_that_were_written(capsys, t
     assert out[-2:] == [f"wrote {tmp_path / 'summary.json'}", f"      {tmp_path / 'report.html'}"]
 
 
+def test_the_table_of_a_result_is_indented_and_fits_80_columns(capsys):
+    columns = ["metric", "the same in other words", "95 % confidence interval"]
+    rows = [["prediction ratio at 5 steps", "x" * 30, "-0.1 to +0.2"]] * 2
+    print_result("compare", [("note", 1)], [], (columns, rows))
+    out = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("  ") for line in out[1:]) and max(map(len, out)) <= 80
+    assert out[-1] == "  note  1" and out[2 if "interval" not in out[2] else 3].startswith("  ---")
+
+
 def test_a_table_fits_its_width_and_loses_nothing():
     columns = ["metric", "run", "difference", "95 % confidence interval"]
     rows = [["prediction ratio at 5 steps", f"a run with a long name {k}", 0.5 * k, "-0.1 to +0.2"] for k in range(2)]

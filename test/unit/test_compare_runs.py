@@ -1,4 +1,4 @@
-"""Evaluations of the same goals or frames set side by side: how sure is a difference?"""
+"""Comparison of evaluations of the same goals or frames: is a difference significant?"""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.runs.bootstrap import BLOCK, paired
+from jepa_ros.evaluation.runs.bootstrap import BLOCK_FRAMES, compare_paired
 from jepa_ros.evaluation.runs.compare import compare_runs
-from jepa_ros.evaluation.runs.samples import Figure, read_run
+from jepa_ros.evaluation.runs.samples import CaseMetric, read_run
 
 
 def goals(path, reached, seed=0):
@@ -38,6 +38,15 @@ def frames(path, errors, still=1.0, first=0):
     return path
 
 
+def test_the_command_ends_with_a_table_of_80_columns_and_the_paths(tmp_path, capsys):
+    base, other = (goals(tmp_path / name, [k % 2 for k in range(30)]) for name in ("openarm_base", "openarm_reach_2"))
+    compare_runs(runs=(base, other), seed=0, out=tmp_path / "out")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "openarm_reach_2 compared with openarm_base"
+    assert any("final_distance_m" in line for line in lines) and str(tmp_path / "out" / "report.html") in lines[-1]
+    assert all(len(line) <= 80 for line in lines if str(tmp_path) not in line)
+
+
 def compared(tmp_path, *runs):
     assert compare_runs(runs=runs, seed=0, out=tmp_path / "out") == 0
     assert (tmp_path / "out" / "report.html").stat().st_size > 1000
@@ -60,19 +69,19 @@ def test_pairing_sees_a_small_difference_that_cases_of_different_hardness_would_
     rng = np.random.default_rng(0)
     hard = rng.exponential(1.0, 4000)
     small = hard * 0.99 + rng.normal(0.0, 0.001, 4000)
-    found = paired(Figure(hard), Figure(small), np.zeros(4000), rng)
+    found = compare_paired(CaseMetric(hard), CaseMetric(small), np.zeros(4000), rng)
     assert found.high < 0.0 and found.ahead > 0.99
-    apart = paired(Figure(hard), Figure(rng.permutation(small)), np.zeros(4000), rng)
+    apart = compare_paired(CaseMetric(hard), CaseMetric(rng.permutation(small)), np.zeros(4000), rng)
     assert not apart.sure
 
 
 def test_neighbours_that_resemble_each_other_do_not_make_an_interval_too_narrow():
-    """White noise and noise that is the same for a block: the second has a BLOCK-th of the cases."""
+    """White noise and noise that is the same for a block: the second has a BLOCK_FRAMES-th of the cases."""
     rng = np.random.default_rng(1)
-    white, slow = rng.normal(size=5000), np.repeat(rng.normal(size=5000 // BLOCK), BLOCK)
-    zero, one_group = Figure(np.zeros(5000)), np.zeros(5000)
-    widths = [(d := paired(zero, Figure(v), one_group, rng)).high - d.low for v in (white, slow)]
-    assert 0.6 * BLOCK**0.5 < widths[1] / widths[0] < 1.6 * BLOCK**0.5
+    white, slow = rng.normal(size=5000), np.repeat(rng.normal(size=5000 // BLOCK_FRAMES), BLOCK_FRAMES)
+    zero, one_group = CaseMetric(np.zeros(5000)), np.zeros(5000)
+    widths = [(d := compare_paired(zero, CaseMetric(v), one_group, rng)).high - d.low for v in (white, slow)]
+    assert 0.6 * BLOCK_FRAMES**0.5 < widths[1] / widths[0] < 1.6 * BLOCK_FRAMES**0.5
 
 
 def test_a_ratio_is_of_means_and_frames_are_paired_by_stamp(tmp_path):
@@ -90,7 +99,7 @@ def test_an_interval_of_95_percent_holds_the_truth_about_so_often():
     rng, held = np.random.default_rng(3), 0
     for _ in range(60):
         values = rng.normal(0.1, 1.0, 150)
-        found = paired(Figure(np.zeros(150)), Figure(values), np.arange(150), rng)
+        found = compare_paired(CaseMetric(np.zeros(150)), CaseMetric(values), np.arange(150), rng)
         held += found.low <= 0.1 <= found.high
     assert 52 <= held <= 60
 
@@ -98,11 +107,17 @@ def test_an_interval_of_95_percent_holds_the_truth_about_so_often():
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda p: [goals(p / "a", [1])], "expected at least two runs, found 1"),
-        (lambda p: [goals(p / "a", [1]), p / "none"], "run .*none: expected summary.json of an evaluation"),
-        (lambda p: [goals(p / "a", [1]), frames(p / "b", [1.0])], "expected runs of one kind, found bag and sim"),
-        (lambda p: [goals(p / "a", [1]), goals(p / "b", [1], seed=1)], "expected the same goals .*found none in both"),
-        (lambda p: [frames(p / "a", [1.0]), frames(p / "b", [1.0], first=9)], "expected frames of the same bags"),
+        (lambda p: [goals(p / "a", [1])], "give at least two runs"),
+        (lambda p: [goals(p / "a", [1]), p / "none"], "run .*none: cannot read summary.json"),
+        (
+            lambda p: [goals(p / "a", [1]), frames(p / "b", [1.0])],
+            "runs of `evaluate bag` and `evaluate sim` cannot be compared",
+        ),
+        (lambda p: [goals(p / "a", [1]), goals(p / "b", [1], seed=1)], "a and b have no common goal"),
+        (
+            lambda p: [frames(p / "a", [1.0]), frames(p / "b", [1.0], first=9)],
+            "a and b have no common frame",
+        ),
     ],
 )
 def test_runs_that_cannot_be_set_side_by_side_are_refused_in_one_line(tmp_path, make, complaint):
@@ -114,8 +129,8 @@ def test_runs_that_cannot_be_set_side_by_side_are_refused_in_one_line(tmp_path, 
 def test_another_summary_and_a_table_that_is_gone_are_refused(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "summary.json").write_text("{}")
-    with pytest.raises(InputError, match="found another summary.json"):
+    with pytest.raises(InputError, match="not of `evaluate bag` or `evaluate sim`"):
         read_run(tmp_path / "x")
     (frames(tmp_path / "y", [1.0]) / "frames.jsonl").unlink()
-    with pytest.raises(InputError, match="expected the table of frames frames.jsonl, found none"):
+    with pytest.raises(InputError, match="the table of frames frames.jsonl is missing"):
         read_run(tmp_path / "y")

@@ -17,7 +17,7 @@ from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.closed_loop import ModelActor
-from jepa_ros.evaluation.model_health import encode_all
+from jepa_ros.evaluation.model_health import encode_frames
 from jepa_ros.images import preprocess
 from jepa_ros.nodes.common.convert import image_message
 from jepa_ros.nodes.planner.goals import goal_frames
@@ -165,7 +165,7 @@ def test_windows_and_latents_of_two_views():
     windows = data.windows(np.array([0, 1]), np.array([4, 8]), 2, 4, 2)
     assert windows.frames.shape == (2, 4, 2, 16, 16, 3)
     assert (windows.frames[0, 1] == torch.from_numpy(data.frames[4])).all()
-    assert encode_all(model, data.frames[:5], batch=2).shape == (5, 4)
+    assert encode_frames(model, data.frames[:5], batch=2).shape == (5, 4)
 
 
 def test_a_decoder_of_one_picture_is_refused():

@@ -9,8 +9,7 @@ from helpers import (
     sim_arm,
     small_models,  # noqa: F401  (one torch thread)
 )
-from jepa_ros.evaluation.actors import OracleActor, RandomActor
-from jepa_ros.evaluation.closed_loop import ModelActor, Timing, run_trial
+from jepa_ros.evaluation.closed_loop import ModelActor, OracleActor, RandomActor, Timing, run_trial
 from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
 from jepa_ros.reporting.summary import wilson_interval
 from jepa_ros.resources import list_models

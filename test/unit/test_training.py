@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers import small_models, square_episodes
-from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe_r2
+from jepa_ros.evaluation.model_health import encode_frames, measure_latents, measure_prediction, measure_probe_r2
 from jepa_ros.training.calibration import calibrate_surprise
 from jepa_ros.training.loop import Trainer
 from jepa_ros.training.losses import WorldModelLoss
@@ -119,7 +119,7 @@ def test_the_weights_of_the_best_validation_are_kept(data):
         kept.append({k: v.clone() for k, v in made.model.state_dict().items()})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "jepa_ros.training.loop.prediction_health",
+                "jepa_ros.training.loop.measure_prediction",
                 lambda *a, s=score: {f"error_ratio@{k}": s for k in (1, 2, 3)},
             )
             made.validate()
@@ -199,12 +199,12 @@ class Place(torch.nn.Module):
 
 def test_health_of_a_model_that_knows(data):
     model, val = Knows(), data["val"]
-    latents = encode_all(model, val.frames, batch=7)
+    latents = encode_frames(model, val.frames, batch=7)
     assert latents.shape == (50, 2)
     np.testing.assert_allclose(latents.numpy(), val.tool, atol=0.51)
-    health = prediction_health(model, val, latents, 3, 4, seed=0)
+    health = measure_prediction(model, val, latents, 3, 4, seed=0)
     assert health["error_ratio@1"] < 0.1 and health["error_ratio@3"] < 0.1 and health["action_sensitivity"] > 10
-    assert probe_r2(latents, val.tool, latents, val.tool) > 0.95
+    assert measure_probe_r2(latents, val.tool, latents, val.tool) > 0.95
     surprise = calibrate_surprise(model, latents, val, 4)
     assert list(surprise.errors) == sorted(surprise.errors) and surprise.threshold == 2 * surprise.errors[-1]
 
@@ -213,10 +213,10 @@ def test_collapse_is_seen():
     generator = torch.Generator().manual_seed(0)
     healthy = torch.randn(500, 8, generator=generator)
     line = torch.randn(500, 1, generator=generator) * torch.randn(1, 8, generator=generator)
-    assert latent_health(healthy)["effective_rank"] > 7
-    assert latent_health(line)["effective_rank"] < 1.1
+    assert measure_latents(healthy)["effective_rank"] > 7
+    assert measure_latents(line)["effective_rank"] < 1.1
     healthy[:, :2] *= 0.01
-    assert latent_health(healthy)["dead_dimensions"] == 0.25
+    assert measure_latents(healthy)["dead_dimensions"] == 0.25
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():

@@ -234,6 +234,6 @@ def test_goals_are_reached_behind_a_turned_camera_with_the_rotation_and_not_with
         actor = ModelActor(cell, seen, made, Timing())
         for goal in make_goals(scene, robot, cell.space, 2, 11):
             actor.start(goal)
-            trial = run_trial(cell, goal, actor, Timing(timeout=6.0), executed=actor.executed)
+            trial = run_trial(cell, goal, actor, Timing(timeout=6.0), executed=actor.add_executed)
             reached.setdefault((degrees, known), []).append(trial.reached)
     assert reached == {(30.0, True): [True, True], (90.0, True): [True, True], (90.0, False): [False, False]}

@@ -1,8 +1,8 @@
-"""Paired bootstrap: how sure a difference is between two runs over the same cases.
+"""Paired bootstrap: the significance of a difference between two runs over the same cases.
 
-Both runs are looked at over the same cases, drawn anew with replacement, so that a hard case is hard for both (Efron
-and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8). Frames are drawn in blocks of neighbours, as those
-resemble each other (Carlstein, Annals of Statistics 14, 1986).
+Both runs are evaluated on the same cases, drawn with replacement, so that a hard case is hard for both (Efron and
+Tibshirani, An Introduction to the Bootstrap, 1993, chapter 8). Frames are drawn in blocks of neighbours, since these
+are similar (Carlstein, Annals of Statistics 14, 1986).
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepa_ros.evaluation.runs.samples import Figure
+from jepa_ros.evaluation.runs.samples import CaseMetric
 
-DRAWS = 2000
-BLOCK = 50
-"""Frames; some seconds of a camera."""
-LEVEL = 0.95
+BOOTSTRAP_DRAWS = 2000
+BLOCK_FRAMES = 50  # some seconds of a camera
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one figure: the first run's, the second's, second minus first with its interval, and the share of draws in
-    which the second is ahead. cases: how many both have."""
+    """One metric of two runs: first, second, second minus first with its confidence interval, and the share of draws in
+    which the second is better. cases: how many both have."""
 
     first: float
     second: float
@@ -35,30 +34,32 @@ class Difference:
 
     @property
     def sure(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """The confidence interval does not contain 0."""
         return self.low > 0.0 or self.high < 0.0
 
 
-def paired(first: Figure, second: Figure, groups: np.ndarray, rng: np.random.Generator) -> Difference:
-    """Figures of two runs over the same cases, case by case; groups (n,) as in Run."""
+def compare_paired(
+    first: CaseMetric, second: CaseMetric, groups: np.ndarray, rng: np.random.Generator
+) -> Difference:
+    """Compare a metric of two runs over the same cases, case by case; groups (n,) as in EvaluationRun."""
     rows = np.flatnonzero(first.known & second.known)
     if not len(rows):
         return Difference(*[float("nan")] * 6, 0)
-    begins = _begins(groups[rows])
-    # How often each block is drawn; a figure of a draw is then a ratio of two sums over blocks.
-    times = rng.multinomial(len(begins), np.full(len(begins), 1.0 / len(begins)), DRAWS)
+    begins = _block_starts(groups[rows])
+    # How often each block is drawn; the metric of a draw is then a ratio of two sums over blocks.
+    times = rng.multinomial(len(begins), np.full(len(begins), 1.0 / len(begins)), BOOTSTRAP_DRAWS)
     drawn, whole = [], []
-    for figure in (first, second):
-        above, below = (np.add.reduceat(part[rows], begins) for part in figure.parts)
+    for metric in (first, second):
+        above, below = (np.add.reduceat(part[rows], begins) for part in metric.parts)
         drawn.append((times @ above) / (times @ below))
         whole.append(float(above.sum() / below.sum()))
     difference = drawn[1] - drawn[0]
-    low, high = np.percentile(difference, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    low, high = np.percentile(difference, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
     ahead = float(np.mean(difference > 0 if first.more_is_better else difference < 0))
     return Difference(*whole, whole[1] - whole[0], float(low), float(high), ahead, len(rows))
 
 
-def _begins(groups: np.ndarray) -> np.ndarray:
-    """Where blocks begin: BLOCK neighbours of one group at a time, and what is left of it."""
+def _block_starts(groups: np.ndarray) -> np.ndarray:
+    """Return where blocks start: BLOCK_FRAMES neighbours of one group at a time, and the rest of it."""
     cuts = [0, *(np.flatnonzero(np.diff(groups)) + 1), len(groups)]
-    return np.concatenate([np.arange(a, b, BLOCK) for a, b in itertools.pairwise(cuts)])
+    return np.concatenate([np.arange(a, b, BLOCK_FRAMES) for a, b in itertools.pairwise(cuts)])

@@ -1,114 +1,111 @@
-"""`jepa_ros compare runs RUN...`: evaluations of the same bags or goals side by side, each against the first."""
+"""`jepa_ros compare runs RUN...`: evaluations of the same bags or goals, each compared with the first."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.reporting import plots
+from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.report import Report
-from jepa_ros.evaluation.runs.bootstrap import DRAWS, Difference, paired
-from jepa_ros.evaluation.runs.samples import Figure, Run, read_run
+from jepa_ros.reporting.result import print_result
+from jepa_ros.evaluation.runs.bootstrap import BOOTSTRAP_DRAWS, Difference, compare_paired
+from jepa_ros.evaluation.runs.samples import CaseMetric, EvaluationRun, read_run
 from jepa_ros.reporting.summary import write_summary
 
 
 def compare_runs(*, runs: Sequence[Path], seed: int, out: Path) -> int:
-    """Prints a table, and writes summary.json and report.html into `out`. Raises InputError for runs that cannot be set
-    side by side."""
+    """Compare runs with the first one; write summary.json and report.html into `out`, print a table. Return 0.
+
+    runs: directories that `evaluate sim` or `evaluate bag` wrote. Raises InputError for runs that cannot be compared.
+    """
     if len(runs) < 2:
-        raise InputError(f"compare: expected at least two runs, found {len(runs)}")
-    found = _named([read_run(Path(path)) for path in runs])
+        raise InputError("compare runs: give at least two runs")
+    found = _name_apart([read_run(Path(path)) for path in runs])
     base, others = found[0], found[1:]
-    compared = {other.name: _against(base, other, seed) for other in others}
-    _print(base, compared)
+    compared = {other.name: _compare_with_base(base, other, seed) for other in others}
+    out = prepare_out(out)
     values = {
         "base": base.name,
         "kind": base.kind,
         "seed": seed,
-        "draws": DRAWS,
+        "draws": BOOTSTRAP_DRAWS,
         "runs": {r.name: {"model": r.summary.get("model"), "model_id": r.summary.get("model_id")} for r in found},
         "against_base": {
-            name: {figure: _known(asdict(d)) | {"sure": d.sure} for figure, d in differences.items()}
+            name: {metric: _finite_only(asdict(d)) | {"sure": d.sure} for metric, d in differences.items()}
             for name, differences in compared.items()
         },
     }
-    write_summary(out / "summary.json", values)
-    _report(out / "report.html", base, compared)
+    written: list[Path] = []
+    try:
+        written.append(write_summary(out / "summary.json", values))
+        written.append(_write_report(out / "report.html", base, compared))
+    finally:  # results are printed even where they cannot be written
+        table = COLUMNS, _rows_of_table(compared)
+        print_result(f"{', '.join(compared)} compared with {base.name}", (), written, table)
     return 0
 
 
-def _named(runs: list[Run]) -> list[Run]:
-    """With names that differ: a number is added where directories have the same one."""
+def _name_apart(runs: list[EvaluationRun]) -> list[EvaluationRun]:
+    """Return the runs with different names: a number is added where directories have the same name."""
     kinds = {r.kind for r in runs}
     if len(kinds) > 1:
-        raise InputError(f"compare: expected runs of one kind, found {' and '.join(sorted(kinds))}")
+        raise InputError(f"compare runs: runs of `evaluate {'` and `evaluate '.join(sorted(kinds))}` cannot be compared")
     names = [r.name if [o.name for o in runs].count(r.name) == 1 else f"{r.name} ({k + 1})" for k, r in enumerate(runs)]
-    return [Run(name, r.kind, r.summary, r.cases, r.groups, r.figures) for name, r in zip(names, runs, strict=True)]
+    return [replace(run, name=name) for name, run in zip(names, runs, strict=True)]
 
 
-def _against(base: Run, other: Run, seed: int) -> dict[str, Difference]:
-    """Figures that both have, over the cases that both have."""
+def _compare_with_base(base: EvaluationRun, other: EvaluationRun, seed: int) -> dict[str, Difference]:
+    """Compare the metrics that both have, over the cases that both have."""
     place = {case: k for k, case in enumerate(other.cases)}
     mine = np.array([k for k, case in enumerate(base.cases) if case in place], int)
     if not len(mine):
-        what = "frames of the same bags" if base.kind == "bag" else "the same goals (--goals, --seed)"
-        raise InputError(f"compare: expected {what} in {base.name} and {other.name}, found none in both")
+        what = "frame of the same bag" if base.kind == "bag" else "goal (use the same --goals and --seed)"
+        raise InputError(f"compare runs: {base.name} and {other.name} have no common {what}")
     theirs = np.array([place[base.cases[k]] for k in mine], int)
     rng = np.random.default_rng(seed)
     return {
-        name: paired(_rows(figure, mine), _rows(other.figures[name], theirs), base.groups[mine], rng)
-        for name, figure in base.figures.items()
-        if name in other.figures
+        name: compare_paired(_select(metric, mine), _select(other.metrics[name], theirs), base.groups[mine], rng)
+        for name, metric in base.metrics.items()
+        if name in other.metrics
     }
 
 
-def _rows(figure: Figure, rows: np.ndarray) -> Figure:
-    return Figure(figure.values[rows], None if figure.over is None else figure.over[rows], figure.more_is_better)
+def _select(metric: CaseMetric, rows: np.ndarray) -> CaseMetric:
+    return replace(metric, values=metric.values[rows], over=None if metric.over is None else metric.over[rows])
 
 
-def _known(values: dict) -> dict:
+def _finite_only(values: dict) -> dict:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
-def _cells(name: str, figure: str, d: Difference) -> list:
+def _cells(name: str, metric: str, d: Difference) -> list[str]:
     both = (f"{d.first:.4g}", f"{d.second:.4g}")
-    return [figure, name, *both, f"{d.difference:+.4g}", f"{d.low:+.4g} to {d.high:+.4g}", f"{100 * d.ahead:.0f} %"]
+    return [metric, name, *both, f"{d.difference:+.4g}", f"{d.low:+.4g} to {d.high:+.4g}", f"{100 * d.ahead:.0f} %"]
 
 
-HEADINGS = ("figure", "run", "base", "run's", "difference", "95 % interval", "run ahead")
+COLUMNS = ("metric", "run", "base", "run", "difference", "95 % interval", "better")
 
 
-def _table(compared: dict[str, dict[str, Difference]]) -> list[list]:
-    return [_cells(name, figure, d) for name, found in compared.items() for figure, d in found.items() if d.cases]
+def _rows_of_table(compared: dict[str, dict[str, Difference]]) -> list[list[str]]:
+    return [_cells(name, metric, d) for name, found in compared.items() for metric, d in found.items() if d.cases]
 
 
-def _print(base: Run, compared: dict[str, dict[str, Difference]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"against {base.name}")
-    for heading in HEADINGS:
-        table.add_column(heading, no_wrap=heading == HEADINGS[0])
-    for cells in _table(compared):
-        table.add_row(*map(str, cells))
-    Console().print(table)
-
-
-def _report(path: Path, base: Run, compared: dict[str, dict[str, Difference]]) -> None:
+def _write_report(path: Path, base: EvaluationRun, compared: dict[str, dict[str, Difference]]) -> Path:
     cases = {name: max((d.cases for d in found.values()), default=0) for name, found in compared.items()}
-    report = Report("Evaluations side by side", f"Against {base.name}")
+    report = Report("Comparison of evaluations", f"Compared with {base.name}")
     report.text(
-        f"Differences are over the cases that both runs have, {DRAWS} paired draws. An interval that leaves out 0 is a "
-        "difference that these cases are enough to be sure of."
+        f"Differences are over the cases that both runs have, from {BOOTSTRAP_DRAWS} paired bootstrap draws. A 95 % "
+        "confidence interval that does not contain 0 is a significant difference."
     )
-    report.tiles({f"cases with {name}": count for name, count in cases.items()})
-    report.table(_table(compared), HEADINGS)
-    names = list(dict.fromkeys(figure for found in compared.values() for figure, d in found.items() if d.cases))
+    report.tiles({f"common cases with {name}": count for name, count in cases.items()})
+    report.table(_rows_of_table(compared), COLUMNS)
+    names = list(dict.fromkeys(metric for found in compared.values() for metric, d in found.items() if d.cases))
     fig, axes = plots.figure(1)
     for k, (name, found) in enumerate(compared.items()):
         at = [(names.index(f), d) for f, d in found.items() if d.cases and d.first]
@@ -119,7 +116,7 @@ def _report(path: Path, base: Run, compared: dict[str, dict[str, Difference]]) -
         right = [100 * (d.high - d.difference) / s for (_, d), s in zip(at, scale, strict=True)]
         axes.errorbar(middle, y, xerr=[left, right], fmt="o", label=name, capsize=3)
     axes.axvline(0.0, lw=1)
-    axes.set(title="Difference, % of the base's figure", yticks=range(len(names)), yticklabels=names)
+    axes.set(title="Difference in % of the base", yticks=range(len(names)), yticklabels=names)
     axes.legend()
     report.plot(fig)
-    report.write(path)
+    return report.write(path)

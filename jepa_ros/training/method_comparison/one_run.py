@@ -14,7 +14,13 @@ import numpy as np
 import torch
 
 from jepa_ros.datasets.episodes import EpisodeSet
-from jepa_ros.evaluation.model_health import encode_all, latent_health, prediction_health, probe, probe_r2
+from jepa_ros.evaluation.model_health import (
+    encode_frames,
+    fit_and_probe,
+    measure_latents,
+    measure_prediction,
+    measure_probe_r2,
+)
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot
@@ -96,7 +102,7 @@ def run_job(inputs: ComparisonInputs, job: ComparisonJob, report: Callable[[int,
         "training_s": trainer.progress.seconds,
     }
     if not failed:
-        latents = {split: encode_all(trainer.model, part.frames) for split, part in sets.items()}
+        latents = {split: encode_frames(trainer.model, part.frames) for split, part in sets.items()}
         summary[job.split] = _finite(measure(trainer.model, sets, latents, job.split, config.block))
         if job.goals:
             _save(job.directory / "checkpoint", config, trainer.model, latents["val"], sets["val"])
@@ -128,8 +134,8 @@ def measure(
 ) -> dict[str, float]:
     """Return metrics of the episodes of `split`, with probes fitted on training episodes. latents: (N, D) by split."""
     data, z = sets[split], latents[split]
-    figures = prediction_health(model, data, z, TEST_STEPS, block, MEASUREMENT_SEED) | latent_health(z)
-    figures["probe_r2"] = probe_r2(latents["train"], sets["train"].tool, z, data.tool)
+    figures = measure_prediction(model, data, z, TEST_STEPS, block, MEASUREMENT_SEED) | measure_latents(z)
+    figures["probe_r2"] = measure_probe_r2(latents["train"], sets["train"].tool, z, data.tool)
     errors, still = imagined_tool_errors(model, sets, latents, split, block)
     figures |= {f"imagined_cm@{k + 1}": 100.0 * e for k, e in enumerate(errors)}
     return figures | {f"still_cm@{k + 1}": 100.0 * e for k, e in enumerate(still)}
@@ -156,7 +162,7 @@ def imagined_tool_errors(
     actions = data.blocks(episode, tick, TEST_STEPS, block, h)
     context = Context(latents[split][rows[:, :h]], torch.from_numpy(data.states[rows[:, :h]]), actions[:, : h - 1])
     imagined, _ = model.rollout(context, actions[:, h - 1 :])
-    read = probe(latents["train"], sets["train"].tool, imagined.flatten(0, 1)).reshape(count, TEST_STEPS, -1)
+    read = fit_and_probe(latents["train"], sets["train"].tool, imagined.flatten(0, 1)).reshape(count, TEST_STEPS, -1)
     tool = data.tool[rows]
 
     def error(places: np.ndarray) -> np.ndarray:
@@ -185,7 +191,7 @@ def try_goals(job: ComparisonJob, inputs: ComparisonInputs, report: Callable[[in
     actor, trials = ModelActor(cell, checkpoint, controller, timing), []
     for number, goal in enumerate(goals):
         actor.start(goal)
-        trials.append(run_trial(cell, goal, actor, timing, executed=actor.executed))
+        trials.append(run_trial(cell, goal, actor, timing, executed=actor.add_executed))
         report(number + 1)
     return {
         "goals": len(trials),

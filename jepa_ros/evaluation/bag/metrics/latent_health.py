@@ -9,8 +9,7 @@ import torch
 
 from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
 from jepa_ros.evaluation.bag.reading.situations import Situations, evenly_spread, normalise
-from jepa_ros.evaluation.model_health import collapse
-from jepa_ros.evaluation.model_health import latent_health as measure_latents
+from jepa_ros.evaluation.model_health import describe_collapse, measure_latents
 
 DRIFT_PARTS = 10
 """Equal parts of a recording between which drift is measured."""
@@ -47,7 +46,7 @@ def summarize(samples: dict[str, Any], spec: EvaluationSpec) -> dict[str, Any]:
             "effective_rank": _finite(health["effective_rank"]),
             "dead_dimensions": _finite(health["dead_dimensions"]),
             "spread": _finite(health["spread"]),
-            "collapse": collapse(health) or None,
+            "collapse": describe_collapse(health) or None,
             "drift": shift[-1],
             "drift_max": max(shift),
         }
