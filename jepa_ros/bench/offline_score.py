@@ -65,10 +65,12 @@ def benchmark_offline_score(*, out: Path, goals: int, seed: int, workers: int = 
         task = bar.add("steps", len(EPISODES) + 1 + 3 * len(MODELS))
         steps = Steps(out, lambda done, doing: bar.update(task, done, doing))
         for name, (episodes, its_seed) in {**EPISODES, "judged": TEST_RECORDING}.items():
-            steps.run_one(f"data/{name}", "metadata.yaml", "collect", episodes=episodes, seed=its_seed, workers=workers)
+            steps.run_one(
+                f"data/{name}", "metadata.yaml", "collect sim", episodes=episodes, seed=its_seed, workers=workers
+            )
         steps.run_parallel(
             workers,
-            [(f"models/{m.name}", "checkpoint/model.safetensors", "train", _training(m, out)) for m in MODELS],
+            [(f"models/{m.name}", "checkpoint/model.safetensors", "train model", _training(m, out)) for m in MODELS],
         )
         common = {m: {"model": out / "models" / m.name / "checkpoint", "seed": seed, "policy": "none"} for m in MODELS}
         judge, one = f"evaluate bag {out / 'data/judged'}", {"workers": 1}

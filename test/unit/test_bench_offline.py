@@ -49,9 +49,9 @@ def test_the_set_is_as_large_as_was_asked_for_and_has_a_report(tmp_path):
 def test_steps_are_commands_that_are_not_done_again_and_whose_failure_is_told(tmp_path):
     heard = []
     steps = offline_score.Steps(tmp_path, lambda done, doing: heard.append((done, doing)))
-    steps.run_one("data", "metadata.yaml", "collect", episodes=1, seed=7, width=32, height=32, workers=1)
+    steps.run_one("data", "metadata.yaml", "collect sim", episodes=1, seed=7, width=32, height=32, workers=1)
     made = (tmp_path / "data" / "metadata.yaml").stat().st_mtime_ns
-    steps.run_one("data", "metadata.yaml", "collect", episodes=1, seed=7, width=32, height=32, workers=1)
+    steps.run_one("data", "metadata.yaml", "collect sim", episodes=1, seed=7, width=32, height=32, workers=1)
     assert (tmp_path / "data" / "metadata.yaml").stat().st_mtime_ns == made and heard[-1] == (2, "data")
     with pytest.raises(InputError, match="tried/x: ended with code 2: .*model 'nothing'"):
         steps.run_one("tried/x", "summary.json", "evaluate sim", model="nothing")
