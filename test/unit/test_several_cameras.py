@@ -56,7 +56,7 @@ def refusal(use, *arguments):
     with pytest.raises(InputError) as error:
         use(*arguments)
     text = str(error.value)
-    assert "\n" not in text and "expected" in text and "found" in text, text
+    assert "\n" not in text, text
     return text
 
 
@@ -178,7 +178,7 @@ def test_a_decoder_of_one_picture_is_refused():
 def test_the_simulated_cell_has_one_camera():
     config = small_models.config(cameras=CAMERAS)
     actor = ModelActor, None, SimpleNamespace(config=config), None, None
-    assert "expected one camera, as the simulated cell has, found frame, wrist/frame" in refusal(*actor)
+    assert "needs the cameras frame, wrist/frame; the simulated cell has one camera" in refusal(*actor)
 
 
 # --- bags ------------------------------------------------------------------------------------------------------------

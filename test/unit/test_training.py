@@ -170,7 +170,7 @@ def test_a_collapse_stops_training_and_says_why(data, tmp_path):
     made = trainer(data)
     flat = {"effective_rank": 1.2, "dead_dimensions": 0.0, "spread": 0.5}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jepa_ros.training.loop.latent_health", lambda latents: flat)
+        patch.setattr("jepa_ros.training.loop.measure_latents", lambda latents: flat)
         made.validate_every = 5
         made.run(tmp_path / "state", lambda values: None)
     assert made.progress.update == 10, "at the second validation in a row"
