@@ -2,6 +2,7 @@
 
 import sys
 
+from rclpy.duration import Duration
 from std_msgs.msg import String
 
 from jepa_ros.errors import InputError
@@ -54,6 +55,7 @@ class PlainNode(JepaNode):
 
     def cleanup(self):
         self.tell("cleanup")
+        self.hooks.wait_for_all_acked(Duration(seconds=2))  # the process may end next, and the message with it
 
     def shutdown_motion(self):
         self.tell("shutdown_motion")
