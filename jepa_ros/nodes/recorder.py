@@ -22,10 +22,10 @@ from jepa_ros.bags.writer import DiskFull
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.lifecycle import JepaNode
-from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.parameters import ROBOT_NAMESPACE, Parameter
 from jepa_ros.nodes.common.process import run_node
 from jepa_ros.nodes.common.qos import LATCHED, make_qos
-from jepa_ros.nodes.common.topics import ROBOT_NAMESPACE, image_topics, message_class, robot_topic
+from jepa_ros.nodes.common.topics import image_topics, message_class, robot_topic
 from jepa_ros.resources import resolve_model, resolve_robot
 from jepa_ros.robot.config import COMMAND_INTERFACES, load_robot
 from jepa_ros.world_model.config import CONFIG, identify

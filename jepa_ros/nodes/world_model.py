@@ -25,13 +25,11 @@ from std_msgs.msg import String
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import decode_image, float32_array, to_seconds
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.common.latest_message import LatestMessage
 from jepa_ros.nodes.common.lifecycle import JepaNode, NotReady
-from jepa_ros.nodes.common.model_parameters import MODEL_PARAMETERS
-from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.parameters import MODEL_PARAMETERS, Parameter
 from jepa_ros.nodes.common.process import run_node
 from jepa_ros.nodes.common.qos import EXECUTED, IMAGES, RELIABLE, SENSOR
-from jepa_ros.nodes.common.topics import robot_topic
+from jepa_ros.nodes.common.topics import LatestMessage, robot_topic
 from jepa_ros.nodes.common.worker import Worker, describe_error
 from jepa_ros.nodes.planner.goals import goal_frames
 from jepa_ros.world_model.proprioception import make_reader

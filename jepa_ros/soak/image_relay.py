@@ -69,17 +69,17 @@ def main() -> int:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    from jepa_ros.nodes.common.signals import StopSignal
+    from jepa_ros.nodes.common.process import StopSignal
 
     stop = StopSignal()
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     node = ImageRelay()
     executor.add_node(node)
-    stop.wakes(lambda: executor.create_task(lambda: None))
+    stop.set_wake(lambda: executor.create_task(lambda: None))
     while not stop.requested:
         executor.spin_once()
-    stop.wakes(None)
+    stop.set_wake(None)
     executor.remove_node(node)
     node.destroy_node()
     executor.shutdown(timeout_sec=1.0)

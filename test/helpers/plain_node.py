@@ -7,11 +7,11 @@ from std_msgs.msg import String
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.diagnostics import OK, Status
-from jepa_ros.nodes.common.latest_message import LatestMessage
 from jepa_ros.nodes.common.lifecycle import JepaNode, NotReady
 from jepa_ros.nodes.common.parameters import Parameter
 from jepa_ros.nodes.common.process import run_node
 from jepa_ros.nodes.common.qos import LATCHED
+from jepa_ros.nodes.common.topics import LatestMessage
 
 PARAMETERS = (
     Parameter("rate", 10.0, "How often.", unit="Hz", range=(0.1, 100.0)),

@@ -28,11 +28,10 @@ from jepa_ros.nodes.arm_gate.parameters import PARAMETERS, make_gate_settings
 from jepa_ros.nodes.arm_gate.realtime import Ticker, raise_priority
 from jepa_ros.nodes.common.convert import float32_array, to_seconds, to_stamp, trajectory_of
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.common.latest_message import LatestMessage
 from jepa_ros.nodes.common.lifecycle import JepaNode, NotReady
 from jepa_ros.nodes.common.process import run_node
 from jepa_ros.nodes.common.qos import EXECUTED, GATE_STATUS, LATCHED, NEWEST, RELIABLE, SENSOR
-from jepa_ros.nodes.common.topics import robot_topic
+from jepa_ros.nodes.common.topics import LatestMessage, robot_topic
 from jepa_ros.robot.config import load_robot
 from jepa_ros.robot.gate.gate import MOVING, Gate
 from jepa_ros.robot.gate.plan_checks import MAX_POINTS

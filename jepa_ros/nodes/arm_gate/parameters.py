@@ -6,8 +6,7 @@ import math
 from dataclasses import Field, fields, replace
 from types import SimpleNamespace
 
-from jepa_ros.nodes.common.parameters import Parameter
-from jepa_ros.nodes.common.topics import ROBOT_NAMESPACE
+from jepa_ros.nodes.common.parameters import ROBOT_NAMESPACE, Parameter
 from jepa_ros.robot.config import COMMAND_INTERFACES
 from jepa_ros.robot.gate.types import GateSettings
 

@@ -219,3 +219,30 @@ def _expect_no_path(name: str, value: str | list[str]) -> None:
     for text in [value] if isinstance(value, str) else value:
         if os.sep in text or text.startswith(("~", ".")):
             raise InputError(f"parameter '{name}': expected a name, as paths are taken at start only, found {text!r}")
+
+
+ROBOT_NAMESPACE = Parameter(
+    "robot_namespace",
+    "",
+    "Namespace of the robot's own topics (joint_states, robot_description, controllers); empty: the node's own.",
+    read_only=True,
+)
+MODEL_PARAMETERS = (
+    Parameter("model", "openarm_reach", "Checkpoint: name in config/models, or directory.", at_configure=True),
+    Parameter("robot", "openarm", "Robot (name in config/robots, or file) that the model must fit.", at_configure=True),
+    ROBOT_NAMESPACE,
+    Parameter(
+        "threads",
+        1,
+        "torch threads; more than the free cores make everything slower.",
+        range=(1, 64),
+        at_configure=True,
+    ),
+    Parameter(
+        "device",
+        "cpu",
+        "Device that runs the model: cpu, cuda, cuda:N, or auto. The small model is faster on the CPU.",
+        at_configure=True,
+    ),
+)
+"""Parameters of the nodes that load a model."""

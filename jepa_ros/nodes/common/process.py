@@ -1,8 +1,10 @@
-"""One node in one process: executor, signals, exit code."""
+"""Running one node in one process: executor, signals, exit code."""
 
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import sys
 import threading
 import traceback
@@ -16,20 +18,61 @@ from rclpy.signals import SignalHandlerOptions
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.executor import make_executor
 from jepa_ros.nodes.common.shared_memory import Ports
-from jepa_ros.nodes.common.signals import StopSignal
 
 if TYPE_CHECKING:
     from jepa_ros.nodes.common.lifecycle import JepaNode
 
-END_WITHIN = 10.0
-"""Seconds after a stop request after which the process ends even if a hook hangs."""
+END_TIMEOUT = 10.0  # s after a stop request after which the process ends even if a hook hangs
+
+
+class StopSignal:
+    """SIGINT and SIGTERM as a request to stop that a spinning executor notices at once.
+
+    Python runs signal handlers between bytecodes of the main thread, which sits inside the middleware's wait. So the
+    interpreter's wake-up socket ends in a thread of its own, which wakes the executor. Later signals change nothing.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._wake: Callable[[], None] | None = None
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        for number in self.SIGNALS:
+            signal.signal(number, lambda *_: self._stop.set())
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, name="stop-signal", daemon=True).start()
+
+    @property
+    def requested(self) -> bool:
+        return self._stop.is_set()
+
+    def set_wake(self, wake: Callable[[], None] | None) -> None:
+        """Set what another thread calls on a signal; None for nothing, and then no call is under way any more."""
+        with self._lock:
+            self._wake = wake
+
+    def ignore_from_now_on(self) -> None:
+        """Ignore signals while the process ends: a second Ctrl-C must not turn a clean end into an error."""
+        signal.set_wakeup_fd(-1)
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _listen(self) -> None:
+        while self._reader.recv(64):
+            with self._lock:
+                self._stop.set()
+                if self._wake is not None:
+                    self._wake()
 
 
 def run_node(node_class: Callable[[], JepaNode], argv: Sequence[str] | None = None) -> int:
-    """Runs one node in this process until SIGINT, SIGTERM or request_exit; returns the exit code.
+    """Run one node in this process until SIGINT, SIGTERM or request_exit, and return the exit code.
 
-    0 after an orderly end, 2 where parameters or ROS arguments do not fit (one line on stderr), 1 after a failure that
-    is a bug (traceback logged, motion stopped first).
+    0 after an orderly end, 2 for invalid parameters or ROS arguments (one line on stderr), 1 after a bug (traceback
+    logged, motion stopped first).
     """
     stop = StopSignal()
     ports = Ports()
@@ -46,7 +89,7 @@ def run_node(node_class: Callable[[], JepaNode], argv: Sequence[str] | None = No
         return 2
     executor = make_executor()
     executor.add_node(node)
-    stop.wakes(lambda: executor.create_task(lambda: None))
+    stop.set_wake(lambda: executor.create_task(lambda: None))
     code = 0
     try:
         while not stop.requested and node.exit_code is None:
@@ -55,14 +98,14 @@ def run_node(node_class: Callable[[], JepaNode], argv: Sequence[str] | None = No
         node.get_logger().fatal(traceback.format_exc())
         code = 1
     finally:
-        stop.wakes(None)
+        stop.set_wake(None)
         _end(node, executor)
         stop.ignore_from_now_on()
     return code or node.exit_code or 0
 
 
 def _end(node: JepaNode, executor: SingleThreadedExecutor) -> None:
-    deadline = threading.Timer(END_WITHIN, _give_up, [node.get_name()])
+    deadline = threading.Timer(END_TIMEOUT, _give_up, [node.get_name()])
     deadline.daemon = True
     deadline.start()
     node.finish()
@@ -74,10 +117,10 @@ def _end(node: JepaNode, executor: SingleThreadedExecutor) -> None:
 
 
 def _give_up(name: str) -> None:
-    sys.stderr.write(f"{name}: did not come to an orderly end within {END_WITHIN:g} s\n")
+    sys.stderr.write(f"{name}: did not end within {END_TIMEOUT:g} s\n")
     os._exit(1)
 
 
 def _about_arguments(error: Exception) -> bool:
-    """Whether it comes from the ROS arguments of the command line: a malformed remap, a parameters file not there."""
+    """Return whether an error comes from the ROS arguments: a malformed remapping, a missing parameter file."""
     return type(error).__name__ in ("RCLError", "UnknownROSArgsError", "RCLInvalidROSArgsError")

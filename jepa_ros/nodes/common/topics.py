@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import NamedTuple
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.qos import LATCHED
 from jepa_ros.robot.config import ControllerConfig
 
-ROBOT_NAMESPACE = Parameter(
-    "robot_namespace",
-    "",
-    "Namespace of the robot's own topics (joint_states, robot_description, controllers); empty: the node's own.",
-    read_only=True,
-)
+if TYPE_CHECKING:
+    from rclpy.qos import QoSProfile
+
+    from jepa_ros.nodes.common.lifecycle import JepaNode
 
 
 class ImageTopics(NamedTuple):
@@ -77,3 +76,21 @@ def command_class(controller: ControllerConfig) -> type:
             f"{debian} and source the distribution"
         )
     return message_class(controller.message_type)
+
+
+class LatestMessage:
+    """The newest message of a topic that a node needs before it can be configured; it wakes a waiting node.
+
+    message: None until the first one. received: steady time in s.
+    """
+
+    def __init__(self, node: JepaNode, kind: type, topic: str, qos: QoSProfile = LATCHED) -> None:
+        self.message = None
+        self.received = float("-inf")
+        self._node = node
+        node.create_subscription(kind, topic, self._on_message, qos)
+
+    def _on_message(self, message) -> None:
+        first, self.message, self.received = self.message is None, message, time.monotonic()
+        if first:
+            self._node.retry_now()

@@ -1,4 +1,4 @@
-"""What plans for the planner node, as its parameters ask. Imports torch: for when a node is configured."""
+"""Making the planner node's controller from its parameters. Imports torch, so it is imported when a node configures."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from jepa_ros.world_model.device import choose_device
 SETTINGS = ("lead", "budget", "horizon", "seed", "solver", "policy", "metric", "smoothness", "uncertainty")
 
 
-def make_control(p: SimpleNamespace, robot: RobotConfig, urdf: str) -> tuple[Checkpoint, RecedingHorizonController]:
-    """The model and its controller, warmed up. p: the node's parameters. urdf: the robot's description.
+def make_controller(p: SimpleNamespace, robot: RobotConfig, urdf: str) -> tuple[Checkpoint, RecedingHorizonController]:
+    """Return the checkpoint and a controller that has made its first plans. p: the node's parameters.
 
-    Raises InputError where model, robot, description and parameters do not fit together.
+    Raises InputError where model, robot, description (urdf) and parameters do not fit together.
     """
     torch.set_num_threads(p.threads)
     config = read_config(resolve_model(p.model))
     check_robot(config, robot)
-    space = _searchable(robot, urdf, config.tick)
+    space = _make_space(robot, urdf, config.tick)
     rails = Guardrails.from_robot(robot, urdf, space, JointLimits.from_robot(robot, urdf))
     checkpoint = load_checkpoint(p.model, choose_device(p.device))  # last: it may be gigabytes
     if hasattr(checkpoint.model, "set_rollout_dtype"):
@@ -45,7 +45,7 @@ def make_control(p: SimpleNamespace, robot: RobotConfig, urdf: str) -> tuple[Che
     return checkpoint, control
 
 
-def _searchable(robot: RobotConfig, urdf: str, tick: float) -> MotionSpace:
+def _make_space(robot: RobotConfig, urdf: str, tick: float) -> MotionSpace:
     kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
     space = make_space(robot, kinematics, tick)
     if space.missing:
@@ -55,7 +55,7 @@ def _searchable(robot: RobotConfig, urdf: str, tick: float) -> MotionSpace:
 
 
 def _warm_up(control: RecedingHorizonController) -> None:
-    """Whole plans of a made-up situation, the arm at home: the first one allocates and is slow."""
+    """Make some plans in an invented situation, the arm at home: the first one allocates memory and is slow."""
     config, home = control.config, control.space.posture
     latent = torch.zeros(config.latent_shape)
     for k in range(config.history + 1):

@@ -1,52 +1,63 @@
-"""planner: latent states and a goal in, plans out.
+"""Node planner. In: latent, joint_states, robot_description, executed, gate_status. Out: plan, planner_status,
+imagined_path, goal_image. Action: reach_goal.
 
-The search runs in a worker thread that owns torch; the executor's thread only takes messages. One goal at a time: a new
-one replaces the old one, which is aborted with that reason.
+The search runs in a worker thread that owns torch; the executor's thread only receives messages. There is one goal at a
+time: a new one replaces the old one, which is aborted with the code REPLACED.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
+from geometry_msgs.msg import Point
 from jepa_msgs.action import ReachGoal
-from jepa_msgs.msg import Action, GateStatus, LatentState, PlannerStatus
+from jepa_msgs.msg import Action, GateStatus, GoalTerm, LatentState, Plan, PlannerStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from sensor_msgs.msg import JointState
-from std_msgs.msg import String
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Header, String
+from visualization_msgs.msg import Marker, MarkerArray
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.common.convert import to_seconds
+from jepa_ros.nodes.common.convert import float32_array, stamp_of_seconds, to_duration, to_seconds, trajectory_message
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
-from jepa_ros.nodes.common.latest_message import LatestMessage
 from jepa_ros.nodes.common.lifecycle import JepaNode, NotReady
 from jepa_ros.nodes.common.process import run_node
-from jepa_ros.nodes.common.qos import EXECUTED, LATCHED, RELIABLE, SENSOR
-from jepa_ros.nodes.common.topics import robot_topic
+from jepa_ros.nodes.common.qos import EXECUTED, LATCHED, NEWEST, RELIABLE, SENSOR
+from jepa_ros.nodes.common.topics import LatestMessage, robot_topic
 from jepa_ros.nodes.common.worker import Worker, describe_error, is_out_of_memory
 from jepa_ros.nodes.planner.goals import ActiveGoal, InvalidGoal, read_goals
 from jepa_ros.nodes.planner.health import PlannerHealth, describe_age
 from jepa_ros.nodes.planner.parameters import PARAMETERS
-from jepa_ros.nodes.planner.publishers import PlannerTopics
 from jepa_ros.planning.codes import NO_CAUSE, Cause, PlannerCode
 from jepa_ros.world_model.proprioception import JointReader, make_reader
 
+if TYPE_CHECKING:  # torch is loaded when the node is configured
+    import torch
+
+    from jepa_ros.planning.goal import Goal
+    from jepa_ros.planning.receding_horizon import PlanStep
+
 RESULT_TIMEOUT = 30  # s for which an ended goal's result is kept for late clients; rclpy's default is 900
 CANCEL_GRACE_PERIOD = 0.5  # s after a deactivation in which the goal that it ended is answered
+WATCH_PERIOD = 0.05  # s between two checks of timeouts and cancels
 STATUS_PERIOD = 0.08  # s between two planner_status; arm_gate stops the arm when they cease
+ADOPTION_TIME = 0.15  # s in which the gate takes a plan that was published
+PERIOD_SLACK = 0.02  # s that a plan may come early, so that it is made from the frame at hand and not the one after
 NOT_ACTIVE = Cause(text="not active")
 
 
 class PlannerNode(JepaNode):
-    """See the module's text. Topics, services and the action are in DESIGN's table."""
+    """See the module. Publishers may be used from any thread; whatever touches torch runs in the worker's."""
 
     def __init__(self) -> None:
         super().__init__("planner", PARAMETERS)
         self._worker: Worker | None = None
         self._description = LatestMessage(self, String, robot_topic(self, "robot_description"), LATCHED)
         self._goal: ActiveGoal | None = None
-        self._retiring = None  # timer at which the action server of a deactivated node goes
+        self._closing = None  # timer that removes the action server of a deactivated node
         self._plans = Meter()
         self._misses = self._infeasible = 0
         self._state, self._cause = PlannerStatus.INACTIVE, NOT_ACTIVE
@@ -58,21 +69,24 @@ class PlannerNode(JepaNode):
 
     def configure(self) -> None:
         if self._description.message is None:
-            raise NotReady("for robot_description: nobody publishes it yet")
-        from jepa_ros.nodes.planner.controller import make_control
+            raise NotReady("for robot_description: it has not been received")
+        from jepa_ros.nodes.planner.controller import make_controller
         from jepa_ros.robot.config import load_robot
 
         self._robot, urdf = load_robot(self.p.robot), self._description.message.data
-        self._checkpoint, self._control = make_control(self.p, self._robot, urdf)
+        self._checkpoint, self._control = make_controller(self.p, self._robot, urdf)
         self._reader = make_reader(self._checkpoint.config.proprioception, self._robot, urdf)
         self._arm = JointReader(self._robot.joints)
-        self._topics = PlannerTopics(self, self._robot.base_frame, self._checkpoint.model_id)
+        self._plan = self.create_lifecycle_publisher(Plan, "plan", RELIABLE)
+        self._path = self.create_lifecycle_publisher(MarkerArray, "imagined_path", NEWEST)
+        self._status = self.create_lifecycle_publisher(PlannerStatus, "planner_status", RELIABLE)
+        self._goal_image = self.create_lifecycle_publisher(Image, "goal_image", LATCHED)
         self._worker = Worker(self._on_failure, backlog=1)
 
     def activate(self) -> None:
-        if self._retiring is not None:
-            self._retire()
-        self._kept = [
+        if self._closing is not None:
+            self._close_action()
+        self._inputs = [
             self.create_subscription(LatentState, "latent", self._on_latent, RELIABLE),
             self.create_subscription(JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR),
             self.create_subscription(Action, "executed", self._on_executed, EXECUTED),
@@ -88,32 +102,32 @@ class PlannerNode(JepaNode):
             result_timeout=RESULT_TIMEOUT,
         )
         self._set_state(PlannerStatus.IDLE, Cause(text="no goal"))
-        self._watch = self.steady_timer(0.05, self._on_watch)
+        self._watch = self.steady_timer(WATCH_PERIOD, self._on_watch)
         self._status_at = 0.0
         self._health.restart()
 
     def deactivate(self) -> None:
         self._end_goal(PlannerCode.DEACTIVATED, "the planner was deactivated")
         self._set_state(PlannerStatus.INACTIVE, NOT_ACTIVE)
-        for subscription in self._kept:
+        for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self.destroy_timer(self._watch)
-        self._retiring = self.steady_timer(CANCEL_GRACE_PERIOD, self._retire)
+        self._closing = self.steady_timer(CANCEL_GRACE_PERIOD, self._close_action)
 
-    def _retire(self) -> None:
-        """No goals any more. Not at once: the client of the one that was under way is still to be told its end."""
-        self.destroy_timer(self._retiring)
-        self._retiring = None
+    def _close_action(self) -> None:
+        """Remove the action server, once the client of the goal under way has received its result."""
+        self.destroy_timer(self._closing)
+        self._closing = None
         self._action.destroy()
 
     def cleanup(self) -> None:
-        self._retiring = None  # what was made since configure is destroyed
+        self._closing = None  # the lifecycle destroys the timer
         if self._worker is not None:
             self._worker.close()
             self._worker = None
 
     def shutdown_motion(self) -> None:
-        """The goal ends here; the gate stops the arm when plans stop coming."""
+        """End the goal; the gate stops the arm when no more plans come."""
         self._end_goal(PlannerCode.SHUT_DOWN, "the planner is shutting down")
 
     # -- inputs --------------------------------------------------------------------------------------------------------
@@ -126,7 +140,7 @@ class PlannerNode(JepaNode):
             self.error_throttled("latent", health.latent_fault.text)
             return
         latent = torch.from_numpy(np.array(message.data, np.float32)).reshape(config.latent_shape)
-        self._worker.submit_latest(lambda: self._think(to_seconds(message.header.stamp), latent))
+        self._worker.submit_latest(lambda: self._handle_latent(to_seconds(message.header.stamp), latent))
 
     def _on_joint_states(self, message: JointState) -> None:
         try:
@@ -142,30 +156,44 @@ class PlannerNode(JepaNode):
         self._health.receive_gate_status(message)
         self._control.speed = min(1.0, max(0.01, message.speed_scale))
 
-    # -- in the worker's thread ----------------------------------------------------------------------------------------
+    # -- planning, in the worker's thread ------------------------------------------------------------------------------
 
-    def _think(self, stamp: float, latent) -> None:
-        """A latent has come: note it, and plan if it is time to."""
+    def _handle_latent(self, stamp: float, latent: torch.Tensor) -> None:
+        """Add a latent (*L) with its frame's stamp (s), and plan where it is time to."""
         self._control.add_latent(stamp, latent)
         goal = self._goal
         if goal is None or not goal.ready or goal.ended:
             return
         now = self.now()
-        if abs(now - stamp) > self.p.latent_timeout:  # nor is such a frame proof that a goal is reached
+        if abs(now - stamp) > self.p.latent_timeout:  # such a frame does not prove that a goal is reached, either
             self._wait(PlannerCode.LATENT_STALE, describe_age(now - stamp))
             return
-        goal.distance = self._control.distance
         if len(goal.stages) > 1 and self._control.is_within_tolerance:
             self._control.set_goal(goal.next_stage())
         elif self._control.is_reached:
             goal.finish(Cause(PlannerCode.REACHED, "within the tolerance"), self._control.distance)
             return
-        if time.monotonic() - self._planned_at < self.p.period - 0.02:
+        if time.monotonic() - self._planned_at < self.p.period - PERIOD_SLACK:
             return
         if self._health.is_recovering(self.p.resume_after):
             text = f"until latents have been valid for {self.p.resume_after:g} s"
             self._wait(PlannerCode.INPUTS_RECOVERING, text)
             return
+        step = self._search(now)
+        if not hasattr(step, "trajectory"):
+            self._infeasible += step.infeasible
+            self._wait(step.code, step.text)
+            return
+        elapsed = self.now() - stamp
+        if elapsed > self.p.latent_timeout + self.p.deadline:  # the process was paused, say; the gate would refuse it
+            self._misses += 1
+            self._control.drop_reference()
+            self._wait(PlannerCode.PLAN_LATE, f"a plan was finished {elapsed - self.p.deadline:.2f} s too late")
+        elif self._goal is goal and not goal.ended:
+            self._publish_step(step, goal)
+
+    def _search(self, now: float):
+        """Return a PlanStep or NoPlan from the newest latent."""
         if self._gate_refuses():
             self._control.drop_reference()
         self._health.search_began = self._planned_at = time.monotonic()
@@ -174,43 +202,20 @@ class PlannerNode(JepaNode):
         finally:
             self._health.search_began = None
         self._health.search_fault = NO_CAUSE
-        if not hasattr(step, "trajectory"):
-            self._infeasible += step.infeasible
-            self._wait(step.code, step.text)
-            return
-        taken = self.now() - stamp
-        if taken > self.p.latent_timeout + self.p.deadline:  # the process hung, say; the gate would refuse it as well
-            self._misses += 1
-            self._control.drop_reference()
-            self._wait(PlannerCode.PLAN_LATE, f"a plan was finished {taken - self.p.deadline:.2f} s too late")
-        elif self._goal is goal and not goal.ended:
-            self._publish(step, goal)
+        return step
 
     def _gate_refuses(self) -> bool:
-        """Whether the gate does not follow although it had the time to take our last plan."""
+        """Return whether the gate follows no plan although it had the time to take the last one."""
         gate = self._health.gate
-        if not self._control.reference or time.monotonic() - self._planned_at < 0.15:
+        if not self._control.reference or time.monotonic() - self._planned_at < ADOPTION_TIME:
             return False
         return not self._health.gate_is_known or (gate.state != GateStatus.TRACKING and gate.plan_id == 0)
 
-    def _publish(self, step, goal: ActiveGoal) -> None:
-        imagined = step.motion
-        self._topics.plan(step, goal.id)
-        taken = self.now() - step.source_stamp
-        self._misses += taken > self.p.deadline or imagined.iterations < 1
-        self._plans.count()
-        self._plan_ms, self._slack_ms = step.step_ms, 1e3 * (self.p.deadline - taken)
-        goal.publish_feedback(imagined.distance, imagined.predicted_distance, step.plan_id)
-        late = f", {-self._slack_ms:.0f} ms too late" if self._slack_ms < 0 else ""
-        self._state, self._cause = PlannerStatus.PLANNING, Cause(text=f"plan {step.plan_id} towards the goal{late}")
-        self._publish_status(step)
-        self._topics.imagined_path(step, imagined.tool)
-
     def _stop_arm(self, goal_id: str) -> None:
-        """What is left of the last plan is not followed to its end when its goal is over."""
+        """Replace what is left of the last plan by a stop, once its goal has ended."""
         step = self._control.plan_stop(self.now())
         if step is not None:
-            self._topics.plan(step, goal_id)
+            self._publish_plan(step, goal_id)
 
     def _on_failure(self, error: Exception) -> None:
         self._infeasible += 1
@@ -235,9 +240,9 @@ class PlannerNode(JepaNode):
         self._end_goal(PlannerCode.REPLACED, "replaced by a new goal")
         self._goal = goal
         try:
-            goal.stages = await self._worker.submit(lambda: self._goals_of(goal.request), self.executor)
+            goal.stages = await self._worker.submit(lambda: self._read_goals(goal.request), self.executor)
             if self._goal is goal and not goal.ended:
-                self._topics.goal_images(goal.request)
+                self._publish_goal_images(goal.request)
                 self._control.set_goal(goal.stages[0])
                 self._planned_at, goal.ready = -math.inf, True
                 self._wait(PlannerCode.WAITING_FOR_FRAME, "for the next frame")
@@ -256,7 +261,7 @@ class PlannerNode(JepaNode):
             self._set_state(PlannerStatus.IDLE if goal.cancelled else done, goal.outcome)
         return goal.close()
 
-    def _goals_of(self, request) -> list:
+    def _read_goals(self, request: ReachGoal.Goal) -> list[Goal]:
         return read_goals(request, self._checkpoint, self._control.goals, self._robot.base_frame)
 
     def _end_goal(self, code: PlannerCode, reason: str) -> None:
@@ -278,9 +283,9 @@ class PlannerNode(JepaNode):
                     goal.finish(refusal)
                 goal.gate_checked = health.gate_is_known
         if time.monotonic() - self._status_at > STATUS_PERIOD:
-            self._publish_status(None)
+            self._publish_status()
 
-    # -- status --------------------------------------------------------------------------------------------------------
+    # -- outputs -------------------------------------------------------------------------------------------------------
 
     def _wait(self, code: PlannerCode, text: str) -> None:
         self._set_state(PlannerStatus.WAITING, Cause(code, text))
@@ -289,17 +294,69 @@ class PlannerNode(JepaNode):
         changed = (state, cause) != (self._state, self._cause)
         self._state, self._cause = state, cause
         if changed:
-            self._publish_status(None)
+            self._publish_status()
             self.diagnostics_changed()
 
-    def _publish_status(self, step) -> None:
+    def _publish_step(self, step: PlanStep, goal: ActiveGoal) -> None:
+        """Publish a plan, the action's feedback, the status, and the path that the model predicts."""
+        motion = step.motion
+        self._publish_plan(step, goal.id)
+        elapsed = self.now() - step.source_stamp
+        self._misses += elapsed > self.p.deadline or motion.iterations < 1
+        self._plans.count()
+        self._plan_ms, self._slack_ms = step.step_ms, 1e3 * (self.p.deadline - elapsed)
+        goal.publish_feedback(motion.distance, motion.predicted_distance, step.plan_id)
+        late = f", {-self._slack_ms:.0f} ms too late" if self._slack_ms < 0 else ""
+        self._state, self._cause = PlannerStatus.PLANNING, Cause(text=f"plan {step.plan_id} towards the goal{late}")
+        self._publish_status(step)
+        self._publish_path(step)
+
+    def _publish_plan(self, step: PlanStep, goal_id: str) -> None:
+        message = Plan(plan_id=step.plan_id, goal_id=goal_id, model_id=self._checkpoint.model_id)
+        message.header = self._header(step.start)
+        message.source_stamp = stamp_of_seconds(step.source_stamp)
+        message.valid_until = stamp_of_seconds(step.valid_until)
+        message.trajectory = trajectory_message(step.trajectory)
+        if step.motion is not None:
+            message.action_blocks = float32_array(step.motion.actions)
+            message.cost, message.predicted_distance = step.motion.cost, step.motion.predicted_distance
+        self._plan.publish(message)
+
+    def _publish_status(self, step: PlanStep | None = None) -> None:
+        """Publish planner_status. step: the plan just made; without one its figures are NaN."""
         self._status_at = time.monotonic()
         message = PlannerStatus(state=self._state, code=self._cause.code, text=self._cause.text)
+        message.header = self._header(self.now())
         message.deadline_ms = 1e3 * self.p.deadline
         message.misses, message.infeasible = self._misses, self._infeasible
         message.plan_id, message.distance = self._control.plan_id, self._control.distance
         message.plan_ms, message.slack_ms = self._plan_ms, self._slack_ms
-        self._topics.status(message, step)
+        message.plan_age_ms = message.splice_error = message.predicted_distance = math.nan
+        if step is not None:
+            message.plan_age_ms = 1e3 * (step.start - step.source_stamp)
+            message.splice_error = step.splice_error
+            message.predicted_distance = step.motion.predicted_distance
+            message.iterations, message.samples = step.motion.iterations, step.motion.samples
+        self._status.publish(message)
+
+    def _publish_path(self, step: PlanStep) -> None:
+        """Publish where the model predicts the tool, model step by model step, in m in the base frame."""
+        marker = Marker(ns="imagined_path", type=Marker.LINE_STRIP, action=Marker.ADD)
+        marker.header = self._header(step.source_stamp)
+        marker.scale.x, marker.lifetime = 0.008, to_duration(0.5)
+        marker.color.r, marker.color.g, marker.color.b, marker.color.a = 0.1, 0.7, 1.0, 0.9
+        marker.pose.orientation.w = 1.0
+        marker.points = [Point(x=float(x), y=float(y), z=float(z)) for x, y, z in step.motion.tool]
+        self._path.publish(MarkerArray(markers=[marker]))
+
+    def _publish_goal_images(self, goal: ReachGoal.Goal) -> None:
+        """Publish the goal's images, if any: recordings and displays cannot see an action's goal."""
+        term = next((term for term in goal.terms if term.kind == GoalTerm.IMAGE), None)
+        for image in term.images if term is not None else ():
+            self._goal_image.publish(image)
+
+    def _header(self, seconds: float) -> Header:
+        return Header(stamp=stamp_of_seconds(seconds), frame_id=self._robot.base_frame)
 
     def diagnose(self) -> list[Status]:
         if not self.active:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from jepa_ros import planning
-from jepa_ros.nodes.common.model_parameters import MODEL_PARAMETERS
-from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.parameters import MODEL_PARAMETERS, Parameter
 
 PARAMETERS = (
     *MODEL_PARAMETERS,
     Parameter("seed", 0, "Seed of the search's samples.", range=(0, 2**31 - 1), at_configure=True),
     Parameter(
-        "deadline", 0.2, "From a frame's stamp to its plan at the gate; later counts as a miss.", "s", (0.02, 5.0)
+        "deadline", 0.2, "Time from a frame's stamp to the publication of its plan; later is a miss.", "s", (0.02, 5.0)
     ),
-    Parameter("period", 0.2, "Between two plans, at least; a plan starts from a new frame.", "s", (0.02, 5.0)),
-    Parameter("budget", 0.05, "Time that one search may take.", "s", (0.005, 2.0), at_configure=True),
+    Parameter("period", 0.2, "Least time between two plans; each is made from a new frame.", "s", (0.02, 5.0)),
+    Parameter("budget", 0.05, "Time limit of one search.", "s", (0.005, 2.0), at_configure=True),
     Parameter(
-        "lead",
-        0.11,
-        "From the start of a search to the moment its plan takes effect.",
-        "s",
-        (0.01, 3.0),
-        at_configure=True,
+        "lead", 0.11, "Time from the start of a search to its plan's hand-over.", "s", (0.01, 3.0), at_configure=True
     ),
-    Parameter("horizon", 5, "Model steps that are imagined.", range=(1, 32), at_configure=True),
+    Parameter("horizon", 5, "Rollout length in model steps.", range=(1, 32), at_configure=True),
     Parameter(
         "solver",
         "icem",
@@ -48,33 +42,23 @@ PARAMETERS = (
     Parameter(
         "precision",
         "float32",
-        "Of the imagination's products; bfloat16 is sooner where the processor multiplies it (models of family lewm).",
+        "Rollout matmul dtype; bfloat16 is faster on CPUs with native support (models of family lewm).",
         choices=("float32", "bfloat16"),
         at_configure=True,
     ),
-    Parameter("smoothness", 0.0, "Price of actions that change.", range=(0.0, 100.0), at_configure=True),
     Parameter(
-        "uncertainty",
-        0.0,
-        "Price of plans on which the model contradicts itself.",
-        range=(0.0, 100.0),
-        at_configure=True,
+        "smoothness", 0.0, "Weight of the penalty on changes of the action.", range=(0.0, 100.0), at_configure=True
     ),
-    Parameter("latent_timeout", 0.3, "No plan is made from a frame older than this.", "s", (0.02, 10.0)),
+    Parameter("uncertainty", 0.0, "Weight of the model-inconsistency penalty.", range=(0.0, 100.0), at_configure=True),
+    Parameter("latent_timeout", 0.3, "Oldest frame to plan from.", "s", (0.02, 10.0)),
     Parameter(
-        "resume_after",
-        0.5,
-        "After latents were missing or unusable, plans are made again once they have been usable for this long.",
-        "s",
-        (0.0, 60.0),
+        "resume_after", 0.5, "Time for which latents must be valid again before planning resumes.", "s", (0.0, 60.0)
     ),
-    Parameter(
-        "goal_timeout", 30.0, "Goals that name no timeout of their own are aborted after this.", "s", (0.1, 3600.0)
-    ),
+    Parameter("goal_timeout", 30.0, "Timeout of goals that have none of their own.", "s", (0.1, 3600.0)),
     Parameter(
         "hold_timeout",
         10.0,
-        "A goal during which the arm is held for this long without a break is aborted, and never goes on by itself.",
+        "A goal is aborted when the arm has been held for this long without interruption; it does not resume.",
         "s",
         (0.1, 3600.0),
     ),
