@@ -24,8 +24,8 @@ VIDEO_STRIDE = 2
 _GREEN, _WHITE, _SHADE = (15, 130, 65), (255, 255, 255), (20, 22, 28)
 
 
-def write_report(record: DemoRecord, summary: Mapping[str, Any], path: str | os.PathLike) -> Path:
-    """The page of a demo run; ``summary`` is what ``summarise`` made of the record."""
+def write_report(record: DemoRecord, summary: Mapping[str, Any], path: str | os.PathLike, video: str = "") -> Path:
+    """Write the page of a demo run. summary: what ``summarise`` made of the record. video: name of a file beside it."""
     begun = f"{summary['reached']} of {summary['begun']}"
     report = Report(
         "jepa_ros demo", f"{record.wanted} goals · seed {record.seed} · model {record.model} · robot {record.robot}"
@@ -60,6 +60,8 @@ def write_report(record: DemoRecord, summary: Mapping[str, Any], path: str | os.
         "its table are decoration."
     )
     report.images(_final_views(record), width=190)
+    if video:
+        report.section("Video").video(video, "All goals: the cell, what the model sees, and the goal image.")
     _add_curves(report, record)
     if record.topics:
         nodes = [process["name"] for process in record.processes]

@@ -89,15 +89,16 @@ def run(
 
 
 def write_results(record: DemoRecord, out: Path) -> dict:
-    """summary.json, report.html and, where there are frames, demo.mp4; returns the summary."""
+    """Write summary.json, report.html and, if there are frames, demo.mp4; return the summary."""
     from jepa_ros.demo.report import write_demo_video, write_report
     from jepa_ros.reporting.summary import write_summary
 
     summary = summarise(record)
     write_summary(out / "summary.json", summary)
-    write_report(record, summary, out / "report.html")
-    if not write_demo_video(record, out / "demo.mp4"):
+    has_video = write_demo_video(record, out / "demo.mp4") > 0
+    if not has_video:
         (out / "demo.mp4").unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
+    write_report(record, summary, out / "report.html", "demo.mp4" if has_video else "")
     return summary
 
 

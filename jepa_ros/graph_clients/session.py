@@ -5,10 +5,13 @@ rclpy is imported when a session begins, so that a command can set environment v
 
 from __future__ import annotations
 
+import fcntl
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jepa_ros.errors import InputError
 
 if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
@@ -104,11 +107,22 @@ def wait_until(
 
 
 class NodeLog:
-    """The output of all nodes in one file, while the terminal shows the progress."""
+    """The output of all nodes in one file, while the terminal shows the progress.
+
+    Until it is closed it keeps other runs out of its directory: two at once would overwrite each other's results.
+    Raises InputError if another run is there.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", encoding="utf-8", buffering=1)
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            text = f"--out {path.parent}: another run is writing there; give another directory, or wait for its end"
+            raise InputError(text) from None
+        self._file.truncate(0)
 
     def write(self, name: str, line: str) -> None:
         try:

@@ -141,6 +141,13 @@ class Report:
         self._parts.append(f'<div class="grid" style="--least:{widest}px">{"".join(cards)}</div>')
         return self
 
+    def video(self, name: str, caption: str = "") -> Report:
+        """Add a player of the video file `name`, which lies beside the page, and a link to it."""
+        name = html.escape(name, quote=True)
+        player = f'<video controls preload="metadata" src="{name}" style="width:100%"></video>'
+        self._parts.append(f'<figure class="plot">{player}{_caption(caption)}<a href="{name}">{name}</a></figure>')
+        return self
+
     def write(self, path: str | os.PathLike) -> Path:
         """Write the page to ``path`` atomically and return the path."""
         return write_atomically(path, _html_page(self.title, self.subtitle, "\n".join(self._parts)))

@@ -15,6 +15,7 @@ from jepa_ros.demo.latency import PlanSeen
 from jepa_ros.demo.record import DemoRecord, Frame, GoalRun, summarise
 from jepa_ros.demo.report import write_demo_video, write_report
 from jepa_ros.errors import InputError
+from jepa_ros.graph_clients.session import NodeLog
 from jepa_ros.reporting.summary import write_summary
 
 KEYS = {
@@ -112,6 +113,24 @@ def test_the_page_shows_every_goal_beside_its_final_frame(record, tmp_path):
     assert "1: reached, 1.0 cm" in text and "<b>not reached</b>, 8.0 cm" in text
     assert text.count("<svg") >= 5  # distances, three latencies, the graph
     assert not re.search(r'(src|href)="(?!data:|#)', text)
+
+
+def test_the_page_plays_the_video_beside_it_and_links_it(record, tmp_path):
+    summary = summarise(record)
+    page = write_report(record, summary, tmp_path / "report.html", "demo.mp4").read_text()
+    assert '<video controls preload="metadata" src="demo.mp4"' in page and '<a href="demo.mp4">' in page
+    assert "<video" not in write_report(record, summary, tmp_path / "report.html").read_text()
+
+
+def test_a_second_run_is_kept_out_of_the_directory_of_the_first(tmp_path):
+    first = NodeLog(tmp_path / "out" / "nodes.log")
+    first.write("camera", "a line")
+    with pytest.raises(InputError, match="another run is writing there; give another directory"):
+        NodeLog(tmp_path / "out" / "nodes.log")
+    assert "a line" in (tmp_path / "out" / "nodes.log").read_text()
+    first.close()
+    NodeLog(tmp_path / "out" / "nodes.log").close()
+    assert not (tmp_path / "out" / "nodes.log").read_text()
 
 
 def test_the_video_shows_each_goal_with_its_inset(record, tmp_path):
