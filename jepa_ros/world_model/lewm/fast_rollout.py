@@ -32,19 +32,22 @@ Linear = tuple[torch.Tensor, torch.Tensor | None]
 
 @dataclass(frozen=True)
 class _Layer:
-    """One ConditionalBlock's weights. key_value: without the query's columns, for tokens that need no query. alone:
-    value and output in one, for a token that sees itself alone; None where heads are so small that it saves nothing."""
+    """One ConditionalBlock's weights.
+
+    key_value: without the query's columns, for tokens that need no query. fused_value_out: value and output projection in
+    one, for a token that attends only to itself; None if the heads are so small that it saves nothing.
+    """
 
     modulation: Linear
     attention_norm: nn.LayerNorm
     query: Linear
     key_value: Linear
     qkv: Linear
-    alone: Linear | None
+    fused_value_out: Linear | None
     output: Linear
     mlp_norm: nn.LayerNorm
-    rise: Linear
-    fall: Linear
+    up_proj: Linear
+    down_proj: Linear
     heads: int
     head_dim: int
 
@@ -62,7 +65,7 @@ class FastRollout:
         self._latent = model.latent_shape[0]
         first, _, second = model.action_encoder.layers
         # Two linear layers in a row are one.
-        self._action_rise = _linear(_product(_affine(model.action_encoder.smoothing), _affine(first)))
+        self._action_up_proj = _linear(_product(_affine(model.action_encoder.smoothing), _affine(first)))
         self._condition = _linear(_product(_affine(second), _affine(predictor.condition_projection)))
         self._layers = [_layer(block, rounded) for block in predictor.blocks]
         weight, bias = _affine(predictor.input_projection) or (None, None)
@@ -71,11 +74,11 @@ class FastRollout:
         self._positions = (positions if weight is None else positions @ weight + bias)[:, None]
         self._norm = predictor.norm
         # The projector's first layer and the state's head read the same: one product serves both.
-        rise, fall = _folded(projector)
-        heads = [rise] if model.state_head is None else [rise, _affine(model.state_head)]
+        up, down = _folded(projector)
+        heads = [up] if model.state_head is None else [up, _affine(model.state_head)]
         hidden = (torch.cat([w for w, _ in heads], 1), torch.cat([b for _, b in heads]))
         hidden = _product(_affine(predictor.output_projection), hidden)
-        self._hidden, self._fall, self._hidden_width = _linear(hidden), _linear(fall), len(rise[1])
+        self._hidden, self._down_proj, self._hidden_width = _linear(hidden), _linear(down), len(up[1])
 
     @property
     def current(self) -> bool:
@@ -99,7 +102,7 @@ class FastRollout:
 
     def _asked(self, actions: torch.Tensor) -> list[torch.Tensor]:
         """Per layer (T, B, 6 * width): shift, 1 + scale and gate of attention, then of the MLP; actions (T, B, K)."""
-        condition = F.silu(_apply(F.silu(_apply(actions, self._action_rise)), self._condition))
+        condition = F.silu(_apply(F.silu(_apply(actions, self._action_up_proj)), self._condition))
         return [_apply(condition, layer.modulation) for layer in self._layers]
 
     def _next(
@@ -113,7 +116,7 @@ class FastRollout:
             known = cache[number] if cache else None
             x = _block(layer, x, wanted, known, last_only=number == len(self._layers) - 1)
         hidden = _apply(_norm(x[0], self._norm), self._hidden)
-        latent = _apply(F.gelu(hidden[:, : self._hidden_width]), self._fall)
+        latent = _apply(F.gelu(hidden[:, : self._hidden_width]), self._down_proj)
         if self._residual:
             latent = latent + window[-1, :, : self._latent]
         state = hidden[:, self._hidden_width :] + window[-1, :, self._latent :]
@@ -144,7 +147,7 @@ def _block(layer: _Layer, x: torch.Tensor, asked: torch.Tensor, cache: _Cache | 
     gate, mlp_shift, mlp_scale, mlp_gate = later
     x = _modulated(x, gate, _attended(layer, seen, len(x), cache))
     y = _norm(_modulated(mlp_shift, _norm(x), mlp_scale), layer.mlp_norm)
-    return _modulated(x, mlp_gate, _apply(F.gelu(_apply(y, layer.rise)), layer.fall))
+    return _modulated(x, mlp_gate, _apply(F.gelu(_apply(y, layer.up_proj)), layer.down_proj))
 
 
 def _modulated(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -158,15 +161,15 @@ def _attended(layer: _Layer, seen: torch.Tensor, count: int, cache: _Cache | Non
     """What attention adds (count, B, width) to the last `count` of the tokens `seen` (T, B, width), after those in the
     cache."""
     whole, begins = count == len(seen), cache is None or cache.key is None
-    alone = whole and begins and layer.alone is not None
-    if whole and not alone:
+    sees_itself = whole and begins and layer.fused_value_out is not None
+    if whole and not sees_itself:
         query, key, value = _apply(seen, layer.qkv).chunk(3, dim=-1)
     else:
-        query = _apply(seen[alone - count :], layer.query) if count > alone else None
+        query = _apply(seen[sees_itself - count :], layer.query) if count > sees_itself else None
         key, value = _apply(seen, layer.key_value).chunk(2, dim=-1)
     if cache is not None:
         key, value = cache.extend(key, value)
-    parts = [_apply(seen[:1], layer.alone)] if alone else []
+    parts = [_apply(seen[:1], layer.fused_value_out)] if sees_itself else []
     if query is not None:
         parts.append(_apply(_attend(layer, query, key, value), layer.output))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -235,14 +238,14 @@ def _product(first: Affine | None, second: Affine | None) -> Affine:
 
 def _folded(projector: Projector) -> tuple[Affine, Affine]:
     """A projector's two linear layers, the BatchNorm between them folded into the first."""
-    rise, norm, _, fall = projector.layers
+    up, norm, _, down = projector.layers
     factor = norm.weight.detach() * torch.rsqrt(norm.running_var + norm.eps)
-    weight, bias = _affine(rise)
-    return (weight * factor, (bias - norm.running_mean) * factor + norm.bias.detach()), _affine(fall)
+    weight, bias = _affine(up)
+    return (weight * factor, (bias - norm.running_mean) * factor + norm.bias.detach()), _affine(down)
 
 
 def _layer(block: ConditionalBlock, rounded: bool) -> _Layer:
-    attention, (mlp_norm, rise, _, _, fall, _) = block.attention, block.mlp
+    attention, (mlp_norm, up, _, _, down, _) = block.attention, block.mlp
     weight, bias = _affine(block.modulation)
     width, inner = weight.shape[0], attention.heads * attention.head_dim
     bias = bias.clone()
@@ -257,11 +260,11 @@ def _layer(block: ConditionalBlock, rounded: bool) -> _Layer:
         query=_linear((qkv[:, :inner], None), rounded),
         key_value=_linear((qkv[:, inner:], None), rounded),
         qkv=_linear((qkv, None), rounded),
-        alone=_linear(_product((qkv[:, 2 * inner :], None), output), rounded) if inner > width else None,
+        fused_value_out=_linear(_product((qkv[:, 2 * inner :], None), output), rounded) if inner > width else None,
         output=_linear(output, rounded),
         mlp_norm=mlp_norm,
-        rise=_linear(_affine(rise), rounded),
-        fall=_linear(_affine(fall), rounded),
+        up_proj=_linear(_affine(up), rounded),
+        down_proj=_linear(_affine(down), rounded),
         heads=attention.heads,
         head_dim=attention.head_dim,
     )
