@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from jepa_ros.resources import config_path
@@ -47,13 +48,28 @@ def process_environment(base: Mapping[str, str] | None = None, *, isolate: bool 
         environment["ROS_DOMAIN_ID"] = str(free_domain())
     if not has_own_transport(environment):
         environment.update(dict.fromkeys(_PROFILES, str(_profile(environment))))
-    # rclpy does not start without a folder for its logs, and some containers have no home.
-    if not any(environment.get(name) for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR")):
-        environment["ROS_LOG_DIR"] = str(Path(tempfile.gettempdir(), "ros_log"))
+    environment.update(log_directory(environment))
     for name, value in (*ONE_THREAD.items(), *GIVE_BACK.items()):
         environment.setdefault(name, value)
     _add_prefix(environment)
     return environment
+
+
+def log_directory(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return ROS_LOG_DIR for a process whose logs could not be written otherwise, else nothing.
+
+    rclpy does not start without a directory for its logs, and a container's user may have no home, or a read-only one.
+    """
+    if environment.get("ROS_LOG_DIR"):
+        return {}
+    home = environment.get("ROS_HOME") or (environment.get("HOME") and f"{environment['HOME']}/.ros")
+    if home:
+        missing = Path(home, "log")
+        while not missing.exists() and missing != missing.parent:
+            missing = missing.parent
+        with suppress(OSError), tempfile.TemporaryFile(dir=missing):
+            return {}
+    return {"ROS_LOG_DIR": str(Path(tempfile.gettempdir(), "ros_log"))}
 
 
 def ensure(*, isolate: bool = True) -> None:

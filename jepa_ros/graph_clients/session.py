@@ -6,11 +6,13 @@ rclpy is imported when a session begins, so that a command can set environment v
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jepa_ros.bringup.environment import log_directory
 from jepa_ros.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class RclpySession:
         self._options |= PASSIVE if passive else {}
 
     def __enter__(self) -> RclpySession:
+        os.environ.update(log_directory(os.environ))
         import rclpy
         from rclpy.parameter import Parameter
         from rclpy.signals import SignalHandlerOptions

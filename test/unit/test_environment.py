@@ -121,3 +121,12 @@ def _bind(neighbour: socket.socket, domain: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_logs_go_to_a_temporary_directory_only_where_the_home_cannot_hold_them(tmp_path):
+    assert environment.log_directory({"HOME": str(tmp_path)}) == {}
+    assert environment.log_directory({"HOME": "/proc/no_home", "ROS_HOME": str(tmp_path / "new")}) == {}
+    assert environment.log_directory({"HOME": "/proc/no_home", "ROS_LOG_DIR": "/proc/own"}) == {}
+    assert environment.log_directory({"HOME": "/proc/no_home"})["ROS_LOG_DIR"].endswith("ros_log")
+    assert environment.log_directory({})["ROS_LOG_DIR"].endswith("ros_log")
+    assert list(tmp_path.iterdir()) == []

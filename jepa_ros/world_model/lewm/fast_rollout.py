@@ -34,8 +34,8 @@ Linear = tuple[torch.Tensor, torch.Tensor | None]
 class _Layer:
     """One ConditionalBlock's weights.
 
-    key_value: without the query's columns, for tokens that need no query. fused_value_out: value and output projection in
-    one, for a token that attends only to itself; None if the heads are so small that it saves nothing.
+    key_value: without the query's columns, for tokens that need no query. fused_value_out: value and output projection
+    in one, for a token that attends only to itself; None if the heads are so small that it saves nothing.
     """
 
     modulation: Linear
