@@ -16,6 +16,7 @@ from geometry_msgs.msg import Point
 from jepa_msgs.action import ReachGoal
 from jepa_msgs.msg import Action, GateStatus, GoalTerm, LatentState, Plan, PlannerStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.task import Future
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Header, String
 from visualization_msgs.msg import Marker, MarkerArray
@@ -44,6 +45,7 @@ RESULT_TIMEOUT = 30  # s for which an ended goal's result is kept for late clien
 CANCEL_GRACE_PERIOD = 0.5  # s after a deactivation in which the goal that it ended is answered
 WATCH_PERIOD = 0.05  # s between two checks of timeouts and cancels
 STATUS_PERIOD = 0.08  # s between two planner_status; arm_gate stops the arm when they cease
+GATE_NEWS_WAIT = 0.3  # s that a goal which would be refused waits for the gate's next status
 ADOPTION_TIME = 0.15  # s in which the gate takes a plan that was published
 PERIOD_SLACK = 0.02  # s that a plan may come early, so that it is made from the frame at hand and not the one after
 NOT_ACTIVE = Cause(text="not active")
@@ -57,6 +59,7 @@ class PlannerNode(JepaNode):
         self._worker: Worker | None = None
         self._description = LatestMessage(self, String, robot_topic(self, "robot_description"), LATCHED)
         self._goal: ActiveGoal | None = None
+        self._gate_news: list[tuple[float, Future]] = []  # goals that wait for the gate's next status, and until when
         self._closing = None  # timer that removes the action server of a deactivated node
         self._plans = Meter()
         self._misses = self._infeasible = 0
@@ -90,7 +93,7 @@ class PlannerNode(JepaNode):
             self.create_subscription(LatentState, "latent", self._on_latent, RELIABLE),
             self.create_subscription(JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR),
             self.create_subscription(Action, "executed", self._on_executed, EXECUTED),
-            self.create_subscription(GateStatus, "gate_status", self._on_gate_status, RELIABLE),
+            self.create_subscription(GateStatus, "gate_status", self._on_gate_status, NEWEST),
         ]
         self._action = ActionServer(
             self,
@@ -107,6 +110,7 @@ class PlannerNode(JepaNode):
         self._health.restart()
 
     def deactivate(self) -> None:
+        self._tell_gate_news(math.inf)
         self._end_goal(PlannerCode.DEACTIVATED, "the planner was deactivated")
         self._set_state(PlannerStatus.INACTIVE, NOT_ACTIVE)
         for subscription in self._inputs:
@@ -154,6 +158,7 @@ class PlannerNode(JepaNode):
 
     def _on_gate_status(self, message: GateStatus) -> None:
         self._health.receive_gate_status(message)
+        self._tell_gate_news(math.inf)
         self._control.speed = min(1.0, max(0.01, message.speed_scale))
 
     # -- planning, in the worker's thread ------------------------------------------------------------------------------
@@ -232,7 +237,7 @@ class PlannerNode(JepaNode):
 
     async def _execute(self, handle):
         goal = ActiveGoal(handle, self.executor, self.p.goal_timeout)
-        if refusal := self._health.find_gate_refusal():  # a goal under way goes on
+        if refusal := await self._find_gate_refusal():  # a goal under way goes on
             goal.finish(refusal)
             if self._goal is None:
                 self._set_state(PlannerStatus.FAILED, refusal)
@@ -261,6 +266,24 @@ class PlannerNode(JepaNode):
             self._set_state(PlannerStatus.IDLE if goal.cancelled else done, goal.outcome)
         return goal.close()
 
+    async def _find_gate_refusal(self) -> Cause:
+        """Return why the gate lets no motion through, by a status that is newer than the goal.
+
+        Whoever calls `release` and then sends a goal must not be refused for the status from before the release.
+        """
+        if self._health.find_gate_refusal() and self._health.gate_is_known:
+            news = Future(executor=self.executor)
+            self._gate_news.append((time.monotonic() + GATE_NEWS_WAIT, news))
+            await news
+        return self._health.find_gate_refusal()
+
+    def _tell_gate_news(self, now: float) -> None:
+        """Go on with the goals whose wait for a gate_status ends by `now` (s on the steady clock)."""
+        over = [news for end, news in self._gate_news if end <= now]
+        self._gate_news = [(end, news) for end, news in self._gate_news if end > now]
+        for news in over:
+            news.set_result(None)
+
     def _read_goals(self, request: ReachGoal.Goal) -> list[Goal]:
         return read_goals(request, self._checkpoint, self._control.goals, self._robot.base_frame)
 
@@ -270,6 +293,7 @@ class PlannerNode(JepaNode):
 
     def _on_watch(self) -> None:
         """Check timeouts, cancels and missing inputs, whether frames are received or not; publish a status."""
+        self._tell_gate_news(time.monotonic())
         goal, health = self._goal, self._health
         wanted = goal is not None and goal.ready and not goal.ended
         held = health.held_for(wanted)

@@ -1,4 +1,4 @@
-"""What becomes of the goals of a planner that is deactivated."""
+"""Goals of a planner whose gate is the test: refused by the gate's newest status, and ended by a deactivation."""
 
 import contextlib
 import re
@@ -32,9 +32,14 @@ def planner(start, client):
     description.publish(String(data=urdf()))
     planner = start("jepa_ros.nodes.planner", {"model": "openarm_reach"})
     planner.says("active", 120.0)
-    gate = client.node.create_publisher(GateStatus, "gate_status", RELIABLE)
-    client.node.create_timer(0.1, lambda: gate.publish(GateStatus(state=GateStatus.HOLDING)))
     return planner
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gate(planner, client):
+    """The timer that publishes a holding gate's status, and the publisher."""
+    publisher = client.node.create_publisher(GateStatus, "gate_status", RELIABLE)
+    return client.node.create_timer(0.1, lambda: publisher.publish(GateStatus(state=GateStatus.HOLDING))), publisher
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,27 @@ def ask(client, goals):
             client.wait_for(lambda request=request: request.accepted, "a goal under way", 5.0)
             return request
     pytest.fail("no goal was accepted")
+
+
+def test_a_goal_is_judged_by_the_status_that_follows_it(planner, client, goals, gate):
+    """The answer to a release may overtake the status that tells of it."""
+    holding, publisher = gate
+    ask(client, goals)
+    for final in (GateStatus.HOLDING, GateStatus.LATCHED):
+        holding.cancel()
+        publisher.publish(GateStatus(state=GateStatus.LATCHED))
+        client.spin(0.1)
+        request = goals.send(image_goal())
+        client.spin(0.1)
+        publisher.publish(GateStatus(state=final))
+        holding.reset()
+        client.spin(0.05)
+        if final == GateStatus.LATCHED:
+            client.wait_for(lambda request=request: request.outcome, "the refusal")
+            assert request.outcome.code == PlannerCode.GATE_LATCHED
+        else:
+            client.spin(0.5)
+            assert request.accepted and request.outcome is None
 
 
 def test_the_client_hears_that_a_deactivation_ended_its_goal(planner, client, goals):
