@@ -109,7 +109,7 @@ def compare_runs(
     out: Out = Path("runs/compare"),
 ) -> int | None:
     """Compare evaluation runs on the same bags or goals, each with the first, with confidence intervals."""
-    return call("jepa_ros.evaluation.runs.compare:compare_runs", **locals())
+    return call("jepa_ros.evaluation.compare_runs:compare_runs", **locals())
 
 
 @command(bench, "offline")

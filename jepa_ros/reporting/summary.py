@@ -44,6 +44,11 @@ def percentiles(samples, wanted=(50, 99), extra: Mapping[str, Any] | None = None
     return result
 
 
+def finite_or_none(value: Any) -> Any:
+    """Return None for a float that is not finite, any other value as it is."""
+    return None if isinstance(value, (float, np.floating)) and not math.isfinite(value) else value
+
+
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return the 95 % confidence interval of a success rate, each end in 0..1 (Wilson 1927)."""
     z, p = 1.959964, successes / trials

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.runs.bootstrap import BLOCK_FRAMES, compare_paired
-from jepa_ros.evaluation.runs.compare import compare_runs
-from jepa_ros.evaluation.runs.samples import CaseMetric, read_run
+from jepa_ros.evaluation.compare_runs import BLOCK_FRAMES, CaseMetric, compare_paired, compare_runs, read_run
 
 
 def goals(path, reached, seed=0):
@@ -93,6 +91,20 @@ def test_a_ratio_is_of_means_and_frames_are_paired_by_stamp(tmp_path):
     assert ratio["cases"] == 200 and ratio["sure"]
     assert ratio["first"] == pytest.approx(errors[100:].mean() / 2.0, rel=1e-4)
     assert ratio["second"] == pytest.approx(ratio["first"] / 2, rel=1e-4)
+
+
+def test_a_table_of_frames_in_parquet_reads_as_one_in_json_lines(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    run = frames(tmp_path / "run", [1.0, None, 3.0])
+    expected = read_run(run)
+    rows = [json.loads(line) for line in (run / "frames.jsonl").read_text().splitlines()]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), run / "frames.parquet")
+    (run / "summary.json").write_text(json.dumps({"bags": [], "files": {"frames": "frames.parquet"}}))
+    found = read_run(run)
+    assert found.cases == expected.cases and found.metrics.keys() == expected.metrics.keys() == {"prediction_ratio@1"}
+    np.testing.assert_array_equal(found.metrics["prediction_ratio@1"].values, [1.0, np.nan, 3.0])
 
 
 def test_an_interval_of_95_percent_holds_the_truth_about_so_often():
