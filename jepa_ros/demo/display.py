@@ -1,9 +1,6 @@
-"""What a person sees while the demo runs: a live panel on a terminal, else one line a step and a goal."""
+"""Display of a running demo: a live panel on a terminal, otherwise a line for each step and goal."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -12,18 +9,18 @@ from rich.text import Text
 
 from jepa_ros.demo.record import DemoRecord, GoalRun
 
-_REFRESH = 5  # Hz; more would cost the graph its cores
-_BAR = 24  # characters
+_REFRESH_HZ = 5  # more would take processor time from the graph
+_BAR_WIDTH = 24  # characters
 
 
 def make_display(headless: bool) -> Display:
-    """The display for this standard output."""
+    """Return the display for this standard output."""
     console = Console()
     return Display(console) if headless or not console.is_terminal else LiveDisplay(console)
 
 
 class Display:
-    """Plain lines. A context manager; ``result`` comes after it."""
+    """Prints plain lines. A context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -34,51 +31,34 @@ class Display:
     def __exit__(self, *exception) -> None:
         pass
 
-    def say(self, text: str) -> None:
-        """A step has begun."""
-        self._line(text)
+    def show_step(self, text: str) -> None:
+        """Show that a step has begun."""
+        self._print_line(text)
 
-    def progress(self, record: DemoRecord, attempt: GoalRun, recorder) -> None:
-        """A new distance."""
+    def show_distance(self, record: DemoRecord, run: GoalRun, recorder) -> None:
+        """Show the newest distance."""
 
-    def goal_done(self, record: DemoRecord, attempt: GoalRun) -> None:
-        """A goal has ended."""
-        how = "reached    " if attempt.reached else "NOT reached"
-        start = "?" if attempt.start is None else f"{100 * attempt.start:5.1f}"
-        final = "?" if attempt.final is None else f"{100 * attempt.final:4.1f}"
-        seconds = attempt.times[-1] if attempt.times else 0.0
-        number = f"{attempt.index + 1:>{len(str(record.wanted))}}/{record.wanted}"
-        tail = "" if attempt.reached else f"  {attempt.reason}"
-        self._line(f"goal {number}  {how}  {start} cm -> {final} cm in {seconds:4.1f} s{tail}")
+    def show_goal(self, record: DemoRecord, run: GoalRun) -> None:
+        """Show how a goal has ended."""
+        result = "reached    " if run.reached else "NOT reached"
+        start = "?" if run.start is None else f"{100 * run.start:5.1f}"
+        final = "?" if run.final is None else f"{100 * run.final:4.1f}"
+        seconds = run.times[-1] if run.times else 0.0
+        number = f"{run.index + 1:>{len(str(record.wanted))}}/{record.wanted}"
+        reason = "" if run.reached else f"  {run.reason}"
+        self._print_line(f"goal {number}  {result}  {start} cm -> {final} cm in {seconds:4.1f} s{reason}")
 
-    def result(self, record: DemoRecord, summary: dict[str, Any], out: Path) -> None:
-        """The end, with everything written."""
-        if record.ended:
-            self._line(f"ended early: {record.ended}")
-        latency, plan, frames = summary["latency_ms"], summary["plan_ms"], summary["frames"]
-        self._line(
-            f"{record.reached} of {len(record.goals)} goals reached, {record.wanted} wanted; "
-            f"frame to controller p50 {_ms(latency['p50'])}, p99 {_ms(latency['p99'])}; search p50 {_ms(plan['p50'])}; "
-            f"{summary['deadline_misses']} deadline misses in {summary['plans']} plans; "
-            f"{frames['encoded']} of {frames['sent']} frames encoded; {record.wall_s:.0f} s"
-        )
-        for name in ("report.html", "summary.json", "demo.mp4"):
-            if (out / name).is_file():
-                self._line(f"  {out / name}")
-        if record.ended or record.reached < len(record.goals):
-            self._line(f"  {out / 'nodes.log'} has what the nodes said")
-
-    def _line(self, text: str) -> None:
+    def _print_line(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class LiveDisplay(Display):
-    """A small table that is redrawn in place; finished goals scroll by above it."""
+    """Redraws a small table in place; finished goals scroll by above it."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._shown = 0.0
+        self._shown_at = 0.0
 
     def __enter__(self) -> Display:
         self._live.start()
@@ -87,26 +67,31 @@ class LiveDisplay(Display):
     def __exit__(self, *exception) -> None:
         self._live.stop()
 
-    def say(self, text: str) -> None:
+    def show_step(self, text: str) -> None:
         self._live.update(Text(f"… {text}", style="dim"), refresh=True)
 
-    def progress(self, record: DemoRecord, attempt: GoalRun, recorder) -> None:
-        t, distance = attempt.times[-1], attempt.distances[-1]
-        if 0 <= t - self._shown < 1 / _REFRESH:
+    def show_distance(self, record: DemoRecord, run: GoalRun, recorder) -> None:
+        t, distance = run.times[-1], run.distances[-1]
+        if 0 <= t - self._shown_at < 1 / _REFRESH_HZ:
             return
-        self._shown = t
+        self._shown_at = t
         planner, gate = recorder.planner, recorder.gate
-        start = max(attempt.start, 1e-6)
-        filled = round(_BAR * max(0.0, min(1.0, 1 - distance / start)))
-        near = "green" if distance <= record.tolerance_m else "cyan"
-        table = Table.grid(padding=(0, 2))
-        goal = Text(f"goal {attempt.index + 1}/{record.wanted}", style="bold")
-        bar = Text("━" * filled, style=near) + Text("━" * (_BAR - filled), style="dim")
-        table.add_row(goal, bar, Text(f"{100 * distance:5.1f} cm", style=near), f"{t:4.1f} s")
-        plan = f"plan {_ms(planner.plan_ms if planner else None)}"
+        share = 1 - distance / max(run.start, 1e-6)
+        filled = round(_BAR_WIDTH * max(0.0, min(1.0, share)))
+        style = "green" if distance <= record.tolerance_m else "cyan"
         state = planner.text if planner and planner.text else (gate.text if gate else "")
+        table = Table.grid(padding=(0, 2))
         table.add_row(
-            f"{record.reached} reached", Text(state, style="dim"), plan, f"latency {_ms(recorder.live_latency_ms)}"
+            Text(f"goal {run.index + 1}/{record.wanted}", style="bold"),
+            Text("━" * filled, style=style) + Text("━" * (_BAR_WIDTH - filled), style="dim"),
+            Text(f"{100 * distance:5.1f} cm", style=style),
+            f"{t:4.1f} s",
+        )
+        table.add_row(
+            f"{record.reached} reached",
+            Text(state, style="dim"),
+            f"plan {_ms(planner.plan_ms if planner else None)}",
+            f"latency {_ms(recorder.live_latency_ms)}",
         )
         self._live.update(table, refresh=True)
 

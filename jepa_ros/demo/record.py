@@ -1,4 +1,4 @@
-"""What a demo run leaves behind, in plain numbers, and the summary made from it."""
+"""Record of a demo run in plain numbers, and the summary made from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jepa_ros.reporting.summary import percentiles
 
 @dataclass(frozen=True)
 class Frame:
-    """A camera frame: stamp s, JPEG data, index of the goal under way (-1: none), distance of tool and goal in m.
+    """A camera frame: stamp s, JPEG data, index of the active goal (-1: none), distance of tool and goal in m.
 
     joints: positions by name in rad; tool: (3,) m in the base frame; both at about the same time, None if unknown.
     """
@@ -29,16 +29,17 @@ class Frame:
 
 @dataclass
 class GoalRun:
-    """One goal: its image (H, W, 3) uint8 rgb and place (3,) m, and how it went. times: s since the goal was sent."""
+    """One goal: its image (H, W, 3) uint8 rgb and position (3,) m, and how it went. times: s since the goal was sent.
+    distances: m between tool and goal, from the simulator's transforms. final_frame: JPEG data."""
 
     index: int
     image: np.ndarray
     place: np.ndarray
     times: list[float] = field(default_factory=list)
-    distances: list[float] = field(default_factory=list)  # m, of tool and goal, by the simulator's transforms
+    distances: list[float] = field(default_factory=list)
     reached: bool = False
     reason: str = ""
-    final_frame: bytes | None = None  # JPEG
+    final_frame: bytes | None = None
 
     @property
     def start(self) -> float | None:
@@ -51,9 +52,15 @@ class GoalRun:
 
 @dataclass
 class DemoRecord:
-    """Everything that summary, report and video are made from. Times in s since the epoch unless said otherwise."""
+    """Everything that summary, report and video are made from; times in s since the epoch unless stated otherwise.
 
-    wanted: int  # goals asked for
+    wanted: number of goals requested. goals: those that were started. images, latents: (stamp ns, publication number).
+    plan_goals: index of the goal by plan id. statuses: (written, plan id), of the gate. windows: when each was written.
+    gate_own_ms: plan to window as the gate measures it. topics: ``{topic: {"type", "from": [nodes], "to": [nodes]}}``.
+    own_cpu: cores that the recording took while goals were active. ended: why the run ended early, "" if it did not.
+    """
+
+    wanted: int
     seed: int
     model: str
     robot: str
@@ -61,25 +68,25 @@ class DemoRecord:
     hold_s: float
     limit_s: float
     goal_set_hash: str = ""
-    goals: list[GoalRun] = field(default_factory=list)  # those that were begun
+    goals: list[GoalRun] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
-    images: list[tuple[int, int]] = field(default_factory=list)  # (stamp ns, publication number)
+    images: list[tuple[int, int]] = field(default_factory=list)
     latents: list[tuple[int, int]] = field(default_factory=list)
     plans: list[PlanSeen] = field(default_factory=list)
-    plan_goals: Mapping[int, int] = field(default_factory=dict)  # plan id -> index of the goal
+    plan_goals: dict[int, int] = field(default_factory=dict)
     statuses: list[tuple[float, int]] = field(default_factory=list)
     windows: list[float] = field(default_factory=list)
-    iterations: Mapping[int, int] = field(default_factory=dict)
-    plan_ms: Mapping[int, float] = field(default_factory=dict)
+    iterations: dict[int, int] = field(default_factory=dict)
+    plan_ms: dict[int, float] = field(default_factory=dict)
     deadline_ms: float | None = None
-    gate_own_ms: Mapping[str, float | None] = field(default_factory=dict)  # p50 and p99, by the gate's own count
-    topics: dict[str, dict] = field(default_factory=dict)  # topic -> {"type", "from": [nodes], "to": [nodes]}
+    gate_own_ms: dict[str, float | None] = field(default_factory=lambda: {"p50": None, "p99": None})
+    topics: dict[str, dict] = field(default_factory=dict)
     processes: list[dict] = field(default_factory=list)  # {"name", "pid"}
     rmw: str = ""
     distro: str = ""
     wall_s: float = 0.0
-    own_cpu: float | None = None  # cores that the recording itself took while goals were under way
-    ended: str = ""  # why the run ended early; empty when it did not
+    own_cpu: float | None = None
+    ended: str = ""
 
     @property
     def done(self) -> list[GoalRun]:
@@ -95,43 +102,39 @@ class DemoRecord:
         return [frame for frame in self.frames if frame.goal == goal]
 
     def latencies_ms(self) -> tuple[list[float], list[float]]:
-        """(frame to controller message, plan to controller message) of every plan that reached the controllers."""
+        """Return the times from frame and plan to controller message, of the plans that reached the controllers."""
         uses = plan_uses(self.plans, self.statuses, self.windows)
         return [1e3 * use.latency for use in uses], [1e3 * use.gate for use in uses]
 
     def camera_period(self) -> float:
-        """s between frames, by their stamps; 0 where there are not two."""
+        """Return the s between frames, by their stamps; 0 for less than two."""
         stamps = np.diff([stamp for stamp, _ in self.images])
         return float(np.median(stamps)) * 1e-9 if stamps.size else 0.0
 
 
 def summarise(record: DemoRecord) -> dict[str, Any]:
-    """The figures of summary.json. None stands for what was not measured."""
+    """Return the contents of summary.json; None for what was not measured."""
     latency, gate = record.latencies_ms()
-    deadline = record.deadline_ms
     used = first_use(record.statuses, sorted(record.windows))
-    late = missed(record.plans, used, record.iterations, (deadline or np.inf) * 1e-3, record.camera_period())
+    late = missed(record.plans, used, record.iterations, (record.deadline_ms or np.inf) * 1e-3, record.camera_period())
     starts, finals = [g.start for g in record.done], [g.final for g in record.done]
-    goals = {index: [] for index in record.plan_goals.values() if index >= 0}
-    for plan in record.plans:
-        if record.plan_goals.get(plan.plan_id, -1) >= 0:
-            goals[record.plan_goals[plan.plan_id]].append(plan.sent)
+    sent = [[p.sent for p in record.plans if record.plan_goals.get(p.plan_id) == goal.index] for goal in record.goals]
     return {
         "goals": record.wanted,
         "goal_set_hash": record.goal_set_hash,
         "reached": record.reached,
         "tolerance_m": record.tolerance_m,
-        "start_distance_m": {"min": min(starts, default=None), "median": _median(starts)},
+        "start_distance_m": {"min": min(starts, default=None), "median": float(np.median(starts)) if starts else None},
         "final_distance_m": percentiles(finals, (50, 90), {"max": np.max}),
         "latency_ms": percentiles(latency, (50, 99), {"max": np.max}),
         "gate_ms": percentiles(gate, (50, 99), {"max": np.max}),
         "gate_own_ms": dict(record.gate_own_ms),
         "plan_ms": percentiles(record.plan_ms.values()),
-        "deadline_ms": deadline,
+        "deadline_ms": record.deadline_ms,
         "deadline_misses": len(late),
         "plans": len(record.plans),
         "plans_used": len(latency),
-        "replan_hz": replan_rate(goals.values()),
+        "replan_hz": replan_rate(sent),
         "frames": _frames(record),
         "rmw": record.rmw,
         "distro": record.distro,
@@ -158,16 +161,10 @@ def summarise(record: DemoRecord) -> dict[str, Any]:
 
 
 def _frames(record: DemoRecord) -> dict[str, int]:
-    """Frames that the camera published, and how many became latents, between the first and the last that did."""
+    """Count the frames that the camera published and those that became latents, from the first to the last that did."""
     both = {stamp for stamp, _ in record.images} & {stamp for stamp, _ in record.latents}
     if not both:
         return {"sent": len(record.images), "encoded": 0}
     first, last = min(both), max(both)
-    return {
-        "sent": count_in_window(record.images, first, last),
-        "encoded": count_in_window(record.latents, first, last),
-    }
-
-
-def _median(values: list[float]) -> float | None:
-    return float(np.median(values)) if values else None
+    counts = (count_in_window(samples, first, last) for samples in (record.images, record.latents))
+    return dict(zip(("sent", "encoded"), counts, strict=True))

@@ -1,9 +1,9 @@
-"""The demo's page and video: the cell drawn for people, beside what the model's camera saw."""
+"""The demo's page and video: the cell drawn for people, beside the images of the model's camera."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from jepa_ros.demo.graph_svg import graph_svg
 from jepa_ros.demo.record import DemoRecord, Frame, GoalRun
 from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report
@@ -20,27 +19,26 @@ from jepa_ros.reporting.video import write_video
 VIEW_WIDTH, VIEW_HEIGHT = 480, 360
 """Pixels of the video's main view; the camera and the goal image stand beside it, at half its size."""
 VIDEO_STRIDE = 2
-"""Camera frames per frame of the video: the view of each is drawn after the run, and drawing is what takes time."""
+"""Camera frames per frame of the video; drawing the view of each takes time."""
 _GREEN, _WHITE, _SHADE = (15, 130, 65), (255, 255, 255), (20, 22, 28)
 
 
 def write_report(record: DemoRecord, summary: Mapping[str, Any], path: str | os.PathLike, video: str = "") -> Path:
-    """Write the page of a demo run. summary: what ``summarise`` made of the record. video: name of a file beside it."""
-    begun = f"{summary['reached']} of {summary['begun']}"
+    """Write the page of a demo run. summary: ``summarise(record)``. video: name of a file beside the page."""
     report = Report(
         "jepa_ros demo", f"{record.wanted} goals · seed {record.seed} · model {record.model} · robot {record.robot}"
     )
     if record.ended:
-        report.text(f"**The run ended early:** {record.ended}. The figures cover what there is.")
+        report.text(f"**The run ended early:** {record.ended}. The results cover the time until then.")
     latency, plan_ms, frames = summary["latency_ms"], summary["plan_ms"], summary["frames"]
     lost = 1 - frames["encoded"] / frames["sent"] if frames["sent"] else None
     report.tiles(
         {
-            "goals reached": begun,
+            "goals reached": f"{summary['reached']} of {summary['begun']}",
             "final distance, p50": _unit(summary["final_distance_m"]["p50"], 100, "cm"),
             "frame to controller, p50": _unit(latency["p50"], 1, "ms"),
             "frame to controller, p99": _unit(latency["p99"], 1, "ms"),
-            "gate's own part, p99": _unit(summary["gate_own_ms"].get("p99"), 1, "ms"),
+            "gate's own part, p99": _unit(summary["gate_own_ms"]["p99"], 1, "ms"),
             "search, p50": _unit(plan_ms["p50"], 1, "ms"),
             "plans a second": _unit(summary["replan_hz"], 1, ""),
             "deadline misses": f"{summary['deadline_misses']} of {summary['plans']}",
@@ -49,23 +47,22 @@ def write_report(record: DemoRecord, summary: Mapping[str, Any], path: str | os.
         good={"goals reached": summary["reached"] == summary["begun"] > 0},
     )
     report.text(
-        "Every goal is one image that the model was not trained on. It counts as reached when the tool stays within "
-        f"{100 * record.tolerance_m:g} cm of the goal's place for {record.hold_s:g} s, "
-        f"in {record.limit_s:g} s or less. Distances come from the simulator's own transforms, which neither the model "
-        "nor the planner ever sees."
+        "Every goal is one image that the model was not trained on. It is reached when the tool stays within "
+        f"{100 * record.tolerance_m:g} cm of the goal's position for {record.hold_s:g} s, in {record.limit_s:g} s or "
+        "less. Distances come from the simulator's transforms, which model and planner do not receive."
     )
     report.section("Every goal, at its end").text(
-        "Left: the cell, drawn for people after the run. Green: where the tool shall be; blue: its path; red: the "
-        "tool. Middle: the goal image. Right: the last camera image. The model gets camera images only; the discs on "
-        "its table are decoration."
+        "Left: the cell, drawn after the run; green: the goal position, blue: the tool's path, red: the tool. Middle: "
+        "the goal image. Right: the last camera image. The model gets camera images only; the discs on its table are "
+        "decoration."
     )
     report.images(_final_views(record), width=190)
     if video:
-        report.section("Video").video(video, "All goals: the cell, what the model sees, and the goal image.")
+        report.section("Video").video(video, "All goals: the cell, the camera image, and the goal image.")
     _add_curves(report, record)
     if record.topics:
         nodes = [process["name"] for process in record.processes]
-        report.section("The graph").svg(graph_svg(record.topics, nodes), "As ROS reported it during the run.")
+        report.section("The graph").plot(draw_graph(record.topics, nodes), "As ROS reported it during the run.")
     report.section("Every goal").table(
         {
             "goal": goal.index + 1,
@@ -90,14 +87,53 @@ def _add_curves(report: Report, record: DemoRecord) -> None:
     report.section("Distance to the goal").plot(figure)
     latency, gate = record.latencies_ms()
     report.section("Latency")
-    for samples, x, caption in (
-        (latency, "ms", "From a frame's stamp to the first message to the controller whose plan was made from it."),
-        (gate, "ms", "The gate's part: from the planner's sending the plan to that message."),
-        (list(record.plan_ms.values()), "ms", "The planner's search."),
+    for samples, caption in (
+        (latency, "From a frame's stamp to the first message to the controller whose plan was made from it."),
+        (gate, "The gate's part: from the planner's sending the plan to that message."),
+        (list(record.plan_ms.values()), "The planner's search."),
     ):
         if samples:
             marks = {f"p{p}": float(np.percentile(samples, p)) for p in (50, 99)}
-            report.plot(plots.histogram(samples, x=x, marks=marks), caption)
+            report.plot(plots.histogram(samples, x="ms", marks=marks), caption)
+
+
+def draw_graph(topics: Mapping[str, Mapping[str, Any]], order: Sequence[str] = ()):
+    """Return a figure of the graph: publishers on the left, topics in the middle, subscribers on the right.
+
+    topics: ``{topic: {"type": "sensor_msgs/msg/Image", "from": [node, ...], "to": [node, ...]}}``. order: nodes that
+    get the first colours and rows.
+    """
+    nodes = list(dict.fromkeys([*order, *(n for t in topics.values() for n in (*t["from"], *t["to"]))]))
+    colours = {node: plots.COLOURS[i % len(plots.COLOURS)] for i, node in enumerate(nodes)}
+
+    def first_nodes(topic: str) -> tuple:
+        ends = (min(map(nodes.index, topics[topic][side]), default=len(nodes)) for side in ("from", "to"))
+        return (*ends, topic)
+
+    rows = {topic: row for row, topic in enumerate(sorted(topics, key=first_nodes))}
+    fig, axes = plots.figure(size=(9.0, 0.8 + 0.3 * len(rows)))
+    axes.set(xlim=(0, 1), ylim=(len(rows), -1.5))
+    axes.axis("off")
+    centre = {"ha": "center", "va": "center", "fontsize": 8}
+    for side, x, title in (("from", 0.08, "publishes"), ("to", 0.92, "subscribes")):
+        axes.text(x, -1.0, title, color=plots.INK, **centre)
+        own = {node: [rows[topic] for topic in rows if node in topics[topic][side]] for node in nodes}
+        y = -np.inf
+        for node in sorted(filter(own.get, nodes), key=lambda node: np.mean(own[node])):
+            y = max(np.mean(own[node]), y + 1.2)  # in the middle of its topics, below the node before
+            box = {"boxstyle": "round,pad=0.4", "facecolor": colours[node], "edgecolor": "none"}
+            axes.text(x, y, node, color="white", weight="bold", bbox=box, **centre)
+            for topic in (topic for topic in rows if node in topics[topic][side]):
+                publisher = node if side == "from" else topics[topic]["from"][0]
+                share = np.linspace(0.0, 1.0, 30)
+                bent = y + (rows[topic] - y) * (3 * share**2 - 2 * share**3)
+                axes.plot(x + (0.5 - x) * share, bent, color=colours[publisher], lw=1.2, alpha=0.7)
+    for topic, row in rows.items():
+        box = {"boxstyle": "round,pad=0.4", "facecolor": plots.FAINT, "edgecolor": "none"}
+        axes.text(
+            0.5, row, f"{topic}  ({topics[topic]['type'].rpartition('/')[2]})", color=plots.INK, bbox=box, **centre
+        )
+    return fig
 
 
 def _final_views(record: DemoRecord) -> Iterator[tuple[str, list[np.ndarray]]]:

@@ -1,4 +1,4 @@
-"""``jepa_ros demo``: the whole graph in simulation, one goal image after the other, and what came of it."""
+"""``jepa_ros demo``: the whole graph in simulation, one goal image after the other, with summary, report and video."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,14 +20,16 @@ from jepa_ros.demo.record import DemoRecord, GoalRun, summarise
 from jepa_ros.errors import InputError
 from jepa_ros.graph_clients.session import GraphEnded, NodeLog, RclpySession, Stopped, wait_until
 from jepa_ros.planning.codes import PlannerCode
+from jepa_ros.reporting.result import print_result
+from jepa_ros.reporting.summary import write_summary
 from jepa_ros.resources import resolve_model
-from jepa_ros.sim.tasks.reach import GoalSet, make_goal_set
+from jepa_ros.sim.tasks.reach import GoalSet, Reached, make_goal_set
 
-TOLERANCE, HOLD, LIMIT = 0.03, 1.0, 15.0  # m, s, s
-READY_WITHIN = 90.0  # s, for all nodes to come up on a busy machine
-SETTLE = 1.0  # s of frames seen at the start before the first goal
-LOOK_EVERY = 0.04  # s
-LEAST_SUCCESS = 0.8  # share of goals below which the command's exit code is 1
+TOLERANCE_M, HOLD_S, LIMIT_S = 0.03, 1.0, 15.0
+READY_TIMEOUT_S = 90.0  # for all nodes to become active on a busy machine
+SETTLE_S = 1.0  # of frames at a start position before a goal is sent
+POLL_PERIOD_S = 0.04
+MIN_SUCCESS_RATE = 0.8  # exit code 1 below it
 
 
 def run(
@@ -39,8 +42,9 @@ def run(
 ) -> int:
     """Start the graph, send ``goals`` goal images, write summary.json, report.html and demo.mp4 to ``out``.
 
-    headless: plain lines in place of the live display. Returns 0; 1 where under 80 % of the goals were reached or the
-    graph did not hold; 130 where it was interrupted, with everything written that there is. Raises InputError.
+    headless: print plain lines in place of the live display. Returns 0; 1 where less than MIN_SUCCESS_RATE of the goals
+    were reached or the graph failed; 130 where it was interrupted, with everything recorded so far written. Raises
+    InputError.
     """
     if goals < 1:
         raise InputError(f"goals: expected at least 1, found {goals}")
@@ -53,7 +57,7 @@ def run(
     specs = node_list("sim", arguments)
     check_inputs(arguments)
     began = time.monotonic()
-    record = DemoRecord(goals, seed, resolve_model(model).name, robot, TOLERANCE, HOLD, LIMIT)
+    record = DemoRecord(goals, seed, resolve_model(model).name, robot, TOLERANCE_M, HOLD_S, LIMIT_S)
     log = NodeLog(out / "nodes.log")
     from jepa_ros.demo.display import make_display
 
@@ -62,218 +66,202 @@ def run(
         stop = threading.Event()
         with on_signals(stop.set):
             try:
-                display.say("drawing goal images")
-                plan = make_goal_set(robot, goals, seed)
-                record.goal_set_hash = plan.hash
+                display.show_step("drawing goal images")
+                goal_set = make_goal_set(robot, goals, seed)
+                record.goal_set_hash = goal_set.hash
                 environment = process_environment()
                 os.environ.update(environment)  # before rclpy is imported
                 with graph(specs, log.write, environment) as group:
                     record.processes = [{"name": name, "pid": pid} for name, pid in group.pids.items()]
-                    Session(record, plan, group, display, stop).run()
+                    Session(record, goal_set, group, display, stop).run()
             except Stopped:
                 record.ended, code = "interrupted", 130
             except GraphEnded as reason:
                 record.ended, code = str(reason), 1
         record.wall_s = time.monotonic() - began
-        display.say("writing report and video")
+        display.show_step("writing report and video")
         try:
-            summary = write_results(record, out)
-        except (OSError, RuntimeError) as error:  # RuntimeError: ffmpeg's words; what was written before stays
+            summary, paths = write_results(record, out)
+        except (OSError, RuntimeError) as error:  # RuntimeError: from FFmpeg; files already written stay
             raise InputError(f"out {out}: expected room for report and video, found {error}") from None
         finally:
             log.close()
-    display.result(record, summary, out)
-    if not code and record.reached < LEAST_SUCCESS * goals:
-        code = 1
-    return code
+    _print_summary(record, summary, [*paths, out / "nodes.log"])
+    return 1 if not code and record.reached < MIN_SUCCESS_RATE * goals else code
 
 
-def write_results(record: DemoRecord, out: Path) -> dict:
-    """Write summary.json, report.html and, if there are frames, demo.mp4; return the summary."""
+def write_results(record: DemoRecord, out: Path) -> tuple[dict[str, Any], list[Path]]:
+    """Write summary.json, report.html and, if there are frames, demo.mp4; return the summary and the paths."""
     from jepa_ros.demo.report import write_demo_video, write_report
-    from jepa_ros.reporting.summary import write_summary
 
-    summary = summarise(record)
-    write_summary(out / "summary.json", summary)
-    has_video = write_demo_video(record, out / "demo.mp4") > 0
+    summary, video = summarise(record), out / "demo.mp4"
+    paths = [write_summary(out / "summary.json", summary)]
+    has_video = write_demo_video(record, video) > 0
     if not has_video:
-        (out / "demo.mp4").unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
-    write_report(record, summary, out / "report.html", "demo.mp4" if has_video else "")
-    return summary
+        video.unlink(missing_ok=True)  # it would be of an earlier run
+    paths.append(write_report(record, summary, out / "report.html", video.name if has_video else ""))
+    return summary, paths + [video] * has_video
 
 
-def last_words(ended: Ended) -> str:
-    """The last line that a node wrote, without the log's own fields."""
-    line = next((line for line in reversed(ended.last_lines) if line.strip()), "it said nothing")
+def _print_summary(record: DemoRecord, summary: dict[str, Any], paths: list[Path]) -> None:
+    def milliseconds(values: dict[str, float | None]) -> str:
+        return "– ms" if values["p50"] is None else f"{values['p50']:.0f} ms, 99th percentile {values['p99']:.0f} ms"
+
+    frames = summary["frames"]
+    lines = [
+        ("frame to controller, median", milliseconds(summary["latency_ms"])),
+        ("search, median", milliseconds(summary["plan_ms"])),
+        ("deadline misses", f"{summary['deadline_misses']} of {summary['plans']} plans"),
+        ("frames encoded", f"{frames['encoded']} of {frames['sent']}"),
+        ("duration", f"{record.wall_s:.0f} s"),
+    ]
+    if record.ended:
+        lines.append(("ended early", f"{record.ended}, {len(record.goals)} of {record.wanted} goals started"))
+    print_result(f"demo: {record.reached} of {len(record.goals)} goals reached", lines, paths)
+
+
+def last_output(ended: Ended) -> str:
+    """Return the last line that a node wrote, without the log's own fields."""
+    line = next((line for line in reversed(ended.last_lines) if line.strip()), "no output")
     return re.sub(r"^(\[[^]]*\] ?)+: ", "", line.strip())
 
 
 class Session:
-    """The time in which the graph is up. ``record`` is filled as it goes, so that it holds whatever happened."""
+    """The time in which the graph is up. ``record`` is filled continuously, so that nothing is lost however it ends."""
 
-    def __init__(self, record: DemoRecord, plan: GoalSet, group: ProcessGroup, display, stop: threading.Event) -> None:
-        self._record, self._plan, self._group = record, plan, group
+    def __init__(self, record: DemoRecord, goals: GoalSet, group: ProcessGroup, display, stop: threading.Event) -> None:
+        self._record, self._goals, self._group = record, goals, group
         self._display, self._stop = display, stop
-        self._busy_since: tuple[float, float] | None = None
 
     def run(self) -> None:
-        """Raises GraphEnded or Stopped where it ends early."""
+        """Run all goals. Raises GraphEnded or Stopped where it ends early."""
         from jepa_ros.demo.listener import Recorder
         from jepa_ros.graph_clients.goal_client import GoalClient
         from jepa_ros.graph_clients.graph_listener import distribution, middleware
         from jepa_ros.robot.config import load_robot
 
+        record = self._record
         with RclpySession("demo") as self._session:
+            record.rmw, record.distro = middleware(), distribution()
+            node, robot = self._session.node, load_robot(record.robot)
+            self._recorder = Recorder(node, robot, list(self._group.pids), record)
+            self._client = GoalClient(node)
+            self._wait_until_ready()
+            cpu, wall = time.process_time(), time.monotonic()
             try:
-                self._record.rmw, self._record.distro = middleware(), distribution()
-                self._recorder = Recorder(self._session.node, load_robot(self._record.robot), list(self._group.pids))
-                self._client = GoalClient(self._session.node)
-                self._share_lists()
-                self._get_ready()
-                self._busy_since = time.process_time(), time.monotonic()
-                for index in range(self._record.wanted):
-                    self._go(index)
+                for index in range(record.wanted):
+                    self._run_goal(index)
             finally:
-                self._note_cost()
-
-    def _note_cost(self) -> None:
-        """What looking on cost while goals were under way, as a share of one core."""
-        if self._busy_since is not None:
-            cpu, wall = self._busy_since
-            self._record.own_cpu = (time.process_time() - cpu) / max(time.monotonic() - wall, 1e-3)
-
-    def _share_lists(self) -> None:
-        """What the recorder collects is the record's own, however the run ends."""
-        for name in (
-            "frames",
-            "images",
-            "latents",
-            "plans",
-            "plan_goals",
-            "statuses",
-            "windows",
-            "iterations",
-            "plan_ms",
-        ):
-            setattr(self._record, name, getattr(self._recorder, name))
+                record.own_cpu = (time.process_time() - cpu) / max(time.monotonic() - wall, 1e-3)
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _get_ready(self) -> None:
-        """All nodes active, a first latent, the gate holding, the planner answering; the arm at its first start."""
+    def _wait_until_ready(self) -> None:
+        """Wait until all nodes are active, a latent was received, the gate holds and the planner answers; then move the
+        arm to its first start."""
         recorder = self._recorder
-        self._display.say("waiting for the nodes")
-        self._until(
-            lambda: recorder.all_active() and recorder.latents and self._holding() and self._client.is_ready(),
-            READY_WITHIN,
-            self._not_ready,
+        self._display.show_step("waiting for the nodes")
+        self._wait_until(
+            lambda: recorder.all_active() and self._record.latents and self._is_holding() and self._client.is_ready(),
+            READY_TIMEOUT_S,
+            self._describe_missing,
         )
-        recorder.hear_controllers()
-        self._put(0)
+        recorder.subscribe_to_commands()
+        self._place_arm(0)
         self._record.topics = recorder.list_topics()
 
-    def _put(self, index: int) -> None:
-        """The simulated arm at the start of a goal, at once, and the graph used to it."""
-        goal = self._plan.goals[index]
-        future = self._recorder.set_state(self._plan.joints, goal.start_q)
-        self._until(future.done, 10.0, lambda: "the simulator does not answer set_state")
+    def _place_arm(self, index: int) -> None:
+        """Set the simulated arm to the start of a goal at once, and wait until the graph has received frames of it."""
+        future = self._recorder.set_state(self._goals.joints, self._goals.goals[index].start_q)
+        self._wait_until(future.done, 10.0, lambda: "no answer from the simulator to set_state")
         answer = future.result()
         if not answer.success:
             raise GraphEnded(f"the simulator refused the arm's start: {answer.message}")
-        seen = self._recorder.latents[-1][0] if self._recorder.latents else 0
-        self._until(
+        latents = self._record.latents
+        last = latents[-1][0] if latents else 0
+        self._wait_until(
             lambda: (
-                self._holding()
-                and self._distance(self._plan.start(index)) < TOLERANCE
-                and self._recorder.latents[-1][0] > seen + SETTLE * 1e9
+                self._is_holding()
+                and self._distance(self._goals.start(index)) < TOLERANCE_M
+                and latents[-1][0] > last + SETTLE_S * 1e9
             ),
             15.0,
             lambda: f"the arm is not held at its start ({self._gate_text()})",
         )
 
-    def _go(self, index: int) -> None:
-        """One goal, from sending it to the arm at rest again."""
-        goal, place, recorder = self._plan.goals[index], self._plan.place(index), self._recorder
-        attempt = GoalRun(index, goal.image, place)
-        self._record.goals.append(attempt)
+    def _run_goal(self, index: int) -> None:
+        """Run one goal, from sending it until the arm is at rest again."""
+        image, place, recorder = self._goals.goals[index].image, self._goals.place(index), self._recorder
+        run = GoalRun(index, image, place)
+        self._record.goals.append(run)
         recorder.goal, recorder.distance = index, self._distance(place)
-        request = self._client.send_image(goal.image, timeout=LIMIT + 5.0)
+        request = self._client.send_image(image, timeout=LIMIT_S + 5.0)
         try:
-            self._follow(attempt, request)
+            self._follow(run, request)
         finally:
-            attempt.final_frame = recorder.frames[-1].jpeg if recorder.frames else None
-            self._record.deadline_ms = recorder.deadline_ms
-            self._record.gate_own_ms = recorder.gate_own_ms
-        self._finish(request)
-        attempt.reason = self._reason(attempt, request)
+            run.final_frame = self._record.frames[-1].jpeg if self._record.frames else None
+        if request.outcome is None:
+            request.cancel()
+        self._wait_until(lambda: request.outcome, 5.0, lambda: "no answer from the planner to a cancel")
+        self._wait_until(self._is_holding, 10.0, lambda: f"the gate does not hold ({self._gate_text()})")
+        if run.reached:
+            run.reason = f"held for {HOLD_S:g} s"
+        elif request.outcome.code == PlannerCode.CANCELLED:
+            run.reason = f"not held within {LIMIT_S:g} s"
+        else:
+            run.reason = f"{request.outcome.status}: {request.outcome.reason}"
         recorder.goal = -1
-        self._display.goal_done(self._record, attempt)
-        if not attempt.reached and index + 1 < self._record.wanted:
-            self._put(index + 1)  # the chain goes on from where this goal would have ended
+        self._display.show_goal(self._record, run)
+        if not run.reached and index + 1 < self._record.wanted:
+            self._place_arm(index + 1)  # each goal starts where the one before would have ended
 
-    def _follow(self, attempt: GoalRun, request) -> None:
-        """Watch the distance until the goal is held or given up."""
-        from jepa_ros.sim.tasks.reach import Reached
-
-        recorder, reached = self._recorder, Reached(TOLERANCE, HOLD)
+    def _follow(self, run: GoalRun, request) -> None:
+        """Record the distance until the goal is held or has failed."""
+        recorder, reached = self._recorder, Reached(TOLERANCE_M, HOLD_S)
         began, last, answered = recorder.tool_stamp, -1.0, None
-        while not attempt.reached:
+        while not run.reached:
             self._spin()
             t = recorder.tool_stamp - began
             if t > last:
-                last, recorder.distance = t, self._distance(attempt.place)
-                attempt.times.append(t)
-                attempt.distances.append(recorder.distance)
-                attempt.reached = reached.update(t, recorder.distance) and t <= LIMIT
-                self._display.progress(self._record, attempt, recorder)
+                last, recorder.distance = t, self._distance(run.place)
+                run.times.append(t)
+                run.distances.append(recorder.distance)
+                run.reached = reached.update(t, recorder.distance) and t <= LIMIT_S
+                self._display.show_distance(self._record, run, recorder)
             if request.outcome is not None and answered is None:
                 answered = t
-            # A planner that has given up, or holds what it takes for the goal, gets the time to hold it, no more.
-            if t >= LIMIT or (answered is not None and t > answered + HOLD + 1.0):
+            # When the planner reports an end, the arm gets just enough time to hold the goal.
+            if t >= LIMIT_S or (answered is not None and t > answered + HOLD_S + 1.0):
                 return
-
-    def _finish(self, request) -> None:
-        if request.outcome is None:
-            request.cancel()
-        self._until(lambda: request.outcome, 5.0, lambda: "the planner does not answer a cancel")
-        self._until(self._holding, 10.0, lambda: f"the gate does not come to hold ({self._gate_text()})")
-
-    @staticmethod
-    def _reason(attempt: GoalRun, request) -> str:
-        if attempt.reached:
-            return f"held for {HOLD:g} s"
-        if request.outcome.code == PlannerCode.CANCELLED:
-            return f"not held within {LIMIT:g} s"
-        return f"{request.outcome.status}: {request.outcome.reason}"
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
     def _spin(self) -> None:
-        """Handle what has come since the last time: one wait for many messages is what makes looking on cheap."""
-        if self._stop.wait(LOOK_EVERY):
+        """Handle the messages of a poll period at once, which costs less than a wait for each."""
+        if self._stop.wait(POLL_PERIOD_S):
             raise Stopped
         self._session.handle_pending()
         ended = self._group.poll()
         if ended is not None:
-            raise GraphEnded(f"{ended}: {last_words(ended)}")
+            raise GraphEnded(f"{ended}: {last_output(ended)}")
 
-    def _until(self, condition: Callable[[], object], timeout: float, problem: Callable[[], str]) -> None:
+    def _wait_until(self, condition: Callable[[], object], timeout: float, problem: Callable[[], str]) -> None:
         wait_until(condition, timeout, problem, self._spin)
 
-    def _holding(self) -> bool:
+    def _is_holding(self) -> bool:
         gate = self._recorder.gate
         return gate is not None and gate.state == gate.HOLDING
 
     def _gate_text(self) -> str:
-        return self._recorder.gate.text if self._recorder.gate is not None else "the gate says nothing"
+        return self._recorder.gate.text if self._recorder.gate is not None else "no gate_status received"
 
-    def _not_ready(self) -> str:
+    def _describe_missing(self) -> str:
         missing = self._recorder.describe_inactive()
-        if not self._recorder.latents:
-            missing.append("no latent has come")
-        if not self._holding():
+        if not self._record.latents:
+            missing.append("no latent received")
+        if not self._is_holding():
             missing.append(self._gate_text())
-        return "not ready: " + "; ".join(missing or ["the planner does not answer"])
+        return "not ready: " + "; ".join(missing or ["no answer from the planner"])
 
     def _distance(self, place: np.ndarray) -> float:
         tool = self._recorder.tool_xyz

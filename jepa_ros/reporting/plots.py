@@ -12,8 +12,8 @@ import numpy as np
 # Readable on white and on near-black; a single series gets the first one.
 COLOURS = ("#4c7dff", "#e8743b", "#18a37c", "#d9488b", "#8f66d9", "#a38b1d", "#3aa6c9", "#8a8f98")
 
-# Matplotlib has no "colour of the surrounding text"; these stand for it until the SVG is written.
-_INK, _FAINT = "#010203", "#040506"
+INK, FAINT = "#010203", "#040506"
+"""Placeholders for the page's colours of text and of thin lines; `figure_to_svg` replaces them."""
 
 
 def page_style() -> dict[str, Any]:
@@ -24,9 +24,9 @@ def page_style() -> dict[str, Any]:
         "svg.fonttype": "none",
         "font.family": "sans-serif",
         "font.size": 10,
-        "text.color": _INK,
-        "axes.edgecolor": _FAINT,
-        "axes.labelcolor": _INK,
+        "text.color": INK,
+        "axes.edgecolor": FAINT,
+        "axes.labelcolor": INK,
         "axes.facecolor": "none",
         "axes.grid": True,
         "axes.grid.axis": "y",
@@ -37,21 +37,21 @@ def page_style() -> dict[str, Any]:
         "axes.prop_cycle": cycler(color=COLOURS),
         "figure.facecolor": "none",
         "figure.constrained_layout.use": True,
-        "grid.color": _FAINT,
+        "grid.color": FAINT,
         "grid.linewidth": 0.6,
         "legend.frameon": False,
         "lines.linewidth": 1.6,
         "savefig.facecolor": "none",
-        "xtick.color": _FAINT,
-        "ytick.color": _FAINT,
-        "xtick.labelcolor": _INK,
-        "ytick.labelcolor": _INK,
+        "xtick.color": FAINT,
+        "ytick.color": FAINT,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
     }
 
 
 def file_style() -> dict[str, Any]:
     """Return the settings for an image file, which has no page to take colours from: dark on white."""
-    colours = {_INK: "#1b1f27", _FAINT: "#c4cad4"}
+    colours = {INK: "#1b1f27", FAINT: "#c4cad4"}
     plain = {key: colours.get(value, value) if isinstance(value, str) else value for key, value in page_style().items()}
     return plain | {"figure.facecolor": "white", "savefig.facecolor": "white"}
 
@@ -97,7 +97,7 @@ def lines(
     ax.set(xlabel=x, ylabel=y)
     _title(ax, title)
     if level is not None or (not faint and len(series) > 1):
-        _legend(ax)
+        ax.legend(fontsize=9)
     return fig
 
 
@@ -123,7 +123,7 @@ def histogram(
     ax.set(xlabel=x, ylabel="count")
     _title(ax, title)
     if marks or any(named):
-        _legend(ax)
+        ax.legend(fontsize=9)
     return fig
 
 
@@ -135,6 +135,10 @@ def figure_to_svg(fig, salt: str) -> str:
     import matplotlib
     from matplotlib import pyplot
 
+    for legend in filter(None, (axes.get_legend() for axes in fig.axes)):
+        legend.set_frame_on(False)
+        for text in legend.get_texts():
+            text.set_color(INK)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         fig.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -146,14 +150,8 @@ def figure_to_svg(fig, salt: str) -> str:
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r' id="(?!' + salt + r')([^"]+)"', rf' id="{salt}-\1"', text)
     text = re.sub(r'(xlink:href="#|url\(#)(?!' + salt + r")", rf"\1{salt}-", text)
-    return text.replace(_INK, "var(--ink)").replace(_FAINT, "var(--faint)")
+    return text.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)")
 
 
 def _title(ax, title: str) -> None:
     ax.set_title(title, loc="left", fontsize=11, fontweight="bold")
-
-
-def _legend(ax) -> None:
-    legend = ax.legend(frameon=False, loc="best", fontsize=9)
-    for text in legend.get_texts():
-        text.set_color(_INK)

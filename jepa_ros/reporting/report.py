@@ -118,13 +118,8 @@ class Report:
 
     def plot(self, figure, caption: str = "") -> Report:
         """Add a Matplotlib figure as inline SVG and close it; ``jepa_ros.reporting.plots`` has ready-made ones."""
-        return self.svg(figure_to_svg(figure, salt=f"plot{next(self._ids)}"), caption)
-
-    def svg(self, markup: str, caption: str = "") -> Report:
-        """Add an SVG drawing. It is the only part that is not escaped: the caller escapes foreign text in it."""
-        if "<svg" not in markup:
-            raise InputError(f"report: svg: no <svg> element in {markup[:40]!r}")
-        self._parts.append(f'<figure class="plot">{markup[markup.index("<svg") :]}{_caption(caption)}</figure>')
+        markup = figure_to_svg(figure, salt=f"plot{next(self._ids)}")
+        self._parts.append(f'<figure class="plot">{markup}{_caption(caption)}</figure>')
         return self
 
     def images(self, items: Iterable[tuple[str, Any]], width: int = 220) -> Report:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from jepa_ros.demo import run as demo
-from jepa_ros.demo.graph_svg import graph_svg
 from jepa_ros.demo.latency import PlanSeen
 from jepa_ros.demo.record import DemoRecord, Frame, GoalRun, summarise
-from jepa_ros.demo.report import write_demo_video, write_report
+from jepa_ros.demo.report import draw_graph, write_demo_video, write_report
 from jepa_ros.errors import InputError
 from jepa_ros.graph_clients.session import NodeLog
+from jepa_ros.reporting.plots import figure_to_svg
 from jepa_ros.reporting.summary import write_summary
 
 KEYS = {
@@ -156,10 +156,12 @@ def test_without_joint_states_the_camera_takes_the_views_place(record, tmp_path)
 
 
 def test_the_graph_is_drawn_with_its_names_escaped():
-    svg = graph_svg(TOPICS, ["simulator", "camera"])
+    figure = draw_graph(TOPICS, ["simulator", "camera"])
+    boxes = [text.get_text() for text in figure.axes[0].texts if text.get_bbox_patch() is not None]
+    assert sorted(boxes) == ["a<b  (Y)", "camera", "camera", "image  (Image)", "simulator"]
+    svg = figure_to_svg(figure, "graph")
     assert "a&lt;b" in svg and "a<b" not in svg
-    assert svg.count("<rect") == 2 + 3  # two topics; simulator and camera publish, camera listens
-    assert graph_svg({}).startswith("<svg")
+    assert figure_to_svg(draw_graph({}), "empty").startswith("<svg")
 
 
 @pytest.mark.parametrize(
