@@ -3,7 +3,7 @@
 Both use the same controller, gate and physics, with the same simulated delays, although the reference's plans take
 longer than these. The reference searches knots that are made feasible as ours are, with the squared L2 distance of the
 last latent to the goal's as cost. As published, its whole plan is executed before it replans: a cost of the last latent
-alone lets a search that replans all the time postpone its arrival for ever.
+alone lets a search that replans often postpone its arrival for ever.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from jepa_ros.bench.paired_timing import SideTimes
 from jepa_ros.bench.reference import CemSettings, CostModel, Reference, ReferenceCem
+from jepa_ros.bench.same_search import SideTimes
 from jepa_ros.evaluation.closed_loop import ModelActor, Timing, Trial, expect_one_camera, run_trial
 from jepa_ros.planning.goal import Objective
 from jepa_ros.planning.planner import LatentPlanner, PlannedMotion
@@ -30,21 +30,26 @@ from jepa_ros.sim.tasks.reach import make_goals
 from jepa_ros.world_model.checkpoint import Checkpoint, check_robot
 
 TIMED_EVERY = 5
-"""One in so many of our plans is timed, together with the reference's plan for the same situation."""
+"""Of our plans one in TIMED_EVERY is timed, together with the reference's plan for the same situation."""
+
+
+@dataclass
+class SideResult:
+    """Results of one side. times, costs: of plans for the same situations, the costs as squared L2 distance that a plan
+    predicts."""
+
+    trials: list[Trial] = field(default_factory=list)
+    times: SideTimes = field(default_factory=SideTimes)
+    costs: list[float] = field(default_factory=list)
 
 
 @dataclass
 class ClosedLoopComparison:
-    """Trials of both sides from the same starts to the same goals; times of plans for the same situations as executed,
-    and of the reference also bare (its solver and rollouts alone); squared L2 distance that the plans predict."""
+    """Both sides from the same starts to the same goals. bare_times: of the reference's solver and rollouts alone."""
 
-    ours: list[Trial] = field(default_factory=list)
-    theirs: list[Trial] = field(default_factory=list)
-    our_times: SideTimes = field(default_factory=SideTimes)
-    their_times: SideTimes = field(default_factory=SideTimes)
+    ours: SideResult = field(default_factory=SideResult)
+    theirs: SideResult = field(default_factory=SideResult)
     bare_times: SideTimes = field(default_factory=SideTimes)
-    our_costs: list[float] = field(default_factory=list)
-    their_costs: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -106,17 +111,18 @@ class TimedPlanner:
         if self._count % TIMED_EVERY:
             return self._planner.plan(situation, goal, *more)
         results: dict[str, PlannedMotion] = {}
+        found = self._found
         self._theirs.reset()
         sides = [
-            (self._found.our_times, lambda: results.update(ours=self._planner.plan(situation, goal, *more))),
-            (self._found.their_times, lambda: results.update(theirs=self._theirs.plan(situation, goal))),
-            (self._found.bare_times, lambda: self._bare(situation, goal.latent)),
+            (found.ours.times, lambda: results.update(ours=self._planner.plan(situation, goal, *more))),
+            (found.theirs.times, lambda: results.update(theirs=self._theirs.plan(situation, goal))),
+            (found.bare_times, lambda: self._bare(situation, goal.latent)),
         ]
         first = self._count // TIMED_EVERY % len(sides)
         for times, work in sides[first:] + sides[:first]:
             times.measure(work)
-        for name, costs in (("ours", self._found.our_costs), ("theirs", self._found.their_costs)):
-            costs.append(results[name].predicted_distance * goal.latent.numel())  # from the mean square to the sum
+        for name, side in (("ours", found.ours), ("theirs", found.theirs)):
+            side.costs.append(results[name].predicted_distance * goal.latent.numel())  # from the mean square to the sum
         return results["ours"]
 
 
@@ -140,15 +146,13 @@ def compare_in_closed_loop(
     cell = ArmCell(Scene(), robot)
     ours, theirs = _make_actors(reference, checkpoint, cell, found, search, seed, timing)
     for number, goal in enumerate(make_goals(cell.scene, robot, cell.space, starts, seed), 1):
-        for actor, trials in ((ours, found.ours), (theirs, found.theirs)):
+        for actor, side in ((ours, found.ours), (theirs, found.theirs)):
             actor.start(goal)
             trial = run_trial(cell, goal, actor, timing, executed=actor.add_executed)
             trial.plans = len(actor.plans)
-            trials.append(trial)
-        note = ", ".join(
-            f"{name} {sum(t.reached for t in x)}" for name, x in (("ours", found.ours), ("reference", found.theirs))
-        )
-        done(number, f"reached: {note}")
+            side.trials.append(trial)
+        ours_reached, theirs_reached = (sum(t.reached for t in side.trials) for side in (found.ours, found.theirs))
+        done(number, f"reached: ours {ours_reached}, reference {theirs_reached}")
     return found
 
 
@@ -162,34 +166,27 @@ def _make_actors(
     timing: Timing,
 ) -> tuple[ModelActor, ModelActor]:
     """Return our actor as shipped, but with search rounds counted, not timed; and one with the reference's search."""
-    whole = search.horizon * checkpoint.config.block
-    ours = RecedingHorizonController(checkpoint, cell.space, PlanningSettings(budget=math.inf, seed=seed))
-    theirs = RecedingHorizonController(
-        checkpoint, cell.space, PlanningSettings(budget=math.inf, seed=seed, plan_ticks=whole, horizon=search.horizon)
-    )
-    theirs.planner, timed_reference = (
-        _make_reference_planner(reference, checkpoint, cell, search, seed) for _ in range(2)
-    )
-    ours.planner = TimedPlanner(
-        ours.planner,
-        timed_reference,
-        lambda situation, goal: plan_bare(reference, search, checkpoint, situation, goal),
-        found,
-    )
-    seldom = replace(timing, replan=whole * checkpoint.config.tick)
-    return ModelActor(cell, checkpoint, ours, timing), ModelActor(cell, checkpoint, theirs, seldom)
+    settings, ticks = PlanningSettings(budget=math.inf, seed=seed), search.horizon * checkpoint.config.block
+    ours = RecedingHorizonController(checkpoint, cell.space, settings)
+    whole_plans = replace(settings, plan_ticks=ticks, horizon=search.horizon)
+    theirs = RecedingHorizonController(checkpoint, cell.space, whole_plans)
 
+    def reference_planner() -> LatentPlanner:
+        return LatentPlanner(
+            checkpoint,
+            cell.space,
+            horizon=search.horizon,
+            budget=math.inf,
+            solver=ReferenceSolver(reference, search, seed),
+            objective=Objective(along=0.0, effort=0.0),
+            policy="none",
+            seed=seed,
+        )
 
-def _make_reference_planner(
-    reference: Reference, checkpoint: Checkpoint, cell: ArmCell, search: CemSettings, seed: int
-) -> LatentPlanner:
-    return LatentPlanner(
-        checkpoint,
-        cell.space,
-        horizon=search.horizon,
-        budget=math.inf,
-        solver=ReferenceSolver(reference, search, seed),
-        objective=Objective(along=0.0, effort=0.0),
-        policy="none",
-        seed=seed,
-    )
+    def bare(situation: Situation, goal: torch.Tensor) -> None:
+        plan_bare(reference, search, checkpoint, situation, goal)
+
+    theirs.planner = reference_planner()
+    ours.planner = TimedPlanner(ours.planner, reference_planner(), bare, found)
+    slow = replace(timing, replan=ticks * checkpoint.config.tick)
+    return ModelActor(cell, checkpoint, ours, timing), ModelActor(cell, checkpoint, theirs, slow)

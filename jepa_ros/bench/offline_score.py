@@ -2,7 +2,7 @@
 
 Good and bad models, trained with different amounts of data and training, are evaluated twice: on a recording that none
 was trained on, and on goals in simulation, planning by search alone. The result is the rank correlation of offline
-score and success. Every step is a jepa_ros command of its own; an interrupted benchmark resumes.
+score and success. Every step is a jepa_ros command of its own; an interrupted benchmark is resumed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
-from jepa_ros.reporting.summary import wilson_interval, write_summary
+from jepa_ros.reporting.summary import write_summary
 
 EPISODES = {"little": (40, 21), "much": (160, 22)}
 """Training recordings: episodes and seed."""
@@ -65,20 +65,19 @@ def benchmark_offline_score(*, out: Path, goals: int, seed: int, workers: int = 
         task = bar.add("steps", len(EPISODES) + 1 + 3 * len(MODELS))
         steps = Steps(out, lambda done, doing: bar.update(task, done, doing))
         for name, (episodes, its_seed) in {**EPISODES, "judged": TEST_RECORDING}.items():
-            steps.run_one(
-                f"data/{name}", "metadata.yaml", "collect sim", episodes=episodes, seed=its_seed, workers=workers
-            )
-        steps.run_parallel(
-            workers,
-            [(f"models/{m.name}", "checkpoint/model.safetensors", "train model", _training(m, out)) for m in MODELS],
-        )
-        common = {m: {"model": out / "models" / m.name / "checkpoint", "seed": seed, "policy": "none"} for m in MODELS}
-        judge, one = f"evaluate bag {out / 'data/judged'}", {"workers": 1}
-        steps.run_parallel(workers, [(f"judged/{m.name}", "summary.json", judge, common[m] | one) for m in MODELS])
-        trial = {"goals": goals, "timeout": GOAL_TIMEOUT_S, "workers": 1, "no-baselines": None}
-        steps.run_parallel(
-            workers, [(f"tried/{m.name}", "summary.json", "evaluate sim", common[m] | trial) for m in MODELS]
-        )
+            options = {"episodes": episodes, "seed": its_seed, "workers": workers}
+            steps.run(1, [(f"data/{name}", "metadata.yaml", "collect sim", options)])
+        training, offline, closed_loop = [], [], []
+        for m in MODELS:
+            options = {"data": out / "data" / m.data, "updates": m.updates, "policy-updates": 0}
+            options |= {"seed": m.seed, "name": m.name}
+            training.append((f"models/{m.name}", "checkpoint/model.safetensors", "train model", options))
+            options = {"model": out / "models" / m.name / "checkpoint", "seed": seed, "policy": "none", "workers": 1}
+            offline.append((f"judged/{m.name}", "summary.json", f"evaluate bag {out / 'data/judged'}", options))
+            options = options | {"goals": goals, "timeout": GOAL_TIMEOUT_S, "no-baselines": None}
+            closed_loop.append((f"tried/{m.name}", "summary.json", "evaluate sim", options))
+        for commands in (training, offline, closed_loop):
+            steps.run(workers, commands)
     found = [_result(m, out) for m in MODELS]
     summary = correlate(found) | {
         "goals": goals,
@@ -90,38 +89,27 @@ def benchmark_offline_score(*, out: Path, goals: int, seed: int, workers: int = 
     write_summary(out / "summary.json", summary)
     write_report(out, summary)
     low, high = summary["interval_95"]
-    correlation = f"{summary['rank_correlation']:.2f} (95 % confidence interval {low:.2f} to {high:.2f})"
     near = f"{summary['near_the_best']} of {len(found)} within {100 * NEAR_BEST_RATE:.0f} % success of the best"
-    print_result(
-        f"offline score and success of {len(found)} models, {goals} goals each",
-        [("rank correlation", correlation), ("p-value", summary["p_value"]), ("models near the best", near)],
-        [out / "summary.json", out / "report.html", out / "offline.png"],
-    )
+    lines = [
+        ("rank correlation", f"{summary['rank_correlation']:.2f} (95 % confidence interval {low:.2f} to {high:.2f})"),
+        ("p-value", summary["p_value"]),
+        ("models near the best", near),
+    ]
+    paths = [out / name for name in ("summary.json", "report.html", "offline.png")]
+    print_result(f"offline score and success of {len(found)} models, {goals} goals each", lines, paths)
     return 0
 
 
-def _training(model: TrainedModel, out: Path) -> dict:
-    return {
-        "data": out / "data" / model.data,
-        "updates": model.updates,
-        "policy-updates": 0,
-        "seed": model.seed,
-        "name": model.name,
-    }
-
-
 def _result(model: TrainedModel, out: Path) -> dict:
-    judged = json.loads((out / "judged" / model.name / "summary.json").read_text())
-    tried = json.loads((out / "tried" / model.name / "summary.json").read_text())
-    return asdict(model) | {
-        "name": model.name,
-        "score": judged["score"],
-        "metrics": judged["metrics"],
-        "reached": tried["reached"],
-        "rate": tried["rate"],
-        "interval_95": wilson_interval(tried["reached"], tried["goals"]),
-        "goal_set_hash": tried["goal_set_hash"],
-    }
+    offline, closed_loop = (
+        json.loads((out / step / model.name / "summary.json").read_text()) for step in ("judged", "tried")
+    )
+    return (
+        asdict(model)
+        | {"name": model.name}
+        | {key: offline[key] for key in ("score", "metrics")}
+        | {key: closed_loop[key] for key in ("reached", "rate", "interval_95", "goal_set_hash")}
+    )
 
 
 def correlate(models: list[dict]) -> dict:
@@ -157,21 +145,21 @@ class Steps:
     def __init__(self, out: Path, progress):
         self._out, self._progress, self._done = out, progress, 0
 
-    def run_one(self, name: str, result: str, command: str, **options) -> None:
-        """Run one command with its output in `name`.log."""
-        self.run_parallel(1, [(name, result, command, options)])
+    def run(self, count: int, steps: list[tuple[str, str, str, dict]]) -> None:
+        """Run commands, `count` at a time. Raises InputError with the last line of one that fails.
 
-    def run_parallel(self, count: int, steps: list[tuple[str, str, str, dict]]) -> None:
-        """Run several commands, `count` at a time. Raises InputError with the last line of one that fails."""
+        steps: (name, result, command, options) each: `name` is the output directory below `out`, whose output goes to
+        `name`.log; `result` is a file in it that exists once the command is done.
+        """
         running: list[tuple[subprocess.Popen, str]] = []
         try:
             for name, result, command, options in steps:
-                if not (self._out / name / result).exists():
-                    while len(running) >= count:
-                        self._reap(running)
-                    running.append((self._start(name, command, options), name))
-                else:
+                if (self._out / name / result).exists():
                     self._report(name)
+                    continue
+                while len(running) >= count:
+                    self._reap(running)
+                running.append((self._start(name, command, options), name))
             while running:
                 self._reap(running)
         finally:
@@ -220,18 +208,12 @@ def write_report(out: Path, summary: dict) -> None:
     )
     plot_success(summary).savefig(out / "offline.png", dpi=120, bbox_inches="tight")
     report.plot(plot_success(summary))
-    columns = ["model", "score", "reached", "success", *REPORTED_METRICS]
-    rows = [
-        [
-            m["name"],
-            m["score"],
-            m["reached"],
-            f"{100 * m['rate']:.1f} %",
-            *(m["metrics"].get(name) for name in REPORTED_METRICS),
-        ]
-        for m in sorted(summary["models"], key=lambda m: -m["rate"])
-    ]
-    report.section("Models").table(rows, columns)
+    ranked = sorted(summary["models"], key=lambda m: -m["rate"])
+    report.section("Models").table(
+        {"model": m["name"], "score": m["score"], "reached": m["reached"], "success": f"{100 * m['rate']:.1f} %"}
+        | {name: m["metrics"].get(name) for name in REPORTED_METRICS}
+        for m in ranked
+    )
     report.write(out / "report.html")
 
 
@@ -240,9 +222,10 @@ def plot_success(summary: dict):
     figure, axes = plots.figure(1)
     for data in dict.fromkeys(m["data"] for m in summary["models"]):
         some = [m for m in summary["models"] if m["data"] == data and m["score"] is not None]
-        rates = [100 * m["rate"] for m in some]
-        below = [max(0.0, r - 100 * m["interval_95"][0]) for r, m in zip(rates, some, strict=True)]
-        above = [max(0.0, 100 * m["interval_95"][1] - r) for r, m in zip(rates, some, strict=True)]
+        if not some:
+            continue
+        low, rates, high = 100 * np.array([[m["interval_95"][0], m["rate"], m["interval_95"][1]] for m in some]).T
+        below, above = (np.maximum(apart, 0.0) for apart in (rates - low, high - rates))
         axes.errorbar([m["score"] for m in some], rates, yerr=[below, above], fmt="o", capsize=3, label=f"{data} data")
     axes.set(title="Success in closed loop over the score of a bag", xlabel="score", ylabel="goals reached (%)")
     axes.legend()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,13 +13,13 @@ import torch
 
 from jepa_ros.bench.closed_loop_comparison import ClosedLoopComparison, compare_in_closed_loop
 from jepa_ros.bench.matched_models import PUBLISHED_SIZES, MatchedModels, ModelSizes, count_multiplications
-from jepa_ros.bench.paired_timing import TimeRatio, compare_times
 from jepa_ros.bench.reference import CemSettings, load_reference
 from jepa_ros.bench.same_search import (
     CostComparison,
-    SearchTimes,
+    SideTimes,
     check_device,
     compare_costs,
+    compare_times,
     time_gpu_plans,
     time_same_search,
 )
@@ -125,35 +125,26 @@ def benchmark_planning(
 
 
 def _summary(
-    costs: CostComparison, work: SearchTimes, quality: ClosedLoopComparison | None, plans: list[float] | None
+    costs: CostComparison, work: dict[str, SideTimes], quality: ClosedLoopComparison | None, plans: list[float] | None
 ) -> dict:
-    figures = {
-        "ratio_same_work_fp32": work.wall["float32"].median,
-        "ratio_same_work": work.wall["bfloat16"].median,
+    spread = {
+        "ratio_same_work_fp32": _spread(work["reference"], work["float32"]),
+        "ratio_same_work": _spread(work["reference"], work["bfloat16"]),
+    }
+    if quality is not None and quality.ours.times.wall:
+        spread["ratio_same_quality"] = _spread(quality.theirs.times, quality.ours.times)
+        spread["ratio_same_quality_bare"] = _spread(quality.bare_times, quality.ours.times)
+    figures = {name: spread[name]["median"] if name in spread else None for name in TARGETS}
+    figures |= {
         "max_cost_difference": costs.max_difference,
         "bf16_rank_correlation": costs.rank_correlation,
-        "ratio_same_quality": None,
         "cuda_plan_ms": None if plans is None else float(np.median(plans)),
     }
-    spread = {
-        "ratio_same_work_fp32": _spread(work.wall["float32"], work.processor["float32"]),
-        "ratio_same_work": _spread(work.wall["bfloat16"], work.processor["bfloat16"]),
-    }
-    found = None if quality is None else quality_figures(quality)
-    if found is not None and quality.our_times.wall:
-        pair = compare_times(quality.their_times.wall, quality.our_times.wall)
-        figures["ratio_same_quality"] = pair.median
-        spread["ratio_same_quality"] = _spread(
-            pair, compare_times(quality.their_times.processor, quality.our_times.processor)
-        )
-        bare = compare_times(quality.bare_times.wall, quality.our_times.wall)
-        spread["ratio_same_quality_bare"] = _spread(
-            bare, compare_times(quality.bare_times.processor, quality.our_times.processor)
-        )
-    rounded = multiplies_bfloat16(torch.device("cpu"))
     met = {name: target.is_met(figures[name]) for name, target in TARGETS.items()}
-    if not rounded:  # the target applies to processors with bfloat16 units
+    has_bfloat16 = multiplies_bfloat16(torch.device("cpu"))
+    if not has_bfloat16:  # the target applies to processors with bfloat16 units
         met["ratio_same_work"] = None
+    found = None if quality is None else quality_figures(quality)
     if found is not None and not found["not_worse"]:
         met["ratio_same_quality"] = False
     return figures | {
@@ -163,37 +154,37 @@ def _summary(
         "flags": sorted(processor_flags() & set(REPORTED_CPU_FLAGS)),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
-        "bfloat16_units": rounded,
+        "bfloat16_units": has_bfloat16,
         "targets": {name: target.value for name, target in TARGETS.items()},
         "targets_met": met,
         "spread": spread,
-        "plan_s": {name: {"p50": float(np.median(t.wall)), "all": t.wall} for name, t in work.times.items()},
+        "plan_s": {name: {"p50": float(np.median(t.wall)), "all": t.wall} for name, t in work.items()},
         "quality": found,
     }
 
 
-def _spread(wall: TimeRatio, processor: TimeRatio) -> dict:
-    return asdict(wall) | {"processor_time": asdict(processor)}
+def _spread(theirs: SideTimes, ours: SideTimes) -> dict:
+    ratio, processor = compare_times(theirs.wall, ours.wall), compare_times(theirs.processor, ours.processor)
+    return asdict(ratio) | {"processor_time": asdict(processor)}
 
 
 def quality_figures(quality: ClosedLoopComparison) -> dict:
     """Return the metrics of both sides' trials and plans. not_worse: ours reached at least as many goals, and its final
     distance is not significantly larger (the 95 % interval of the mean difference does not lie above 0)."""
-    sides = {"ours": (quality.ours, quality.our_times, quality.our_costs)}
-    sides["reference"] = (quality.theirs, quality.their_times, quality.their_costs)
-    found = {}
-    for name, (trials, times, costs) in sides.items():
-        reached = sum(t.reached for t in trials)
+    found, finals = {}, []
+    for name, side in (("ours", quality.ours), ("reference", quality.theirs)):
+        reached = sum(t.reached for t in side.trials)
+        finals.append(np.array([t.final_distance for t in side.trials]))
         found[name] = {
             "reached": reached,
-            "trials": len(trials),
-            "interval_95": wilson_interval(reached, len(trials)),
-            "final_distance_m": percentiles([t.final_distance for t in trials], (50, 90), {"mean": np.mean}),
-            "seconds_p50": float(np.median([t.seconds for t in trials])),
-            "plan_ms": percentiles([1e3 * t for t in times.wall], (50, 90)),
-            "predicted_cost": percentiles(costs, (50, 90)),
+            "trials": len(side.trials),
+            "interval_95": wilson_interval(reached, len(side.trials)),
+            "final_distance_m": percentiles(finals[-1], (50, 90), {"mean": np.mean}),
+            "seconds_p50": float(np.median([t.seconds for t in side.trials])),
+            "plan_ms": percentiles(1e3 * np.array(side.times.wall), (50, 90)),
+            "predicted_cost": percentiles(side.costs, (50, 90)),
         }
-    apart = np.array([a.final_distance - b.final_distance for a, b in zip(quality.ours, quality.theirs, strict=True)])
+    apart = finals[0] - finals[1]
     low, high = bootstrap_mean(apart)
     arrived = found["ours"]["reached"] >= found["reference"]["reached"]
     return found | {
@@ -210,7 +201,7 @@ def bootstrap_mean(values: np.ndarray, draws: int = 10_000) -> tuple[float, floa
 
 
 def write_report(
-    path: Path, summary: dict, costs: CostComparison, work: SearchTimes, quality: ClosedLoopComparison | None
+    path: Path, summary: dict, costs: CostComparison, work: dict[str, SideTimes], quality: ClosedLoopComparison | None
 ) -> None:
     """Write report.html."""
     place = f"{summary['machine']}, torch {summary['torch']}, one thread, seed {summary['seed']}"
@@ -220,7 +211,7 @@ def write_report(
     report.tiles(shown, met).table(_rows(summary), TABLE_COLUMNS)
     for note in notes(summary):
         report.text(note)
-    report.section("Same search").plot(_work_figure(summary, work))
+    report.section("Same search").plot(_work_figure(work))
     report.section("Same costs").plot(_costs_figure(costs))
     if quality is not None:
         report.section("Same quality").table(_quality_rows(summary["quality"]))
@@ -240,13 +231,13 @@ def write_table(path: Path, summary: dict) -> None:
     ]
     if summary["quality"] is not None:
         rows = _quality_rows(summary["quality"])
-        lines += ["", *_markdown_table([list(row.values()) for row in rows], list(rows[0]))]
+        lines += ["", *_markdown_table([row.values() for row in rows], rows[0])]
     lines += [""] + [f"- {note}" for note in notes(summary)]
     write_atomically(path, "\n".join(lines) + "\n")
 
 
 def notes(summary: dict) -> list[str]:
-    """Return sentences on what the metrics mean and what they do not mean."""
+    """Return sentences on the meaning and the limits of the metrics."""
     search, count = summary["search"], summary["million_multiplications_per_sample"]
     found = [
         f"Same search: a LeWM of the published sizes with the same random weights on both sides; a cross-entropy "
@@ -283,15 +274,14 @@ def _rows(summary: dict) -> list[list]:
         if summary[key] is None:
             continue
         spread = summary["spread"].get(key, {})
-        sign = "≥" if target.at_least else "≤"
+        limits = [f"{spread[k]:.4g}" if spread else "" for k in ("min", "max")]
         met = {True: "yes", False: "no", None: "does not apply"}[summary["targets_met"][key]]
-        value = f"{summary[key]:.4g}"
-        least, largest = (f"{spread[k]:.4g}" if spread else "" for k in ("min", "max"))
-        rows.append([target.name, value, least, largest, f"{sign} {summary['targets'][key]:g}", met])
+        sign = "≥" if target.at_least else "≤"
+        rows.append([target.name, f"{summary[key]:.4g}", *limits, f"{sign} {summary['targets'][key]:g}", met])
     return rows
 
 
-def _quality_rows(quality: dict) -> list[dict]:
+def _quality_rows(quality: dict) -> list[dict[str, str]]:
     rows = []
     for name in ("ours", "reference"):
         side = quality[name]
@@ -310,21 +300,20 @@ def _quality_rows(quality: dict) -> list[dict]:
     return rows
 
 
-def _markdown_table(rows: list[list], columns: Sequence[str]) -> list[str]:
+def _markdown_table(rows: Iterable[Iterable[str]], columns: Collection[str]) -> list[str]:
     lines = [columns, ["---"] * len(columns), *rows]
-    return ["| " + " | ".join(map(str, line)) + " |" for line in lines]
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def _work_figure(summary: dict, work: SearchTimes):
+def _work_figure(work: dict[str, SideTimes]):
     fig, (left, right) = plots.figure(2)
-    names = list(work.times)
-    left.bar(names, [summary["plan_s"][n]["p50"] for n in names], color=plots.COLOURS[: len(names)])
-    for place, name in enumerate(names):
-        left.plot([place] * len(work.times[name].wall), work.times[name].wall, ".", color=plots.COLOURS[-1], ms=5)
+    left.bar(list(work), [np.median(times.wall) for times in work.values()], color=plots.COLOURS[: len(work)])
+    for name, times in work.items():
+        left.plot([name] * len(times.wall), times.wall, ".", color=plots.COLOURS[-1], ms=5)
     left.set(title="Time of a plan (bar: median)", ylabel="s")
     for name in ("float32", "bfloat16"):
-        quotients = np.array(work.times["reference"].wall) / np.array(work.times[name].wall)
-        right.plot(np.arange(1, len(quotients) + 1), quotients, "o-", label=name)
+        ratios = np.array(work["reference"].wall) / np.array(work[name].wall)
+        right.plot(np.arange(1, len(ratios) + 1), ratios, "o-", label=name)
     right.set(title="Reference ÷ ours, pair by pair", xlabel="pair", ylim=(0, None))
     right.legend()
     return fig
@@ -340,15 +329,12 @@ def _costs_figure(costs: CostComparison):
 
 def _quality_figure(quality: ClosedLoopComparison):
     fig, (left, right) = plots.figure(2)
-    for trials, name in ((quality.ours, "ours"), (quality.theirs, "reference")):
-        finals = np.sort([100 * t.final_distance for t in trials])
+    for name, side in (("ours", quality.ours), ("reference", quality.theirs)):
+        finals = np.sort([100 * t.final_distance for t in side.trials])
         left.step(finals, np.arange(1, len(finals) + 1) / len(finals), where="post", label=name)
+        right.plot([name] * len(side.times.wall), 1e3 * np.array(side.times.wall), ".", ms=5)
     left.axvline(3, lw=1, ls="--")
     left.set(title="Final distance, share of starts", xlabel="cm", ylim=(0, 1.02))
     left.legend()
-    sides = {"ours": quality.our_times.wall, "reference": quality.their_times.wall}
-    for place, (name, times) in enumerate(sides.items()):
-        right.plot(np.full(len(times), place), [1e3 * t for t in times], ".", ms=5, label=name)
-    right.set(title="Time of a plan", ylabel="ms", yscale="log", xticks=[0, 1], xlim=(-0.5, 1.5))
-    right.set_xticklabels(list(sides))
+    right.set(title="Time of a plan", ylabel="ms", yscale="log", xlim=(-0.5, 1.5))
     return fig

@@ -1,18 +1,20 @@
-"""The same search on the same model: how long the reference and our code take, and whether their costs agree."""
+"""The same search on the same model: how long the reference and our code take, and whether their costs agree.
+
+Sides are timed in turns, so that a machine that becomes slower affects all of them alike.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 
 from jepa_ros.bench.matched_models import MatchedModels, final_costs
-from jepa_ros.bench.paired_timing import SideTimes, TimeRatio, compare_times, time_in_turns
 from jepa_ros.bench.reference import CemSettings, Reference, ReferenceCem
 from jepa_ros.errors import InputError
 from jepa_ros.planning.solver import Problem
@@ -22,14 +24,50 @@ from jepa_ros.world_model.lewm.model import LeWM
 GPU_SEARCH = CemSettings(iterations=30)
 
 
-@dataclass(frozen=True)
-class SearchTimes:
-    """times: by side (reference, float32, bfloat16), one entry a round. wall, processor: ratios of the reference's wall
-    time and processor time to ours, by dtype of ours."""
+@dataclass
+class SideTimes:
+    """Times of one side in s, one entry a round: wall time, and processor time of this process (less than the wall time
+    where other processes interfere)."""
 
-    times: dict[str, SideTimes]
-    wall: dict[str, TimeRatio]
-    processor: dict[str, TimeRatio]
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+    def measure(self, work: Callable[[], object]) -> None:
+        """Call `work` once and add the time that it took."""
+        wall, processor = time.perf_counter(), time.process_time()
+        work()
+        self.wall.append(time.perf_counter() - wall)
+        self.processor.append(time.process_time() - processor)
+
+
+@dataclass(frozen=True)
+class TimeRatio:
+    """Median, smallest and largest ratio of paired times."""
+
+    median: float
+    min: float
+    max: float
+    pairs: int
+
+
+def time_in_turns(
+    sides: Mapping[str, Callable[[], object]], rounds: int, done: Callable[[int], None] = lambda count: None
+) -> dict[str, SideTimes]:
+    """Time each side once a round; every round starts with another side. done: called after each round."""
+    times = {name: SideTimes() for name in sides}
+    names = list(sides)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            times[name].measure(sides[name])
+        done(number + 1)
+    return times
+
+
+def compare_times(theirs: list[float], ours: list[float]) -> TimeRatio:
+    """Return how many times longer theirs took, pair by pair; both lists have the same length of at least 1."""
+    quotients = np.array(theirs) / np.array(ours)
+    return TimeRatio(float(np.median(quotients)), float(quotients.min()), float(quotients.max()), len(quotients))
 
 
 @dataclass(frozen=True)
@@ -62,15 +100,11 @@ def time_same_search(
     rounds: int,
     seed: int,
     done: Callable[[int], None] = lambda count: None,
-) -> SearchTimes:
-    """Time whole plans in turns, after a warm-up round of one iteration. done: called after each round."""
+) -> dict[str, SideTimes]:
+    """Return the times of whole plans of reference, float32 and bfloat16, in turns, after a warm-up round of one
+    iteration. done: called after each round."""
     time_in_turns(_sides(reference, models, search._replace(iterations=1), seed), 1)
-    times = time_in_turns(_sides(reference, models, search, seed), rounds, done)
-    wall = {name: compare_times(times["reference"].wall, times[name].wall) for name in ("float32", "bfloat16")}
-    processor = {
-        name: compare_times(times["reference"].processor, times[name].processor) for name in ("float32", "bfloat16")
-    }
-    return SearchTimes(times, wall, processor)
+    return time_in_turns(_sides(reference, models, search, seed), rounds, done)
 
 
 def _sides(

@@ -8,6 +8,7 @@ import pytest
 from jepa_ros.bench import offline_score
 from jepa_ros.bench.offline_score import write_report
 from jepa_ros.errors import InputError
+from jepa_ros.reporting.summary import wilson_interval
 
 
 def models(scores, rates):
@@ -15,7 +16,7 @@ def models(scores, rates):
     cases = zip(offline_score.MODELS, scores, rates, strict=True)
     return [
         {"name": m.name, "data": m.data, "score": s, "rate": r, "reached": round(200 * r), "metrics": {}}
-        | {"interval_95": offline_score.wilson_interval(round(200 * r), 200)}
+        | {"interval_95": wilson_interval(round(200 * r), 200)}
         for m, s, r in cases
     ]
 
@@ -49,9 +50,15 @@ def test_the_set_is_as_large_as_was_asked_for_and_has_a_report(tmp_path):
 def test_steps_are_commands_that_are_not_done_again_and_whose_failure_is_told(tmp_path):
     heard = []
     steps = offline_score.Steps(tmp_path, lambda done, doing: heard.append((done, doing)))
-    steps.run_one("data", "metadata.yaml", "collect sim", episodes=1, seed=7, width=32, height=32, workers=1)
+    collect = (
+        "data",
+        "metadata.yaml",
+        "collect sim",
+        {"episodes": 1, "seed": 7, "width": 32, "height": 32, "workers": 1},
+    )
+    steps.run(1, [collect])
     made = (tmp_path / "data" / "metadata.yaml").stat().st_mtime_ns
-    steps.run_one("data", "metadata.yaml", "collect sim", episodes=1, seed=7, width=32, height=32, workers=1)
+    steps.run(1, [collect])
     assert (tmp_path / "data" / "metadata.yaml").stat().st_mtime_ns == made and heard[-1] == (2, "data")
     with pytest.raises(InputError, match="tried/x: ended with code 2: .*model 'nothing'"):
-        steps.run_one("tried/x", "summary.json", "evaluate sim", model="nothing")
+        steps.run(1, [("tried/x", "summary.json", "evaluate sim", {"model": "nothing"})])

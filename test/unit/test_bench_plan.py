@@ -11,8 +11,14 @@ import torch
 from typer.testing import CliRunner
 
 from jepa_ros import cli
-from jepa_ros.bench import paired_timing, planning
-from jepa_ros.bench.closed_loop_comparison import TIMED_EVERY, ClosedLoopComparison, ReferenceSolver, TimedPlanner
+from jepa_ros.bench import planning, same_search
+from jepa_ros.bench.closed_loop_comparison import (
+    TIMED_EVERY,
+    ClosedLoopComparison,
+    ReferenceSolver,
+    SideResult,
+    TimedPlanner,
+)
 from jepa_ros.bench.matched_models import PUBLISHED_SIZES, MatchedModels, ModelSizes, count_multiplications
 from jepa_ros.bench.reference import CemSettings, load_reference
 from jepa_ros.bench.same_search import check_device, compare_costs, plan_with_our_cem
@@ -40,16 +46,16 @@ def models():
 def test_sides_take_turns_and_each_begins_a_round():
     order, told = [], []
     sides = {name: (lambda name=name: order.append(name)) for name in "abc"}
-    times = paired_timing.time_in_turns(sides, 3, told.append)
+    times = same_search.time_in_turns(sides, 3, told.append)
     assert order == list("abc" + "bca" + "cab") and told == [1, 2, 3]
     assert all(len(times[name].wall) == len(times[name].processor) == 3 for name in "abc")
 
 
 def test_a_ratio_is_of_pairs_so_that_a_slower_machine_changes_nothing():
     ours, drift = np.array([1.0, 1.2, 0.9]), np.array([1.0, 3.0, 10.0])
-    found = paired_timing.compare_times(list(2.0 * ours * drift), list(ours * drift))
+    found = same_search.compare_times(list(2.0 * ours * drift), list(ours * drift))
     assert (found.median, found.min, found.max) == pytest.approx((2.0, 2.0, 2.0)) and found.pairs == 3
-    assert paired_timing.compare_times([2.0, 3.0, 10.0], [1.0, 1.0, 1.0]) == paired_timing.TimeRatio(3.0, 2.0, 10.0, 3)
+    assert same_search.compare_times([2.0, 3.0, 10.0], [1.0, 1.0, 1.0]) == same_search.TimeRatio(3.0, 2.0, 10.0, 3)
 
 
 def test_another_peer_is_refused_in_one_line():
@@ -154,14 +160,14 @@ def test_both_sides_are_timed_on_the_same_situations_and_ours_is_what_drives():
     assert [situation for situation, _ in ours.asked] == list(range(1, count + 1))
     timed = list(range(TIMED_EVERY, count + 1, TIMED_EVERY))
     assert [situation for situation, _ in theirs.asked] == bare == timed
-    assert len(found.our_times.wall) == len(found.their_times.wall) == len(found.bare_times.wall) == len(timed)
-    assert found.our_costs == [2.0] * 6 and found.their_costs == [1.0] * 6
+    assert len(found.ours.times.wall) == len(found.theirs.times.wall) == len(found.bare_times.wall) == len(timed)
+    assert found.ours.costs == [2.0] * 6 and found.theirs.costs == [1.0] * 6
 
 
 def quality(ours, theirs):
     return ClosedLoopComparison(
-        [Trial(reached, 0.2, distance, 3.0) for reached, distance in ours],
-        [Trial(reached, 0.2, distance, 3.0) for reached, distance in theirs],
+        SideResult([Trial(reached, 0.2, distance, 3.0) for reached, distance in ours]),
+        SideResult([Trial(reached, 0.2, distance, 3.0) for reached, distance in theirs]),
     )
 
 
