@@ -7,10 +7,10 @@ this among V-JEPA 2-AC's limitations). The least-squares rotation solves Wahba's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.transforms import rotation_matrix
@@ -149,12 +149,14 @@ def to_quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
     return float(sign * x), float(sign * y), float(sign * z), float(sign * w)
 
 
-def tilt_degrees(quaternion: Sequence[float]) -> float:
+def tilt_degrees(quaternion: ArrayLike) -> float:
     """Return the angle in degrees by which a rotation xyzw tilts the vertical axis."""
     return float(np.degrees(np.arccos(np.clip(rotation_matrix(quaternion)[2, 2], -1.0, 1.0))))
 
 
-def yaw_rotation(quaternion: Sequence[float]) -> np.ndarray:
+def yaw_rotation(quaternion: ArrayLike) -> np.ndarray:
     """Return the part of a rotation xyzw about the vertical axis (swing-twist decomposition), in the plane (2, 2)."""
-    _, _, z, w = np.asarray(quaternion, float) / np.hypot(*quaternion[2:])
+    _, _, z, w = np.asarray(quaternion, float)
+    length = np.hypot(z, w)
+    z, w = z / length, w / length
     return np.array([[w * w - z * z, -2.0 * z * w], [2.0 * z * w, w * w - z * z]])

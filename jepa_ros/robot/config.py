@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -267,18 +267,21 @@ def require_planar_space(robot: RobotConfig) -> PlanarVelocityConfig:
 
     Raises InputError where the robot has another one.
     """
-    return _space(robot, "planar_velocity")
+    if not isinstance(robot.action_space, PlanarVelocityConfig):
+        raise _other_space(robot, "planar_velocity")
+    return robot.action_space
 
 
 def require_pose_space(robot: RobotConfig) -> PoseDeltaConfig:
     """Return the robot's pose_delta action space. Raises InputError where the robot has another one."""
-    return _space(robot, "pose_delta")
-
-
-def _space(robot: RobotConfig, wanted: str) -> PlanarVelocityConfig | PoseDeltaConfig:
-    if robot.action_space.type != wanted:
-        raise InputError(f"robot {robot.name}: expected the action space {wanted}, found {robot.action_space.type}")
+    if not isinstance(robot.action_space, PoseDeltaConfig):
+        raise _other_space(robot, "pose_delta")
     return robot.action_space
+
+
+def _other_space(robot: RobotConfig, wanted: str) -> InputError:
+    found = robot.action_space.type
+    return InputError(f"robot {robot.name}: expected the action space {wanted}, found {found}")
 
 
 def load_robot(name_or_path: str | Path, command_interface: str = "") -> RobotConfig:
@@ -329,7 +332,7 @@ def _read(path: Path) -> object:
     return _replaced(base, other.replace) | kept | own
 
 
-def _replaced(value: object, words: dict[str, str]) -> object:
+def _replaced(value: Any, words: dict[str, str]) -> Any:
     """Replace words in all texts and keys of a value."""
     if isinstance(value, dict):
         return {_replaced(k, words): _replaced(v, words) for k, v in value.items()}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class TransformTree:
@@ -19,7 +18,7 @@ class TransformTree:
             t, r = one.transform.translation, one.transform.rotation
             self.set(one.child_frame_id, one.header.frame_id, (t.x, t.y, t.z), (r.x, r.y, r.z, r.w))
 
-    def set(self, child: str, parent: str, position, quaternion) -> None:
+    def set(self, child: str, parent: str, position: ArrayLike, quaternion: ArrayLike) -> None:
         """Set the pose of ``child`` in ``parent``."""
         self._parents[child] = (parent, np.asarray(position, float), np.asarray(quaternion, float))
 
@@ -44,7 +43,7 @@ class TransformTree:
         return frame, rotation, origin
 
 
-def rotation_matrix(quaternion: Sequence[float]) -> np.ndarray:
+def rotation_matrix(quaternion: ArrayLike) -> np.ndarray:
     """Return the rotation (3, 3) of a quaternion xyzw of any length except 0."""
     x, y, z, w = np.asarray(quaternion, float) / np.linalg.norm(quaternion)
     return np.array(

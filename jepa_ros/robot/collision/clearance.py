@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -32,8 +33,6 @@ class Box:
     high: np.ndarray
 
     def __post_init__(self) -> None:
-        for field in ("low", "high"):
-            object.__setattr__(self, field, np.array(getattr(self, field), dtype=float))
         corners = (self.low, self.high)
         if any(c.shape != (3,) or not np.isfinite(c).all() for c in corners) or not (self.low < self.high).all():
             found = " and ".join(str(corner.tolist()) for corner in corners)
@@ -66,7 +65,8 @@ class Clearance:
         border: tuple[np.ndarray, np.ndarray] | None = None,
     ):
         self.joints, self.collision, self.boxes, self.margin = kinematics.joints, collision, tuple(boxes), margin
-        self._kinematics, self._limits, self._border = kinematics, limits, border
+        self._kinematics, self._limits = kinematics, limits
+        self._border = border if border is not None and len(border[0]) else None
         self._lever = compute_levers(kinematics.model, self.joints, kinematics.tool_frame)
 
     @classmethod
@@ -83,13 +83,14 @@ class Clearance:
         All links are kept out of `keep_out`; without `self_collision` only the tool is. Raises InputError where the
         robot at home is closer to itself than the margin.
         """
-        boxes = [Box(box.name, box.low, box.high) for box in robot.keep_out]
-        own, home = robot.self_collision, [robot.home[joint] for joint in robot.joints]
+        boxes = [Box(box.name, np.array(box.low), np.array(box.high)) for box in robot.keep_out]
+        own, home = robot.self_collision, np.array([robot.home[joint] for joint in robot.joints])
         if own is None:
             return cls(kinematics, limits, None, boxes, border=border)
         obstacles = [(f"keep-out box {box.name!r}", box.low, box.high) for box in boxes]
-        place = {"obstacles": obstacles, "base_frame": robot.base_frame}
-        collision = SelfCollision(urdf, robot.joints, ignore=own.ignore, home=home, **place)
+        collision = SelfCollision(
+            urdf, robot.joints, ignore=own.ignore, home=home, obstacles=obstacles, base_frame=robot.base_frame
+        )
         made = cls(kinematics, limits, collision, boxes, own.margin, border)
         made.check_home(home)
         return made
@@ -158,13 +159,19 @@ class Clearance:
                 positions[i] = self._kinematics.forward(q[i])[0]
             return positions[i]
 
+        def box_distance(box: Box, i: int) -> float:
+            return float(box.distance(*tool(i)))
+
         travel = _travel(q, self._lever)
-        outside = self._border and _lowest(lambda i: self._inside(tool(i)), travel, -WORKSPACE_TOLERANCE)
-        if outside:
-            k, room = outside
-            return f"the tool goes {-room:.3f} m out of the workspace at {times[k]:.2f} s"
+        if self._border is not None:
+            normals, offsets = self._border
+            axes = normals.shape[1]
+            hit = _lowest(lambda i: float((offsets - normals @ tool(i)[:axes]).min()), travel, -WORKSPACE_TOLERANCE)
+            if hit is not None:
+                k, room = hit
+                return f"the tool goes {-room:.3f} m out of the workspace at {times[k]:.2f} s"
         for box in self.boxes:
-            hit = _lowest(lambda i, box=box: float(box.distance(*tool(i))), travel, self.margin)
+            hit = _lowest(partial(box_distance, box), travel, self.margin)
             if hit is not None:
                 k, room = hit
                 where = f"{room:.3f} m near" if room >= 0 else f"{-room:.3f} m into"
@@ -173,19 +180,14 @@ class Clearance:
         return ""
 
     def _check_body(self, times: np.ndarray, q: np.ndarray) -> str:
-        if self.collision is None:
+        if (collision := self.collision) is None:
             return ""
-        hit = _lowest(lambda i: self.collision.distance(q[i]), _travel(q, self.collision.lever), self.margin)
+        hit = _lowest(lambda i: collision.distance(q[i]), _travel(q, collision.lever), self.margin)
         if hit is None:
             return ""
-        distance, a, b = self.collision.find_closest_pair(q[hit[0]])
+        distance, a, b = collision.find_closest_pair(q[hit[0]])
         how = f"come within {distance:.3f} m" if distance >= 0 else f"overlap by {-distance:.3f} m"
         return f"{a} and {b} {how} at {times[hit[0]]:.2f} s; the margin is {self.margin:.3f} m"
-
-    def _inside(self, tool: np.ndarray) -> float:
-        """Return the distance in m from a tool position (3,) to the workspace limit, negative outside."""
-        normals, offsets = self._border
-        return float((offsets - normals @ tool[: normals.shape[1]]).min())
 
 
 def _travel(q: np.ndarray, lever: np.ndarray) -> np.ndarray:
@@ -210,5 +212,5 @@ def _lowest(value: Callable[[int], float], travel: np.ndarray, needed: float) ->
         k = (i + j) // 2
         known[k] = value(k)
         stack += [(i, k), (k, j)]
-    worst = min(known, key=known.get)
+    worst = min(known, key=lambda i: known[i])
     return (worst, known[worst]) if known[worst] < needed else None

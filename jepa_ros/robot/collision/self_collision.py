@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pinocchio as pin
+from numpy.typing import ArrayLike
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.collision.shapes import Shape, coal, link_shapes, parent_links
@@ -46,9 +47,9 @@ class SelfCollision:
         *,
         ignore: Iterable[Sequence[str]] = (),
         inflate: float = 0.0,
-        home: Sequence[float] | None = None,
+        home: ArrayLike | None = None,
         others: Mapping[str, float] | None = None,
-        obstacles: Iterable[tuple[str, Sequence[float], Sequence[float]]] = (),
+        obstacles: Iterable[tuple[str, ArrayLike, ArrayLike]] = (),
         base_frame: str | None = None,
     ):
         with pinocchio_errors():  # a continuous joint's full range, for sampling
@@ -66,7 +67,7 @@ class SelfCollision:
         self._shapes = len(shapes)
         self.lever = np.max([compute_levers(self._model, self.joints, s.link, s.extent) for s in shapes], axis=0)
         ignored = self._check_ignored(ignore)
-        reference = self._q[self._columns] if home is None else home
+        reference = self._q[self._columns] if home is None else np.asarray(home, dtype=float)
         self.left_out = self._choose_pairs(parent_links(urdf), ignored, reference)
         self._own = len(self._geometry.collisionPairs)
         for name, low, high in obstacles:
@@ -195,7 +196,7 @@ class SelfCollision:
         self._allocate_results()
         return {(self._links[a], self._links[b]): why for a, b in pairs}
 
-    def _pair_results(self) -> Iterable[tuple[pin.CollisionPair, object]]:
+    def _pair_results(self) -> Iterable[tuple[pin.CollisionPair, coal.DistanceResult]]:
         return zip(self._geometry.collisionPairs, self._results, strict=True)
 
     def _allocate_results(self) -> None:
@@ -225,7 +226,8 @@ class SelfCollision:
 def _ancestors(link: str, parents: dict[str, str]) -> set[str]:
     """Return all links from the parent of `link` up to the root."""
     found: set[str] = set()
-    while (link := parents.get(link)) is not None and link not in found:
+    while link in parents and parents[link] not in found:
+        link = parents[link]
         found.add(link)
     return found
 

@@ -123,7 +123,8 @@ def _linked(joint: ElementTree.Element, side: str) -> str | None:
 def parent_links(urdf: str) -> dict[str, str]:
     """Return the parent of every link, by a joint of any type."""
     joints = ElementTree.fromstring(urdf).findall("joint")
-    return {_linked(joint, "child"): _linked(joint, "parent") for joint in joints}
+    linked = [(_linked(joint, "child"), _linked(joint, "parent")) for joint in joints]
+    return {child: parent for child, parent in linked if child is not None and parent is not None}
 
 
 def _mesh_points(mesh: ElementTree.Element, scale: np.ndarray) -> np.ndarray | None:

@@ -133,8 +133,8 @@ def _check_reach(robot: RobotConfig, urdf: str) -> list[str]:
     home, found = np.array([robot.home[j] for j in robot.joints]), []
     rotation = kinematics.forward(home)[1]
     for target in space.corners:
-        error = kinematics.inverse(target, rotation, home, home, iterations=200)[1]
-        if error > MAX_POSITION_ERROR:
+        miss = kinematics.inverse(target, rotation, home, home, iterations=200)[1]
+        if miss > MAX_POSITION_ERROR:
             place = ", ".join(f"{x:g}" for x in target)
-            found.append(f"workspace: corner ({place}) m is out of reach by {error:.3f} m")
+            found.append(f"workspace: corner ({place}) m is out of reach by {miss:.3f} m")
     return found

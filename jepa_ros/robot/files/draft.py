@@ -57,7 +57,7 @@ def run_robot_new(
 ) -> int:
     """Run `jepa_ros robot new`. Raises InputError for invalid input, and where the file exists."""
     text = draft_robot_yaml(read_urdf(urdf), name, base, tool)
-    named = re.search(r"^name: (.*)$", text, re.MULTILINE).group(1)
+    named = text.partition("\nname: ")[2].partition("\n")[0]
     out = out or Path(f"{named}.yaml")
     try:
         with out.open("x", encoding="utf-8") as file:

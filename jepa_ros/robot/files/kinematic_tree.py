@@ -31,11 +31,11 @@ class KinematicTree:
         self._parents: dict[str, tuple[str, str]] = {}  # link: its joint and parent link
         self._mimics = {j.get("name") for j in root.findall("joint") if j.find("mimic") is not None}
         for joint in root.findall("joint"):
+            name = joint.get("name", "")
             parent, child = (joint.find(which) for which in ("parent", "child"))
             if parent is None or child is None:
-                name = joint.get("name")
                 raise InputError(f"robot description: joint {name}: expected a parent and a child link, found less")
-            self._parents[child.get("link")] = (joint.get("name"), parent.get("link"))
+            self._parents[child.get("link", "")] = (name, parent.get("link", ""))
         tops = [link for link in self.links if link not in self._parents]
         if len(tops) != 1:
             raise InputError(f"robot description: expected one link without a parent, found {tops}")
@@ -45,7 +45,8 @@ class KinematicTree:
 
     def chain(self, base: str, tool: str) -> list[str]:
         """Return the moving joints from base to tool, in order. Raises InputError where there is no such chain."""
-        found, link = [], tool
+        found: list[str] = []
+        link = tool
         while link != base:
             if link not in self._parents or len(found) > len(self._parents):
                 raise InputError(f"robot description: expected link {tool} below {base}, found it elsewhere")
@@ -146,7 +147,7 @@ class KinematicTree:
             depth[other], at = 0, other
             while at != link and at in self._parents:
                 depth[other], at = depth[other] + 1, self._parents[at][1]
-        return max(sorted(depth), key=depth.get)
+        return max(sorted(depth), key=lambda other: depth[other])
 
     def _leads_to(self, joint: str, tool: str) -> bool:
         """True where a joint of the arm leads to the tool."""

@@ -5,9 +5,7 @@ jerk limits and for collisions. A new window replaces the old one only if it pas
 velocity and acceleration; otherwise the old one stays in force and ends at rest. So whatever fails, this program
 included, the arm comes to a stop.
 
-State: the path in force (`_path`: position, velocity and acceleration of the reference over time), the plan it was cut
-from (`_track`, None unless TRACKING), when the path leaves the plan for its stop (`_leaves_at`), and the cause of the
-last stop (`_reason`) and of the latch (`_latch`).
+Transitions:
 
     from        to          when
     INACTIVE    HOLDING     healthy joint states: the measured position becomes the reference (with a latch: LATCHED)
@@ -65,6 +63,17 @@ class Gate:
     clearance: what the arm is kept out of, for the same joints; None: no check.
     """
 
+    _path: Path  # in force: position, velocity and acceleration of the reference over time
+    _has_reference: bool  # False until joint states say where the arm is; then `_path` means nothing
+    _track: Track | None  # the plan that the path was cut from; None unless TRACKING
+    _leaves_at: float  # s, when the path leaves the plan for its stop; inf: it does not
+    _next_roll: float  # s, when the next window of the plan is due
+    _reference: np.ndarray  # (3, J), of the last tick
+    _distance: float  # m, last measured to what the arm is kept out of
+    _distance_checked: float  # s, when that was
+    _others_updated: float  # s, when the rest of the robot was last moved in the clearance
+    _clock_changed: bool  # the clock went back in motion
+
     def __init__(
         self,
         limits: JointLimits,
@@ -87,7 +96,7 @@ class Gate:
         self.last_rejection = NO_CAUSE
         self.state = GateState.INACTIVE
         self._clock = Clock(self.settings.control_period)
-        self._reason = NO_CAUSE
+        self._reason = NO_CAUSE  # of the last stop
         self._latch = Cause(GateCode.E_STOP, "e-stop") if self._inputs.enable.e_stop_pressed else NO_CAUSE
         self._clear(0.0)
 
@@ -104,7 +113,7 @@ class Gate:
         """Measured positions in rad (velocities in rad/s, empty or None where unknown) by joint name, stamp in s."""
         t = self._read_clock(now)
         message = JointMessage(tuple(names), positions, velocities, stamp - self._clock.epoch)
-        self._inputs.update_joint_states(message, t, self._path, self._reference)
+        self._inputs.update_joint_states(message, t, self._path if self._has_reference else None, self._reference)
         if self._clearance and t - self._others_updated >= self.settings.roll_period:
             self._others_updated = t
             self._clearance.update_other_joints(names, positions)
@@ -205,9 +214,11 @@ class Gate:
             return Cause(GateCode.ARM_MOVING, "the arm is still stopping")
         if cause := self._inputs.check_release(t):
             return cause
+        if (measured := self.measured_positions) is None:
+            return Cause(GateCode.NO_JOINT_STATES, "no joint_states yet")
         released = Cause(text=f"released after: {self._latch.text}")
         self._latch = self._reason = NO_CAUSE
-        self._hold_measured_position(t)
+        self._hold(measured, t)
         self._path = self._path.between(t, t + self.settings.roll_period)  # tells the controllers, too
         self._window_due = True
         self._inputs.healthy_since = t
@@ -220,11 +231,11 @@ class Gate:
         t = self._update_clock(now)
         self._check_inputs(t)
         self._advance(t)
-        if self._path is not None:
+        if self._has_reference:
             self._reference = self._path.at(t)
         self._check_distance(t)
         window, self._window_due = self._make_window() if self._window_due else None, False
-        reference = self._reference if self._path is not None else None
+        reference = self._reference if self._has_reference else None
         return GateOutput(reference, window, self._ticks.take(), self._report(t))
 
     @property
@@ -263,18 +274,17 @@ class Gate:
 
     def _state_cause(self) -> Cause:
         """Return why the gate is in its state."""
+        if self._track:
+            return Cause(text=f"following plan {self._track.plan_id}")
         waiting = self._inputs.fault or self._reason
         match self.state:
-            case GateState.TRACKING:
-                return Cause(text=f"following plan {self._track.plan_id}")
             case GateState.STOPPING:
                 return _prefixed("stopping", self._latch or self._reason)
             case GateState.LATCHED:
                 return _prefixed("latched", self._latch)
             case GateState.INACTIVE:
                 return _prefixed("waiting", waiting or Cause(GateCode.NO_JOINT_STATES, "no joint_states yet"))
-            case GateState.HOLDING:
-                return _prefixed("holding", waiting or Cause(text="no plan"))
+        return _prefixed("holding", waiting or Cause(text="no plan"))
 
     def _make_window(self) -> Window:
         path = self._path
@@ -334,8 +344,8 @@ class Gate:
     def _start_from_measured_position(self, trajectory: JointTrajectory, t: float) -> None:
         """Move the reference to the measured position where the arm is not where it is held: moved by hand, or its
         controllers did not follow a stop. Raises PlanRejected where the arm moves or the plan starts elsewhere."""
-        s, inputs = self.settings, self._inputs
-        if self.state != GateState.HOLDING or not inputs.following_error > s.hold_tolerance:
+        s, inputs, measured = self.settings, self._inputs, self.measured_positions
+        if self.state != GateState.HOLDING or measured is None or not inputs.following_error > s.hold_tolerance:
             return
         if set(trajectory.names) != set(self.limits.names):
             return
@@ -343,25 +353,25 @@ class Gate:
             text = f"plan rejected: the arm is {inputs.following_error:.2f} rad from where it is held"
             raise PlanRejected(GateCode.ARM_DISPLACED, text)
         first = trajectory.positions[0, [trajectory.names.index(n) for n in self.limits.names]]
-        if (distance := np.abs(first - inputs.joints.positions).max()) > s.start_tolerance:
+        if (distance := np.abs(first - measured).max()) > s.start_tolerance:
             text = f"plan starts {distance:.3f} rad from the measured position, more than {s.start_tolerance:g}"
             raise PlanRejected(GateCode.PLAN_STARTS_ELSEWHERE, text)
-        self._hold_measured_position(t)
+        self._hold(measured, t)
 
     # ---- supervision -----------------------------------------------------------------------------------------------
 
     def _check_inputs(self, t: float) -> None:
         """Check the inputs; begin a stop where one is needed."""
         inputs, s = self._inputs, self.settings
-        cause = inputs.update(t)
-        if self.state == GateState.INACTIVE and not inputs.joint_fault and inputs.joints.positions is not None:
-            self._hold_measured_position(t)
+        cause, measured = inputs.update(t), self.measured_positions
+        if self.state == GateState.INACTIVE and not inputs.joint_fault and measured is not None:
+            self._hold(measured, t)
         if self.state not in MOVING:
             return
         if inputs.following_error > s.following_error and not self._latch:
             text = f"following error {inputs.following_error:.2f} rad, limit {s.following_error:.2f}"
             self._begin_stop(Cause(GateCode.FOLLOWING_ERROR, text), t, latch=True)
-        if self.state != GateState.TRACKING:
+        if self._track is None:
             return
         if not cause and t > self._track.valid_until:
             cause = Cause(GateCode.PLAN_EXPIRED, "plan expired and no newer one was received")
@@ -378,9 +388,11 @@ class Gate:
 
         The paths themselves were checked whole; this is for the rest of the robot, which may have moved since.
         """
-        if self._clearance is None or self._path is None or t - self._distance_checked < self.settings.roll_period:
+        if self._clearance is None or not self._has_reference:
             return
-        before, measured, self._distance_checked = self._distance, self._inputs.joints.positions, t
+        if t - self._distance_checked < self.settings.roll_period:
+            return
+        before, measured, self._distance_checked = self._distance, self.measured_positions, t
         moving, margin = self.state in MOVING, self._clearance.margin
         self._distance = self._clearance.distance(self._reference[0] if moving or measured is None else measured)
         closer = self._distance < margin - DISTANCE_TOLERANCE and self._distance < before
@@ -392,7 +404,7 @@ class Gate:
 
     def _advance(self, t: float) -> None:
         """Bring the state up to t: the end of a motion, the next window."""
-        if self.state == GateState.TRACKING:
+        if self._track is not None:
             if t >= self._leaves_at:
                 cause = Cause(GateCode.LIMITS_REACHED, "no further window of the plan keeps the limits")
                 self._begin_stop(cause, t)
@@ -438,9 +450,9 @@ class Gate:
             if state == GateState.HOLDING:
                 self.state = GateState.INACTIVE
 
-    def _hold_measured_position(self, t: float) -> None:
-        """Make the measured position the reference, at rest."""
-        self._path = Path.rest(self._inputs.joints.positions, t)
+    def _hold(self, measured: np.ndarray, t: float) -> None:
+        """Make the measured position (J,) rad the reference, at rest."""
+        self._path, self._has_reference = Path.rest(measured, t), True
         self._reference = self._path.at(t)
         self._inputs.following_error, self._rested = 0.0, t
         self.state = GateState.LATCHED if self._latch else GateState.HOLDING
@@ -470,7 +482,7 @@ class Gate:
             return
         # The windows sent are invalid on the new clock: stop from the state they had reached.
         stop = self._windows.stop_from(state, t)
-        self._path = stop if stop is not None else Path.rest(state[0], t)
+        self._path, self._has_reference = stop if stop is not None else Path.rest(state[0], t), True
         self._reference, self.state, self._clock_changed = state, GateState.STOPPING, True
         self._commit(self._path, math.inf, t)
         self.stops += 1
@@ -478,8 +490,8 @@ class Gate:
     def _clear(self, t: float) -> None:
         """Forget everything that was received or computed on the clock so far."""
         self._inputs.clear(t)
-        self._path: Path | None = None
-        self._track: Track | None = None
+        self._path, self._has_reference = Path.rest(np.zeros(len(self.limits.names)), t), False
+        self._track = None
         self._reference = np.zeros((3, len(self.limits.names)))
         self._leaves_at = math.inf
         self._next_roll = self._rested = t
@@ -491,7 +503,7 @@ class Gate:
     def _update_clock(self, now: float) -> float:
         """Read the clock and record the control ticks completed by now, before anything changes the path."""
         t = self._read_clock(now)
-        if self._path is not None and self.state != GateState.INACTIVE:
+        if self.state != GateState.INACTIVE:
             self._ticks.collect(self._path, t, self._clock.epoch)
         return t
 

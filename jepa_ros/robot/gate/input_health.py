@@ -238,7 +238,8 @@ class Inputs:
         self.fault = self.joint_fault = NO_CAUSE  # of any input, and of joint states alone
         self.healthy_since = math.inf
         self.following_error = math.nan  # rad, largest distance of a joint from the reference at the sample's stamp
-        self._moving_since, self._reference = t, None
+        self._moving_since = t
+        self._reference = np.zeros((3, len(self.joints.names)))  # when a sample last changed or motion began
 
     def update_joint_states(self, message: JointMessage, t: float, path: Path | None, reference: np.ndarray) -> None:
         """Record measured positions; path and reference (3, J): the motion that the arm is commanded."""
@@ -278,8 +279,6 @@ class Inputs:
         """Return why the measured position cannot become the reference, or NO_CAUSE."""
         if fault := self.joints.take_fault() or self.joints.heartbeat.check(t):
             return fault
-        if self.joints.positions is None:
-            return Cause(GateCode.NO_JOINT_STATES, "no joint_states yet")
         if self.joints.speed > self._settings.rest_speed:
             return Cause(GateCode.ARM_MOVING, f"the arm moves at {self.joints.speed:.2f} rad/s")
         return NO_CAUSE

@@ -1,4 +1,4 @@
-"""Action spaces: the meaning of a model's actions for an arm.
+"""Action spaces: the meaning of a model's actions for an arm. Here the planar one; the other is in `pose_delta.py`.
 
 Actions are in the model's axes: those of the base frame, or rotated against them by `camera.rotation_to_base` of the
 robot's file. Motion (knots, paths, joints) is always in the base frame. Only the action space converts between the two;
@@ -6,8 +6,6 @@ limits, workspace and guardrails use motion only.
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import numpy as np
 
@@ -21,18 +19,7 @@ from jepa_ros.robot.motion.pose_delta import PoseDelta
 MAX_HEIGHT_ERROR = 0.02  # m between a goal position and the plane in which the tool is held
 
 
-class ActionSpace(Protocol):
-    """Actions of A numbers a control tick of `period` s."""
-
-    name: str
-    dimension: int
-    period: float
-
-    def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
-        """Return the action (A,), in the model's axes, of a motion from q_start to q_end (J,) rad in one tick."""
-
-
-def make_space(robot: RobotConfig, kinematics: Kinematics, period: float) -> ActionSpace:
+def make_space(robot: RobotConfig, kinematics: Kinematics, period: float) -> MotionSpace:
     """Return the action space of the robot's configuration. period: s, of a tick. Raises InputError."""
     kind = PoseDelta if robot.action_space.type == PoseDelta.name else PlanarVelocity
     return kind(robot, kinematics, period)
@@ -68,7 +55,7 @@ class PlanarVelocity(MotionSpace):
         moved = self.kinematics.forward(q_end)[0] - self.kinematics.forward(q_start)[0]
         return self.to_model_axes(moved[:2] / (self.max_speed * self.period))
 
-    def to_xyz(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def to_xyz(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | float]:
         return points[..., 0], points[..., 1], self.height
 
     def to_coordinates(self, position: np.ndarray) -> np.ndarray:

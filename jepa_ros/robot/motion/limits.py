@@ -114,9 +114,10 @@ class JointLimits:
         if not all(map(math.isfinite, (*most, float(samples[0].sum())))):
             return LimitUsage(math.inf, math.inf, math.inf, math.inf, "a value is not finite")
         if outward <= POSITION_TOLERANCE and max(most) <= 1.0 + TOLERANCE:
-            return LimitUsage(*most, max(outward, 0.0), "")
+            return LimitUsage(most[0], most[1], most[2], max(outward, 0.0), "")
         outside = self.outward(_in_order(samples[0])).max(axis=0)
-        return LimitUsage(*most, float(outside.max()), self._worst(np.abs(ratios).max(axis=(1, 2)), outside))
+        text = self._worst(np.abs(ratios).max(axis=(1, 2)), outside)
+        return LimitUsage(most[0], most[1], most[2], float(outside.max()), text)
 
     def _worst(self, ratios: np.ndarray, outside: np.ndarray) -> str:
         """Describe the worst of ratios (3, J) and rad outside the position limits (J,)."""
@@ -173,7 +174,7 @@ class LimitUsage(NamedTuple):
     @property
     def slowdown(self) -> float:
         """Factor ≥ 1 by which time must be stretched to keep the velocity, acceleration and jerk limits."""
-        worst = max(self.velocity, math.sqrt(self.acceleration), math.cbrt(self.jerk))
+        worst = max(self.velocity, math.sqrt(self.acceleration), float(np.cbrt(self.jerk)))
         return 1.0 if max(self[:3]) <= 1.0 + TOLERANCE else max(worst, 1.0)
 
 

@@ -23,14 +23,16 @@ SETTLE_SPEED = 0.3  # rad/s at which joints return to the posture of their tool 
 
 
 class MotionSpace:
-    """Base of the action spaces that a planner can search.
+    """Base of the action spaces, whose motion a planner can search.
 
-    axes: D. max_speed: m/s of a knot of length 1. max_change: largest change of a knot from one tick to the next.
-    to_action: (D, A), from the motion of a tick divided by max_speed * period to an action; to_motion: (A, D), its
-    inverse. Both None where an action is that motion. missing: keys of the robot's file that a search needs and that
-    are not set.
+    name: as in the robot's file. dimension: A, numbers of an action. axes: D. period: s, of a tick. max_speed: m/s of a
+    knot of length 1. max_change: largest change of a knot from one tick to the next. to_action: (D, A), from the motion
+    of a tick divided by max_speed * period to an action; to_motion: (A, D), its inverse. Both None where an action is
+    that motion. missing: keys of the robot's file that a search needs and that are not set.
     """
 
+    name: str
+    dimension: int
     axes: int
     normals: np.ndarray
     offsets: np.ndarray
@@ -54,7 +56,7 @@ class MotionSpace:
         """(E, 3) m, corners of the workspace; E = 0 without one."""
         raise NotImplementedError
 
-    def to_xyz(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def to_xyz(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | float]:
         """Return x, y and z (...) in m in the base frame of points (..., D); z may be one number for all."""
         raise NotImplementedError
 
@@ -88,6 +90,10 @@ class MotionSpace:
         return q
 
     # -- actions -------------------------------------------------------------------------------------------------------
+
+    def executed(self, q_start: np.ndarray, q_end: np.ndarray) -> np.ndarray:
+        """Return the action (A,), in the model's axes, of a motion from q_start to q_end (J,) rad in one tick."""
+        raise NotImplementedError
 
     def to_model_axes(self, motion: np.ndarray) -> np.ndarray:
         """Convert motion (..., D) over max_speed * period in the base frame to actions (..., A)."""

@@ -31,11 +31,11 @@ GIMBAL_LOCK = 1e-6  # cosine of the middle Euler angle below which the other two
 
 
 class PoseDelta(MotionSpace):
-    """Change of the tool's pose in a tick (7,), in m and rad; see the module. Implements ActionSpace.
+    """Change of the tool's pose in a tick (7,), in m and rad; see the module.
 
     A planner searches the tool's position. The orientation stays as at home (the official planner leaves rotations at 0
     as well: `cem` of notebooks/utils/mpc_utils.py), and so does the gripper. A knot of length 1 is the configuration's
-    max_translation per tick. normals, offsets: None where the configuration has no workspace.
+    max_translation per tick. normals, offsets: empty where the configuration has no workspace.
     """
 
     name = "pose_delta"
@@ -46,7 +46,7 @@ class PoseDelta(MotionSpace):
         config = require_pose_space(robot)
         super().__init__(robot, kinematics, period, config.max_translation / period, config.max_acceleration or np.nan)
         self.missing = config.missing
-        self.normals = self.offsets = None
+        self.normals, self.offsets = np.zeros((0, 3)), np.zeros(0)
         self._box = config.workspace
         if config.workspace is not None:
             low, high = np.array(config.workspace)
@@ -60,7 +60,7 @@ class PoseDelta(MotionSpace):
     def corners(self) -> np.ndarray:
         return np.array([] if self._box is None else list(product(*zip(*self._box, strict=True)))).reshape(-1, 3)
 
-    def to_xyz(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def to_xyz(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | float]:
         return points[..., 0], points[..., 1], points[..., 2]
 
     def to_coordinates(self, position: np.ndarray) -> np.ndarray:
