@@ -7,6 +7,7 @@
 #   make soak [MINUTES=60] [SEED=0]
 #   make docs                        the documentation site, in build/site
 #   make lint
+#   make typecheck                   mypy, over the public packages that setup.cfg names
 #   make clean
 #
 # PYTHON=... names the Python to use (3.10 to 3.12); an existing .venv keeps its own. TORCH=... is what pip is asked for
@@ -21,7 +22,7 @@ TESTS ?= quick
 TORCH ?= torch==2.13.0
 export PYTHON TORCH CLEAR PRUNE
 
-.PHONY: help setup setup-test demo test test-all soak lint clean docs
+.PHONY: help setup setup-test demo test test-all soak lint typecheck clean docs
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
@@ -51,8 +52,12 @@ lint:
 	@tools/setup.sh lint
 	@.venv/bin/ruff check .
 
+typecheck:
+	@tools/setup.sh lint
+	@.venv/bin/mypy
+
 clean:
-	rm -rf build install log .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build install log .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	find jepa_ros test tools launch -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 docs:
