@@ -16,7 +16,7 @@ from jepa_ros.datasets.signals import Signals
 from jepa_ros.datasets.stamps import interpolate
 
 Executed = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""ActionSpace.executed: from joint positions at a tick's start and end to the action."""
+"""MotionSpace.executed: from joint positions at a tick's start and end to the action."""
 
 
 class ActionSource(Protocol):
