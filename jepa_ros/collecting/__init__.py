@@ -2,5 +2,5 @@
 
 Start with `simulated.collect_simulated`, which writes a bag, and `live.collect_live`, which moves the arm of a running
 graph while the recorder writes the bag. `live` makes a `session`, which plans with `plan_driver` and hands plans to the
-gate through `drive` and `graph_client`; only these know ROS.
+gate through `graph_client`; only these two know ROS.
 """

@@ -17,8 +17,7 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from jepa_ros.collecting.plan_driver import DrivenPlan
-from jepa_ros.collecting.teleoperation import GamePad, TeleopMotion
+from jepa_ros.collecting.plan_driver import DrivenPlan, GamePad, TeleopMotion
 from jepa_ros.errors import InputError
 from jepa_ros.graph_clients.graph_listener import GraphListener
 from jepa_ros.nodes.common.convert import float32_array, stamp_of_seconds, to_ns, to_seconds, trajectory_message

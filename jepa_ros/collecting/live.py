@@ -90,8 +90,7 @@ def _parse_whole_numbers(name: str, text: str, count: int) -> tuple[int, ...]:
 
 
 def _collect(options: LiveOptions, robot: RobotConfig, out: Path, bar: ProgressDisplay, stop: threading.Event) -> int:
-    from jepa_ros.collecting.drive import CollectingStopped
-    from jepa_ros.collecting.session import Session
+    from jepa_ros.collecting.session import CollectingStopped, Session
 
     record = LiveRecord(options)
     started, code = time.monotonic(), 0

@@ -245,7 +245,7 @@ def _join(out: Path, parts: Path) -> None:
 def _report(out: Path, recipe: CollectRecipe, wall_s: float) -> None:
     """Write summary.json and report.html: what was recorded, and how well it covers the workspace."""
     from jepa_ros.bags.reader import read_robot_description
-    from jepa_ros.collecting.coverage import plot_coverage, read_coverage
+    from jepa_ros.collecting.live_report import plot_coverage, read_coverage
     from jepa_ros.sim.cell import make_action_space
 
     robot = load_robot(recipe.robot)

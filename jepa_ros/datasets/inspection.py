@@ -3,20 +3,199 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 
+from jepa_ros.bags.cameras import IMAGE_TYPES
 from jepa_ros.bags.reader import Bag, open_bag
 from jepa_ros.bags.recovery import RawMessage
-from jepa_ros.bags.typestore import serialised_stamp, typestore
-from jepa_ros.datasets.drafting import TopicSample, draft_mapping
-from jepa_ros.datasets.mapping import read_mapping
+from jepa_ros.bags.typestore import (
+    ACTION,
+    EPISODE,
+    FLOAT64_ARRAY,
+    JOINT_JOG,
+    JOINT_STATE,
+    TRAJECTORY,
+    TWIST,
+    TWIST_STAMPED,
+    serialised_stamp,
+    typestore,
+)
+from jepa_ros.datasets.mapping import TWIST_FIELDS, read_mapping
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.output import prepare_file
 from jepa_ros.reporting.result import print_result, print_table
+from jepa_ros.resources import list_robots
+from jepa_ros.robot.config import load_robot
+
+USEFUL_TYPES = (JOINT_STATE, TRAJECTORY, JOINT_JOG, TWIST, TWIST_STAMPED, FLOAT64_ARRAY, ACTION)
+GRIPPER_WORDS = ("finger", "gripper", "claw", "jaw", "knuckle")
+NOT_COLOUR_WORDS = ("depth", "mask", "disparity", "infra", "ir/", "rviz")
+MAX_RADIANS = 2.5 * math.pi  # joint positions beyond this are taken for degrees
+
+
+class TopicSample:
+    """A topic's type, its number of messages, and some of them."""
+
+    def __init__(self, kind: str, count: int):
+        self.kind, self.count, self.messages = kind, count, []
+
+    @property
+    def is_useful(self) -> bool:
+        """True if a draft can use messages of this type."""
+        return self.kind in USEFUL_TYPES
+
+    def add(self, raw: RawMessage) -> None:
+        """Keep a message, unless it is malformed."""
+        with suppress(Exception):  # garbage may raise anything in the deserialiser
+            self.messages.append(raw.deserialise())
+
+
+def draft_mapping(bag: Path, samples: dict[str, TopicSample]) -> tuple[str | None, str]:
+    """Return the YAML of a mapping and an empty text; or None and the reason why there is none."""
+    there = ", ".join(f"{topic} ({sample.kind})" for topic, sample in samples.items()) or "no topic at all"
+    images, states = _images(samples), _joint_states(samples)
+    if images is None:
+        return None, f"expected images (Image or CompressedImage), found {there}"
+    if states is None:
+        return None, f"expected joint states with positions (JointState), found {there}"
+    parts = [images, states[0], _actions(samples, states[1]), _robot(states[0][0]), _episodes(samples), _clock(samples)]
+    lines = [f"# Drafted from {bag.name} by `jepa_ros data inspect`. Check each choice; its comment gives the reason."]
+    for values, reasons in parts:
+        lines += [f"# {reason}" for reason in reasons]
+        for key, value in values.items():
+            flow = None if isinstance(value, dict | list) else False
+            lines += yaml.safe_dump({key: value}, sort_keys=False, width=110, default_flow_style=flow).splitlines()
+    return "\n".join(lines) + "\n", ""
+
+
+def _images(samples: dict[str, TopicSample]) -> tuple[dict, list[str]] | None:
+    found = {topic: s for topic, s in samples.items() if s.kind in IMAGE_TYPES and s.count}
+    if not found:
+        return None
+    plain = {topic.removesuffix("/compressed"): s for topic, s in sorted(found.items(), reverse=True)}
+    colour = {t: s for t, s in plain.items() if not any(word in t.lower() for word in NOT_COLOUR_WORDS)} or plain
+    chosen = sorted(colour)
+    reasons = [f"views: {topic} has {colour[topic].count} images of a camera" for topic in chosen]
+    if left := sorted(set(plain) - set(colour)):
+        reasons.append(f"left out, as their names suggest depth or masks instead of colour: {', '.join(left)}")
+    if len(chosen) > 1:
+        reasons.append("every view must be present at all times: remove those that the model does not need")
+    return {"views": [{"topic": topic} for topic in chosen]}, reasons
+
+
+def _joint_states(samples: dict[str, TopicSample]):
+    """Return the part of the mapping with its reasons, and the names of the arm's joints; None without joint states."""
+    found = []
+    for topic, sample in samples.items():
+        messages = [m for m in sample.messages if sample.kind == JOINT_STATE and len(m.position) == len(m.name) > 0]
+        if messages:
+            found.append((len(messages[-1].name), sample.count, topic, messages))
+    if not found:
+        return None
+    count, _, topic, messages = max(found, key=lambda f: f[:3])
+    names = [str(name) for name in messages[-1].name]
+    fingers = [name for name in names if any(word in name.lower() for word in GRIPPER_WORDS)]
+    joints = [name for name in names if name not in fingers] or names
+    fingers = [name for name in fingers if name not in joints]
+    reasons = [f"joint_states: {topic} has the most joints ({count}); the joints are in the order of its messages"]
+    reasons += [f"gripper: {', '.join(fingers)} by name; their velocities are left out"] if fingers else []
+    farthest = max((float(np.abs(m.position).max()) for m in messages), default=0.0)
+    unit = "deg" if farthest > MAX_RADIANS else "rad"
+    reasons.append(f"unit: {unit}, as the largest position is {farthest:.3g}")
+    measured = sum(len(m.velocity) == len(m.name) for m in messages)
+    velocity = "measured" if measured == len(messages) else "differences" if not measured else "auto"
+    reasons.append(f"velocity: {velocity}, as {measured} of {len(messages)} inspected messages have velocities")
+    values = {"topic": topic, "joints": joints, "gripper": fingers, "unit": unit, "velocity": velocity}
+    return ({"joint_states": values}, reasons), joints
+
+
+def _actions(samples: dict[str, TopicSample], joints: list[str]) -> tuple[dict, list[str]]:
+    """Return the best source there is: executed, trajectory, velocity, states, in this order."""
+    by_kind = {kind: [t for t, s in samples.items() if s.kind == kind and s.messages] for kind in USEFUL_TYPES}
+    if found := by_kind[ACTION]:
+        space = samples[found[0]].messages[0].action_space
+        return _named(
+            {"source": "executed", "topic": found[0]},
+            f"{found[0]} holds the actions that were executed (space {space})",
+        )
+    for topic in sorted(by_kind[TRAJECTORY], key=lambda t: -samples[t].count):
+        own = [str(j) for m in samples[topic].messages for j in m.joint_names]
+        if set(own) & set(joints):
+            chosen = [j for j in joints if j in own]
+            values = {"source": "trajectory", "topic": topic, "joints": chosen}
+            return _named(values, f"{topic} commands {len(chosen)} of the joints; there are no executed actions")
+    for topic in by_kind[JOINT_JOG]:
+        if {str(j) for m in samples[topic].messages for j in m.joint_names} & set(joints):
+            values = {"source": "joint_velocity", "topic": topic}
+            return _named(values, f"{topic} commands velocities of these joints")
+    for topic in by_kind[TWIST_STAMPED] + by_kind[TWIST]:
+        fields = _used_fields(samples[topic])
+        if fields:
+            scale = _scale(samples[topic], fields)
+            values = {"source": "velocity", "topic": topic, "fields": fields, "scale": scale}
+            reason = f"{topic} commands velocities; fields that are not always 0, scale is the largest value"
+            return _named(values, reason)
+    for topic in by_kind[FLOAT64_ARRAY]:
+        sizes = {len(m.data) for m in samples[topic].messages}
+        if sizes == {len(joints)} and "vel" in topic.lower():
+            values = {"source": "velocity", "topic": topic, "fields": [str(k) for k in range(len(joints))]}
+            return _named(values, f"{topic} has a value for each of {len(joints)} joints and `vel` in its name")
+    return _named(
+        {"source": "states"}, "there are no executed actions, trajectories or velocity commands of these joints"
+    )
+
+
+def _named(values: dict, reason: str) -> tuple[dict, list[str]]:
+    return {"actions": values}, [f"actions: {values['source']}, as {reason}"]
+
+
+def _robot(states: dict) -> tuple[dict, list[str]]:
+    joints = states["joint_states"]["joints"]
+    for name in list_robots():
+        if set(load_robot(name).joints) <= set(joints):
+            return {"robot": name}, [f"robot: {name} has these joints; tool positions are computed"]
+    return {"robot": None}, ["robot: no robot in config/robots has these joints; no tool positions are computed"]
+
+
+def _twist(message):
+    return getattr(message, "twist", message)
+
+
+def _values(message) -> dict[str, float]:
+    twist = _twist(message)
+    return {f: float(getattr(getattr(twist, f.split(".")[0]), f.split(".")[1])) for f in TWIST_FIELDS}
+
+
+def _used_fields(sample: TopicSample) -> list[str]:
+    return [f for f in TWIST_FIELDS if any(_values(m)[f] for m in sample.messages)]
+
+
+def _scale(sample: TopicSample, fields: list[str]) -> float:
+    return round(max(abs(_values(m)[f]) for m in sample.messages for f in fields), 3) or 1.0
+
+
+def _episodes(samples: dict[str, TopicSample]) -> tuple[dict, list[str]]:
+    found = [topic for topic, sample in samples.items() if sample.kind == EPISODE]
+    if found:
+        return {"episodes": found[0]}, [f"episodes: {found[0]} marks {samples[found[0]].count} episodes"]
+    return {"episodes": None}, ["episodes: there are no markers; a bag is one episode until a gap"]
+
+
+def _clock(samples: dict[str, TopicSample]) -> tuple[dict, list[str]]:
+    states = [m for s in samples.values() if s.kind == JOINT_STATE for m in s.messages]
+    if states and not any(m.header.stamp.sec for m in states):
+        return {"clock": "recorded"}, ["clock: recorded, as joint states have no stamps"]
+    return {"clock": "header"}, [
+        "clock: header, the stamps of the messages; use recorded where the clocks of drivers disagree"
+    ]
+
 
 GAP_PERIODS = 2.5  # median periods between two messages from which they count as a gap
 SAMPLES = 200  # messages of a topic that a draft is based on, evenly spread over the recording

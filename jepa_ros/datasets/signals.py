@@ -1,16 +1,18 @@
-"""Signals of a bag: the stamps of its images, and all other numbers that episodes are made of, read in one pass."""
+"""Reading a bag for a mapping: the stamps of its images and all other signals in one pass, then the chosen images."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 
-from jepa_ros.bags.cameras import camera_reference, namespace
+from jepa_ros.bags.cameras import camera_reference, decode_image, namespace
 from jepa_ros.bags.reader import Bag
 from jepa_ros.bags.recovery import RawMessage
 from jepa_ros.bags.typestore import (
@@ -24,8 +26,9 @@ from jepa_ros.bags.typestore import (
     header_stamp,
     serialised_stamp,
 )
-from jepa_ros.datasets.mapping import BagMapping, TopicFinder
+from jepa_ros.datasets.mapping import BagMapping, TopicFinder, View
 from jepa_ros.errors import InputError
+from jepa_ros.images import ImageError, preprocess
 from jepa_ros.world_model.config import CameraReference
 
 PROGRESS_EVERY = 256  # messages between two calls of progress
@@ -257,3 +260,59 @@ class SignalReader:
             self._info = self._info or raw.deserialise()
         elif self._info is None or self._info.header.frame_id not in self._poses:
             self._poses |= {t.child_frame_id: t.transform for t in raw.deserialise().transforms}
+
+
+PENDING_PER_WORKER = 4  # images that wait for or are in a thread, which bounds memory
+
+
+def decode_images(
+    bag: Bag, topics: Sequence[tuple[str, str]], views: Sequence[View], numbers: np.ndarray, size: int, workers: int
+) -> Iterator[tuple[list[int], int, str, np.ndarray | ImageError]]:
+    """Yield (rows, view, topic, image) for the images in `numbers`, in the order of recording.
+
+    topics, views: of each view its topic (name, type) and settings. numbers: (N, views), the images' numbers among
+    those of their topic; a number may be in several rows. An image is (size, size, 3) uint8 rgb, or the reason why
+    there is none. `workers` threads decode.
+    """
+    wanted: dict[str, list[tuple[int, dict[int, list[int]]]]] = {}
+    for view, (topic, _) in enumerate(topics):
+        rows: dict[int, list[int]] = {}
+        for row, number in enumerate(numbers[:, view]):
+            rows.setdefault(int(number), []).append(row)
+        wanted.setdefault(topic, []).append((view, rows))
+    counts = dict.fromkeys(wanted, 0)
+    pending: deque[tuple[list[int], int, str, Future]] = deque()
+    cv2.setNumThreads(1)  # the workers are the parallel part
+    pool = ThreadPoolExecutor(workers, "decode")
+    try:
+        for raw in bag.messages(topics):
+            number = counts[raw.topic]
+            counts[raw.topic] += 1
+            for view, rows in wanted[raw.topic]:
+                if number in rows:
+                    pending.append((rows[number], view, raw.topic, pool.submit(_decode, raw, views[view], size)))
+            while len(pending) > PENDING_PER_WORKER * workers:
+                *place, job = pending.popleft()
+                yield *place, job.result()
+        while pending:
+            *place, job = pending.popleft()
+            yield *place, job.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode(raw: RawMessage, view: View, size: int) -> np.ndarray | ImageError:
+    """Return the image as the camera node makes it, after the view's crop."""
+    try:
+        rgb = decode_image(raw.deserialise())
+        if view.crop is not None:
+            left, top, width, height = view.crop
+            if left + width > rgb.shape[1] or top + height > rgb.shape[0]:
+                found = f"{rgb.shape[1]} x {rgb.shape[0]} pixels"
+                return ImageError("size", f"crop {view.crop}: expected it inside the image, found {found}")
+            rgb = rgb[top : top + height, left : left + width]
+        return preprocess(rgb, size)
+    except ImageError as error:
+        return error
+    except Exception as error:  # garbage may raise anything in the deserialiser
+        return ImageError("unreadable", f"expected a whole message, found {error!r}")

@@ -17,8 +17,7 @@ from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from std_srvs.srv import Trigger
 
 from jepa_ros import __version__
-from jepa_ros.bags.live import LiveBag
-from jepa_ros.bags.writer import DiskFull
+from jepa_ros.bags.writer import DiskFull, LiveBag
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.lifecycle import JepaNode

@@ -16,7 +16,7 @@ import torch
 
 from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.datasets.mapping import parse_objects
-from jepa_ros.datasets.splits import SPLITS, expect_data, read_splits
+from jepa_ros.datasets.recorded_episodes import SPLITS, expect_data, read_splits
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import encode_frames
 from jepa_ros.reporting.output import prepare_out
@@ -26,11 +26,17 @@ from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot, require_planar_space
 from jepa_ros.text_files import write_atomically
-from jepa_ros.training.card import card_table, recorded_seed
 from jepa_ros.training.heads import Heads, add_head_sizes, check_finite_latents, fit_heads
-from jepa_ros.training.heads_report import count_head_parameters, evaluate_heads, head_rows, write_heads
 from jepa_ros.training.recipe import Schedule
-from jepa_ros.training.reference import copy_references
+from jepa_ros.training.report import (
+    card_table,
+    count_head_parameters,
+    evaluate_heads,
+    head_rows,
+    recorded_seed,
+    write_heads,
+)
+from jepa_ros.training.train_model import copy_references
 from jepa_ros.training.trainer import HEADS_STATE_FILE, check_same_options, write_options
 from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, identify, load_checkpoint, save_checkpoint
 from jepa_ros.world_model.config import ModelConfig, PolicyConfig

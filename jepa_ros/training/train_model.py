@@ -5,36 +5,55 @@ bag → episodes → world model (chosen on validation) → heads on its frozen 
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 
+from jepa_ros import distributed
 from jepa_ros.allocator import keep_freed_memory
 from jepa_ros.bags.cameras import frame_topics
-from jepa_ros.datasets.episodes import Episode, EpisodeSet, normalisation
-from jepa_ros.datasets.splits import SPLITS, data_camera, expect_data, read_splits
-from jepa_ros.distributed import ranks
-from jepa_ros.distributed.ranks import count_ranks
+from jepa_ros.datasets.episodes import Episode, EpisodeSet, Windows, normalisation
+from jepa_ros.datasets.recorded_episodes import SPLITS, data_camera, expect_data, read_splits
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.model_health import encode_frames, measure_latents, measure_prediction, measure_probe_r2
+from jepa_ros.evaluation.model_health import (
+    describe_collapse,
+    encode_frames,
+    measure_latents,
+    measure_prediction,
+    measure_probe_r2,
+)
+from jepa_ros.planning.goal import latent_distance_pairs
 from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import RobotConfig, load_robot, require_planar_space
-from jepa_ros.training.calibration import calibrate_distance, calibrate_surprise
-from jepa_ros.training.card import write_card, write_report
+from jepa_ros.text_files import write_atomically
 from jepa_ros.training.heads import Heads, add_head_sizes, fit_heads
-from jepa_ros.training.heads_report import count_head_parameters, evaluate_heads, head_rows
-from jepa_ros.training.logs import TensorBoard
-from jepa_ros.training.loop import Trainer
-from jepa_ros.training.recipe import Recipe, override_recipe, read_recipe
-from jepa_ros.training.reference import reference_frame, write_reference
-from jepa_ros.training.trainer import HEADS_STATE_FILE, STATE_FILE, check_same_options, write_options
+from jepa_ros.training.losses import WorldModelLoss
+from jepa_ros.training.recipe import LossWeights, Recipe, Schedule, override_recipe, read_recipe
+from jepa_ros.training.report import count_head_parameters, evaluate_heads, head_rows, write_card, write_report
+from jepa_ros.training.trainer import (
+    HEADS_STATE_FILE,
+    STATE_FILE,
+    ResumableTrainer,
+    TensorBoard,
+    check_same_options,
+    copy_weights,
+    descend,
+    learning_rate_factor,
+    write_options,
+)
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
+from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse
 from jepa_ros.world_model.checkpoint import build_model, identify, own_state, save_checkpoint
 from jepa_ros.world_model.config import (
+    REFERENCES,
     ActionConfig,
     DistanceConfig,
     FrozenEncoderConfig,
@@ -42,8 +61,177 @@ from jepa_ros.world_model.config import (
     ProprioceptionConfig,
     SurpriseConfig,
 )
-from jepa_ros.world_model.device import CPU, choose_device
-from jepa_ros.world_model.protocol import WorldModel
+from jepa_ros.world_model.device import CPU, choose_device, on_device
+from jepa_ros.world_model.protocol import Context, PredictiveModel, WorldModel
+
+
+def reference_frame(data: EpisodeSet, home: Sequence[float]) -> np.ndarray:
+    """Return the frame (size, size, 3) uint8 rgb whose joints are closest to `home` (J,) rad, or the first frame if the
+    episodes have no joints. Of several cameras it is the first, which the model's `camera` describes."""
+    states = np.concatenate([e.states for e in data.episodes])
+    row = int(np.square(states[:, : len(home)] - home).sum(axis=1).argmin()) if states.shape[1] else 0
+    frame = data.frames[row]
+    return frame if frame.ndim == 3 else frame[0]
+
+
+def write_reference(directory: Path, rgb: np.ndarray) -> None:
+    """Write the image (H, W, 3) uint8 RGB as reference.png of a checkpoint."""
+    path = directory / REFERENCES[0]
+    data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1]
+    write_atomically(path, data.tobytes())
+
+
+def copy_references(source: Path, target: Path) -> None:
+    """Copy the reference images of one checkpoint to another with the same cameras."""
+    for name in REFERENCES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+SURPRISE_LEVELS = (0.5, 0.9, 0.95, 0.99, 0.999)
+SAME_PLACE_M = 0.01
+"""Two frames whose tools are closer than this count as the same place."""
+
+
+def calibrate_distance(latents: torch.Tensor, data: EpisodeSet, seed: int, pairs: int = 400_000) -> DistanceConfig:
+    """Return the tolerance (median distance of frames within SAME_PLACE_M) and `far` (10th percentile of all pairs)."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(len(latents), size=(2, pairs))
+    apart = np.linalg.norm(data.tool[first] - data.tool[second], axis=1)
+    distance = latent_distance_pairs(latents[first], latents[second])
+    near = distance[(apart < SAME_PLACE_M) & (first != second)]
+    return DistanceConfig(tolerance=float(np.median(near)), far=float(np.quantile(distance, 0.1)))
+
+
+@torch.inference_mode()
+def calibrate_surprise(model: WorldModel, latents: torch.Tensor, data: EpisodeSet, block: int) -> SurpriseConfig:
+    """Return quantiles of the one-step error over all validation windows, and as threshold twice the 99.9 % one."""
+    errors, h = [], model.history
+    for episode, length in enumerate(data.lengths):
+        ticks = np.arange(0, length - block + 1)
+        at = np.full(len(ticks), episode)
+        rows = data.rows(at, ticks, 1, block, h)
+        actions = data.blocks(at, ticks, 1, block, h)
+        context = Context(latents[rows[:, :h]], torch.from_numpy(data.states[rows[:, :h]]), actions[:, :-1])
+        predicted, _ = model.rollout(context, actions[:, -1:])
+        errors.append((predicted[:, 0] - latents[rows[:, h]]).square().flatten(1).mean(1))
+    errors = torch.cat(errors)
+    quantiles = tuple(float(v) for v in torch.quantile(errors, torch.tensor(SURPRISE_LEVELS)))
+    return SurpriseConfig(levels=SURPRISE_LEVELS, errors=quantiles, threshold=2 * quantiles[-1])
+
+
+COLLAPSED_VALIDATIONS = 2
+"""Validations in a row that must look collapsed before training stops."""
+PROBE_FRAMES = 4000
+
+
+class Trainer(ResumableTrainer):
+    """Trains one world model. After `run` the model has the weights of its best validation.
+
+    Under torchrun every process draws the same global batch and takes its share of it; statistics and gradients are
+    reduced over all processes, so losses and weights are those of one process on the whole batch.
+
+    device: where it trains; weights are initialised on the CPU, so that a seed gives the same weights on any device.
+    inference_model: the model for callers whose data is in CPU memory.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        model: PredictiveModel,
+        anti_collapse: AntiCollapse,
+        data: dict[str, EpisodeSet],
+        schedule: Schedule,
+        weights: LossWeights,
+        seed: int,
+        device: torch.device = CPU,
+    ):
+        super().__init__(schedule.updates, schedule.every, device=device)
+        if schedule.batch % (processes := distributed.count_ranks()):
+            raise InputError(f"recipe: batch {schedule.batch} is not a multiple of the {processes} processes")
+        self.loss = WorldModelLoss(config, weights, anti_collapse, schedule.steps)
+        if processes > 1:
+            distributed.convert_batch_norm(model)
+            distributed.convert_batch_norm(self.loss)
+        self.config, self.model, self.data, self.schedule, self.seed = config, model, data, schedule, seed
+        self.inference_model = on_device(model, device)
+        self.loss.to(device)
+        self.parameters = [p for p in (*model.parameters(), *self.loss.parameters()) if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
+        )
+        self.window_rng = np.random.default_rng([seed, 1])
+        self.projection_rng = torch.Generator().manual_seed(seed)
+        self.best = copy_weights(own_state(model))
+        if schedule.compile:
+            model.encoder.compile()  # most of the time is spent here; the names of its weights stay
+
+    def run(self, *arguments, **options) -> None:
+        super().run(*arguments, **options)
+        self.model.load_state_dict(self.best, strict=False)
+        self.model.eval()
+
+    def _update(self) -> dict[str, float]:
+        s, p = self.schedule, self.progress
+        started = time.monotonic()
+        batch = self._draw_batch()
+        p.loading += time.monotonic() - started
+        self.model.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
+            loss, parts = self.loss(self.model, batch, self.projection_rng)
+        values = {name: float(value) for name, value in distributed.average_over_ranks(parts).items()}
+        self.check_finite(values["loss"])
+        rate = s.learning_rate * learning_rate_factor(p.update, s.updates, s.warm_up)
+        descend(loss, self.optimizer, rate, self.parameters)
+        self.loss.anti_collapse.after_step(self.model)
+        p.frames += s.batch * batch.frames.shape[1]
+        return values
+
+    def _draw_batch(self) -> Windows:
+        s, c, train = self.schedule, self.config, self.data["train"]
+        episode, tick = train.draw(s.batch, s.steps * c.block, self.window_rng)
+        own = distributed.own_part(s.batch)
+        return train.windows(episode[own], tick[own], s.steps, c.block, c.history).to(self.device)
+
+    def validate(self) -> dict[str, float]:
+        """Return the health on validation episodes; the weights with the least three-step error ratio are kept."""
+        self.model.eval()
+        val, train, model = self.data["val"], self.data["train"], self.inference_model
+        latents = encode_frames(model, val.frames)
+        health = measure_prediction(model, val, latents, max(3, self.schedule.steps), self.config.block, self.seed)
+        health |= measure_latents(latents)
+        some = np.random.default_rng(self.seed).permutation(len(train))[:PROBE_FRAMES]
+        health["probe_r2"] = measure_probe_r2(
+            encode_frames(model, train.frames[some]), train.tool[some], latents, val.tool
+        )
+        p, health["update"] = self.progress, self.progress.update
+        p.validation.append(health)
+        last = [describe_collapse(h) for h in p.validation[-COLLAPSED_VALIDATIONS:]]
+        if len(last) == COLLAPSED_VALIDATIONS and all(last):
+            p.stopped = f"update {p.update}: {last[-1]}"
+        if health["error_ratio@3"] < p.best:
+            p.best = health["error_ratio@3"]
+            self.best = copy_weights(own_state(self.model))
+        return health
+
+    def state(self) -> dict:
+        return {
+            "model": own_state(self.model),
+            "loss": self.loss.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "windows": self.window_rng.bit_generator.state,
+            "directions": self.projection_rng.get_state(),
+        }
+
+    def set_state(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"], strict=False)
+        self.loss.load_state_dict(state["loss"])
+        self.best = state["best"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.window_rng.bit_generator.state = state["windows"]
+        self.projection_rng.set_state(state["directions"])
+
 
 PERIOD_S = 0.1
 """Duration of a control tick."""
@@ -85,7 +273,7 @@ def train_model(
     require_planar_space(arm)
     out = Path(out)
     options = {"data": str(data), "seed": seed, "name": name, "robot": robot, "recipe": chosen.model_dump()}
-    is_first, processes = ranks.join_group(device) == 0, count_ranks()
+    is_first, processes = distributed.join_group(device) == 0, distributed.count_ranks()
     try:
         if is_first:
             check_same_options(prepare_out(out), options)
@@ -95,13 +283,13 @@ def train_model(
             if is_first:
                 write_options(out, options)
             _fit_world_model(trainer, out, bar, save_every)
-            ranks.leave_group()  # the rest is done by the first process alone
+            distributed.leave_group()  # the rest is done by the first process alone
             if not is_first:
                 return 0
             latents = {split: encode_frames(trainer.inference_model, part.frames) for split, part in sets.items()}
             heads = fit_heads(config, latents, sets, chosen.schedule, seed, bar, out / HEADS_STATE_FILE)
     finally:
-        ranks.leave_group()
+        distributed.leave_group()
     notes = {"recipe": recipe, "torch_threads": threads, "device": device.type, "processes": processes}
     config, summary = _save_checkpoint(trainer, latents, heads, out, options, notes)
     summary["wall_s"] = time.time() - started
@@ -151,7 +339,7 @@ def _fit_world_model(trainer: Trainer, out: Path, bar: ProgressDisplay, save_eve
     state = out / STATE_FILE
     trainer.load_if_there(state)
     task = bar.add("world model", trainer.updates, trainer.progress.update)
-    with TensorBoard(out / "tensorboard" if ranks.rank() == 0 else None) as logs:
+    with TensorBoard(out / "tensorboard" if distributed.rank() == 0 else None) as logs:
 
         def show(values: dict) -> None:
             p = trainer.progress

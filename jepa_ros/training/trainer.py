@@ -1,6 +1,6 @@
-"""Base of all training loops: learning rate, progress, one step of the optimiser, and a state file to resume from.
+"""Base of all training loops: learning rate, one step of the optimiser, progress, logs, and the state file.
 
-The world model (loop.py), its heads (heads.py) and pre-training (pretraining/loop.py) are `ResumableTrainer`s: a run
+World models (train_model.py), heads (heads.py) and pre-training (pretraining/loop.py) are `ResumableTrainer`s: a run
 that was interrupted, also by SIGKILL, continues with the same losses to the same weights.
 """
 
@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from jepa_ros.distributed import ranks
+from jepa_ros import distributed
 from jepa_ros.errors import InputError
 from jepa_ros.text_files import atomic_path, write_atomically
 from jepa_ros.world_model.device import CPU
@@ -116,10 +117,10 @@ class ResumableTrainer(ABC):
         state = {"progress": asdict(self.progress), "torch": torch.get_rng_state()} | self.state()
         if self.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state(self.device)
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             with atomic_path(path) as partial:
                 torch.save(state, partial)
-        ranks.wait_for_ranks()
+        distributed.wait_for_ranks()
 
     def load(self, path: Path) -> None:
         """Resume from a state file that `save` wrote."""
@@ -163,7 +164,7 @@ def descend(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if parameters:
-        ranks.average_gradients(parameters)
+        distributed.average_gradients(parameters)
         clip_grad_norm_(parameters, max_norm)
     optimizer.step()
 
@@ -186,7 +187,7 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
         pressed.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    defers = ranks.count_ranks() == 1 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    defers = distributed.count_ranks() == 1 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if defers:
         signal.signal(signal.SIGINT, note)
     try:
@@ -224,3 +225,44 @@ def _without_defaults(value: object) -> object:
 def write_options(out: Path, options: dict) -> None:
     """Note the options of a run in `out`, for `check_same_options`."""
     write_atomically(out / OPTIONS_FILE, json.dumps(options))
+
+
+class TensorBoard:
+    """Writes losses every `every` updates, and every validation, to `directory`. Writes nothing if that is None or the
+    package tensorboard is not installed."""
+
+    def __init__(self, directory: Path | None, every: int = 20):
+        self._directory, self._every, self._writer = directory, every, None
+
+    def __enter__(self) -> TensorBoard:
+        if self._directory is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                return self
+            self._writer = SummaryWriter(str(self._directory))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Log the losses of an update, `update` among them, and the figures of its validation."""
+        update = values["update"]
+        is_validated = "probe_r2" in values
+        if self._writer is None or not (is_validated or update % self._every == 0):
+            return
+        for name, value in values.items():
+            if name != "update":
+                self._writer.add_scalar(name.replace("@", "_at_"), value, update)
+
+
+def draw_curves(axes, entries: Sequence[Mapping], labels: Mapping[str, str], title: str, **settings: Any) -> None:
+    """Draw a line over `update` for each key of `labels` that the entries have, with a legend if there are several."""
+    for key, label in labels.items():
+        if entries and key in entries[0]:
+            axes.plot([e["update"] for e in entries], [e[key] for e in entries], label=label, lw=1)
+    axes.set(title=title, xlabel="update", **settings)
+    if len(axes.lines) > 1:
+        axes.legend()

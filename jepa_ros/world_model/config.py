@@ -181,7 +181,7 @@ class PreprocessingConfig(_Strict):
 
 
 class DistanceConfig(_Strict):
-    """Scales of the latent distance (squared L2 over D), from validation episodes: see training/calibration.py."""
+    """Scales of the latent distance (squared L2 over D), from validation episodes: see training/train_model.py."""
 
     tolerance: float = Field(gt=0, description="distance at or below which a goal is reached")
     far: float = Field(gt=0, description="distance beyond which it saturates and does not tell how far the goal is")

@@ -17,8 +17,7 @@ from helpers.checkpoint_files import write_model, write_patch_model
 from helpers.episode_bags import FIELDS, SPACE, write_bag
 from helpers.file_damage import changed, damaged, pickled
 from helpers.training_recipes import TINY
-from jepa_ros.bags.cameras import read_camera
-from jepa_ros.bags.frame_runs import read_frame_runs
+from jepa_ros.bags.cameras import read_camera, read_frame_runs
 from jepa_ros.bags.reader import read_robot_description
 from jepa_ros.bags.typestore import typestore
 from jepa_ros.bringup.nodes import ARGUMENT_PARAMETERS, check_params_file

@@ -117,8 +117,8 @@ def test_at_its_end_the_player_ends_and_the_results_can_be_read(start, client, r
 
 
 def test_a_bag_without_images_is_one_line_that_names_its_topics(start, tmp_path):
-    from jepa_ros.bags.live import LiveBag
     from jepa_ros.bags.typestore import typestore
+    from jepa_ros.bags.writer import LiveBag
 
     bag = LiveBag(tmp_path / "bag", 1e9, {})
     bag.add_topic("/words", "std_msgs/msg/String", False)

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from helpers.video_bags import wander
-from jepa_ros.bags.frame_runs import FrameRun
-from jepa_ros.training.pretraining.clips import Clips, normalize_clips, split_clips
-from jepa_ros.training.pretraining.loop import Pretrainer, PretrainingSchedule
+from jepa_ros.bags.cameras import FrameRun
+from jepa_ros.training.pretraining.loop import Clips, Pretrainer, PretrainingSchedule, normalize_clips, split_clips
 from jepa_ros.training.pretraining.models import EncoderSizes, build_masked_predictor
 
 torch.set_num_threads(1)

@@ -9,8 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from jepa_ros.training.pretraining.masking import LONG_RANGE, SHORT_RANGE, tube_masks
-from jepa_ros.training.pretraining.models import EncoderSizes, build_masked_predictor
+from jepa_ros.training.pretraining.models import (
+    LONG_RANGE,
+    SHORT_RANGE,
+    EncoderSizes,
+    build_masked_predictor,
+    tube_masks,
+)
 
 pytest.importorskip("transformers")
 pytest.importorskip("vjepa2")

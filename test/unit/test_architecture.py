@@ -47,7 +47,6 @@ IMPLEMENTATIONS = {"planning/solvers"}
 ROS = {
     "nodes",
     "graph_clients",
-    "collecting/drive",
     "collecting/graph_client",
     "collecting/session",
     "demo/listener",

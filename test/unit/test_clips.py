@@ -5,7 +5,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 
 from helpers.video_bags import COMPRESSED, FIRST, PERIOD, RAW, times, video, wander, write_video
-from jepa_ros.bags.frame_runs import read_frame_runs
+from jepa_ros.bags.cameras import read_frame_runs
 from jepa_ros.errors import InputError
 
 FRAMES = wander(20)

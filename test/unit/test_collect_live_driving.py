@@ -8,18 +8,20 @@ from typer.testing import CliRunner
 
 from helpers import sim_arm
 from jepa_ros import cli
-from jepa_ros.collecting.coverage import share_covered
 from jepa_ros.collecting.live import collect_live
+from jepa_ros.collecting.live_report import share_covered
 from jepa_ros.collecting.plan_driver import (
+    TELEOP_PLANS,
     Approach,
+    GamePad,
     PlanDriver,
     ScriptedMotion,
+    TeleopMotion,
     reset_position,
     restrict_workspace,
     sample_play_episode,
     workspace_centre,
 )
-from jepa_ros.collecting.teleoperation import TELEOP_PLANS, GamePad, TeleopMotion
 from jepa_ros.commands import training
 from jepa_ros.errors import InputError
 from jepa_ros.sim.cell import ArmCell, make_action_space

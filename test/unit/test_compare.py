@@ -16,13 +16,6 @@ import yaml
 from helpers import reach_bag
 from jepa_ros.errors import InputError
 from jepa_ros.training.method_comparison import run as comparison
-from jepa_ros.training.method_comparison.one_run import (
-    ComparisonInputs,
-    ComparisonJob,
-    imagined_tool_errors,
-    make_job_trainer,
-    run_job,
-)
 from jepa_ros.training.method_comparison.report import (
     _describe_choice,
     format_mean_std,
@@ -30,7 +23,17 @@ from jepa_ros.training.method_comparison.report import (
     summarise,
     write_report,
 )
-from jepa_ros.training.method_comparison.run import METHODS, compare_methods, select_value, tuning_grid
+from jepa_ros.training.method_comparison.run import (
+    METHODS,
+    ComparisonInputs,
+    ComparisonJob,
+    compare_methods,
+    imagined_tool_errors,
+    make_job_trainer,
+    run_job,
+    select_value,
+    tuning_grid,
+)
 from jepa_ros.training.recipe import Recipe
 from jepa_ros.training.train_model import load_training_data
 from jepa_ros.world_model.protocol import PredictiveModel

@@ -11,8 +11,7 @@ from helpers.foreign_datasets import build, greys
 from helpers.training_recipes import TINY
 from jepa_ros.datasets.build import build_dataset
 from jepa_ros.datasets.episodes import EpisodeSet, MappedFrames
-from jepa_ros.datasets.recorded_episodes import read_episodes
-from jepa_ros.datasets.splits import read_splits
+from jepa_ros.datasets.recorded_episodes import read_episodes, read_splits
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.robot.config import load_robot

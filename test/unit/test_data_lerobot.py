@@ -12,12 +12,11 @@ import pytest
 from helpers import foreign_bags, reach_bag
 from helpers.foreign_datasets import build as build_foreign
 from jepa_ros.datasets.build import build_dataset as build
-from jepa_ros.datasets.lerobot.export import FileSizes
+from jepa_ros.datasets.lerobot.export import FileSizes, colour_statistics, histogram, vector_statistics
 from jepa_ros.datasets.lerobot.export import export_dataset as export
+from jepa_ros.datasets.lerobot.files import read_video
 from jepa_ros.datasets.lerobot.importing import import_dataset as import_
-from jepa_ros.datasets.lerobot.statistics import colour_statistics, histogram, vector_statistics
 from jepa_ros.datasets.lerobot.validation import validate
-from jepa_ros.datasets.lerobot.video import read_video
 from jepa_ros.datasets.store import ARRAYS, Dataset
 from jepa_ros.errors import InputError
 

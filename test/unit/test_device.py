@@ -8,16 +8,15 @@ import torch
 
 from helpers import sim_arm, small_dino_wm, small_lewm, small_models, square_episodes
 from helpers.fake_gpu import pretended_gpu
-from jepa_ros.bags.frame_runs import FrameRun
+from jepa_ros.bags.cameras import FrameRun
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.latents import BatchEncoder
 from jepa_ros.planning.receding_horizon import PlanningSettings, PlanStep, RecedingHorizonController
-from jepa_ros.training.loop import Trainer
 from jepa_ros.training.pretraining import loop as pretrain_loop
 from jepa_ros.training.pretraining import models as pretrain_models
-from jepa_ros.training.pretraining.clips import Clips
-from jepa_ros.training.pretraining.loop import Pretrainer
+from jepa_ros.training.pretraining.loop import Clips, Pretrainer
 from jepa_ros.training.recipe import LossWeights, Schedule
+from jepa_ros.training.train_model import Trainer
 from jepa_ros.world_model.anti_collapse import METHODS, make_anti_collapse
 from jepa_ros.world_model.checkpoint import Checkpoint, build_reachability
 from jepa_ros.world_model.config import ModelConfig

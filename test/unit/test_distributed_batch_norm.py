@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from helpers import small_lewm, two_ranks
-from jepa_ros.distributed.batch_norm import DistributedBatchNorm1d, DistributedBatchNorm2d, convert_batch_norm
+from jepa_ros.distributed import DistributedBatchNorm1d, DistributedBatchNorm2d, convert_batch_norm
 from jepa_ros.world_model.anti_collapse import SigReg
 
 torch.set_num_threads(1)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from helpers import two_ranks
-from jepa_ros.distributed.ranks import mean_over_ranks
+from jepa_ros.distributed import mean_over_ranks
 from jepa_ros.world_model.anti_collapse import SigReg, VicReg
 from jepa_ros.world_model.anti_collapse.sigreg import sigreg
 

@@ -5,10 +5,10 @@ import torch
 
 from helpers import small_models, square_episodes
 from helpers.two_ranks import on_each_rank
-from jepa_ros.distributed.ranks import count_ranks
+from jepa_ros.distributed import count_ranks
 from jepa_ros.errors import InputError
-from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import LossWeights, Schedule
+from jepa_ros.training.train_model import Trainer
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
 
 CONFIG = small_models.config(latent=4)

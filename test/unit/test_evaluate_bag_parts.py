@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from helpers import sim_arm, small_models
-from jepa_ros.bags.joint_states import JointStateReader
-from jepa_ros.bags.typestore import typestore
+from jepa_ros.bags.typestore import JointStateReader, typestore
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.metrics import data_quality, latent_health, planner_agreement, probes
 from jepa_ros.evaluation.bag.metrics.table import join_samples

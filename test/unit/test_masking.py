@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jepa_ros.training.pretraining.masking import LONG_RANGE, SHORT_RANGE, Blocks, block_masks, tube_masks
+from jepa_ros.training.pretraining.models import LONG_RANGE, SHORT_RANGE, Blocks, block_masks, tube_masks
 
 GRID, STEPS, BATCH = 14, 4, 16
 

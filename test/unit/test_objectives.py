@@ -6,7 +6,7 @@ from torch import nn
 
 from helpers import small_lewm
 from jepa_ros.errors import InputError
-from jepa_ros.training.objectives import InverseDynamics, Rollout, Straightening
+from jepa_ros.training.losses import InverseDynamics, Rollout, Straightening
 from jepa_ros.world_model.protocol import Context, PredictiveModel
 
 torch.set_num_threads(1)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from helpers import small_models, square_episodes
-from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import LossWeights, Schedule
+from jepa_ros.training.train_model import Trainer
 from jepa_ros.world_model.anti_collapse import SigReg
 
 CONFIG = small_models.config(latent=4)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from helpers.pretraining_models import pictures, stretches
-from jepa_ros.bags.frame_runs import FrameRun
+from jepa_ros.bags.cameras import FrameRun
 from jepa_ros.errors import InputError
-from jepa_ros.training.pretraining.clips import PIECE_CLIPS, Clips, Crops, crop_randomly, split_clips
+from jepa_ros.training.pretraining.loop import PIECE_CLIPS, Clips, Crops, crop_randomly, split_clips
 
 
 def test_clips_are_frames_at_their_stride_of_one_stretch():

@@ -13,8 +13,7 @@ from helpers.pretraining_models import OPTIONS, VIDEO, both, pictures, trainer
 from helpers.video_bags import COMPRESSED, PERIOD, times, video, wander, write_video
 from jepa_ros.errors import InputError
 from jepa_ros.training.pretraining.models import build_masked_predictor, save_encoder
-from jepa_ros.training.pretraining.report import component_images, mask_images
-from jepa_ros.training.pretraining.run import pretrain
+from jepa_ros.training.pretraining.run import component_images, mask_images, pretrain
 from jepa_ros.world_model.frozen_encoder import load_frozen_encoder, weights_digest
 
 # What is written.

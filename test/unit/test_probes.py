@@ -6,7 +6,7 @@ import torch
 
 from helpers import object_bag, reach_bag, sim_arm
 from jepa_ros.datasets.mapping import parse_objects
-from jepa_ros.datasets.positions import PositionSampler
+from jepa_ros.datasets.matching import PositionSampler
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
 from jepa_ros.robot.motion.kinematics import Kinematics

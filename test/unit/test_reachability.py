@@ -10,9 +10,9 @@ from jepa_ros.errors import InputError
 from jepa_ros.planning.policy import PolicyOnlyPlanner
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.training.heads import fit_heads
-from jepa_ros.training.heads_report import evaluate_heads
 from jepa_ros.training.losses import draw_pairs
 from jepa_ros.training.recipe import Schedule
+from jepa_ros.training.report import evaluate_heads
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.config import ReachabilityConfig
 from jepa_ros.world_model.heads import FACTOR_RANGE, Reachability

@@ -13,7 +13,7 @@ from jepa_ros import resources
 from jepa_ros.datasets.episodes import Episode, EpisodeSet
 from jepa_ros.doctor import overlay
 from jepa_ros.images import preprocess
-from jepa_ros.training.reference import copy_references, reference_frame, write_reference
+from jepa_ros.training.train_model import copy_references, reference_frame, write_reference
 from jepa_ros.world_model.config import REFERENCES, identify
 
 HOME = [0.5, -0.5]  # rad

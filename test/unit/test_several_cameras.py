@@ -21,9 +21,8 @@ from jepa_ros.evaluation.model_health import encode_frames
 from jepa_ros.images import preprocess
 from jepa_ros.nodes.common.convert import image_message
 from jepa_ros.nodes.planner.goals import goal_frames
-from jepa_ros.training.loop import Trainer
 from jepa_ros.training.recipe import LossWeights, Schedule
-from jepa_ros.training.train_model import train_model
+from jepa_ros.training.train_model import Trainer, train_model
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
 from jepa_ros.world_model.checkpoint import load_checkpoint, save_checkpoint, verify
 from jepa_ros.world_model.config import ModelConfig, read_config

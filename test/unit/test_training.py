@@ -8,10 +8,9 @@ import torch
 
 from helpers import small_models, square_episodes
 from jepa_ros.evaluation.model_health import encode_frames, measure_latents, measure_prediction, measure_probe_r2
-from jepa_ros.training.calibration import calibrate_surprise
-from jepa_ros.training.loop import Trainer
 from jepa_ros.training.losses import WorldModelLoss
 from jepa_ros.training.recipe import LossWeights, Schedule
+from jepa_ros.training.train_model import Trainer, calibrate_surprise
 from jepa_ros.training.trainer import learning_rate_factor
 from jepa_ros.world_model.anti_collapse import SigReg
 from jepa_ros.world_model.protocol import PredictiveModel
@@ -119,7 +118,7 @@ def test_the_weights_of_the_best_validation_are_kept(data):
         kept.append({k: v.clone() for k, v in made.model.state_dict().items()})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "jepa_ros.training.loop.measure_prediction",
+                "jepa_ros.training.train_model.measure_prediction",
                 lambda *a, s=score: {f"error_ratio@{k}": s for k in (1, 2, 3)},
             )
             made.validate()
@@ -170,7 +169,7 @@ def test_a_collapse_stops_training_and_says_why(data, tmp_path):
     made = trainer(data)
     flat = {"effective_rank": 1.2, "dead_dimensions": 0.0, "spread": 0.5}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jepa_ros.training.loop.measure_latents", lambda latents: flat)
+        patch.setattr("jepa_ros.training.train_model.measure_latents", lambda latents: flat)
         made.validate_every = 5
         made.run(tmp_path / "state", lambda values: None)
     assert made.progress.update == 10, "at the second validation in a row"

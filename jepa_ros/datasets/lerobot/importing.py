@@ -11,10 +11,9 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from jepa_ros.datasets.lerobot import layout as f
-from jepa_ros.datasets.lerobot.tables import read_table
+from jepa_ros.datasets.lerobot import files as f
+from jepa_ros.datasets.lerobot.files import read_table, read_video
 from jepa_ros.datasets.lerobot.validation import Validation
-from jepa_ros.datasets.lerobot.video import read_video
 from jepa_ros.datasets.segments import SPLITS, split_of
 from jepa_ros.datasets.store import INDEX, SHARD, URDF, Dataset, EpisodeEntry, Index, Layout, ShardInfo, write_json
 from jepa_ros.errors import InputError, first_problem

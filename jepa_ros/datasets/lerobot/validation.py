@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jepa_ros.datasets.lerobot import layout as f
-from jepa_ros.datasets.lerobot.tables import arrow_type, read_table, read_tasks
-from jepa_ros.datasets.lerobot.video import count_frames, describe
+from jepa_ros.datasets.lerobot import files as f
+from jepa_ros.datasets.lerobot.files import arrow_type, count_frames, describe, read_table, read_tasks
 from jepa_ros.errors import InputError
 from jepa_ros.text_files import read_json
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch.autograd.function import once_differentiable
 
-from jepa_ros.distributed.ranks import count_ranks, mean_over_ranks
+from jepa_ros.distributed import count_ranks, mean_over_ranks
 from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse, by_position, full_precision
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch.nn import functional as F
 
-from jepa_ros.distributed.ranks import mean_over_ranks
+from jepa_ros.distributed import mean_over_ranks
 from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse, by_position, full_precision
 
 

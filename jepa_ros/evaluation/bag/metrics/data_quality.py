@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jepa_ros.bags.frame_runs import GAP_PERIODS
+from jepa_ros.bags.cameras import GAP_PERIODS
 from jepa_ros.evaluation.bag.reading.recording import CameraMessages, EvaluationSpec, Recording
 from jepa_ros.evaluation.bag.reading.situations import Situations
 from jepa_ros.reporting.summary import percentiles

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jepa_ros.bags.joint_states import JointStateReader
 from jepa_ros.bags.reader import Bag
 from jepa_ros.bags.recovery import RawMessage
-from jepa_ros.bags.typestore import IMAGE, JOINT_STATE, typestore
+from jepa_ros.bags.typestore import IMAGE, JOINT_STATE, JointStateReader, typestore
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.action_axes import turn_into_model_axes
 from jepa_ros.evaluation.bag.reading.images import CameraImage, ImageDecoder
