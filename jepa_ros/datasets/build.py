@@ -6,6 +6,7 @@ Each bag becomes one directory (shard), which appears whole or not at all.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import numpy as np
 
 from jepa_ros.bags.reader import COMPRESSED_SUFFIXES, RECORDING_SUFFIXES, Bag, open_bag
 from jepa_ros.datasets.mapping import PLANAR, TOOL, TWIST_FIELDS, BagMapping, own_mapping, parse_objects, read_mapping
-from jepa_ros.datasets.matching import Matched, PositionSampler, action_source, match
+from jepa_ros.datasets.matching import Executed, Matched, PositionSampler, action_source, match
 from jepa_ros.datasets.segments import SPLITS, Segment, split_into_segments, split_of
 from jepa_ros.datasets.signals import SignalReader, Signals, decode_images
 from jepa_ros.datasets.store import (
@@ -195,24 +196,26 @@ class Arm:
 
     positions: PositionSampler
     columns: list[int]
-    executed: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
+    executed: Executed | None
 
 
 def _arm(bag: Path, robot: RobotConfig | None, signals: Signals, options: BuildOptions) -> Arm | None:
     """Return the robot; None where the mapping names none. Raises InputError where the bag lacks its URDF or joints."""
-    m = options.mapping
     if robot is None:
         return None
     if signals.urdf is None:
         raise InputError(f"bag {bag}: expected the topic robot_description, found {', '.join(signals.topics)}")
+    m = options.mapping
     kinematics = Kinematics(signals.urdf, robot.joints, robot.tool_frame, robot.base_frame)
-    positions = PositionSampler(kinematics, robot.base_frame, m.objects)
-    columns = _columns(robot, m.joint_states.joints)
-    if getattr(m.actions, "space", "") != PLANAR or m.actions.source == "velocity":
-        return Arm(positions, columns, None)
-    space = PlanarVelocity(robot, kinematics, options.period)
-    moved = _columns(robot, getattr(m.actions, "joints", ()) or m.joint_states.joints)
-    return Arm(positions, columns, lambda start, end: space.executed(start[moved], end[moved]))
+    columns, executed = _columns(robot, m.joint_states.joints), None
+    if getattr(m.actions, "space", "") == PLANAR and m.actions.source != "velocity":
+        space = PlanarVelocity(robot, kinematics, options.period)
+        moved = _columns(robot, getattr(m.actions, "joints", ()) or m.joint_states.joints)
+
+        def executed(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+            return space.executed(start[moved], end[moved])
+
+    return Arm(PositionSampler(kinematics, robot.base_frame, m.objects), columns, executed)
 
 
 def _columns(robot: RobotConfig, names: tuple[str, ...]) -> list[int]:
@@ -229,8 +232,8 @@ def _episodes(
     joints, rows = len(mapping.joint_states.joints), 0
     for segment in split_into_segments(signals, signals.dropped):
         source = action_source(segment, signals, mapping, period, arm and arm.executed)
-        settings = {"thin": options.thin, "min_ticks": options.min_ticks}
-        for matched in match(segment, source, period, joints, signals.dropped, **settings):
+        thin, shortest = options.thin, options.min_ticks
+        for matched in match(segment, source, period, joints, signals.dropped, thin=thin, min_ticks=shortest):
             frames, stamp = len(matched.at), int(matched.stamps[0])
             about = {"number": segment.number, "split": segment.split, "task": segment.task}
             entries.append(EpisodeEntry(start=rows, frames=frames, stamp=stamp, **about))
@@ -426,8 +429,11 @@ def _remove_traces(out: Path) -> None:
 def _index(shards: dict[str, ShardInfo]) -> Index:
     """Return the index of all shards. Raises InputError where their layouts differ."""
     first = next(iter(shards.values()))
-    for info in shards.values():
-        _expect_alike(first, info)
+    for info, name in itertools.product(shards.values(), Layout.model_fields):
+        wanted, found = getattr(first.layout, name), getattr(info.layout, name)
+        same_count = name == "views" and len(wanted) == len(found)  # the same views may be on topics of other names
+        if wanted != found and not same_count:
+            raise InputError(f"bag {info.bag}: expected the {name} of {first.bag}, {wanted}, found {found}")
     by = "marker"
     if any(not e.split for info in shards.values() for e in info.episodes):
         by = "bag" if len(shards) >= SPLIT_BY_BAG_FROM else "episode"
@@ -436,7 +442,7 @@ def _index(shards: dict[str, ShardInfo]) -> Index:
     for shard, info in enumerate(shards.values()):
         for entry in info.episodes:
             split = entry.split if by == "marker" else split_of(shard if by == "bag" else number, count)
-            episodes.append(_indexed(entry, shard, entry.split or split))
+            episodes.append(IndexedEpisode(**entry.model_dump() | {"shard": shard, "split": entry.split or split}))
             number += 1
     camera = next((info.camera for info in shards.values() if info.camera is not None), None)
     return Index(
@@ -447,19 +453,6 @@ def _index(shards: dict[str, ShardInfo]) -> Index:
         camera=camera,
         episodes=tuple(episodes),
     )
-
-
-def _indexed(entry: EpisodeEntry, shard: int, split: str) -> IndexedEpisode:
-    return IndexedEpisode(**entry.model_dump() | {"shard": shard, "split": split})
-
-
-def _expect_alike(first: ShardInfo, other: ShardInfo) -> None:
-    for name in Layout.model_fields:
-        wanted, found = getattr(first.layout, name), getattr(other.layout, name)
-        if name == "views" and len(wanted) == len(found):
-            continue  # the same views may be on topics of other names
-        if wanted != found:
-            raise InputError(f"bag {other.bag}: expected the {name} of {first.bag}, {wanted}, found {found}")
 
 
 def summarise(index: Index, shards: dict[str, ShardInfo], problems: Sequence[str], options: BuildOptions) -> dict:
@@ -501,7 +494,6 @@ def _print(out: Path, summary: dict) -> None:
             head = (bag["bag"], bag["episodes"], bag["frames"]) if number == 0 else ("", "", "")
             rows.append((*head, count, why))
     print_table(("bag", "episodes", "frames", "dropped", "why"), rows)
-    counts = [
-        (f"{split} episodes", f"{n} ({summary['frames'][split]} frames)") for split, n in summary["episodes"].items()
-    ]
+    frames = summary["frames"]
+    counts = [(f"{split} episodes", f"{n} ({frames[split]} frames)") for split, n in summary["episodes"].items()]
     print_result(f"dataset {out}", counts, [out / INDEX, out / "summary.json", out / "report.html"])

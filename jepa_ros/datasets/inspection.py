@@ -28,6 +28,7 @@ from jepa_ros.bags.typestore import (
     typestore,
 )
 from jepa_ros.datasets.mapping import TWIST_FIELDS, read_mapping
+from jepa_ros.datasets.signals import twist_values
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.output import prepare_file
 from jepa_ros.reporting.result import print_result, print_table
@@ -46,15 +47,11 @@ class TopicSample:
     def __init__(self, kind: str, count: int):
         self.kind, self.count, self.messages = kind, count, []
 
-    @property
-    def is_useful(self) -> bool:
-        """True if a draft can use messages of this type."""
-        return self.kind in USEFUL_TYPES
-
     def add(self, raw: RawMessage) -> None:
-        """Keep a message, unless it is malformed."""
-        with suppress(Exception):  # garbage may raise anything in the deserialiser
-            self.messages.append(raw.deserialise())
+        """Keep a message, unless it is malformed or of a type that a draft cannot use."""
+        if self.kind in USEFUL_TYPES:
+            with suppress(Exception):  # garbage may raise anything in the deserialiser
+                self.messages.append(raw.deserialise())
 
 
 def draft_mapping(bag: Path, samples: dict[str, TopicSample]) -> tuple[str | None, str]:
@@ -117,43 +114,41 @@ def _joint_states(samples: dict[str, TopicSample]):
 
 
 def _actions(samples: dict[str, TopicSample], joints: list[str]) -> tuple[dict, list[str]]:
-    """Return the best source there is: executed, trajectory, velocity, states, in this order."""
+    values, reason = _best_actions(samples, joints)
+    return {"actions": values}, [f"actions: {values['source']}, as {reason}"]
+
+
+def _best_actions(samples: dict[str, TopicSample], joints: list[str]) -> tuple[dict, str]:
+    """Return the best source there is and the reason: executed, trajectory, velocity, states, in this order."""
     by_kind = {kind: [t for t, s in samples.items() if s.kind == kind and s.messages] for kind in USEFUL_TYPES}
     if found := by_kind[ACTION]:
         space = samples[found[0]].messages[0].action_space
-        return _named(
-            {"source": "executed", "topic": found[0]},
-            f"{found[0]} holds the actions that were executed (space {space})",
-        )
+        values = {"source": "executed", "topic": found[0]}
+        return values, f"{found[0]} holds the actions that were executed (space {space})"
     for topic in sorted(by_kind[TRAJECTORY], key=lambda t: -samples[t].count):
         own = [str(j) for m in samples[topic].messages for j in m.joint_names]
         if set(own) & set(joints):
             chosen = [j for j in joints if j in own]
             values = {"source": "trajectory", "topic": topic, "joints": chosen}
-            return _named(values, f"{topic} commands {len(chosen)} of the joints; there are no executed actions")
+            return values, f"{topic} commands {len(chosen)} of the joints; there are no executed actions"
     for topic in by_kind[JOINT_JOG]:
         if {str(j) for m in samples[topic].messages for j in m.joint_names} & set(joints):
             values = {"source": "joint_velocity", "topic": topic}
-            return _named(values, f"{topic} commands velocities of these joints")
+            return values, f"{topic} commands velocities of these joints"
     for topic in by_kind[TWIST_STAMPED] + by_kind[TWIST]:
-        fields = _used_fields(samples[topic])
-        if fields:
-            scale = _scale(samples[topic], fields)
+        sent = [twist_values(message) for message in samples[topic].messages]
+        if fields := [f for f in TWIST_FIELDS if any(values[f] for values in sent)]:
+            scale = round(max(abs(values[f]) for values in sent for f in fields), 3) or 1.0
             values = {"source": "velocity", "topic": topic, "fields": fields, "scale": scale}
             reason = f"{topic} commands velocities; fields that are not always 0, scale is the largest value"
-            return _named(values, reason)
+            return values, reason
     for topic in by_kind[FLOAT64_ARRAY]:
         sizes = {len(m.data) for m in samples[topic].messages}
         if sizes == {len(joints)} and "vel" in topic.lower():
             values = {"source": "velocity", "topic": topic, "fields": [str(k) for k in range(len(joints))]}
-            return _named(values, f"{topic} has a value for each of {len(joints)} joints and `vel` in its name")
-    return _named(
-        {"source": "states"}, "there are no executed actions, trajectories or velocity commands of these joints"
-    )
-
-
-def _named(values: dict, reason: str) -> tuple[dict, list[str]]:
-    return {"actions": values}, [f"actions: {values['source']}, as {reason}"]
+            return values, f"{topic} has a value for each of {len(joints)} joints and `vel` in its name"
+    reason = "there are no executed actions, trajectories or velocity commands of these joints"
+    return {"source": "states"}, reason
 
 
 def _robot(states: dict) -> tuple[dict, list[str]]:
@@ -162,23 +157,6 @@ def _robot(states: dict) -> tuple[dict, list[str]]:
         if set(load_robot(name).joints) <= set(joints):
             return {"robot": name}, [f"robot: {name} has these joints; tool positions are computed"]
     return {"robot": None}, ["robot: no robot in config/robots has these joints; no tool positions are computed"]
-
-
-def _twist(message):
-    return getattr(message, "twist", message)
-
-
-def _values(message) -> dict[str, float]:
-    twist = _twist(message)
-    return {f: float(getattr(getattr(twist, f.split(".")[0]), f.split(".")[1])) for f in TWIST_FIELDS}
-
-
-def _used_fields(sample: TopicSample) -> list[str]:
-    return [f for f in TWIST_FIELDS if any(_values(m)[f] for m in sample.messages)]
-
-
-def _scale(sample: TopicSample, fields: list[str]) -> float:
-    return round(max(abs(_values(m)[f]) for m in sample.messages for f in fields), 3) or 1.0
 
 
 def _episodes(samples: dict[str, TopicSample]) -> tuple[dict, list[str]]:
@@ -226,9 +204,9 @@ def inspect_bag(*, bag: Path, write: Path | None = None, as_json: bool = False) 
     Returns 2 where the bag cannot be read completely. Raises InputError.
     """
     bag = Path(bag)
-    if write is not None and Path(write).exists():
-        raise InputError(f"write {write}: expected a file that is not there yet, found one")
     if write is not None:
+        if Path(write).exists():
+            raise InputError(f"write {write}: expected a file that is not there yet, found one")
         prepare_file(write, "--write")
     with open_bag(bag) as opened:
         topics, samples = read_topics(opened)
@@ -262,7 +240,7 @@ def read_topics(bag: Bag) -> tuple[list[TopicStatistics], dict[str, TopicSample]
     samples = {topic: TopicSample(kind, count) for topic, (kind, count) in there.items()}
     for raw in bag.messages(bag.topics):
         sample, known = samples[raw.topic], stamps[raw.topic]
-        if len(known) % max(1, sample.count // SAMPLES) == 0 and sample.is_useful:
+        if len(known) % max(1, sample.count // SAMPLES) == 0:
             sample.add(raw)
         known.append((_stamp(raw), raw.recorded))
     return [_statistics(topic, *there[topic], known) for topic, known in stamps.items()], samples
@@ -303,16 +281,9 @@ def _statistics(topic: str, kind: str, count: int, known: list[tuple[int, int]])
 
 
 def _print_table(bag: Path, topics: list[TopicStatistics]) -> None:
-    def shown(value: float | None) -> str:
-        return f"{value:.4g}" if value else ""
-
     columns = ("topic", "type", "messages", "Hz", "gaps", "longest s", "stamps back", "stamp - recorded s")
-    rows = [
-        (t.topic, t.type, t.count, *map(shown, (t.rate, t.gaps, t.longest_gap if t.gaps else None, t.back)), _offset(t))
-        for t in topics
-    ]
+    rows = []
+    for t in topics:
+        figures = [f"{value:.4g}" if value else "" for value in (t.rate, t.gaps, t.longest_gap, t.back)]
+        rows.append((t.topic, t.type, t.count, *figures, "" if t.offset is None else f"{t.offset:.3g}"))
     print_table(columns, rows, str(bag))
-
-
-def _offset(topic: TopicStatistics) -> str:
-    return "" if topic.offset is None else f"{topic.offset:.3g}"

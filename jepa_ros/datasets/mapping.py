@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping as Dict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from jepa_ros.bags.cameras import image_topics, plain_topic
+from jepa_ros.bags.cameras import plain_topic
 from jepa_ros.bags.reader import Bag
 from jepa_ros.bags.typestore import (
     ACTION,
     FLOAT64_ARRAY,
     JOINT_JOG,
-    JOINT_STATE,
-    POINT_STAMPED,
-    POSE_STAMPED,
     TRAJECTORY,
     TWIST,
     TWIST_STAMPED,
@@ -26,31 +32,32 @@ from jepa_ros.errors import InputError, first_problem
 from jepa_ros.text_files import read_yaml
 
 TWIST_FIELDS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
+ACTION_TYPES = {
+    "executed": [ACTION],
+    "trajectory": [TRAJECTORY],
+    "velocity": [TWIST, TWIST_STAMPED, FLOAT64_ARRAY],
+    "joint_velocity": [JOINT_JOG],
+}
+"""Message types by source of the actions; actions from joint states have no topic of their own."""
 PLANAR = "planar_velocity"
 TOOL = "tool"  # name of the tool's own position, which no object may have
 
 
-class _Strict(BaseModel):
+class StrictModel(BaseModel):
+    """A model without unknown fields, NaN or Inf."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class View(_Strict):
+class View(StrictModel):
     """One camera: an Image or CompressedImage topic, with or without `/compressed`. crop: left, top, width, height in
     pixels, before the centred square is cut out."""
 
     topic: str
-    crop: (
-        tuple[
-            Annotated[int, Field(ge=0)],
-            Annotated[int, Field(ge=0)],
-            Annotated[int, Field(gt=0)],
-            Annotated[int, Field(gt=0)],
-        ]
-        | None
-    ) = None
+    crop: tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] | None = None
 
 
-class JointStates(_Strict):
+class JointStates(StrictModel):
     """The proprioception: positions of `joints`, then their velocities, then positions of `gripper`.
 
     unit: of positions and velocities in the bag; datasets hold rad (m for prismatic joints). velocity: measured, or
@@ -71,14 +78,14 @@ class JointStates(_Strict):
         return self
 
 
-class Executed(_Strict):
+class Executed(StrictModel):
     """Executed actions, published by the gate as jepa_msgs/Action."""
 
     source: Literal["executed"] = "executed"
     topic: str = "executed"
 
 
-class Trajectory(_Strict):
+class Trajectory(StrictModel):
     """A commanded JointTrajectory, as joint_trajectory_controller follows it. An action is the command's mean velocity
     over a tick: of each joint divided by `scale` (rad/s), or as the robot's planar velocity."""
 
@@ -89,7 +96,7 @@ class Trajectory(_Strict):
     space: Literal["joints", "planar_velocity"] = "joints"
 
 
-class Velocity(_Strict):
+class Velocity(StrictModel):
     """A commanded velocity, held until the next one, at most for `hold` s. An action is its mean over a tick, divided
     by `scale`. fields: of a Twist or TwistStamped, in order; or indices of a Float64MultiArray, 0, 1, ..."""
 
@@ -111,7 +118,7 @@ class Velocity(_Strict):
         return fields
 
 
-class JointVelocity(_Strict):
+class JointVelocity(StrictModel):
     """Commanded velocities of joints by name, as MoveIt Servo receives them in a JointJog; otherwise as Velocity. An
     action has the joints of joint_states, in rad/s divided by `scale`; joints that a command does not name are at rest.
     """
@@ -123,7 +130,7 @@ class JointVelocity(_Strict):
     space: Literal["joints"] = "joints"
 
 
-class States(_Strict):
+class States(StrictModel):
     """Differences of joint states: mean velocity over a tick, of each joint divided by `scale` (rad/s), or as the
     robot's planar velocity."""
 
@@ -132,7 +139,7 @@ class States(_Strict):
     space: Literal["joints", "planar_velocity"] = "joints"
 
 
-class BagMapping(_Strict):
+class BagMapping(StrictModel):
     """A mapping file.
 
     episodes: topic of jepa_msgs/Episode markers; null or a missing topic: the bag is one episode until a gap. clock:
@@ -212,48 +219,17 @@ def parse_objects(values: Sequence[str]) -> dict[str, str]:
     return objects
 
 
-class TopicFinder:
-    """Finds the topics of a mapping in a bag. All methods raise InputError that lists the bag's topics."""
+def find_topic(bag: Bag, topic: str, types: Sequence[str], what: str, by_type: bool = False) -> str:
+    """Return the bag's topic for `topic`, of one of the types. Raises InputError that lists the bag's topics.
 
-    def __init__(self, bag: Bag):
-        self._bag = bag
-
-    def find(self, topic: str, kinds: Sequence[str], what: str, by_type: bool = False) -> str:
-        """Return the bag's topic for `topic`, of one of the types.
-
-        A name without a leading slash may be in a namespace where it is unique; by_type: it may also have another name
-        where it is the only one of its type.
-        """
-        found = [t.topic for t in self._bag.topics if t.msgtype in kinds]
-        own = [name for name in found if name.strip("/") == topic.strip("/")]
-        if not own and not topic.startswith("/"):
-            own = [name for name in found if name.endswith(f"/{topic}")] or (found if by_type else [])
-        if len(own) != 1:
-            types = " or ".join(dict.fromkeys(kind.rpartition("/")[2] for kind in kinds))
-            wanted = f"{what} on the topic {topic} ({types})"
-            raise InputError(f"bag {self._bag.path}: expected {wanted}, found {self._bag.list_topics()}")
-        return own[0]
-
-    def image(self, topic: str) -> str:
-        """Return the topic of a view, raw where the bag holds both; `*` is the bag's only camera."""
-        return image_topics(self._bag, topic)[0].topic
-
-    def joint_states(self, topic: str) -> str:
-        """Return the topic of the joint states."""
-        return self.find(topic, [JOINT_STATE], "joint states", by_type=True)
-
-    def actions(self, actions: Executed | Trajectory | Velocity | JointVelocity | States) -> str | None:
-        """Return the topic of the actions; None where they are computed from joint states."""
-        if actions.source == "states":
-            return None
-        kinds = {
-            "executed": [ACTION],
-            "trajectory": [TRAJECTORY],
-            "velocity": [TWIST, TWIST_STAMPED, FLOAT64_ARRAY],
-            "joint_velocity": [JOINT_JOG],
-        }[actions.source]
-        return self.find(actions.topic, kinds, f"actions ({actions.source})", by_type=actions.source == "executed")
-
-    def position(self, name: str, topic: str) -> str:
-        """Return the topic of an object's positions."""
-        return self.find(topic, [POSE_STAMPED, POINT_STAMPED], f"positions of {name}")
+    A name without a leading slash may be in a namespace where it is unique; by_type: it may also have another name
+    where it is the only one of its type.
+    """
+    found = [t.topic for t in bag.topics if t.msgtype in types]
+    own = [name for name in found if name.strip("/") == topic.strip("/")]
+    if not own and not topic.startswith("/"):
+        own = [name for name in found if name.endswith(f"/{topic}")] or (found if by_type else [])
+    if len(own) != 1:
+        names = " or ".join(dict.fromkeys(name.rpartition("/")[2] for name in types))
+        raise InputError(f"bag {bag.path}: expected {what} on the topic {topic} ({names}), found {bag.list_topics()}")
+    return own[0]

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -41,66 +40,56 @@ Executed = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """MotionSpace.executed: from joint positions at a tick's start and end to the action."""
 
 
-class ActionSource(Protocol):
-    """Actions of one segment. end: s, after which no action is known. holes: (n, 2) s, start and end of the gaps in
-    which no action is known."""
+@dataclass(frozen=True)
+class ActionSource:
+    """Actions of one segment.
 
-    end: float
-    holes: np.ndarray
+    between: returns the actions (n - 1, A) between times (n,) s. end: s, after which no action is known. holes: (n, 2)
+    s, start and end of the gaps in which no action is known.
+    """
 
-    def between(self, at: np.ndarray) -> np.ndarray:
-        """Return the actions (n - 1, A) between times at (n,) s."""
-
-
-NO_HOLES = np.empty((0, 2))
-
-
-class ExecutedActions:
-    """Executed displacements per tick of `recorded` s, converted to ticks of `period` s."""
-
-    def __init__(self, times: np.ndarray, values: np.ndarray, recorded: float, period: float):
-        recorded = period if abs(recorded - period) < 1e-6 else recorded  # the message holds a float32
-        self._edges = np.append(times, times[-1] + recorded)
-        self._travelled = np.vstack([np.zeros(values.shape[1]), np.cumsum(values, axis=0)])
-        self._factor = recorded / period
-        self.end = self._edges[-1]
-        gaps = np.flatnonzero(np.diff(times) > 1.5 * recorded)
-        holes = [(-np.inf, times[0] - 0.5 * recorded), *((times[k] + recorded, times[k + 1]) for k in gaps)]
-        self.holes = np.array(holes)
-
-    def between(self, at: np.ndarray) -> np.ndarray:
-        actions = np.diff(interpolate(at, self._edges, self._travelled), axis=0)
-        return actions if self._factor == 1.0 else actions * self._factor
+    between: Callable[[np.ndarray], np.ndarray]
+    end: float = np.inf
+    holes: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
 
 
-class HeldVelocity:
-    """Velocity commands, each held until the next one, at most for `hold` s."""
+def _executed_actions(track: Track, recorded: float, period: float) -> ActionSource:
+    """Return executed displacements per tick of `recorded` s, converted to ticks of `period` s."""
+    recorded = period if abs(recorded - period) < 1e-6 else recorded  # the message holds a float32
+    times, values = track.times, track.array()
+    edges = np.append(times, times[-1] + recorded)
+    travelled = np.vstack([np.zeros(values.shape[1]), np.cumsum(values, axis=0)])
+    gaps = np.flatnonzero(np.diff(times) > 1.5 * recorded)
+    holes = [(-np.inf, times[0] - 0.5 * recorded), *((times[k] + recorded, times[k + 1]) for k in gaps)]
 
-    def __init__(self, times: np.ndarray, values: np.ndarray, hold: float, scale: float):
-        ends = np.minimum(np.append(times[1:], np.inf), times + hold)
-        # The velocity is constant between edges: the command's from its time on, zero from its end on.
-        self._edges = np.stack([times, ends], axis=1).ravel()
-        moved = values * (ends - times)[:, None] / scale
-        steps = np.stack([np.zeros_like(moved), moved], axis=1).reshape(-1, values.shape[1])
-        self._travelled = np.cumsum(steps, axis=0)
-        self.end, self.holes = np.inf, NO_HOLES
+    def between(at: np.ndarray) -> np.ndarray:
+        actions = np.diff(interpolate(at, edges, travelled), axis=0)
+        return actions if recorded == period else actions * (recorded / period)
 
-    def between(self, at: np.ndarray) -> np.ndarray:
-        return np.diff(interpolate(at, self._edges, self._travelled), axis=0) / np.diff(at)[:, None]
+    return ActionSource(between, edges[-1], np.array(holes))
 
 
-class JointMotion:
-    """Motion of joints. positions: maps times (n,) to (n, J) rad. space: converts it to actions of the robot."""
+def _held_velocity(track: Track, hold: float, scale: float) -> ActionSource:
+    """Return velocity commands, each held until the next one, at most for `hold` s."""
+    times, values = track.times, track.array()
+    ends = np.minimum(np.append(times[1:], np.inf), times + hold)
+    # The velocity is constant between edges: the command's from its time on, zero from its end on.
+    edges = np.stack([times, ends], axis=1).ravel()
+    moved = values * (ends - times)[:, None] / scale
+    travelled = np.cumsum(np.stack([np.zeros_like(moved), moved], axis=1).reshape(-1, values.shape[1]), axis=0)
+    return ActionSource(lambda at: np.diff(interpolate(at, edges, travelled), axis=0) / np.diff(at)[:, None])
 
-    def __init__(self, positions, scale: float, period: float, space: Executed | None, begin: float, end: float):
-        self._positions, self._scale, self._period, self._space = positions, scale, period, space
-        self.end, self.holes = end, np.array([(-np.inf, begin)])
 
-    def between(self, at: np.ndarray) -> np.ndarray:
-        q = self._positions(at)
-        if self._space is not None:
-            return np.array([self._space(a, b) for a, b in zip(q[:-1], q[1:], strict=True)]).reshape(len(q) - 1, -1)
-        return np.diff(q, axis=0) / np.diff(at)[:, None] / self._scale
+def _joint_motion(positions, scale: float, space: Executed | None, begin: float, end: float) -> ActionSource:
+    """Return the motion of joints. positions: maps times (n,) to (n, J) rad. space: makes actions of it."""
+
+    def between(at: np.ndarray) -> np.ndarray:
+        q = positions(at)
+        if space is not None:
+            return np.array([space(a, b) for a, b in zip(q[:-1], q[1:], strict=True)]).reshape(len(q) - 1, -1)
+        return np.diff(q, axis=0) / np.diff(at)[:, None] / scale
+
+    return ActionSource(between, end, np.array([(-np.inf, begin)]))
 
 
 class TrajectoryReference:
@@ -120,10 +109,8 @@ class TrajectoryReference:
     def __call__(self, at: np.ndarray) -> np.ndarray:
         """Return the positions (n, J) rad at times (n,) s."""
         which = np.maximum(np.searchsorted(self._starts, at, "right") - 1, 0)
-        made = [
-            interpolate(np.array([t - self._starts[k]]), *self._parts[k])[0] for t, k in zip(at, which, strict=True)
-        ]
-        return np.array(made)
+        parts = zip(at - self._starts[which], which, strict=True)
+        return np.array([interpolate(np.array([t]), *self._parts[k])[0] for t, k in parts])
 
 
 def action_source(
@@ -138,16 +125,16 @@ def action_source(
             return None
         q = states.array()[:, :arm]
         begin, end = states.times[0] - period, states.times[-1] + period
-        return JointMotion(lambda at: interpolate(at, states.times, q), a.scale, period, space, begin, end)
+        return _joint_motion(lambda at: interpolate(at, states.times, q), a.scale, space, begin, end)
     track = segment.actions
     if not len(track.times):
         return None
     if a.source == "executed":
-        return ExecutedActions(track.times, track.array(), signals.action_period, period)
+        return _executed_actions(track, signals.action_period, period)
     if a.source in ("velocity", "joint_velocity"):
-        return HeldVelocity(track.times, track.array(), a.hold, a.scale)
+        return _held_velocity(track, a.hold, a.scale)
     reference = TrajectoryReference(track.times, track.values)
-    return JointMotion(reference, a.scale, period, space, track.times[0], np.inf)
+    return _joint_motion(reference, a.scale, space, track.times[0], np.inf)
 
 
 SEEN_WITHIN_S = 0.15  # time between a frame and the nearest message from which an object counts as not seen
@@ -171,15 +158,13 @@ class PositionSampler:
         at: (n,) s, times of the frames. joints: (n, J) rad at those times. tracks: of each object its positions (3,) m.
         """
         positions = {TOOL: np.array([self.kinematics.forward(q)[0] for q in joints])}
-        return positions | {name: _sample(at, tracks[name]) for name in self.objects}
-
-
-def _sample(at: np.ndarray, track: Track) -> np.ndarray:
-    if not len(track.times):
-        return np.full((len(at), 3), np.nan)
-    found = interpolate(at, track.times, track.array())
-    found[np.abs(track.times - at[:, None]).min(1) > SEEN_WITHIN_S] = np.nan
-    return found
+        for name in self.objects:
+            track, found = tracks[name], np.full((len(at), 3), np.nan)
+            if len(track.times):
+                is_seen = np.abs(track.times - at[:, None]).min(1) <= SEEN_WITHIN_S
+                found[is_seen] = interpolate(at[is_seen], track.times, track.array())
+            positions[name] = found
+        return positions
 
 
 SLOWEST_PERIODS = 1.2  # control periods between two images above which the camera is too slow
@@ -332,13 +317,8 @@ def _next(usable: np.ndarray, low: int) -> int | None:
 
 def _hole(holes: np.ndarray, at: np.ndarray) -> tuple[int, float] | None:
     """Return the first tick between times at (n,) that reaches into a hole, and the hole's end; None without one."""
-    if not len(holes):
-        return None
-    # The tolerance allows for rounding of stamps.
-    touched = (holes[:, 0] + 1e-6 < at[1:, None]) & (holes[:, 1] - 1e-6 > at[:-1, None]) if len(at) > 1 else None
-    if touched is None:
-        touched = (holes[:, 0] < at[:, None]) & (holes[:, 1] > at[:, None])
-    ticks, which = np.nonzero(touched)
+    starts, ends, tolerance = (at[:-1], at[1:], 1e-6) if len(at) > 1 else (at, at, 0.0)  # for rounding of stamps
+    ticks, which = np.nonzero((holes[:, 0] + tolerance < ends[:, None]) & (holes[:, 1] - tolerance > starts[:, None]))
     return (int(ticks[0]), float(holes[which[0], 1])) if len(ticks) else None
 
 

@@ -21,13 +21,12 @@ from jepa_ros.datasets.mapping import PLANAR, TOOL, BagMapping, own_mapping
 from jepa_ros.datasets.matching import SLOWEST_PERIODS, Matched, PositionSampler, action_source, match
 from jepa_ros.datasets.segments import SPLITS, Segment, split_into_segments
 from jepa_ros.datasets.signals import SignalReader, Signals, decode_images
-from jepa_ros.datasets.store import Dataset, IndexedEpisode, is_dataset
+from jepa_ros.datasets.store import Dataset, is_dataset
 from jepa_ros.errors import InputError
 from jepa_ros.images import ImageError
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.action_space import PlanarVelocity
-from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.sim.cell import make_action_space
 from jepa_ros.world_model.config import CameraReference
 
@@ -73,7 +72,11 @@ def read_episodes(
             raise InputError(f"bag {path}: expected usable messages only, found {reasons}")
         found: list[tuple[Segment, Matched]] = []
         for segment in split_into_segments(signals, Counter()):
-            _expect_rate(path, segment, space.period)
+            for view in segment.views:
+                rate = 1 / float(np.median(np.diff(view.times))) if len(view.times) > 2 else np.inf
+                if rate * SLOWEST_PERIODS * space.period < 1:
+                    expected = f"images at {1 / space.period:g} Hz at least"
+                    raise InputError(f"bag {path}: episode {segment.number}: expected {expected}, found {rate:.1f} Hz")
             source = action_source(segment, signals, mapping, space.period, None)
             found += [(segment, m) for m in match(segment, source, space.period, len(fields[0]), Counter())[:1]]
         for number, frames in _decode_frames(bag, signals, mapping, [m.images for _, m in found], size, progress):
@@ -86,15 +89,6 @@ def read_episodes(
                 np.array([space.tool_coordinates(q) for q in joints]),
                 segment.split,
                 {} if positions is None else positions.sample(matched.at, joints, segment.objects),
-            )
-
-
-def _expect_rate(path: Path, segment: Segment, period: float) -> None:
-    for view in segment.views:
-        if len(view.times) > 2 and (every := float(np.median(np.diff(view.times)))) > SLOWEST_PERIODS * period:
-            raise InputError(
-                f"bag {path}: episode {segment.number}: expected images at {1 / period:g} Hz at least, "
-                f"found {1 / every:.1f} Hz"
             )
 
 
@@ -147,28 +141,31 @@ def read_splits(
     by name. Raises InputError where the data is unusable, or a split has no such episode.
     """
     if is_dataset(data):
-        found = _read_dataset(Dataset(data), fields, period, size, cameras, tuple(objects))
-        return _expect_splits("dataset", data, [e for e in found if len(e.actions) >= needed], needed)
-    urdf = read_robot_description(data)
-    if urdf is None:
-        raise InputError(f"bag {data}: expected the topic robot_description, found none")
-    space = make_action_space(robot, urdf, period)
-    kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
-    positions = PositionSampler(kinematics, robot.base_frame, objects)
-    task = bar.add("frames", None)
-    found = read_episodes(data, space, fields, size, lambda n: bar.update(task, n), cameras, positions)
-    episodes = [e for e in found if len(e.actions) >= needed]
-    frames = sum(len(e.frames) for e in episodes)
-    bar.update(task, frames, total=frames)
-    return _expect_splits("bag", data, episodes, needed)
+        kind, found = "dataset", _read_dataset(Dataset(data), fields, period, size, cameras, tuple(objects))
+        episodes = [e for e in found if len(e.actions) >= needed]
+    else:
+        kind, urdf = "bag", read_robot_description(data)
+        if urdf is None:
+            raise InputError(f"bag {data}: expected the topic robot_description, found none")
+        space = make_action_space(robot, urdf, period)
+        positions = PositionSampler(space.kinematics, robot.base_frame, objects)
+        task = bar.add("frames", None)
+        found = read_episodes(data, space, fields, size, lambda n: bar.update(task, n), cameras, positions)
+        episodes = [e for e in found if len(e.actions) >= needed]
+        frames = sum(len(e.frames) for e in episodes)
+        bar.update(task, frames, total=frames)
+    counts = {s: sum(e.split == s for e in episodes) for s in SPLITS}
+    if missing := [s for s in SPLITS if not counts[s]]:
+        raise InputError(f"{kind} {data}: expected {missing[0]} episodes of {needed} ticks, found {counts}")
+    return episodes
 
 
 def expect_data(data: Path) -> None:
     """Raise InputError where data is neither a bag with episodes nor a dataset."""
     if is_dataset(data):
         Dataset(data)
-        return
-    open_recording(data).close()
+    else:
+        open_recording(data).close()
 
 
 def data_camera(data: Path, topic: str = "") -> CameraReference | None:
@@ -176,25 +173,10 @@ def data_camera(data: Path, topic: str = "") -> CameraReference | None:
     return Dataset(data).index.camera if is_dataset(data) else read_camera(data, topic)
 
 
-def _expect_splits(kind: str, data: Path, episodes: list[Episode], needed: int) -> list[Episode]:
-    counts = {s: sum(e.split == s for e in episodes) for s in SPLITS}
-    if missing := [s for s in SPLITS if not counts[s]]:
-        raise InputError(f"{kind} {data}: expected {missing[0]} episodes of {needed} ticks, found {counts}")
-    return episodes
-
-
 def _read_dataset(
-    data: Dataset,
-    fields: tuple[Sequence[str], Sequence[str]],
-    period: float,
-    size: int,
-    cameras: Sequence[str],
-    objects: Sequence[str],
-) -> list[Episode]:
-    """Return the episodes in the order of the index. objects: names.
-
-    Raises InputError where the dataset was built with other settings.
-    """
+    data: Dataset, fields: tuple, period: float, size: int, cameras: Sequence[str], objects: Sequence[str]
+) -> Iterator[Episode]:
+    """Yield the episodes in the order of the index. Raises InputError where the dataset has other settings."""
     x = data.layout
     views = tuple(map(plain_topic, cameras))
     found = tuple(topic.strip("/") for topic in x.views)
@@ -213,20 +195,14 @@ def _read_dataset(
             )
     if abs(x.rate * period - 1) > 1e-9:
         raise InputError(f"dataset {data.path}: expected a rate of {1 / period:g} Hz, found {x.rate:g} Hz")
-    return [_episode(data, entry, (TOOL, *objects)) for entry in data.index.episodes]
-
-
-def _episode(data: Dataset, entry: IndexedEpisode, names: Sequence[str]) -> Episode:
-    frames = data.rows(entry, "frames")
-    if frames.shape[1] == 1:
-        frames = frames[:, 0]
-    positions = np.array(data.rows(entry, "positions"))
-    named = {name: positions[:, data.layout.positions.index(name)] for name in names}
-    return Episode(
-        frames,
-        np.array(data.rows(entry, "states")),
-        np.array(data.rows(entry, "actions")[:-1]),
-        named[TOOL][:, :2],
-        entry.split,
-        named,
-    )
+    for entry in data.index.episodes:
+        frames, positions = data.rows(entry, "frames"), np.array(data.rows(entry, "positions"))
+        named = {name: positions[:, x.positions.index(name)] for name in (TOOL, *objects)}
+        yield Episode(
+            frames[:, 0] if frames.shape[1] == 1 else frames,
+            np.array(data.rows(entry, "states")),
+            np.array(data.rows(entry, "actions")[:-1]),
+            named[TOOL][:, :2],
+            entry.split,
+            named,
+        )

@@ -7,26 +7,28 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import cv2
 import numpy as np
 
-from jepa_ros.bags.cameras import camera_reference, decode_image, namespace
+from jepa_ros.bags.cameras import camera_reference, decode_image, image_topics, namespace
 from jepa_ros.bags.reader import Bag
 from jepa_ros.bags.recovery import RawMessage
 from jepa_ros.bags.typestore import (
     CAMERA_INFO,
     EPISODE,
     FLOAT64_ARRAY,
+    JOINT_STATE,
+    POINT_STAMPED,
     POSE_STAMPED,
     STRING,
     TF_MESSAGE,
-    TWIST,
     header_stamp,
     serialised_stamp,
 )
-from jepa_ros.datasets.mapping import BagMapping, TopicFinder, View
+from jepa_ros.datasets.mapping import ACTION_TYPES, TWIST_FIELDS, BagMapping, View, find_topic
 from jepa_ros.errors import InputError
 from jepa_ros.images import ImageError, preprocess
 from jepa_ros.world_model.config import CameraReference
@@ -84,26 +86,33 @@ class Signals:
     action_period: float = 0.0
 
 
+class _Unusable(Exception):
+    """A message cannot be used; the text is the reason, in the plural."""
+
+
 class SignalReader:
     """Reads the signals of one bag. base_frame: the frame that objects' positions must be in; empty: any."""
 
     def __init__(self, bag: Bag, mapping: BagMapping, base_frame: str = ""):
         """Raises InputError where a topic of the mapping is missing."""
         there = {t.topic: (t.msgtype, t.count) for t in bag.topics}
-        topics = TopicFinder(bag)
         self.bag, self.mapping, self.base_frame = bag, mapping, base_frame
-        images = [topics.image(view.topic) for view in mapping.views]
+        images = [image_topics(bag, view.topic)[0].topic for view in mapping.views]
         objects = {name: Series() for name in mapping.objects}
         self.signals = Signals(there, images, [Series() for _ in images], objects=objects)
         self._readers: dict[str, Callable[[RawMessage, int], None]] = {}
         self._image_counts = [0] * len(images)
         for index, topic in enumerate(images):
             self._readers[topic] = partial(self._read_image_stamp, view=index)
-        self._readers[topics.joint_states(mapping.joint_states.topic)] = self._read_state
-        if command := topics.actions(mapping.actions):
-            self._readers[command] = getattr(self, f"_read_{mapping.actions.source}")
+        states = find_topic(bag, mapping.joint_states.topic, [JOINT_STATE], "joint states", by_type=True)
+        self._readers[states] = self._read_state
+        if (source := mapping.actions.source) in ACTION_TYPES:
+            types, what = ACTION_TYPES[source], f"actions ({source})"
+            command = find_topic(bag, mapping.actions.topic, types, what, by_type=source == "executed")
+            self._readers[command] = getattr(self, f"_read_{source}")
         for name, topic in mapping.objects.items():
-            self._readers[topics.position(name, topic)] = partial(self._read_object, name=name)
+            found = find_topic(bag, topic, [POSE_STAMPED, POINT_STAMPED], f"positions of {name}")
+            self._readers[found] = partial(self._read_object, name=name)
         for topic, (kind, _) in there.items():
             if kind == EPISODE and mapping.episodes and topic.strip("/").endswith(mapping.episodes.strip("/")):
                 self._readers[topic] = self._read_marker
@@ -128,6 +137,8 @@ class SignalReader:
                 self._readers[raw.topic](raw, order)
             except InputError:
                 raise
+            except _Unusable as reason:
+                s.dropped[f"{raw.topic}: {reason}"] += 1
             except Exception:  # garbage may raise anything in the deserialiser
                 s.dropped[f"{raw.topic}: malformed messages"] += 1
             if order % PROGRESS_EVERY == 0:
@@ -142,6 +153,9 @@ class SignalReader:
                 raise InputError(f"bag {path}: expected usable {what}, found none ({found})")
         return s
 
+    def _to_radians(self, values: np.ndarray) -> np.ndarray:
+        return np.radians(values) if self.mapping.joint_states.unit == "deg" else values
+
     def _stamp(self, message: Any, raw: RawMessage) -> int:
         return (header_stamp(message) if self.mapping.clock == "header" else 0) or raw.recorded
 
@@ -153,73 +167,59 @@ class SignalReader:
         self.signals.views[view].add(stamp or raw.recorded, order, number)
 
     def _read_state(self, raw: RawMessage, order: int) -> None:
-        m, wanted, dropped = raw.deserialise(), self.mapping.joint_states, self.signals.dropped
+        m, wanted = raw.deserialise(), self.mapping.joint_states
         names, joints = list(m.name), (*wanted.joints, *wanted.gripper)
         if self._columns is None or self._columns[0] != names:
-            missing = [j for j in joints if j not in names]
-            if missing:
-                dropped[f"{raw.topic}: messages without the joints {missing}, with {names}"] += 1
-                return
+            if missing := [j for j in joints if j not in names]:
+                raise _Unusable(f"messages without the joints {missing}, with {names}")
             self._columns = (names, [names.index(j) for j in joints])
         columns, arm = self._columns[1], len(wanted.joints)
         if len(m.position) != len(names):
-            dropped[f"{raw.topic}: messages without a position for each joint"] += 1
-            return
+            raise _Unusable("messages without a position for each joint")
         measured = len(m.velocity) == len(names) and wanted.velocity != "differences"
         if not measured and wanted.velocity == "measured":
-            dropped[f"{raw.topic}: messages without a velocity for each joint"] += 1
-            return
+            raise _Unusable("messages without a velocity for each joint")
         position = m.position[columns]
         velocity = m.velocity[columns[:arm]] if measured else np.full(arm, np.nan)
         if not (np.isfinite(position).all() and (not measured or np.isfinite(velocity).all())):
-            dropped[f"{raw.topic}: messages with NaN or Inf"] += 1
-            return
+            raise _Unusable("messages with NaN or Inf")
         values = np.concatenate([position[:arm], velocity, position[arm:]])
-        self.signals.states.add(self._stamp(m, raw), order, np.radians(values) if wanted.unit == "deg" else values)
+        self.signals.states.add(self._stamp(m, raw), order, self._to_radians(values))
 
-    def _add_action(self, raw: RawMessage, order: int, stamp: int, values: np.ndarray) -> None:
+    def _add_action(self, raw: RawMessage, order: int, message: Any, values: np.ndarray) -> None:
         """Keep an action with finite values, as many as those before it have."""
         actions = self.signals.actions
         if not np.isfinite(values).all():
-            self.signals.dropped[f"{raw.topic}: messages with NaN or Inf"] += 1
-        elif actions.values and len(actions.values[0]) != len(values):
-            self.signals.dropped[f"{raw.topic}: messages with another number of values"] += 1
-        else:
-            actions.add(stamp, order, values)
+            raise _Unusable("messages with NaN or Inf")
+        if actions.values and len(actions.values[0]) != len(values):
+            raise _Unusable("messages with another number of values")
+        actions.add(self._stamp(message, raw), order, values)
 
     def _read_executed(self, raw: RawMessage, order: int) -> None:
         m, s = raw.deserialise(), self.signals
         if not s.action_space:
             s.action_space, s.action_period = m.action_space, round(float(m.period), 6)  # a float32
         if m.action_space != s.action_space or abs(m.period - s.action_period) > 1e-4 or m.period <= 0:
-            s.dropped[f"{raw.topic}: actions of another space or period than the first"] += 1
-        else:
-            self._add_action(raw, order, self._stamp(m, raw), m.values)
+            raise _Unusable("actions of another space or period than the first")
+        self._add_action(raw, order, m, m.values)
 
     def _read_velocity(self, raw: RawMessage, order: int) -> None:
         m, fields = raw.deserialise(), self.mapping.actions.fields
         if raw.msgtype == FLOAT64_ARRAY:
             values = np.array([m.data[int(f)] if f.isdigit() and int(f) < len(m.data) else np.nan for f in fields])
         else:
-            twist = m if raw.msgtype == TWIST else m.twist
-            known = {
-                f"{part}.{axis}": getattr(getattr(twist, part), axis)
-                for part in ("linear", "angular")
-                for axis in "xyz"
-            }
+            known = twist_values(m)
             values = np.array([known.get(f, np.nan) for f in fields])
-        self._add_action(raw, order, self._stamp(m, raw), values)
+        self._add_action(raw, order, m, values)
 
     def _read_joint_velocity(self, raw: RawMessage, order: int) -> None:
         """Follows moveit_servo's jointDeltaFromJointJog."""
         m, joints = raw.deserialise(), self.mapping.joint_states.joints
         given = dict(zip(m.joint_names, m.velocities, strict=False))
         if len(m.joint_names) != len(m.velocities) or not set(given) & set(joints):
-            self.signals.dropped[f"{raw.topic}: messages without a velocity for each name, or of other joints"] += 1
-            return
+            raise _Unusable("messages without a velocity for each name, or of other joints")
         values = np.array([given.get(joint, 0.0) for joint in joints])
-        unit = np.radians if self.mapping.joint_states.unit == "deg" else np.asarray
-        self._add_action(raw, order, self._stamp(m, raw), unit(values))
+        self._add_action(raw, order, m, self._to_radians(values))
 
     def _read_trajectory(self, raw: RawMessage, order: int) -> None:
         m = raw.deserialise()
@@ -227,15 +227,11 @@ class SignalReader:
         names = list(m.joint_names)
         points = [p for p in m.points if len(p.positions) == len(names)]
         if not points or any(j not in names for j in wanted):
-            self.signals.dropped[f"{raw.topic}: trajectories without positions of all joints"] += 1
-            return
+            raise _Unusable("trajectories without positions of all joints")
         times = np.array([p.time_from_start.sec + 1e-9 * p.time_from_start.nanosec for p in points])
-        positions = np.array([p.positions for p in points])[:, [names.index(j) for j in wanted]]
-        if self.mapping.joint_states.unit == "deg":
-            positions = np.radians(positions)
+        positions = self._to_radians(np.array([p.positions for p in points])[:, [names.index(j) for j in wanted]])
         if not np.isfinite(positions).all() or (np.diff(times) <= 0).any():
-            self.signals.dropped[f"{raw.topic}: trajectories with NaN, Inf or times that do not increase"] += 1
-            return
+            raise _Unusable("trajectories with NaN, Inf or times that do not increase")
         self.signals.actions.add(self._stamp(m, raw), order, (times, positions))
 
     def _read_marker(self, raw: RawMessage, order: int) -> None:
@@ -263,6 +259,11 @@ class SignalReader:
 
 
 PENDING_PER_WORKER = 4  # images that wait for or are in a thread, which bounds memory
+
+
+def twist_values(message: Any) -> dict[str, float]:
+    """Return the values of a Twist or TwistStamped by TWIST_FIELDS."""
+    return {name: float(attrgetter(name)(getattr(message, "twist", message))) for name in TWIST_FIELDS}
 
 
 def decode_images(

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from jepa_ros.datasets.mapping import StrictModel
 from jepa_ros.errors import InputError, first_problem
 from jepa_ros.text_files import write_atomically
 from jepa_ros.world_model.config import CameraReference
@@ -34,11 +35,7 @@ ARRAYS = {
 }
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Layout(_Strict):
+class Layout(StrictModel):
     """The properties that all episodes of a dataset share.
 
     rate: control ticks per second. views: image topics. joints, gripper: the proprioception is positions of joints,
@@ -72,7 +69,7 @@ class Layout(_Strict):
         )
 
 
-class EpisodeEntry(_Strict):
+class EpisodeEntry(StrictModel):
     """Rows `start` to `start + frames` of a shard. stamp: ns of the first frame. number: of the episode in its bag."""
 
     start: int = Field(ge=0)
@@ -83,7 +80,7 @@ class EpisodeEntry(_Strict):
     stamp: int = 0
 
 
-class ShardInfo(_Strict):
+class ShardInfo(StrictModel):
     """shard.json: one bag. dropped: by reason. problems: defects of the bag."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -106,7 +103,7 @@ class IndexedEpisode(EpisodeEntry):
     split: Literal["train", "val", "test"]
 
 
-class Index(_Strict):
+class Index(StrictModel):
     """dataset.json. shards: relative directories. split_by: marker, bag or episode."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -139,15 +136,11 @@ class Dataset:
         self._shards: dict[int, dict[str, np.ndarray]] = {}
         for entry in self.index.episodes:
             if entry.shard >= len(self.index.shards):
-                raise InputError(
-                    f"dataset {self.path / INDEX}: episodes: expected shard numbers below {len(self.index.shards)}, "
-                    f"found {entry.shard}"
-                )
+                wanted = f"shard numbers below {len(self.index.shards)}"
+                raise InputError(f"dataset {self.path / INDEX}: episodes: expected {wanted}, found {entry.shard}")
             if entry.start + entry.frames > (rows := len(self.arrays(entry.shard)["frames"])):
-                raise InputError(
-                    f"dataset {self.path / self.index.shards[entry.shard]}: expected "
-                    f"{entry.start + entry.frames} rows, found {rows}"
-                )
+                shard = self.path / self.index.shards[entry.shard]
+                raise InputError(f"dataset {shard}: expected {entry.start + entry.frames} rows, found {rows}")
 
     def arrays(self, shard: int) -> dict[str, np.ndarray]:
         """Return the arrays of a shard by name, memory-mapped. Raises InputError where one is missing or malformed."""
@@ -173,21 +166,16 @@ class Dataset:
             except (OSError, ValueError, EOFError) as error:
                 raise InputError(f"dataset {file}: expected an array, found {error}") from None
             rows = len(arrays["frames"]) if arrays else len(array) if array.ndim else 0
-            if array.shape != (rows, *shapes[name]) or array.dtype != kind:
-                raise InputError(
-                    f"dataset {file}: expected {(rows, *shapes[name])} {np.dtype(kind)}, "
-                    f"found {array.shape} {array.dtype}"
-                )
+            if array.shape != (shape := (rows, *shapes[name])) or array.dtype != kind:
+                found = f"{array.shape} {array.dtype}"
+                raise InputError(f"dataset {file}: expected {shape} {np.dtype(kind)}, found {found}")
             arrays[name] = array
         return arrays
 
     def urdf(self) -> str | None:
         """Return the URDF of the first bag that has one."""
-        for shard in self.index.shards:
-            path = self.path / shard / URDF
-            if path.is_file():
-                return path.read_text(encoding="utf-8")
-        return None
+        paths = (self.path / shard / URDF for shard in self.index.shards)
+        return next((path.read_text(encoding="utf-8") for path in paths if path.is_file()), None)
 
     def rows(self, entry: IndexedEpisode, name: str) -> np.ndarray:
         """Return the rows of an episode in an array, memory-mapped."""
@@ -196,17 +184,15 @@ class Dataset:
 
 def _read(path: Path, kind):
     try:
-        if path.stat().st_size > LARGEST_INDEX_BYTES:
-            raise InputError(
-                f"dataset {path}: expected at most {LARGEST_INDEX_BYTES} bytes, found {path.stat().st_size}"
-            )
+        if (size := path.stat().st_size) > LARGEST_INDEX_BYTES:
+            raise InputError(f"dataset {path}: expected at most {LARGEST_INDEX_BYTES} bytes, found {size}")
         return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except InputError:
+        raise
     except ValidationError as error:
         raise InputError(f"dataset {path}: {first_problem(error)}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise (
-            error if isinstance(error, InputError) else InputError(f"dataset {path}: expected an index, found {error}")
-        ) from None
+        raise InputError(f"dataset {path}: expected an index, found {error}") from None
 
 
 def read_shard(folder: Path) -> ShardInfo:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,11 +25,8 @@ POSITIONS, STAMP, PICTURES = "jepa_ros.positions", "jepa_ros.stamp", "jepa_ros.p
 """Columns from which a dataset of ours is restored completely; other readers ignore them."""
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 DEFAULT_FEATURES = {
-    "timestamp": {"dtype": "float32", "shape": [1], "names": None},
-    "frame_index": {"dtype": "int64", "shape": [1], "names": None},
-    "episode_index": {"dtype": "int64", "shape": [1], "names": None},
-    "index": {"dtype": "int64", "shape": [1], "names": None},
-    "task_index": {"dtype": "int64", "shape": [1], "names": None},
+    name: {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1], "names": None}
+    for name in ("timestamp", "frame_index", "episode_index", "index", "task_index")
 }
 INFO_KEYS = {
     "codebase_version": str,
@@ -82,13 +80,20 @@ def file_of(root: Path, template: str, chunk: int, file: int, key: str = "") -> 
     try:
         name = template.format(chunk_index=chunk, file_index=file, video_key=key)
     except (KeyError, IndexError, ValueError) as error:
-        raise InputError(
-            f"lerobot {root}: expected a path template of the format, found {template!r}: {error}"
-        ) from None
+        wanted = "a path template of the format"
+        raise InputError(f"lerobot {root}: expected {wanted}, found {template!r}: {error}") from None
     path = (root / name).resolve()
     if not path.is_relative_to(root.resolve()):
         raise InputError(f"lerobot {root}: expected files inside the dataset, found {name}")
     return path
+
+
+def lines_by_file(episodes: list[dict], prefix: str) -> list[tuple[tuple[int, int], list[dict]]]:
+    """Return (chunk and file number, rows of meta/episodes) for each file. prefix: data, or videos/ and a feature."""
+    by_file: dict[tuple[int, int], list[dict]] = {}
+    for line in episodes:
+        by_file.setdefault((line[f"{prefix}/chunk_index"], line[f"{prefix}/file_index"]), []).append(line)
+    return sorted(by_file.items())
 
 
 def next_file(chunk: int, file: int) -> tuple[int, int]:
@@ -263,50 +268,44 @@ class VideoWriter:
         self._container.close()
 
 
-def describe(path: Path) -> dict:
-    """Return the properties of a video for info.json. Raises InputError where it cannot be read."""
+@contextmanager
+def _open_video(path: Path) -> Iterator:
+    """Open a video with PyAV. Raises InputError where it, or what the block reads of it, is malformed."""
     import av
 
     try:
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            return {
-                "video.height": stream.height,
-                "video.width": stream.width,
-                "video.codec": stream.codec_context.codec.canonical_name,
-                "video.pix_fmt": stream.pix_fmt,
-                "is_depth_map": False,
-                "video.fps": round(stream.average_rate or stream.base_rate),
-                "video.channels": 3,
-                "has_audio": bool(container.streams.audio),
-            }
+            yield container
     except Exception as error:  # garbage may raise anything in the demuxer
-        raise InputError(f"video {path}: expected a readable video, found {error or 'none'}") from None
+        raise InputError(f"video {path}: expected a readable video, found {error}") from None
+
+
+def describe(path: Path) -> dict:
+    """Return the properties of a video for info.json. Raises InputError where it cannot be read."""
+    with _open_video(path) as container:
+        stream = container.streams.video[0]
+        return {
+            "video.height": stream.height,
+            "video.width": stream.width,
+            "video.codec": stream.codec_context.codec.canonical_name,
+            "video.pix_fmt": stream.pix_fmt,
+            "is_depth_map": False,
+            "video.fps": round(stream.average_rate or stream.base_rate),
+            "video.channels": 3,
+            "has_audio": bool(container.streams.audio),
+        }
 
 
 def read_video(path: Path) -> Iterator[tuple[float, np.ndarray]]:
     """Yield (time in s, frame (H, W, 3) uint8 rgb) in order. Raises InputError where the file cannot be read."""
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            for frame in container.decode(stream):
-                yield float(frame.pts * stream.time_base), frame.to_ndarray(format="rgb24")
-    except GeneratorExit:
-        raise
-    except Exception as error:  # as above
-        raise InputError(f"video {path}: expected whole frames, found {error}") from None
+    with _open_video(path) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for frame in container.decode(stream):
+            yield float(frame.pts * stream.time_base), frame.to_ndarray(format="rgb24")
 
 
 def count_frames(path: Path) -> int:
     """Count the frames in the file, regardless of its header. Raises InputError."""
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            return sum(1 for packet in container.demux(stream) if packet.size)
-    except Exception as error:  # as above
-        raise InputError(f"video {path}: expected a readable video, found {error or 'none'}") from None
+    with _open_video(path) as container:
+        return sum(1 for packet in container.demux(container.streams.video[0]) if packet.size)

@@ -55,7 +55,6 @@ def import_dataset(*, source: Path, out: Path, size: int | None = None) -> int:
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise InputError(f"out {out}: exists and is not empty; give a new directory")
     found = Validation(source)
-    found.check()
     if found.problems:
         raise InputError(f"lerobot {source}: expected a valid dataset, found {'; '.join(found.problems[:5])}")
     ours = _read_own_metadata(source / f.OURS)
@@ -140,21 +139,16 @@ def _frames(found: Validation, layout: Layout, shard: Path, rows: int, bar: Prog
             if done % 64 == 0:
                 bar.update(task, done)
         if not filled.all():
-            raise InputError(
-                f"lerobot {found.root}: {key}: expected {rows} frames, found {int(filled.sum())}; "
-                f"row {int(np.argmin(filled))} is missing"
-            )
+            there = f"{int(filled.sum())}; row {int(np.argmin(filled))} is missing"
+            raise InputError(f"lerobot {found.root}: {key}: expected {rows} frames, found {there}")
     bar.update(task, done)
     frames.flush()
 
 
 def _frames_in_videos(found: Validation, key: str) -> Iterator[tuple[int, np.ndarray]]:
     """Yield rows and frames of a video feature."""
-    fps, by_file = found.info["fps"], {}
-    for line in found.episodes:
-        numbers = (line[f"videos/{key}/chunk_index"], line[f"videos/{key}/file_index"])
-        by_file.setdefault(numbers, []).append(line)
-    for numbers, lines in sorted(by_file.items()):
+    fps = found.info["fps"]
+    for numbers, lines in f.lines_by_file(found.episodes, f"videos/{key}"):
         rows: dict[int, int] = {}
         for line in lines:
             begin = round(line[f"videos/{key}/from_timestamp"] * fps)
@@ -176,9 +170,8 @@ def _frames_in_tables(found: Validation, key: str) -> Iterator[tuple[int, np.nda
 
 
 def _tables(found: Validation, columns: list[str]) -> Iterator:
-    numbers = sorted({(line["data/chunk_index"], line["data/file_index"]) for line in found.episodes})
-    for chunk, file in numbers:
-        yield read_table(f.file_of(found.root, found.info["data_path"], chunk, file), columns)
+    for numbers, _ in f.lines_by_file(found.episodes, "data"):
+        yield read_table(f.file_of(found.root, found.info["data_path"], *numbers), columns)
 
 
 def _arrays(found: Validation, layout: Layout, shard: Path, rows: int, ours: bool) -> None:
@@ -193,24 +186,19 @@ def _arrays(found: Validation, layout: Layout, shard: Path, rows: int, ours: boo
     values = {key: np.concatenate(found) for key, found in parts.items()}
     views, blank = len(layout.views), np.empty((rows, 0))
     stamps = values.get(f.STAMP, np.round(values["timestamp"] * 1e9) if "timestamp" in values else blank)
+    # meta/jepa_ros.json and info.json may disagree on the number of values.
+    for key, what, names in ((f.STATE, "state", layout.state_names), (f.ACTION, "action", layout.action_names)):
+        if (width := values.setdefault(key, blank).shape[1]) != len(names):
+            raise InputError(f"lerobot {found.root}: {what}: expected {len(names)} values, found {width}")
     arrays = {
-        "states": _expect_columns(found, values.get(f.STATE, blank), len(layout.state_names), "state").astype(
-            np.float32
-        ),
-        "actions": _expect_columns(found, values[f.ACTION], len(layout.action_names), "action").astype(np.float32),
+        "states": values[f.STATE].astype(np.float32),
+        "actions": values[f.ACTION].astype(np.float32),
         "positions": values.get(f.POSITIONS, blank).astype(np.float64).reshape(rows, len(layout.positions), 3),
         "stamps": stamps.astype(np.int64).reshape(rows),
         "pictures": values.get(f.PICTURES, np.repeat(np.arange(rows)[:, None], views, axis=1)).astype(np.int64),
     }
     for name, array in arrays.items():
         np.save(shard / f"{name}.npy", array)
-
-
-def _expect_columns(found: Validation, values: np.ndarray, count: int, what: str) -> np.ndarray:
-    """Return values (N, count). Raises InputError where meta/jepa_ros.json and info.json disagree on the count."""
-    if values.shape[1] != count:
-        raise InputError(f"lerobot {found.root}: {what}: expected {count} values, found {values.shape[1]}")
-    return values
 
 
 def _index(found: Validation, layout: Layout, ours: OwnMetadata | None, source: Path, shard: Path) -> Index:

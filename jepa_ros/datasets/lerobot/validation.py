@@ -28,22 +28,17 @@ TIMESTAMP_TOLERANCE_S = 1e-4  # as in LeRobot's reader
 
 def validate(root: Path) -> list[str]:
     """Return the problems of the dataset at `root`, one line each."""
-    found = Validation(Path(root))
-    found.check()
-    return found.problems
+    return Validation(Path(root)).problems
 
 
 class Validation:
-    """Validates a dataset. problems: one line each, in the order of finding."""
+    """Validates a dataset; a part that depends on a malformed one is skipped. problems: one line each, as found."""
 
     def __init__(self, root: Path):
         self.root, self.problems = root, []
         self.info: dict = {}
         self.episodes: list[dict] = []
         self.tasks: dict[int, str] = {}
-
-    def check(self) -> None:
-        """Check all parts; a part that depends on a malformed one is skipped."""
         try:
             self._check()
         except InputError as error:
@@ -71,11 +66,11 @@ class Validation:
     def _info(self) -> None:
         info = self.info
         for key, kind in f.INFO_KEYS.items():
-            optional = key in ("robot_type", "video_path", "splits")
-            if key not in info and not optional:
+            if key in info:
+                good = isinstance(info[key], kind) and not isinstance(info[key], bool)
+                self._expect(good, f"{f.INFO}: {key}: expected another type, found {info[key]!r:.80}")
+            elif key not in ("robot_type", "video_path", "splits"):
                 self.problems.append(f"{f.INFO}: {key}: expected a value, found none")
-            elif key in info and (not isinstance(info[key], kind) or isinstance(info[key], bool)):
-                self.problems.append(f"{f.INFO}: {key}: expected another type, found {info[key]!r:.80}")
         if self.problems:
             return
         version = info["codebase_version"]
@@ -88,15 +83,12 @@ class Validation:
             self._expect(good, f"{f.INFO}: features: {key}: expected {wanted}, found {found}")
         for key, feature in info["features"].items():
             self._feature(key, feature)
-        videos = self.video_keys()
-        self._expect(
-            not videos or bool(info.get("video_path")), f"{f.INFO}: video_path: expected a template, found none"
-        )
+        if self.video_keys():
+            self._expect(bool(info.get("video_path")), f"{f.INFO}: video_path: expected a template, found none")
 
     def _feature(self, key: str, feature: object) -> None:
         where = f"{f.INFO}: features: {key}"
-        if "/" in key:
-            self.problems.append(f"{where}: expected a name without '/', found one")
+        self._expect("/" not in key, f"{where}: expected a name without '/', found one")
         shape = feature.get("shape") if isinstance(feature, dict) else None
         sizes = isinstance(shape, list) and bool(shape) and all(type(n) is int and n > 0 for n in shape)
         if not sizes or "dtype" not in feature or "names" not in feature:
@@ -112,15 +104,13 @@ class Validation:
         try:
             arrow_type(feature)
         except InputError:
-            self.problems.append(
-                f"{where}: dtype: expected one of numpy's, string, image or video, found {feature['dtype']}"
-            )
+            wanted = "one of numpy's, string, image or video"
+            self.problems.append(f"{where}: dtype: expected {wanted}, found {feature['dtype']}")
 
     def _tasks(self) -> None:
         numbers, total = sorted(self.tasks), self.info["total_tasks"]
-        self._expect(
-            numbers == list(range(total)), f"{f.TASKS}: expected the numbers 0 to {total - 1}, found {numbers[:9]}"
-        )
+        wanted = f"the numbers 0 to {total - 1}"
+        self._expect(numbers == list(range(total)), f"{f.TASKS}: expected {wanted}, found {numbers[:9]}")
         self._expect(len(set(self.tasks.values())) == len(self.tasks), f"{f.TASKS}: expected different tasks")
 
     def _episodes(self) -> None:
@@ -136,10 +126,8 @@ class Validation:
                 return
             self._expect(line["episode_index"] == number, f"{where}: episode_index: found {line['episode_index']}")
             begin, end, length = line["dataset_from_index"], line["dataset_to_index"], line["length"]
-            self._expect(
-                begin == row and end - begin == length > 0,
-                f"{where}: expected rows from {row} on for length {length}, found {begin} to {end}",
-            )
+            good = begin == row and end - begin == length > 0
+            self._expect(good, f"{where}: expected rows from {row} on for length {length}, found {begin} to {end}")
             tasks = line["tasks"]
             known = isinstance(tasks, list) and bool(tasks) and set(tasks) <= set(self.tasks.values())
             self._expect(known, f"{where}: tasks: expected some of {f.TASKS}, found {tasks}")
@@ -153,12 +141,8 @@ class Validation:
         self._expect(row == self.info["total_frames"], f"{f.INFO}: total_frames: expected {row}")
 
     def _data(self) -> None:
-        rows = {"index": 0}
-        by_file: dict[tuple[int, int], list[dict]] = {}
-        for line in self.episodes:
-            by_file.setdefault((line["data/chunk_index"], line["data/file_index"]), []).append(line)
-        columns = {k: x for k, x in self.info["features"].items() if x["dtype"] != "video"}
-        for numbers, lines in sorted(by_file.items()):
+        begin, columns = 0, {k: x for k, x in self.info["features"].items() if x["dtype"] != "video"}
+        for numbers, lines in f.lines_by_file(self.episodes, "data"):
             path = f.file_of(self.root, self.info["data_path"], *numbers)
             where = str(path.relative_to(self.root.resolve()))
             table = read_table(path)
@@ -170,7 +154,8 @@ class Validation:
             total = sum(line["length"] for line in lines)
             self._expect(table.num_rows == total, f"{where}: expected {total} rows, found {table.num_rows}")
             if not self.problems:
-                self._rows(where, table, lines, rows)
+                self._rows(where, table, lines, begin)
+            begin += total
 
     def _column(self, where: str, key: str, feature: dict, found) -> None:
         import pyarrow as pa
@@ -185,36 +170,30 @@ class Validation:
         nested = len(feature["shape"]) > 1
         self._expect(found == wanted or alike or nested, f"{where}: {key}: expected {wanted}, found {found}")
 
-    def _rows(self, where: str, table, lines: list[dict], rows: dict) -> None:
+    def _rows(self, where: str, table, lines: list[dict], begin: int) -> None:
         values = {key: table[key].to_numpy() for key in f.DEFAULT_FEATURES}
         frame = np.concatenate([np.arange(line["length"]) for line in lines])
         episode = np.concatenate([np.full(line["length"], line["episode_index"]) for line in lines])
-        wanted = {"index": rows["index"] + np.arange(len(frame)), "frame_index": frame, "episode_index": episode}
+        wanted = {"index": begin + np.arange(len(frame)), "frame_index": frame, "episode_index": episode}
         for key, column in wanted.items():
             self._expect(np.array_equal(values[key], column), f"{where}: {key}: expected consecutive numbers")
         error = np.abs(values["timestamp"] - frame / self.info["fps"]).max(initial=0.0)
-        self._expect(
-            error < TIMESTAMP_TOLERANCE_S, f"{where}: timestamp: expected frame_index / fps, found {error:g} s off"
-        )
+        good = error < TIMESTAMP_TOLERANCE_S
+        self._expect(good, f"{where}: timestamp: expected frame_index / fps, found {error:g} s off")
         known = np.isin(values["task_index"], list(self.tasks)).all()
         self._expect(bool(known), f"{where}: task_index: expected task numbers of {f.TASKS}")
-        rows["index"] += len(frame)
 
     def _videos(self) -> None:
         for key in self.video_keys():
             height, width = self.info["features"][key]["shape"][:2]
-            ends: dict[tuple[int, int], float] = {}
-            for line in self.episodes:
-                numbers = (line[f"videos/{key}/chunk_index"], line[f"videos/{key}/file_index"])
-                ends[numbers] = max(ends.get(numbers, 0.0), line[f"videos/{key}/to_timestamp"])
-            for numbers, end in sorted(ends.items()):
+            for numbers, lines in f.lines_by_file(self.episodes, f"videos/{key}"):
                 path = f.file_of(self.root, self.info["video_path"], *numbers, key)
                 where, found = str(path.relative_to(self.root.resolve())), describe(path)
                 size = (found["video.height"], found["video.width"])
                 self._expect(size == (height, width), f"{where}: expected {height} x {width} pixels, found {size}")
                 fps, frames = found["video.fps"], count_frames(path)
                 self._expect(fps == self.info["fps"], f"{where}: expected {self.info['fps']} fps, found {fps}")
-                wanted = round(end * self.info["fps"])
+                wanted = round(max(line[f"videos/{key}/to_timestamp"] for line in lines) * self.info["fps"])
                 self._expect(frames >= wanted, f"{where}: expected {wanted} frames, found {frames}")
 
     def _stats(self) -> None:
