@@ -118,9 +118,10 @@ def benchmark_planning(
     if table is not None:
         write_table(table, summary)
     missed = [name for name, met in summary["targets_met"].items() if met is False]
-    lines = [(f"{row[0]} ({row[4]})", f"{row[1]}, target met: {row[5]}") for row in _rows(summary)]
+    rows = [(name, value, target, met) for name, value, _, _, target, met in _rows(summary)]
     paths = [out / "summary.json", out / "report.html", *([] if table is None else [table])]
-    print_result(f"planning of {summary['model']} compared with {summary['peer']}", lines, paths)
+    title = f"planning of {summary['model']} compared with {summary['peer']}"
+    print_result(title, (), paths, (("metric", "result", "target", "target met"), rows))
     return int(bool(missed) and fail_on_miss)
 
 

@@ -42,7 +42,7 @@ def measure_view(checkpoint: Checkpoint, images: list[np.ndarray], tool: np.ndar
     frame, None if unknown."""
     import torch
 
-    from jepa_ros.evaluation.bag.reading.latents import BatchEncoder
+    from jepa_ros.evaluation.bag.reading.images import BatchEncoder
 
     size = checkpoint.config.preprocessing.size
     frames = [

@@ -16,8 +16,7 @@ from helpers.evaluated_bag import write_bag, write_model
 from jepa_ros import cli
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag import camera_calibration
-from jepa_ros.evaluation.bag.reading.latents import LatentStore
-from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, LatentStore, Recording
 from jepa_ros.resources import config_path
 from jepa_ros.robot.camera_rotation import estimate_rotation
 from jepa_ros.robot.config import load_robot

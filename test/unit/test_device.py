@@ -10,7 +10,7 @@ from helpers import sim_arm, small_dino_wm, small_lewm, small_models, square_epi
 from helpers.fake_gpu import pretended_gpu
 from jepa_ros.bags.cameras import FrameRun
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.bag.reading.latents import BatchEncoder
+from jepa_ros.evaluation.bag.reading.images import BatchEncoder
 from jepa_ros.planning.receding_horizon import PlanningSettings, PlanStep, RecedingHorizonController
 from jepa_ros.training.pretraining import loop as pretrain_loop
 from jepa_ros.training.pretraining import models as pretrain_models

@@ -176,8 +176,7 @@ def test_an_old_result_stays_whole_when_a_new_run_is_interrupted(bag, model, tmp
 
 
 def test_the_shipped_thresholds_name_figures_there_are(bag, model, tmp_path):
-    from jepa_ros.evaluation.bag.output.summary import metric_names
-    from jepa_ros.evaluation.bag.output.thresholds import gather_thresholds
+    from jepa_ros.evaluation.bag.output.summary import gather_thresholds, metric_names
     from jepa_ros.resources import config_path
 
     found = gather_thresholds((), config_path("evaluation", "thresholds.yaml"), metric_names(5))

@@ -14,14 +14,13 @@ import torch
 from helpers import sim_arm, small_models
 from jepa_ros.bags.typestore import JointStateReader, typestore
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.bag.metrics import data_quality, latent_health, planner_agreement, probes
+from jepa_ros.evaluation.bag.metrics import data_quality, planner_agreement
+from jepa_ros.evaluation.bag.metrics import latents as latent_metrics
 from jepa_ros.evaluation.bag.metrics.table import join_samples
-from jepa_ros.evaluation.bag.output import thresholds
+from jepa_ros.evaluation.bag.output import summary
 from jepa_ros.evaluation.bag.output.frame_table import FrameTable
-from jepa_ros.evaluation.bag.output.summary import score
-from jepa_ros.evaluation.bag.reading.images import CameraImage, ImageDecoder
-from jepa_ros.evaluation.bag.reading.latents import BatchEncoder, LatentStore
-from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
+from jepa_ros.evaluation.bag.reading.images import BatchEncoder, CameraImage, ImageDecoder
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, LatentStore, Recording
 from jepa_ros.evaluation.bag.reading.situations import find_situations
 from jepa_ros.planning.receding_horizon import PlanningSettings
 from jepa_ros.world_model.heads import Probe
@@ -38,12 +37,12 @@ from jepa_ros.world_model.heads import Probe
     ],
 )
 def test_thresholds_are_read(text, metric, sign, value):
-    assert thresholds.parse_threshold(text) == thresholds.Threshold(metric, sign, value)
+    assert summary.parse_threshold(text) == summary.Threshold(metric, sign, value)
 
 
 @pytest.mark.parametrize("found, broken", [(0.4, False), (0.5, False), (0.6, True), (None, True)])
 def test_a_threshold_is_broken_beyond_its_value_or_where_nothing_was_measured(found, broken):
-    assert bool(thresholds.parse_threshold("x > 0.5").check({"x": found})) == broken
+    assert bool(summary.parse_threshold("x > 0.5").check({"x": found})) == broken
 
 
 @pytest.mark.parametrize(
@@ -52,20 +51,20 @@ def test_a_threshold_is_broken_beyond_its_value_or_where_nothing_was_measured(fo
 def test_files_of_thresholds_that_are_none(tmp_path, content):
     (tmp_path / "t.yaml").write_text(content)
     with pytest.raises(InputError, match="^(--)?threshold"):
-        thresholds.gather_thresholds((), tmp_path / "t.yaml", ["x"])
+        summary.gather_thresholds((), tmp_path / "t.yaml", ["x"])
 
 
 def test_the_score_rises_with_each_part_and_is_none_without_one():
-    assert score(0.0, 0.0, 0.0)["score"] == 1.0
-    assert score(1.0, 0.01, 1.0)["score"] == pytest.approx(0.5)
-    base = score(0.04, 0.01, 0.2)["score"]
+    assert summary.score(0.0, 0.0, 0.0)["score"] == 1.0
+    assert summary.score(1.0, 0.01, 1.0)["score"] == pytest.approx(0.5)
+    base = summary.score(0.04, 0.01, 0.2)["score"]
     assert base == pytest.approx((1 / 1.2 * 0.5 / 1.2) ** (1 / 3))
-    for better in (score(0.01, 0.01, 0.2), score(0.04, 0.005, 0.2), score(0.04, 0.01, 0.1)):
+    for better in (summary.score(0.01, 0.01, 0.2), summary.score(0.04, 0.005, 0.2), summary.score(0.04, 0.01, 0.1)):
         assert better["score"] > base
     for part in range(3):
         values = [0.1, 0.1, 0.1]
         values[part] = None
-        assert score(*values)["score"] is None
+        assert summary.score(*values)["score"] is None
 
 
 # -- table -------------------------------------------------------------------------------------------------------------
@@ -143,7 +142,7 @@ def sample(latents, distance=None):
 
 
 def measure(samples):
-    return latent_health.summarize(samples, None)
+    return latent_metrics.summarize_latents(samples, None)
 
 
 def test_health_tells_rank_dead_dimensions_and_drift():
@@ -198,8 +197,8 @@ def test_probes_are_read_as_they_come_with_the_model():
     spec = EvaluationSpec(SimpleNamespace(probes={"tool": probe}), None)
     off = truth + [0.03, 0.04, 0.0]
     off[::2] = np.nan
-    assert probes.read_probe(spec, made, "joints", np.zeros((300, 2))) == {}
-    figures = probes.summarize(probes.read_probe(spec, made, "tool", off), spec)
+    assert latent_metrics.read_probe(spec, made, "joints", np.zeros((300, 2))) == {}
+    figures = latent_metrics.summarize_probes(latent_metrics.read_probe(spec, made, "tool", off), spec)
     assert figures["tool"]["frames"] == 150
     assert figures["tool"]["error_p50_m"] == pytest.approx(0.05, rel=1e-3)
     assert figures["tool"]["on_test_data_m"] == 0.004 and figures["joints"]["rms_rad"] is None
@@ -212,8 +211,8 @@ def test_a_probe_of_the_joints_is_judged_in_rad():
     made.latents.add(np.ones((10, 2), np.float32))
     weights = torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.0, 0.2]])
     spec = EvaluationSpec(SimpleNamespace(probes={"joints": Probe("joints", weights, 0.1, (2,))}), None)
-    samples = probes.read_probe(spec, made, "joints", np.array([[1.3, 0.2 + 0.4]] * 10))
-    figures = probes.summarize(samples, spec)
+    samples = latent_metrics.read_probe(spec, made, "joints", np.array([[1.3, 0.2 + 0.4]] * 10))
+    figures = latent_metrics.summarize_probes(samples, spec)
     assert figures["joints"]["rms_rad"] == pytest.approx(math.sqrt((0.3**2 + 0.4**2) / 2), rel=1e-4)
     assert figures["tool"]["rms_m"] is None
 
@@ -246,13 +245,13 @@ def planned(driven):
     checkpoint, made = driven
     settings = PlanningSettings(budget=math.inf, horizon=4)
     situations = find_situations(made, EvaluationSpec(checkpoint, sim_arm.robot(), settings, 4, plan_states=6))
-    return planner_agreement.compute(made, situations)["agreements"], situations
+    return planner_agreement.compute_agreement(made, situations)["agreements"], situations
 
 
 def test_a_planner_whose_model_knows_the_world_goes_where_the_recording_went(driven, planned):
     found, _ = planned
     assert len(found) == 6 and all(a.plan is not None and not a.forbidden for a in found), found
-    figures = planner_agreement.summarize({"agreements": found}, None)
+    figures = planner_agreement.summarize_agreement({"agreements": found}, None)
     nearby = math.sqrt(2 * driven[0].config.distance.tolerance) * small_models.SCALE  # where it counts as there
     assert figures["gap_p50_m"] < nearby and figures["gap_ratio"] < 0.3, figures
     assert figures["limit_violations"] == 0 and figures["cheaper_than_random"] == 1.0

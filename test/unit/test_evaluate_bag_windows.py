@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from helpers import small_models
-from jepa_ros.evaluation.bag.metrics import prediction, surprise
-from jepa_ros.evaluation.bag.reading.latents import LatentStore
-from jepa_ros.evaluation.bag.reading.recording import EpochClock, EvaluationSpec, Recording
+from jepa_ros.evaluation.bag.metrics import prediction
+from jepa_ros.evaluation.bag.reading.recording import EpochClock, EvaluationSpec, LatentStore, Recording
 from jepa_ros.evaluation.bag.reading.situations import find_situations
 from jepa_ros.world_model.history import ObservationHistory
 from jepa_ros.world_model.surprise import SurpriseMonitor
@@ -141,7 +140,7 @@ def test_a_model_that_knows_its_world_beats_both_baselines():
     made, latents = shifting()
     checkpoint = small_models.knowing(JOINTS)
     found = situations_of(made, checkpoint.config, HORIZON, checkpoint)
-    figures = prediction.summarize(prediction.compute(made, found), found.spec)
+    figures = prediction.summarize_prediction(prediction.compute_prediction(made, found), found.spec)
     for k, entry in enumerate(figures["horizons"], start=1):
         still = np.square(latents[4 * k :] - latents[: -4 * k]).mean()
         assert entry["persistence"] == pytest.approx(still, rel=1e-4) and entry["frames"] == 100 - 4 * k
@@ -152,7 +151,9 @@ def test_the_error_is_that_of_the_noise():
     made, _ = shifting(noise=0.1)
     checkpoint = small_models.knowing(JOINTS)
     found = situations_of(made, checkpoint.config, 1, checkpoint)
-    error = prediction.summarize(prediction.compute(made, found), found.spec)["horizons"][0]["error"]
+    error = prediction.summarize_prediction(prediction.compute_prediction(made, found), found.spec)["horizons"][0][
+        "error"
+    ]
     assert error == pytest.approx(2 * 0.1**2, rel=0.2)
 
 
@@ -166,7 +167,7 @@ def test_surprise_is_the_live_monitors():
     made, latents = shifting(noise=0.05)
     checkpoint = small_models.knowing(JOINTS)
     situations = situations_of(made, checkpoint.config, 1, checkpoint)
-    samples = surprise.compute(made, situations)
+    samples = prediction.compute_surprise(made, situations)
     readings = samples["readings"]
     (part,) = situations.segments
     live = ObservationHistory(checkpoint.config)
@@ -194,10 +195,10 @@ def test_surprised_readings_in_a_row_are_one_event():
     made.latents = LatentStore((2,))
     made.latents.add(latents.astype(np.float32))
     checkpoint = small_models.knowing(JOINTS)
-    samples = surprise.compute(made, situations_of(made, checkpoint.config, 1, checkpoint))
+    samples = prediction.compute_surprise(made, situations_of(made, checkpoint.config, 1, checkpoint))
     found = samples["events"]
     assert len(found) == 1 and 4.8 < found[0].begin < 5.4 and found[0].error == pytest.approx(9.0, rel=1e-3)
-    assert surprise.summarize(samples, None)["events"] == 1
+    assert prediction.summarize_surprise(samples, None)["events"] == 1
 
 
 def test_a_clock_tells_jumps_from_what_comes_late():

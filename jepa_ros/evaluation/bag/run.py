@@ -14,8 +14,13 @@ from jepa_ros.allocator import keep_freed_memory
 from jepa_ros.evaluation.bag.evaluate import BagEvaluation, make_spec
 from jepa_ros.evaluation.bag.output.frame_table import FrameTable
 from jepa_ros.evaluation.bag.output.report import write_report
-from jepa_ros.evaluation.bag.output.summary import TIMING_PATHS, metric_names, timing_metrics
-from jepa_ros.evaluation.bag.output.thresholds import Threshold, gather_thresholds
+from jepa_ros.evaluation.bag.output.summary import (
+    TIMING_PATHS,
+    Threshold,
+    gather_thresholds,
+    metric_names,
+    timing_metrics,
+)
 from jepa_ros.evaluation.bag.reading.recording import read_urdf
 from jepa_ros.evaluation.bag.reading.topics import TopicOptions
 from jepa_ros.reporting.output import prepare_out

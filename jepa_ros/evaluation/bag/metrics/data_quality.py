@@ -13,7 +13,7 @@ from jepa_ros.evaluation.bag.reading.situations import Situations
 from jepa_ros.reporting.summary import percentiles
 
 
-def compute(recording: Recording, situations: Situations) -> dict[str, list[dict[str, Any]]]:
+def compute_quality(recording: Recording, situations: Situations) -> dict[str, list[dict[str, Any]]]:
     """Return everything about the recording as the one entry of `recordings`, for summary.json."""
     begins = np.array(sorted(stamp for stamp, _ in recording.episodes), np.int64)
     clock, states, actions = recording.clock, recording.states, recording.actions
@@ -47,7 +47,7 @@ def compute(recording: Recording, situations: Situations) -> dict[str, list[dict
     return {"recordings": [found]}
 
 
-def summarize(samples: dict[str, list[dict[str, Any]]], spec: EvaluationSpec) -> dict[str, int]:
+def summarize_quality(samples: dict[str, list[dict[str, Any]]], spec: EvaluationSpec) -> dict[str, int]:
     """Return the sums of what was wrong with the recordings."""
     recordings = samples["recordings"]
     cameras = [camera for found in recordings for camera in found["cameras"]]

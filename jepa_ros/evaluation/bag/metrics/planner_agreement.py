@@ -76,7 +76,7 @@ class Agreement:
     forbidden: str = ""
 
 
-def compute(
+def compute_agreement(
     recording: Recording, situations: Situations, progress: Callable[[int], None] = lambda plans: None
 ) -> dict[str, list]:
     """Return an Agreement for each of spec.plan_states states as `agreements`, and why there are none as `problems`.
@@ -224,7 +224,7 @@ class RecordingPlanner:
         return self._rails.check(trajectory) or ("" if use.within_limits else use.text)
 
 
-def summarize(samples: dict[str, list], spec: EvaluationSpec) -> dict[str, Any]:
+def summarize_agreement(samples: dict[str, list], spec: EvaluationSpec) -> dict[str, Any]:
     """Return the figures of all states; those of plans are None where there was none."""
     found = samples["agreements"]
     made = [a for a in found if a.plan is not None]

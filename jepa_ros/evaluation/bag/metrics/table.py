@@ -7,20 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from jepa_ros.evaluation.bag.metrics import (
-    data_quality,
-    latent_health,
-    planner_agreement,
-    prediction,
-    probes,
-    surprise,
-    timing,
+from jepa_ros.evaluation.bag.metrics.data_quality import compute_quality, summarize_quality
+from jepa_ros.evaluation.bag.metrics.latents import (
+    compute_latents,
+    compute_probes,
+    summarize_latents,
+    summarize_probes,
 )
+from jepa_ros.evaluation.bag.metrics.planner_agreement import compute_agreement, summarize_agreement
+from jepa_ros.evaluation.bag.metrics.prediction import (
+    compute_prediction,
+    compute_surprise,
+    summarize_prediction,
+    summarize_surprise,
+)
+from jepa_ros.evaluation.bag.metrics.timing import compute_timing, summarize_timing
 from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
 from jepa_ros.evaluation.bag.reading.situations import Situations, find_situations
 
@@ -28,24 +34,21 @@ MetricSamples = dict[str, Any]
 """Arrays or lists by name, with an entry for each sample."""
 
 
-class Metric(Protocol):
-    """What a module of this package offers."""
+class Metric(NamedTuple):
+    """compute: returns the samples of one recording. summarize: returns the figures; None for what is not measured."""
 
-    def compute(self, recording: Recording, situations: Situations) -> MetricSamples:
-        """Return the metric's samples of one recording."""
-
-    def summarize(self, samples: MetricSamples, spec: EvaluationSpec) -> dict[str, Any]:
-        """Return the metric's figures; None where one cannot be measured."""
+    compute: Callable[[Recording, Situations], MetricSamples]
+    summarize: Callable[[MetricSamples, EvaluationSpec], dict[str, Any]]
 
 
 METRICS: Mapping[str, Metric] = {
-    "prediction": prediction,
-    "latents": latent_health,
-    "probes": probes,
-    "surprise": surprise,
-    "planner": planner_agreement,
-    "quality": data_quality,
-    "timing": timing,
+    "prediction": Metric(compute_prediction, summarize_prediction),
+    "latents": Metric(compute_latents, summarize_latents),
+    "probes": Metric(compute_probes, summarize_probes),
+    "surprise": Metric(compute_surprise, summarize_surprise),
+    "planner": Metric(compute_agreement, summarize_agreement),
+    "quality": Metric(compute_quality, summarize_quality),
+    "timing": Metric(compute_timing, summarize_timing),
 }
 USED_LATER = ("matplotlib.backends.backend_svg", "matplotlib.figure", "PIL.Image")
 """Imported by the report; imported while plans are computed, which takes longer than everything else."""
@@ -84,16 +87,16 @@ def compute_metrics(
 
     # Plans are computed beside the other metrics, which are independent. torch counts threads per thread.
     with ThreadPoolExecutor(1, "plans", torch.set_num_threads, (1,)) as planner:
-        plans = planner.submit(planner_agreement.compute, recording, situations, check_stop)
+        plans = planner.submit(compute_agreement, recording, situations, check_stop)
         try:
-            others = (m for m in METRICS.items() if m[1] not in (planner_agreement, timing))
-            samples = {key: metric.compute(recording, situations) for key, metric in others}
+            others = [key for key in METRICS if key not in ("planner", "timing")]
+            samples = {key: METRICS[key].compute(recording, situations) for key in others}
             for module in USED_LATER:
                 importlib.import_module(module)
             samples["planner"] = plans.result()
         finally:
             stop.set()
-    samples["timing"] = timing.compute(recording, situations)  # with nothing beside it
+    samples["timing"] = compute_timing(recording, situations)  # with nothing beside it
     return BagResult(name, situations, samples, list(samples["planner"]["problems"]))
 
 

@@ -23,7 +23,7 @@ TIMED_IMAGES = 100
 
 
 @torch.inference_mode()
-def compute(recording: Recording, situations: Situations) -> dict[str, list]:
+def compute_timing(recording: Recording, situations: Situations) -> dict[str, list]:
     """Return the ms that single images and plans take in the camera, world_model and planner nodes, with nothing beside
     them (`decode_ms` and `encode_ms` of the first images of the first camera, `plan_ms`), and of the recording its
     `seconds`, number of `cameras` and `frame_steps` in ns."""
@@ -51,7 +51,7 @@ def compute(recording: Recording, situations: Situations) -> dict[str, list]:
     }
 
 
-def summarize(samples: dict[str, Any], spec: EvaluationSpec) -> dict[str, Any]:
+def summarize_timing(samples: dict[str, Any], spec: EvaluationSpec) -> dict[str, Any]:
     """Return everything that differs from run to run, except for the duration of the evaluation."""
     decode, encode, plan_ms = (percentiles(samples[name]) for name in ("decode_ms", "encode_ms", "plan_ms"))
     steps = samples["frame_steps"] * 1e-6

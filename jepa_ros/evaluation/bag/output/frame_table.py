@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from jepa_ros.evaluation.bag.metrics.probes import UNITS
+from jepa_ros.evaluation.bag.metrics.latents import UNITS
 from jepa_ros.evaluation.bag.metrics.table import BagResult
+from jepa_ros.reporting.summary import finite_or_none
 
 
 class FrameTable:
@@ -46,7 +46,7 @@ class FrameTable:
             self._file = self._partial.open("w", encoding="utf-8")
         lists = {name: np.asarray(values).tolist() for name, values in columns.items()}
         for row in zip(*lists.values(), strict=True):
-            self._file.write(json.dumps(dict(zip(lists, map(_plain, row), strict=True))) + "\n")
+            self._file.write(json.dumps(dict(zip(lists, map(finite_or_none, row), strict=True))) + "\n")
 
     def finish(self) -> None:
         """Close the file and move it to `path`."""
@@ -95,7 +95,3 @@ def frame_columns(result: BagResult) -> dict[str, Any]:
         values[errors["frames"]] = errors[name]
         columns |= {f"{title}@{k + 1}": values[:, k] for k in range(values.shape[1])}
     return columns
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jepa_ros.evaluation.bag.metrics.latent_health import measure_drift
+from jepa_ros.evaluation.bag.metrics.latents import measure_drift
 from jepa_ros.evaluation.bag.metrics.table import BagResult
 from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report

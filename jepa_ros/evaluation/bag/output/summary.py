@@ -1,24 +1,34 @@
-"""summary.json of `evaluate bag`: figures of each bag and of all together, the score, and metrics for thresholds."""
+"""summary.json of `evaluate bag`: figures of each bag and of all together, the score, and thresholds on metrics.
+
+The threshold `prediction_ratio@3 > 0.5` fails a model whose ratio is above one half.
+"""
 
 from __future__ import annotations
 
+import difflib
 import math
+import operator
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.metrics.planner_agreement import PLAN_KEYS
 from jepa_ros.evaluation.bag.metrics.table import BagResult, summarize_metrics
 from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec
+from jepa_ros.reporting.summary import finite_or_none
+from jepa_ros.text_files import read_yaml
 
 STEP_METRICS = ("prediction_ratio", "shuffled_ratio", "joints_rms_rad")
 """Metrics of each horizon, such as prediction_ratio@3."""
+LATENT_METRICS = ("effective_rank", "dead_dimensions", "drift", "drift_max")
+LATENT_METRICS += ("training_distance_mean", "training_distance_p95", "states_out_of_training")
+QUALITY_METRICS = ("frames", "frozen_frames", "dropped_frames")
+QUALITY_METRICS += ("camera_gaps", "time_jumps_back", "unreadable_messages")
 METRIC_PATHS: Mapping[str, tuple[str, ...]] = {
-    **{name: ("latents", name) for name in ("effective_rank", "dead_dimensions", "drift", "drift_max")},
-    **{
-        name: ("latents", name)
-        for name in ("training_distance_mean", "training_distance_p95", "states_out_of_training")
-    },
+    **{name: ("latents", name) for name in LATENT_METRICS},
     **{
         f"probe_{probe}_{short}_{unit}": ("probes", probe, f"{key}_{unit}")
         for probe, unit in (("tool", "m"), ("joints", "rad"))
@@ -27,17 +37,7 @@ METRIC_PATHS: Mapping[str, tuple[str, ...]] = {
     **{f"surprise_{name}": ("surprise", name) for name in ("error_p50", "error_p95", "rate", "events")},
     **{f"plan_{name}": ("planner", name) for name in ("states", "without_plan", "limit_violations", *PLAN_KEYS)},
     "score": ("score",),
-    **{
-        name: ("quality", name)
-        for name in (
-            "frames",
-            "frozen_frames",
-            "dropped_frames",
-            "camera_gaps",
-            "time_jumps_back",
-            "unreadable_messages",
-        )
-    },
+    **{name: ("quality", name) for name in QUALITY_METRICS},
 }
 """Where each other metric of `metrics` is found in the figures of all bags."""
 TIMING_PATHS: Mapping[str, tuple[str, ...]] = {
@@ -48,6 +48,8 @@ TIMING_PATHS: Mapping[str, tuple[str, ...]] = {
 """Where each metric that differs from run to run is found in `timing`."""
 PROBE_ERROR_SCALE_M = 0.01
 """Probe error that halves the `sight` part of the score."""
+_FORM = re.compile(r"\s*([A-Za-z][\w.@]*)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+_COMPARE = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
 
 
 def summarize(results: Sequence[BagResult], spec: EvaluationSpec) -> dict[str, Any]:
@@ -115,20 +117,62 @@ def _bag_entry(result: BagResult, spec: EvaluationSpec) -> dict[str, Any]:
     del found["timing"], found["quality"]
     stamps, samples = result.recording.frame_stamps, result.samples
     found["surprise"] |= {"at": [asdict(e) | {"stamp_ns": stamps[e.frame]} for e in samples["surprise"]["events"]]}
-    found["planner"] |= {"at": [_plan_entry(vars(a)) for a in samples["planner"]["agreements"]]}
+    found["planner"] |= {
+        "at": [
+            {name: finite_or_none(value) for name, value in vars(a).items() if name != "plan"}
+            for a in samples["planner"]["agreements"]
+        ]
+    }
     head = {"name": result.name, "path": result.recording.path, "quality": result.quality}
     return head | found | {"problems": result.problems}
-
-
-def _plan_entry(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-        if name != "plan"
-    }
 
 
 def _look_up(values: Any, path: Sequence[str]) -> Any:
     for key in path:
         values = values[key]
     return values
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A model fails if `metric sign value` is true."""
+
+    metric: str
+    sign: str
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.sign} {self.value:g}"
+
+    def check(self, metrics: Mapping[str, float | None]) -> str:
+        """Return one line that says how it fails, "" where it does not. A metric that was not measured fails."""
+        found = metrics[self.metric]
+        if found is None:
+            return f"threshold {self}: {self.metric} could not be measured"
+        return f"threshold {self}: {self.metric} is {found:.4g}" if _COMPARE[self.sign](found, self.value) else ""
+
+
+def parse_threshold(text: str) -> Threshold:
+    """Parse one --fail-if option. Raises InputError."""
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise InputError(f"threshold '{text}': give METRIC, one of < > <= >=, and a number, such as 'score<0.3'")
+    return Threshold(found[1], found[2], float(found[3]))
+
+
+def read_thresholds(path: Path) -> list[Threshold]:
+    """Read those of a YAML file: `fail_if`, a list of texts. Raises InputError."""
+    content = read_yaml(path, "thresholds")
+    if not isinstance(content, dict) or set(content) != {"fail_if"} or not isinstance(content["fail_if"], list):
+        raise InputError(f"--thresholds {path}: must have one key, fail_if, with a list of thresholds")
+    return [parse_threshold(str(text)) for text in content["fail_if"]]
+
+
+def gather_thresholds(texts: Sequence[str], file: Path | None, known: Sequence[str]) -> list[Threshold]:
+    """Return all thresholds. known: names of metrics. Raises InputError for an unknown name."""
+    found = [*(parse_threshold(text) for text in texts), *(read_thresholds(file) if file is not None else ())]
+    for threshold in found:
+        if threshold.metric not in known:
+            near = difflib.get_close_matches(threshold.metric, known, 4, 0.4) or list(known)[:4]
+            raise InputError(f"threshold '{threshold}': no metric has this name; similar: {', '.join(near)}")
+    return found

@@ -12,9 +12,8 @@ from jepa_ros.bags.recovery import RawMessage
 from jepa_ros.bags.typestore import IMAGE, JOINT_STATE, JointStateReader, typestore
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.action_axes import turn_into_model_axes
-from jepa_ros.evaluation.bag.reading.images import CameraImage, ImageDecoder
-from jepa_ros.evaluation.bag.reading.latents import ENCODER_BATCH, BatchEncoder, LatentStore
-from jepa_ros.evaluation.bag.reading.recording import CameraMessages, EvaluationSpec, Recording
+from jepa_ros.evaluation.bag.reading.images import ENCODER_BATCH, BatchEncoder, CameraImage, ImageDecoder
+from jepa_ros.evaluation.bag.reading.recording import CameraMessages, EvaluationSpec, LatentStore, Recording
 from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
 from jepa_ros.evaluation.bag.reading.topics import BagTopics
 from jepa_ros.frame_checks import FrameChecks, FrameDropped

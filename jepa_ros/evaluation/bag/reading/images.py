@@ -1,4 +1,4 @@
-"""Images of a bag: decoded ahead by worker threads, returned in the order of the recording."""
+"""Images of a bag: decoded by worker threads in the order of the recording, and encoded in batches of one size."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from torch import nn
 
 from jepa_ros.images import ImageError, decode, decode_compressed, preprocess
+from jepa_ros.world_model.protocol import WorldModel
 
 MAX_PENDING, CHUNK = 64, 8
 """Images that are decoded or wait, at most, which limits memory; and images that a thread decodes in one job."""
@@ -20,6 +23,7 @@ SWITCH_INTERVAL_S = 5e-4
 """Python's thread switch interval while decoding; its default is ten times as long as an image takes."""
 DISPLAY_PX = 320
 """Longer side of images for people."""
+ENCODER_BATCH = 64  # frames
 JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 
 
@@ -114,3 +118,43 @@ class ImageDecoder:
             if copy:
                 image.jpeg = to_display_jpeg(rgb)
         return image
+
+
+class BatchEncoder:
+    """Encodes frames and computes the distance of each to the training data, where the model allows it.
+
+    A projector with BatchNorm knows the mean and variance of its inputs over the training data. The distance is the
+    mean over these inputs of ((x - mean) / std)²: 1 on average over the training data.
+    """
+
+    def __init__(self, model: WorldModel):
+        self._model, self._norm = model, _training_norm(model)
+        self._norm_inputs: torch.Tensor | None = None
+
+    @property
+    def knows_training(self) -> bool:
+        """The model allows distances to be computed."""
+        return self._norm is not None
+
+    @torch.inference_mode()
+    def encode(self, frames: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Encode frames (b, *F) uint8; return latents (b, *L) and distances (b,), NaN where not allowed."""
+        hook = None if self._norm is None else self._norm.register_forward_pre_hook(self._keep_inputs)
+        try:
+            latents = self._model.encode(np.stack(frames)).float().numpy()
+        finally:
+            if hook is not None:
+                hook.remove()
+        if self._norm is None or self._norm_inputs is None:
+            return latents, np.full(len(frames), np.nan)
+        scaled = (self._norm_inputs - self._norm.running_mean).square() / (self._norm.running_var + self._norm.eps)
+        return latents, scaled.mean(1).view(len(frames), -1).mean(1).cpu().numpy()
+
+    def _keep_inputs(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._norm_inputs = inputs[0]
+
+
+def _training_norm(model: WorldModel) -> nn.BatchNorm1d | None:
+    projector = getattr(model, "projector", None)
+    found = projector.modules() if isinstance(projector, nn.Module) else ()
+    return next((m for m in found if isinstance(m, nn.BatchNorm1d) and m.running_mean is not None), None)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from jepa_ros.bags.reader import Bag
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.bag.reading.latents import LatentStore
 from jepa_ros.evaluation.bag.reading.topics import BagTopics
 from jepa_ros.planning.receding_horizon import PlanningSettings
 from jepa_ros.robot.config import RobotConfig
@@ -23,6 +25,8 @@ MAX_STAMP_LAG_NS = 500_000_000
 """How far a stamp may lie behind the newest one; further back, time has jumped. The live camera node's `max_age`."""
 STRAGGLER_NS = 1_000_000_000
 """Recording time after a jump within which messages from before the jump may still arrive."""
+MAX_MEMORY_BYTES = 64 * 2**20
+"""Bytes of latents kept in memory; more go to a temporary file."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,47 @@ class EpochClock:
             self.epoch, self._jumped_at, self._newest = self.epoch + 1, recorded, stamp
         self._newest = max(self._newest, stamp)
         return self.epoch
+
+
+class LatentStore:
+    """Latents (n, *L) float32 by row."""
+
+    def __init__(self, shape: tuple[int, ...], max_bytes: int = MAX_MEMORY_BYTES):
+        self._shape, self._width, self._limit = shape, math.prod(shape), max_bytes
+        self._parts: list[np.ndarray] = []
+        self._file = None
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def add(self, latents: np.ndarray) -> None:
+        """Append (b, *L)."""
+        self._parts.append(np.array(latents, np.float32).reshape(len(latents), self._width))
+        self._rows += len(latents)
+        if self._file is None and 4 * self._rows * self._width > self._limit:
+            self._file = tempfile.TemporaryFile()
+        if self._file is not None:
+            for part in self._parts:
+                part.tofile(self._file)
+            self._parts = []
+
+    def rows(self, index: np.ndarray) -> torch.Tensor:
+        """Return the latents (*index, *L) of rows `index`, integers of any shape."""
+        index = np.asarray(index)
+        if self._file is not None and self._rows:
+            self._file.flush()
+            whole = np.memmap(self._file, np.float32, "r", shape=(self._rows, self._width))
+        else:
+            self._parts = [np.concatenate(self._parts)] if self._parts else [np.zeros((0, self._width), np.float32)]
+            [whole] = self._parts
+        return torch.from_numpy(np.array(whole[index.ravel()])).reshape(*index.shape, *self._shape)
+
+    def close(self) -> None:
+        """Free memory and disk."""
+        if self._file is not None:
+            self._file.close()
+        self._parts = []
 
 
 @dataclass
