@@ -88,7 +88,7 @@ class WorldModelNode(JepaNode):
         check_robot(config, robot)
         description = self._description.message
         if config.proprioception.kind == "tool_pose" and description is None:
-            raise NotReady("for robot_description: nobody publishes it yet")
+            raise NotReady("no robot_description received yet")
         self._reader = make_reader(config.proprioception, robot, description.data if description else "")
         # Last: it may be gigabytes, and waiting must not load it again.
         self._checkpoint = load_checkpoint(self.p.model, choose_device(self.p.device))

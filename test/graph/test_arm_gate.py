@@ -224,7 +224,7 @@ def test_joint_velocities_end_with_zeros_then_with_silence_and_their_absence_sto
 def test_joint_velocities_are_refused_where_their_package_is_missing(start, client):
     bench = Bench(start, client, "lacking", JOINT_JOG)
     bench.description.publish(String(data=urdf()))
-    bench.process.says("command_interface 'servo_joint_jog': expected the ROS package control_msgs, found none")
+    bench.process.says("command_interface 'servo_joint_jog': ROS package control_msgs not found")
     assert client.state(f"{bench.name}/arm_gate") == "unconfigured" and "Traceback" not in bench.process.output
     bench.close()
 

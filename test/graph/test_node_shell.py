@@ -1,4 +1,4 @@
-"""The shell that all nodes share: self-start, lifecycle, parameters, diagnostics, signals."""
+"""The base class of all nodes: autostart, lifecycle, parameters, diagnostics, signals."""
 
 import signal
 
@@ -103,13 +103,13 @@ def test_diagnostics_name_the_node_and_follow_a_change_at_once(plain, client):
 
 def test_a_missing_input_is_waited_for_and_named(start, client):
     arrays = client.collect(DiagnosticArray, "/diagnostics")
-    begin(start, client, "waiting", {"needs": True}, says="waiting: for a message on needed")
+    begin(start, client, "waiting", {"needs": True}, says="waiting: no message on needed yet")
 
     def reasons():
         mine = [s for a in arrays for s in a.status if s.name == "waiting: lifecycle"]
         return [s.message for s in mine if s.level == DiagnosticStatus.WARN]
 
-    client.wait_for(lambda: "for a message on needed" in reasons(), "the reason in diagnostics")
+    client.wait_for(lambda: "no message on needed yet" in reasons(), "the reason in diagnostics")
     publisher = client.node.create_publisher(String, "waiting/needed", LATCHED)
     publisher.publish(String(data="here"))
     client.wait_for(lambda: client.state("waiting") == "active", "the node to start by itself")

@@ -182,7 +182,7 @@ def bench(start, client, tmp_path_factory):
 
 
 def test_latents_come_once_the_arm_is_described(bench):
-    bench.process.says("waiting: for robot_description: nobody publishes it yet", 120.0)
+    bench.process.says("waiting: no robot_description received yet", 120.0)
     assert not bench.latents
     bench.description.publish(String(data=urdf()))
     bench.client.wait_for(lambda: bench.latents, "a latent", 120.0)

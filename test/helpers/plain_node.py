@@ -1,4 +1,4 @@
-"""The smallest node on the shell, for tests: counts its own hooks on a topic and needs a message to configure."""
+"""The smallest node, for tests: publishes which hooks ran, and may need a message to configure."""
 
 import sys
 
@@ -41,7 +41,7 @@ class PlainNode(JepaNode):
 
     def configure(self):
         if self.p.needs and self.needed.message is None:
-            raise NotReady("for a message on needed")
+            raise NotReady("no message on needed yet")
         if self.p.refuse:
             raise InputError("told to refuse: expected refuse false, found true")
         self.create_publisher(String, "made_by_configure", 1)

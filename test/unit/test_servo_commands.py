@@ -129,7 +129,7 @@ def test_without_control_msgs_it_is_refused_in_one_line_and_needs_none_where_not
     with pytest.raises(InputError) as refused:
         command(Node())
     assert str(refused.value) == (
-        "command_interface 'servo_joint_jog': expected the ROS package control_msgs, found none: install "
+        "command_interface 'servo_joint_jog': ROS package control_msgs not found: install "
         "ros-jazzy-control-msgs and source the distribution"
     )
     assert command(Node(), "servo_twist")

@@ -1,11 +1,11 @@
-"""The thread that owns torch: what it does first, and what it survives."""
+"""The thread that owns torch: the order of its jobs, and the errors that it survives."""
 
 import threading
 
 import pytest
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.common.worker import PATIENCE, Worker, describe_error
+from jepa_ros.nodes.common.worker import REQUEST_MAX_WAIT, Worker, describe_error
 
 
 class Executor:
@@ -24,27 +24,27 @@ def worker():
     worker.close()
 
 
-def asked(worker, question):
-    """A future of its answer, and an event that tells when it is there."""
+def submit(worker, request):
+    """Return the future of a request, and an event that is set when it is done."""
     there = threading.Event()
-    future = worker.submit(question, Executor())
+    future = worker.submit(request, Executor())
     future.add_done_callback(lambda _: there.set())
     return future, there
 
 
-def test_frames_go_before_questions_and_only_the_newest_are_kept(worker):
+def test_frames_run_before_requests_and_only_the_newest_are_kept(worker):
     order, busy, begun = [], threading.Event(), threading.Event()
     worker.submit_latest(lambda: (begun.set(), busy.wait(5.0)))
     assert begun.wait(5.0)
-    _, there = asked(worker, lambda: order.append("question"))
+    _, there = submit(worker, lambda: order.append("request"))
     for k in range(4):
         worker.submit_latest(lambda k=k: order.append(k))
     busy.set()
     assert there.wait(5.0)
-    assert order == [2, 3, "question"] and worker.dropped == 2
+    assert order == [2, 3, "request"] and worker.dropped == 2
 
 
-def test_a_question_gets_its_turn_although_frames_never_end(worker):
+def test_a_request_gets_its_turn_even_if_frames_never_stop(worker):
     frames = []
 
     def frame():
@@ -53,20 +53,20 @@ def test_a_question_gets_its_turn_although_frames_never_end(worker):
             worker.submit_latest(frame)
 
     worker.submit_latest(frame)
-    future, there = asked(worker, lambda: len(frames))
+    future, there = submit(worker, lambda: len(frames))
     assert there.wait(10.0)
-    assert future.result() < 3 * PATIENCE / 0.05
+    assert future.result() < 3 * REQUEST_MAX_WAIT / 0.05
     frames.extend([True] * 1000)
 
 
-def test_a_job_that_fails_and_a_report_that_fails_end_nothing():
+def test_the_thread_survives_a_failing_job_and_a_failing_report():
     def report(error):
         raise MemoryError
 
     worker = Worker(report)
     try:
         worker.submit_latest(lambda: 1 / 0)
-        future, there = asked(worker, lambda: "alive")
+        future, there = submit(worker, lambda: "alive")
         assert there.wait(5.0) and future.result() == "alive"
     finally:
         worker.close()
@@ -84,11 +84,11 @@ def test_a_job_that_fails_and_a_report_that_fails_end_nothing():
         (RuntimeError("CUDA error: device lost\nmore"), "failed with RuntimeError: CUDA error: device lost"),
     ],
 )
-def test_failures_are_told_in_one_line(error, words):
+def test_an_error_is_described_in_one_line(error, words):
     assert describe_error(error).startswith(words) and "\n" not in describe_error(error)
 
 
-def test_a_question_that_fails_is_answered_by_its_error(worker):
-    future, there = asked(worker, lambda: [0][1])
+def test_a_failing_request_gets_its_error(worker):
+    future, there = submit(worker, lambda: [0][1])
     assert there.wait(5.0) and isinstance(future.exception(), IndexError)
     assert worker.errors == []

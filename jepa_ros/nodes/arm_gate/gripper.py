@@ -36,7 +36,7 @@ def make_gripper(node, robot: RobotConfig, urdf: str, block_reason: Callable[[],
         return None
     try:
         if config.interface == "gripper_command" and importlib.util.find_spec("control_msgs") is None:
-            raise InputError("expected the ROS package control_msgs, found none")
+            raise InputError("ROS package control_msgs not found")
         limits = read_gripper_limits(urdf, robot.gripper[0])
     except InputError as error:
         node.get_logger().warning(f"the gripper is not commanded: {error}")

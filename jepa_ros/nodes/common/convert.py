@@ -1,4 +1,4 @@
-"""Between ROS messages and numpy: stamps, images, number arrays, trajectories."""
+"""Conversion between ROS messages and numpy: stamps, images, number arrays, trajectories."""
 
 from __future__ import annotations
 
@@ -17,49 +17,50 @@ from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 
 def to_ns(stamp: Time | Duration) -> int:
-    """Nanoseconds of a stamp or duration, exact."""
+    """Return a stamp or duration in ns, exact."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def to_seconds(stamp: Time | Duration) -> float:
-    """Seconds of a stamp or duration (a present-day stamp is good to 0.3 us)."""
+    """Return a stamp or duration in s (a present-day stamp is rounded by up to 0.3 us)."""
     return stamp.sec + stamp.nanosec * 1e-9
 
 
 def to_stamp(ns: int) -> Time:
-    """The stamp of so many nanoseconds."""
+    """Return a time in ns as a stamp."""
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
 def to_duration(seconds: float) -> Duration:
-    """The duration of so many seconds, to the nanosecond."""
-    ns = round(seconds * 1e9)
-    return Duration(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+    """Return a duration in s as a message, rounded to ns."""
+    stamp = stamp_of_seconds(seconds)
+    return Duration(sec=stamp.sec, nanosec=stamp.nanosec)
 
 
 def stamp_of_seconds(seconds: float) -> Time:
-    """The stamp of so many seconds since the clock's zero."""
+    """Return a time in s as a stamp, rounded to ns."""
     return to_stamp(round(seconds * 1e9))
 
 
 def byte_array(values: np.ndarray) -> array.array:
-    """uint8 values as what a uint8[] field takes at once: ndarray, bytes and memoryview are converted byte by byte."""
-    out = array.array("B")
-    out.frombytes(memoryview(np.ascontiguousarray(values, np.uint8)).cast("B"))
-    return out
+    """Return flattened values for a uint8[] field."""
+    return _to_array("B", values)
 
 
 def float32_array(values: np.ndarray) -> array.array:
-    """Flattened values as what a float32[] field takes at once."""
-    out = array.array("f")
-    out.frombytes(memoryview(np.ascontiguousarray(values, np.float32)).cast("B"))
-    return out
+    """Return flattened values for a float32[] field."""
+    return _to_array("f", values)
 
 
 def float64_array(values: np.ndarray) -> array.array:
-    """Flattened values as what a float64[] field takes at once."""
-    out = array.array("d")
-    out.frombytes(memoryview(np.ascontiguousarray(values, np.float64)).cast("B"))
+    """Return flattened values for a float64[] field."""
+    return _to_array("d", values)
+
+
+def _to_array(typecode: str, values: np.ndarray) -> array.array:
+    """Return flattened values as an array.array, the only type that rclpy takes without checking each element."""
+    out = array.array(typecode)
+    out.frombytes(memoryview(np.ascontiguousarray(values, typecode)).cast("B"))
     return out
 
 
@@ -78,16 +79,16 @@ def image_message(rgb: np.ndarray, stamp: Time | None, frame_id: str) -> Image:
 
 
 def decode_image(message: Image | CompressedImage) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a message; for rgb8 a view of its data. Raises ImageError with the cause."""
-    if isinstance(message, CompressedImage):
-        return decode_compressed(message.format, message.data)
+    """Return a message's image, (H, W, 3) uint8 RGB; for rgb8 a view of its data. Raises ImageError with the cause."""
     m = message
+    if isinstance(m, CompressedImage):
+        return decode_compressed(m.format, m.data)
     return decode(m.encoding, m.width, m.height, m.step, m.data, m.is_bigendian)
 
 
 def trajectory_message(trajectory: JointTrajectory, stamp: Time | None = None) -> JointTrajectoryMessage:
-    """As trajectory_msgs/JointTrajectory; stamp None means 0, "from when it is received"."""
-    trajectory = _at_whole_nanoseconds(trajectory)
+    """Return trajectory_msgs/JointTrajectory. stamp: None for 0, which means "start on receipt"."""
+    trajectory = _round_times(trajectory)
     message = JointTrajectoryMessage(joint_names=list(trajectory.names))
     if stamp is not None:
         message.header.stamp = stamp
@@ -101,11 +102,11 @@ def trajectory_message(trajectory: JointTrajectory, stamp: Time | None = None) -
     return message
 
 
-def _at_whole_nanoseconds(trajectory: JointTrajectory) -> JointTrajectory:
-    """The same motion with its points at times that a message can say.
+def _round_times(trajectory: JointTrajectory) -> JointTrajectory:
+    """Return the same motion with its points at whole nanoseconds, the resolution of messages.
 
-    Rounding the times alone would bend it: where points are 0.2 ms apart half a nanosecond is several times the limit
-    of jerk.
+    Rounding the times alone would distort it: where points are 0.2 ms apart, half a nanosecond causes several times the
+    jerk limit.
     """
     times = np.round(trajectory.times, 9)
     if trajectory.velocities is None or (times[1:] <= times[:-1]).any():
@@ -117,11 +118,10 @@ def _at_whole_nanoseconds(trajectory: JointTrajectory) -> JointTrajectory:
 
 
 def trajectory_of(message: JointTrajectoryMessage) -> JointTrajectory:
-    """The way-points of a message. Raises InputError where it is empty or its fields do not fit together."""
+    """Return the way-points of a message. Raises InputError where it is empty or lengths of its fields differ."""
     names, points = tuple(message.joint_names), message.points
     if not names or not points:
-        found = "no joint names" if not names else "no points"
-        raise InputError(f"trajectory: expected joint names and points, found {found}")
+        raise InputError(f"trajectory: no {'points' if names else 'joint names'}")
     fields = {}
     for field in ("positions", "velocities", "accelerations"):
         rows = [getattr(p, field) for p in points]
@@ -129,7 +129,7 @@ def trajectory_of(message: JointTrajectoryMessage) -> JointTrajectory:
         if lengths == [0] and field != "positions":
             fields[field] = None
         elif lengths != [len(names)]:
-            raise InputError(f"trajectory {field}: expected {len(names)} a point, found {lengths}")
+            raise InputError(f"trajectory {field}: expected {len(names)} for each point, found {lengths}")
         else:
             fields[field] = np.array(rows, dtype=float)
     times = np.array([to_ns(p.time_from_start) for p in points]) * 1e-9

@@ -1,7 +1,8 @@
-"""What a node says about itself on /diagnostics, and log lines that do not flood."""
+"""A node's status on /diagnostics, rates of events, and throttling of log lines."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticS
 
 
 class Status(NamedTuple):
-    """One line of diagnostics: what about, how bad (OK, WARN, ERROR, STALE), one sentence, and figures."""
+    """One diagnostic status. level: OK, WARN, ERROR or STALE. message: one sentence. values: figures by key."""
 
     name: str
     level: bytes
@@ -23,13 +24,13 @@ class Status(NamedTuple):
 
 
 class DiagnosticsPublisher:
-    """Publishes a node's statuses on /diagnostics: at 1 Hz when `tick` is, and at once when levels or messages change.
+    """Publishes a node's statuses on /diagnostics: once a second, and at once when levels or messages change.
 
-    The topic is absolute, as diagnostic aggregators expect; hardware_id is the node's fully qualified name.
+    The topic is absolute, as diagnostic aggregators expect; hardware_id is the node's fully qualified name. Call
+    `tick` at 1 Hz.
     """
 
-    BURST, REFILL = 10, 4
-    """So many changes are published at once; after that four a second, and the rest with the next tick."""
+    BURST, REFILL = 10, 4  # changes published at once; changes per second after such a burst
 
     def __init__(self, node, collect: Callable[[], list[Status]]) -> None:
         self._node = node
@@ -39,11 +40,12 @@ class DiagnosticsPublisher:
         self._tokens = self.BURST
 
     def tick(self) -> None:
+        """Publish all statuses."""
         self._tokens = min(self._tokens + self.REFILL, self.BURST)
         self._publish(self._collect())
 
-    def changed(self) -> None:
-        """Publishes now if a level or a message differs from what was said last."""
+    def publish_changes(self) -> None:
+        """Publish now if a level or a message differs from what was published last."""
         statuses = self._collect()
         if self._tokens > 0 and [tuple(s[:3]) for s in statuses] != self._last:
             self._tokens -= 1
@@ -68,26 +70,28 @@ class DiagnosticsPublisher:
 
 
 class Throttle:
-    """Lets one in `period` seconds through for each key and counts the rest (steady clock)."""
+    """Passes one event per period for each key and counts the others (steady clock)."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._seen: dict[str, list] = {}
+        self._passed: dict[str, tuple[float, int]] = {}  # by key: time in s, and events suppressed since
 
     def passes(self, key: str, period: float) -> int | None:
-        """None to stay quiet; otherwise how many were held back since the last that passed."""
+        """Return how many events were suppressed since the last one that passed; None if this one is suppressed, too.
+
+        period: s.
+        """
         now = self._clock()
-        entry = self._seen.get(key)
-        if entry is not None and now - entry[0] < period:
-            entry[1] += 1
+        at, suppressed = self._passed.get(key, (-math.inf, 0))
+        if now - at < period:
+            self._passed[key] = at, suppressed + 1
             return None
-        held = entry[1] if entry else 0
-        self._seen[key] = [now, 0]
-        return held
+        self._passed[key] = now, 0
+        return suppressed
 
 
 class Meter:
-    """Events a second over the time since the last look, for diagnostics."""
+    """Counts events and measures their rate, for diagnostics."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -99,7 +103,7 @@ class Meter:
         self.total += 1
 
     def rate(self) -> float:
-        """Hz, refreshed at most twice a second."""
+        """Return the rate in Hz since the last update; it is updated at most twice a second."""
         now = self._clock()
         since, total = self._then
         if now - since >= 0.5:

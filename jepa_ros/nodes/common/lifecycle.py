@@ -1,56 +1,60 @@
-"""The shell that every node derives from: lifecycle, parameters, diagnostics, and an orderly end.
+"""The base class of all nodes: lifecycle, parameters, diagnostics, services that survive errors, and an orderly end.
 
-A node class implements configure, activate, deactivate and cleanup (all optional) in terms of the plain functions that
-do the work. What this shell adds to rclpy's LifecycleNode:
+A node class implements configure, activate, deactivate and cleanup (all optional) with the plain functions that do the
+work. JepaNode adds to rclpy's LifecycleNode:
 
-- it configures and activates itself (`autostart`), and tries again at 2 Hz while something it needs is not there yet;
-- an illegal transition request is answered with a refusal (rclpy lets the exception end the process);
+- it configures and activates itself (`autostart`), and tries again at 2 Hz while an input is missing;
+- an invalid transition request is refused (rclpy lets the exception end the process);
+- a service callback that raises does not end the process either, and parameters are set together;
 - parameters are a schema (`parameters.py`), diagnostics are collected in one place (`diagnostics.py`);
-- SIGINT and SIGTERM stop the motion first and end with exit code 0.
+- SIGINT and SIGTERM stop the motion first and end the process with exit code 0.
 """
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Callable, Sequence
+from functools import wraps
 from types import SimpleNamespace
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RclpyParameter
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, DiagnosticsPublisher, Status, Throttle
 from jepa_ros.nodes.common.parameters import Parameter, ParameterSet
-from jepa_ros.nodes.common.services import contained, guard_services
 
-RETRY_PERIOD = 0.5
-"""Seconds between attempts to configure while something is missing."""
+RETRY_PERIOD = 0.5  # s between attempts to configure while an input is missing
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _AUTOSTART = Parameter(
     "autostart",
     True,
-    "Configure and activate without a lifecycle manager, as soon as what is needed is there.",
+    "Configure and activate without a lifecycle manager, as soon as the required inputs are available.",
     read_only=True,
 )
 
 
 class NotReady(Exception):
-    """Raised by configure or activate where something is not there yet. The text is one sentence that says what."""
+    """Raised by configure or activate while an input is missing. The text says which, in one sentence."""
 
 
 class JepaNode(LifecycleNode):
-    """Lifecycle node with a parameter schema, diagnostics and self-start.
+    """Lifecycle node with a parameter schema, diagnostics and autostart.
 
     Hooks for subclasses, all called from the executor's thread:
-    configure, activate: raise InputError to refuse with one line, NotReady to be tried again. ROS entities made in
-    either are destroyed by cleanup (and by a configure that raises), so what must outlive that, such as a subscription
-    that configure waits for, is made in the constructor.
-    deactivate, cleanup: undo them. shutdown_motion: bring what moves to rest; called before deactivate when the process
-    or the lifecycle ends while active; it must end by itself within a few seconds, and may publish.
-    validate(values): raise InputError where parameters do not fit together; looks at nothing but its argument.
-    parameters_changed(names): a change was accepted. diagnose(): a list of Status.
+    configure, activate: raise InputError to refuse with one line, NotReady to be called again. ROS entities created in
+    either are destroyed by cleanup (and when configure raises), so create those that must outlive it in the
+    constructor, such as a subscription that configure waits for.
+    deactivate, cleanup: undo them. shutdown_motion: bring moving parts to rest; called before deactivate when the
+    process or the lifecycle ends while active; it must return within a few seconds, and may publish.
+    validate(values): raise InputError where parameters contradict each other; it may use nothing but its argument.
+    parameters_changed(names): a change was accepted. diagnose(): return a list of Status.
+    refused(): autostart has ended because configure or activate refused; a lifecycle manager can still request them.
 
     Parameter values are attributes of `self.p`.
     """
@@ -59,7 +63,7 @@ class JepaNode(LifecycleNode):
         super().__init__(name, **kwargs)
         self._throttle = Throttle()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._made_before: set | None = None
+        self._created_before: set | None = None
         self._problem = ""  # why the last transition failed, in one sentence
         self._waiting = False
         self._motion_ended = False
@@ -74,8 +78,8 @@ class JepaNode(LifecycleNode):
         )
         for hint in self._parameter_set.misspelt(getattr(self, "_parameter_overrides", {})):
             self.get_logger().warning(hint)
-        self._survive_illegal_transitions()
-        guard_services(self)
+        self._refuse_invalid_transitions()
+        self._guard_services()
         self._diagnostics = DiagnosticsPublisher(self, self._collect_diagnostics)
         self.create_timer(1.0, self._diagnostics.tick, clock=self._steady)
         self._autostart_pending = self.p.autostart
@@ -98,6 +102,8 @@ class JepaNode(LifecycleNode):
 
     def parameters_changed(self, names: set[str]) -> None: ...
 
+    def refused(self) -> None: ...
+
     def diagnose(self) -> list[Status]:
         return []
 
@@ -105,7 +111,7 @@ class JepaNode(LifecycleNode):
 
     @property
     def p(self) -> SimpleNamespace:
-        """The parameter values that hold now. Keep the object to see one consistent set across several reads."""
+        """The present parameter values. Keep the object to read several values of one consistent set."""
         return self._parameter_set.values
 
     @property
@@ -118,45 +124,45 @@ class JepaNode(LifecycleNode):
         return self.state == "active"
 
     def now(self) -> float:
-        """ROS time in s (sim time where use_sim_time is set)."""
+        """Return ROS time in s (simulated time if use_sim_time is set)."""
         return self.get_clock().now().nanoseconds * 1e-9
 
     def steady_timer(self, period: float, callback: Callable[[], None]):
-        """A timer on the steady clock: it fires whatever /clock does. period in s."""
+        """Create a timer on the steady clock, independent of /clock. period: s."""
         return self.create_timer(period, callback, clock=self._steady)
 
     def warn_throttled(self, key: str, message: str, period: float = 5.0) -> None:
-        """Logs a warning at most once in `period` s for each key, with how many were held back meanwhile."""
-        self._throttled(lambda text: self.get_logger().warning(text), key, message, period)
+        """Log a warning at most once per `period` s for each key, with the number suppressed in between."""
+        self._log_throttled(lambda text: self.get_logger().warning(text), key, message, period)
 
     def error_throttled(self, key: str, message: str, period: float = 5.0) -> None:
-        """Logs an error at most once in `period` s for each key, with how many were held back meanwhile."""
-        self._throttled(lambda text: self.get_logger().error(text), key, message, period)
+        """Log an error at most once per `period` s for each key, with the number suppressed in between."""
+        self._log_throttled(lambda text: self.get_logger().error(text), key, message, period)
 
     def diagnostics_changed(self) -> None:
-        """Publishes diagnostics now if a level or message is another than was published last."""
-        self._diagnostics.changed()
+        """Publish diagnostics now if a level or message has changed."""
+        self._diagnostics.publish_changes()
 
     def retry_now(self) -> None:
-        """Something arrived that configure may have been waiting for: try again at once. Safe from any thread."""
+        """Configure again at once: an input that it may wait for has arrived. May be called from any thread."""
         self._autostart_guard.trigger()
 
     def request_exit(self, code: int) -> None:
-        """Ends the process in order, with this exit code."""
+        """End the process in an orderly way, with this exit code."""
         self.exit_code = code
         if self.executor is not None:
-            self.executor.create_task(lambda: None)  # lets spin_once return
+            self.executor.create_task(lambda: None)  # so that spin_once returns
 
     def create_service(self, srv_type, srv_name, callback, **options):
         """As rclpy's; a callback that raises does not end the node."""
-        return super().create_service(srv_type, srv_name, contained(callback, self.error_throttled), **options)
+        return super().create_service(srv_type, srv_name, contain_errors(callback, self.error_throttled), **options)
 
     # -- lifecycle -----------------------------------------------------------------------------------------------------
 
     def on_configure(self, state) -> TransitionCallbackReturn:
-        self._made_before = self._entities()
+        self._created_before = self._entities()
         if not self._attempt(self.configure):
-            self._destroy_made()
+            self._destroy_created()
             return _FAILURE
         return super().on_configure(state)
 
@@ -169,57 +175,57 @@ class JepaNode(LifecycleNode):
         return _SUCCESS
 
     def on_deactivate(self, state) -> TransitionCallbackReturn:
-        self._contained(self.deactivate)  # publishers still work in there: a last stop can be sent
+        self._run_hook(self.deactivate)  # publishers still work in it, so a last stop can be sent
         return super().on_deactivate(state)
 
     def on_cleanup(self, state) -> TransitionCallbackReturn:
-        self._contained(self.cleanup)
-        self._destroy_made()
+        self._run_hook(self.cleanup)
+        self._destroy_created()
         self._problem = ""
         return _SUCCESS
 
     def on_shutdown(self, state) -> TransitionCallbackReturn:
         if state.label == "active":
             self.end_motion()
-            self._contained(self.deactivate)
-            super().on_deactivate(state)
+            self.on_deactivate(state)
         if state.label in ("active", "inactive"):
-            self._contained(self.cleanup)
-            self._destroy_made()
+            self._run_hook(self.cleanup)
+            self._destroy_created()
         return _SUCCESS
 
     def end_motion(self) -> None:
-        """shutdown_motion, once between an activation and the end of it."""
+        """Call shutdown_motion, once after each activation."""
         if not self._motion_ended:
             self._motion_ended = True
-            self._contained(self.shutdown_motion)
+            self._run_hook(self.shutdown_motion)
 
     def finish(self) -> None:
-        """The last transition, from whatever state the node is in."""
-        if self.state == "active":
+        """Make the last transition, from whatever state the node is in."""
+        if self.active:
             self.end_motion()
         if self.state in ("unconfigured", "inactive", "active"):
             self.trigger_shutdown()
 
     def _attempt(self, hook: Callable[[], None]) -> bool:
-        """Runs configure or activate; on failure says why, and whether trying again makes sense."""
+        """Run configure or activate; on failure keep the reason, and whether another attempt makes sense."""
         self._problem, self._waiting = "", False
         try:
             hook()
             return True
         except NotReady as reason:
             self._problem, self._waiting = str(reason), True
-            self._throttled(self._say, f"waiting {reason}", f"waiting: {reason}", 30.0)
+            text = f"waiting: {reason}"
+            self._log_throttled(lambda text: self.get_logger().info(text), text, text, 30.0)
         except InputError as error:
             self._problem = str(error)
             self.get_logger().error(self._problem)
-        except Exception as error:  # a bug: tell all, but keep answering
+        except Exception as error:  # a bug: report it, but keep answering
             self._problem = f"{hook.__name__} failed with {type(error).__name__}: {error}"
             self.get_logger().error(traceback.format_exc())
         return False
 
-    def _contained(self, hook: Callable[[], None]) -> None:
-        """Runs a hook that must not prevent what comes after it."""
+    def _run_hook(self, hook: Callable[[], None]) -> None:
+        """Run a hook; an exception is logged and does not prevent what comes after it."""
         try:
             hook()
         except Exception:
@@ -240,9 +246,6 @@ class JepaNode(LifecycleNode):
             self.refused()
         self.diagnostics_changed()
 
-    def refused(self) -> None:
-        """Called when self-start gave up because configure or activate refused; the node can be asked again."""
-
     def _set_retry(self, wanted: bool) -> None:
         if wanted and self._retry_timer is None:
             self._retry_timer = self.steady_timer(RETRY_PERIOD, self._autostart)
@@ -250,17 +253,17 @@ class JepaNode(LifecycleNode):
             self.destroy_timer(self._retry_timer)
             self._retry_timer = None
 
-    def _survive_illegal_transitions(self) -> None:
+    def _refuse_invalid_transitions(self) -> None:
         service = self._service_change_state
         inner = service.callback
 
         def change_state(request, response):
-            self._autostart_pending = False  # somebody manages this node
+            self._autostart_pending = False  # a lifecycle manager has taken over
             self._set_retry(False)
             before = self.state
             try:
                 response = inner(request, response)
-            except Exception as error:  # RCLError: no such transition from here
+            except Exception as error:  # RCLError: no such transition from this state
                 response.success = False
                 wanted = request.transition.label or request.transition.id
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -269,6 +272,34 @@ class JepaNode(LifecycleNode):
             return response
 
         service.callback = change_state
+
+    # -- services and parameters ---------------------------------------------------------------------------------------
+
+    def _guard_services(self) -> None:
+        """Guard the services that rclpy has created, and let both services that set parameters set all or none."""
+
+        def set_parameters(request, response):
+            response.results = [self._set_together(request.parameters)] * len(request.parameters)
+            return response
+
+        def set_parameters_atomically(request, response):
+            response.result = self._set_together(request.parameters)
+            return response
+
+        own = {"set_parameters": set_parameters, "set_parameters_atomically": set_parameters_atomically}
+        for service in self.services:
+            callback = own.get(service.srv_name.rpartition("/")[2], service.callback)
+            service.callback = contain_errors(callback, self.error_throttled)
+
+    def _set_together(self, messages) -> SetParametersResult:
+        if unknown := next((m.name for m in messages if not self.has_parameter(m.name)), None):
+            return SetParametersResult(
+                successful=False, reason=f"parameter '{unknown}': this node has none of that name"
+            )
+        try:
+            return self.set_parameters_atomically([RclpyParameter.from_parameter_msg(message) for message in messages])
+        except (ParameterException, ValueError, TypeError) as error:  # unknown type, or a value of another type
+            return SetParametersResult(successful=False, reason=str(error))
 
     def set_parameters_atomically(self, parameter_list) -> SetParametersResult:
         """As rclpy's, but a refusal names unit and range (rclpy checks first, and says less)."""
@@ -283,11 +314,11 @@ class JepaNode(LifecycleNode):
         lists = (self.publishers, self.subscriptions, self.timers, self.clients, self.services, self.waitables)
         return {entity for entities in lists for entity in entities}
 
-    def _destroy_made(self) -> None:
-        """Destroys every ROS entity that appeared since configure began."""
-        if self._made_before is None:
+    def _destroy_created(self) -> None:
+        """Destroy every ROS entity created since configure began."""
+        if self._created_before is None:
             return
-        kept = self._made_before | {self._retry_timer}
+        kept = self._created_before | {self._retry_timer}
         for entities, destroy in (
             (self.publishers, self._destroy_publisher),
             (self.subscriptions, self.destroy_subscription),
@@ -298,7 +329,7 @@ class JepaNode(LifecycleNode):
         ):
             for entity in [e for e in entities if e not in kept]:
                 destroy(entity)
-        self._made_before = None
+        self._created_before = None
 
     def _destroy_publisher(self, publisher) -> None:
         if isinstance(publisher, LifecyclePublisher):
@@ -316,12 +347,41 @@ class JepaNode(LifecycleNode):
             own = Status("lifecycle", OK if state in ("active", "inactive") else WARN, state, {"state": state})
         return [own, *self.diagnose()]
 
-    def _say(self, text: str) -> None:
-        self.get_logger().info(text)
+    def _log_throttled(self, log: Callable[[str], None], key: str, message: str, period: float) -> None:
+        # Each caller passes a function of its own: rclpy ties one severity to each line that logs, and raises when the
+        # same line uses another.
+        suppressed = self._throttle.passes(key, period)
+        if suppressed is not None:
+            log(f"{message} ({suppressed} more like it)" if suppressed else message)
 
-    def _throttled(self, log: Callable[[str], None], key: str, message: str, period: float) -> None:
-        # log must be a function of its own that calls the logger: rclpy pins one severity to each line that logs, and
-        # raises when that line asks for another.
-        held = self._throttle.passes(key, period)
-        if held is not None:
-            log(f"{message} ({held} more like it)" if held else message)
+
+def contain_errors(callback: Callable, report: Callable[[str, str], None]) -> Callable:
+    """Return a service callback that reports exceptions and then sends the response's defaults (no success).
+
+    rclpy lets an exception leave spin, so that one request could end a node. report: logs an error under a key,
+    throttled, since a client may repeat its request often.
+    """
+
+    def failed(response):
+        report(f"service {callback}", f"a request failed: {traceback.format_exc()}")
+        return type(response)()
+
+    if inspect.iscoroutinefunction(callback):
+
+        @wraps(callback)
+        async def guarded(request, response):
+            try:
+                return await callback(request, response)
+            except Exception:
+                return failed(response)
+
+    else:
+
+        @wraps(callback)
+        def guarded(request, response):
+            try:
+                return callback(request, response)
+            except Exception:
+                return failed(response)
+
+    return guarded

@@ -1,7 +1,7 @@
-"""Node parameters as a schema: one entry says type, default, unit, range and meaning, and is all the checking there is.
+"""Node parameters as a schema: one entry states type, default, unit, range and meaning, and is the only check.
 
-Values that do not fit are refused whole, with the reason: at start the node ends with one line, later the set request
-is answered with it and nothing changes.
+Invalid values are refused with the reason, all or nothing: at start the node ends with one line; later the request to
+set them is answered with it, and nothing changes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import difflib
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -18,25 +19,22 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 
 from jepa_ros.errors import InputError
 
-_ROS_TYPES = {
-    bool: rclpy.parameter.Parameter.Type.BOOL,
-    int: rclpy.parameter.Parameter.Type.INTEGER,
-    float: rclpy.parameter.Parameter.Type.DOUBLE,
-    str: rclpy.parameter.Parameter.Type.STRING,
-    (list, bool): rclpy.parameter.Parameter.Type.BOOL_ARRAY,
-    (list, int): rclpy.parameter.Parameter.Type.INTEGER_ARRAY,
-    (list, float): rclpy.parameter.Parameter.Type.DOUBLE_ARRAY,
-    (list, str): rclpy.parameter.Parameter.Type.STRING_ARRAY,
+_Type = rclpy.parameter.Parameter.Type
+# Python type: ROS type, ROS type of a list, name in errors
+_TYPES = {
+    bool: (_Type.BOOL, _Type.BOOL_ARRAY, "true or false"),
+    int: (_Type.INTEGER, _Type.INTEGER_ARRAY, "an integer"),
+    float: (_Type.DOUBLE, _Type.DOUBLE_ARRAY, "a number"),
+    str: (_Type.STRING, _Type.STRING_ARRAY, "a string"),
 }
-_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
 
 @dataclass(frozen=True)
 class Parameter:
     """One parameter of a node. Its type is that of the default: bool, int, float, str, or a list of one of them.
 
-    range: lowest and highest value allowed, both included; for lists of every element. choices: the strings allowed.
-    element: type of the elements, needed where the default is an empty list. read_only: given at start only.
+    range: lowest and highest value allowed, both included; for lists, of each element. choices: allowed strings.
+    element: type of the elements, required where the default is an empty list. read_only: can be set at start only.
     at_configure: read by configure, so a change is refused while the node is configured.
     """
 
@@ -62,11 +60,11 @@ class Parameter:
         return self.element or type(self.default[0])
 
     @property
-    def ros_type(self) -> rclpy.parameter.Parameter.Type:
-        return _ROS_TYPES[(list, self.scalar) if self.is_list else self.scalar]
+    def ros_type(self) -> _Type:
+        return _TYPES[self.scalar][self.is_list]
 
     def check(self, value):
-        """The value in the parameter's own type (an integer will do for a number); InputError where it does not fit."""
+        """Return the value in the parameter's type; integers become floats. Raises InputError where it is invalid."""
         if not self.is_list:
             return self._check_scalar(value)
         if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
@@ -78,7 +76,7 @@ class Parameter:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self._refusal(_NAMES[kind], value)
+            raise self._refusal(_TYPES[kind][2], value)
         if kind is float and not math.isfinite(value):
             raise self._refusal("a finite number", value)
         if self.range and not self.range[0] <= value <= self.range[1]:
@@ -92,7 +90,7 @@ class Parameter:
         return InputError(f"parameter '{self.name}': expected {expected}, found {found!r}")
 
     def descriptor(self) -> ParameterDescriptor:
-        """The schema entry as rcl_interfaces/ParameterDescriptor, for `ros2 param describe` and graphical editors."""
+        """Return rcl_interfaces/ParameterDescriptor, for `ros2 param describe` and graphical editors."""
         unit = f" [{self.unit}]" if self.unit else ""
         message = ParameterDescriptor(
             name=self.name, type=self.ros_type.value, description=self.description + unit, read_only=self.read_only
@@ -105,20 +103,20 @@ class Parameter:
         if self.range and self.is_list:
             constraints.append(f"each element from {self.range[0]:g} to {self.range[1]:g}")
         elif self.range and self.scalar is int:
-            message.integer_range = [IntegerRange(from_value=int(self.range[0]), to_value=int(self.range[1]))]
+            low, high = map(int, self.range)
+            message.integer_range = [IntegerRange(from_value=low, to_value=high)]
         elif self.range:
-            message.floating_point_range = [
-                FloatingPointRange(from_value=float(self.range[0]), to_value=float(self.range[1]))
-            ]
+            low, high = map(float, self.range)
+            message.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
         message.additional_constraints = "; ".join(constraints)
         return message
 
 
 class ParameterSet:
-    """The declared parameters of one node; `values` holds the accepted ones as attributes, replaced whole on a change.
+    """The declared parameters of one node. `values` has the accepted values as attributes; a change replaces it.
 
-    validate: called with the values that would hold, raises InputError to refuse them together. configured: whether the
-    node is, now. changed: called with the names after a change was accepted.
+    validate: called with the new values; raises InputError to refuse them. configured: returns whether the node is
+    configured. changed: called with the names after a change was accepted.
     """
 
     def __init__(
@@ -145,7 +143,7 @@ class ParameterSet:
 
     @staticmethod
     def _given(node, p: Parameter):
-        """The value from the command line or a parameters file, whatever its type, else the default."""
+        """Return the value from the command line or a parameters file, of any type, else the default."""
         anything = ParameterDescriptor(dynamic_typing=True)
         value = node.declare_parameter(p.name, None, anything).value
         node.undeclare_parameter(p.name)
@@ -156,21 +154,21 @@ class ParameterSet:
         if value != []:
             node.declare_parameter(p.name, value, p.descriptor(), ignore_override=True)
             return
-        # rclpy cannot tell the type of an empty list from its elements.
+        # rclpy cannot infer the type of an empty list.
         node.declare_parameter(p.name, p.ros_type, p.descriptor(), ignore_override=True)
         node.set_parameters([rclpy.parameter.Parameter(p.name, p.ros_type, value)])
 
     def misspelt(self, names: Iterable[str]) -> list[str]:
-        """One sentence for each of the names that is not a parameter here but looks like one."""
+        """Return a sentence for each name that is not a parameter of this node but resembles one."""
         hints = []
         for name in names:
             close = difflib.get_close_matches(name, self._schema, n=1, cutoff=0.8)
             if name not in self._schema and close:
-                hints.append(f"parameter '{name}' is not one of this node's and has no effect; is '{close[0]}' meant?")
+                hints.append(f"unknown parameter '{name}' has no effect; did you mean '{close[0]}'?")
         return hints
 
     def refusal(self, parameters: Sequence[rclpy.parameter.Parameter]) -> str:
-        """Why these changes cannot be made together; empty where they can."""
+        """Return why these changes are refused; empty if they are accepted."""
         try:
             values = SimpleNamespace(**vars(self.values))
             for given in parameters:
@@ -178,27 +176,25 @@ class ParameterSet:
                 if entry is None:
                     continue
                 if entry.at_configure and self._configured() and given.value != getattr(self.values, given.name):
-                    raise InputError(f"parameter '{given.name}': fixed while the node is configured, clean it up first")
+                    raise InputError(f"parameter '{given.name}': fixed while the node is configured; clean it up first")
                 if entry.read_only:
-                    raise InputError(f"parameter '{given.name}': read-only, give it when the node is started")
+                    raise InputError(f"parameter '{given.name}': read-only; set it when you start the node")
                 setattr(values, given.name, entry.check(given.value))
                 if entry.scalar is str and given.value != getattr(self.values, given.name):
-                    _expect_no_path(given.name, given.value)
+                    _refuse_path(given.name, given.value)
             self._validate(values)
         except InputError as error:
             return str(error)
         return ""
 
     def _widen(self, parameters):
-        """Integers become numbers where a number is expected: `ros2 param set /camera rate 15` means 15.0."""
+        """Convert integers to floats for float parameters: `ros2 param set /camera rate 15` means 15.0."""
         out = []
         for given in parameters:
             entry = self._schema.get(given.name)
             if entry is not None and entry.scalar is float:
-                try:
+                with suppress(InputError):  # it is refused with its reason later
                     given = rclpy.parameter.Parameter(given.name, entry.ros_type, entry.check(given.value))
-                except InputError:
-                    pass  # refused with its reason a moment later
             out.append(given)
         return out
 
@@ -213,12 +209,12 @@ class ParameterSet:
             self._changed(set(mine))
 
 
-def _expect_no_path(name: str, value: str | list[str]) -> None:
-    """Raise InputError for a path. Whoever starts a node may name any file; a request over the network may choose among
-    what ships and what is installed, by name."""
+def _refuse_path(name: str, value: str | list[str]) -> None:
+    """Raise InputError for a path. The user who starts a node may name any file; a request over the network may only
+    choose installed files, by name."""
     for text in [value] if isinstance(value, str) else value:
         if os.sep in text or text.startswith(("~", ".")):
-            raise InputError(f"parameter '{name}': expected a name, as paths are taken at start only, found {text!r}")
+            raise InputError(f"parameter '{name}': paths are accepted at start only; give a name, not {text!r}")
 
 
 ROBOT_NAMESPACE = Parameter(
@@ -234,7 +230,7 @@ MODEL_PARAMETERS = (
     Parameter(
         "threads",
         1,
-        "torch threads; more than the free cores make everything slower.",
+        "Number of torch threads; more than there are free cores slow everything down.",
         range=(1, 64),
         at_configure=True,
     ),

@@ -1,4 +1,4 @@
-"""Running one node in one process: executor, signals, exit code."""
+"""Run one node in one process: executor, signals, exit code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.executor import make_executor
-from jepa_ros.nodes.common.shared_memory import Ports
+from jepa_ros.nodes.common.shared_memory import StalePorts
 
 if TYPE_CHECKING:
     from jepa_ros.nodes.common.lifecycle import JepaNode
@@ -28,8 +28,8 @@ END_TIMEOUT = 10.0  # s after a stop request after which the process ends even i
 class StopSignal:
     """SIGINT and SIGTERM as a request to stop that a spinning executor notices at once.
 
-    Python runs signal handlers between bytecodes of the main thread, which sits inside the middleware's wait. So the
-    interpreter's wake-up socket ends in a thread of its own, which wakes the executor. Later signals change nothing.
+    Python runs signal handlers between bytecodes of the main thread, which is blocked in the middleware's wait. So
+    another thread reads the interpreter's wake-up socket and wakes the executor. Later signals have no effect.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -50,12 +50,12 @@ class StopSignal:
         return self._stop.is_set()
 
     def set_wake(self, wake: Callable[[], None] | None) -> None:
-        """Set what another thread calls on a signal; None for nothing, and then no call is under way any more."""
+        """Set the function that another thread calls on a signal, or None; when this returns no call is running."""
         with self._lock:
             self._wake = wake
 
-    def ignore_from_now_on(self) -> None:
-        """Ignore signals while the process ends: a second Ctrl-C must not turn a clean end into an error."""
+    def ignore(self) -> None:
+        """Ignore further signals: a second Ctrl-C must not turn an orderly end into an error."""
         signal.set_wakeup_fd(-1)
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_IGN)
@@ -75,15 +75,15 @@ def run_node(node_class: Callable[[], JepaNode], argv: Sequence[str] | None = No
     logged, motion stopped first).
     """
     stop = StopSignal()
-    ports = Ports()
-    name = getattr(node_class, "__name__", "node")
+    ports = StalePorts()
     try:
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         node = node_class()
-        ports.give_up_replaced()
+        ports.mark_replaced()
     except Exception as error:
-        if not isinstance(error, InputError) and not _about_arguments(error):
+        if not isinstance(error, InputError) and not _is_about_arguments(error):
             raise
+        name = getattr(node_class, "__name__", "node")
         sys.stderr.write(f"{name}: {' '.join(str(error).split())}\n")
         rclpy.try_shutdown()
         return 2
@@ -100,7 +100,7 @@ def run_node(node_class: Callable[[], JepaNode], argv: Sequence[str] | None = No
     finally:
         stop.set_wake(None)
         _end(node, executor)
-        stop.ignore_from_now_on()
+        stop.ignore()
     return code or node.exit_code or 0
 
 
@@ -121,6 +121,6 @@ def _give_up(name: str) -> None:
     os._exit(1)
 
 
-def _about_arguments(error: Exception) -> bool:
+def _is_about_arguments(error: Exception) -> bool:
     """Return whether an error comes from the ROS arguments: a malformed remapping, a missing parameter file."""
     return type(error).__name__ in ("RCLError", "UnknownROSArgsError", "RCLInvalidROSArgsError")

@@ -1,11 +1,11 @@
-"""Fast DDS's shared-memory ports of processes that were killed: given up, so that their successors are heard.
+"""Workaround for Fast DDS shared-memory ports of killed processes, so that their successors receive messages.
 
-A participant hears by a port, a ring buffer in /dev/shm that all who write to it map once and keep. The successor of a
-killed process takes the same port number. Fast DDS 2.14 (Jazzy) finds that the port's owner is dead and makes a new
-buffer of that name; but who has mapped the old one writes on into it, for good, unless a watchdog declares it broken.
-It does so where the dead listener was waiting or at work, not where it was killed between the two
-(SharedMemGlobal.hpp, WatchTask::update_status_all_listeners, open_port_internal): then the successor is deaf for ever.
-So whoever takes a port over declares the buffer that lay there before broken; writers then open the new one.
+A participant receives through a port: a ring buffer in /dev/shm that every writer maps once and keeps. The successor
+of a killed process takes the same port number. Fast DDS 2.14 (Jazzy) finds that the port's owner is dead and creates a
+new buffer of that name, but existing writers keep writing into the old one unless a watchdog marks it as broken. The
+watchdog does so if the dead listener was waiting or processing, but not if it was killed between the two
+(SharedMemGlobal.hpp, WatchTask::update_status_all_listeners, open_port_internal); then the successor never receives
+anything. So a process that takes over a port marks the previous buffer as broken; writers then open the new one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PORT = re.compile(r"fastrtps_port(\d+)")
 # PortNode: port_id, num_listeners, healthy_check_timeout_ms, port_wait_timeout_ms (a third of it),
 # max_buffer_descriptors, waiting_count, flags (bit 0: is_port_ok)
 _NODE = struct.Struct("<7I")
-_WITHIN = 4096  # bytes from the segment's begin in which it lies
+_SEARCH_BYTES = 4096  # at the start of a segment, in which the PortNode lies
 _OK = 1
 
 
@@ -33,10 +33,10 @@ class _Held(NamedTuple):
     flags_at: int  # byte
 
 
-class Ports:
-    """The ports that there are before this process has any of its own.
+class StalePorts:
+    """The ports that exist before this process creates its own.
 
-    Never raises: a port of another user, of another layout or that goes meanwhile is left alone.
+    Never raises: it skips ports of another user or layout, and those that disappear in the meantime.
     """
 
     def __init__(self, folder: Path = FOLDER):
@@ -48,23 +48,23 @@ class Ports:
                     flags_at = find_node(memory, int(number[1])) + _NODE.size - 4
                     self._held.append(_Held(path, path.stat().st_ino, memory, flags_at))
 
-    def give_up_replaced(self) -> list[str]:
-        """Declare broken those in whose place there is another one by now; their names. To be called once."""
-        given_up = []
+    def mark_replaced(self) -> list[str]:
+        """Mark the ports as broken that another one has replaced since, and return their names. To be called once."""
+        marked = []
         for held in self._held:
             with contextlib.suppress(OSError), held.memory:
                 flags = struct.unpack_from("<I", held.memory, held.flags_at)[0]
                 if held.path.stat().st_ino != held.inode and flags & _OK:
                     struct.pack_into("<I", held.memory, held.flags_at, flags & ~_OK)
-                    given_up.append(held.path.name)
+                    marked.append(held.path.name)
         self._held.clear()
-        return sorted(given_up)
+        return sorted(marked)
 
 
 def find_node(memory: mmap.mmap, number: int) -> int:
-    """Where in a port's segment the fields begin that say what it is. Raises ValueError where none are known."""
-    for begin in range(0, min(_WITHIN, len(memory) - _NODE.size), 4):
+    """Return the offset of the PortNode in a port's segment. Raises ValueError where there is none."""
+    for begin in range(0, min(_SEARCH_BYTES, len(memory) - _NODE.size), 4):
         port, _, timeout, wait, *_ = _NODE.unpack_from(memory, begin)
         if port == number and timeout and wait == timeout // 3:
             return begin
-    raise ValueError(f"port {number}: expected a segment of Fast DDS 2.14, found another")
+    raise ValueError(f"port {number}: not a segment of Fast DDS 2.14")

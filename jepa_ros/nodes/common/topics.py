@@ -1,4 +1,4 @@
-"""Names of topics that belong together, and the types of what they carry."""
+"""Topic names, message types of topics, and waiting for a topic's first message."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ImageTopics(NamedTuple):
-    """Full names: images, `<image>/compressed` of image_transport, and the camera_info beside the images."""
+    """Full names: the image topic, image_transport's `<image>/compressed`, and the camera_info beside the image."""
 
     raw: str
     compressed: str
@@ -26,40 +26,38 @@ class ImageTopics(NamedTuple):
 
 
 def image_topics(node) -> ImageTopics:
-    """Of the camera that a node follows by its topic `image`, which may be remapped; so may be `image/compressed` and
-    `camera_info`, and that comes first."""
+    """Return the topics of the camera that a node follows by its topic `image`, which may be remapped.
+
+    Remappings of `image/compressed` and `camera_info` take precedence over the names derived from `image`.
+    """
     raw = node.resolve_topic_name("image")
-    return ImageTopics(
-        raw,
-        _own(node, "image/compressed") or f"{raw}/compressed",
-        _own(node, "camera_info") or f"{raw.rpartition('/')[0]}/camera_info",
-    )
+
+    def resolve(name: str, default: str) -> str:
+        resolved = node.resolve_topic_name(name)
+        return default if resolved == f"{node.get_namespace().rstrip('/')}/{name}" else resolved
+
+    info = f"{raw.rpartition('/')[0]}/camera_info"
+    return ImageTopics(raw, resolve("image/compressed", f"{raw}/compressed"), resolve("camera_info", info))
 
 
 def robot_topic(node, name: str) -> str:
-    """A topic of the robot's own, by its name relative to the robot's namespace, for a node with ROBOT_NAMESPACE."""
+    """Return the name of one of the robot's topics in its `robot_namespace`, which is a parameter of the node."""
     space = node.p.robot_namespace
     if not space or name.startswith("/"):
         return name
     return "/".join(["", *filter(None, space.split("/")), name])
 
 
-def _own(node, name: str) -> str:
-    """What the topic is remapped to; empty where it is not."""
-    resolved = node.resolve_topic_name(name)
-    return "" if resolved == f"{node.get_namespace().rstrip('/')}/{name}" else resolved
-
-
 def message_class(kind: str) -> type:
-    """The Python class of package/msg/Name. Raises ImportError or AttributeError where it is not installed."""
+    """Return the Python class of package/msg/Name. Raises ImportError or AttributeError where it is not installed."""
     package, _, name = kind.split("/")
     return getattr(importlib.import_module(f"{package}.msg"), name)
 
 
 def missing_package(controller: ControllerConfig) -> str:
-    """The Debian package with the messages of a controller's commands where they are not installed; else empty.
+    """Return the Debian package with a controller's command messages if they are not installed, else "".
 
-    control_msgs comes with distributions, not with the wheels.
+    control_msgs is part of ROS distributions, not of the wheels.
     """
     package = controller.message_type.partition("/")[0]
     if importlib.util.find_spec(package) is not None:
@@ -68,20 +66,20 @@ def missing_package(controller: ControllerConfig) -> str:
 
 
 def command_class(controller: ControllerConfig) -> type:
-    """The Python class of a controller's commands. Raises InputError where it is not installed."""
+    """Return the Python class of a controller's commands. Raises InputError where it is not installed."""
     if debian := missing_package(controller):
         package = controller.message_type.partition("/")[0]
         raise InputError(
-            f"command_interface '{controller.interface}': expected the ROS package {package}, found none: install "
-            f"{debian} and source the distribution"
+            f"command_interface '{controller.interface}': ROS package {package} not found: install {debian} and source "
+            "the distribution"
         )
     return message_class(controller.message_type)
 
 
 class LatestMessage:
-    """The newest message of a topic that a node needs before it can be configured; it wakes a waiting node.
+    """The newest message of a topic that a node needs to be configured; the first one triggers another attempt.
 
-    message: None until the first one. received: steady time in s.
+    message: None before the first. received: steady time in s.
     """
 
     def __init__(self, node: JepaNode, kind: type, topic: str, qos: QoSProfile = LATCHED) -> None:

@@ -1,6 +1,6 @@
-"""One thread that owns torch, beside the executor's thread: frames first, then questions, one at a time.
+"""The thread that owns torch, beside the executor's thread. It runs one job at a time, frames before requests.
 
-Where frames come faster than they are done with, a question still gets its turn after PATIENCE.
+If frames arrive faster than they are processed, a request still gets its turn after REQUEST_MAX_WAIT.
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ from rclpy.task import Future
 
 from jepa_ros.errors import InputError
 
-PATIENCE = 0.5
-"""s after which a question goes before frames."""
-
+REQUEST_MAX_WAIT = 0.5  # s after which a request runs before frames
 _NO_MEMORY = ("out of memory", "allocate memory", "insufficient memory", "not enough memory", "bad_alloc")
 
 
 class Worker:
-    """Runs jobs in a thread of its own. `urgent` jobs go first, and of them only the newest `backlog` are kept."""
+    """Runs jobs in its own thread: frames first, of which only the newest `backlog` are kept, then requests."""
 
     def __init__(self, on_error: Callable[[Exception], None], backlog: int = 2):
-        self._urgent: deque[Callable[[], None]] = deque()
-        self._patient: deque[tuple[float, Callable[[], None]]] = deque()  # with the steady time of the question
+        self._frames: deque[Callable[[], None]] = deque()
+        self._requests: deque[tuple[float, Callable[[], None]]] = deque()  # with the steady time of their arrival
         self._backlog, self._on_error = backlog, on_error
         self._condition = threading.Condition()
         self._ending = False
@@ -35,49 +33,51 @@ class Worker:
         self._thread.start()
 
     def submit_latest(self, job: Callable[[], None]) -> None:
-        """Run soon; where more are waiting than the backlog, the oldest is dropped and counted."""
+        """Run a job for a frame soon; if more than the backlog are waiting, the oldest is dropped and counted."""
         with self._condition:
-            self._urgent.append(job)
-            while len(self._urgent) > self._backlog:
-                self._urgent.popleft()
+            self._frames.append(job)
+            while len(self._frames) > self._backlog:
+                self._frames.popleft()
                 self.dropped += 1
             self._condition.notify()
 
-    def submit(self, question: Callable[[], object], executor) -> Future:
-        """Run when nothing is urgent; the future (to be awaited in a callback of `executor`) gets what it returns or
-        raises."""
+    def submit(self, request: Callable[[], object], executor) -> Future:
+        """Run a request when no frame is waiting; return a future of its result or exception.
+
+        executor: the one whose callback awaits the future.
+        """
         future = Future(executor=executor)
-        future.add_done_callback(lambda _: None)  # without one rclpy does not wake the executor for what awaits this
+        future.add_done_callback(lambda _: None)  # without a callback, rclpy does not wake the executor
 
         def job() -> None:
             try:
-                future.set_result(question())
+                future.set_result(request())
             except Exception as error:
                 future.set_exception(error)
 
         with self._condition:
-            self._patient.append((time.monotonic(), job))
+            self._requests.append((time.monotonic(), job))
             self._condition.notify()
         return future
 
     def run_latest_first(self) -> None:
-        """Called between the slices of a long patient job, in the worker's thread: runs what is urgent first.
+        """Run waiting frames, between the slices of a long request; to be called in the worker's thread.
 
-        No more than the backlog: where frames never end, the patient job still goes on.
+        Runs at most `backlog` of them, so that the request makes progress even if frames never stop.
         """
         for _ in range(self._backlog):
             with self._condition:
-                if not self._urgent or self._ending:
+                if not self._frames or self._ending:
                     return
-                job = self._urgent.popleft()
-            self._guarded(job)
+                job = self._frames.popleft()
+            self._run_job(job)
 
     def close(self) -> None:
-        """Finish the job under way, drop the rest, end the thread."""
+        """Finish the present job, drop the others, and end the thread."""
         with self._condition:
             self._ending = True
-            self._urgent.clear()
-            self._patient.clear()
+            self._frames.clear()
+            self._requests.clear()
             self._condition.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=5.0)
@@ -85,29 +85,29 @@ class Worker:
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._urgent or self._patient or self._ending)
+                self._condition.wait_for(lambda: self._frames or self._requests or self._ending)
                 if self._ending:
                     return
-                job = self._next()
-            self._guarded(job)
+                job = self._next_job()
+            self._run_job(job)
 
-    def _next(self) -> Callable[[], None]:
-        waited = self._patient and time.monotonic() - self._patient[0][0]
-        if self._patient and (not self._urgent or waited > PATIENCE):
-            return self._patient.popleft()[1]
-        return self._urgent.popleft()
+    def _next_job(self) -> Callable[[], None]:
+        requests = self._requests
+        if requests and (not self._frames or time.monotonic() - requests[0][0] > REQUEST_MAX_WAIT):
+            return requests.popleft()[1]
+        return self._frames.popleft()
 
-    def _guarded(self, job: Callable[[], None]) -> None:
+    def _run_job(self, job: Callable[[], None]) -> None:
         try:
             job()
         except Exception as error:
-            # Out of memory the report may fail as well; the thread outlives that, or nothing would ever run again.
+            # Without memory the report may fail as well; the thread must survive that.
             with contextlib.suppress(Exception):
                 self._on_error(error)
 
 
 def describe_error(error: Exception) -> str:
-    """Return an error as one line: an InputError's own text, otherwise the kind of failure and its first line."""
+    """Return an error as one line: an InputError's own text, otherwise the kind of error and its first line."""
     if isinstance(error, InputError):
         return str(error)
     text = _first_line(error)
@@ -115,7 +115,7 @@ def describe_error(error: Exception) -> str:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory ran out; torch raises a RuntimeError then, which only its text tells apart."""
+    """Return whether an error means out of memory; torch raises a RuntimeError that only its text identifies."""
     text = _first_line(error).lower()
     return isinstance(error, MemoryError) or any(phrase in text for phrase in _NO_MEMORY)
 

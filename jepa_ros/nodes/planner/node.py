@@ -72,7 +72,7 @@ class PlannerNode(JepaNode):
 
     def configure(self) -> None:
         if self._description.message is None:
-            raise NotReady("for robot_description: it has not been received")
+            raise NotReady("no robot_description received yet")
         from jepa_ros.nodes.planner.controller import make_controller
         from jepa_ros.robot.config import load_robot
 

@@ -1,15 +1,15 @@
-"""A service's callback that raises ends no node: it is reported and the response's defaults are sent."""
+"""A service callback that raises does not end the node: the error is reported and the defaults are sent."""
 
 import asyncio
 from types import SimpleNamespace
 
 import pytest
 
-from jepa_ros.nodes.common.services import contained
+from jepa_ros.nodes.common.lifecycle import contain_errors
 
 
 class Response(SimpleNamespace):
-    """As a service's: no success unless somebody says so."""
+    """A service response: no success by default."""
 
     def __init__(self) -> None:
         super().__init__(success=False)
@@ -38,15 +38,15 @@ def result(value):
 
 
 @pytest.mark.parametrize("callback", [fails, fails_later])
-def test_what_raises_is_reported_and_answered_with_no_success(callback):
-    said = []
-    guarded = contained(callback, lambda key, text: said.append(text))
+def test_an_exception_is_reported_and_answered_with_no_success(callback):
+    reported = []
+    guarded = contain_errors(callback, lambda key, text: reported.append(text))
     assert result(guarded("bad", Response())).success is False
-    assert len(said) == 1 and "KeyError: 'bad'" in said[0]
+    assert len(reported) == 1 and "KeyError: 'bad'" in reported[0]
 
 
 @pytest.mark.parametrize("callback", [answers, answers_later])
-def test_what_answers_is_left_as_it_is(callback):
-    guarded = contained(callback, pytest.fail)
+def test_a_callback_that_answers_is_not_changed(callback):
+    guarded = contain_errors(callback, pytest.fail)
     assert result(guarded("good", Response())).success is True
     assert asyncio.iscoroutinefunction(guarded) == asyncio.iscoroutinefunction(callback)
