@@ -24,7 +24,7 @@ NODES = {
     "world_model": "jepa_ros.nodes.world_model",
     "planner": "jepa_ros.nodes.planner.node",
     "arm_gate": "jepa_ros.nodes.arm_gate.node",
-    "simulator": "jepa_ros.nodes.simulator.node",
+    "simulator": "jepa_ros.nodes.simulator",
     "recorder": "jepa_ros.nodes.recorder",
     "player": "jepa_ros.nodes.player",
 }

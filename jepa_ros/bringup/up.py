@@ -49,7 +49,7 @@ def up(kind: str, arguments: Arguments | None = None, out=None) -> int:
             ended = group.poll()
             if ended is not None:
                 over = ended.name == "player" and ended.code == 0
-                say("up", "the recording is over" if over else f"{ended}; the others are ended too")
+                say("up", "end of the recording" if over else f"{ended}; the others are ended too")
                 return 0 if over else 2 if ended.code == 2 else 1
         say("up", "ending all nodes")
     return 0

@@ -1,10 +1,10 @@
-"""camera: one camera's images, checked, cropped and resized to what the world model sees.
+"""Node camera: checks one camera's images, crops and resizes them to the world model's input.
 
-Whatever does not belong in front of a model that moves an arm ends here: malformed, stale, future, repeated and frozen
-frames are counted by cause, named in diagnostics, and never pass.
+It drops frames that a model which moves an arm must not see: malformed, stale, future, repeated and frozen ones. They
+are counted by cause and reported in diagnostics.
 
-A model of several cameras needs one such node each, in a namespace of its own: with `cameras` of frame and wrist/frame
-the first one runs as ever, and a second one, which takes /wrist/image and gives /wrist/frame, beside it:
+A model with several cameras needs one node for each camera, each in its own namespace. For a model with `cameras`
+frame and wrist/frame, the first node runs as usual; the second subscribes to /wrist/image and publishes /wrist/frame:
 
     ros2 run jepa_ros camera --ros-args -r __ns:=/wrist -p model:=MODEL -r image:=/wrist_camera/color/image_raw
 
@@ -16,7 +16,6 @@ or in a launch file
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
@@ -24,7 +23,6 @@ from collections import Counter
 import cv2
 from sensor_msgs.msg import CompressedImage, Image
 
-from jepa_ros.errors import InputError
 from jepa_ros.frame_checks import FrameChecks, FrameDropped
 from jepa_ros.images import ImageError, preprocess
 from jepa_ros.nodes.common.convert import decode_image, image_message, to_ns
@@ -35,20 +33,21 @@ from jepa_ros.nodes.common.process import run_node
 from jepa_ros.nodes.common.qos import IMAGES, SENSOR
 from jepa_ros.nodes.common.topics import image_topics
 from jepa_ros.resources import resolve_model
+from jepa_ros.world_model.config import read_config
 
 PARAMETERS = (
     Parameter(
         "transport",
         "auto",
-        "Subscribe to sensor_msgs/Image on `image` (raw), to CompressedImage on `image/compressed`, or to whichever is "
-        "published (auto; raw where both are).",
+        "raw: sensor_msgs/Image on `image`; compressed: CompressedImage on `image/compressed`; auto: the one that is "
+        "published, raw if both are.",
         choices=("auto", "raw", "compressed"),
         at_configure=True,
     ),
     Parameter(
         "size",
         64,
-        "Side of the square frames that are published; used where no model is named.",
+        "Side of the square frames to publish; ignored if a model is given.",
         unit="pixels",
         range=(8, 1024),
         at_configure=True,
@@ -56,7 +55,7 @@ PARAMETERS = (
     Parameter(
         "model",
         "",
-        "Checkpoint (name or directory) whose config.json says the size; empty: the parameter size.",
+        "Checkpoint (name or directory) whose image size is used; empty: the parameter size.",
         at_configure=True,
     ),
     Parameter("max_age", 0.5, "Older frames are dropped as stale.", unit="s", range=(0.01, 60.0)),
@@ -64,22 +63,22 @@ PARAMETERS = (
     Parameter(
         "frozen_after",
         1.0,
-        "New stamps on the very same pixels for so long count as a camera that hangs, and such frames are dropped. 0 "
-        "switches it off, as simulators need: without sensor noise an arm at rest looks the same for ever.",
+        "Identical pixels under new stamps for this long mean a frozen camera; such frames are dropped. 0 disables the "
+        "check, which simulators need: without sensor noise, all images of an arm at rest are identical.",
         unit="s",
         range=(0.0, 600.0),
     ),
-    Parameter("timeout", 1.0, "Without a good frame for so long, diagnostics say error.", unit="s", range=(0.05, 60.0)),
+    Parameter("timeout", 1.0, "Without a valid frame for this long, diagnostics report an error.", "s", (0.05, 60.0)),
 )
 
 
 class Camera(JepaNode):
-    """See the module's text. in: image; out: frame."""
+    """See the module. In: image. Out: frame."""
 
     def __init__(self) -> None:
         super().__init__("camera", PARAMETERS)
-        cv2.setNumThreads(1)  # the pictures are small, the cores are few
-        self._checks = FrameChecks(**self._bounds())
+        cv2.setNumThreads(1)  # the images are small
+        self._checks = FrameChecks(**self._check_limits())
         self._dropped: Counter[str] = Counter()
         self._received, self._passed = Meter(), Meter()
         self._passed_at = self._dropped_at = self._active_at = time.monotonic()
@@ -91,14 +90,14 @@ class Camera(JepaNode):
     # -- lifecycle -----------------------------------------------------------------------------------------------------
 
     def configure(self) -> None:
-        self._size = _model_size(self.p.model) if self.p.model else self.p.size
+        self._size = read_config(resolve_model(self.p.model)).preprocessing.size if self.p.model else self.p.size
         self._checks.restart()
         self._frames = self.create_lifecycle_publisher(Image, "frame", IMAGES)
 
     def activate(self) -> None:
         self._active_at = self._passed_at = time.monotonic()
         self._subscribe()
-        self._watch = self.steady_timer(1.0, self._look_for_both) if self.p.transport == "auto" else None
+        self._watch = self.steady_timer(1.0, self._subscribe_if_silent) if self.p.transport == "auto" else None
 
     def deactivate(self) -> None:
         self._unsubscribe(Image)
@@ -107,29 +106,29 @@ class Camera(JepaNode):
             self.destroy_timer(self._watch)
 
     def parameters_changed(self, names: set[str]) -> None:
-        self._checks.configure(**self._bounds())
+        self._checks.configure(**self._check_limits())
 
-    def _bounds(self) -> dict[str, float]:
+    def _check_limits(self) -> dict[str, float]:
         return {"max_age": self.p.max_age, "max_skew": self.p.max_skew, "frozen_after": self.p.frozen_after}
 
     # -- topics --------------------------------------------------------------------------------------------------------
 
     def _subscribe(self) -> None:
         names = image_topics(self)
-        topics = {Image: names.raw, CompressedImage: names.compressed}
-        wanted = {"raw": [Image], "compressed": [CompressedImage], "auto": [Image, CompressedImage]}[self.p.transport]
-        for kind in wanted:
-            if kind not in self._subscriptions_by_kind:
-                subscription = self.create_subscription(kind, topics[kind], self._on_image, SENSOR)
-                self._subscriptions_by_kind[kind] = subscription
+        for kind, transport, topic in (
+            (Image, "raw", names.raw),
+            (CompressedImage, "compressed", names.compressed),
+        ):
+            if self.p.transport in (transport, "auto") and kind not in self._subscriptions_by_kind:
+                self._subscriptions_by_kind[kind] = self.create_subscription(kind, topic, self._on_image, SENSOR)
 
     def _unsubscribe(self, kind: type) -> None:
         subscription = self._subscriptions_by_kind.pop(kind, None)
         if subscription is not None:
             self.destroy_subscription(subscription)
 
-    def _settle(self, kind: type) -> bool:
-        """With transport auto: whether frames of this kind are the ones to use. The other kind is then let go."""
+    def _selects(self, kind: type) -> bool:
+        """Return whether images of this type are used; if so, unsubscribe from the other type (transport auto)."""
         if len(self._subscriptions_by_kind) < 2:
             return True
         if kind is CompressedImage and self.count_publishers(self.resolve_topic_name("image")):
@@ -137,14 +136,14 @@ class Camera(JepaNode):
         self._unsubscribe(Image if kind is CompressedImage else CompressedImage)
         return True
 
-    def _look_for_both(self) -> None:
+    def _subscribe_if_silent(self) -> None:
         if time.monotonic() - self._passed_at > self.p.timeout:
             self._subscribe()
 
     # -- frames --------------------------------------------------------------------------------------------------------
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        if not self._settle(type(message)):
+        if not self._selects(type(message)):
             return
         self._received.count()
         stamp, now = to_ns(message.header.stamp), self.get_clock().now().nanoseconds
@@ -152,21 +151,19 @@ class Camera(JepaNode):
         try:
             self._checks.check_stamp(stamp, now)
             rgb = decode_image(message)
-            self._source = _describe(message, rgb.shape)
+            encoding = message.format if isinstance(message, CompressedImage) else message.encoding
+            self._source = f"{rgb.shape[1]} x {rgb.shape[0]} {encoding}"
             frame = preprocess(rgb, self._size)
             self._checks.accept(stamp, message.data)
         except (ImageError, FrameDropped) as error:
-            self._drop(error)
+            self._dropped[error.cause] += 1
+            self._dropped_at, self._last_drop = time.monotonic(), error.cause
+            self.warn_throttled(error.cause, f"frame dropped: {error}")
+            self.diagnostics_changed()
             return
         self._frames.publish(image_message(frame, message.header.stamp, message.header.frame_id))
         self._passed.count()
         self._passed_at = time.monotonic()
-
-    def _drop(self, error: ImageError | FrameDropped) -> None:
-        self._dropped[error.cause] += 1
-        self._dropped_at, self._last_drop = time.monotonic(), error.cause
-        self.warn_throttled(error.cause, f"frame dropped: {error}")
-        self.diagnostics_changed()
 
     # -- diagnostics ---------------------------------------------------------------------------------------------------
 
@@ -176,12 +173,12 @@ class Camera(JepaNode):
         if not self.active:
             level, text = OK, "not active"
         elif now - self._passed_at > self.p.timeout:
-            why = f"all are dropped, the last as {self._last_drop}" if dropping else "none arrive"
-            level, text = ERROR, f"no frame passes: {why}"
+            why = f"all are dropped (last cause: {self._last_drop})" if dropping else "no image received"
+            level, text = ERROR, f"no valid frames: {why}"
         elif dropping:
-            level, text = WARN, f"frames are dropped, the last as {self._last_drop}"
+            level, text = WARN, f"frames are dropped (last cause: {self._last_drop})"
         else:
-            level, text = OK, "frames pass"
+            level, text = OK, "frames are published"
         values = {
             "source": self._source,
             "received_hz": self._received.rate(),
@@ -193,27 +190,6 @@ class Camera(JepaNode):
             "episodes": self._checks.episodes,
         }
         return [Status("frames", level, text, values)]
-
-
-def _describe(message: Image | CompressedImage, shape: tuple[int, ...]) -> str:
-    encoding = message.format if isinstance(message, CompressedImage) else message.encoding
-    return f"{shape[1]} x {shape[0]} {encoding}"
-
-
-def _model_size(model: str) -> int:
-    """Side of a checkpoint's frames in pixels; reads its config.json only. Raises InputError."""
-    path = resolve_model(model) / "config.json"
-    try:
-        size = json.loads(path.read_text())["preprocessing"]["size"]
-    except FileNotFoundError:
-        raise InputError(
-            f"model '{model}': expected a checkpoint with a config.json, found a directory without"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"model '{model}': expected preprocessing.size in config.json, found {error!r}") from None
-    if not isinstance(size, int) or not 8 <= size <= 1024:
-        raise InputError(f"model '{model}': preprocessing.size: expected 8 to 1024 pixels, found {size!r}")
-    return size
 
 
 def main(argv=None) -> int:

@@ -1,7 +1,7 @@
-"""recorder: what the graph hears, does and says, as a rosbag2 recording (mcap) that other nodes and tools can read.
+"""Node recorder: records the graph's inputs and outputs to a rosbag2 bag (mcap) that other tools can read.
 
-Messages are written as they come, serialised, by a thread of its own. Nothing of the graph depends on this node: where
-the disk is full it says so and records no more, and the rest goes on.
+A separate thread writes the messages as they were received, serialised. No other node depends on this one: if the disk
+is full, it reports an error and stops recording, and the graph continues.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from jepa_msgs.msg import Episode
@@ -34,46 +35,47 @@ RESULTS = (
     *("executed", "episode", "goal_image", "latent", "surprise", "plan", "imagined_path"),
     *("planner_status", "gate_status", "e_stop", "gripper", "/diagnostics"),
 )
-WAITING = 256 << 20  # bytes that may wait for the disk; what comes then is lost, and counted
-LOOK = 0.5  # s between two looks for topics that have appeared
+BACKLOG_LIMIT = 256 << 20  # bytes that may wait to be written; further messages are dropped and counted
+DISCOVERY_PERIOD = 0.5  # s between two checks for new topics
 
 PARAMETERS = (
-    Parameter("out", "runs/recording", "Directory of the bag; a number is added where it exists.", read_only=True),
-    Parameter("robot", "openarm", "Name in config/robots, or a YAML file.", at_configure=True),
-    Parameter("model", "openarm_reach", "Name in config/models, or a checkpoint's directory.", at_configure=True),
+    Parameter("out", "runs/recording", "Directory of the bag; a number is added if it exists.", read_only=True),
+    Parameter("robot", "openarm", "Robot: name in config/robots, or path of a YAML file.", at_configure=True),
+    Parameter("model", "openarm_reach", "Checkpoint: name in config/models, or directory.", at_configure=True),
     ROBOT_NAMESPACE,
     Parameter(
         "command_interface",
         "",
-        "The gate's: which controllers' commands are recorded; empty: of those that the robot's YAML names first.",
+        "Command interface of the controllers whose commands are recorded, as for arm_gate; empty: the first one in "
+        "the robot's YAML.",
         choices=("", *COMMAND_INTERFACES),
         at_configure=True,
     ),
-    Parameter("inputs", True, "Record what the nodes hear: images, joint states, transforms.", at_configure=True),
+    Parameter("inputs", True, "Record the nodes' inputs: images, joint states, transforms.", at_configure=True),
     Parameter(
         "images",
         "raw",
-        "Which images: raw, compressed (of image_transport), or both.",
+        "Image topics to record: raw, compressed (image_transport), or both.",
         choices=("raw", "compressed", "both"),
         at_configure=True,
     ),
-    Parameter("topics", [], "More topics to record.", element=str, read_only=True),
-    Parameter("split_mb", 2000.0, "A new file is begun after so much.", "MB", (1.0, 1e6), at_configure=True),
-    Parameter("split", "train", "What episodes are for.", choices=("train", "val", "test"), at_configure=True),
-    Parameter("task", "", "Name of what is done, noted with each episode.", at_configure=True),
+    Parameter("topics", [], "Additional topics to record.", element=str, read_only=True),
+    Parameter("split_mb", 2000.0, "Size at which a new file starts.", "MB", (1.0, 1e6), at_configure=True),
+    Parameter("split", "train", "Dataset split of the episodes.", choices=("train", "val", "test"), at_configure=True),
+    Parameter("task", "", "Name of the task, stored with each episode.", at_configure=True),
 )
 
 
 class Recorder(JepaNode):
-    """See the module's text. Service ~/episode marks that an episode begins now."""
+    """See the module. Service ~/episode marks the start of an episode."""
 
     def __init__(self) -> None:
         super().__init__("recorder", PARAMETERS)
         self._bag: LiveBag | None = None
         self._failure = ""
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()  # functions for the writer's thread, which owns the bag
-        self._pending = self._lost = 0
-        self._lock = threading.Lock()  # of what is pending
+        self._pending = self._lost = 0  # bytes that wait to be written; messages dropped
+        self._lock = threading.Lock()  # for _pending
         self._writer: threading.Thread | None = None
 
     # -- lifecycle -----------------------------------------------------------------------------------------------------
@@ -83,28 +85,28 @@ class Recorder(JepaNode):
         robot, model = load_robot(p.robot, p.command_interface), resolve_model(p.model)
         config = model / CONFIG
         if not config.is_file():
-            raise InputError(f"model {p.model}: expected {CONFIG} in it, found none")
+            raise InputError(f"model {p.model}: no {CONFIG} in it")
         about = {"jepa_ros": __version__, "model": model.name, "robot": robot.name, "task": p.task}
         about["model_id"] = identify(model)
         attachments = {"model_config.json": config.read_bytes(), "robot.yaml": resolve_robot(p.robot).read_bytes()}
-        self._names = self._wanted(robot)
-        self._heard: set[str] = set()
+        self._names = self._list_topics(robot)
+        self._recorded: set[str] = set()
         self._episodes, self._failure, self._lost = 0, "", 0
         self._rate = Meter()
-        self._bag = LiveBag(_unused(Path(p.out)), p.split_mb * 1e6, about, attachments)
+        self._bag = LiveBag(_find_unused(Path(p.out)), p.split_mb * 1e6, about, attachments)
         self.get_logger().info(f"recording to {self._bag.path}")
         self._marker = self.create_publisher(Episode, "episode", LATCHED)
         self.create_service(Trigger, "~/episode", self._on_episode)
 
     def activate(self) -> None:
         self._jobs, self._pending = queue.SimpleQueue(), 0
-        self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
+        self._writer = threading.Thread(target=self._run_jobs, name="writer", daemon=True)
         self._writer.start()
-        self._look()
-        self._look_timer = self.steady_timer(LOOK, self._look)
+        self._discover()
+        self._discovery_timer = self.steady_timer(DISCOVERY_PERIOD, self._discover)
 
     def deactivate(self) -> None:
-        self.destroy_timer(self._look_timer)
+        self.destroy_timer(self._discovery_timer)
         self._jobs.put(None)
         self._writer.join()
 
@@ -113,8 +115,8 @@ class Recorder(JepaNode):
         bag.close()
         self.get_logger().info(f"recorded {bag.messages} messages, {bag.bytes / 1e6:.1f} MB, in {bag.path}")
 
-    def _wanted(self, robot) -> list[str]:
-        """Full names of the topics to record where they appear."""
+    def _list_topics(self, robot) -> list[str]:
+        """Return the full names of the topics to record if they are published."""
         commands = [robot_topic(self, c.command_topic) for c in robot.controllers]
         names, self._needed = [*RESULTS, *commands, *self.p.topics], []
         if self.p.inputs:
@@ -126,17 +128,17 @@ class Recorder(JepaNode):
 
     # -- topics --------------------------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """Hear the topics that somebody publishes by now."""
+    def _discover(self) -> None:
+        """Subscribe to the topics that have a publisher by now."""
         if self._failure:
             return
-        for name in [n for n in self._names if n not in self._heard]:
+        for name in [n for n in self._names if n not in self._recorded]:
             publishers = self.get_publishers_info_by_topic(name)
             if publishers and publishers[0].topic_type:
-                self._hear(name, publishers)
+                self._subscribe(name, publishers)
 
-    def _hear(self, name: str, publishers: list) -> None:
-        self._heard.add(name)
+    def _subscribe(self, name: str, publishers: list) -> None:
+        self._recorded.add(name)
         kind = publishers[0].topic_type
         latched = all(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)
         reliable = all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers)
@@ -146,7 +148,7 @@ class Recorder(JepaNode):
         except (ImportError, AttributeError):
             message = None
         if message is None:
-            self.get_logger().warning(f"{name} is not recorded: the definition of {kind} is not known here")
+            self.get_logger().warning(f"{name} is not recorded: message type {kind} is not installed")
             return
         self._jobs.put(partial(self._bag.add_topic, name, kind, latched))
         self.create_subscription(message, name, partial(self._on_message, name), qos, raw=True)
@@ -154,13 +156,13 @@ class Recorder(JepaNode):
     def _on_message(self, name: str, data: bytes, info: dict) -> None:
         if not self.active:
             return
-        if self._failure or self._pending > WAITING:
+        if self._failure or self._pending > BACKLOG_LIMIT:
             self._lost += 1
             return
         received = self.get_clock().now().nanoseconds
         with self._lock:
             self._pending += len(data)
-        self._jobs.put(partial(self._keep, name, data, received, info["source_timestamp"] or received))
+        self._jobs.put(partial(self._write_message, name, data, received, info["source_timestamp"] or received))
 
     def _on_episode(self, request, response) -> Trigger.Response:
         if not self.active:
@@ -175,8 +177,8 @@ class Recorder(JepaNode):
 
     # -- the writer's thread -------------------------------------------------------------------------------------------
 
-    def _write(self) -> None:
-        """Does the jobs until there is a None."""
+    def _run_jobs(self) -> None:
+        """Run jobs until one is None."""
         while True:
             try:
                 job = self._jobs.get(timeout=0.5)
@@ -188,11 +190,11 @@ class Recorder(JepaNode):
                 job()
             except (DiskFull, OSError) as error:
                 if not self._failure:
-                    self._failure = f"recording ended: {error}"
+                    self._failure = f"recording stopped: {error}"
                     self.get_logger().error(self._failure)
                     self.diagnostics_changed()
 
-    def _keep(self, name: str, data: bytes, received: int, sent: int) -> None:
+    def _write_message(self, name: str, data: bytes, received: int, sent: int) -> None:
         with self._lock:
             self._pending -= len(data)
         if not self._failure:
@@ -207,20 +209,18 @@ class Recorder(JepaNode):
             return [Status("recording", OK, "not configured")]
         values = {"bag": bag.path, "messages": bag.messages, "megabytes": bag.bytes / 1e6, "lost": self._lost}
         values |= {"messages_per_s": self._rate.rate(), "waiting_megabytes": self._pending / 1e6}
-        values["topics"] = len(self._heard)
+        values["topics"] = len(self._recorded)
         if self._failure:
             return [Status("recording", ERROR, self._failure, values)]
-        missing = [n for n in self._needed if n not in self._heard]
-        text = f"nobody publishes {', '.join(missing)}" if missing else f"recording to {bag.path}"
+        missing = [n for n in self._needed if n not in self._recorded]
+        text = f"no publisher of {', '.join(missing)}" if missing else f"recording to {bag.path}"
         return [Status("recording", WARN if missing or self._lost else OK, text, values)]
 
 
-def _unused(path: Path) -> Path:
-    """The path, or the first of path-2, path-3, ... at which there is nothing: nothing is ever overwritten."""
-    number, free = 1, path
-    while free.exists():
-        number, free = number + 1, path.with_name(f"{path.name}-{number + 1}")
-    return free
+def _find_unused(path: Path) -> Path:
+    """Return the first of path, path-2, path-3, ... that does not exist."""
+    paths = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in count(1))
+    return next(path for path in paths if not path.exists())
 
 
 def main(argv=None) -> int:

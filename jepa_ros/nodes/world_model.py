@@ -1,17 +1,18 @@
-"""world_model: camera frames in, latent states and surprise out; encodes goals and imagines on request.
+"""Node world_model: encodes camera frames, measures surprise, and answers encode_goal and imagine.
 
-A model of several cameras (`cameras` in its config.json) is shown one frame of each, taken at the same moment: within
-half a control tick of the first camera's, whose header the latent has. Moments that a camera missed have no latent.
+A model with several cameras (`cameras` in its config.json) needs one frame of each, stamped within half a control tick
+of the first camera's. The latent has the first camera's header. If a camera has no such frame, there is no latent.
 
-A model whose state is the tool's pose (`proprioception.kind` in its config.json) needs `robot_description` too.
+A model whose state is the tool's pose (`proprioception.kind` in its config.json) also needs `robot_description`.
 
-Everything that torch does happens in one worker thread: frames first, questions in slices between them.
+torch runs in one worker thread: frames first, requests in slices between them.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -43,15 +44,15 @@ PARAMETERS = (
         "s",
         (0.05, 60.0),
     ),
-    Parameter("max_samples", 8192, "Most action sequences that one `imagine` may ask for.", range=(1, 100_000)),
+    Parameter("max_samples", 8192, "Maximum number of action sequences in one `imagine` request.", range=(1, 100_000)),
 )
-STAMP_SLACK = 1e-3  # s that stamps may jitter beyond half a control tick
-STALLED = 1.0  # s without a latent although frames come, from which on diagnostics say so
-SLICE = 0.006  # s that one step of many sequences may take between two looks for a frame
+STAMP_JITTER = 1e-3  # s allowed beyond half a control tick
+STALLED_AFTER = 1.0  # s without a latent although frames arrive, after which diagnostics report it
+SLICE_TIME = 0.006  # s, target time of one rollout step of several sequences; frames are handled between steps
 
 
 class WorldModelNode(JepaNode):
-    """In: frame (more than one with several cameras), joint_states, executed, robot_description. Out: latent, surprise.
+    """In: frame (one for each camera), joint_states, executed, robot_description. Out: latent, surprise.
     Services: encode_goal, imagine."""
 
     def __init__(self) -> None:
@@ -60,11 +61,11 @@ class WorldModelNode(JepaNode):
         self._description = LatestMessage(self, String, robot_topic(self, "robot_description"))
         self._frames, self._encoded = Meter(), Meter()
         self._frame_at: dict[str, float] = {}  # steady time of each camera's last frame
-        self._whole_at = time.monotonic()  # of the last time that all cameras' frames came together
-        self._encoded_at = self._whole_at
+        self._complete_at = time.monotonic()  # when frames of all cameras with matching stamps were last received
+        self._encoded_at = self._complete_at
         self._inputs, self._answers = [], []
-        self._input_group = MutuallyExclusiveCallbackGroup()  # while a question is answered its own group stands still
-        self._views = None
+        self._input_group = MutuallyExclusiveCallbackGroup()  # a service blocks its own group while it is answered
+        self._synchronizer = None
         self._encode_ms, self._surprised = 0.0, False
         self._failure = ""
         self._bad_frames = 0
@@ -90,12 +91,12 @@ class WorldModelNode(JepaNode):
         if config.proprioception.kind == "tool_pose" and description is None:
             raise NotReady("no robot_description received yet")
         self._reader = make_reader(config.proprioception, robot, description.data if description else "")
-        # Last: it may be gigabytes, and waiting must not load it again.
+        # Last: it may be gigabytes, and must not be loaded again at every attempt.
         self._checkpoint = load_checkpoint(self.p.model, choose_device(self.p.device))
         self._size, self._cameras = config.preprocessing.size, config.cameras
-        self._seen = ObservationHistory(config)
-        self._views = CameraSynchronizer(config.cameras, 0.5 * config.tick + STAMP_SLACK)
-        self._monitor = SurpriseMonitor(self._checkpoint, self._seen)
+        self._observations = ObservationHistory(config)
+        self._synchronizer = CameraSynchronizer(config.cameras, 0.5 * config.tick + STAMP_JITTER)
+        self._monitor = SurpriseMonitor(self._checkpoint, self._observations)
         for _ in range(3):  # the first inference allocates and is slow
             self._encode(np.zeros(config.frame_shape, np.uint8))
         self._latents = self.create_lifecycle_publisher(LatentState, "latent", RELIABLE)
@@ -103,21 +104,21 @@ class WorldModelNode(JepaNode):
         self._worker = Worker(self._on_failure)
 
     def activate(self) -> None:
-        self._whole_at = self._encoded_at = time.monotonic()
+        self._complete_at = self._encoded_at = time.monotonic()
         self._failure = ""
-        self._frame_at = dict.fromkeys(self._cameras, self._whole_at)
-        self._seen.clear()
-        self._views.clear()
-        self._listen(JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR)
-        self._listen(Action, "executed", self._on_executed, EXECUTED)
+        self._frame_at = dict.fromkeys(self._cameras, self._complete_at)
+        self._observations.clear()
+        self._synchronizer.clear()
+        self._subscribe(JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR)
+        self._subscribe(Action, "executed", self._on_executed, EXECUTED)
         for camera in self._cameras:
-            self._listen(Image, camera, partial(self._on_frame, camera), IMAGES)
+            self._subscribe(Image, camera, partial(self._on_frame, camera), IMAGES)
         self._answers = [
             self.create_service(EncodeGoal, "encode_goal", self._on_encode_goal),
             self.create_service(Imagine, "imagine", self._on_imagine),
         ]
 
-    def _listen(self, kind: type, topic: str, callback, qos: QoSProfile) -> None:
+    def _subscribe(self, kind: type, topic: str, callback, qos: QoSProfile) -> None:
         self._inputs.append(self.create_subscription(kind, topic, callback, qos, callback_group=self._input_group))
 
     def deactivate(self) -> None:
@@ -147,9 +148,9 @@ class WorldModelNode(JepaNode):
             self.warn_throttled(camera, str(error))
             return
         stamp = to_seconds(message.header.stamp)
-        for views in self._views.add(camera, stamp, (message.header, frame)):
-            self._whole_at = time.monotonic()
-            self._worker.submit_latest(partial(self._see, views[0][0], [frame for _, frame in views]))
+        for views in self._synchronizer.add(camera, stamp, (message.header, frame)):
+            self._complete_at = time.monotonic()
+            self._worker.submit_latest(partial(self._handle_views, views[0][0], [frame for _, frame in views]))
 
     def _on_joint_states(self, message: JointState) -> None:
         try:
@@ -157,7 +158,7 @@ class WorldModelNode(JepaNode):
         except InputError as error:
             self.warn_throttled("joint_states", str(error))
             return
-        self._seen.states.add(stamp, state)
+        self._observations.states.add(stamp, state)
 
     def _on_executed(self, message: Action) -> None:
         from jepa_ros.world_model.history import executed_problem
@@ -166,7 +167,7 @@ class WorldModelNode(JepaNode):
         if problem:
             self.warn_throttled("executed", problem)
         else:
-            self._seen.actions.add(to_seconds(message.header.stamp), message.values)
+            self._observations.actions.add(to_seconds(message.header.stamp), message.values)
 
     # -- in the worker's thread ----------------------------------------------------------------------------------------
 
@@ -176,7 +177,8 @@ class WorldModelNode(JepaNode):
         with torch.inference_mode():
             return self._checkpoint.model.encode(frame[None])[0]
 
-    def _see(self, header, views: list[np.ndarray]) -> None:
+    def _handle_views(self, header, views: list[np.ndarray]) -> None:
+        """Publish the latent of one frame for each camera, (S, S, 3), and the surprise if it is due."""
         begin = time.perf_counter()
         latent = self._encode(views[0] if len(views) == 1 else np.stack(views))
         message = self._latent_message(header, latent)
@@ -184,25 +186,17 @@ class WorldModelNode(JepaNode):
         self._failure, self._encoded_at = "", time.monotonic()
         if not np.isfinite(message.norm):
             self._bad_frames += 1
-            self.warn_throttled("latent", "latent: expected finite values, found NaN or Inf; the frame is dropped")
+            self.warn_throttled("latent", "frame dropped: the encoder returned NaN or Inf")
             return
         self._latents.publish(message)
         self._encoded.count()
         stamp = to_seconds(header.stamp)
-        if not self._seen.latents.add(stamp, latent):
-            self._seen.actions.clear()
+        if not self._observations.latents.add(stamp, latent):
+            self._observations.actions.clear()
         reading = self._monitor.read(stamp)
         if reading is not None:
             self._surprised = reading.surprised
-            self._surprises.publish(
-                Surprise(
-                    header=header,
-                    error=reading.error,
-                    quantile=reading.quantile,
-                    threshold=reading.threshold,
-                    surprised=reading.surprised,
-                )
-            )
+            self._surprises.publish(Surprise(header=header, surprised=reading.surprised, **asdict(reading)))
 
     def _latent_message(self, header, latent) -> LatentState:
         values = latent.numpy()
@@ -216,31 +210,30 @@ class WorldModelNode(JepaNode):
         self.error_throttled("worker", self._failure)
         self.diagnostics_changed()
 
-    # -- questions -----------------------------------------------------------------------------------------------------
+    # -- services ------------------------------------------------------------------------------------------------------
 
     async def _on_encode_goal(self, request, response):
         try:
             frame = goal_frames([request.image, *request.more_images], self._checkpoint.config)
             latent = await self._worker.submit(lambda: self._encode(frame), self.executor)
-        except Exception as error:  # out of memory as well: the question fails, the node does not
+            response.success, response.latent = True, self._latent_message(request.image.header, latent)
+        except Exception as error:  # even out of memory: the request fails, the node does not
             response.success, response.message = False, describe_error(error)
-            return response
-        response.success, response.latent = True, self._latent_message(request.image.header, latent)
         return response
 
     async def _on_imagine(self, request, response):
         try:
-            actions = self._checked_actions(request)
+            actions = self._read_actions(request)
             response.latents, response.shape, response.imagine_ms = await self._worker.submit(
                 lambda: self._imagine(to_seconds(request.stamp), actions), self.executor
             )
-        except Exception as error:  # out of memory as well: the question fails, the node does not
+            response.success = True
+        except Exception as error:  # even out of memory: the request fails, the node does not
             response.success, response.message = False, describe_error(error)
-            return response
-        response.success = True
         return response
 
-    def _checked_actions(self, request) -> np.ndarray:
+    def _read_actions(self, request) -> np.ndarray:
+        """Return a request's action blocks (samples, horizon, width). Raises InputError where they are invalid."""
         config = self._checkpoint.config
         width = config.action_block
         wanted = request.samples * request.horizon * width
@@ -260,10 +253,10 @@ class WorldModelNode(JepaNode):
         from jepa_ros.world_model.protocol import step_context
 
         begin = time.perf_counter()
-        stamp = stamp or self._seen.latents.newest
-        context = None if stamp is None else self._seen.context_at(stamp)
+        stamp = stamp or self._observations.latents.newest
+        context = None if stamp is None else self._observations.context_at(stamp)
         if context is None:
-            raise InputError("imagine: stamp: expected one with a latent and joint states, found none near it")
+            raise InputError("imagine: stamp: no latent and joint states near it")
         last, rest, count = [], torch.from_numpy(actions), 16
         while len(rest):
             part, rest = rest[:count], rest[count:]
@@ -275,8 +268,8 @@ class WorldModelNode(JepaNode):
                 slowest = max(slowest, time.perf_counter() - started)
                 self._worker.run_latest_first()
             last.append(seen.latents[:, -1])
-            # As many sequences as one step of fits into a slice; never many more, as these may have been lucky.
-            count = int(min(max(len(part) * SLICE / slowest, 1), 2 * len(part)))
+            # As many sequences as one step can handle in SLICE_TIME; at most twice as many as before.
+            count = int(min(max(len(part) * SLICE_TIME / slowest, 1), 2 * len(part)))
         latents = torch.cat(last)
         return float32_array(latents.numpy()), list(latents.shape), 1e3 * (time.perf_counter() - begin)
 
@@ -285,12 +278,12 @@ class WorldModelNode(JepaNode):
     def diagnose(self) -> list[Status]:
         if not self.active:
             level, text = OK, "not active"
-        elif missing := self._what_is_missing():
+        elif missing := self._describe_missing():
             level, text = ERROR, missing
         elif self._failure:
             level, text = ERROR, self._failure
         elif self._surprised:
-            level, text = WARN, "surprised: what is seen is not what was predicted"
+            level, text = WARN, "surprised: the latest observation differs from the prediction"
         else:
             level, text = OK, "frames are encoded"
         values = {
@@ -300,25 +293,25 @@ class WorldModelNode(JepaNode):
             "dropped": self._worker.dropped if self._worker else 0,
             "encode_ms": self._encode_ms,
         }
-        if self._views and len(self._cameras) > 1:
-            values |= {"cameras": ", ".join(self._cameras), "incomplete_sets": self._views.incomplete}
+        if self._synchronizer and len(self._cameras) > 1:
+            values |= {"cameras": ", ".join(self._cameras), "incomplete_sets": self._synchronizer.incomplete}
         return [Status("inference", level, text, values)]
 
-    def _what_is_missing(self) -> str:
-        """Why there is nothing to encode, in one sentence; empty where there is."""
+    def _describe_missing(self) -> str:
+        """Return why nothing is encoded, in one sentence; empty if frames are encoded."""
         now, timeout = time.monotonic(), self.p.frame_timeout
         silent = [camera for camera, at in self._frame_at.items() if now - at > timeout]
         if silent and len(self._cameras) == 1:
-            return "no frames arrive from the camera node"
+            return "no frames received from the camera node"
         if silent:
-            return f"no frames arrive on {', '.join(silent)}"
-        if now - self._whole_at <= timeout or len(self._cameras) == 1:
-            stalled = now - self._encoded_at > max(timeout, STALLED)
-            return "frames arrive, but none has been encoded for a while" if stalled and not self._failure else ""
-        for camera, apart in self._views.apart.items():
+            return f"no frames received on {', '.join(silent)}"
+        if now - self._complete_at <= timeout or len(self._cameras) == 1:
+            stalled = now - self._encoded_at > max(timeout, STALLED_AFTER)
+            return "frames are received, but none was encoded recently" if stalled and not self._failure else ""
+        for camera, apart in self._synchronizer.apart.items():
             order = "later" if apart > 0 else "earlier"
             return f"{camera}: frames are stamped {abs(apart):.3g} s {order} than those on {self._cameras[0]}"
-        return f"no frames of the same moment arrive on {', '.join(self._cameras)}"
+        return f"no frames with matching stamps received on {', '.join(self._cameras)}"
 
 
 def main(argv=None) -> int:

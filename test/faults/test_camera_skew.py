@@ -58,6 +58,6 @@ def test_one_camera_that_drops_out_is_named_and_the_arm_holds(arm, measured):
     stopped = arm.stops(fault)
     measured["stop_ms"] = 1e3 * (stopped.rest - fault)
     measured["caught_ms"] = arm.caught_ms(stopped, SETTINGS.latent_timeout)
-    arm.says("world_model: inference: no frames arrive on wrist/frame", fault)
+    arm.says("world_model: inference: no frames received on wrist/frame", fault)
     arm.wrist.change = None
     arm.resumes(time.time())

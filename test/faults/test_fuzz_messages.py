@@ -175,7 +175,7 @@ def test_what_was_recorded_meanwhile_can_be_read(graph, recordings):
     recorder = graph.processes["/recorder"]
     recorder.signal(signal.SIGINT)
     assert recorder.wait(60.0) == 0, recorder.output
-    assert "Traceback" not in recorder.output and "recording ended" not in recorder.output
+    assert "Traceback" not in recorder.output and "recording stopped" not in recorder.output
     total = Counter()
     for bag in recordings.iterdir():
         with open_bag(bag) as source:

@@ -14,6 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from jepa_ros.images import preprocess
 from jepa_ros.nodes.common.convert import decode_image, image_message, to_ns, to_stamp
 from jepa_ros.nodes.common.qos import make_qos
+from jepa_ros.resources import resolve_model
 
 pytestmark = pytest.mark.smoke
 RNG = np.random.default_rng(0)
@@ -140,7 +141,7 @@ def test_a_frozen_picture_stops_passing_and_a_new_one_passes(bench):
 def test_diagnostics_say_error_while_nothing_passes(bench):
     bench.passes(bench.image())
     bench.client.wait_for(lambda: bench.status().level == DiagnosticStatus.ERROR, "an error")
-    assert bench.status().message == "no frame passes: none arrive"
+    assert bench.status().message == "no valid frames: no image received"
 
     def recovered():
         bench.send(bench.image())
@@ -163,8 +164,10 @@ def test_compressed_images_pass_where_nobody_publishes_raw_ones(start, client):
     bench.drops(bench.compressed(rgb, cut=-9), "truncated")
 
 
-def test_a_model_says_the_size(start, client, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"preprocessing": {"size": 32}}))
+def test_the_model_determines_the_size(start, client, tmp_path):
+    config = json.loads((resolve_model("openarm_reach") / "config.json").read_text())
+    config["preprocessing"]["size"] = 32
+    (tmp_path / "config.json").write_text(json.dumps(config))
     bench = Bench(start, client, "sized", {"model": tmp_path})
     assert bench.passes(bench.image()).width == 32
 
@@ -172,7 +175,7 @@ def test_a_model_says_the_size(start, client, tmp_path):
 def test_a_bag_where_a_model_is_expected_refuses_configure_in_one_line(start, tmp_path):
     (tmp_path / "metadata.yaml").write_text("rosbag2_bagfile_information: {}\n")
     process = start("jepa_ros.nodes.camera", {"model": tmp_path}, {"__ns": "/refused"})
-    process.says("expected a checkpoint with a config.json")
+    process.says("expected a checkpoint with config.json")
     assert "Traceback" not in process.output and process.process.poll() is None
     process.signal(signal.SIGTERM)
     assert process.wait() == 0

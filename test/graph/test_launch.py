@@ -94,7 +94,7 @@ def test_a_recording_is_replayed_and_its_end_is_the_end_of_all(launch, tmp_path)
     process = launch("replay", bag=tmp_path / "play", record=tmp_path / "results", namespace="replayed")
     wait_for(lambda: active(process) == {*NODES["replay"], "recorder"} or ended(process), "all nodes", 240)
     process.wait(120)
-    assert "the recording is over" in process.output and not alive(process)
+    assert "end of the recording" in process.output and not alive(process)
     with open_bag(tmp_path / "results") as source:
         assert {t.topic: t.count for t in source.topics}["/replayed/latent"] > 10, source.problems
 

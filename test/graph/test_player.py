@@ -37,7 +37,7 @@ def stamps(bag):
 
 @pytest.fixture(scope="module")
 def replay(start, client, bag, tmp_path_factory):
-    """All nodes of `jepa_ros up replay`, over a recording that begins anew at its end."""
+    """All nodes of `jepa_ros up replay`, with a recording that restarts at its end."""
     arguments = ReplayArguments(bag=str(bag), loop=True, record="")
     nodes = {}
     for spec in node_list("replay", arguments):

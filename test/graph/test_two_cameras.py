@@ -115,7 +115,7 @@ def test_a_silent_camera_is_named_and_nothing_is_made_up(bench, silent):
     bench.client.spin(0.2)
     alone = set()
     bench.says(
-        f"no frames arrive on {CAMERAS[silent]}",
+        f"no frames received on {CAMERAS[silent]}",
         DiagnosticStatus.ERROR,
         lambda: alone.add(bench.send(1 - silent, bench.now())),
     )

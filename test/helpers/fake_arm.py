@@ -25,7 +25,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from jepa_ros.nodes.common.convert import image_message, to_stamp
 from jepa_ros.nodes.common.qos import LATCHED, NEWEST
-from jepa_ros.nodes.simulator.publishers import camera_info
+from jepa_ros.nodes.simulator import camera_info
 from jepa_ros.robot.config import load_robot
 from jepa_ros.sim.scene import OPTICAL_FRAME, Scene
 

@@ -166,7 +166,7 @@ def test_the_controllers_are_the_robot_s(controllers):
 
 
 def test_controllers_keep_step_with_the_physics_and_joint_states_with_the_simulator_s(controllers):
-    from jepa_ros.nodes.simulator.node import CYCLE
+    from jepa_ros.nodes.simulator import CYCLE
 
     rate, states = (controllers[c]["update_rate"] for c in ("controller_manager", "joint_state_broadcaster"))
     np.testing.assert_allclose(rate * sim_arm.scene().model.opt.timestep, 1.0)

@@ -115,7 +115,7 @@ def test_the_camera_sees_the_same(world, scene):
 
 
 def test_images_come_as_often_and_as_large_as_the_simulator_s(world, scene):
-    from jepa_ros.nodes.simulator.node import PARAMETERS
+    from jepa_ros.nodes.simulator import PARAMETERS
 
     defaults = {p.name: p.default for p in PARAMETERS}
     assert values(model(world, CAMERA), "link/sensor/update_rate")[0] == defaults["rate"]
