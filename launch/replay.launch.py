@@ -1,6 +1,6 @@
-"""All nodes over a recording, on its time: ros2 launch jepa_ros replay.launch.py bag:=DIRECTORY [rate:=0.5] ...
+"""All nodes on a recording and its time: ros2 launch jepa_ros replay.launch.py bag:=DIRECTORY [rate:=0.5] ...
 
-The gate judges plans in shadow mode: it opens no topic to any controller.
+The gate checks plans in shadow mode: it publishes no commands.
 """
 
 from jepa_ros.bringup.launch_description import description

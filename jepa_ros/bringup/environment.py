@@ -1,6 +1,6 @@
-"""Environment variables that our processes run with, so that nothing has to be sourced and nobody next door is moved.
+"""Environment variables of our processes, so that no sourcing is needed and no other robot on the network is commanded.
 
-What the user has set is kept: discovery range, domain, RMW, DDS profile, thread counts. Only gaps are filled.
+The user's settings are kept: discovery range, domain, RMW, DDS profile, thread counts. Only missing ones are set.
 rclpy and Fast DDS read these variables when they start, so call `ensure()` before rclpy is imported.
 """
 
@@ -15,14 +15,19 @@ from pathlib import Path
 
 from jepa_ros.resources import config_path
 
-# Domains whose ports stay below Linux's ephemeral range, where any program may sit (ROS 2, "The ROS_DOMAIN_ID").
+# Domains whose ports are below Linux's ephemeral range, which any program may use (ROS 2, "The ROS_DOMAIN_ID").
 DOMAINS = range(1, 102)
 
-ONE_THREAD = {"LP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""For MuJoCo's software renderer and for OpenMP (torch)."""
-GIVE_BACK = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
-"""glibc's malloc (mallopt(3)): left to itself it keeps an arena for each thread of the middleware and what was freed in
-it, and a node's memory creeps up for hours. Blocks of a megabyte and more are rare enough to be mapped each time."""
+PROCESS_DEFAULTS = {
+    "LP_NUM_THREADS": "1",  # MuJoCo's software renderer
+    "OMP_NUM_THREADS": "1",  # OpenMP (torch)
+    # glibc's malloc (mallopt(3)) by default keeps an arena, with its freed memory, for each thread of the middleware,
+    # and a node's memory grows for hours. Blocks of a megabyte and more are rare enough to be mapped each time.
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "1048576",
+    "MALLOC_TRIM_THRESHOLD_": "1048576",
+}
+"""Set for every process unless the user has set them."""
 _DISCOVERY = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
 # Fast DDS 2 (Jazzy) reads the first, Fast DDS 3 (Kilted) the second.
 _PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -33,32 +38,31 @@ _BOOTSTRAPPED = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 
 
 def process_environment(base: Mapping[str, str] | None = None, *, isolate: bool = True) -> dict[str, str]:
-    """Environment for a process that joins our graph, made from `base` (default: this process's).
+    """Return the environment for a process of our graph, based on `base` (default: this process's).
 
-    Filled in where the user left a gap: shared-memory transport large enough for camera images, one thread each for
-    OpenMP (torch) and for MuJoCo's software renderer, a malloc that gives memory back, and, when `isolate`, discovery
-    on this machine only and a domain that nobody here uses. Simulation is isolated; what drives hardware joins the
-    graph that the user's shell is in.
-    Give the result to every process of one graph: two calls without a domain choose two domains.
+    Sets what the user has not set: shared-memory transport large enough for camera images, PROCESS_DEFAULTS and, with
+    `isolate`, discovery on this machine only and an unused domain. Simulation is isolated; what drives hardware joins
+    the graph of the user's shell.
+    Use one result for all processes of a graph: two calls without a domain choose two domains.
     """
     environment = dict(os.environ if base is None else base)
     if isolate and not any(environment.get(name) for name in _DISCOVERY):
         environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     if isolate and not environment.get("ROS_DOMAIN_ID"):
         environment["ROS_DOMAIN_ID"] = str(free_domain())
-    if not has_own_transport(environment):
-        environment.update(dict.fromkeys(_PROFILES, str(_profile(environment))))
-    environment.update(log_directory(environment))
-    for name, value in (*ONE_THREAD.items(), *GIVE_BACK.items()):
-        environment.setdefault(name, value)
+    if not _has_own_transport(environment):
+        local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
+        profile = config_path("fastdds_localhost.xml" if local else "fastdds.xml")
+        environment.update(dict.fromkeys(_PROFILES, str(profile)))
+    environment = PROCESS_DEFAULTS | environment | log_directory(environment)
     _add_prefix(environment)
     return environment
 
 
 def log_directory(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return ROS_LOG_DIR for a process whose logs could not be written otherwise, else nothing.
+    """Return {"ROS_LOG_DIR": ...} if the process has no writable directory for logs, else {}.
 
-    rclpy does not start without a directory for its logs, and a container's user may have no home, or a read-only one.
+    rclpy does not start without one, and a container's user may have no home, or a read-only one.
     """
     if environment.get("ROS_LOG_DIR"):
         return {}
@@ -73,12 +77,12 @@ def log_directory(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def ensure(*, isolate: bool = True) -> None:
-    """Give this process the same environment. Call it before rclpy is imported; calling it again changes nothing."""
+    """Set this process's environment. Call it before rclpy is imported; calling it again changes nothing."""
     os.environ.update(process_environment(isolate=isolate))
 
 
-def has_own_transport(environment: Mapping[str, str]) -> bool:
-    """Whether the user chose another RMW than Fast DDS, a DDS profile or transports: then ours stays away."""
+def _has_own_transport(environment: Mapping[str, str]) -> bool:
+    """Return whether the user chose another RMW than Fast DDS, a DDS profile or transports."""
     if environment.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp") not in ("", "rmw_fastrtps_cpp"):
         return True
     if any(environment.get(name) for name in (*_PROFILES, _TRANSPORTS)):
@@ -87,16 +91,16 @@ def has_own_transport(environment: Mapping[str, str]) -> bool:
 
 
 def free_domain(candidates: Iterable[int] | None = None) -> int:
-    """A domain in which no participant of this machine is seen, drawn at random so that two commands rarely collide.
+    """Return a domain without participants on this machine, drawn at random so that two commands rarely collide.
 
-    candidates: domains to try in this order. Falls back to the last one when all are taken.
+    candidates: domains to try in this order. Returns the last one if all are used.
     """
     domains = list(candidates) if candidates is not None else random.sample(DOMAINS, len(DOMAINS))
     return next((domain for domain in domains if _is_free(domain)), domains[-1])
 
 
 def discovery_port(domain: int) -> int:
-    """UDP port on which a domain's first participant listens (RTPS 2.5, 9.6.2.3: 7400 + 250 domain + 10)."""
+    """Return the UDP port of a domain's first participant (RTPS 2.5, 9.6.2.3: 7400 + 250 domain + 10)."""
     return 7400 + 250 * domain + 10
 
 
@@ -109,17 +113,12 @@ def _is_free(domain: int) -> bool:
     return True
 
 
-def _profile(environment: Mapping[str, str]) -> Path:
-    local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
-    return config_path("fastdds_localhost.xml" if local else "fastdds.xml")
-
-
 def _add_prefix(environment: dict[str, str]) -> None:
-    """Let ament's index and the loader find what is installed in this interpreter's own environment."""
+    """Let ament's index and the loader find what is installed in this interpreter's environment."""
     prefix = Path(sys.prefix)
     if not environment.get("AMENT_PREFIX_PATH") and (prefix / "share" / "ament_index").is_dir():
         environment["AMENT_PREFIX_PATH"] = str(prefix)
-    # The wheels' start-up hook sets the loader's path once and leaves this mark. A mark that came from another
-    # environment would keep our interpreter from doing so.
+    # The wheels' start-up hook sets the loader's path once and leaves this mark. With the mark of another environment
+    # our interpreter would not set it.
     if str(prefix / "lib") not in environment.get("LD_LIBRARY_PATH", "").split(os.pathsep):
         environment.pop(_BOOTSTRAPPED, None)

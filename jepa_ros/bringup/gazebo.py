@@ -1,6 +1,6 @@
-"""What runs beside our nodes in the bring-up "gazebo": Gazebo itself, the bridge, the robot and its controllers.
+"""The programs of the bring-up "gazebo" beside our nodes: Gazebo, the bridge, the robot and its controllers.
 
-launch/gazebo.launch.py starts what is listed here; nothing here needs launch. Where each name is published:
+launch/gazebo.launch.py starts what is listed here; nothing here needs launch. Sources of the names used:
 
 - ros_gz (branch jazzy): ros_gz_sim/launch/gz_sim.launch.py.in (gz_args, on_exit_shutdown), ros_gz_sim/src/create.cpp
   (-world, -file, -name), ros_gz_bridge/README.md (parameter_bridge, config_file).
@@ -25,14 +25,14 @@ from jepa_ros.text_files import read_yaml
 
 HARDWARE = "gz_ros2_control"
 BROADCASTER = "joint_state_broadcaster"
-# Packages that are not named below by an executable: plugins, loaded by name.
+# Packages whose plugins are loaded by name.
 PLUGINS = (HARDWARE, BROADCASTER, "joint_trajectory_controller")
 _FRAMES = (("/tf", "tf"), ("/tf_static", "tf_static"))  # absolute in their sources; ours follow the namespace
 
 
 @dataclass(frozen=True)
 class Program:
-    """A process of another package, in our namespace: `ros2 run <package> <executable> <arguments>`."""
+    """A program of another package, in our namespace: `ros2 run <package> <executable> <arguments>`."""
 
     package: str
     executable: str
@@ -44,10 +44,10 @@ class Program:
 
 @dataclass(frozen=True)
 class Bringup:
-    """All that is started beside our nodes.
+    """The programs beside our nodes.
 
-    gz: arguments of ros_gz_sim's launch/gz_sim.launch.py. running: what runs until the end. spawning: puts the robot
-    into the world and ends. starting: starts the controllers once it is there, and ends.
+    gz: arguments of ros_gz_sim's launch/gz_sim.launch.py. running: run until the end. spawning: spawns the robot in
+    the world and ends. starting: then starts the controllers and ends.
     """
 
     gz: Mapping[str, str]
@@ -57,15 +57,15 @@ class Bringup:
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Every package that it needs, sorted."""
+        """All required packages, sorted."""
         programs = (*self.running, self.spawning, self.starting)
         return tuple(sorted({"ros_gz_sim", *PLUGINS, *(program.package for program in programs)}))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The simulated cell as files and text: world (SDF) and robot (URDF) to be spawned, the description to be
-    published, and where the camera is (position (3,) m and quaternion (4,) xyzw of its optical frame in `world`)."""
+    """The simulated cell: world file (SDF), robot file to spawn (URDF), the description to publish, and the camera's
+    pose (position (3,) m and quaternion (4,) xyzw of its optical frame in `world`)."""
 
     world: Path
     world_name: str
@@ -76,9 +76,9 @@ class Cell:
 
 
 def make_cell(robot: str, namespace: str, folder: Path) -> Cell:
-    """Write the MuJoCo scene as Gazebo reads it into `folder`.
+    """Write the MuJoCo scene into `folder` in Gazebo's formats.
 
-    Raises InputError where the robot's joints or controllers are none of the simulated ones.
+    Raises InputError where the robot's joints or controllers are not simulated.
     """
     from jepa_ros.sim.gazebo import WORLD, robot_description, spawned_robot, world_sdf, write_hulls
     from jepa_ros.sim.scene import OPTICAL_FRAME, Scene
@@ -97,34 +97,31 @@ def make_cell(robot: str, namespace: str, folder: Path) -> Cell:
 
 
 def check_robot(name: str, joints: tuple[str, ...], controllers: Path) -> None:
-    """Raise InputError where a robot has other joints or controllers than those that are simulated."""
+    """Raise InputError where a robot has joints or controllers that are not simulated. controllers: a YAML file."""
     robot = load_robot(name)
     if missing := [joint for joint in robot.joints if joint not in joints]:
-        raise InputError(f"robot '{name}': joints: expected ones of the simulated cell, found {missing}")
-    known = {key.rsplit("/", 1)[1]: section["ros__parameters"] for key, section in _sections(controllers).items()}
+        raise InputError(f"robot '{name}': joints: not in the simulated cell: {', '.join(missing)}")
+    sections = read_yaml(controllers, "controllers").items()
+    known = {key.rsplit("/", 1)[1]: section["ros__parameters"] for key, section in sections}
     for controller in robot.controllers:
         own = known.get(controller.name, {}).get("joints")
         if own != list(controller.joints):
-            there = "no controller of that name" if own is None else f"the joints {own}"
+            found = "no controller of that name" if own is None else f"the joints {own}"
             raise InputError(
                 f"robot '{name}': controller {controller.name}: expected it with its joints in {controllers}, "
-                f"found {there}"
+                f"found {found}"
             )
 
 
-def _sections(path: Path) -> Mapping[str, Any]:
-    return read_yaml(path, "controllers")
-
-
 def processes(arguments: GazeboArguments, cell: Cell) -> Bringup:
-    """What is started beside our nodes, for these arguments."""
+    """Return the programs beside our nodes for these arguments."""
     headless = "-s --headless-rendering " if arguments.headless else ""
     time = {"use_sim_time": arguments.use_sim_time}
     controllers = str(config_path("gazebo", "controllers.yaml"))
     (x, y, z), (qx, qy, qz, qw) = cell.camera
-    place = {"--x": x, "--y": y, "--z": z, "--qx": qx, "--qy": qy, "--qz": qz, "--qw": qw}
-    placed = [word for key, value in place.items() for word in (key, f"{value:.9g}")]
-    folder, _, _ = arguments.camera_topic.rpartition("/")  # image_transport's convention: beside the image
+    pose = {"--x": x, "--y": y, "--z": z, "--qx": qx, "--qy": qy, "--qz": qz, "--qw": qw}
+    pose_words = [word for key, value in pose.items() for word in (key, f"{value:.9g}")]
+    folder, _, _ = arguments.camera_topic.rpartition("/")  # image_transport puts camera_info beside the image
     topics = (("image", arguments.camera_topic), ("camera_info", f"{folder}/camera_info" if folder else "camera_info"))
     running = (
         Program(
@@ -138,7 +135,7 @@ def processes(arguments: GazeboArguments, cell: Cell) -> Bringup:
             "tf2_ros",
             "static_transform_publisher",
             "camera_pose",
-            arguments=(*placed, "--frame-id", "world", "--child-frame-id", cell.camera_frame),
+            arguments=(*pose_words, "--frame-id", "world", "--child-frame-id", cell.camera_frame),
             remappings=_FRAMES,
         ),
         Program(
@@ -165,7 +162,7 @@ def processes(arguments: GazeboArguments, cell: Cell) -> Bringup:
 
 
 def check_packages(packages: tuple[str, ...], find: Callable[[str], Any], distribution: str = "jazzy") -> None:
-    """Raise InputError that names what to install where `find` (ament's get_package_prefix) does not find a package."""
+    """Raise InputError with the Debian packages to install if `find` (ament's get_package_prefix) misses some."""
     missing = []
     for package in packages:
         try:
@@ -174,5 +171,5 @@ def check_packages(packages: tuple[str, ...], find: Callable[[str], Any], distri
             missing.append(package)
     if missing:
         names = " ".join(f"ros-{distribution}-{package.replace('_', '-')}" for package in missing)
-        found = f"{len(missing)} of them missing: apt install {names}"
-        raise InputError(f"gazebo: expected {len(packages)} ROS packages of Gazebo and ros2_control, found {found}")
+        counts = f"{len(missing)} of the {len(packages)} required ROS packages are missing"
+        raise InputError(f"gazebo: {counts}: apt install {names}")

@@ -1,16 +1,21 @@
-"""The bring-ups in launch's own words, for the launch files: the nodes, arguments and defaults that `bringup` lists."""
+"""Launch descriptions of the bring-ups, for the launch files: what nodes.py and gazebo.py list, as launch actions."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from ament_index_python.packages import get_package_prefix
 from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
     GroupAction,
     IncludeLaunchDescription,
+    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
@@ -18,7 +23,7 @@ from launch.actions import (
 from launch.conditions import IfCondition, UnlessCondition
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
-from launch.launch_description_sources import AnyLaunchDescriptionSource
+from launch.launch_description_sources import AnyLaunchDescriptionSource, PythonLaunchDescriptionSource
 from launch.substitutions import (
     EnvironmentVariable,
     EqualsSubstitution,
@@ -31,28 +36,33 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from jepa_ros.bringup import gazebo
 from jepa_ros.bringup import nodes as bringup
-from jepa_ros.bringup.environment import GIVE_BACK, ONE_THREAD
+from jepa_ros.bringup.environment import PROCESS_DEFAULTS
+
+RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+_KEPT = []  # temporary directories that exist as long as this process
 
 
 def description(kind: str, *others) -> LaunchDescription:
-    """The bring-up `kind`, with its arguments declared and looked at before any node starts.
+    """Return the bring-up `kind`; its arguments are declared, and checked before any node starts.
 
-    others: actions that come before the nodes'.
+    others: actions before those of the nodes.
     """
     own = (*bringup.NODES[kind], "recorder")
 
     def end_all(event, context):
-        """The end of one of our nodes is the end of all; what is started besides may come and go."""
+        """End everything when one of our nodes ends; other processes may come and go."""
         ours = event.process_name.rpartition("-")[0] in own  # launch numbers the processes
         return [EmitEvent(event=Shutdown(reason="a node ended"))] if ours else None
 
+    vendor = OpaqueFunction(function=_include_vendor, condition=IfCondition(LaunchConfiguration("bringup")))
     return LaunchDescription(
         [
-            *_arguments(kind),
-            OpaqueFunction(function=_refuse_what_does_not_fit, args=[kind]),
-            *(_vendor() if kind == "robot" else ()),
-            *_environment(),
+            *_declare_arguments(kind),
+            OpaqueFunction(function=_check_arguments, args=[kind]),
+            *([vendor] if kind == "robot" else ()),
+            *_set_environment(),
             *others,
             *(_node(kind, name) for name in own),
             RegisterEventHandler(
@@ -62,21 +72,21 @@ def description(kind: str, *others) -> LaunchDescription:
     )
 
 
-def _vendor() -> list[OpaqueFunction]:
-    """The vendor's bring-up with bringup:=true; which file that is stands in the robot's YAML."""
-    return [OpaqueFunction(function=_include_vendor, condition=IfCondition(LaunchConfiguration("bringup")))]
+def gazebo_description() -> LaunchDescription:
+    """Return Gazebo with the cell and the robot in it, and all nodes on its time.
+
+    Unless the user's shell says otherwise the graph stays on this machine: topics of a real arm have the same names.
+    """
+    default = EnvironmentVariable(RANGE, default_value="LOCALHOST")
+    rest = description("gazebo", OpaqueFunction(function=_start_gazebo))
+    return LaunchDescription([SetEnvironmentVariable(RANGE, default), *rest.entities])
 
 
-def _include_vendor(context) -> list[GroupAction]:
-    vendor = bringup.vendor_of(given(context, "robot"))
-    file = PathJoinSubstitution([FindPackageShare(vendor.package), *vendor.file.split("/")])
-    included = IncludeLaunchDescription(AnyLaunchDescriptionSource(file), launch_arguments=vendor.arguments.items())
-    # On its own: arguments of the same name (namespace, robot, ...) mean other things there.
-    return [GroupAction([included], scoped=True, forwarding=False)]
+# -- arguments ---------------------------------------------------------------------------------------------------------
 
 
-def _arguments(kind: str) -> list[DeclareLaunchArgument]:
-    made = []
+def _declare_arguments(kind: str) -> list[DeclareLaunchArgument]:
+    declared = []
     for argument in fields(bringup.ARGUMENTS[kind]):
         default: Any = argument.default
         if argument.name == "params_file":
@@ -85,33 +95,35 @@ def _arguments(kind: str) -> list[DeclareLaunchArgument]:
             default = str(default).lower()
         choices = {"choices": list(argument.metadata["choices"])} if argument.metadata["choices"] else {}
         text = argument.metadata["text"]
-        made.append(DeclareLaunchArgument(argument.name, default_value=default, description=text, **choices))
-    return made
+        declared.append(DeclareLaunchArgument(argument.name, default_value=default, description=text, **choices))
+    return declared
 
 
-def _refuse_what_does_not_fit(context, kind: str) -> None:
+def _check_arguments(context, kind: str) -> None:
     """Raise InputError, in one line, before any node starts."""
-    arguments = given(context, kind)
+    arguments = _read_arguments(context, kind)
     bringup.node_list(kind, arguments)
     bringup.check_inputs(arguments)
 
 
-def given(context, kind: str) -> bringup.Arguments:
-    """The arguments as they were given; numbers are the nodes' to look at."""
-    kept = bringup.ARGUMENTS[kind]
+def _read_arguments(context, kind: str) -> bringup.Arguments:
+    """Return the arguments as given, without numbers, which the nodes check."""
     values = {}
-    for argument in fields(kept):
+    for argument in fields(bringup.ARGUMENTS[kind]):
         text = LaunchConfiguration(argument.name).perform(context)
         if isinstance(argument.default, bool):
             values[argument.name] = text.lower() in ("true", "1")
         elif isinstance(argument.default, str) or argument.name == "params_file":
             values[argument.name] = text
-    return kept(**values)
+    return bringup.ARGUMENTS[kind](**values)
 
 
-def _environment() -> list[SetEnvironmentVariable]:
-    """What lets big images through and keeps a node to one core, unless the user has set it."""
-    is_local = EqualsSubstitution(EnvironmentVariable("ROS_AUTOMATIC_DISCOVERY_RANGE", default_value=""), "LOCALHOST")
+# -- nodes -------------------------------------------------------------------------------------------------------------
+
+
+def _set_environment() -> list[SetEnvironmentVariable]:
+    """Set what process_environment sets for a graph that is not isolated, unless the user has set it."""
+    is_local = EqualsSubstitution(EnvironmentVariable(RANGE, default_value=""), "LOCALHOST")
     file = IfElseSubstitution(is_local, "fastdds_localhost.xml", "fastdds.xml")
     profile = PathJoinSubstitution([FindPackageShare(bringup.PACKAGE), "config", file])
     free = IfCondition(EqualsSubstitution(EnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", default_value=""), ""))
@@ -122,24 +134,24 @@ def _environment() -> list[SetEnvironmentVariable]:
     return [
         default("FASTRTPS_DEFAULT_PROFILES_FILE", profile, free),
         default("FASTDDS_DEFAULT_PROFILES_FILE", profile, free),
-        *(default(name, value) for name, value in (*ONE_THREAD.items(), *GIVE_BACK.items())),
+        *(default(name, value) for name, value in PROCESS_DEFAULTS.items()),
     ]
 
 
 def _node(kind: str, name: str) -> Node:
-    kinds = {a.name: type(a.default) for a in fields(bringup.ARGUMENTS[kind])}
+    types = {a.name: type(a.default) for a in fields(bringup.ARGUMENTS[kind])}
     taken = {**{key: key for key in bringup.parameters_of(kind, name)}, "use_sim_time": "use_sim_time"}
     options: dict[str, Any] = {}
     if name == "recorder":
         taken["out"] = "record"
         options["condition"] = IfCondition(NotEqualsSubstitution(LaunchConfiguration("record"), ""))
-    if name != "arm_gate":  # on a busy machine the gate's 200 Hz come first
+    if name != "arm_gate":  # see bringup.NICE
         options["prefix"] = f"nice -n {bringup.NICE}"
-    given = {key: ParameterValue(LaunchConfiguration(a), value_type=kinds[a]) for key, a in taken.items()}
+    given = {key: ParameterValue(LaunchConfiguration(a), value_type=types[a]) for key, a in taken.items()}
     if kind == "robot" and "robot" in given:
         left = EqualsSubstitution(LaunchConfiguration("arm"), "left")
-        other_arm = IfElseSubstitution(left, bringup.OTHER_ARM, "")
-        given["robot"] = ParameterValue([LaunchConfiguration("robot"), other_arm], value_type=str)
+        suffix = IfElseSubstitution(left, bringup.LEFT_ARM_SUFFIX, "")
+        given["robot"] = ParameterValue([LaunchConfiguration("robot"), suffix], value_type=str)
     camera = [("image", LaunchConfiguration("camera_topic"))] if name in bringup.CAMERA_NODES else []
     return Node(
         package=bringup.PACKAGE,
@@ -155,3 +167,65 @@ def _node(kind: str, name: str) -> Node:
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         **options,
     )
+
+
+def _include_vendor(context) -> list[GroupAction]:
+    vendor = bringup.vendor_of(_read_arguments(context, "robot"))
+    file = PathJoinSubstitution([FindPackageShare(vendor.package), *vendor.file.split("/")])
+    included = IncludeLaunchDescription(AnyLaunchDescriptionSource(file), launch_arguments=vendor.arguments.items())
+    # In its own scope, since arguments of the same name (namespace, robot, ...) have other meanings there.
+    return [GroupAction([included], scoped=True, forwarding=False)]
+
+
+# -- Gazebo ------------------------------------------------------------------------------------------------------------
+
+
+def _start_gazebo(context) -> list:
+    """Make world and robot from the MuJoCo scene, and start what runs beside our nodes."""
+    arguments = _read_arguments(context, "gazebo")
+    _KEPT.append(tempfile.TemporaryDirectory(prefix="jepa_ros_gazebo_"))
+    cell = gazebo.make_cell(arguments.robot, arguments.namespace, Path(_KEPT[-1].name))
+    programs = gazebo.processes(arguments, cell)
+    gazebo.check_packages(programs.packages, get_package_prefix, os.environ.get("ROS_DISTRO") or "jazzy")
+    on_exit = [] if arguments.respawn else _end("a part of the simulation ended")
+    running = [_program(program, arguments, respawn=arguments.respawn, on_exit=on_exit) for program in programs.running]
+    spawning, starting = (_program(program, arguments) for program in (programs.spawning, programs.starting))
+    file = PathJoinSubstitution([FindPackageShare("ros_gz_sim"), "launch", "gz_sim.launch.py"])
+    return [
+        IncludeLaunchDescription(PythonLaunchDescriptionSource([file]), launch_arguments=programs.gz.items()),
+        *running,
+        _after(spawning, [starting], "the robot could not be spawned in the world"),
+        _after(starting, [], "the controllers could not be started"),
+        spawning,
+    ]
+
+
+def _program(program: gazebo.Program, arguments: bringup.GazeboArguments, **options) -> Node:
+    # Without ParameterValue, launch would parse the XML of a description as YAML.
+    values = {key: ParameterValue(value, value_type=type(value)) for key, value in program.parameters.items()}
+    return Node(
+        package=program.package,
+        executable=program.executable,
+        name=program.name,
+        exec_name=program.name,
+        namespace=arguments.namespace,
+        arguments=list(program.arguments),
+        parameters=[values] if values else None,
+        remappings=list(program.remappings),
+        output="screen",
+        **options,
+    )
+
+
+def _after(node: Node, actions: list, failure: str) -> RegisterEventHandler:
+    """Run actions when a process has ended with code 0; on another code end everything."""
+
+    def on_exit(event, context):
+        return actions if event.returncode == 0 else _end(failure)
+
+    return RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit))
+
+
+def _end(reason: str) -> list:
+    """Return actions that log a reason, which launch does not, and end everything."""
+    return [LogInfo(msg=f"{reason}: ending everything"), EmitEvent(event=Shutdown(reason=reason))]

@@ -1,11 +1,12 @@
-"""Which nodes a bring-up consists of, and with what they start.
+"""The bring-ups: their nodes, arguments and parameters, and the vendor's bring-up of a robot.
 
-``jepa_ros up`` and ``jepa_ros demo`` start what is listed here, and so do the launch files, by ``launching``.
+``jepa_ros up``, ``jepa_ros demo`` and (through launch_description.py) the launch files start what is listed here.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,27 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from jepa_ros.bringup.ros_names import check_ros_name
-from jepa_ros.bringup.vendor import VendorLaunch, vendor_launch
 from jepa_ros.errors import InputError
 from jepa_ros.resources import config_path, list_robots, resolve_model, resolve_robot
-from jepa_ros.robot.config import COMMAND_INTERFACES
+from jepa_ros.robot.config import COMMAND_INTERFACES, load_robot
 from jepa_ros.text_files import read_yaml
 
 PACKAGE = "jepa_ros"
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 RESPAWN_DELAY = 2.0  # s
-# Added to the niceness of all nodes but arm_gate: on a busy machine the gate's 200 Hz come first.
-NICE = 5
+NICE = 5  # added to the niceness of all nodes but arm_gate, whose 200 Hz take precedence on a busy machine
+LEFT_ARM_SUFFIX = "_left"  # of the name of the left arm's robot file
 
-# In the order in which they are started; nothing depends on it, but the log reads better.
+# In the order in which they are started; nothing depends on it, but the log is easier to read.
 NODES: Mapping[str, tuple[str, ...]] = {
     "sim": ("simulator", "camera", "world_model", "planner", "arm_gate"),
     "robot": ("camera", "world_model", "planner", "arm_gate"),
     "replay": ("player", "camera", "world_model", "planner", "arm_gate"),
     "record": (),
-    "gazebo": ("camera", "world_model", "planner", "arm_gate"),  # and what `gazebo` lists
+    "gazebo": ("camera", "world_model", "planner", "arm_gate"),  # and the programs in gazebo.py
 }
-# Arguments of the bring-up that a node takes as parameters of the same name.
+# Arguments of a bring-up that are parameters of the same name of a node.
 NODE_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "simulator": ("robot",),
     "camera": ("model",),
@@ -43,7 +43,7 @@ NODE_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "player": ("bag", "rate", "loop", "paused"),
     "recorder": ("robot", "model"),
 }
-# The same, of one bring-up only.
+# The same, for one bring-up only.
 MORE_PARAMETERS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("robot", "world_model"): ("robot_namespace",),
     ("robot", "planner"): ("robot_namespace",),
@@ -51,15 +51,15 @@ MORE_PARAMETERS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("robot", "recorder"): ("robot_namespace", "command_interface"),
 }
 ARGUMENT_PARAMETERS = {"robot", "model", "use_sim_time", "robot_namespace", "command_interface"}
-# Nodes that follow the argument camera_topic with their topic `image`.
+# Nodes whose topic `image` is remapped to the argument camera_topic.
 CAMERA_NODES = ("simulator", "camera", "player", "recorder")
-# What else holds for a node of a bring-up, whatever the parameters file says.
+# Parameters of a node in a bring-up that override the parameters file.
 FIXED_PARAMETERS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("replay", "arm_gate"): {"shadow": True},
     ("replay", "recorder"): {"inputs": False},
-    ("replay", "player"): {"use_sim_time": False},  # it gives the time
+    ("replay", "player"): {"use_sim_time": False},  # it publishes /clock
 }
-# The gate's own ticks beside those of the recording, which the model goes by.
+# The model uses the recorded `executed`; the gate's own is published beside it.
 REMAPPINGS: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] = {
     ("replay", "arm_gate"): (("executed", "shadow/executed"),),
 }
@@ -71,31 +71,31 @@ def _argument(default: Any, text: str, choices: Sequence[str] = ()) -> Any:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of a bring-up, which the launch files declare.
+    """The arguments of a bring-up; the launch files declare them.
 
-    params_file: None for config/<kind>.yaml. namespace: "" or a namespace with or without its leading slash.
+    params_file: None for config/<kind>.yaml. namespace: "" or a namespace with or without a leading slash.
     """
 
-    robot: str = _argument("openarm", "name in config/robots, or a file")
-    model: str = _argument("openarm_reach", "name in config/models, or a directory")
-    camera_topic: str = _argument("image", "topic of the camera, raw or compressed")
+    robot: str = _argument("openarm", "robot: name in config/robots, or a file")
+    model: str = _argument("openarm_reach", "checkpoint: name in config/models, or a directory")
+    camera_topic: str = _argument("image", "image topic of the camera, raw or compressed")
     params_file: str | os.PathLike | None = _argument(None, "ROS parameters of all nodes")
     namespace: str = _argument("", "namespace of all nodes and topics")
-    use_sim_time: bool = _argument(False, "follow /clock")
-    respawn: bool = _argument(False, "start a node again when it ends")
+    use_sim_time: bool = _argument(False, "use the time on /clock")
+    respawn: bool = _argument(False, "restart a node when it ends")
     log_level: str = _argument("info", "debug, info, warn, error or fatal")
-    record: str = _argument("", "directory of a bag of all that is heard and said; empty: none")
+    record: str = _argument("", "output directory for a bag of all inputs and outputs; empty: none")
 
 
 @dataclass(frozen=True)
 class ReplayArguments(Arguments):
     """The arguments of the bring-up "replay"."""
 
-    use_sim_time: bool = _argument(True, "follow /clock, which the player gives")
-    record: str = _argument("runs/replay", "directory of a bag of the results; empty: none")
-    bag: str = _argument("", "a rosbag2 recording: a directory, or one file of it")
-    rate: float = _argument(1.0, "seconds of the recording in a second")
-    loop: bool = _argument(False, "begin anew at the end")
+    use_sim_time: bool = _argument(True, "use the time on /clock, which the player publishes")
+    record: str = _argument("runs/replay", "output directory for a bag of the results; empty: none")
+    bag: str = _argument("", "rosbag2 recording: directory, or one of its files")
+    rate: float = _argument(1.0, "playback speed; 1: real time")
+    loop: bool = _argument(False, "restart at the end of the bag (loop)")
     paused: bool = _argument(False, "wait for the service /player/resume")
 
 
@@ -103,29 +103,28 @@ class ReplayArguments(Arguments):
 class GazeboArguments(Arguments):
     """The arguments of the bring-up "gazebo"."""
 
-    use_sim_time: bool = _argument(True, "follow /clock, which Gazebo gives")
-    headless: bool = _argument(False, "without a window; the camera draws by EGL")
+    use_sim_time: bool = _argument(True, "use the time on /clock, which Gazebo publishes")
+    headless: bool = _argument(False, "no window; the camera is rendered by EGL")
 
 
 @dataclass(frozen=True)
 class RobotArguments(Arguments):
     """The arguments of the bring-up "robot"."""
 
-    arm: str = _argument("right", "of a robot with two arms: right or left", ("right", "left"))
+    arm: str = _argument("right", "arm of a bimanual robot: right or left", ("right", "left"))
     command_interface: str = _argument(
         "",
-        "which of the robot's controllers are commanded; empty: those that its YAML names first",
+        "command interface of the controllers to use; empty: the first one in the robot's YAML",
         ("", *COMMAND_INTERFACES),
     )
     robot_namespace: str = _argument(
-        "", "namespace of joint_states, robot_description and the controllers: / for the root; empty: the nodes' own"
+        "", "namespace of joint_states, robot_description and the controllers; /: root; empty: that of the nodes"
     )
-    bringup: bool = _argument(False, "start the vendor's bring-up as well, as the robot's YAML names it")
-    use_mock_hardware: bool = _argument(False, "with bringup: mock hardware in place of the robot")
-    bringup_arguments: str = _argument("", "with bringup: arguments of the vendor's, as in 'robot_ip:=192.168.1.2'")
+    bringup: bool = _argument(False, "also start the vendor's bring-up that the robot's YAML names")
+    use_mock_hardware: bool = _argument(False, "with bringup: use mock hardware")
+    bringup_arguments: str = _argument("", "with bringup: the vendor's arguments, such as 'robot_ip:=192.168.1.2'")
 
 
-OTHER_ARM = "_left"  # what the file of the left arm is called after the robot's
 ARGUMENTS: Mapping[str, type[Arguments]] = {
     **dict.fromkeys(NODES, Arguments),
     "robot": RobotArguments,
@@ -136,19 +135,19 @@ ARGUMENTS: Mapping[str, type[Arguments]] = {
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node of a bring-up: what ``ros2 run jepa_ros <executable>`` would start, with its ROS arguments."""
+    """One node of a bring-up, as ``ros2 run jepa_ros <executable>`` would start it, with its ROS arguments."""
 
     executable: str
     name: str
     namespace: str
     params_file: Path
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # win over params_file's `/**:` sections
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # override the `/**:` sections of params_file
     remappings: Sequence[tuple[str, str]] = ()
     log_level: str = "info"
     nice: int = 0
 
     def ros_arguments(self) -> list[str]:
-        """The node's command line after the executable."""
+        """Return the node's command line after the executable."""
         arguments = ["--ros-args", "-r", f"__node:={self.name}"]
         if self.namespace:
             arguments += ["-r", f"__ns:={self.namespace}"]
@@ -160,15 +159,15 @@ class NodeSpec:
         return arguments
 
     def command(self, python: str = sys.executable) -> list[str]:
-        """Command that starts the node with this Python, wherever the package is installed."""
+        """Return the command that starts the node with this Python, wherever the package is installed."""
         return [python, "-m", f"{PACKAGE}.nodes.{self.executable}", *self.ros_arguments()]
 
 
 def node_list(kind: str, arguments: Arguments | None = None) -> list[NodeSpec]:
-    """The nodes of the bring-up ``kind`` ("sim", "robot", "replay", "record" or "gazebo").
+    """Return the nodes of the bring-up ``kind`` ("sim", "robot", "replay", "record" or "gazebo").
 
-    Raises InputError for an unknown kind, robot, model or log level, a camera topic or namespace that is no ROS name,
-    and a parameters file that is missing or malformed.
+    Raises InputError for an unknown kind, robot, model or log level, an invalid camera topic or namespace, and a
+    missing or malformed parameters file.
     """
     if kind not in NODES:
         raise InputError(f"bring-up '{kind}': expected one of {', '.join(NODES)}")
@@ -209,41 +208,78 @@ def node_list(kind: str, arguments: Arguments | None = None) -> list[NodeSpec]:
 
 
 def parameters_of(kind: str, node: str) -> tuple[str, ...]:
-    """Arguments of the bring-up ``kind`` that a node takes as parameters of the same name."""
+    """Return the arguments of the bring-up ``kind`` that are parameters of the same name of a node."""
     return NODE_PARAMETERS[node] + MORE_PARAMETERS.get((kind, node), ())
 
 
 def robot_of(arguments: Arguments) -> str:
-    """The robot's name or file, that of the arm which is asked for. Raises InputError where it has no such arm."""
+    """Return the name or file of the requested arm's robot. Raises InputError where the robot has no such arm."""
     arm = getattr(arguments, "arm", "right")
     if arm == "right":
         return arguments.robot
-    if arm != "left" or f"{arguments.robot}{OTHER_ARM}" not in list_robots():
-        both = ", ".join(n.removesuffix(OTHER_ARM) for n in list_robots() if n.endswith(OTHER_ARM))
+    if arm != "left" or f"{arguments.robot}{LEFT_ARM_SUFFIX}" not in list_robots():
+        both = ", ".join(n.removesuffix(LEFT_ARM_SUFFIX) for n in list_robots() if n.endswith(LEFT_ARM_SUFFIX))
         raise InputError(f"arm '{arm}': expected right, or left of one of [{both}], found robot '{arguments.robot}'")
-    return f"{arguments.robot}{OTHER_ARM}"
+    return f"{arguments.robot}{LEFT_ARM_SUFFIX}"
+
+
+@dataclass(frozen=True)
+class VendorLaunch:
+    """A launch file of the robot's vendor, in a package's share directory, and its arguments."""
+
+    package: str
+    file: str
+    arguments: Mapping[str, str]
 
 
 def vendor_of(arguments: RobotArguments) -> VendorLaunch | None:
-    """The vendor's bring-up where it is asked for. Raises InputError where the arguments do not fit together."""
+    """Return the vendor's bring-up from the section `bringup` of the robot's YAML, or None if it is not requested.
+
+    The user's `bringup_arguments` take precedence. Raises InputError where the robot has no such section, a required
+    argument is missing, or its bring-up supports no namespace but one is requested.
+    """
     if not arguments.bringup:
         for name in ("use_mock_hardware", "bringup_arguments"):
             if getattr(arguments, name):
-                raise InputError(f"{name}: expected bringup:=true with it, found bringup:=false")
+                raise InputError(f"{name}: requires bringup:=true")
         return None
-    return vendor_launch(
-        robot_of(arguments),
-        arguments.command_interface,
-        arguments.robot_namespace or arguments.namespace,
-        arguments.use_mock_hardware,
-        arguments.bringup_arguments,
-    )
+    config = load_robot(robot_of(arguments), arguments.command_interface)
+    section, robot = config.bringup, f"robot {config.name}"
+    if section is None:
+        raise InputError(f"bringup: no section 'bringup' in the file of {robot}")
+    values = dict(section.arguments) | section.interface_arguments.get(config.controllers[0].interface, {})
+    if arguments.use_mock_hardware:
+        if not section.mock_arguments:
+            raise InputError(f"use_mock_hardware: no mock_arguments in the file of {robot}")
+        values |= section.mock_arguments
+    if space := (arguments.robot_namespace or arguments.namespace).strip("/"):
+        if section.namespace_argument is None:
+            raise InputError(f"bringup: that of {robot} supports no namespace: use robot_namespace:=/, not '{space}'")
+        values[section.namespace_argument] = space
+    values |= _read_launch_arguments(arguments.bringup_arguments)
+    if missing := [name for name in section.required if name not in values]:
+        raise InputError(f"bringup: {robot} requires bringup_arguments:='{missing[0]}:=VALUE'")
+    return VendorLaunch(section.package, section.file, values)
+
+
+def _read_launch_arguments(text: str) -> dict[str, str]:
+    """Return the arguments in "name:=value ...", the form of launch's command line; quotes keep spaces."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"bringup_arguments '{text}': expected name:=value ..., found {error}") from None
+    pairs = {}
+    for word in words:
+        name, sign, value = word.partition(":=")
+        if not sign or not name:
+            raise InputError(f"bringup_arguments '{text}': expected name:=value, found '{word}'")
+        pairs[name] = value
+    return pairs
 
 
 def check_inputs(arguments: Arguments) -> None:
     """Raise InputError, in one line, where the nodes would refuse the robot's file or the model's config.json."""
     from jepa_ros.nodes.common.topics import command_class
-    from jepa_ros.robot.config import load_robot
     from jepa_ros.world_model.config import read_config
 
     robot = load_robot(robot_of(arguments), getattr(arguments, "command_interface", ""))
@@ -252,33 +288,27 @@ def check_inputs(arguments: Arguments) -> None:
         for controller in robot.controllers:
             command_class(controller)
         vendor_of(arguments)
-    if isinstance(arguments, ReplayArguments):
-        check_bag(arguments.bag)
-
-
-def check_bag(bag: str) -> None:
-    """Raise InputError where there is nothing of this name."""
-    if not bag or not Path(bag).exists():
-        raise InputError(f"bag '{bag}': expected a rosbag2 directory or file, found nothing there")
+    if isinstance(arguments, ReplayArguments) and not (arguments.bag and Path(arguments.bag).exists()):
+        raise InputError(f"bag '{arguments.bag}': expected a rosbag2 directory or file, found nothing there")
 
 
 def check_params_file(path: Path) -> None:
-    """Raise InputError, in one line, where nodes would refuse a ROS parameters file or silently not hear it.
+    """Raise InputError, in one line, where nodes would refuse or silently ignore a ROS parameters file.
 
-    Keys must be absolute (``/**``, ``/name`` or ``/**/name``): a bare ``name`` would win over later arguments. What the
-    bring-up's arguments set may not be set for one node alone: that would win over them, too.
+    Keys must be absolute (``/**``, ``/name`` or ``/**/name``): a bare ``name`` would override later arguments. The
+    bring-up's arguments may not be set for a single node: that would override them, too.
     """
     content = read_yaml(path, "parameters file")
     if not isinstance(content, Mapping):
         raise InputError(f"parameters file {path}: expected node names as keys, found {type(content).__name__}")
     for key, section in content.items():
-        problem = _problem(str(key), section)
+        problem = _find_problem(str(key), section)
         if problem:
             raise InputError(f"parameters file {path}: {problem}")
 
 
-def _problem(key: str, section: Any) -> str | None:
-    """What is wrong with one node's section of a parameters file."""
+def _find_problem(key: str, section: Any) -> str | None:
+    """Return what is wrong with one node's section of a parameters file."""
     if not key.startswith("/"):
         return f"expected keys such as '/**' or '/**/{key}', found '{key}'"
     if not isinstance(section, Mapping) or set(section) != {"ros__parameters"}:
@@ -289,14 +319,12 @@ def _problem(key: str, section: Any) -> str | None:
         return f"{key}: ros__parameters: expected names and values, found {type(values).__name__}"
     taken = ARGUMENT_PARAMETERS & set(values)
     if taken and key != "/**":
-        return (
-            f"{key}: {min(taken)} is an argument of the bring-up: expected under '/**' or as that argument, found here"
-        )
+        return f"{key}: {min(taken)} is an argument of the bring-up: set it under '/**' or by that argument"
     return None
 
 
 def _yaml(value: Any) -> str:
-    """A value as the ROS command line reads it back: text quoted, so that a robot called `1` stays text."""
+    """Return a value for the ROS command line; strings are quoted, so that a robot called `1` remains a string."""
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
     return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,4 +1,4 @@
-"""A group of child processes that start together, are watched, and end together."""
+"""A group of child processes that are started, monitored and ended together."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _PR_SET_PDEATHSIG = 1
-# s. Nodes give themselves 10 s to bring motion to rest and end; who is still there then is stuck.
-END_WITHIN = 12.0
+END_TIMEOUT = 12.0  # s; a node ends within 10 s (nodes.common.process), so one that still runs is stuck
 
 
 @dataclass(frozen=True)
 class Command:
-    """One process to run. nice: added to the niceness of the parent, 0 to 19."""
+    """One process to run. nice: added to the parent's niceness, 0 to 19."""
 
     name: str
     argv: Sequence[str]
@@ -35,8 +34,13 @@ class Ended:
     last_lines: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        how = f"was ended by {_signal_name(-self.code)}" if self.code < 0 else f"ended with code {self.code}"
-        return f"{self.name} {how}"
+        if self.code >= 0:
+            return f"{self.name} ended with code {self.code}"
+        try:
+            name = signal.Signals(-self.code).name
+        except ValueError:
+            name = f"signal {-self.code}"
+        return f"{self.name} was ended by {name}"
 
 
 @dataclass
@@ -45,14 +49,14 @@ class _Child:
     process: subprocess.Popen
     reader: threading.Thread
     lines: deque = field(default_factory=lambda: deque(maxlen=20))
-    ended_at: float | None = None  # steady time, set when it is waiting to be started again
+    ended_at: float | None = None  # steady time, set while it waits to be restarted
 
 
 class ProcessGroup:
-    """Runs commands as children, each in a session of its own, so that a Ctrl-C reaches them through ``stop`` only.
+    """Runs commands as children, each in its own session, so that only ``stop`` ends them, not Ctrl-C.
 
-    on_line(name, line) is called from a thread of each child with every line of its output (stdout and stderr).
-    A child that ends is reported by ``poll``, or started again after ``respawn_delay`` s. Children do not outlive this
+    on_line(name, line) is called with every line of a child's output (stdout and stderr), in a thread of that child.
+    ``poll`` reports a child that has ended, or restarts it after ``respawn_delay`` s. Children do not outlive this
     process, however it ends. Start and poll from the main thread.
     """
 
@@ -79,7 +83,7 @@ class ProcessGroup:
         self.stop()
 
     def start(self) -> None:
-        """Start every command; if one cannot be started, those before it are ended and the OSError is raised."""
+        """Start every command. If one cannot be started, the others are ended and the OSError is raised."""
         try:
             for command in self._commands:
                 self._children[command.name] = self._spawn(command)
@@ -89,36 +93,32 @@ class ProcessGroup:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process id of each command, by name; of the latest one where it was started again."""
+        """Process id of each command, by name; after a restart, that of the new process."""
         return {name: child.process.pid for name, child in self._children.items()}
 
-    def lines(self, name: str) -> tuple[str, ...]:
-        """The last lines that a process wrote."""
-        return tuple(self._children[name].lines)
-
     def poll(self) -> Ended | None:
-        """The first process found to have ended by itself, or None; with respawn it is started again instead."""
+        """Return a process that has ended by itself, or None; with respawn, restart it instead."""
         for name, child in self._children.items():
             code = child.process.poll()
             if code is None:
                 continue
             if not self._respawn:
-                child.reader.join(timeout=1.0)  # its last words
+                child.reader.join(timeout=1.0)  # until its last lines are read
                 return Ended(name, code, tuple(child.lines))
             now = time.monotonic()
             if child.ended_at is None:
                 child.ended_at = now
-                self._on_line(name, f"{Ended(name, code)}, starts again in {self._respawn_delay:g} s")
+                self._on_line(name, f"{Ended(name, code)}; restarting in {self._respawn_delay:g} s")
             elif now - child.ended_at >= self._respawn_delay:
                 self._children[name] = self._spawn(child.command)
         return None
 
-    def stop(self, within: float = END_WITHIN) -> dict[str, int]:
-        """Ask all to end at once (SIGTERM), kill who is left after ``within`` s; exit codes by name."""
+    def stop(self, timeout: float = END_TIMEOUT) -> dict[str, int]:
+        """Send SIGTERM to all, kill those that still run after `timeout` s, and return the exit codes by name."""
         running = [child.process for child in self._children.values() if child.process.poll() is None]
         for process in running:
             process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + timeout
         for process in running:
             try:
                 process.wait(timeout=max(0.0, deadline - time.monotonic()))
@@ -154,22 +154,15 @@ class ProcessGroup:
 
 
 def _child_setup(nice: int, parent: int) -> Callable[[], None]:
-    """What a child does between fork and exec; nothing in it may allocate much or take locks."""
+    """Return the function that a child runs between fork and exec. It must not allocate much or take locks."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux only
 
     def setup() -> None:
         if prctl is not None:
             prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it died in between
+            if os.getppid() != parent:  # the parent died in the meantime
                 os._exit(1)
         if nice:
             os.nice(nice)
 
     return setup
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

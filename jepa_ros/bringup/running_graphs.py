@@ -1,7 +1,7 @@
-"""Graphs that were started on this machine: where they are, so that other commands can join them.
+"""Graphs that run on this machine, so that other commands can join them.
 
-A simulated graph is in a ROS domain that nobody else uses. `jepa_ros up` notes it in a file as long as it runs, and
-`jepa_ros goal`, `stop` and `status` find the graph by it.
+A simulated graph has a ROS domain of its own. `jepa_ros up` writes it to a file while it runs, and `jepa_ros goal`,
+`stop` and `status` read that file to find the graph.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from jepa_ros.bringup.environment import ensure
@@ -22,7 +22,7 @@ _RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 
 @dataclass(frozen=True)
 class RunningGraph:
-    """command: what the user called. domain: ROS_DOMAIN_ID. discovery_range: ROS_AUTOMATIC_DISCOVERY_RANGE or empty."""
+    """command: as the user typed it. domain: ROS_DOMAIN_ID. discovery_range: ROS_AUTOMATIC_DISCOVERY_RANGE or ""."""
 
     command: str
     domain: int
@@ -35,15 +35,13 @@ class RunningGraph:
 
 @contextmanager
 def announce(command: str, environment: Mapping[str, str], namespace: str = "") -> Iterator[None]:
-    """Note a graph as long as the block runs. environment: of its nodes. Where it cannot be noted, do without."""
+    """List a graph while the block runs, if its file can be written. environment: that of its nodes."""
     domain = environment.get("ROS_DOMAIN_ID", "")
     graph = RunningGraph(command, int(domain) if domain.isdigit() else 0, environment.get(_RANGE, ""), namespace)
     path = _folder() / f"{os.getpid()}.json"
-    try:
+    with suppress(OSError):
         path.parent.mkdir(mode=0o700, exist_ok=True)
         path.write_text(json.dumps(asdict(graph)))
-    except OSError:
-        pass
     try:
         yield
     finally:
@@ -57,15 +55,15 @@ def running_graphs() -> list[RunningGraph]:
         try:
             if path.stat().st_uid == os.getuid() and Path(f"/proc/{int(path.stem)}").exists():
                 found.append(RunningGraph(**json.loads(path.read_text())))
-        except (OSError, ValueError, TypeError):  # it ended a moment ago, or is not one of ours
+        except (OSError, ValueError, TypeError):  # just ended, or not written by this program
             continue
     return sorted(found, key=lambda graph: graph.domain)
 
 
 def join_graph(domain: int | None = None, namespace: str = "") -> RunningGraph:
-    """Set this process's environment so that its node joins a graph; to be called before rclpy is imported.
+    """Set this process's environment so that its node joins a graph; call it before rclpy is imported.
 
-    domain: None for the shell's ROS_DOMAIN_ID, else for the only graph that runs on this machine, else 0.
+    domain: None for the shell's ROS_DOMAIN_ID if set, else that of the only graph on this machine, else 0.
     namespace: empty for that of the graph found. Raises InputError where several graphs run.
     """
     graphs = running_graphs()
@@ -84,7 +82,7 @@ def join_graph(domain: int | None = None, namespace: str = "") -> RunningGraph:
     if found.discovery_range:
         os.environ.setdefault(_RANGE, found.discovery_range)
     ensure(isolate=False)
-    return RunningGraph(found.command, found.domain, found.discovery_range, namespace or found.namespace)
+    return replace(found, namespace=namespace or found.namespace)
 
 
 def _folder() -> Path:

@@ -1,1 +1,1 @@
-"""Thin lifecycle nodes around plain functions and classes. Each module has `main(argv=None)`."""
+"""The graph's lifecycle nodes, thin shells around plain functions and classes. Each module has `main(argv=None)`."""

@@ -17,7 +17,7 @@ from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import percentiles
 
 MEMORY_WARM_UP = 300.0  # s of each process that memory slopes leave out; at most a quarter of the run
-_PROCESS_ENDED = re.compile(r" (was ended by \w+|ended with code -?\d+), starts again")
+_PROCESS_ENDED = re.compile(r" (was ended by \w+|ended with code -?\d+); restarting")
 _MAX = {"max": np.max}
 
 

@@ -12,7 +12,6 @@ import yaml
 import jepa_ros.bringup
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
-IN_LAUNCH_S_WORDS = ("launch_description", "gazebo_launch_description")  # modules of jepa_ros.bringup
 
 
 class Description(list):
@@ -168,7 +167,6 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
 
 
 def forget() -> None:
-    """The modules in launch's words are read anew when they are imported next."""
-    for name in IN_LAUNCH_S_WORDS:
-        sys.modules.pop(f"jepa_ros.bringup.{name}", None)
-        vars(jepa_ros.bringup).pop(name, None)  # `from jepa_ros.bringup import launching` looks there first
+    """Let the next import of launch_description load it again."""
+    sys.modules.pop("jepa_ros.bringup.launch_description", None)
+    vars(jepa_ros.bringup).pop("launch_description", None)  # `from jepa_ros.bringup import ...` looks there first

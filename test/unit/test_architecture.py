@@ -60,7 +60,7 @@ ROS = {
     "soak/session",
 }
 # Modules that launch imports. It is not installed where ROS comes from wheels.
-LAUNCH = {"bringup/launch_description", "bringup/gazebo_launch_description"}
+LAUNCH = {"bringup/launch_description"}
 
 # What starts fast or runs beside a controller, and what it must not load.
 LIGHT = ["cli", "nodes/camera", "nodes/arm_gate/node", "nodes/player", "nodes/recorder", "bringup/nodes"]

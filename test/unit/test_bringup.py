@@ -130,7 +130,7 @@ def test_what_drives_or_records_a_robot_joins_the_graph_of_the_shell(kind, alone
 
 def test_a_recording_that_is_not_there_is_refused_before_anything_starts(model):
     with pytest.raises(InputError, match="bag 'nowhere': expected a rosbag2 directory or file"):
-        bringup.check_bag("nowhere")
+        bringup.check_inputs(ReplayArguments(bag="nowhere"))
 
 
 def test_an_unknown_bring_up_is_refused():

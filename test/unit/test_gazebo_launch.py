@@ -145,7 +145,8 @@ def test_what_is_not_installed_is_named_in_one_line(cell):
 
     packages = gazebo.processes(GazeboArguments(), cell).packages
     with pytest.raises(
-        InputError, match="2 of them missing: apt install ros-jazzy-ros-gz-bridge ros-jazzy-ros-gz-sim$"
+        InputError,
+        match="2 of the . required ROS packages are missing: apt install ros-jazzy-ros-gz-bridge ros-jazzy-ros-gz-sim$",
     ):
         gazebo.check_packages(packages, find)
     gazebo.check_packages(packages, lambda package: "/")

@@ -127,7 +127,7 @@ def test_launch_starts_all_of_it_in_turn(prefix):
 
 def test_a_robot_that_cannot_be_spawned_ends_all_with_the_reason(prefix):
     output, started = launched(*prefix(create=1))
-    assert "the robot could not be put into the world" in output and "spawner" not in started
+    assert "the robot could not be spawned in the world" in output and "spawner" not in started
 
 
 def test_controllers_that_do_not_start_end_all_with_the_reason(prefix):
@@ -139,7 +139,7 @@ def test_a_package_that_is_missing_is_named_before_anything_starts(prefix):
     installed, log = prefix()
     (installed / "share" / "ament_index" / "resource_index" / "packages" / "ros_gz_sim").unlink()
     output, started = launched(installed, log)
-    assert "1 of them missing: apt install ros-jazzy-ros-gz-sim" in output and not started
+    assert "required ROS packages are missing: apt install ros-jazzy-ros-gz-sim" in output and not started
 
 
 @pytest.mark.parametrize("given", [{}, {"namespace": "/cell", "record": "runs/x", "log_level": "debug"}])

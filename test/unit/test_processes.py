@@ -12,7 +12,7 @@ from io import StringIO
 import pytest
 
 from jepa_ros.bringup.process_group import Command, Ended, ProcessGroup
-from jepa_ros.bringup.up import prefixed
+from jepa_ros.bringup.up import make_line_writer
 
 WAIT = "import time\nprint('ready', flush=True)\nwhile True: time.sleep(0.05)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAIT
@@ -59,7 +59,7 @@ def group(lines):
 
     yield make
     for each in made:
-        each.stop(within=1.0)
+        each.stop(timeout=1.0)
 
 
 def test_all_end_when_asked_and_say_how(group, lines):
@@ -76,7 +76,7 @@ def test_one_that_does_not_end_is_killed(group, lines):
     running = group(command("a", STUBBORN))
     until(lambda: lines)
     began = time.monotonic()
-    assert running.stop(within=0.3) == {"a": -signal.SIGKILL}
+    assert running.stop(timeout=0.3) == {"a": -signal.SIGKILL}
     assert time.monotonic() - began < 5.0
 
 
@@ -95,7 +95,7 @@ def test_with_respawn_it_is_started_again(group, lines):
     os.kill(first, signal.SIGKILL)
     until(lambda: running.poll() or running.pids["a"] != first)
     until(lambda: lines.count(("a", "ready")) == 2)
-    assert ("a", "a was ended by SIGKILL, starts again in 0.1 s") in lines
+    assert ("a", "a was ended by SIGKILL; restarting in 0.1 s") in lines
     assert not alive(first)
 
 
@@ -132,7 +132,7 @@ def _is_zombie(pid):
 
 def test_lines_carry_the_name_of_their_node():
     out = StringIO()
-    say = prefixed(["camera", "arm_gate"], out)
+    say = make_line_writer(["camera", "arm_gate"], out)
     say("camera", "active")
     say("arm_gate", "holding")
     assert out.getvalue() == "  camera | active\narm_gate | holding\n"
@@ -140,7 +140,7 @@ def test_lines_carry_the_name_of_their_node():
 
 def test_output_that_nobody_reads_holds_nothing_up():
     out = StringIO()
-    say = prefixed(["camera"], out)
+    say = make_line_writer(["camera"], out)
     out.isatty()
     out.close()
     say("camera", "active")

@@ -100,9 +100,9 @@ def test_the_robot_s_namespace_is_the_nodes_own_unless_it_is_told():
             "arm 'left': expected right, or left of one of .openarm_v10, openarm_v2., found robot 'ur5e'",
         ),
         ({"arm": "third"}, "arm 'third'"),
-        ({"use_mock_hardware": True}, "use_mock_hardware: expected bringup:=true"),
-        ({"bringup_arguments": "a:=b"}, "bringup_arguments: expected bringup:=true"),
-        ({"bringup": True}, "bringup: robot ur5e: expected bringup_arguments:='robot_ip:=VALUE'"),
+        ({"use_mock_hardware": True}, "use_mock_hardware: requires bringup:=true"),
+        ({"bringup_arguments": "a:=b"}, "bringup_arguments: requires bringup:=true"),
+        ({"bringup": True}, "bringup: robot ur5e requires bringup_arguments:='robot_ip:=VALUE'"),
         ({"bringup": True, "bringup_arguments": "robot_ip=1"}, "expected name:=value, found 'robot_ip=1'"),
         (
             {"bringup": True, "bringup_arguments": "robot_ip:='1"},
@@ -110,9 +110,9 @@ def test_the_robot_s_namespace_is_the_nodes_own_unless_it_is_told():
         ),
         (
             {"bringup": True, "robot": "openarm"},
-            "expected a section 'bringup' in the file of robot openarm, found none",
+            "no section 'bringup' in the file of robot openarm",
         ),
-        ({"bringup": True, "use_mock_hardware": True, "namespace": "a"}, "expected robot_namespace:=/, found 'a'"),
+        ({"bringup": True, "use_mock_hardware": True, "namespace": "a"}, "use robot_namespace:=/, not 'a'"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_in_one_line(given, complaint):

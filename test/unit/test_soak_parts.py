@@ -80,7 +80,7 @@ def test_a_run_passes_only_if_all_was_survived_and_nothing_ended_unasked(tmp_pat
 
 def test_what_nodes_say_of_their_end_is_heard():
     record = SoakRecord(1.0, 0, "m", "r", 1, began=100.0)
-    record.add_line("planner", "planner ended with code -3, starts again in 2 s", 103.0)
+    record.add_line("planner", "planner ended with code -3; restarting in 2 s", 103.0)
     record.add_line("planner", "Traceback (most recent call last):", 103.0)
     record.add_line("planner", "the goal ended with code words", 104.0)
     assert record.exits == [{"t": 3.0, "node": "planner", "how": "ended with code -3"}]
