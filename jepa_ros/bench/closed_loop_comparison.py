@@ -26,7 +26,7 @@ from jepa_ros.planning.solver import Problem, Solution
 from jepa_ros.robot.config import load_robot
 from jepa_ros.sim.cell import ArmCell
 from jepa_ros.sim.scene import Scene
-from jepa_ros.sim.tasks.reach import make_goals
+from jepa_ros.sim.tasks import DEFAULT_TASK, make_task
 from jepa_ros.world_model.checkpoint import Checkpoint, check_robot
 
 TIMED_EVERY = 5
@@ -143,12 +143,13 @@ def compare_in_closed_loop(
     robot, found, timing = load_robot(robot_name), ClosedLoopComparison(), timing or Timing()
     check_robot(checkpoint.config, robot)
     expect_one_camera(checkpoint.config)
-    cell = ArmCell(Scene(), robot)
+    task = make_task(DEFAULT_TASK, robot)
+    cell = ArmCell(Scene(add_objects=task.add_objects), robot)
     ours, theirs = _make_actors(reference, checkpoint, cell, found, search, seed, timing)
-    for number, goal in enumerate(make_goals(cell.scene, robot, cell.space, starts, seed), 1):
+    for number, goal in enumerate(task.sample_goals(cell, starts, seed), 1):
         for actor, side in ((ours, found.ours), (theirs, found.theirs)):
             actor.start(goal)
-            trial = run_trial(cell, goal, actor, timing, executed=actor.add_executed)
+            trial = run_trial(cell, task, goal, actor, timing, executed=actor.add_executed)
             trial.plans = len(actor.plans)
             side.trials.append(trial)
         ours_reached, theirs_reached = (sum(t.reached for t in side.trials) for side in (found.ours, found.theirs))

@@ -45,6 +45,7 @@ NODE_PARAMETERS: Mapping[str, tuple[str, ...]] = {
 }
 # The same, for one bring-up only.
 MORE_PARAMETERS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("sim", "simulator"): ("task",),
     ("robot", "world_model"): ("robot_namespace",),
     ("robot", "planner"): ("robot_namespace",),
     ("robot", "arm_gate"): ("robot_namespace", "command_interface"),
@@ -88,6 +89,13 @@ class Arguments:
 
 
 @dataclass(frozen=True)
+class SimArguments(Arguments):
+    """The arguments of the bring-up "sim"."""
+
+    task: str = _argument("reach", "simulated task whose objects are in the scene")
+
+
+@dataclass(frozen=True)
 class ReplayArguments(Arguments):
     """The arguments of the bring-up "replay"."""
 
@@ -127,6 +135,7 @@ class RobotArguments(Arguments):
 
 ARGUMENTS: Mapping[str, type[Arguments]] = {
     **dict.fromkeys(NODES, Arguments),
+    "sim": SimArguments,
     "robot": RobotArguments,
     "replay": ReplayArguments,
     "gazebo": GazeboArguments,

@@ -15,6 +15,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
@@ -30,6 +31,10 @@ from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot, require_planar_space
 from jepa_ros.robot.motion.random_play import sample_random_play
 from jepa_ros.text_files import read_json, write_atomically
+
+if TYPE_CHECKING:
+    from jepa_ros.sim.cell import ArmCell
+    from jepa_ros.sim.task import Task
 
 PART_EPISODES = 20
 EPISODE_TICKS = 60
@@ -138,19 +143,22 @@ def _record_part(job: tuple[CollectRecipe, int, Path]) -> tuple[int, str]:
     """Record one part; return its number of episodes, and why it does not have all of them, if so."""
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.scene import OPTICAL_FRAME, Scene
+    from jepa_ros.sim.tasks import DEFAULT_TASK, make_task
 
     recipe, part, parts = job
     partial = parts / f"{part:04d}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     robot = load_robot(recipe.robot)
-    cell = ArmCell(Scene(width=recipe.width, height=recipe.height), robot, TICK_S)
+    task = make_task(DEFAULT_TASK, robot)
+    scene = Scene(width=recipe.width, height=recipe.height, add_objects=task.add_objects)
+    cell = ArmCell(scene, robot, TICK_S)
     done, stopped, first = 0, "", part * PART_EPISODES
     try:
         with EpisodeWriter(partial, OPTICAL_FRAME, robot.base_frame) as bag:
             bag.robot_description(_stamp(recipe, first, 0.0), cell.scene.urdf)
             bag.camera_pose(_stamp(recipe, first, 0.0), *cell.scene.camera_pose)
             for episode in range(first, first + _part_size(recipe, part)):
-                _record_episode(bag, cell, recipe, episode)
+                _record_episode(bag, cell, task, recipe, episode)
                 done += 1
     except (DiskFull, OSError) as error:  # OSError: another limit, or the rest of the disk is taken
         stopped = str(error)
@@ -165,11 +173,9 @@ def _stamp(recipe: CollectRecipe, episode: int, t: float) -> int:
     return FIRST_STAMP_S * 10**9 + episode * int((recipe.ticks * TICK_S + 1.0) * 1e9) + round(t * 1e9)
 
 
-def _record_episode(bag: EpisodeWriter, cell, recipe: CollectRecipe, episode: int) -> None:
-    from jepa_ros.sim.tasks.reach import sample_position
-
+def _record_episode(bag: EpisodeWriter, cell: ArmCell, task: Task, recipe: CollectRecipe, episode: int) -> None:
     rng = np.random.default_rng([recipe.seed, episode])
-    cell.reset(cell.space.inverse_kinematics(sample_position(cell.space, rng)))
+    task.reset_for_play(cell, rng)
     begin = _run_to_next_tick(cell)
     _follow(cell, begin, sample_random_play(recipe.ticks, rng), episode + 1)
 

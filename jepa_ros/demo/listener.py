@@ -116,9 +116,13 @@ class Recorder(GraphListener):
     def _on_window(self, data: bytes, info: dict) -> None:
         self.record.windows.append(info["source_timestamp"] * 1e-9)
 
+    def position(self, frame: str) -> np.ndarray | None:
+        """Return where a TF frame is, (3,) m in the base frame; None before its first transform."""
+        return self._tree.position(frame, self._robot.base_frame)
+
     def _on_tf(self, message: TFMessage) -> None:
         self._tree.add(message)
-        position = self._tree.position(self._robot.tool_frame, self._robot.base_frame)
+        position = self.position(self._robot.tool_frame)
         if position is not None:
             self.tool_xyz = position
             self.tool_stamp = to_ns(message.transforms[0].header.stamp) * 1e-9

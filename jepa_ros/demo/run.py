@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jepa_ros.bringup.environment import process_environment
-from jepa_ros.bringup.nodes import Arguments, check_inputs, node_list
+from jepa_ros.bringup.nodes import SimArguments, check_inputs, node_list
 from jepa_ros.bringup.process_group import Ended, ProcessGroup
 from jepa_ros.bringup.up import graph, on_signals
 from jepa_ros.demo.record import DemoRecord, GoalRun, summarise
@@ -23,9 +23,12 @@ from jepa_ros.planning.codes import PlannerCode
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.resources import resolve_model
-from jepa_ros.sim.tasks.reach import GoalSet, Reached, make_goal_set
+from jepa_ros.robot.config import load_robot
+from jepa_ros.sim.task import GoalHold, TaskGoal
+from jepa_ros.sim.tasks import DEFAULT_TASK, GoalSet, make_goal_set, make_task
 
-TOLERANCE_M, HOLD_S, LIMIT_S = 0.03, 1.0, 15.0
+LIMIT_S = 15.0  # for a goal
+START_TOLERANCE_M = 0.03
 READY_TIMEOUT_S = 90.0  # for all nodes to become active on a busy machine
 SETTLE_S = 1.0  # of frames at a start position before a goal is sent
 POLL_PERIOD_S = 0.04
@@ -39,6 +42,7 @@ def run(
     model: str = "openarm_reach",
     headless: bool = False,
     robot: str = "openarm",
+    task: str = DEFAULT_TASK,
 ) -> int:
     """Start the graph, send ``goals`` goal images, write summary.json, report.html and demo.mp4 to ``out``.
 
@@ -53,11 +57,12 @@ def run(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"out {out}: expected a directory, found a file")
-    arguments = Arguments(robot=robot, model=model)
+    arguments = SimArguments(robot=robot, model=model, task=task)
     specs = node_list("sim", arguments)
     check_inputs(arguments)
     began = time.monotonic()
-    record = DemoRecord(goals, seed, resolve_model(model).name, robot, TOLERANCE_M, HOLD_S, LIMIT_S)
+    simulated = make_task(task, load_robot(robot))
+    record = DemoRecord(goals, seed, resolve_model(model).name, robot, simulated.tolerance_m, simulated.hold_s, LIMIT_S)
     log = NodeLog(out / "nodes.log")
     from jepa_ros.demo.display import make_display
 
@@ -67,7 +72,7 @@ def run(
         with on_signals(stop.set):
             try:
                 display.show_step("drawing goal images")
-                goal_set = make_goal_set(robot, goals, seed)
+                goal_set = make_goal_set(robot, goals, seed, task)
                 record.goal_set_hash = goal_set.hash
                 environment = process_environment()
                 os.environ.update(environment)  # before rclpy is imported
@@ -138,7 +143,6 @@ class Session:
         from jepa_ros.demo.listener import Recorder
         from jepa_ros.graph_clients.goal_client import GoalClient
         from jepa_ros.graph_clients.graph_listener import distribution, middleware
-        from jepa_ros.robot.config import load_robot
 
         record = self._record
         with RclpySession("demo") as self._session:
@@ -182,7 +186,7 @@ class Session:
         self._wait_until(
             lambda: (
                 self._is_holding()
-                and self._distance(self._goals.start(index)) < TOLERANCE_M
+                and self._start_distance(index) < START_TOLERANCE_M
                 and latents[-1][0] > last + SETTLE_S * 1e9
             ),
             15.0,
@@ -191,13 +195,13 @@ class Session:
 
     def _run_goal(self, index: int) -> None:
         """Run one goal, from sending it until the arm is at rest again."""
-        image, place, recorder = self._goals.goals[index].image, self._goals.place(index), self._recorder
-        run = GoalRun(index, image, place)
+        goal, recorder = self._goals.goals[index], self._recorder
+        run = GoalRun(index, goal.image, self._goals.place(index))
         self._record.goals.append(run)
-        recorder.goal, recorder.distance = index, self._distance(place)
-        request = self._client.send_image(image, timeout=LIMIT_S + 5.0)
+        recorder.goal, recorder.distance = index, self._distance(goal)
+        request = self._client.send_image(goal.image, timeout=LIMIT_S + 5.0)
         try:
-            self._follow(run, request)
+            self._follow(goal, run, request)
         finally:
             run.final_frame = self._record.frames[-1].jpeg if self._record.frames else None
         if request.outcome is None:
@@ -205,7 +209,7 @@ class Session:
         self._wait_until(lambda: request.outcome, 5.0, lambda: "no answer from the planner to a cancel")
         self._wait_until(self._is_holding, 10.0, lambda: f"the gate does not hold ({self._gate_text()})")
         if run.reached:
-            run.reason = f"held for {HOLD_S:g} s"
+            run.reason = f"held for {self._record.hold_s:g} s"
         elif request.outcome.code == PlannerCode.CANCELLED:
             run.reason = f"not held within {LIMIT_S:g} s"
         else:
@@ -215,23 +219,23 @@ class Session:
         if not run.reached and index + 1 < self._record.wanted:
             self._place_arm(index + 1)  # each goal starts where the one before would have ended
 
-    def _follow(self, run: GoalRun, request) -> None:
+    def _follow(self, goal: TaskGoal, run: GoalRun, request) -> None:
         """Record the distance until the goal is held or has failed."""
-        recorder, reached = self._recorder, Reached(TOLERANCE_M, HOLD_S)
+        recorder, hold = self._recorder, GoalHold(self._record.tolerance_m, self._record.hold_s)
         began, last, answered = recorder.tool_stamp, -1.0, None
         while not run.reached:
             self._spin()
             t = recorder.tool_stamp - began
             if t > last:
-                last, recorder.distance = t, self._distance(run.place)
+                last, recorder.distance = t, self._distance(goal)
                 run.times.append(t)
                 run.distances.append(recorder.distance)
-                run.reached = reached.update(t, recorder.distance) and t <= LIMIT_S
+                run.reached = hold.update(t, recorder.distance) and t <= LIMIT_S
                 self._display.show_distance(self._record, run, recorder)
             if request.outcome is not None and answered is None:
                 answered = t
             # When the planner reports an end, the arm gets just enough time to hold the goal.
-            if t >= LIMIT_S or (answered is not None and t > answered + HOLD_S + 1.0):
+            if t >= LIMIT_S or (answered is not None and t > answered + hold.hold_s + 1.0):
                 return
 
     # -- waiting -------------------------------------------------------------------------------------------------------
@@ -263,6 +267,11 @@ class Session:
             missing.append(self._gate_text())
         return "not ready: " + "; ".join(missing or ["no answer from the planner"])
 
-    def _distance(self, place: np.ndarray) -> float:
+    def _start_distance(self, index: int) -> float:
+        """Return how far the tool is from the start of a goal, in m."""
         tool = self._recorder.tool_xyz
-        return float("inf") if tool is None else float(np.linalg.norm(tool - place))
+        return float("inf") if tool is None else float(np.linalg.norm(tool - self._goals.tool_start(index)))
+
+    def _distance(self, goal: TaskGoal) -> float:
+        recorder = self._recorder
+        return float("inf") if recorder.tool_xyz is None else self._goals.task.measure_distance(recorder.position, goal)

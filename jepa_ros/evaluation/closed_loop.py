@@ -18,7 +18,7 @@ from jepa_ros.robot.gate.types import ExecutedTick
 from jepa_ros.robot.motion.random_play import sample_random_play
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.sim.cell import CYCLE, ArmCell
-from jepa_ros.sim.tasks.reach import Reached, ReachGoal
+from jepa_ros.sim.task import GoalHold, Task, TaskGoal
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.config import ModelConfig
 
@@ -49,7 +49,8 @@ class Trial:
 
 def run_trial(
     cell: ArmCell,
-    goal: ReachGoal,
+    task: Task,
+    goal: TaskGoal,
     act: Callable[[float], None],
     timing: Timing,
     done: Callable[[], bool] = lambda: False,
@@ -58,14 +59,13 @@ def run_trial(
     """Run from the goal's start, at rest, until the goal is held or the time is over, and return the outcome.
 
     act: called before each 10 ms cycle with the time in s; it passes plans to cell.gate. done: ends the trial early.
-    executed: called with each control tick that the gate executed. Distances are of MuJoCo's gripper site in the plane.
+    executed: called with each control tick that the gate executed. The task measures the distance in MuJoCo.
     """
-    cell.reset(goal.start_q)
-    begin, reached = cell.scene.time, Reached()
-    target = np.array([*goal.goal_xy, cell.space.height])
+    task.reset_to_start(cell, goal)
+    begin, hold = cell.scene.time, GoalHold(task.tolerance_m, task.hold_s)
 
     def distance() -> float:
-        return float(np.linalg.norm(cell.scene.tool_position() - target))
+        return task.measure_distance(cell.scene.frame_position, goal)
 
     trial = Trial(False, distance(), distance(), timing.timeout)
     while cell.scene.time - begin < timing.timeout:
@@ -73,7 +73,7 @@ def run_trial(
         for tick in cell.advance(CYCLE):
             executed(tick)
             trial.distances.append(distance())
-        if reached.update(cell.scene.time, distance()):
+        if hold.update(cell.scene.time, distance()):
             trial.reached, trial.seconds = True, cell.scene.time - begin
             break
         if done():
@@ -98,7 +98,7 @@ class ModelActor:
         self._cell, self._checkpoint, self._controller, self._timing = cell, checkpoint, controller, timing
         self.plans: list[PlanStep] = []
 
-    def start(self, goal: ReachGoal) -> None:
+    def start(self, goal: TaskGoal) -> None:
         """Set the goal image. Call it right before `run_trial`."""
         size = self._checkpoint.config.preprocessing.size
         latent = self._checkpoint.model.encode(preprocess(goal.image, size)[None])[0]
@@ -154,7 +154,7 @@ class RandomActor:
         self._cell, self._ticks = cell, ticks
         self._rng = np.random.default_rng(seed)
 
-    def start(self, goal: ReachGoal) -> None:
+    def start(self, goal: TaskGoal) -> None:
         """Restart; the goal is ignored."""
         self._plan, self._next = 0, -np.inf
 
@@ -174,32 +174,34 @@ class RandomActor:
 
 
 class OracleActor:
-    """Upper baseline: knows the goal's position and moves the tool there on a straight line at the plane's height.
+    """Upper baseline: moves the tool along the task's oracle path in straight lines at the plane's height.
 
     (A straight line in joint space would dip: on long ways the gripper would hit the table.)
     """
 
-    def __init__(self, cell: ArmCell):
-        self._cell = cell
+    def __init__(self, cell: ArmCell, task: Task):
+        self._cell, self._task = cell, task
 
-    def start(self, goal: ReachGoal) -> None:
+    def start(self, goal: TaskGoal) -> None:
         """Set the goal."""
-        self._goal, self._sent = goal, False
+        self._path, self._plan, self._next = list(self._task.oracle_path(goal)), 0, -np.inf
 
     def __call__(self, now: float) -> None:
-        if self._sent:
+        if not self._path or now < self._next:
             return
-        self._sent = True
-        space, goal = self._cell.space, self._goal
+        target = self._path.pop(0)
+        space = self._cell.space
         q = self._cell.gate.tick(now).reference[0]
-        way = goal.goal_xy - space.tool_coordinates(q)
+        way = target - space.tool_coordinates(q)
         duration = max(1.0, 1.875 * float(np.linalg.norm(way)) / (0.8 * space.max_speed))  # minimum jerk peaks at 1.875
         s = np.linspace(0.0, 1.0, 41)
         positions = [q]
         for share in (10 * s**3 - 15 * s**4 + 6 * s**5)[1:]:
-            positions.append(space.inverse_kinematics(goal.goal_xy - (1.0 - share) * way, positions[-1]))
+            positions.append(space.inverse_kinematics(target - (1.0 - share) * way, positions[-1]))
         rest = [(1, np.zeros(len(q))), (2, np.zeros(len(q)))]
         spline = make_interp_spline(s * duration, np.array(positions), k=5, bc_type=(rest, rest))
         points = (spline(s * duration, order) for order in range(3))
         trajectory = JointTrajectory(self._cell.joints, s * duration, *points)
-        self._cell.gate.submit_plan(trajectory, now, now, now + duration + 1.0, 1, now)
+        self._plan += 1
+        self._next = now + duration + 0.1
+        self._cell.gate.submit_plan(trajectory, now, now, now + duration + 1.0, self._plan, now)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from jepa_ros.errors import InputError
 from jepa_ros.evaluation.closed_loop import Timing, Trial, expect_one_camera
 from jepa_ros.reporting import plots
 from jepa_ros.reporting.output import prepare_out
@@ -21,10 +20,10 @@ from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import percentiles, wilson_interval, write_summary
 from jepa_ros.robot.config import load_robot, require_planar_space
+from jepa_ros.sim.tasks import make_task
 from jepa_ros.world_model.checkpoint import check_robot, load_checkpoint
 
 ACTORS = {"model": "model", "random": "random actions", "oracle": "oracle"}
-TASKS = ("reach",)
 
 
 def run_sim_evaluation(
@@ -48,10 +47,9 @@ def run_sim_evaluation(
     including the one in which it is held. baselines: also try random actions and the oracle. workers: processes.
     Raises InputError where an option cannot be used.
     """
-    if task not in TASKS:
-        raise InputError(f"--task {task}: give one of {', '.join(TASKS)}")
-    checkpoint = load_checkpoint(model)
     arm = load_robot(robot)
+    simulated_task = make_task(task, arm)
+    checkpoint = load_checkpoint(model)
     check_robot(checkpoint.config, arm)
     require_planar_space(arm)
     expect_one_camera(checkpoint.config)
@@ -65,7 +63,7 @@ def run_sim_evaluation(
     context = multiprocessing.get_context("spawn")
     queue = context.Manager().Queue()
     jobs = [
-        (str(checkpoint.directory), robot, goals, seed, planning, timeout, actors, share, workers, queue)
+        (str(checkpoint.directory), robot, task, goals, seed, planning, timeout, actors, share, workers, queue)
         for share in range(workers)
     ]
     with ProgressDisplay() as display, context.Pool(workers, _ignore_interrupts) as pool:
@@ -79,13 +77,19 @@ def run_sim_evaluation(
                 reached = sum(t.reached for t in trials["model"].values())
                 display.update(task_id, len(trials["model"]), f"{reached} reached")
         info = result.get()  # raises what a worker raised
-    summary = _summary(trials, info[0], checkpoint, seed, Timing(timeout=timeout))
+    summary = _summary(trials, info[0], checkpoint, seed, simulated_task.tolerance_m, Timing(timeout=timeout))
     summary |= {"planning": planning, "plan_ms": percentiles(plan_ms, (50, 99)), "wall_s": time.time() - started}
     written: list[Path] = []
     try:
         written.append(write_summary(out / "summary.json", summary))
         written.append(
-            _write_report(out / "report.html", summary, [trials["model"][i] for i in sorted(trials["model"])])
+            _write_report(
+                out / "report.html",
+                task,
+                simulated_task.hold_s,
+                summary,
+                [trials["model"][i] for i in sorted(trials["model"])],
+            )
         )
     finally:  # results are printed even where they cannot be written
         _print_summary(summary, written)
@@ -117,39 +121,44 @@ def _try_share(job: tuple) -> dict[str, Any]:
     from jepa_ros.evaluation.closed_loop import ModelActor, OracleActor, RandomActor, run_trial
     from jepa_ros.planning.guardrails import Guardrails
     from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
-    from jepa_ros.robot.motion.limits import JointLimits
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.scene import Scene
-    from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
+    from jepa_ros.sim.task import goal_set_hash
 
-    directory, robot_name, count, seed, planning, timeout, actors, share, workers, queue = job
+    directory, robot_name, task_name, count, seed, planning, timeout, actors, share, workers, queue = job
     torch.set_num_threads(1)
-    robot, scene = load_robot(robot_name), Scene()
-    cell = ArmCell(scene, robot)
+    robot = load_robot(robot_name)
+    task = make_task(task_name, robot)
+    cell = ArmCell(Scene(add_objects=task.add_objects), robot)
     checkpoint = load_checkpoint(directory)
     timing = Timing(timeout=timeout)
     # Search rounds are counted, not timed: equal goals give equal results on any machine.
     settings = PlanningSettings(budget=math.inf, seed=seed, **planning)
-    rails = Guardrails.from_robot(robot, scene.urdf, cell.space, JointLimits.from_robot(robot, scene.urdf))
+    rails = Guardrails.from_robot(robot, cell.scene.urdf, cell.space, cell.limits)
     controller = RecedingHorizonController(checkpoint, cell.space, settings, rails)
-    goals = make_goals(scene, robot, cell.space, count, seed)
+    goals = task.sample_goals(cell, count, seed)
     actor = ModelActor(cell, checkpoint, controller, timing)
-    others = {"random": RandomActor(cell, seed), "oracle": OracleActor(cell)}
+    others = {"random": RandomActor(cell, seed), "oracle": OracleActor(cell, task)}
     for index in range(share, count, workers):
         goal, found = goals[index], {}
         actor.start(goal)
-        found["model"] = run_trial(cell, goal, actor, timing, executed=actor.add_executed)
+        found["model"] = run_trial(cell, task, goal, actor, timing, executed=actor.add_executed)
         found["model"].plans = len(actor.plans)
         for name, other in others.items():
             if name in actors:
                 other.start(goal)
-                found[name] = run_trial(cell, goal, other, timing)
+                found[name] = run_trial(cell, task, goal, other, timing)
         queue.put((index, found, [step.step_ms for step in actor.plans]))
     return {"goal_set_hash": goal_set_hash(goals), "places": [(*g.start_xy, *g.goal_xy) for g in goals]}
 
 
 def _summary(
-    trials: dict[str, dict[int, Trial]], info: dict[str, Any], checkpoint: Any, seed: int, timing: Timing
+    trials: dict[str, dict[int, Trial]],
+    info: dict[str, Any],
+    checkpoint: Any,
+    seed: int,
+    tolerance_m: float,
+    timing: Timing,
 ) -> dict[str, Any]:
     from scipy.spatial import ConvexHull
 
@@ -174,7 +183,7 @@ def _summary(
         "seed": seed,
         "model": checkpoint.config.name,
         "model_id": checkpoint.model_id,
-        "tolerance_m": 0.03,
+        "tolerance_m": tolerance_m,
         "start_distance_m": {"min": min(starts), "median": float(np.median(starts))},
         "goal_hull_cm2": float(ConvexHull(goals).volume * 1e4) if n > 2 else None,
         **results["model"],
@@ -202,9 +211,11 @@ def _print_summary(summary: dict[str, Any], written: Sequence[Path]) -> None:
     print_result(f"{summary['model']} in simulation, {summary['goals']} goals", lines, written, (columns, rows))
 
 
-def _write_report(path: Path, summary: dict[str, Any], trials: Sequence[Trial]) -> Path:
+def _write_report(path: Path, task: str, hold_s: float, summary: dict[str, Any], trials: Sequence[Trial]) -> Path:
     low, high = summary["interval_95"]
-    report = Report("Reach in simulation", f"{summary['model']}, {summary['goals']} goals, seed {summary['seed']}")
+    report = Report(
+        f"{task.capitalize()} in simulation", f"{summary['model']}, {summary['goals']} goals, seed {summary['seed']}"
+    )
     tiles = {
         "reached": f"{summary['reached']} of {summary['goals']}",
         "95 % confidence interval": f"{100 * low:.1f} to {100 * high:.1f} %",
@@ -214,11 +225,12 @@ def _write_report(path: Path, summary: dict[str, Any], trials: Sequence[Trial]) 
             tiles[f"reached by {name}"] = f"{summary[actor]['reached']} of {summary['goals']}"
     report.tiles(tiles)
     within = f"{summary['timing']['timeout']:g} s"
-    report.text(f"Reached: the gripper site is within 3 cm of the goal's for 1 s, within {within}, measured in MuJoCo.")
+    centimetres = f"{100 * summary['tolerance_m']:g} cm"
+    report.text(f"Reached: within {centimetres} of the goal for {hold_s:g} s, within {within}, measured in MuJoCo.")
     fig, (left, right) = plots.figure(2)
     for trial in trials:
         left.plot(0.1 * np.arange(len(trial.distances)), 100 * np.array(trial.distances), lw=0.5, alpha=0.4)
-    left.axhline(3, lw=1, ls="--")
+    left.axhline(100 * summary["tolerance_m"], lw=1, ls="--")
     left.set(title="Distance to the goal (model)", xlabel="s", ylabel="cm")
     places = np.array([(*g["start_xy"], *g["goal_xy"]) for g in summary["per_goal"]])
     good = np.array([g["reached"] for g in summary["per_goal"]])

@@ -48,6 +48,7 @@ PARAMETERS = (
     Parameter(
         "robot", "openarm", "Robot (name in config/robots, or file) whose controllers to simulate.", at_configure=True
     ),
+    Parameter("task", "reach", "Simulated task whose objects are in the scene.", at_configure=True),
     Parameter("width", 320, "Width of the images.", unit="pixels", range=(16, 1920), at_configure=True),
     Parameter("height", 240, "Height of the images.", unit="pixels", range=(16, 1080), at_configure=True),
     Parameter("rate", 15.0, "Image rate in simulated time; 0: no images.", unit="Hz", range=(0.0, 100.0)),
@@ -117,10 +118,12 @@ class Simulator(JepaNode):
         from jepa_ros.sim.controller import TrajectoryController
         from jepa_ros.sim.rendering import RenderWorker
         from jepa_ros.sim.scene import Scene
+        from jepa_ros.sim.tasks import make_task
 
         p = self.p
         robot = load_robot(p.robot)
-        scene = Scene(width=p.width, height=p.height, timestep=p.timestep)
+        task = make_task(p.task, robot)
+        scene = Scene(width=p.width, height=p.height, timestep=p.timestep, add_objects=task.add_objects)
         if missing := [name for name in robot.joints if name not in scene.joint_names]:
             raise InputError(f"robot '{p.robot}': joints: not in the simulated cell: {', '.join(missing)}")
         self._controllers = {c.command_topic: TrajectoryController(tuple(c.joints)) for c in robot.controllers}

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jepa_ros.bringup.environment import process_environment
-from jepa_ros.bringup.nodes import Arguments, check_inputs, node_list
+from jepa_ros.bringup.nodes import SimArguments, check_inputs, node_list
 from jepa_ros.bringup.up import graph, on_signals
 from jepa_ros.errors import InputError
 from jepa_ros.graph_clients.session import RclpySession, Stopped
@@ -45,7 +45,7 @@ def write_policy_file(
 
     with tempfile.TemporaryDirectory() as folder:
         record = str(Path(folder, "bag"))  # so that the recorder has an enclave, too
-        arguments = Arguments(robot=robot, model=model, namespace=namespace, record=record)
+        arguments = SimArguments(robot=robot, model=model, namespace=namespace, record=record)
         check_inputs(arguments)
         out = prepare_file(out)
         try:
@@ -62,7 +62,7 @@ def write_policy_file(
     return 0
 
 
-def observe_endpoints(arguments: Arguments) -> list[Endpoints]:
+def observe_endpoints(arguments: SimArguments) -> list[Endpoints]:
     """Start the simulated bring-up, return the endpoints of each node, and end it again.
 
     Raises TimeoutError if not all nodes become active, Stopped if interrupted.

@@ -35,7 +35,8 @@ class ArmCell:
         self.space = make_action_space(robot, scene.urdf, period)
         live = {"latent_timeout": np.inf, "planner_timeout": np.inf}
         settings = GateSettings(control_period=period, resume_after=0.0, source_timeout=60.0, plan_max=600.0, **live)
-        self.gate = Gate(JointLimits.from_robot(robot, scene.urdf), settings, self.space.executed)
+        self.limits = JointLimits.from_robot(robot, scene.urdf)
+        self.gate = Gate(self.limits, settings, self.space.executed)
         self.joints = tuple(robot.joints)
         self.controller = TrajectoryController(self.joints)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -31,17 +31,25 @@ class Scene:
     """Physics, servos and camera of the cell; knows nothing of ROS.
 
     width, height: image size in pixels. timestep: s of a physics step. gravity_compensation: the servos carry the arms'
-    weight, as the vendor's driver does. One instance belongs to one thread (its OpenGL context does).
+    weight, as the vendor's driver does. add_objects: adds a task's bodies before the scene is compiled. One instance
+    belongs to one thread (its OpenGL context does).
     """
 
     def __init__(
-        self, *, width: int = 320, height: int = 240, timestep: float = 0.002, gravity_compensation: bool = True
+        self,
+        *,
+        width: int = 320,
+        height: int = 240,
+        timestep: float = 0.002,
+        gravity_compensation: bool = True,
+        add_objects: Callable[[mujoco.MjSpec], None] = lambda spec: None,
     ):
         self.width, self.height = width, height
-        self.model = _compile(width, height, timestep, gravity_compensation)
+        self.model, self.object_names = _compile(width, height, timestep, gravity_compensation, add_objects)
         self.data = mujoco.MjData(self.model)
         m = self.model
-        self.joint_names = tuple(m.joint(j).name for j in range(m.njnt) if m.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE)
+        hinges = [m.joint(j).name for j in range(m.njnt) if m.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE]
+        self.joint_names = tuple(name for name in hinges if name.startswith("openarm_"))
         joints = [m.joint(name).id for name in self.joint_names]
         self._qpos, self._qvel = m.jnt_qposadr[joints], m.jnt_dofadr[joints]
         self._damping = m.dof_damping.copy()
@@ -112,8 +120,13 @@ class Scene:
         """Position (3,) in m of the puck."""
         return self.data.qpos[self._puck : self._puck + 3].copy()
 
+    def frame_position(self, name: str) -> np.ndarray:
+        """Position (3,) m in `world` of a link, a tool frame or a body that a task added, from MuJoCo."""
+        bodies, sites = self._links
+        return (self.data.site_xpos[sites[name]] if name in sites else self.data.xpos[bodies[name]]).copy()
+
     def link_poses(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Link → position (3,) m and quaternion (4,) xyzw in `world`, from MuJoCo."""
+        """Link or task's body → position (3,) m and quaternion (4,) xyzw in `world`, from MuJoCo."""
         d, (bodies, sites) = self.data, self._links
         poses = {name: (d.xpos[body].copy(), d.xquat[body][_XYZW]) for name, body in bodies.items()}
         for name, site in sites.items():
@@ -129,7 +142,8 @@ class Scene:
         sites = {
             f"openarm_{s}_ee_control_point": self.model.site(f"{s}_ee_control_point").id for s in ("left", "right")
         }
-        return {name: i for name, i in bodies.items() if name.startswith("openarm_")}, sites
+        shown = [name for name in bodies if name.startswith("openarm_")] + list(self.object_names)
+        return {name: bodies[name] for name in shown}, sites
 
     @cached_property
     def urdf(self) -> str:
@@ -196,8 +210,13 @@ def _scene_file() -> Path:
     raise InputError(f"simulated scene: expected the file {SCENE} of the package openarm-mujoco, found none")
 
 
-def _compile(width: int, height: int, timestep: float, gravity_compensation: bool) -> mujoco.MjModel:
-    """The package's scene, made cheap to render in software: its time goes into vertices, then into filled pixels."""
+def _compile(
+    width: int, height: int, timestep: float, gravity_compensation: bool, add_objects: Callable[[mujoco.MjSpec], None]
+) -> tuple[mujoco.MjModel, tuple[str, ...]]:
+    """Return the package's scene with a task's objects, and the names of their bodies.
+
+    It is made cheap to render in software, where time goes into vertices, then into filled pixels.
+    """
     with load_spec() as spec:
         simplify(spec)
         spec.option.timestep = timestep
@@ -210,7 +229,9 @@ def _compile(width: int, height: int, timestep: float, gravity_compensation: boo
         for side in ("left", "right"):  # closed fingers touch for ever, which triples the time of a step
             names = [f"openarm_{side}_ee_{finger}_finger" for finger in ("inner", "outer")]
             spec.add_exclude(bodyname1=names[0], bodyname2=names[1])
-        return spec.compile()
+        before = {body.name for body in spec.bodies}
+        add_objects(spec)
+        return spec.compile(), tuple(body.name for body in spec.bodies if body.name not in before)
 
 
 @contextmanager

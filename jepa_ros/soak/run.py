@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from jepa_ros.bringup.environment import process_environment
-from jepa_ros.bringup.nodes import RESPAWN_DELAY, Arguments, NodeSpec, check_inputs, node_list
+from jepa_ros.bringup.nodes import RESPAWN_DELAY, NodeSpec, SimArguments, check_inputs, node_list
 from jepa_ros.bringup.process_group import Command, ProcessGroup
 from jepa_ros.bringup.up import on_signals
 from jepa_ros.errors import InputError
@@ -25,7 +25,7 @@ from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.resources import config_path, resolve_model
-from jepa_ros.sim.tasks.reach import make_goal_set
+from jepa_ros.sim.tasks import make_goal_set
 from jepa_ros.soak.memory import write_samples
 from jepa_ros.soak.report import SoakRecord, summarise, write_report
 from jepa_ros.soak.session import SoakSession
@@ -59,7 +59,7 @@ def run_soak(
         raise InputError(f"--load {load}: must be 0 to 64 processes")
     if faults is not None and faults < 1:
         raise InputError(f"--faults {faults}: must be at least 1")
-    check_inputs(Arguments(robot=robot, model=model))
+    check_inputs(SimArguments(robot=robot, model=model))
     out = prepare_out(out)
     out.mkdir(parents=True, exist_ok=True)
     specs = _node_specs(robot, model, out)
@@ -108,7 +108,7 @@ def _node_specs(robot: str, model: str, out: Path) -> list[NodeSpec]:
     parameters.setdefault("/**/camera", {"ros__parameters": {}})["ros__parameters"]["frozen_after"] = FROZEN_AFTER
     path = out / "parameters.yaml"
     path.write_text(yaml.safe_dump(parameters))
-    specs = node_list("sim", Arguments(robot=robot, model=model, params_file=path))
+    specs = node_list("sim", SimArguments(robot=robot, model=model, params_file=path))
     remappings = (("image", "image_seen"),)
     return [dataclasses.replace(spec, remappings=remappings) if spec.name == "camera" else spec for spec in specs]
 

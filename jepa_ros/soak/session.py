@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jepa_ros.bringup.process_group import ProcessGroup
 from jepa_ros.graph_clients.session import NodeLog, RclpySession, Stopped, wait_until
 from jepa_ros.reporting.progress import ProgressDisplay
-from jepa_ros.sim.tasks.reach import GoalSet
+from jepa_ros.sim.tasks import GoalSet
 from jepa_ros.soak.memory import MemoryLog
 from jepa_ros.soak.report import SoakRecord
 

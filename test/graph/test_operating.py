@@ -88,7 +88,7 @@ def test_a_pose_is_reached_with_exit_code_0(terminal, up):
 
 def test_a_goal_image_is_reached(terminal, up, tmp_path):
     """The goal is what the camera sees now, so the arm is there."""
-    from jepa_ros.sim.tasks.reach import make_goal_set
+    from jepa_ros.sim.tasks import make_goal_set
 
     goals = make_goal_set("openarm", 1, 0)
     path = tmp_path / "goal.png"

@@ -25,6 +25,13 @@ def space():
 
 
 @cache
+def cell():
+    from jepa_ros.sim.cell import ArmCell
+
+    return ArmCell(scene(), robot())
+
+
+@cache
 def limits():
     from jepa_ros.robot.motion.limits import JointLimits
 

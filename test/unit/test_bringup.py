@@ -10,7 +10,7 @@ import pytest
 
 from helpers.launch_files import LAUNCH, nodes_by_launch, nodes_by_stand_in, real_launch_is_there
 from jepa_ros.bringup import nodes as bringup
-from jepa_ros.bringup.nodes import ARGUMENTS, Arguments, ReplayArguments, node_list
+from jepa_ros.bringup.nodes import ARGUMENTS, ReplayArguments, SimArguments, node_list
 from jepa_ros.bringup.up import environment_of
 from jepa_ros.errors import InputError
 from jepa_ros.resources import config_path, resolve_model, share_directory
@@ -77,7 +77,7 @@ def test_launch_files_declare_every_argument_of_up_with_the_same_default(kind, m
 
 
 def test_a_node_is_started_by_this_python_with_its_ros_arguments(model):
-    gate = node_list("sim", Arguments(model=model, namespace="x"))[-1]
+    gate = node_list("sim", SimArguments(model=model, namespace="x"))[-1]
     assert gate.command()[:3] == [sys.executable, "-m", "jepa_ros.nodes.arm_gate"]
     arguments = gate.ros_arguments()
     assert arguments[:5] == ["--ros-args", "-r", "__node:=arm_gate", "-r", "__ns:=/x"]
@@ -104,7 +104,7 @@ def test_the_parameter_files_of_the_package_are_fit_for_use():
 )
 def test_an_argument_that_does_not_fit_is_refused_by_name(given, complaint, model):
     with pytest.raises(InputError, match=complaint):
-        node_list("sim", Arguments(**{"model": model, **given}))
+        node_list("sim", SimArguments(**{"model": model, **given}))
 
 
 def test_every_node_of_a_bring_up_is_installed_as_an_executable():

@@ -212,7 +212,7 @@ def file(tmp_path):
 def test_what_needs_a_plane_says_so(file, tmp_path):
     from jepa_ros.collecting.simulated import collect_simulated
     from jepa_ros.sim.cell import ArmCell
-    from jepa_ros.sim.tasks.reach import make_goal_set
+    from jepa_ros.sim.tasks import make_goal_set
 
     bad = "robot openarm: expected the action space planar_velocity, found pose_delta"
     with pytest.raises(InputError, match=bad):

@@ -6,12 +6,17 @@ from scipy.spatial import ConvexHull
 
 from helpers import sim_arm
 from jepa_ros.errors import InputError
-from jepa_ros.sim.tasks.reach import Reached, goal_set_hash, make_goals
+from jepa_ros.sim.task import GoalHold, goal_set_hash
+from jepa_ros.sim.tasks.reach import Reach
 
 
 @pytest.fixture(scope="module")
 def goals():
-    return {seed: make_goals(sim_arm.scene(), sim_arm.robot(), sim_arm.space(), 60, seed) for seed in range(3)}
+    return {seed: sample_goals(60, seed) for seed in range(3)}
+
+
+def sample_goals(count, seed):
+    return Reach(sim_arm.robot()).sample_goals(sim_arm.cell(), count, seed)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -36,7 +41,7 @@ def test_goal_images_show_the_arm_at_the_goal(goals):
 
 
 def test_the_hash_names_the_set(goals):
-    again = make_goals(sim_arm.scene(), sim_arm.robot(), sim_arm.space(), 5, 1)
+    again = sample_goals(5, 1)
     hashes = [goal_set_hash(goals[seed]) for seed in range(3)]
     assert len(set(hashes)) == 3 and all(len(h) == 12 for h in hashes)
     assert goal_set_hash(again) == goal_set_hash(goals[1][:5]) != hashes[1]
@@ -45,12 +50,12 @@ def test_the_hash_names_the_set(goals):
 @pytest.mark.parametrize("count", [0, -3])
 def test_no_goals_are_refused(count):
     with pytest.raises(InputError, match=f"goals: expected at least 1, found {count}"):
-        make_goals(sim_arm.scene(), sim_arm.robot(), sim_arm.space(), count, 0)
+        sample_goals(count, 0)
 
 
-def first_reached(distances, dt=0.1, **settings):
-    reached = Reached(**settings)
-    return next((i for i, d in enumerate(distances) if reached.update(i * dt, d)), None)
+def first_reached(distances, dt=0.1, tolerance_m=Reach.tolerance_m, hold_s=Reach.hold_s):
+    hold = GoalHold(tolerance_m, hold_s)
+    return next((i for i, d in enumerate(distances) if hold.update(i * dt, d)), None)
 
 
 def test_reached_needs_an_unbroken_hold():

@@ -14,10 +14,11 @@ from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizon
 from jepa_ros.reporting.summary import wilson_interval
 from jepa_ros.resources import list_models
 from jepa_ros.sim.cell import ArmCell
-from jepa_ros.sim.tasks.reach import make_goals
+from jepa_ros.sim.tasks.reach import Reach
 from jepa_ros.world_model.checkpoint import check_robot, load_checkpoint
 
 NAME = "openarm_reach"
+TASK = Reach(sim_arm.robot())
 shipped = pytest.mark.skipif(NAME not in list_models(), reason=f"config/models/{NAME} is not there")
 
 
@@ -30,13 +31,13 @@ def cell():
 
 @pytest.fixture(scope="module")
 def goals(cell):
-    return make_goals(cell.scene, sim_arm.robot(), cell.space, 3, 11)
+    return TASK.sample_goals(cell, 3, 11)
 
 
 def test_the_oracle_reaches_and_holds(cell, goals):
-    actor = OracleActor(cell)
+    actor = OracleActor(cell, TASK)
     actor.start(goals[0])
-    trial = run_trial(cell, goals[0], actor, Timing())
+    trial = run_trial(cell, TASK, goals[0], actor, Timing())
     assert trial.reached and trial.final_distance < 0.03 < 0.2 < trial.start_distance
     assert 1.0 <= trial.seconds < 5.0
     assert len(trial.distances) == pytest.approx(10 * trial.seconds, abs=3)
@@ -45,7 +46,7 @@ def test_the_oracle_reaches_and_holds(cell, goals):
 def test_random_play_moves_and_time_runs_out(cell, goals):
     actor = RandomActor(cell, 0)
     actor.start(goals[0])
-    trial = run_trial(cell, goals[0], actor, Timing(timeout=3.0))
+    trial = run_trial(cell, TASK, goals[0], actor, Timing(timeout=3.0))
     assert np.ptp(trial.distances) > 0.02
     assert not trial.reached and trial.seconds == 3.0
 
@@ -72,6 +73,6 @@ def test_the_shipped_model_reaches_goals(cell, goals):
     trials = []
     for goal in goals:
         actor.start(goal)
-        trials.append(run_trial(cell, goal, actor, Timing()))
+        trials.append(run_trial(cell, TASK, goal, actor, Timing()))
         assert len(actor.plans) > 3
     assert sum(t.reached for t in trials) >= 2, [t.final_distance for t in trials]

@@ -18,7 +18,7 @@ from jepa_ros.robot.gate.gate import Gate
 from jepa_ros.robot.gate.types import GateSettings
 from jepa_ros.robot.motion.pose_delta import PoseDelta, ToolState
 from jepa_ros.sim.cell import ArmCell, make_action_space
-from jepa_ros.sim.tasks.reach import make_goals
+from jepa_ros.sim.tasks.reach import Reach
 from jepa_ros.world_model.checkpoint import load_checkpoint
 from jepa_ros.world_model.vjepa2_ac.model import move
 
@@ -228,12 +228,12 @@ def test_goals_are_reached_behind_a_turned_camera_with_the_rotation_and_not_with
     checkpoint = load_checkpoint(NAME)
     for degrees, known in ((30.0, True), (90.0, True), (90.0, False)):
         robot = turned_camera.robot(turned_camera.about_z(degrees)) if known else sim_arm.robot()
-        cell = ArmCell(scene, robot)
+        cell, task = ArmCell(scene, robot), Reach(robot)
         seen = turned_camera.seen_turned(checkpoint, degrees)
         made = RecedingHorizonController(seen, cell.space, PlanningSettings(budget=math.inf))
         actor = ModelActor(cell, seen, made, Timing())
-        for goal in make_goals(scene, robot, cell.space, 2, 11):
+        for goal in task.sample_goals(cell, 2, 11):
             actor.start(goal)
-            trial = run_trial(cell, goal, actor, Timing(timeout=6.0), executed=actor.add_executed)
+            trial = run_trial(cell, task, goal, actor, Timing(timeout=6.0), executed=actor.add_executed)
             reached.setdefault((degrees, known), []).append(trial.reached)
     assert reached == {(30.0, True): [True, True], (90.0, True): [True, True], (90.0, False): [False, False]}

@@ -2,50 +2,65 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
+import mujoco
 import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.action_space import PlanarVelocity
-from jepa_ros.sim.scene import Scene
+from jepa_ros.sim.cell import ArmCell
+from jepa_ros.sim.task import TaskGoal
 
-NEAREST, TYPICAL = 0.10, 0.22
-"""m between a start and its goal: at least; and of half of the goals at least, or most would be near by chance."""
-
-
-@dataclass(frozen=True)
-class ReachGoal:
-    """start_xy, goal_xy: tool positions (2,) m. start_q, goal_q: (J,) rad. image: (H, W, 3) uint8 rgb of the goal."""
-
-    start_xy: np.ndarray
-    goal_xy: np.ndarray
-    start_q: np.ndarray
-    goal_q: np.ndarray
-    image: np.ndarray
+MIN_DISTANCE_M = 0.10
+"""Between a start and its goal."""
+EVERY_SECOND_MIN_DISTANCE_M = 0.22
+"""The same of every second goal, or most goals would be near by chance."""
 
 
-@dataclass
-class Reached:
-    """True once the tool has been within `tolerance_m` of the goal for `hold_s` without a break."""
+class Reach:
+    """Tool positions in the plane of the robot's planar_velocity action space; nothing but the arm moves."""
 
-    tolerance_m: float = 0.03
-    hold_s: float = 1.0
-    _since: float | None = field(default=None, init=False)
+    tolerance_m = 0.03
+    hold_s = 1.0
 
-    def update(self, t: float, distance: float) -> bool:
-        """The tool is `distance` m away at time t s."""
-        if distance > self.tolerance_m:
-            self._since = None
-            return False
-        self._since = t if self._since is None else self._since
-        return t - self._since >= self.hold_s
+    def __init__(self, robot: RobotConfig):
+        self._robot = robot
+
+    def add_objects(self, spec: mujoco.MjSpec) -> None:
+        pass
+
+    def reset_for_play(self, cell: ArmCell, rng: np.random.Generator) -> None:
+        cell.reset(cell.space.inverse_kinematics(sample_position(cell.space, rng)))
+
+    def sample_goals(self, cell: ArmCell, count: int, seed: int) -> list[TaskGoal]:
+        if count < 1:
+            raise InputError(f"goals: expected at least 1, found {count}")
+        scene, space, rng = cell.scene, cell.space, np.random.default_rng(seed)
+        goals, xy = [], sample_position(space, rng)
+        for index in range(count):
+            target = _sample_away(space, xy, EVERY_SECOND_MIN_DISTANCE_M if index % 2 == 0 else MIN_DISTANCE_M, rng)
+            start_q, goal_q = space.inverse_kinematics(xy), space.inverse_kinematics(target)
+            scene.reset(dict(zip(cell.joints, goal_q, strict=True)))
+            goals.append(TaskGoal(xy, target, start_q, goal_q, scene.render().copy()))
+            xy = target
+        scene.reset()
+        return goals
+
+    def reset_to_start(self, cell: ArmCell, goal: TaskGoal) -> None:
+        cell.reset(goal.start_q)
+
+    def measure_distance(self, position: Callable[[str], np.ndarray], goal: TaskGoal) -> float:
+        target = np.array([*goal.goal_xy, self._robot.action_space.height])
+        return float(np.linalg.norm(position(self._robot.tool_frame) - target))
+
+    def oracle_path(self, goal: TaskGoal) -> np.ndarray:
+        return goal.goal_xy[None]
 
 
 def sample_position(space: PlanarVelocity, rng: np.random.Generator) -> np.ndarray:
-    """A tool position (2,) m, uniform over the workspace."""
+    """Return a tool position (2,) m, uniform over the workspace."""
     low, high = space.workspace.min(0), space.workspace.max(0)
     while True:
         xy = rng.uniform(low, high)
@@ -53,68 +68,13 @@ def sample_position(space: PlanarVelocity, rng: np.random.Generator) -> np.ndarr
             return xy
 
 
-def make_goals(scene: Scene, robot: RobotConfig, space: PlanarVelocity, count: int, seed: int) -> list[ReachGoal]:
-    """`count` goals in a chain: each starts where the one before it lies, the first one at a random place.
-
-    Raises InputError for a count under 1.
-    """
-    if count < 1:
-        raise InputError(f"goals: expected at least 1, found {count}")
-    rng = np.random.default_rng(seed)
-    goals, xy = [], sample_position(space, rng)
-    for index in range(count):
-        least = TYPICAL if index % 2 == 0 else NEAREST
-        target = _sample_away(space, xy, least, rng)
-        start_q, goal_q = space.inverse_kinematics(xy), space.inverse_kinematics(target)
-        scene.reset(dict(zip(robot.joints, goal_q, strict=True)))
-        goals.append(ReachGoal(xy, target, start_q, goal_q, scene.render().copy()))
-        xy = target
-    scene.reset()
-    return goals
-
-
-def goal_set_hash(goals: list[ReachGoal]) -> str:
-    """12 hex digits that name a set of starts and goals, rounded to 0.1 mm."""
-    places = np.array([np.concatenate([g.start_xy, g.goal_xy]) for g in goals])
-    return hashlib.sha256(np.round(places, 4).astype("<f8").tobytes()).hexdigest()[:12]
-
-
-def _sample_away(space: PlanarVelocity, xy: np.ndarray, least: float, rng: np.random.Generator) -> np.ndarray:
+def _sample_away(space: PlanarVelocity, xy: np.ndarray, min_distance: float, rng: np.random.Generator) -> np.ndarray:
+    """Return a position at least `min_distance` m from `xy`, or the farthest of 200 where none is that far."""
     best = sample_position(space, rng)
     for _ in range(200):
-        if np.linalg.norm(best - xy) >= least:
+        if np.linalg.norm(best - xy) >= min_distance:
             return best
         candidate = sample_position(space, rng)
         if np.linalg.norm(candidate - xy) > np.linalg.norm(best - xy):
             best = candidate
     return best
-
-
-@dataclass
-class GoalSet:
-    """Goals in a chain (each starts where the one before lies), their hash, and the joints that they are given in."""
-
-    goals: list
-    hash: str
-    joints: tuple[str, ...]
-    height: float  # m, of the tool over the base frame's origin
-
-    def place(self, index: int) -> np.ndarray:
-        """Where a goal wants the tool (3,), m in the base frame."""
-        return np.array([*self.goals[index].goal_xy, self.height])
-
-    def start(self, index: int) -> np.ndarray:
-        """Where the tool is before (3,), m."""
-        return np.array([*self.goals[index].start_xy, self.height])
-
-
-def make_goal_set(robot_name: str, count: int, seed: int) -> GoalSet:
-    """Goals drawn in a scene of this process's own, before the graph starts."""
-    from jepa_ros.robot.config import load_robot
-    from jepa_ros.sim.cell import make_action_space
-    from jepa_ros.sim.scene import Scene
-    from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
-
-    robot, scene = load_robot(robot_name), Scene()
-    goals = make_goals(scene, robot, make_action_space(robot, scene.urdf), count, seed)
-    return GoalSet(goals, goal_set_hash(goals), tuple(robot.joints), robot.action_space.height)

@@ -199,12 +199,14 @@ def try_goals(job: ComparisonJob, inputs: ComparisonInputs, report: Callable[[in
     from jepa_ros.reporting.summary import percentiles
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.scene import Scene
-    from jepa_ros.sim.tasks.reach import goal_set_hash, make_goals
+    from jepa_ros.sim.task import goal_set_hash
+    from jepa_ros.sim.tasks import DEFAULT_TASK, make_task
     from jepa_ros.world_model.checkpoint import load_checkpoint
 
-    robot, scene = load_robot(inputs.robot), Scene()
-    cell, timing = ArmCell(scene, robot), Timing()
-    goals = make_goals(scene, robot, cell.space, job.goals, inputs.goal_seed)
+    robot = load_robot(inputs.robot)
+    task = make_task(DEFAULT_TASK, robot)
+    cell, timing = ArmCell(Scene(add_objects=task.add_objects), robot), Timing()
+    goals = task.sample_goals(cell, job.goals, inputs.goal_seed)
     checkpoint = load_checkpoint(job.directory / "checkpoint")
     # Iterations of the search are counted, not timed: the result is the same on a busy machine.
     settings = PlanningSettings(budget=math.inf, seed=inputs.goal_seed)
@@ -212,7 +214,7 @@ def try_goals(job: ComparisonJob, inputs: ComparisonInputs, report: Callable[[in
     actor, trials = ModelActor(cell, checkpoint, controller, timing), []
     for number, goal in enumerate(goals):
         actor.start(goal)
-        trials.append(run_trial(cell, goal, actor, timing, executed=actor.add_executed))
+        trials.append(run_trial(cell, task, goal, actor, timing, executed=actor.add_executed))
         report(number + 1)
     return {
         "goals": len(trials),
