@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from jepa_ros.doctor import camera, control, fit, frames, graph, joints, times, view
+from jepa_ros.doctor.arm import check_controllers, check_joints
+from jepa_ros.doctor.camera import check_frames, check_images
 from jepa_ros.doctor.finding import Finding
 from jepa_ros.doctor.finding import FindingCode as Code
+from jepa_ros.doctor.model import check_fit, check_view, measure_view
 from jepa_ros.doctor.observations import Observations, RobotSetup
+from jepa_ros.doctor.topics import check_times, check_topics, find_missing_robot
 from jepa_ros.errors import InputError
+from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.world_model.checkpoint import Checkpoint
 
 UNUSABLE_IMAGES = (
@@ -25,25 +31,21 @@ UNUSABLE_JOINTS = ("units", "values", "joints", "range")
 
 def examine(observed: Observations, setup: RobotSetup, checkpoint: Checkpoint | None = None) -> list[Finding]:
     """Return all findings. checkpoint: None if only the model's config is to be checked."""
-    if (missing_robot := graph.find_missing_robot(observed, setup)) is not None:
-        return [*fit.check(setup), missing_robot]
-    found = [
-        *fit.check(setup),
-        *graph.check(observed, setup),
-        *times.check(observed, setup),
-        *joints.check(observed, setup),
-        *control.check(observed, setup),
-        *frames.check(observed, setup),
-        *camera.check(observed, setup),
-    ]
+    found = list(check_fit(setup))
+    if (missing_robot := find_missing_robot(observed, setup)) is not None:
+        return [*found, missing_robot]
+    for check in (check_topics, check_times, check_joints, check_controllers, check_frames, check_images):
+        found += check(observed, setup)
     if checkpoint is None or any(f.code in UNUSABLE_IMAGES for f in found):
         return found
-    images = [c.image for c in observed.cameras]
-    if len(images) != len(setup.model.cameras) or any(image is None for image in images):
+    images = [c.image for c in observed.cameras if c.image is not None]
+    if not len(images) == len(observed.cameras) == len(setup.model.cameras):
         return found
-    is_tool_known = not any(f.level and f.check in UNUSABLE_JOINTS for f in found)
-    seen = view.measure_view(checkpoint, images, tool_position(observed, setup) if is_tool_known else None)
-    return [*found, *view.check(seen, observed.cameras[0].topic)]
+    tool = None
+    if not any(f.level and f.check in UNUSABLE_JOINTS for f in found):
+        tool = frame_positions(observed, setup, [setup.robot.tool_frame])
+    view = measure_view(checkpoint, images, None if tool is None else tool[0])
+    return [*found, *check_view(view, observed.cameras[0].topic)]
 
 
 def joint_positions(observed: Observations, setup: RobotSetup) -> np.ndarray | None:
@@ -56,15 +58,14 @@ def joint_positions(observed: Observations, setup: RobotSetup) -> np.ndarray | N
     return None
 
 
-def tool_position(observed: Observations, setup: RobotSetup) -> np.ndarray | None:
-    """Return (3,) m in the base frame from joints and description; None if these are missing or invalid."""
-    q = joint_positions(observed, setup)
+def frame_positions(observed: Observations, setup: RobotSetup, frames: Sequence[str]) -> np.ndarray | None:
+    """Return the origins (N, 3) of frames, links or joints, in m in the base frame, from joints and description; None
+    if these are missing or invalid."""
+    q, robot = joint_positions(observed, setup), setup.robot
     if q is None or observed.description is None:
         return None
-    from jepa_ros.robot.motion.kinematics import Kinematics
-
-    robot = setup.robot
     try:
-        return Kinematics(observed.description, robot.joints, robot.tool_frame, robot.base_frame).forward(q)[0]
+        arms = [Kinematics(observed.description, robot.joints, frame, robot.base_frame) for frame in frames]
+        return np.array([arm.forward(q)[0] for arm in arms])
     except InputError:  # reported by another check
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from jepa_ros.doctor.examine import joint_positions
+from jepa_ros.doctor.examine import frame_positions, joint_positions
 from jepa_ros.doctor.observations import Observations, RobotSetup
 from jepa_ros.errors import InputError
 from jepa_ros.images import decode_compressed
@@ -59,7 +59,7 @@ def _render_arm(observed: Observations, setup: RobotSetup) -> np.ndarray | None:
 
 def project(points: np.ndarray, camera: CameraReference) -> np.ndarray:
     """Return the pixels (n, 2) in the training camera of points (n, 3) m in the base frame; NaN behind it."""
-    rotation = rotation_matrix(np.array(camera.orientation))
+    rotation = rotation_matrix(camera.orientation)
     x, y, z = ((points - np.array(camera.position)) @ rotation).T
     z = np.where(z > 1e-6, z, np.nan)
     return np.stack([camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy], axis=1)
@@ -68,17 +68,7 @@ def project(points: np.ndarray, camera: CameraReference) -> np.ndarray:
 def skeleton(observed: Observations, setup: RobotSetup) -> np.ndarray | None:
     """Return (J + 1, 3) m in the base frame: the joints in order, then the tool. None if joints or description are
     unknown."""
-    q = joint_positions(observed, setup)
-    if q is None or observed.description is None:
-        return None
-    from jepa_ros.robot.motion.kinematics import Kinematics
-
-    try:
-        frames = [*setup.robot.joints, setup.robot.tool_frame]
-        made = [Kinematics(observed.description, setup.robot.joints, frame, setup.robot.base_frame) for frame in frames]
-        return np.array([kinematics.forward(q)[0] for kinematics in made])
-    except InputError:
-        return None
+    return frame_positions(observed, setup, [*setup.robot.joints, setup.robot.tool_frame])
 
 
 def draw_overlay(

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+import torch
 
 from jepa_ros.bringup.environment import ensure
 from jepa_ros.bringup.up import on_signals
+from jepa_ros.doctor import overlay
+from jepa_ros.doctor.examine import examine
+from jepa_ros.doctor.finding import Finding, Level
+from jepa_ros.doctor.observations import Observations, RobotSetup
+from jepa_ros.doctor.report import CaptionedImages, verdict, write_files
 from jepa_ros.errors import InputError
+from jepa_ros.graph_clients.session import RclpySession
+from jepa_ros.reporting.output import prepare_out
+from jepa_ros.reporting.result import print_result
 from jepa_ros.resources import resolve_model
+from jepa_ros.robot.config import load_robot
+from jepa_ros.world_model.checkpoint import load_checkpoint
+from jepa_ros.world_model.config import read_config
 
 _COLOURS = (32, 33, 31)  # terminal colours of the levels
 
@@ -34,29 +47,25 @@ def run_doctor(
     Returns 0 if no finding is worse than a warning, else 1; 130 if interrupted. Raises InputError.
     """
     ensure(isolate=False)  # before rclpy is imported: in the domain of the shell, where the robot is
-    from jepa_ros.doctor import overlay
-    from jepa_ros.doctor.examine import examine
-    from jepa_ros.doctor.finding import Level
-    from jepa_ros.doctor.report import verdict, write_files
-    from jepa_ros.reporting.output import prepare_out
-    from jepa_ros.reporting.result import print_result
-
     shown = None if reference is None else overlay.read_image(reference)
     directory = resolve_model(model)
     setup = _make_setup(robot, directory, camera_topic, namespace, robot_namespace, command_interface, use_sim_time)
     if out is not None:
         prepare_out(out)
-    checkpoint = _load_model(directory)
+    torch.set_num_threads(1)
+    checkpoint = load_checkpoint(directory)
+    from jepa_ros.doctor.graph_listener import observe_graph
+
     stop = threading.Event()
-    with on_signals(stop.set):
-        observed = _observe(setup, seconds, stop)
+    with on_signals(stop.set), RclpySession("doctor", passive=True) as session:
+        observed = observe_graph(session.node, session.executor, setup, seconds, stop.is_set)
     if stop.is_set():
         return 130
     findings = examine(observed, setup, checkpoint)
-    print_findings(findings)
-    files = (
-        [] if out is None else write_files(out, findings, observed, setup, _images(directory, observed, setup, shown))
-    )
+    _print_findings(findings)
+    files = []
+    if out is not None:
+        files = write_files(out, findings, observed, setup, _collect_images(directory, observed, setup, shown))
     print_result(f"doctor: {verdict(findings)}", paths=files)
     return 1 if any(f.level is Level.ERROR for f in findings) else 0
 
@@ -69,16 +78,12 @@ def _make_setup(
     robot_namespace: str,
     command_interface: str,
     use_sim_time: bool,
-):
-    """Return the RobotSetup. Raises InputError for an invalid file or name."""
-    from jepa_ros.doctor.observations import RobotSetup
-    from jepa_ros.robot.config import load_robot
-    from jepa_ros.world_model.config import read_config
-
+) -> RobotSetup:
+    """Raises InputError for an invalid file or name."""
     for topic in topics:
         _check_name("--camera-topic", topic)
     for option, name in (("--namespace", namespace), ("--robot-namespace", robot_namespace)):
-        _check_name(option, f"/{name.strip('/')}" if name.strip("/") else "/ns")
+        _check_name(option, _with_slash(name) or "/ns")
     return RobotSetup(
         load_robot(robot, command_interface),
         read_config(model),
@@ -104,27 +109,10 @@ def _check_name(option: str, name: str) -> None:
         raise InputError(f"{option} {name}: not a valid ROS name: {str(problem).splitlines()[0]}") from None
 
 
-def _load_model(directory: Path):
-    import torch
-
-    from jepa_ros.world_model.checkpoint import load_checkpoint
-
-    torch.set_num_threads(1)
-    return load_checkpoint(directory)
-
-
-def _observe(setup, seconds: float, stop: threading.Event):
-    from jepa_ros.doctor.graph_listener import observe_graph
-    from jepa_ros.graph_clients.session import RclpySession
-
-    with RclpySession("doctor", passive=True) as session:
-        return observe_graph(session.node, session.executor, setup, seconds, stop.is_set)
-
-
-def _images(directory: Path, observed, setup, shown) -> list[tuple[str, Any]]:
+def _collect_images(
+    directory: Path, observed: Observations, setup: RobotSetup, shown: np.ndarray | None
+) -> CaptionedImages:
     """Return captioned images for the report; the last one is the overlay."""
-    from jepa_ros.doctor import overlay
-
     found = [(f"live, `{c.topic}`", c.image) for c in observed.cameras if c.image is not None]
     if not found:
         return []
@@ -136,7 +124,7 @@ def _images(directory: Path, observed, setup, shown) -> list[tuple[str, Any]]:
     return [*found, ("overlay", overlay.draw_overlay(live, reference and reference[0], points, setup))]
 
 
-def print_findings(findings) -> None:
+def _print_findings(findings: Iterable[Finding]) -> None:
     """Print a line for each finding, the worst last, where a terminal shows them."""
     is_terminal = sys.stdout.isatty()
     for finding in sorted(findings, key=lambda f: f.level):

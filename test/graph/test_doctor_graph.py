@@ -1,4 +1,4 @@
-"""`jepa_ros doctor` beside a robot with each thing wrong in turn: named, and nothing else blamed."""
+"""`jepa_ros doctor` beside a robot with one problem after the other: it reports that problem and no other."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def bad(findings):
 
 
 @pytest.mark.smoke
-def test_a_robot_as_it_should_be_gets_no_blame(become, doctor):
+def test_a_robot_as_it_should_be_has_no_problems(become, doctor):
     become(joint_order=-1)
     findings = doctor()
     assert not bad(findings), [f.line() for f in findings]
@@ -158,7 +158,7 @@ def test_a_robot_as_it_should_be_gets_no_blame(become, doctor):
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_is_named_and_nothing_else_is_blamed(become, doctor, wrong):
+def test_each_problem_is_reported_and_no_other(become, doctor, wrong):
     arm, asked, check, words = WRONG[wrong]
     become(**arm)
     findings = bad(doctor(**asked))
@@ -168,16 +168,16 @@ def test_what_is_wrong_is_named_and_nothing_else_is_blamed(become, doctor, wrong
     assert "\n" not in lines[0]
 
 
-def test_the_simulated_cell_is_as_it_should_be(start, become, doctor):
+def test_the_simulated_cell_has_no_problems(start, become, doctor):
     become(joint_topic="", camera_topic="", description="none", tf="none", listeners=0)
     simulator = start("jepa_ros.nodes.simulator", {}, {"__ns": "/cell"})
     simulator.says("active", 60)
     findings = doctor(namespace="/cell")
-    # Pictures come later where the cores are busy.
+    # Images arrive later where the cores are busy.
     assert not [f for f in bad(findings) if f.check != "rate"], [f.line() for f in findings]
 
 
-def test_a_name_that_is_none_is_bad_input():
+def test_an_invalid_ros_name_is_refused():
     from jepa_ros.doctor.run import _make_setup
 
     for names in ({"topics": ["im age"]}, {"namespace": "a-b"}, {"robot_namespace": "1"}):
@@ -187,7 +187,7 @@ def test_a_name_that_is_none_is_bad_input():
         assert "\n" not in str(refused.value)
 
 
-def test_it_publishes_nothing_that_moves(become, client, doctor):
+def test_the_doctor_publishes_nothing(become, client, doctor):
     become()
     doctor()
     assert not client.node.get_publishers_info_by_topic(COMMAND)
@@ -203,7 +203,7 @@ def test_it_publishes_nothing_that_moves(become, client, doctor):
         (ALL_WELL, ["--robot", "nobody"], 2, "robot 'nobody'"),
     ],
 )
-def test_the_command_says_it_by_its_exit_code_and_in_files(become, tmp_path, arm, options, code, words):
+def test_exit_code_and_files_of_the_command(become, tmp_path, arm, options, code, words):
     become(**arm)
     command = [sys.executable, "-m", "jepa_ros.cli", "doctor", "--seconds", "1", "--out", str(tmp_path), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment())

@@ -23,9 +23,11 @@ from helpers.doctor_cases import (
     stream,
     urdf,
 )
-from jepa_ros.doctor import control, fit, graph, joints
+from jepa_ros.doctor import finding
+from jepa_ros.doctor.arm import check_controllers, check_joints
 from jepa_ros.doctor.examine import examine
 from jepa_ros.doctor.finding import FindingCode, Level
+from jepa_ros.doctor.model import check_fit
 from jepa_ros.doctor.observations import (
     IMAGES,
     JOINT_STATE,
@@ -37,36 +39,37 @@ from jepa_ros.doctor.observations import (
     Observations,
     Topic,
 )
+from jepa_ros.doctor.topics import qos_mismatch
 
 
-def test_all_well():
+def test_a_robot_as_it_should_be_has_no_problems():
     assert not bad()
     lines = [f.line() for f in examine(good(), SETUP)]
     assert len(lines) > 12 and all(line.startswith("ok ") for line in lines)
 
 
-def test_every_code_is_used_and_names_its_check():
-    text = "".join(path.read_text() for path in Path(graph.__file__).parent.glob("*.py"))
+def test_every_code_is_used_and_begins_with_its_check():
+    text = "".join(path.read_text() for path in Path(finding.__file__).parent.glob("*.py"))
     assert not [code.name for code in FindingCode if f"Code.{code.name}" not in text]
     assert all(code.value.count(".") == 1 for code in FindingCode)
 
 
-def test_a_camera_that_the_robots_file_turns_is_said():
-    [said] = fit.check(replace(SETUP, robot=turned_camera.robot(turned_camera.about_z(-30.0), ROBOT)))
+def test_rotation_to_base_of_the_robots_file_is_reported():
+    [fits] = check_fit(replace(SETUP, robot=turned_camera.robot(turned_camera.about_z(-30.0), ROBOT)))
     assert (
-        said.level is Level.OK and "axes are turned by 30.0° against the base's (camera.rotation_to_base)" in said.found
+        fits.level is Level.OK and "axes are turned by 30.0° against the base's (camera.rotation_to_base)" in fits.found
     )
-    [said] = fit.check(SETUP)
-    assert "turned" not in said.found
+    [fits] = check_fit(SETUP)
+    assert "turned" not in fits.found
 
 
-def test_a_space_that_cannot_be_searched_is_said():
+def test_missing_planning_limits_are_a_warning():
     space = {"type": "pose_delta", "max_translation": 0.05, "max_rotation": 0.2, "max_acceleration": 1.0}
     robot = ROBOT.model_validate(ROBOT.model_dump() | {"action_space": space})
     state = {"kind": "tool_pose", "gripper": tuple("abcdefg"), "mean": (0.0,) * 7, "std": (1.0,) * 7}
     action = {"name": "pose_delta", "dimension": 7}
     model = MODEL.model_validate(MODEL.model_dump() | {"action": action, "proprioception": state})
-    [fits, search] = fit.check(replace(SETUP, robot=robot, model=model))
+    [fits, search] = check_fit(replace(SETUP, robot=robot, model=model))
     assert fits.level is Level.OK and search.level is Level.WARNING
     assert search.line().startswith(
         f"warning robot {robot.name}: expected workspace of its action_space, to plan, found"
@@ -80,18 +83,18 @@ def test_a_space_that_cannot_be_searched_is_said():
     ("topics", "words"),
     [({}, "ROS_DOMAIN_ID"), ({"/chatter": Topic([Endpoint("/talker", STRING)])}, "only /chatter")],
 )
-def test_where_nothing_of_a_robot_is(topics, words):
+def test_no_topic_of_the_robot_is_published(topics, words):
     observed = Observations(topics=topics)
     assert words in only("namespace", observed)
 
 
-def test_a_namespace_typo_is_told_with_the_nearest():
+def test_a_misspelt_namespace_is_reported_with_the_nearest_one():
     observed = good()
     observed.topics = {f"/left_arm{name}": who for name, who in observed.topics.items()}
     assert "Try --namespace left_arm." in only("namespace", observed, replace(SETUP, namespace="/left_amr"))
 
 
-def test_a_robot_in_a_namespace_of_its_own():
+def test_a_robot_in_a_namespace_of_its_own_needs_the_option():
     observed = good()
     for name in ("/joint_states", "/robot_description", COMMAND):
         observed.topics[f"/arm{name}"] = observed.topics.pop(name)
@@ -99,14 +102,14 @@ def test_a_robot_in_a_namespace_of_its_own():
     assert any("--robot-namespace /arm" in f.line() for f in bad(observed))
 
 
-def test_compressed_pictures_only():
+def test_only_compressed_images_are_published():
     observed = good()
     observed.topics["/image/compressed"] = Topic([Endpoint("/eye", IMAGES[1])])
     observed.topics["/image"], observed.cameras[0].times, observed.cameras[0].image = Topic(), MessageTimes(), None
     assert "--camera-topic /image/compressed" in only("topic", observed, level=Level.WARNING)
 
 
-def test_a_publisher_that_says_nothing():
+def test_a_publisher_without_messages():
     observed = good()
     observed.joints, observed.joint_messages = MessageTimes(), []
     assert "none from /driver" in only("silent", observed)
@@ -121,12 +124,12 @@ def test_a_publisher_that_says_nothing():
         (Endpoint("/a", STRING, True, True), Endpoint("/b", STRING, True, True), ""),
     ],
 )
-def test_quality_of_service_that_fits(publisher, listener, words):
-    found = graph.qos_mismatch(publisher, listener)
+def test_mismatch_of_quality_of_service(publisher, listener, words):
+    found = qos_mismatch(publisher, listener)
     assert words in found and bool(found) == bool(words)
 
 
-def test_a_bystander_that_hears_nothing_is_a_warning():
+def test_another_node_that_receives_nothing_is_a_warning():
     observed = good()
     observed.topics["/joint_states"].publishers = [Endpoint("/driver", JOINT_STATE, False)]
     assert "/joint_states to /rsp" in only("qos", observed, level=Level.WARNING)
@@ -139,14 +142,14 @@ def test_a_bystander_that_hears_nothing_is_a_warning():
     ("age", "words"),
     [(61.0, "61 s old on"), (-60.0, "60 s ahead"), (0.4, "0.4 s old"), (1.6e9, "the same use_sim_time")],
 )
-def test_clocks_that_differ(age, words):
+def test_stamps_of_another_clock(age, words):
     observed = good()
     observed.joints = stream(100, age=age)
     line = only("clocks", observed)
     assert words.removesuffix(" on") in line
 
 
-def test_the_rates_that_matter():
+def test_low_rates():
     observed = good()
     observed.joints, observed.cameras[0].times = stream(12), stream(7, frame=ROBOT.camera.frame_id)
     assert [(f.check, f.level) for f in bad(observed)] == [("rate", Level.WARNING)] * 2
@@ -155,7 +158,7 @@ def test_the_rates_that_matter():
     assert "0.2 Hz" in bad(observed)[0].line() and bad(observed)[0].level is Level.ERROR
 
 
-def test_simulated_time():
+def test_simulated_time_needs_the_option_and_a_clock():
     observed = good()
     for one in (observed.joints, observed.cameras[0].times):
         one.stamps = [s - NOW + 50 for s in one.stamps]
@@ -182,13 +185,13 @@ def test_simulated_time():
         (urdf().replace("openarm_right", "joint_of"), "description", "joint_of_joint1"),
     ],
 )
-def test_descriptions_that_will_not_do(described, check, words):
+def test_invalid_descriptions(described, check, words):
     observed = good()
     observed.description = described
     assert words in only(check, observed)
 
 
-def test_continuous_joints_need_no_limits_of_position():
+def test_continuous_joints_need_no_position_limits():
     observed = good()
     observed.description = urdf('velocity="3"').replace("revolute", "continuous")
     assert not bad(observed)
@@ -207,15 +210,15 @@ def test_continuous_joints_need_no_limits_of_position():
         (joint_message(openarm_right_joint4=200.0), "range", "200.000 rad"),
     ],
 )
-def test_joint_states_that_will_not_do(message, check, words):
+def test_invalid_joint_states(message, check, words):
     observed = good()
     observed.joint_messages = [message] * 10
     assert words in only(check, observed)
 
 
-def test_the_gripper_may_come_in_messages_of_its_own():
+def test_a_gripper_in_messages_of_its_own_is_missing():
     arm, gripper = JointMessage(tuple(ROBOT.joints), (0.5,) * 7, (0.0,) * 7), JointMessage(("x",), (0.0,), (0.0,))
-    found = joints.check(Observations(joint_messages=[gripper, arm]), SETUP)
+    found = check_joints(Observations(joint_messages=[gripper, arm]), SETUP)
     assert [f.check for f in found if f.level] == ["joints"]  # the model takes the arm's gripper from the same message
 
 
@@ -235,13 +238,13 @@ def test_a_controller_that_is_not_active():
     assert not bad(controlled(controllers={ROBOT.controllers[0].name: "active"}))
 
 
-def test_the_manager_says_which_controllers_there_are():
+def test_controllers_known_to_the_manager_are_listed():
     observed = controlled(controllers={"arm_controller": "active"})
     observed.topics.pop(COMMAND)
     assert "the controller manager knows arm_controller" in only("controller", observed)
 
 
-def test_a_recorder_listens_and_follows_nothing():
+def test_a_recorder_is_not_a_controller():
     observed = good()
     observed.topics[COMMAND].subscribers.insert(0, Endpoint("/recorder", TRAJECTORY))
     assert not bad(observed)
@@ -249,7 +252,7 @@ def test_a_recorder_listens_and_follows_nothing():
     assert "found none. Load and activate" in only("controller", observed)
 
 
-def test_the_gate_is_no_rival_but_two_gates_are():
+def test_one_arm_gate_may_publish_commands_but_not_two():
     observed = good()
     observed.topics[COMMAND].publishers = [Endpoint("/arm_gate", TRAJECTORY)]
     assert not bad(observed)
@@ -265,18 +268,18 @@ def test_the_gate_is_no_rival_but_two_gates_are():
         ("moveit_servo/JointJog", True),
     ],
 )
-def test_order_counts_where_commands_carry_no_names(kind, fits):
+def test_joint_order_matters_where_commands_carry_no_names(kind, fits):
     controller = ROBOT.controllers[0].model_copy(update={"type": kind})
     observed = good()
     setup = replace(SETUP, robot=ROBOT.model_copy(update={"controllers": [controller]}))
     listener = Endpoint("/controller", controller.message_type)
     observed.topics[f"/{controller.command_topic}"] = Topic([], [listener])
     observed.nodes["/controller"] = NodeParameters(joints=ROBOT.joints[::-1])
-    found = [f for f in control.check(observed, setup) if f.level]
+    found = [f for f in check_controllers(observed, setup) if f.level]
     assert [f.check for f in found] == ([] if fits else ["controller_joints"])
 
 
-def test_servo_that_is_not_there_and_commands_that_cannot_be_sent():
+def test_missing_moveit_servo_and_missing_message_package():
     servo = ROBOT.controllers[0].model_copy(update={"name": "servo_node", "type": "moveit_servo/JointJog"})
     setup = replace(SETUP, robot=ROBOT.model_copy(update={"controllers": [servo]}))
     assert "Start MoveIt Servo" in only("controller", good(), setup)

@@ -21,8 +21,10 @@ from helpers.doctor_cases import (
     stream,
 )
 from jepa_ros import cli
-from jepa_ros.doctor import camera, fit, frames, overlay, report, times, view
+from jepa_ros.doctor import overlay, report
+from jepa_ros.doctor.camera import check_frames, check_images
 from jepa_ros.doctor.finding import FindingCode, Level, error, ok
+from jepa_ros.doctor.model import ModelView, check_fit, check_view
 from jepa_ros.doctor.observations import (
     IMAGES,
     Endpoint,
@@ -31,13 +33,13 @@ from jepa_ros.doctor.observations import (
     Observations,
     Topic,
 )
-from jepa_ros.doctor.view import ModelView
+from jepa_ros.doctor.topics import message_rate
 from jepa_ros.errors import InputError
 
 # -- frames, camera, model ---------------------------------------------------------------------------------------------
 
 
-def test_a_camera_that_was_turned():
+def test_a_turned_camera_is_a_warning_and_a_moved_one_an_error():
     observed = good()
     turn = (math.cos(math.radians(4)), math.sin(math.radians(4)), 0.0, 0.0)  # 8° about the optical axis
     observed.transforms[ROBOT.camera.frame_id] = (ROBOT.base_frame, MODEL.camera.position, turn)
@@ -46,8 +48,8 @@ def test_a_camera_that_was_turned():
     assert bad(observed)[0].level is Level.ERROR
 
 
-def test_two_trees_that_nothing_connects():
-    found = frames.check(
+def test_tf_trees_that_are_not_connected():
+    found, *_ = check_frames(
         Observations(
             transforms={
                 ROBOT.tool_frame: ("other", (0, 0, 0), (0, 0, 0, 1)),
@@ -56,18 +58,18 @@ def test_two_trees_that_nothing_connects():
         ),
         SETUP,
     )
-    assert "two trees" in found[0].line()
+    assert "two trees" in found.line()
 
 
 @pytest.mark.parametrize(
     ("scale", "size", "level"),
     [(1.0, (320, 240), 0), (2.0, (640, 480), 0), (1.1, (320, 240), 1), (1.5, (320, 240), 2), (1.0, (640, 480), 2)],
 )
-def test_what_counts_is_the_field_of_view_of_the_square(scale, size, level):
+def test_the_field_of_view_of_the_centred_square_matters(scale, size, level):
     observed, t = good(), MODEL.camera
-    eye = observed.cameras[0]
+    camera = observed.cameras[0]
     centre = (size[0] - 1) / 2, (size[1] - 1) / 2
-    eye.intrinsics, eye.sizes = Intrinsics(*size, scale * t.fx, scale * t.fy, *centre), [size]
+    camera.intrinsics, camera.sizes = Intrinsics(*size, scale * t.fx, scale * t.fy, *centre), [size]
     assert [f.level for f in bad(observed)] == ([Level(level)] if level else [])
 
 
@@ -81,34 +83,34 @@ def test_what_counts_is_the_field_of_view_of_the_square(scale, size, level):
         ({"image": None, "problem": "image encoding: found '32FC1'"}, "encoding"),
     ],
 )
-def test_pictures_that_will_not_do(change, check):
+def test_unusable_images(change, check):
     observed = good()
     for name, value in change.items():
         setattr(observed.cameras[0], name, value)
     only(check, observed)
 
 
-def test_a_simulated_picture_may_stand_still():
+def test_simulated_images_may_repeat():
     observed = good()
     observed.cameras[0].frozen_s = 3.0
     observed.nodes["/camera"] = NodeParameters(frozen_after=0.0)
     assert not bad(observed)
     del observed.nodes["/camera"]
     observed.topics["/image"] = Topic([Endpoint("/simulator", IMAGES[0])])
-    assert not [f for f in camera.check(observed, SETUP) if f.level]
+    assert not [f for f in check_images(observed, SETUP) if f.level]
 
 
-def test_a_model_of_another_robot():
+def test_a_model_trained_for_another_robot():
     other = ROBOT.model_copy(update={"name": "other"})
     assert "one trained for openarm" in only("model", setup=replace(SETUP, robot=other), level=Level.WARNING)
     slow = ROBOT.action_space.model_copy(update={"max_speed": 0.1})
     setup = replace(SETUP, robot=ROBOT.model_copy(update={"action_space": slow}))
     assert "0.2 m/s" in only("model", setup=setup)
-    assert [f.check for f in fit.check(replace(SETUP, camera_topics=("a", "b"))) if f.level] == ["views"]
+    assert [f.check for f in check_fit(replace(SETUP, camera_topics=("a", "b"))) if f.level] == ["views"]
 
 
 @pytest.mark.parametrize(
-    ("observed", "check"),
+    ("view", "check"),
     [
         (ModelView(1.1, 2.0, 0.01, 0.2, 0.006), ""),
         (ModelView(1.1, 2.0, None, None, None), ""),
@@ -120,14 +122,14 @@ def test_a_model_of_another_robot():
         (ModelView(None, None, None, None, None), ""),
     ],
 )
-def test_what_the_model_sees(observed, check):
-    assert [f.check for f in view.check(observed, "/image") if f.level] == ([check] if check else [])
+def test_findings_on_the_view_of_the_model(view, check):
+    assert [f.check for f in check_view(view, "/image") if f.level] == ([check] if check else [])
 
 
 # -- overlay, files, the command ---------------------------------------------------------------------------------------
 
 
-def test_points_fall_where_a_pinhole_camera_sees_them():
+def test_the_overlay_projects_points_as_a_pinhole_camera():
     t = MODEL.camera
     below = np.array([t.position]) - [[0, 0, 1.0]]
     assert np.allclose(overlay.project(below, t), [[t.cx, t.cy]], atol=1e-6)
@@ -139,7 +141,7 @@ def test_points_fall_where_a_pinhole_camera_sees_them():
     assert overlay.draw_overlay(np.zeros((480, 640, 3), np.uint8), None, None, SETUP).shape == (240, 320, 3)
 
 
-def test_what_is_left_in_files(tmp_path):
+def test_summary_report_and_overlay_are_written(tmp_path):
     findings = [ok("a", "x", "y"), error(FindingCode.TOPIC_MISSING, "x <y>", "1", "2", "Do it.")]
     report.write_files(tmp_path / "o", findings, good(), SETUP, [("overlay", picture())])
     summary = json.loads((tmp_path / "o" / "summary.json").read_text())
@@ -162,5 +164,5 @@ def test_the_commands_have_help(command):
 
 
 def test_a_rate_needs_more_than_two_messages():
-    assert times.message_rate(stream(10, 0.2), 5.0) == pytest.approx(0.4)
-    assert times.message_rate(stream(10, 5.0), 5.0) == pytest.approx(10.0)
+    assert message_rate(stream(10, 0.2), 5.0) == pytest.approx(0.4)
+    assert message_rate(stream(10, 5.0), 5.0) == pytest.approx(10.0)

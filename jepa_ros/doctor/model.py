@@ -1,18 +1,22 @@
-"""Check of the model's view: how far the live image is from the training data, and where the model sees the tool.
+"""Checks of the model: that it fits the robot's file, and how it sees the live image.
 
-Both are measured for the image as it is and turned by 180°, to detect a camera that is mounted upside down.
+The distance of the image from the training data, and of the tool from where the joints put it, are measured for the
+image as it is and turned by 180°, to detect a camera that is mounted upside down.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from jepa_ros.doctor.finding import Finding, error, ok, warning
+from jepa_ros.doctor.finding import Finding, error, join_names, ok, warning
 from jepa_ros.doctor.finding import FindingCode as Code
+from jepa_ros.doctor.observations import RobotSetup
+from jepa_ros.errors import InputError
 from jepa_ros.images import preprocess
-from jepa_ros.world_model.checkpoint import Checkpoint
+from jepa_ros.world_model.checkpoint import Checkpoint, check_robot
 
 LATENT_DISTANCE = (2.5, 3.5)
 """Distances from the training data (1 is its average): warning, error."""
@@ -22,6 +26,41 @@ TURNED_TOOL_RATIO, TURNED_DISTANCE_RATIO, USUAL_DISTANCE = 0.5, 0.7, 1.5
 """If the tool error, or the distance, of the turned image is less than this share of the original's, the image is
 upside down. Distances up to USUAL_DISTANCE are usual in any case."""
 TOOL_PROBE = "tool"
+
+
+def check_fit(setup: RobotSetup) -> Iterator[Finding]:
+    """Check the model against the robot's file: trained for it, same joints and actions, as many cameras."""
+    model, robot, subject = setup.model, setup.robot, f"model {setup.model.name}"
+    problems = []
+    try:
+        check_robot(model, robot)
+    except InputError as problem:
+        expected, _, actual = str(problem).removeprefix(f"{subject}: expected ").partition(", found ")
+        advice = "Take a model that was trained for this robot."
+        problems.append(error(Code.MODEL_MISMATCH, subject, expected, actual, advice))
+    else:
+        if robot.name not in model.robots:
+            trained = join_names(model.robots) if model.robots else "no robot"
+            advice = "Train it on recordings of this robot; two robots that look alike may still differ."
+            wanted, actual = f"one trained for {robot.name}", f"one trained for {trained}"
+            problems.append(warning(Code.MODEL_UNTRAINED, subject, wanted, actual, advice))
+    if len(setup.image_topics) != len(model.cameras):
+        advice = "Give --camera-topic once for each view, in the model's order."
+        views = f"{len(model.cameras)} image topics ({join_names(model.cameras)})"
+        problems.append(error(Code.VIEWS_COUNT, subject, views, join_names(setup.image_topics), advice))
+    yield from problems
+    if problems:
+        return
+    rate = f"{model.control_rate:g} Hz, {len(model.cameras)} camera{'s' * (len(model.cameras) > 1)}"
+    text = f"fits {robot.name}: {model.action.name} at {rate}"
+    if (rotation := robot.camera.rotation_to_base) is not None:
+        degrees = np.degrees(2.0 * np.arccos(min(1.0, abs(rotation[3]))))
+        text += f"; its axes are turned by {degrees:.1f}° against the base's (camera.rotation_to_base)"
+    yield ok("model", subject, text)
+    if missing := getattr(robot.action_space, "missing", None):
+        advice = "Poses can be recorded and predicted, but the planner will not start."
+        wanted = f"{' and '.join(missing)} of its action_space, to plan"
+        yield warning(Code.SEARCH_LIMITS, f"robot {robot.name}", wanted, "none", advice)
 
 
 @dataclass(frozen=True)
@@ -59,19 +98,21 @@ def measure_view(checkpoint: Checkpoint, images: list[np.ndarray], tool: np.ndar
     return ModelView(*known, float(away[0]), float(away[1]), probe.error)
 
 
-def check(view: ModelView, topic: str) -> list[Finding]:
-    """Return the findings on a view; upside down explains all others."""
+def check_view(view: ModelView, topic: str) -> Iterator[Finding]:
+    """Check how the model sees the live image; upside down explains all other findings."""
     what = f"view of {topic}"
     if is_upside_down(view):
         found = f"one that fits better turned by 180° ({_compare(view)})"
         advice = "Turn the camera, or its driver's image."
-        return [error(Code.UPSIDE_DOWN, what, "the training camera's orientation", found, advice)]
+        yield error(Code.UPSIDE_DOWN, what, "the training camera's orientation", found, advice)
+        return
     if view.distance is None:
-        return [ok("latent", what, "this model cannot measure the distance from its training data")]
-    found = [_check_distance(what, view.distance)]
-    if view.tool_m is not None and not found[0].level:
-        found.append(_check_tool(what, view.tool_m, view.error_m))
-    return found
+        yield ok("latent", what, "this model cannot measure the distance from its training data")
+        return
+    far = _check_distance(what, view.distance)
+    yield far
+    if view.tool_m is not None and not far.level:
+        yield _check_tool(what, view.tool_m, view.error_m)
 
 
 def is_upside_down(view: ModelView) -> bool:
