@@ -94,7 +94,7 @@ def evaluate_bag(
     """Evaluate a model on recordings, without ROS; deterministic."""
     options = locals()
     options["thresholds_file"] = options.pop("thresholds")
-    return call("jepa_ros.evaluation.bag.run:run_bag_evaluation", **options)
+    return call("jepa_ros.evaluation.bag.evaluate:run_bag_evaluation", **options)
 
 
 @command(compare, "runs")

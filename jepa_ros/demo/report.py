@@ -13,7 +13,7 @@ import numpy as np
 
 from jepa_ros.demo.record import DemoRecord, Frame, GoalRun
 from jepa_ros.reporting import plots
-from jepa_ros.reporting.report import Report
+from jepa_ros.reporting.report import Report, with_unit
 from jepa_ros.reporting.video import write_video
 
 VIEW_WIDTH, VIEW_HEIGHT = 480, 360
@@ -35,14 +35,14 @@ def write_report(record: DemoRecord, summary: Mapping[str, Any], path: str | os.
     report.tiles(
         {
             "goals reached": f"{summary['reached']} of {summary['begun']}",
-            "final distance, p50": _unit(summary["final_distance_m"]["p50"], 100, "cm"),
-            "frame to controller, p50": _unit(latency["p50"], 1, "ms"),
-            "frame to controller, p99": _unit(latency["p99"], 1, "ms"),
-            "gate's own part, p99": _unit(summary["gate_own_ms"]["p99"], 1, "ms"),
-            "search, p50": _unit(plan_ms["p50"], 1, "ms"),
-            "plans a second": _unit(summary["replan_hz"], 1, ""),
+            "final distance, p50": with_unit(summary["final_distance_m"]["p50"], "cm", 100),
+            "frame to controller, p50": with_unit(latency["p50"], "ms"),
+            "frame to controller, p99": with_unit(latency["p99"], "ms"),
+            "gate's own part, p99": with_unit(summary["gate_own_ms"]["p99"], "ms"),
+            "search, p50": with_unit(plan_ms["p50"], "ms"),
+            "plans a second": with_unit(summary["replan_hz"], ""),
             "deadline misses": f"{summary['deadline_misses']} of {summary['plans']}",
-            "frames lost": _unit(lost, 100, "%"),
+            "frames lost": with_unit(lost, "%", 100),
         },
         good={"goals reached": summary["reached"] == summary["begun"] > 0},
     )
@@ -152,10 +152,6 @@ def _final_views(record: DemoRecord) -> Iterator[tuple[str, list[np.ndarray]]]:
 
 def _tool_path(frames: list[Frame]) -> np.ndarray:
     return np.array([frame.tool for frame in frames if frame.tool is not None]).reshape(-1, 3)
-
-
-def _unit(value: float | None, factor: float, unit: str) -> str | None:
-    return None if value is None else f"{factor * value:.3g} {unit}".strip()
 
 
 def decode_jpeg(jpeg: bytes) -> np.ndarray:

@@ -159,6 +159,11 @@ def format_value(value: Any) -> str:
     return str(value)
 
 
+def with_unit(value: float | None, unit: str, factor: float = 1.0) -> str | None:
+    """Return `factor` times a value with three significant digits and its unit; None, shown as a dash, for None."""
+    return None if value is None else f"{factor * value:.3g} {unit}".rstrip()
+
+
 def markdown_to_html(text: str) -> str:
     """Convert the simple Markdown that ``Report.text`` accepts to HTML; everything else is escaped."""
     out = []

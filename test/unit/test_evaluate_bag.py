@@ -235,12 +235,12 @@ def test_an_out_that_cannot_be_written_to_is_refused_before_anything_is_read(bag
 
 
 def test_a_report_that_fails_loses_no_results(bag, model, tmp_path, monkeypatch):
-    from jepa_ros.evaluation.bag import run
+    from jepa_ros.evaluation.bag import evaluate
 
     def fail(*_):
         raise RuntimeError("no report")
 
-    monkeypatch.setattr(run, "write_report", fail)
+    monkeypatch.setattr(evaluate, "write_report", fail)
     done = bags.run(bag, "--model", model, "--out", tmp_path / "o", *bags.QUICK)
     assert isinstance(done.exception, RuntimeError)
     assert json.loads((tmp_path / "o" / "summary.json").read_text())["metrics"]["frames"] == bags.FRAMES

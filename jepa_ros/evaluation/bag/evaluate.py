@@ -1,34 +1,49 @@
-"""Evaluation of bags: read a recording once, compute every metric, keep what summary and report need.
+"""Evaluation of bags: `evaluate_bag` is the Python function, `run_bag_evaluation` the command `jepa_ros evaluate bag`.
 
-`evaluate_bag` is the function to call from Python; `run.py` is the command. Nothing here prints.
+Each bag is read once; then every metric is computed, and results are kept for summary, report and result bag.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
+from jepa_ros.allocator import keep_freed_memory
+from jepa_ros.bags.cameras import decode_image
 from jepa_ros.bags.reader import Bag, open_bag
-from jepa_ros.bags.typestore import typestore
+from jepa_ros.bags.typestore import header_stamp
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.metrics.table import BagResult, compute_metrics
 from jepa_ros.evaluation.bag.output.frame_table import FrameTable, frame_columns
-from jepa_ros.evaluation.bag.output.report import FrameImages
-from jepa_ros.evaluation.bag.output.summary import summarize
+from jepa_ros.evaluation.bag.output.report import FrameImages, write_report
+from jepa_ros.evaluation.bag.output.summary import (
+    TIMING_PATHS,
+    gather_thresholds,
+    metric_names,
+    summarize,
+    timing_metrics,
+)
 from jepa_ros.evaluation.bag.reading.bag_reader import BagReader
-from jepa_ros.evaluation.bag.reading.images import decode_message, to_display_size
-from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec
+from jepa_ros.evaluation.bag.reading.images import to_display_size
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, read_urdf
 from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
-from jepa_ros.evaluation.bag.reading.topics import BagTopics, TopicKey, TopicOptions, find_topics
+from jepa_ros.evaluation.bag.reading.topics import TopicKey, TopicOptions, find_topics
 from jepa_ros.images import ImageError
 from jepa_ros.planning.receding_horizon import PlanningSettings
+from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
+from jepa_ros.reporting.report import format_value, with_unit
+from jepa_ros.reporting.result import print_result
+from jepa_ros.reporting.summary import write_summary
 from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, choose_robot, load_checkpoint, model_on
 from jepa_ros.world_model.device import choose_device
 
@@ -61,7 +76,8 @@ def evaluate_bag(
         summary = evaluate_bag("my_bag", "openarm_reach", plan_states=0)
         print(summary["score"], summary["metrics"]["prediction_ratio@5"])
     """
-    spec = make_spec(model, device, robot, horizon, plan_states, seed, solver, policy, metric)
+    options = {"solver": solver, "policy": policy, "metric": metric, "device": device}
+    spec = make_spec(model, robot=robot, horizon=horizon, plan_states=plan_states, seed=seed, **options)
     evaluation = BagEvaluation(spec, topics or TopicOptions(), urdf, workers)
     evaluation.add_bag(Path(bag), ProgressDisplay(quiet=True))
     return evaluation.summary()
@@ -69,53 +85,48 @@ def evaluate_bag(
 
 def make_spec(
     model: str | Path | Checkpoint,
-    device: str,
-    robot: str | None,
-    horizon: int,
-    plan_states: int,
-    seed: int,
-    solver: str,
-    policy: str,
-    metric: str,
+    *,
+    device: str = "cpu",
+    robot: str | None = None,
+    horizon: int = 5,
+    plan_states: int = 50,
+    seed: int = 0,
+    **planning: str,
 ) -> EvaluationSpec:
-    """Load the model and check that it fits the robot. Search rounds are counted, not timed, so that results do not
-    depend on the machine. Raises InputError."""
+    """Load the model and check that it fits the robot. planning: solver, policy and metric, see PlanningSettings.
+
+    Search rounds are counted, not timed, so that results do not depend on the machine. Raises InputError.
+    """
     loaded = model if isinstance(model, Checkpoint) else load_checkpoint(model)
     checkpoint = model_on(loaded, choose_device(device))
     arm = choose_robot(checkpoint.config, robot)
     check_robot(checkpoint.config, arm)
-    planning = PlanningSettings(
-        budget=math.inf, horizon=horizon, seed=seed, solver=solver, policy=policy, metric=metric
-    )
-    return EvaluationSpec(checkpoint, arm, planning, horizon, plan_states, seed)
+    settings = PlanningSettings(budget=math.inf, horizon=horizon, seed=seed, **planning)
+    return EvaluationSpec(checkpoint, arm, settings, horizon, plan_states, seed)
 
 
+@dataclass
 class BagEvaluation:
-    """Evaluates bags one after the other. table: gets a row for each frame. out: directory of the result bags, None for
-    none. keep_images: for the report. urdf: robot_description for all bags; default: each bag's own."""
+    """Evaluates bags one after the other. urdf: robot_description for all bags; default: each bag's own. table: gets a
+    row for each frame. keep_images: for the report."""
 
-    def __init__(
-        self,
-        spec: EvaluationSpec,
-        topics: TopicOptions,
-        urdf: str | None = None,
-        workers: int = 2,
-        table: FrameTable | None = None,
-        out: Path | None = None,
-        keep_images: bool = False,
-        bag_count: int = 1,
-    ):
-        self.spec, self._topics, self._urdf, self._workers = spec, topics, urdf, workers
-        self._table, self._out, self._keep_images, self._bag_count = table, out, keep_images, bag_count
-        self._started, self._read_s, self._evaluate_s, self._number = time.time(), 0.0, 0.0, 0
-        self.results: list[BagResult] = []
-        self.result_bags: list[Path] = []
-        self.images: FrameImages = {}
-        self.problems: list[str] = []
+    spec: EvaluationSpec
+    topics: TopicOptions
+    urdf: str | None = None
+    workers: int = 2
+    table: FrameTable | None = None
+    keep_images: bool = False
+    results: list[BagResult] = field(default_factory=list)
+    images: FrameImages = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    result_bags: list[Path] = field(default_factory=list)
 
-    def add_bag(self, path: Path, display: ProgressDisplay) -> None:
-        """Evaluate one bag; one that cannot be opened is a line of `problems`."""
-        number, self._number = self._number, self._number + 1
+    def __post_init__(self) -> None:
+        self._started, self._read_s, self._evaluate_s = time.time(), 0.0, 0.0
+
+    def add_bag(self, path: Path, display: ProgressDisplay, result_path: Path | None = None) -> None:
+        """Evaluate one bag, and write a result bag where `result_path` is given; a bag that cannot be opened is a line
+        of `problems`."""
         try:
             source = open_bag(path)
         except InputError as error:
@@ -123,11 +134,13 @@ class BagEvaluation:
             return
         with ExitStack() as stack:
             stack.enter_context(source)
-            topics = find_topics(source, self.spec.config, self.spec.robot, self._topics)
-            result_bag = self._open_result_bag(stack, number, path, topics)
+            topics, result_bag = find_topics(source, self.spec.config, self.spec.robot, self.topics), None
+            if result_path is not None:
+                result_bag = stack.enter_context(ResultBag(result_path, topics.keys, self.spec.checkpoint.model_id))
+                self.result_bags.append(result_path)
             name, begin = path.stem or path.name, time.perf_counter()
             task = display.add(name, next((t.count for t in source.topics if topics.cameras[:1] == [t[:2]]), None))
-            reader = BagReader(source, topics, self.spec, result_bag, self._urdf, self._workers)
+            reader = BagReader(source, topics, self.spec, result_bag, self.urdf, self.workers)
             recording = reader.read(lambda frames: display.update(task, frames))
             frames, middle = len(recording.frame_stamps), time.perf_counter()
             display.update(task, frames, total=frames)
@@ -137,13 +150,13 @@ class BagEvaluation:
             display.update(task, plans, total=plans)
             self._read_s += middle - begin
             self._evaluate_s += time.perf_counter() - middle
-            if self._table is not None:
-                self._table.add(frame_columns(result))
+            if self.table is not None:
+                self.table.add(frame_columns(result))
             if result_bag is not None:
                 _write_results(result_bag, result)
                 result_bag.finish()
-            if self._keep_images:
-                self._read_images(source, topics, result)
+            if self.keep_images:
+                self._read_images(source, topics.cameras[:1], result)
             recording.latents.close()
         result.problems[:0] = [*source.problems, *topics.problems]
         result.problems += _recording_problems(path, result)
@@ -158,44 +171,27 @@ class BagEvaluation:
         wall_s = time.time() - self._started
         summary["timing"] |= {
             "times_real_time": summary["timing"]["seconds_of_recording"] / max(wall_s, 1e-9),
-            "workers": self._workers,
+            "workers": self.workers,
             "read_and_encode_s": self._read_s,
             "judge_s": self._evaluate_s,
         }
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started))
         return summary | {"wall_s": wall_s, "started": started}
 
-    def _open_result_bag(self, stack: ExitStack, number: int, path: Path, topics: BagTopics) -> ResultBag | None:
-        if self._out is None:
-            return None
-        target = self._out / ("result.mcap" if self._bag_count == 1 else f"result_{number}_{path.stem}.mcap")
-        self.result_bags.append(target)
-        return stack.enter_context(ResultBag(target, topics.keys, self.spec.checkpoint.model_id))
-
-    def _read_images(self, source: Bag, topics: BagTopics, result: BagResult) -> None:
-        """Keep the images that the report shows."""
+    def _read_images(self, source: Bag, camera: Sequence[TopicKey], result: BagResult) -> None:
+        """Keep the images that the report shows, in display size."""
         planned = [a for a in result.samples["planner"]["agreements"] if a.plan is not None]
         planned = sorted(planned, key=lambda a: -a.gap)[:SHOWN_PLANS]
         events = sorted(result.samples["surprise"]["events"], key=lambda e: -e.error)[:SHOWN_EVENTS]
-        frames = {e.frame for e in events} | {f for a in planned for f in (a.frame, a.goal_frame)}
         recording = result.recording
-        for frame in sorted(frames):
+        for frame in sorted({e.frame for e in events} | {f for a in planned for f in (a.frame, a.goal_frame)}):
             recorded, stamp = recording.frame_recorded[frame], recording.frame_stamps[frame]
-            if (rgb := _read_image(source, topics.cameras[0], recorded, stamp)) is not None:
-                self.images[len(self.results), frame] = rgb
-
-
-def _read_image(source: Bag, key: TopicKey, recorded: int, stamp: int) -> np.ndarray | None:
-    """Return the image with this recording time and stamp in display size; None where there is none."""
-    for message in source.messages([key], recorded, recorded + 1):
-        read = typestore().deserialize_cdr(message.data, message.msgtype)
-        found = read.header.stamp.sec * 10**9 + read.header.stamp.nanosec
-        if found in (stamp, 0):
-            try:
-                return to_display_size(decode_message(read))
-            except ImageError:
-                return None
-    return None
+            for raw in source.messages(camera, recorded, recorded + 1):
+                message = raw.deserialise()
+                if header_stamp(message) in (stamp, 0):
+                    with suppress(ImageError):
+                        self.images[len(self.results), frame] = to_display_size(decode_image(message))
+                    break
 
 
 def _write_results(bag: ResultBag, result: BagResult) -> None:
@@ -228,3 +224,83 @@ def _recording_problems(path: Path, result: BagResult) -> Sequence[str]:
             first = camera["first_problem"]
             lines.append(f"{camera['topic']}: {broken} of {camera['messages']} images are broken, the first: {first}")
     return [f"bag {path}: {line}" for line in lines]
+
+
+def run_bag_evaluation(
+    *,
+    bags: Sequence[Path],
+    out: Path,
+    camera: Sequence[str] = (),
+    joint_states: str = "",
+    executed: str = "",
+    description: Path | None = None,
+    workers: int = 2,
+    device: str = "cpu",
+    result: bool = True,
+    fail_if: Sequence[str] = (),
+    thresholds_file: Path | None = None,
+    **spec_options: Any,
+) -> int:
+    """Evaluate a model on bags; write summary.json, report.html, the table of frames and result bags into `out`.
+
+    spec_options: see make_spec. Return 0; 1 where a threshold is exceeded; 2 where a bag is incomplete or broken: what
+    can be read is evaluated all the same. Raises InputError where nothing can be evaluated.
+    """
+    torch.set_num_threads(1)
+    keep_freed_memory()  # thousands of images of a megabyte each
+    began = time.time()
+    spec = make_spec(device=device, **spec_options)
+    thresholds = gather_thresholds(fail_if, thresholds_file, metric_names(spec.horizon))
+    topics, urdf = TopicOptions(tuple(camera), joint_states, executed), read_urdf(description)
+    out = prepare_out(out)
+    for pattern in (".frames.*", ".result*.mcap.*"):  # half-written by a run that was killed
+        for left in out.glob(pattern):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    with FrameTable(out) as table, ProgressDisplay() as display:
+        evaluation = BagEvaluation(spec, topics, urdf, workers, table, keep_images=True)
+        for number, path in enumerate(map(Path, bags)):
+            name = "result.mcap" if len(bags) == 1 else f"result_{number}_{path.stem}.mcap"
+            evaluation.add_bag(path, display, out / name if result else None)
+        summary = evaluation.summary()
+        table.finish()
+    summary["files"] = {"frames": table.path, "results": evaluation.result_bags}
+    metrics = summary["metrics"] | timing_metrics(summary["timing"])
+    verdicts = [
+        {"threshold": str(t), "broken": bool(line), "line": line, "timing": t.metric in TIMING_PATHS}
+        for t in thresholds
+        for line in [t.check(metrics)]
+    ]
+    summary["thresholds"] = [v for v in verdicts if not v["timing"]]
+    summary["timing"] |= {"device": device, "thresholds": [v for v in verdicts if v["timing"]]}
+    paths = [write_summary(out / "summary.json", summary)]  # before the report, so that it cannot be lost
+    paths.append(write_report(out / "report.html", summary, evaluation.results, evaluation.images))
+    wall_s = summary["wall_s"] = time.time() - began
+    summary["timing"]["times_real_time"] = summary["timing"]["seconds_of_recording"] / max(wall_s, 1e-9)
+    write_summary(out / "summary.json", summary)
+    _print_summary(summary, verdicts, [*paths, table.path, *evaluation.result_bags])
+    broken = [v["line"] for v in verdicts if v["broken"]]
+    for line in (*evaluation.problems, *broken):
+        print(f"jepa_ros: {line}", file=sys.stderr)
+    return 2 if evaluation.problems else 1 if broken else 0
+
+
+def _print_summary(summary: dict[str, Any], verdicts: Sequence[dict[str, Any]], paths: Sequence[Path]) -> None:
+    """Print the main results, each with its meaning."""
+    metrics, planner, steps = summary["metrics"], summary["together"]["planner"], summary["horizon"]
+    lines = [
+        ("score", f"{format_value(summary['score'])} (0 to 1)"),
+        ("prediction error / no change", f"{format_value(metrics[f'prediction_ratio@{steps}'])} after {steps} steps"),
+        ("prediction error / shuffled", f"{format_value(metrics[f'shuffled_ratio@{steps}'])} after {steps} steps"),
+        ("tool probe error, median", with_unit(metrics["probe_tool_p50_m"], "mm", 1e3)),
+        ("surprise events", metrics["surprise_events"]),
+        ("plans", f"{planner['planned']} of {planner['states']}, {planner['limit_violations']} violate limits"),
+        ("plan and recording apart, median", with_unit(metrics["plan_gap_p50_m"], "mm", 1e3)),
+        ("speed", f"{summary['timing']['times_real_time']:.1f} times real time"),
+    ]
+    if verdicts:
+        lines.append(("thresholds", f"{sum(v['broken'] for v in verdicts)} of {len(verdicts)} exceeded"))
+    if summary["problems"]:
+        lines.append(("problems", f"{len(summary['problems'])}, listed below"))
+    count = len(summary["bags"])
+    recordings = f"{count} recording{'s' * (count != 1)}, {metrics['frames']} frames"
+    print_result(f"{summary['model']} on {recordings}", lines, paths)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from jepa_ros.bags.typestore import typestore
+from jepa_ros.bags.cameras import decode_image
 from jepa_ros.evaluation.bag.metrics.planner_agreement import time_plans
-from jepa_ros.evaluation.bag.reading.images import decode_message
 from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
 from jepa_ros.evaluation.bag.reading.situations import Situations
 from jepa_ros.images import preprocess
@@ -31,9 +30,9 @@ def compute_timing(recording: Recording, situations: Situations) -> dict[str, li
     decode_ms, encode_ms = [], []
     for message in islice(recording.source.messages(recording.topics.cameras[:1]), TIMED_IMAGES):
         try:
-            read = typestore().deserialize_cdr(message.data, message.msgtype)
+            read = message.deserialise()
             begin = time.perf_counter()
-            frame = preprocess(decode_message(read), config.preprocessing.size)
+            frame = preprocess(decode_image(read), config.preprocessing.size)
         except Exception:  # broken images are counted while reading
             continue
         decode_ms.append(1e3 * (time.perf_counter() - begin))

@@ -11,7 +11,7 @@ import numpy as np
 from jepa_ros.evaluation.bag.metrics.latents import measure_drift
 from jepa_ros.evaluation.bag.metrics.table import BagResult
 from jepa_ros.reporting import plots
-from jepa_ros.reporting.report import Report
+from jepa_ros.reporting.report import Report, with_unit
 
 MAX_POINTS = 2000
 """Points of a line along a recording; more are averaged."""
@@ -21,8 +21,8 @@ FrameImages = dict[tuple[int, int], np.ndarray]
 TIMED_STEPS = (("decode and preprocess an image", "decode"), ("encode it", "encode"), ("plan", "plan"))
 
 
-def write_report(path: Path, summary: dict[str, Any], results: Sequence[BagResult], images: FrameImages) -> None:
-    """Write the page."""
+def write_report(path: Path, summary: dict[str, Any], results: Sequence[BagResult], images: FrameImages) -> Path:
+    """Write the page; return its path."""
     names = ", ".join(result.name for result in results)
     subtitle = f"model {summary['model_id']}, {names}, seed {summary['seed']}"
     report = Report(f"{summary['model']} on recordings", subtitle)
@@ -38,7 +38,7 @@ def write_report(path: Path, summary: dict[str, Any], results: Sequence[BagResul
     for number, result in enumerate(results):
         _add_bag(report, result, number, images)
     _add_timing(report, summary["timing"])
-    report.write(path)
+    return report.write(path)
 
 
 def _tiles(found: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
@@ -48,8 +48,8 @@ def _tiles(found: dict[str, Any], timing: dict[str, Any]) -> dict[str, Any]:
         "score": found["score"],
         f"error over persistence, {last['steps']} steps": last["prediction_ratio"],
         f"error over shuffled actions, {last['steps']} steps": last["shuffled_ratio"],
-        "tool probe error, median": _mm(tool),
-        "distance of plan and recording, median": _mm(gap),
+        "tool probe error, median": with_unit(tool, "mm", 1e3),
+        "distance of plan and recording, median": with_unit(gap, "mm", 1e3),
         "effective rank": None if rank is None else f"{rank:.1f} of {found['latents']['dimensions']}",
         "surprise events": found["surprise"]["events"],
         "times real time": timing["times_real_time"],
@@ -120,9 +120,11 @@ def _add_planner(report: Report, found: dict[str, Any], results: Sequence[BagRes
 def _add_bag(report: Report, result: BagResult, number: int, images: FrameImages) -> None:
     quality = result.quality
     report.section(f"Recording {result.name}")
-    rates = [f"{c['topic']} {_rate(c['rate_hz'])}" for c in quality["cameras"]]
-    rates += [f"{name} {_rate(quality[name]['rate_hz'])}" for name in ("joint_states", "executed")]
-    gaps = [f"{c['gaps']}, longest {_s(c['longest_gap_s'])}" for c in quality["cameras"]]
+    rates = [f"{c['topic']} {with_unit(c['rate_hz'], 'Hz') or 'missing'}" for c in quality["cameras"]]
+    rates += [
+        f"{name} {with_unit(quality[name]['rate_hz'], 'Hz') or 'missing'}" for name in ("joint_states", "executed")
+    ]
+    gaps = [f"{c['gaps']}, longest {with_unit(c['longest_gap_s'], 's') or '–'}" for c in quality["cameras"]]
     wrong = [f"{name}: {count}" for part in ("unreadable", "refused") for name, count in quality[part].items()]
     dropped = [f"{cause} {count}" for c in quality["cameras"] for cause, count in c["dropped"].items()]
     report.table(
@@ -133,7 +135,7 @@ def _add_bag(report: Report, result: BagResult, number: int, images: FrameImages
             ("dropped images", ", ".join(dropped) or "none"),
             ("frozen frames", str(quality["frozen_frames"])),
             ("jumps back in time", str(quality["time_jumps_back"])),
-            ("frame to joint states, 99th percentile", _ms(quality["camera_to_joint_states_ms"]["p99"])),
+            ("frame to joint states, 99th percentile", with_unit(quality["camera_to_joint_states_ms"]["p99"], "ms")),
             ("unreadable, refused", "; ".join(wrong) or "none"),
             ("missing", ", ".join(quality["missing"]) or "nothing"),
         ],
@@ -189,19 +191,3 @@ def _add_timing(report: Report, timing: dict[str, Any]) -> None:
         report.text(f"Live, the model {'keeps' if keeps else 'does not keep'} up with the camera on this machine.")
     if misses is not None:
         report.text(f"{misses} of the timed plans miss the deadline of {timing['deadline_ms']:.0f} ms.")
-
-
-def _mm(metres: float | None) -> str | None:
-    return None if metres is None else f"{1e3 * metres:.1f} mm"
-
-
-def _ms(value: float | None) -> str | None:
-    return None if value is None else f"{value:.1f} ms"
-
-
-def _s(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} s"
-
-
-def _rate(value: float | None) -> str:
-    return "missing" if value is None else f"{value:.1f} Hz"

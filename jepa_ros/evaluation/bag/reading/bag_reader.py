@@ -9,7 +9,7 @@ import numpy as np
 
 from jepa_ros.bags.reader import Bag
 from jepa_ros.bags.recovery import RawMessage
-from jepa_ros.bags.typestore import IMAGE, JOINT_STATE, JointStateReader, typestore
+from jepa_ros.bags.typestore import IMAGE, JOINT_STATE, JointStateReader, header_stamp
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.action_axes import turn_into_model_axes
 from jepa_ros.evaluation.bag.reading.images import ENCODER_BATCH, BatchEncoder, CameraImage, ImageDecoder
@@ -41,7 +41,7 @@ class BagReader:
     ):
         self._source, self._topics, self._spec, self._result = source, topics, spec, result
         self._config, self._encoder, self._workers = spec.config, BatchEncoder(spec.checkpoint.model), workers
-        self._types, self._joint_states = typestore(), JointStateReader()
+        self._joint_states = JointStateReader()
         self._recording = Recording(source.path, LatentStore(self._config.latent_shape), urdf, source, topics)
         self._recording.cameras = [CameraMessages() for _ in topics.cameras]
         self._checks = [FrameChecks(**CAMERA_LIMITS) for _ in topics.cameras]
@@ -90,7 +90,7 @@ class BagReader:
         try:
             if message.msgtype == JOINT_STATE:
                 return self._joint_states.read(message.data)
-            return self._types.deserialize_cdr(message.data, message.msgtype)
+            return message.deserialise()
         except Exception:  # the library raises many kinds of errors for garbage
             self._recording.unreadable[message.topic] += 1
             return None
@@ -105,7 +105,7 @@ class BagReader:
         read = self._deserialise(message)
         if read is None:
             return
-        camera, stamp = self._recording.cameras[number], _stamp(read)
+        camera, stamp = self._recording.cameras[number], header_stamp(read)
         camera.without_stamp += not stamp
         stamp = stamp or message.recorded
         camera.stamps.append(stamp)
@@ -182,7 +182,7 @@ class BagReader:
             handle(message, read)
 
     def _on_joint_states(self, message: RawMessage, read: Any) -> None:
-        stamp = _stamp(read) or message.recorded
+        stamp = header_stamp(read) or message.recorded
         epoch = self._recording.clock.assign(stamp, message.recorded)
         if self._reader is None:
             self._recording.refused["joint_states: no robot_description before them"] += 1
@@ -197,7 +197,7 @@ class BagReader:
 
     def _on_executed(self, message: RawMessage, read: Any) -> None:
         problem = executed_problem(self._config, read.action_space, read.period, read.values)
-        stamp = _stamp(read) or message.recorded - round(self._config.tick * 1e9)
+        stamp = header_stamp(read) or message.recorded - round(self._config.tick * 1e9)
         epoch = self._recording.clock.assign(stamp, message.recorded)
         if problem:
             self._recording.refused[problem] += 1
@@ -205,7 +205,7 @@ class BagReader:
             self._recording.actions.add(stamp, epoch, np.asarray(read.values, float))
 
     def _on_episode(self, message: RawMessage, read: Any) -> None:
-        stamp = _stamp(read) or message.recorded
+        stamp = header_stamp(read) or message.recorded
         epoch = self._recording.clock.assign(stamp, message.recorded)
         if epoch is not None:
             self._recording.episodes.append((stamp, epoch))
@@ -222,8 +222,3 @@ class BagReader:
                 self._reader = make_reader(proprioception, self._spec.robot, self._recording.urdf or "")
             except InputError as error:
                 self._recording.refused[f"robot_description: {error}"] += 1
-
-
-def _stamp(message: Any) -> int:
-    """Return the header's stamp in ns, 0 where it is not set."""
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from jepa_ros.images import ImageError, decode, decode_compressed, preprocess
+from jepa_ros.bags.cameras import decode_image
+from jepa_ros.images import ImageError, preprocess
 from jepa_ros.world_model.protocol import WorldModel
 
 MAX_PENDING, CHUNK = 64, 8
@@ -41,14 +42,6 @@ class CameraImage:
     frame: np.ndarray | None = None
     problem: ImageError | None = None
     jpeg: bytes | None = None
-
-
-def decode_message(message: Any) -> np.ndarray:
-    """Return (H, W, 3) uint8 rgb of an Image or CompressedImage. Raises ImageError with the cause."""
-    if hasattr(message, "format"):
-        return decode_compressed(message.format, message.data)
-    m = message
-    return decode(m.encoding, m.width, m.height, m.step, m.data, m.is_bigendian)
 
 
 def to_display_size(rgb: np.ndarray) -> np.ndarray:
@@ -110,7 +103,7 @@ class ImageDecoder:
 
     def _decode(self, image: CameraImage, message: Any, copy: bool) -> CameraImage:
         try:
-            rgb = decode_message(message)
+            rgb = decode_image(message)
             image.frame = preprocess(rgb, self._size)
         except ImageError as error:
             image.problem = error
