@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
 
 from jepa_ros.graph_clients.goal_client import GoalClient, Request
 from jepa_ros.planning.codes import PlannerCode
@@ -19,7 +22,7 @@ GATE_BLOCKED = (PlannerCode.GATE_SILENT, PlannerCode.GATE_INACTIVE, PlannerCode.
 class GoalFeeder:
     """Sends the images of ``images`` in turn. ``outcomes`` counts how goals ended, and how many were ``sent``."""
 
-    def __init__(self, client: GoalClient, images: list) -> None:
+    def __init__(self, client: GoalClient, images: Sequence[np.ndarray]) -> None:
         self._client, self._images = client, images
         self._next = 0
         self._request: Request | None = None

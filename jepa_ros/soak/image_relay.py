@@ -13,33 +13,33 @@ from __future__ import annotations
 import array
 import random
 import sys
+import threading
 
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from jepa_ros.bringup.up import on_signals
+from jepa_ros.graph_clients.session import RclpySession
 from jepa_ros.nodes.common.convert import to_ns, to_stamp
 from jepa_ros.nodes.common.qos import IMAGES, LATCHED, make_qos
 
-MODES = ("pass", "drop", "freeze", "stale", "future", "truncate", "encoding")
 MODE_TOPIC = "soak/image_mode"
 MODE_QOS = LATCHED
 STAMP_ERROR_NS = 5_000_000_000  # of stale and future stamps
 NOISY_VALUES = 64
 
 
-class ImageRelay(Node):
-    """Forwards images in the mode that was last received."""
+class ImageRelay:
+    """Forwards images in the mode that was last received, as long as ``node`` is spun."""
 
-    def __init__(self) -> None:
-        super().__init__("soak_relay")
+    def __init__(self, node: Node) -> None:
         self._mode = "pass"
         self._frozen: array.array | None = None
         self._random = random.Random(0)
-        self._out = self.create_publisher(Image, "image_seen", IMAGES)
-        self.create_subscription(String, MODE_TOPIC, self._on_mode, MODE_QOS)
-        best_effort = make_qos(3, reliable=False)
-        self.create_subscription(Image, "image", self._on_image, best_effort)
+        self._out = node.create_publisher(Image, "image_seen", IMAGES)
+        node.create_subscription(String, MODE_TOPIC, self._on_mode, MODE_QOS)
+        node.create_subscription(Image, "image", self._on_image, make_qos(3, reliable=False))
 
     def _on_mode(self, message: String) -> None:
         self._mode, self._frozen = message.data, None
@@ -65,25 +65,11 @@ class ImageRelay(Node):
 
 def main() -> int:
     """Run until SIGINT or SIGTERM."""
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.signals import SignalHandlerOptions
-
-    from jepa_ros.nodes.common.process import StopSignal
-
-    stop = StopSignal()
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
-    node = ImageRelay()
-    executor.add_node(node)
-    stop.set_wake(lambda: executor.create_task(lambda: None))
-    while not stop.requested:
-        executor.spin_once()
-    stop.set_wake(None)
-    executor.remove_node(node)
-    node.destroy_node()
-    executor.shutdown(timeout_sec=1.0)
-    rclpy.try_shutdown()
+    stop = threading.Event()
+    with on_signals(stop.set), RclpySession("soak_relay") as session:
+        ImageRelay(session.node)
+        while not stop.is_set():
+            session.executor.spin_once(timeout_sec=0.1)
     return 0
 
 

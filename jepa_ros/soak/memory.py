@@ -95,9 +95,11 @@ def estimate_growth(processes: Sequence[ProcessSamples], warm_up: float) -> dict
     spread = float(t @ t)
     slope = float(t @ y) / spread
     residuals = [mb - mb.mean() - slope * (t - t.mean()) for t, mb in kept]
-    freedom = len(t) - len(kept) - 1
-    error = math.sqrt(sum(float(r @ r) for r in residuals) / freedom / spread)
-    error *= math.sqrt(_variance_inflation(residuals))
+    power = sum(float(r @ r) for r in residuals)
+    error = math.sqrt(power / (len(t) - len(kept) - 1) / spread)
+    if power > 0.0:  # a lag-1 correlation widens the variance by (1 + r) / (1 - r)
+        correlation = min(max(sum(float(r[1:] @ r[:-1]) for r in residuals) / power, 0.0), 0.99)
+        error *= math.sqrt((1.0 + correlation) / (1.0 - correlation))
     return {
         "mb_per_h": slope,
         "upper95_mb_per_h": slope + Z95 * error,
@@ -105,13 +107,3 @@ def estimate_growth(processes: Sequence[ProcessSamples], warm_up: float) -> dict
         "lives_used": len(kept),
         "hours": float(sum(t[-1] - t[0] for t, _ in kept)),
     }
-
-
-def _variance_inflation(residuals: Sequence[np.ndarray]) -> float:
-    """Return the factor by which a lag-1 correlation r of the samples widens a variance: (1 + r) / (1 - r)."""
-    power = sum(float(r @ r) for r in residuals)
-    if power <= 0.0:
-        return 1.0
-    r = sum(float(x[1:] @ x[:-1]) for x in residuals) / power
-    r = min(max(r, 0.0), 0.99)
-    return (1.0 + r) / (1.0 - r)

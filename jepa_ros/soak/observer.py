@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jepa_msgs.msg import Action, GateStatus, LatentState, Plan
@@ -49,31 +49,23 @@ class Reaction:
     longest_gap: float = 0.0
 
 
-@dataclass
-class Latencies:
-    """ms from a frame's stamp to the publication of its latent, of its plan, and of the first window of that plan.
-
-    Each entry is (time s, ms, whether no fault was active).
-    """
-
-    latent: list[tuple[float, float, bool]] = field(default_factory=list)
-    plan: list[tuple[float, float, bool]] = field(default_factory=list)
-    window: list[tuple[float, float, bool]] = field(default_factory=list)
-
-
 class Observer(GraphListener):
-    """Subscribes with ``node`` and keeps what a soak needs of the messages."""
+    """Subscribes with ``node`` and keeps what a soak needs of the messages.
+
+    latencies: ms from a frame's stamp to the publication of its latent, of its plan, and of the first window of that
+    plan; each entry is (time s, ms, whether no fault was active).
+    """
 
     def __init__(self, node: Node, robot: RobotConfig, names: Sequence[str]) -> None:
         super().__init__(node, names)
         self.joints_at = self.latent_at = -math.inf
         self.positions: np.ndarray | None = None  # (J,) rad, measured
-        self.latencies = Latencies()
+        self.latencies: dict[str, list[tuple[float, float, bool]]] = {"latent": [], "plan": [], "window": []}
         self.reaction = Reaction(math.inf)
         self.is_undisturbed = True  # no fault is active
         self.unprovoked: Counter[str] = Counter()  # stops without a fault, by name of their GateCode
         self.violations: list[dict] = []
-        self.executed = self.windows = 0
+        self.windows = 0
         self.worst = self.step = 0.0
         self._robot = robot
         self._auditor: WindowAuditor | None = None
@@ -172,21 +164,23 @@ class Observer(GraphListener):
             return
         source = next((stamp for plan_id, stamp in reversed(self._sources) if plan_id == message.plan_id), None)
         if source is not None:
-            self.latencies.window.append((written, 1e3 * (written - source), self.is_undisturbed))
+            self._add_latency("window", written, source)
 
     def _on_latent(self, message: LatentState, info: dict) -> None:
         written = self.latent_at = info["source_timestamp"] * 1e-9
-        self.latencies.latent.append((written, 1e3 * (written - to_seconds(message.header.stamp)), self.is_undisturbed))
+        self._add_latency("latent", written, to_seconds(message.header.stamp))
 
     def _on_plan(self, message: Plan, info: dict) -> None:
         if not len(message.action_blocks):
             return  # it ends a goal's motion, or is not the planner's: it was made from no frame
         written, source = info["source_timestamp"] * 1e-9, to_seconds(message.source_stamp)
         self._sources.append((message.plan_id, source))
-        self.latencies.plan.append((written, 1e3 * (written - source), self.is_undisturbed))
+        self._add_latency("plan", written, source)
+
+    def _add_latency(self, kind: str, written: float, stamp: float) -> None:
+        self.latencies[kind].append((written, 1e3 * (written - stamp), self.is_undisturbed))
 
     def _on_executed(self, message: Action) -> None:
-        self.executed += 1
         values = np.asarray(message.values)
         if not np.isfinite(values).all():
             self._add_violation(to_seconds(message.header.stamp), "executed: non-finite value")

@@ -143,7 +143,7 @@ def _latencies(record: SoakRecord) -> dict[str, dict]:
     """Return percentiles of the latencies without a fault, and of all."""
     found = {}
     for name in ("latent", "plan", "window"):
-        samples = getattr(record.observer.latencies, name) if record.observer is not None else []
+        samples = record.observer.latencies[name] if record.observer is not None else []
         found[name] = percentiles([ms for _, ms, quiet in samples if quiet], (50, 99), _MAX)
         found[f"{name}_with_faults"] = percentiles([ms for _, ms, _ in samples], (50, 99), _MAX)
     return found
@@ -227,9 +227,8 @@ def _add_latencies(report: Report, record: SoakRecord, summary: Mapping[str, Any
     if record.observer is None:
         return
     series = {}
-    for name in ("latent", "plan", "window"):
-        samples = [(t, ms) for t, ms, quiet in getattr(record.observer.latencies, name) if quiet]
-        if samples:
+    for name, latencies in record.observer.latencies.items():
+        if samples := [(t, ms) for t, ms, quiet in latencies if quiet]:
             series[name] = _by_minute(samples, record.began)
     if series:
         caption = "From a frame's stamp; the median of each minute, without the time of faults."

@@ -62,8 +62,7 @@ class SoakSession:
         """Inject faults for the time of the record. Raises GraphEnded or Stopped if it ends early."""
         from jepa_ros.graph_clients.goal_client import GoalClient
         from jepa_ros.robot.config import load_robot
-        from jepa_ros.soak.fault_actions import FaultInjector
-        from jepa_ros.soak.faults import schedule
+        from jepa_ros.soak.faults import FaultInjector, schedule
         from jepa_ros.soak.goal_feeder import GoalFeeder
         from jepa_ros.soak.observer import Observer
 

@@ -53,7 +53,6 @@ ROS = {
     "doctor/graph_listener",
     "doctor/run",
     "security/run",
-    "soak/fault_actions",
     "soak/faults",
     "soak/image_relay",
     "soak/observer",

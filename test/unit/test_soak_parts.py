@@ -35,13 +35,13 @@ from jepa_ros.soak.run import run_soak
     ],
     ids=["minutes", "seed", "load", "faults", "robot"],
 )
-def test_bad_input_is_refused_in_one_line_and_leaves_nothing_behind(tmp_path, options, words):
+def test_invalid_input_is_refused_in_one_line_before_anything_is_written(tmp_path, options, words):
     with pytest.raises(InputError, match=words) as refused:
         run_soak(out=tmp_path / "out", **options)
     assert "\n" not in str(refused.value) and not (tmp_path / "out").exists()
 
 
-def test_every_kind_of_fault_comes_once_in_the_first_deck_and_restarts_spare_the_next_two():
+def test_the_first_deck_has_every_fault_and_the_next_two_no_restarts():
     names = [str(fault) for fault in catalogue()]
     assert len(set(names)) == len(names)
     for node in NODES:
@@ -61,7 +61,7 @@ def make_row(**changes) -> dict:
     return row | {"caught_ms": 200.0, "stop_ms": 400.0, "lasted_s": 0.5, "recovered_s": 6.0, "caught": True} | changes
 
 
-def test_a_run_passes_only_if_all_was_survived_and_nothing_ended_unasked(tmp_path):
+def test_a_run_passes_only_without_failures_and_unexpected_exits(tmp_path):
     def summary(rows, exits=(), ended="") -> dict:
         record = SoakRecord(1.0, 0, "m", "r", 1, seconds=60.0, rows=list(rows), exits=list(exits), ended=ended)
         found = summarise(record)
@@ -78,7 +78,7 @@ def test_a_run_passes_only_if_all_was_survived_and_nothing_ended_unasked(tmp_pat
         assert not found["passed"] and found["unexpected_exits"] == [exit_]
 
 
-def test_what_nodes_say_of_their_end_is_heard():
+def test_exits_and_tracebacks_are_read_from_the_output_of_nodes():
     record = SoakRecord(1.0, 0, "m", "r", 1, began=100.0)
     record.add_line("planner", "planner ended with code -3; restarting in 2 s", 103.0)
     record.add_line("planner", "Traceback (most recent call last):", 103.0)
@@ -91,7 +91,7 @@ def status(state: int, at: float) -> tuple[GateStatus, dict]:
     return GateStatus(state=state, text="said"), {"source_timestamp": round((START + at) * 1e9)}
 
 
-def test_a_gate_is_silent_only_where_it_said_nothing_not_where_its_words_come_late(observer):
+def test_a_delayed_gate_status_does_not_count_as_a_silent_gate(observer):
     seen = observer.seen
     seen._on_gate_status(*status(GateStatus.TRACKING, -0.01))
     reaction = seen.begin_fault(START)
@@ -113,7 +113,7 @@ def test_a_gate_is_silent_only_where_it_said_nothing_not_where_its_words_come_la
 
 
 class NoNode:
-    """Stands where an Observer wants a node: messages are handed to it directly."""
+    """Stands in for the Observer's node: messages are passed to it directly."""
 
     def create_subscription(self, *args, **kwargs):
         return object()
@@ -128,23 +128,23 @@ def sent(offset: float, end: float = 0.4):
 
 @pytest.fixture
 def observer():
-    """hear(message, at) gives the violations so far; ``hear.measured`` is where the joints are."""
+    """receive(message, at) returns the violations so far; ``receive.measured``: joint positions, rad."""
     robot = SimpleNamespace(joints=NAMES, controllers=[SimpleNamespace(command_topic="c", joints=NAMES)])
     seen = Observer(NoNode(), robot, [])
     seen._auditor = WindowAuditor(LIMITS)
     seen.subscribe_controller()
 
-    def hear(message, at: float) -> list[str]:
-        seen.positions = np.full(len(NAMES), hear.measured)
+    def receive(message, at: float) -> list[str]:
+        seen.positions = np.full(len(NAMES), receive.measured)
         received = round((START + at) * 1e9)
         seen._on_window(message, {"received_timestamp": received, "source_timestamp": received - 3_000_000})
         return [violation["text"] for violation in seen.violations]
 
-    hear.measured, hear.seen = 0.0, seen
-    return hear
+    receive.measured, receive.seen = 0.0, seen
+    return receive
 
 
-def test_a_window_that_jumps_is_a_violation_unless_the_arm_stands_where_it_begins(observer):
+def test_a_step_between_windows_is_a_violation_unless_the_arm_is_measured_there(observer):
     assert observer(sent(0.0), 0.0) == []
     assert len(observer(sent(-0.1), 0.7)) == 1  # in motion
     observer.measured = 0.6  # moved by hand, after rest
@@ -153,7 +153,7 @@ def test_a_window_that_jumps_is_a_violation_unless_the_arm_stands_where_it_begin
     assert "step of" in observer.seen.violations[-1]["text"] and observer.seen.violations[-1]["late_ms"] == 3.0
 
 
-def test_a_window_that_is_no_motion_is_a_violation_kept_to_the_last_digit(observer):
+def test_an_invalid_window_is_a_violation_recorded_with_all_digits(observer):
     message = sent(0.0)
     message.points[2].positions[1] = float("nan")
     assert "NaN" in observer(message, 0.0)[0]
@@ -162,7 +162,7 @@ def test_a_window_that_is_no_motion_is_a_violation_kept_to_the_last_digit(observ
     assert observer(sent(0.0, 40.0), 0.1)[1:] and observer.seen.worst == float("inf")
 
 
-def test_a_message_bends_no_motion_whose_points_are_close_together():
+def test_messages_keep_the_motion_between_points_close_together():
     ends = np.zeros((2, 3, 7))
     ends[1, 0] = 1.0  # rad
     path = JointPath(np.array([0.0, 1.0]), ends)
@@ -181,16 +181,16 @@ def test_a_message_bends_no_motion_whose_points_are_close_together():
 
 
 def drifting(rng, mb_per_h: float, level: float, hours: float, correlation: float = 0.9) -> ProcessSamples:
-    """A life with 5 s between samples whose noise is like that of the sample before."""
+    """A process sampled every 5 s, with correlated noise."""
     t = np.arange(0.0, 3600.0 * hours, 5.0)
     noise = np.zeros(len(t))
     for i in range(1, len(t)):
         noise[i] = correlation * noise[i - 1] + rng.normal(0.0, 0.1)
-    start = 40.0 * np.exp(-t / 30.0)  # what loading takes, and gives back
+    start = 40.0 * np.exp(-t / 30.0)  # memory that loading takes and releases
     return ProcessSamples(1, 0.0, t.tolist(), (level + mb_per_h * t / 3600.0 + noise + start).tolist())
 
 
-def test_a_leak_shows_through_restarts_and_levels_do_not_pass_for_one():
+def test_a_leak_is_found_across_restarts_and_levels_are_no_leak():
     rng = np.random.default_rng(0)
     steady = estimate_growth([drifting(rng, 0.0, level, 0.3) for level in (300.0, 320.0, 280.0)], 300.0)
     assert abs(steady["mb_per_h"]) < 2.0 and steady["mb_per_h"] < steady["upper95_mb_per_h"] < 6.0
@@ -199,7 +199,7 @@ def test_a_leak_shows_through_restarts_and_levels_do_not_pass_for_one():
     assert 26.0 < leak["mb_per_h"] < 34.0 and leak["mb_per_h"] < leak["upper95_mb_per_h"] < 40.0
 
 
-def test_a_process_that_is_ending_does_not_pass_for_one_that_shrinks():
+def test_the_last_sample_of_an_ending_process_is_left_out():
     rng = np.random.default_rng(3)
     lives = [drifting(rng, 0.0, level, 0.3) for level in (300.0, 320.0, 280.0)]
     whole = estimate_growth(lives, 300.0)
@@ -209,24 +209,24 @@ def test_a_process_that_is_ending_does_not_pass_for_one_that_shrinks():
     assert estimate_growth(lives, 300.0) | {"hours": whole["hours"]} == pytest.approx(whole, abs=1.0)
 
 
-def test_the_bound_on_growth_holds_as_often_as_it_says():
+def test_the_95_percent_bound_on_growth_holds():
     rng = np.random.default_rng(1)
     above = [estimate_growth([drifting(rng, 5.0, 300.0, 0.5)], 300.0)["upper95_mb_per_h"] > 5.0 for _ in range(200)]
     assert 0.88 < np.mean(above) < 0.995
 
 
-def test_lives_too_short_to_tell_are_not_counted():
+def test_processes_with_few_samples_are_not_used():
     rng = np.random.default_rng(2)
     found = estimate_growth([drifting(rng, 0.0, 300.0, 0.05)], 300.0)
     assert found["mb_per_h"] is None and found["lives"] == 1 and found["lives_used"] == 0
 
 
-def test_a_process_started_again_begins_a_new_life(tmp_path):
+def test_a_restarted_process_gets_samples_of_its_own(tmp_path):
     log = MemoryLog()
     log.sample({"node": os.getpid()}, 1.0)
     log.sample({"node": os.getpid()}, 6.0)
     log.sample({"node": os.getppid()}, 11.0)
-    log.sample({"node": 2**22 + 1}, 16.0)  # beyond what Linux gives out
+    log.sample({"node": 2**22 + 1}, 16.0)  # no such process
     first, second = log.processes["node"]
     assert first.times == [0.0, 5.0] and second.times == [0.0] and first.resident[0] > first.own[0] > 5.0
     write_samples(log.processes, 1.0, tmp_path / "memory.csv")
