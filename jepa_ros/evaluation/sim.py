@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import queue
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from scipy.spatial import ConvexHull
 
-from jepa_ros.evaluation.closed_loop import Timing, Trial, expect_one_camera
+from jepa_ros.evaluation.closed_loop import (
+    ModelActor,
+    OracleActor,
+    RandomActor,
+    Timing,
+    Trial,
+    expect_one_camera,
+    run_trial,
+)
+from jepa_ros.planning.guardrails import Guardrails
+from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
 from jepa_ros.reporting import plots
 from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
@@ -20,6 +34,9 @@ from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import percentiles, wilson_interval, write_summary
 from jepa_ros.robot.config import load_robot, require_planar_space
+from jepa_ros.sim.cell import ArmCell
+from jepa_ros.sim.scene import Scene
+from jepa_ros.sim.task import goal_set_hash
 from jepa_ros.sim.tasks import make_task
 from jepa_ros.world_model.checkpoint import check_robot, load_checkpoint
 
@@ -56,76 +73,56 @@ def run_sim_evaluation(
     out = prepare_out(out)
     planning = {"solver": solver, "policy": policy, "metric": metric}
     started = time.time()
-    actors = tuple(ACTORS) if baselines else ("model",)
+    actors = [*ACTORS] if baselines else ["model"]
     trials: dict[str, dict[int, Trial]] = {actor: {} for actor in actors}
     workers = min(workers, goals)
     plan_ms: list[float] = []
     context = multiprocessing.get_context("spawn")
-    queue = context.Manager().Queue()
-    jobs = [
-        (str(checkpoint.directory), robot, task, goals, seed, planning, timeout, actors, share, workers, queue)
-        for share in range(workers)
-    ]
-    with ProgressDisplay() as display, context.Pool(workers, _ignore_interrupts) as pool:
+    results = context.Manager().Queue()
+    options = (str(checkpoint.directory), robot, task, goals, seed, planning, timeout, actors, workers, results)
+    ignore_ctrl_c = signal.SIGINT, signal.SIG_IGN  # the parent process ends the workers
+    with ProgressDisplay() as display, context.Pool(workers, signal.signal, ignore_ctrl_c) as pool:
         task_id = display.add("goals", goals)
-        result = pool.map_async(_try_share, jobs)
-        while not (result.ready() and queue.empty()):
-            for index, found, times in _drain(queue):
-                plan_ms += times
-                for actor, trial in found.items():
-                    trials[actor][index] = trial
-                reached = sum(t.reached for t in trials["model"].values())
-                display.update(task_id, len(trials["model"]), f"{reached} reached")
-        info = result.get()  # raises what a worker raised
+        shares = pool.starmap_async(_try_share, [(share, *options) for share in range(workers)])
+        while not (shares.ready() and results.empty()):
+            try:
+                index, found, times = results.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            plan_ms += times
+            for actor, trial in found.items():
+                trials[actor][index] = trial
+            reached = sum(t.reached for t in trials["model"].values())
+            display.update(task_id, len(trials["model"]), f"{reached} reached")
+        info = shares.get()  # raises what a worker raised
+    trials = {actor: dict(sorted(found.items())) for actor, found in trials.items()}
     summary = _summary(trials, info[0], checkpoint, seed, simulated_task.tolerance_m, Timing(timeout=timeout))
     summary |= {"planning": planning, "plan_ms": percentiles(plan_ms, (50, 99)), "wall_s": time.time() - started}
     written: list[Path] = []
     try:
         written.append(write_summary(out / "summary.json", summary))
-        written.append(
-            _write_report(
-                out / "report.html",
-                task,
-                simulated_task.hold_s,
-                summary,
-                [trials["model"][i] for i in sorted(trials["model"])],
-            )
-        )
+        report = _make_report(task, simulated_task.hold_s, summary, trials["model"].values())
+        written.append(report.write(out / "report.html"))
     finally:  # results are printed even where they cannot be written
         _print_summary(summary, written)
     return 0
 
 
-def _ignore_interrupts() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends the workers
-
-
-def _drain(queue: Any) -> list:
-    import queue as queues
-
-    try:
-        found = [queue.get(timeout=0.2)]
-        while not queue.empty():
-            found.append(queue.get())
-    except queues.Empty:
-        return []
-    return found
-
-
-def _try_share(job: tuple) -> dict[str, Any]:
-    """Try every `workers`-th goal with each actor; each goal's outcome goes to the queue."""
-    import torch
-
-    from jepa_ros.evaluation.closed_loop import ModelActor, OracleActor, RandomActor, run_trial
-    from jepa_ros.planning.guardrails import Guardrails
-    from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
-    from jepa_ros.sim.cell import ArmCell
-    from jepa_ros.sim.scene import Scene
-    from jepa_ros.sim.task import goal_set_hash
-
-    directory, robot_name, task_name, count, seed, planning, timeout, actors, share, workers, queue = job
+def _try_share(
+    share: int,
+    directory: str,
+    robot_name: str,
+    task_name: str,
+    count: int,
+    seed: int,
+    planning: dict[str, str],
+    timeout: float,
+    actors: Sequence[str],
+    workers: int,
+    results: Any,
+) -> dict[str, Any]:
+    """Try every `workers`-th of `count` goals with each actor, from goal `share` on; put each goal's outcome into the
+    queue `results`."""
     torch.set_num_threads(1)
     robot = load_robot(robot_name)
     task = make_task(task_name, robot)
@@ -148,7 +145,7 @@ def _try_share(job: tuple) -> dict[str, Any]:
             if name in actors:
                 other.start(goal)
                 found[name] = run_trial(cell, task, goal, other, timing)
-        queue.put((index, found, [step.step_ms for step in actor.plans]))
+        results.put((index, found, [step.step_ms for step in actor.plans]))
     return {"goal_set_hash": goal_set_hash(goals), "places": [(*g.start_xy, *g.goal_xy) for g in goals]}
 
 
@@ -160,8 +157,6 @@ def _summary(
     tolerance_m: float,
     timing: Timing,
 ) -> dict[str, Any]:
-    from scipy.spatial import ConvexHull
-
     n = len(trials["model"])
     places = np.array(info["places"])
     results = {}
@@ -172,7 +167,7 @@ def _summary(
             "reached": reached,
             "rate": reached / n,
             "interval_95": wilson_interval(reached, n),
-            "final_distance_m": percentiles(finals, (50, 90)) | {"max": max(finals)},
+            "final_distance_m": percentiles(finals, (50, 90), {"max": np.max}),
             "seconds_p50": float(np.median([t.seconds for t in found.values() if t.reached])) if reached else None,
         }
     starts = [t.start_distance for t in trials["model"].values()]
@@ -186,13 +181,13 @@ def _summary(
         "tolerance_m": tolerance_m,
         "start_distance_m": {"min": min(starts), "median": float(np.median(starts))},
         "goal_hull_cm2": float(ConvexHull(goals).volume * 1e4) if n > 2 else None,
-        **results["model"],
-        **{actor: found for actor, found in results.items() if actor != "model"},
+        **results.pop("model"),
+        **results,
         "timing": asdict(timing),
         "per_goal": [
             {"goal": i, "start_xy": places[i, :2].tolist(), "goal_xy": places[i, 2:].tolist()}
-            | {k: v for k, v in asdict(trials["model"][i]).items() if k != "distances"}
-            for i in sorted(trials["model"])
+            | {k: v for k, v in asdict(trial).items() if k != "distances"}
+            for i, trial in trials["model"].items()
         ],
     }
 
@@ -211,11 +206,10 @@ def _print_summary(summary: dict[str, Any], written: Sequence[Path]) -> None:
     print_result(f"{summary['model']} in simulation, {summary['goals']} goals", lines, written, (columns, rows))
 
 
-def _write_report(path: Path, task: str, hold_s: float, summary: dict[str, Any], trials: Sequence[Trial]) -> Path:
+def _make_report(task: str, hold_s: float, summary: dict[str, Any], trials: Iterable[Trial]) -> Report:
     low, high = summary["interval_95"]
-    report = Report(
-        f"{task.capitalize()} in simulation", f"{summary['model']}, {summary['goals']} goals, seed {summary['seed']}"
-    )
+    subtitle = f"{summary['model']}, {summary['goals']} goals, seed {summary['seed']}"
+    report = Report(f"{task.capitalize()} in simulation", subtitle)
     tiles = {
         "reached": f"{summary['reached']} of {summary['goals']}",
         "95 % confidence interval": f"{100 * low:.1f} to {100 * high:.1f} %",
@@ -244,4 +238,4 @@ def _write_report(path: Path, task: str, hold_s: float, summary: dict[str, Any],
         columns = ["goal", "start_xy", "goal_xy", "start_distance", "final_distance", "plans"]
         rows = [[str(np.round(g[c], 3).tolist()) if c.endswith("xy") else g[c] for c in columns] for g in missed]
         report.section("Missed").table(rows, columns)
-    return report.write(path)
+    return report

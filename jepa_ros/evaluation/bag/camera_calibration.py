@@ -24,7 +24,7 @@ from jepa_ros.reporting.output import prepare_file
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result
 from jepa_ros.resources import resolve_robot
-from jepa_ros.robot.camera_rotation import CameraRotation, estimate_rotation, yaw_rotation
+from jepa_ros.robot.camera_rotation import estimate_rotation, yaw_rotation
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.files.yaml_edit import set_key
 from jepa_ros.robot.transforms import rotation_matrix
@@ -78,8 +78,13 @@ def calibrate_camera(
         rotation = estimate_rotation(predicted, measured, seed)
     except InputError as problem:
         raise InputError(f"bag {bag}: {problem}") from None
-    value = list(rotation.quaternion)
-    lines = _describe(rotation)
+    value, axis = list(rotation.quaternion), ", ".join(f"{v:.2f}" for v in rotation.axis)
+    angle = f"{rotation.degrees:.1f}° (± {rotation.error_degrees:.1f}°)"
+    lines = [
+        ("rotation", f"turned by {angle} about ({axis}) of the base frame"),
+        ("from", f"{rotation.moves} moves ({rotation.left_out} left out)"),
+        ("explained", f"{100 * rotation.explained:.0f} % of the measured motion"),
+    ]
     if recording.turned_deg:
         turned = f"recorded with another {KEY} than {arm.name} has; actions turned by {recording.turned_deg:.1f}°"
         lines.append(("note", turned))
@@ -158,13 +163,3 @@ def _find_implied_actions(situations: Situations, rows: np.ndarray, scale: np.nd
         step = torch.linalg.solve(damped, (jacobian.mT @ (target - here)[..., None]))[..., 0]
         actions = (actions + step.clamp(-MAX_STEP, MAX_STEP)).clamp(-2.0, 2.0)
     return (actions * unit).numpy()
-
-
-def _describe(rotation: CameraRotation) -> list[tuple[str, str]]:
-    axis = ", ".join(f"{v:.2f}" for v in rotation.axis)
-    angle = f"{rotation.degrees:.1f}° (± {rotation.error_degrees:.1f}°)"
-    return [
-        ("rotation", f"turned by {angle} about ({axis}) of the base frame"),
-        ("from", f"{rotation.moves} moves ({rotation.left_out} left out)"),
-        ("explained", f"{100 * rotation.explained:.0f} % of the measured motion"),
-    ]

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from jepa_ros.bags.cameras import GAP_PERIODS
-from jepa_ros.evaluation.bag.reading.recording import CameraMessages, EvaluationSpec, Recording
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
 from jepa_ros.evaluation.bag.reading.situations import Situations
 from jepa_ros.reporting.summary import percentiles
+
+QUALITY_KEYS = ("frames", "frozen_frames", "dropped_frames", "camera_gaps", "time_jumps_back", "unreadable_messages")
 
 
 def compute_quality(recording: Recording, situations: Situations) -> dict[str, list[dict[str, Any]]]:
@@ -21,7 +23,10 @@ def compute_quality(recording: Recording, situations: Situations) -> dict[str, l
         "seconds": recording.seconds,
         "topics": {t.topic: {"type": t.msgtype, "messages": t.count} for t in recording.source.topics},
         "cameras": [
-            {"topic": key[0]} | _describe_camera(camera, begins)
+            {"topic": key[0]}
+            | _describe_series(camera.stamps, begins)
+            | {"dropped": dict(sorted(camera.dropped.items())), "first_problem": camera.problem or None}
+            | {"without_stamp": camera.without_stamp}
             for key, camera in zip(recording.topics.cameras, recording.cameras, strict=True)
         ],
         "frames": len(recording.frame_stamps),
@@ -51,14 +56,15 @@ def summarize_quality(samples: dict[str, list[dict[str, Any]]], spec: Evaluation
     """Return the sums of what was wrong with the recordings."""
     recordings = samples["recordings"]
     cameras = [camera for found in recordings for camera in found["cameras"]]
-    return {
-        "frames": sum(found["frames"] for found in recordings),
-        "frozen_frames": sum(found["frozen_frames"] for found in recordings),
-        "dropped_frames": sum(sum(camera["dropped"].values()) for camera in cameras),
-        "camera_gaps": sum(camera["gaps"] for camera in cameras),
-        "time_jumps_back": sum(found["time_jumps_back"] for found in recordings),
-        "unreadable_messages": sum(sum(found["unreadable"].values()) for found in recordings),
-    }
+    counts = (
+        sum(found["frames"] for found in recordings),
+        sum(found["frozen_frames"] for found in recordings),
+        sum(sum(camera["dropped"].values()) for camera in cameras),
+        sum(camera["gaps"] for camera in cameras),
+        sum(found["time_jumps_back"] for found in recordings),
+        sum(sum(found["unreadable"].values()) for found in recordings),
+    )
+    return dict(zip(QUALITY_KEYS, counts, strict=True))
 
 
 def find_missing(recording: Recording) -> list[str]:
@@ -82,14 +88,6 @@ def find_missing(recording: Recording) -> list[str]:
     return found
 
 
-def _describe_camera(camera: CameraMessages, begins: np.ndarray) -> dict[str, Any]:
-    return _describe_series(camera.stamps, begins) | {
-        "dropped": dict(sorted(camera.dropped.items())),
-        "first_problem": camera.problem or None,
-        "without_stamp": camera.without_stamp,
-    }
-
-
 def _describe_series(stamps: Sequence[int], begins: np.ndarray) -> dict[str, Any]:
     """Return rate and gaps of messages by their stamps in ns; a pause before an episode is not a gap. not_later: number
     of messages whose stamp is not later than the one before."""
@@ -98,16 +96,13 @@ def _describe_series(stamps: Sequence[int], begins: np.ndarray) -> dict[str, Any
     steps = np.diff(times) * 1e-9
     steps = steps[(np.diff(begun) == 0) | (steps <= 0)]
     onwards = steps[steps > 0]
-    if not len(onwards):
-        empty = dict.fromkeys(("rate_hz", "longest_gap_s", "jitter_p99_s"))
-        return {"messages": len(stamps), "gaps": 0, "not_later": int((steps <= 0).sum())} | empty
-    period = float(np.median(onwards))
+    period = float(np.median(onwards)) if len(onwards) else np.inf
     return {
         "messages": len(stamps),
-        "rate_hz": 1.0 / period,
+        "rate_hz": 1.0 / period if len(onwards) else None,
         "gaps": int((steps > GAP_PERIODS * period).sum()),
-        "longest_gap_s": float(onwards.max()),
-        "jitter_p99_s": float(np.percentile(np.abs(onwards - period), 99)),
+        "longest_gap_s": max(onwards, default=None),
+        "jitter_p99_s": percentiles(np.abs(onwards - period), (99,))["p99"],
         "not_later": int((steps <= 0).sum()),
     }
 

@@ -103,11 +103,11 @@ def compute_agreement(
 def time_plans(situations: Situations) -> list[float]:
     """Return the ms of each of about TIMED_PLANS plans, made with nothing beside them."""
     rows = pick_states(situations)
-    try:
-        planner = RecordingPlanner(situations) if len(rows) else None
-    except InputError:  # reported by `compute`
+    if not len(rows):
         return []
-    if planner is None:
+    try:
+        planner = RecordingPlanner(situations)
+    except InputError:  # reported by compute_agreement
         return []
     planner.plan_at(int(rows[0]))  # the first plan of a controller takes longer
     made = (planner.plan_at(int(row)) for row in rows[:: max(1, len(rows) // TIMED_PLANS)])
@@ -150,14 +150,8 @@ class RecordingPlanner:
             return Agreement(frame, goal_frame, None, step.text)
         context = situations.context(np.array([row]))
         situation = Situation(context, lambda t: reference.tool_at(now + t), step.start - now)
-        problem = RolloutProblem(
-            situations.spec.checkpoint,
-            space,
-            situation,
-            control.goal,
-            control.planner.objective,
-            self._settings.horizon,
-        )
+        checkpoint, objective = situations.spec.checkpoint, control.planner.objective
+        problem = RolloutProblem(checkpoint, space, situation, control.goal, objective, self._settings.horizon)
         rng = np.random.default_rng([self._settings.seed, frame])
         random = np.stack([sample_random_play(problem.ticks, rng) for _ in range(RANDOM_MOTIONS)])
         executed, planned = situations.future[row].reshape(-1, space.dimension), step.motion.actions
@@ -239,20 +233,16 @@ def summarize_agreement(samples: dict[str, list], spec: EvaluationSpec) -> dict[
     if not made:
         return values | dict.fromkeys(PLAN_KEYS)
 
-    def median(name: str) -> float:
-        return float(np.median([getattr(a, name) for a in made]))
-
-    gaps, ways = (np.array([getattr(a, name) for a in made]) for name in ("gap", "moved"))
-    return values | {
-        "gap_p50_m": float(np.median(gaps)),
-        "gap_p90_m": float(np.percentile(gaps, 90)),
-        "gap_ratio": float(gaps.sum() / max(ways.sum(), 1e-9)),
-        "moved_p50_m": float(np.median(ways)),
-        "direction_p50": median("direction"),
-        "actions_rms_p50": median("actions_rms"),
-        "cost_p50": median("cost"),
-        "recorded_cost_p50": median("recorded_cost"),
-        "random_cost_p50": median("random_cost"),
-        "cheaper_than_recorded": float(np.mean([a.cost <= a.recorded_cost for a in made])),
-        "cheaper_than_random": float(np.mean([a.cost < a.random_cost for a in made])),
-    }
+    gap, moved, direction, actions_rms, cost, recorded_cost, random_cost = (
+        np.array([getattr(a, name) for a in made])
+        for name in ("gap", "moved", "direction", "actions_rms", "cost", "recorded_cost", "random_cost")
+    )
+    figures = (
+        np.median(gap),
+        np.percentile(gap, 90),
+        gap.sum() / max(moved.sum(), 1e-9),
+        *(np.median(column) for column in (moved, direction, actions_rms, cost, recorded_cost, random_cost)),
+        np.mean(cost <= recorded_cost),
+        np.mean(cost < random_cost),
+    )
+    return values | dict(zip(PLAN_KEYS, map(float, figures), strict=True))

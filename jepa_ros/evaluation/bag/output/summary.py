@@ -11,10 +11,13 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 from jepa_ros.errors import InputError
+from jepa_ros.evaluation.bag.metrics.data_quality import QUALITY_KEYS
 from jepa_ros.evaluation.bag.metrics.planner_agreement import PLAN_KEYS
 from jepa_ros.evaluation.bag.metrics.table import BagResult, summarize_metrics
 from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec
@@ -24,11 +27,9 @@ from jepa_ros.text_files import read_yaml
 STEP_METRICS = ("prediction_ratio", "shuffled_ratio", "joints_rms_rad")
 """Metrics of each horizon, such as prediction_ratio@3."""
 LATENT_METRICS = ("effective_rank", "dead_dimensions", "drift", "drift_max")
-LATENT_METRICS += ("training_distance_mean", "training_distance_p95", "states_out_of_training")
-QUALITY_METRICS = ("frames", "frozen_frames", "dropped_frames")
-QUALITY_METRICS += ("camera_gaps", "time_jumps_back", "unreadable_messages")
+TRAINING_METRICS = ("training_distance_mean", "training_distance_p95", "states_out_of_training")
 METRIC_PATHS: Mapping[str, tuple[str, ...]] = {
-    **{name: ("latents", name) for name in LATENT_METRICS},
+    **{name: ("latents", name) for name in (*LATENT_METRICS, *TRAINING_METRICS)},
     **{
         f"probe_{probe}_{short}_{unit}": ("probes", probe, f"{key}_{unit}")
         for probe, unit in (("tool", "m"), ("joints", "rad"))
@@ -37,7 +38,7 @@ METRIC_PATHS: Mapping[str, tuple[str, ...]] = {
     **{f"surprise_{name}": ("surprise", name) for name in ("error_p50", "error_p95", "rate", "events")},
     **{f"plan_{name}": ("planner", name) for name in ("states", "without_plan", "limit_violations", *PLAN_KEYS)},
     "score": ("score",),
-    **{name: ("quality", name) for name in QUALITY_METRICS},
+    **{name: ("quality", name) for name in QUALITY_KEYS},
 }
 """Where each other metric of `metrics` is found in the figures of all bags."""
 TIMING_PATHS: Mapping[str, tuple[str, ...]] = {
@@ -56,11 +57,12 @@ def summarize(results: Sequence[BagResult], spec: EvaluationSpec) -> dict[str, A
     """Return everything in summary.json that follows from the bags. `timing` is what differs from run to run."""
     together = summarize_metrics(results, spec)
     together |= _score_figures(together)
-    timing, quality = together.pop("timing"), together.pop("quality")
     metrics = {
         f"{name}@{entry['steps']}": entry[name] for entry in together["prediction"]["horizons"] for name in STEP_METRICS
     }
-    metrics |= {name: _look_up(together | {"quality": quality}, path) for name, path in METRIC_PATHS.items()}
+    metrics |= {name: reduce(getitem, path, together) for name, path in METRIC_PATHS.items()}
+    timing = together.pop("timing")
+    del together["quality"]  # `bags` has more
     return {
         "model": spec.config.name,
         "model_id": spec.checkpoint.model_id,
@@ -81,7 +83,7 @@ def summarize(results: Sequence[BagResult], spec: EvaluationSpec) -> dict[str, A
 
 def timing_metrics(timing: Mapping[str, Any]) -> dict[str, float | None]:
     """Return the metrics of `timing` that thresholds may name."""
-    return {name: _look_up(timing, path) for name, path in TIMING_PATHS.items()}
+    return {name: reduce(getitem, path, timing) for name, path in TIMING_PATHS.items()}
 
 
 def metric_names(horizon: int) -> list[str]:
@@ -111,7 +113,7 @@ def _score_figures(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bag_entry(result: BagResult, spec: EvaluationSpec) -> dict[str, Any]:
-    """The figures of one bag, with every surprise event and every plan."""
+    """Return the figures of one bag, with every surprise event and every plan."""
     found = summarize_metrics([result], spec)
     found |= _score_figures(found)
     del found["timing"], found["quality"]
@@ -125,12 +127,6 @@ def _bag_entry(result: BagResult, spec: EvaluationSpec) -> dict[str, Any]:
     }
     head = {"name": result.name, "path": result.recording.path, "quality": result.quality}
     return head | found | {"problems": result.problems}
-
-
-def _look_up(values: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        values = values[key]
-    return values
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ class ResultBag:
     def write_plan(self, step: PlanStep, zero: int, recorded: int, goal: int, base_frame: str) -> None:
         """Write a plan, whose times are s after `zero`, to the goal frame with stamp `goal`."""
         make, self._plans = self._make, self._plans + 1
+        start, source, until = (zero + round(t * 1e9) for t in (step.start, step.source_stamp, step.valid_until))
         trajectory = step.trajectory
         columns = zip(trajectory.positions, trajectory.velocities, trajectory.accelerations, strict=True)
         points = [
@@ -100,19 +101,19 @@ class ResultBag:
                 velocities=qd,
                 accelerations=qdd,
                 effort=np.zeros(0),
-                time_from_start=make("builtin_interfaces/msg/Duration", **_parts(round(float(t) * 1e9))),
+                time_from_start=self._time(round(float(t) * 1e9), "Duration"),
             )
             for t, (q, qd, qdd) in zip(trajectory.times, columns, strict=True)
         ]
         self._write_message(
             (PLAN, TYPES[PLAN]),
             recorded,
-            header=self._header(_ns(zero, step.start), base_frame),
+            header=self._header(start, base_frame),
             plan_id=self._plans,
             goal_id=f"{goal:032x}",
             model_id=self._model_id,
-            source_stamp=self._time(_ns(zero, step.source_stamp)),
-            valid_until=self._time(_ns(zero, step.valid_until)),
+            source_stamp=self._time(source),
+            valid_until=self._time(until),
             trajectory=make(
                 "trajectory_msgs/msg/JointTrajectory",
                 header=self._header(0, ""),
@@ -139,8 +140,8 @@ class ResultBag:
     def _make(self, kind: str, **fields: Any) -> Any:
         return self._types.types[kind](**fields)
 
-    def _time(self, ns: int) -> Any:
-        return self._make("builtin_interfaces/msg/Time", **_parts(ns))
+    def _time(self, ns: int, kind: str = "Time") -> Any:
+        return self._make(f"builtin_interfaces/msg/{kind}", sec=ns // 10**9, nanosec=ns % 10**9)
 
     def _header(self, ns: int, frame_id: str) -> Any:
         return self._make("std_msgs/msg/Header", stamp=self._time(ns), frame_id=frame_id)
@@ -150,11 +151,3 @@ def _output_topic(name: TopicKey) -> TopicKey:
     """Return the topic that an input is written to."""
     topic, kind = name
     return (f"{topic}/compressed", COMPRESSED_IMAGE) if kind == IMAGE else name
-
-
-def _ns(zero: int, seconds: float) -> int:
-    return zero + round(seconds * 1e9)
-
-
-def _parts(ns: int) -> dict[str, int]:
-    return {"sec": ns // 10**9, "nanosec": ns % 10**9}

@@ -186,16 +186,11 @@ class Situations:
 
 def find_situations(recording: Recording, spec: EvaluationSpec) -> Situations:
     """Return the situations of a whole recording; spec.horizon: H."""
-    config, horizon = spec.config, spec.horizon
-    segments = tuple(_find_segments(recording, config))
-    if segments:
-        parts = zip(*(_situations_of(segment, config, horizon) for segment in segments), strict=True)
-        return Situations(spec, recording, segments, *(np.concatenate(part) for part in parts))
-    h, p, k = config.history, config.proprioception.dimension, config.action_block
-    shapes = [(0,), (0, h), (0, h, p), (0, h - 1, k), (0, horizon, k), (0, horizon), (0, horizon), (0, horizon, p)]
-    kinds = [int, int, np.float32, np.float32, np.float32, int, bool, np.float32]
-    empty = (np.zeros(shape, kind) for shape, kind in zip(shapes, kinds, strict=True))
-    return Situations(spec, recording, segments, *empty)
+    config, segments = spec.config, _find_segments(recording, spec.config)
+    states, actions = np.zeros((0, config.proprioception.dimension)), np.zeros((0, config.action.dimension))
+    empty = Segment(config, np.zeros(0, int), np.zeros(0), np.zeros(0), states, np.zeros(0), actions)
+    parts = zip(*(_situations_of(segment, config, spec.horizon) for segment in segments or [empty]), strict=True)
+    return Situations(spec, recording, tuple(segments), *(np.concatenate(part) for part in parts))
 
 
 def normalise(states: np.ndarray, config: ModelConfig) -> np.ndarray:
@@ -246,7 +241,7 @@ class _Track:
 
 
 def _situations_of(segment: Segment, config: ModelConfig, horizon: int) -> tuple[np.ndarray, ...]:
-    """The arrays of Situations for one segment."""
+    """Return the arrays of Situations for one segment."""
     step, now, rows = config.step, segment.times, segment.rows
     samples = segment.sample(now)
     future, done = segment.blocks_at(now[:, None] + step * np.arange(horizon))
