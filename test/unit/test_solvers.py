@@ -13,8 +13,8 @@ from jepa_ros.planning.solvers import make_solver
 
 N, A = 6, 2
 TARGET = np.linspace([0.6, -0.5], [-0.2, 0.3], N)
-SLOW = {"icem": 30, "cem": 12, "mppi": 60, "gradient": 60, "shooting": 400}
-"""Rounds after which each has come near; shooting never comes near."""
+ITERATIONS = dict.fromkeys(SOLVERS, 60) | {"icem": 30, "cem": 12, "shooting": 400}
+"""Iterations within which a solver finds the minimum; shooting comes near it only."""
 
 
 def quadratic(x):
@@ -36,11 +36,11 @@ def name(request):
 
 
 def test_finds_the_minimum_of_a_quadratic(name):
-    solution = solve(name, problem(), iterations=SLOW[name])
+    solution = solve(name, problem(), iterations=ITERATIONS[name])
     near = 0.6 if name == "shooting" else 0.1
     np.testing.assert_allclose(solution.candidates[0], TARGET, atol=near)
     assert solution.costs == pytest.approx(quadratic(solution.candidates[:, None])[:, 0])
-    assert solution.iterations == SLOW[name]
+    assert solution.iterations == ITERATIONS[name]
 
 
 def test_only_repaired_candidates_are_judged_and_returned(name):
@@ -73,7 +73,7 @@ def test_costs_that_are_no_numbers_are_passed_over(name, value):
     def cost(x):
         return np.where(x[..., 0, 0] > 0.2, value, quadratic(x))
 
-    solution = solve(name, problem(cost), iterations=SLOW[name])
+    solution = solve(name, problem(cost), iterations=ITERATIONS[name])
     assert np.isfinite(solution.costs).all() and solution.candidates[0, 0, 0] <= 0.2
     assert np.isfinite(solution.candidates).all()
     assert solution.costs < quadratic(np.zeros((1, 1, N, A)))
@@ -101,7 +101,7 @@ def test_problems_side_by_side_have_each_its_own_goal(name):
 
     seeds = np.zeros((3, 1, N, A))
     made = Problem(lambda x: x, cost, seeds, cost(seeds), lambda x: (cost(x), 2 * (x - targets[:, None])))
-    solution = solve(name, made, iterations=SLOW[name])
+    solution = solve(name, made, iterations=ITERATIONS[name])
     assert solution.candidates.shape == (3, N, A) and solution.elites.shape[0] == 3
     start = np.square(targets).sum((1, 2))
     assert (solution.costs <= (1.0 if name == "shooting" else 0.1) * start).all()
@@ -111,7 +111,7 @@ def test_one_problem_without_finite_costs_does_not_keep_another_from_its_goal(na
     def cost(x):
         return np.stack([np.full(x.shape[1], np.nan), quadratic(x)[1]])
 
-    solution = solve(name, problem(cost, problems=2), iterations=SLOW[name])
+    solution = solve(name, problem(cost, problems=2), iterations=ITERATIONS[name])
     assert solution.costs[0] == np.inf and not solution.candidates[0].any()
     assert solution.costs[1] < 0.5 * quadratic(np.zeros((1, 1, N, A)))
 
@@ -156,7 +156,7 @@ def test_one_knot_has_no_colour():
     [
         (
             lambda: make_solver("annealing"),
-            "solver: expected one of icem, cem, mppi, gradient, shooting, found 'ann",
+            f"solver: expected one of {', '.join(SOLVERS)}, found 'ann",
         ),
         (lambda: make_solver("cem", colour=2.0), "solver cem: expected settings of elites, .*, found colour"),
         (
