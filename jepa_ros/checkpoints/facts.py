@@ -1,4 +1,4 @@
-"""What a checkpoint's files say of it, without building the model: for `jepa_ros models inspect`."""
+"""What the files of checkpoints tell, without building a model and without torch: for `models list` and `inspect`."""
 
 from __future__ import annotations
 
@@ -7,67 +7,99 @@ import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from jepa_ros.checkpoints.catalogue import outline
 from jepa_ros.errors import InputError
-from jepa_ros.resources import list_robots
-from jepa_ros.robot.config import load_robot
-from jepa_ros.world_model.checkpoint import check_robot
+from jepa_ros.resources import config_path, installed_models, list_robots, models_in
 from jepa_ros.world_model.config import CONFIG, WEIGHTS, ModelConfig, identify, read_config, sha256
 
 CARD = "README.md"
-# BatchNorm's statistics are stored beside the parameters, and are none.
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+"""BatchNorm's statistics, which are stored beside the parameters."""
+
+
+def list_checkpoints() -> list[dict[str, Any]]:
+    """Return an entry for each model: the shipped ones by name, then the installed ones.
+
+    Keys: name, origin ("shipped" or "installed"), directory and problem (why it cannot be used, else None). Of a usable
+    model also those of `_outline` and model_id.
+    """
+    shipped = models_in(config_path("models"))
+    entries = [_list_entry(path, "shipped") for path in shipped]
+    shipped_names = {path.name for path in shipped}
+    for path in models_in(installed_models()):
+        entry = _list_entry(path, "installed")
+        if path.name in shipped_names:
+            entry["problem"] = f"hidden by the model {path.name} that ships with the package"
+        entries.append(entry)
+    return entries
+
+
+def _list_entry(directory: Path, origin: str) -> dict[str, Any]:
+    entry = {"name": directory.name, "origin": origin, "directory": str(directory), "problem": None}
+    try:
+        config = read_config(directory)
+        if not (directory / WEIGHTS).is_file():
+            raise InputError(f"model {directory}: expected the weights in {WEIGHTS}, found no such file")
+    except InputError as error:
+        return entry | {"problem": str(error)}
+    return entry | _outline(config) | {"model_id": identify(directory)}
+
+
+def _outline(config: ModelConfig) -> dict[str, Any]:
+    """Return the main facts of a configuration: control_rate in Hz, step in s."""
+    return {
+        "family": config.family,
+        "latent_shape": list(config.latent_shape),
+        "action": {"name": config.action.name, "dimension": config.action.dimension, "block": config.block},
+        "control_rate": config.control_rate,
+        "step": config.step,
+        "robots": list(config.robots),
+    }
 
 
 def read_facts(directory: Path) -> dict[str, Any]:
-    """Everything that is known of the checkpoint in `directory`, as JSON's own types.
+    """Return all facts of the checkpoint in `directory`, as JSON types.
 
-    Units: rates in Hz, step in s, speeds in m/s. robots.fit: for each robot in config/robots None, or why it does not.
-    Raises InputError where a file is missing, or the configuration or the weights' header cannot be read.
+    Units: rates in Hz, step in s, speeds in m/s. robots.fit: for each robot in config/robots None, or why the model
+    does not fit it. Raises InputError where a file is missing, or the configuration or the weights' header is invalid.
     """
     config = read_config(directory)
-    parameters = count_parameters(directory / WEIGHTS)
-    frozen = frozen_encoder(config, directory)
+    parameters = _count_parameters(directory / WEIGHTS)
     values = config.model_dump(mode="json")
+    files = {name: directory / name for name in (CONFIG, WEIGHTS)}
     return {
         "name": config.name,
         "directory": str(directory),
         "model_id": identify(directory),
         "schema_version": config.schema_version,
-        **outline(config),
-        "files": {name: file_facts(directory / name) for name in (CONFIG, WEIGHTS)},
+        **_outline(config),
+        "files": {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in files.items()},
         "parameters": parameters | {"total": sum(parameters.values())},
-        "frozen_encoder": frozen,
+        "frozen_encoder": _read_frozen_encoder(config, directory),
         "max_speed": config.action.max_speed,
         "history": config.history,
         **{key: values[key] for key in ("encoder", "predictor", "policy", "preprocessing", "cameras", "camera")},
         "proprioception": list(config.proprioception.joints + config.proprioception.gripper),
         "distance": values["distance"],
         "surprise": values["surprise"],
-        "robots": {"trained_for": list(config.robots), "fit": robots_that_fit(config)},
-        "card": card_tables(directory / CARD),
+        "robots": {"trained_for": list(config.robots), "fit": _check_robots(config)},
+        "card": read_card_tables(directory / CARD),
     }
 
 
-def file_facts(path: Path) -> dict[str, Any]:
-    """Size in bytes and SHA-256 of a file."""
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+def _count_parameters(path: Path, prefix: str = "") -> dict[str, int]:
+    """Return the number of parameters of each part of a model, from the header of a safetensors file alone.
 
-
-def count_parameters(path: Path, prefix: str = "") -> dict[str, int]:
-    """Parameters by part in a safetensors file, of the tensors under `prefix`, from its header alone.
-
-    The parts are model.<part> and policy. Raises InputError where the file is missing or cannot be read.
+    prefix: of the tensors to count. Raises InputError where the file is missing or cannot be read.
     """
     if not path.is_file():
         raise InputError(f"model {path}: expected the weights in safetensors format, found no such file")
+    from safetensors import SafetensorError, safe_open
+
     parts: dict[str, int] = {}
     try:
         with safe_open(path, "numpy") as file:
             for key in file.keys():
-                if key.startswith(prefix) and not key.endswith(STATISTICS):
+                if key.startswith(prefix) and not key.endswith(BUFFERS):
                     part = key.removeprefix("model.").split(".")[0]
                     parts[part] = parts.get(part, 0) + math.prod(file.get_slice(key).get_shape())
     except (SafetensorError, OSError) as error:
@@ -75,17 +107,19 @@ def count_parameters(path: Path, prefix: str = "") -> dict[str, int]:
     return parts
 
 
-def frozen_encoder(config: ModelConfig, directory: Path) -> dict[str, Any] | None:
-    """Directory, kind and parameters of a frozen encoder, and whether its SHA-256 is the configured one; None where the
-    encoder was trained with the model. Raises InputError where its files cannot be read."""
+def _read_frozen_encoder(config: ModelConfig, directory: Path) -> dict[str, Any] | None:
+    """Return the facts of a frozen encoder; None where the encoder was trained with the model.
+
+    Raises InputError where its files cannot be read.
+    """
     if config.encoder.type != "transformers":
         return None
     from jepa_ros.world_model.frozen_encoder import read_kind, weight_files, weights_digest
 
     place = directory / config.encoder.directory
     kind = read_kind(place)
-    prefix = "encoder." if kind == "vjepa2" else ""  # its other tensors are of a predictor that has no use here
-    counts = [sum(count_parameters(path, prefix).values()) for path in weight_files(place)]
+    prefix = "encoder." if kind == "vjepa2" else ""  # its other tensors are of a predictor that is not used
+    counts = [sum(_count_parameters(path, prefix).values()) for path in weight_files(place)]
     return {
         "directory": str(place),
         "kind": kind,
@@ -95,8 +129,11 @@ def frozen_encoder(config: ModelConfig, directory: Path) -> dict[str, Any] | Non
     }
 
 
-def robots_that_fit(config: ModelConfig) -> dict[str, str | None]:
-    """For each robot in config/robots: None where the model fits it, or one line that says why not."""
+def _check_robots(config: ModelConfig) -> dict[str, str | None]:
+    """Return for each robot in config/robots None, or why the model does not fit it, in one line."""
+    from jepa_ros.robot.config import load_robot
+    from jepa_ros.world_model.checkpoint import check_robot
+
     found: dict[str, str | None] = {}
     for name in list_robots():
         try:
@@ -107,8 +144,8 @@ def robots_that_fit(config: ModelConfig) -> dict[str, str | None]:
     return found
 
 
-def card_tables(path: Path) -> list[dict[str, list]]:
-    """The tables of a model card (Markdown), each {"columns": [...], "rows": [[...], ...]}; none without a card.
+def read_card_tables(path: Path) -> list[dict[str, list]]:
+    """Return the tables of a model card (Markdown) as {"columns": [...], "rows": [[...], ...]}; none without a card.
 
     Raises InputError where the card is not text.
     """
@@ -124,19 +161,19 @@ def card_tables(path: Path) -> list[dict[str, list]]:
         if not line.startswith("|"):
             table = None
         elif table is not None:
-            if not _rule(line):
-                table["rows"].append(_cells(line, len(table["columns"])))
-        elif _rule(after):
-            table = {"columns": _cells(line), "rows": []}
+            if not _is_rule(line):
+                table["rows"].append(_split_cells(line, len(table["columns"])))
+        elif _is_rule(after):
+            table = {"columns": _split_cells(line), "rows": []}
             tables.append(table)
     return tables
 
 
-def _rule(line: str) -> bool:
+def _is_rule(line: str) -> bool:
     return re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line) is not None
 
 
-def _cells(line: str, count: int | None = None) -> list[str]:
+def _split_cells(line: str, count: int | None = None) -> list[str]:
     cells = [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line.removeprefix("|"))]
     cells = cells[:-1] if cells and not cells[-1] else cells
     return cells if count is None else (cells + [""] * count)[:count]

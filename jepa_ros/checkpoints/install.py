@@ -1,4 +1,4 @@
-"""Copies checkpoints into the user's folder of models, where they are found by name."""
+"""Install checkpoints: copy them to the user's folder of models, where they are found by name."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from jepa_ros.world_model.config import CONFIG, REFERENCES, WEIGHTS, ModelConfig
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# All that a checkpoint consists of. Nothing else is fetched or copied, so no pickle ever comes along.
+# All files of a checkpoint. Nothing else is fetched or copied, so no pickle ever comes along.
 PATTERNS = ("*.json", "*.safetensors", CARD, "LICENSE*", *REFERENCES)
 
 
 def install(source: str, name: str | None = None, force: bool = False) -> tuple[Path, bool]:
-    """Copy a checkpoint, whole or not at all, after it was loaded completely.
+    """Load a checkpoint completely, then copy it whole or not at all.
 
-    source: a directory, or the name of a Hugging Face repository (owner/name), which is fetched. name: what the model
-    is called from now on; default: the name in its configuration. force: replace another model of that name.
-
-    Returns the model's directory, and False where the same model had been there before. Raises InputError where the
-    checkpoint cannot be used, or the name is taken by another model or by one that ships with the package.
+    source: a directory, or the name of a Hugging Face repository (owner/name), which is fetched. name: of the installed
+    model; default: the name in its configuration. force: replace another model of that name. Returns the model's
+    directory, and False where the same model was already installed. Raises InputError where the checkpoint cannot be
+    used, or the name is that of another model.
     """
-    directory = fetch(source)
+    directory = _find_source(source)
     config = read_config(directory)
     name = config.name if name is None else name
     if not NAME.fullmatch(name):
@@ -39,31 +38,31 @@ def install(source: str, name: str | None = None, force: bool = False) -> tuple[
         raise InputError(
             f"model name {name}: expected one that no shipped model has, found one that ships: give --name"
         )
-    encoder = encoder_inside(config, directory)
+    encoder = _find_encoder(config, directory)
     verify(directory)
     target, model_id = installed_models() / name, identify(directory)
     if target.exists():
-        if _same(target, model_id):
+        if _is_model(target, model_id):
             return target, False
         if not force:
             raise InputError(f"model {target}: expected no other model of that name, found one: give --name or --force")
     try:
-        with _staging(target) as staged:
-            copy_files(directory, staged)
+        with _staging_folder(target) as staged:
+            _copy_files(directory, staged)
             if encoder is not None:
-                copy_files(directory / encoder, staged / encoder)
-            if not _same(staged, model_id):
-                raise InputError(f"model {directory}: expected files that stay as they are, found them changing")
-            _put(staged, target)
+                _copy_files(directory / encoder, staged / encoder)
+            if not _is_model(staged, model_id):
+                raise InputError(f"model {directory}: its files changed while they were copied")
+            _replace(staged, target)
     except OSError as error:
-        raise InputError(f"model {target}: expected to write there, found {error}") from None
+        raise InputError(f"model {target}: cannot be written: {error}") from None
     return target, True
 
 
-def fetch(source: str) -> Path:
-    """Directory of a checkpoint that is given as one, or by the name of a Hugging Face repository.
+def _find_source(source: str) -> Path:
+    """Return the directory of a checkpoint, fetched where `source` names a Hugging Face repository.
 
-    A name whose owner is a folder here is taken as a mistyped path: nothing is fetched. Raises InputError.
+    A name whose owner is a folder here is a mistyped path: nothing is fetched. Raises InputError.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -84,16 +83,18 @@ def fetch(source: str) -> Path:
         raise InputError(f"model {source}: expected to fetch it from Hugging Face, found {reason}") from None
 
 
-def copy_files(source: Path, target: Path) -> None:
-    """Copy the files of a checkpoint or a frozen encoder, what links point to in place of links."""
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy the files of a checkpoint or a frozen encoder; links are followed."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted({p for pattern in PATTERNS for p in source.glob(pattern) if p.is_file()}):
         shutil.copyfile(path, target / path.name)
 
 
-def encoder_inside(config: ModelConfig, directory: Path) -> str | None:
-    """The frozen encoder's directory relative to the checkpoint, where it must be copied with it; None where there is
-    no such encoder, or where it lies elsewhere by an absolute path and stays there. Raises InputError."""
+def _find_encoder(config: ModelConfig, directory: Path) -> str | None:
+    """Return the folder of a frozen encoder inside the checkpoint, relative to it.
+
+    None without such an encoder, or where an absolute path leads to it. Raises InputError.
+    """
     if config.encoder.type != "transformers" or os.path.isabs(config.encoder.directory):
         return None
     inside = os.path.normpath(config.encoder.directory)
@@ -105,13 +106,13 @@ def encoder_inside(config: ModelConfig, directory: Path) -> str | None:
     return inside
 
 
-def _same(target: Path, model_id: str) -> bool:
+def _is_model(target: Path, model_id: str) -> bool:
     return all((target / name).is_file() for name in (CONFIG, WEIGHTS)) and identify(target) == model_id
 
 
 @contextmanager
-def _staging(target: Path):
-    """A new hidden folder beside the target, removed at the end unless it became the target."""
+def _staging_folder(target: Path):
+    """Make a hidden folder beside the target, and remove it at the end unless it became the target."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -120,8 +121,8 @@ def _staging(target: Path):
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _put(staged: Path, target: Path) -> None:
-    """Move the staged folder to its place; another model that was there comes back where that fails."""
+def _replace(staged: Path, target: Path) -> None:
+    """Move the staged folder to its place; where that fails, put back the model that was there."""
     staged.chmod(0o755)
     if not target.exists():
         staged.rename(target)
@@ -135,5 +136,5 @@ def _put(staged: Path, target: Path) -> None:
             before.rename(target)
             raise
     finally:
-        if target.exists():  # else the only copy of the other model is the one aside
+        if target.exists():  # else the only copy of the previous model is aside
             shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the latents of a model are like on recorded episodes: the numbers behind the picture of the latent space.
+"""Latents of a model on recorded episodes, and their metrics.
 
 Shapes: N frames, M of them kept whole, D numbers of a latent (patch tokens averaged), L the latent's own shape.
 """
@@ -27,17 +27,17 @@ from jepa_ros.world_model.protocol import PredictiveModel
 
 BATCH = 32
 KEPT_BYTES = 512 * 2**20  # of whole latents; patch tokens of every frame would not fit into memory
-NEAR_M = 0.01  # frames whose tools are nearer than this count as the same place
-ASKED = 300  # frames whose nearest ones are looked for
+SAME_POSITION_M = 0.01  # tool distance below which two frames count as of the same position
+MAX_QUERIES = 300  # frames whose nearest frames are searched
 
 
 @dataclass(frozen=True)
 class LatentSpace:
-    """Latents of episodes and what they are of.
+    """Latents of episodes, with frames and tool positions.
 
     pooled: (N, D) float32. whole: (M, *L), of the rows `kept` (M,), ascending. frames: (N, size, size, 3) uint8, with
-    several cameras (N, cameras, size, size, 3).
-    tool: (N, 2) m. episode: (N,) ascending. time: (N,) s in the episode. test: (N,) bool; the others may train a probe.
+    several cameras (N, cameras, size, size, 3). tool: (N, 2) m. episode: (N,) ascending. time: (N,) s in the episode.
+    test: (N,) bool; the other rows may train a probe.
     """
 
     pooled: torch.Tensor
@@ -49,24 +49,24 @@ class LatentSpace:
     time: np.ndarray
     test: np.ndarray
 
-    def picture(self, row: int) -> np.ndarray:
-        """(height, width, 3): what a person is shown of a frame, the views of several cameras side by side."""
+    def image(self, row: int) -> np.ndarray:
+        """Return a frame to display, (height, width, 3), several cameras side by side."""
         frame = self.frames[row]
         return frame if frame.ndim == 3 else np.concatenate(list(frame), axis=1)
 
     @cached_property
     def probed(self) -> np.ndarray:
-        """(n, 2) m: tool positions of the test frames by a linear probe that was fitted on the other frames."""
+        """Tool positions (n, 2) m of the test frames, read by a linear probe that was fitted on the other frames."""
         return fit_and_probe(self.pooled[~self.test], self.tool[~self.test], self.pooled[self.test])
 
     @cached_property
     def spectrum(self) -> np.ndarray:
-        """(min(N, D),) singular values of the centred latents, largest first."""
+        """Singular values (min(N, D),) of the centred latents, largest first."""
         return torch.linalg.svdvals(self.pooled - self.pooled.mean(0)).numpy()
 
     @cached_property
     def plane(self) -> tuple[np.ndarray, np.ndarray]:
-        """(N, 2) coordinates on the two principal axes, and the shares (2,) of the variance that they hold."""
+        """Coordinates (N, 2) on the two principal axes, and their shares (2,) of the variance."""
         centred = (self.pooled - self.pooled.mean(0)).double()
         values, axes = torch.linalg.eigh(centred.T @ centred)
         shares = (values.clamp(min=0) / values.clamp(min=0).sum().clamp(min=1e-30)).flip(0)
@@ -83,8 +83,10 @@ class LatentSpace:
         return apart, np.concatenate(latent) if latent else np.zeros(0, np.float32)
 
     def nearest(self, query: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of the `count` other episodes whose nearest frame is nearest to kept frame number `query`: the rows of those
-        frames, nearest first, and their latent distances (mean square over L). Fewer where there are fewer episodes."""
+        """Return the frames nearest by latent to kept frame number `query`, at most one of each other episode.
+
+        Returns rows (at most `count`), nearest first, and latent distances (mean square over L).
+        """
         flat = self.whole.flatten(1)
         # |a - b|^2 without a copy of all latents.
         distance = self._squares - 2 * flat @ flat[query] + self._squares[query]
@@ -101,14 +103,14 @@ class LatentSpace:
     def _squares(self) -> torch.Tensor:
         return self.whole.flatten(1).square().sum(1)
 
-    def asked(self, count: int) -> np.ndarray:
-        """Numbers of up to `count` kept test frames, evenly spread over the test episodes."""
+    def pick_even_frames(self, count: int) -> np.ndarray:
+        """Return the numbers of up to `count` kept test frames, evenly spread over the test episodes."""
         rows = np.flatnonzero(self.test[self.kept])
         return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))]
 
-    def scattered(self, count: int) -> list[int]:
-        """Numbers of up to `count` kept test frames whose tools are far from one another."""
-        rows = self.asked(ASKED)
+    def pick_distant_frames(self, count: int) -> list[int]:
+        """Return the numbers of up to `count` kept test frames whose tools are far from one another."""
+        rows = self.pick_even_frames(MAX_QUERIES)
         tool = self.tool[self.kept[rows]]
         chosen = [int(np.linalg.norm(tool - tool.mean(0), axis=1).argmin())]
         while len(chosen) < min(count, len(rows)):
@@ -117,7 +119,7 @@ class LatentSpace:
         return [int(rows[i]) for i in chosen]
 
 
-def read(
+def read_test_and_others(
     data: Path,
     robot: RobotConfig,
     config: ModelConfig,
@@ -125,10 +127,10 @@ def read(
     progress: Callable[[int], None],
     cameras: tuple[str, ...] = (),
 ) -> list[Episode]:
-    """The first `limit` episodes of a bag, and on until there are some of split test and some of another.
+    """Read the first `limit` episodes of a bag, and more until there are some of split test and some of another.
 
-    progress: called with the number of frames read. cameras: as read_episodes takes them.
-    Raises InputError where the bag cannot be read or has none.
+    progress: called with the number of frames read. cameras: see read_episodes. Raises InputError where the bag cannot
+    be read or has no such episodes.
     """
     from jepa_ros.sim.cell import make_action_space
 
@@ -140,9 +142,9 @@ def read(
     episodes: list[Episode] = []
     for episode in read_episodes(data, space, fields, config.preprocessing.size, progress, cameras):
         episodes.append(episode)
-        if len(episodes) >= limit and _both(episodes):
+        if len(episodes) >= limit and _has_test_and_others(episodes):
             break
-    if not _both(episodes):
+    if not _has_test_and_others(episodes):
         splits = sorted({e.split for e in episodes})
         raise InputError(
             f"bag {data}: expected episodes of split test and of another to fit a probe on, found {len(episodes)} "
@@ -151,20 +153,20 @@ def read(
     return episodes
 
 
-def _both(episodes: list[Episode]) -> bool:
+def _has_test_and_others(episodes: list[Episode]) -> bool:
     return len({e.split == "test" for e in episodes}) == 2
 
 
-def encode(
+def encode_episodes(
     model: PredictiveModel,
     episodes: list[Episode],
     tick: float,
     progress: Callable[[int], None] = lambda frames: None,
     kept_bytes: int = KEPT_BYTES,
 ) -> LatentSpace:
-    """Latents of every frame of the episodes. tick: s between frames. progress: called with frames done.
+    """Encode every frame of the episodes. tick: s between frames. progress: called with frames done.
 
-    Of latents that would not fit into kept_bytes, every frame's tokens are averaged and only every n-th is kept whole.
+    Where the latents do not fit into kept_bytes, only every n-th is kept whole; of the others the mean token is kept.
     """
     frames = np.concatenate([e.frames for e in episodes])
     lengths = [len(e.frames) for e in episodes]
@@ -187,14 +189,14 @@ def encode(
     )
 
 
-def measure(space: LatentSpace) -> dict[str, Any]:
-    """The numbers, for summary.json; None where one cannot be told. Positions and distances of tools in m."""
+def measure_latent_space(space: LatentSpace) -> dict[str, Any]:
+    """Return the metrics for summary.json; undefined ones are None. Positions and distances of tools in m."""
     tool = space.tool[space.test]
     error = np.linalg.norm(space.probed - tool, axis=1)
     spread = ((tool - tool.mean(0)) ** 2).sum()
     health = measure_latents(space.pooled)
     apart, latent = space.pairs
-    same = latent[apart < NEAR_M]
+    same = latent[apart < SAME_POSITION_M]
     return {
         "frames": len(space.frames),
         "test_frames": int(space.test.sum()),
@@ -215,15 +217,17 @@ def measure(space: LatentSpace) -> dict[str, Any]:
             "same_place_p50": _finite(np.median(same)) if len(same) else None,
             "any_p50": _finite(np.median(latent)) if len(latent) else None,
         },
-        "neighbours": neighbours(space),
+        "neighbours": _measure_neighbours(space),
     }
 
 
-def neighbours(space: LatentSpace) -> dict[str, Any]:
-    """Median tool distance, over test frames, from a frame to the one of another episode that is nearest by the latent,
-    to the one that really is nearest, and to any."""
+def _measure_neighbours(space: LatentSpace) -> dict[str, Any]:
+    """Return median tool distances, over test frames, from a frame to one of another episode.
+
+    These are to the frame that is nearest by the latent, to the one that really is nearest, and to a random one.
+    """
     rng, found = np.random.default_rng(0), []
-    for number in space.asked(ASKED):
+    for number in space.pick_even_frames(MAX_QUERIES):
         row = space.kept[number]
         others = space.kept[space.episode[space.kept] != space.episode[row]]
         rows, _ = space.nearest(int(number), 1)
@@ -236,7 +240,7 @@ def neighbours(space: LatentSpace) -> dict[str, Any]:
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Spearman's rank correlation; None where one of them does not vary."""
+    """Return Spearman's rank correlation; None where one of them does not vary."""
     from scipy.stats import spearmanr
 
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:

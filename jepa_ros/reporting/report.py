@@ -20,6 +20,7 @@ import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.plots import figure_to_svg
+from jepa_ros.reporting.result import format_value
 from jepa_ros.text_files import write_atomically
 
 _SMALL_IMAGE_PX = 128  # up to this side length an image is what the model sees: stored without loss, drawn in blocks
@@ -146,17 +147,6 @@ class Report:
     def write(self, path: str | os.PathLike) -> Path:
         """Write the page to ``path`` atomically and return the path."""
         return write_atomically(path, _html_page(self.title, self.subtitle, "\n".join(self._parts)))
-
-
-def format_value(value: Any) -> str:
-    """Return a value as text for people: numbers with four significant digits, None as a dash, a bool as yes or no."""
-    if value is None:
-        return "–"
-    if isinstance(value, (bool, np.bool_)):
-        return "yes" if value else "no"
-    if isinstance(value, (float, np.floating)):
-        return f"{value:.4g}"
-    return str(value)
 
 
 def with_unit(value: float | None, unit: str, factor: float = 1.0) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 import shutil
 import sys
@@ -9,8 +10,6 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-
-from jepa_ros.reporting.report import format_value
 
 MIN_WIDTH = 80  # characters
 _NARROWEST_COLUMN = 8
@@ -64,6 +63,17 @@ def format_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], width: i
     for row in cells:
         lines += _wrapped_row(row, widths, right)
     return lines
+
+
+def format_value(value: Any) -> str:
+    """Return a value as text for people: numbers with four significant digits, None as a dash, a bool as yes or no."""
+    if value is None:
+        return "–"
+    if type(value).__name__ in ("bool", "bool_"):  # Python's and numpy's, which is not loaded for this
+        return "yes" if value else "no"
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
+        return f"{value:.4g}"
+    return str(value)
 
 
 def terminal_width() -> int:

@@ -8,7 +8,7 @@ import pytest
 from helpers import small_models
 from helpers.checkpoint_files import CARD, refused, run, share, write_model, write_patch_model, write_robot
 from jepa_ros import resources
-from jepa_ros.checkpoints.facts import card_tables
+from jepa_ros.checkpoints.facts import read_card_tables
 from jepa_ros.world_model.checkpoint import load_checkpoint
 
 
@@ -74,7 +74,7 @@ def test_the_tables_of_the_card_are_read(model):
 
 
 def test_a_model_without_a_card_has_no_tables(tmp_path):
-    assert card_tables(tmp_path / "README.md") == []
+    assert read_card_tables(tmp_path / "README.md") == []
 
 
 def test_a_model_that_was_never_calibrated_says_so(root):
@@ -93,7 +93,7 @@ def test_a_frozen_encoder_is_told(root):
     change = json.loads((directory / "config.json").read_text())
     change["encoder"]["sha256"] = "0" * 64
     (directory / "config.json").write_text(json.dumps(change))
-    assert "NOT the one of the configuration" in run("inspect", directory).stdout
+    assert "SHA-256 NOT the one of the configuration" in " ".join(run("inspect", directory).stdout.split())
 
 
 def test_brackets_in_names_are_no_markup(root):

@@ -125,13 +125,13 @@ def test_a_model_comes_back_where_it_cannot_be_replaced(model, root, monkeypatch
         return type(self)(to)
 
     monkeypatch.setattr(type(target), "rename", rename)
-    assert "expected to write there, found disk full" in refused("install", other, "--force")
+    assert "cannot be written: disk full" in refused("install", other, "--force")
     assert contents(resources.installed_models()) == before and installed() == ["reach"]
 
 
 def test_where_nothing_can_be_written_is_one_line(model, root):
     (root / "home").write_text("a file")
-    assert "expected to write there, found" in refused("install", model)
+    assert "cannot be written:" in refused("install", model)
 
 
 def test_a_frozen_encoder_comes_along(root):
@@ -208,12 +208,12 @@ def test_a_file_is_refused(root):
 
 
 def test_files_that_change_while_they_are_copied_are_refused(model, monkeypatch):
-    real = installing.copy_files
+    real = installing._copy_files
 
     def copy_and_change(source, target):
         real(source, target)
         (target / "model.safetensors").write_bytes(b"other")
 
-    monkeypatch.setattr(installing, "copy_files", copy_and_change)
-    assert "expected files that stay as they are, found them changing" in refused("install", model)
+    monkeypatch.setattr(installing, "_copy_files", copy_and_change)
+    assert "its files changed while they were copied" in refused("install", model)
     assert installed() == []

@@ -12,7 +12,13 @@ from torch import nn
 from helpers import small_models, two_camera_bags
 from helpers.checkpoint_files import URDF, run, share, write_bag, write_model, write_robot
 from jepa_ros.checkpoints.latent_report import choose_cameras
-from jepa_ros.checkpoints.latent_space import LatentSpace, encode, measure, rank_correlation, read
+from jepa_ros.checkpoints.latent_space import (
+    LatentSpace,
+    encode_episodes,
+    measure_latent_space,
+    rank_correlation,
+    read_test_and_others,
+)
 from jepa_ros.datasets.episodes import Episode
 from jepa_ros.errors import InputError
 from jepa_ros.robot.config import load_robot
@@ -47,7 +53,7 @@ def turned(tool):
 
 
 def test_a_linear_latent_is_read_off_exactly():
-    found = measure(known(turned))
+    found = measure_latent_space(known(turned))
     assert found["probe"]["r2"] == pytest.approx(1.0, abs=1e-6) and found["probe"]["error_p95"] < 1e-4
     assert sum(found["plane_variance"]) == pytest.approx(1.0, abs=1e-6)
     assert found["effective_rank"] < 2.01 and len(found["singular_values"]) == 4
@@ -55,14 +61,14 @@ def test_a_linear_latent_is_read_off_exactly():
 
 
 def test_a_latent_that_says_nothing_of_the_tool_is_not_flattered():
-    found = measure(known(lambda tool: np.random.default_rng(1).normal(size=(len(tool), 4))))
+    found = measure_latent_space(known(lambda tool: np.random.default_rng(1).normal(size=(len(tool), 4))))
     near = found["neighbours"]
     assert found["probe"]["r2"] < 0.3 and abs(found["distance"]["rank_correlation"]) < 0.1
     assert near["tool_distance"] > 3 * near["least_tool_distance"]
 
 
 def test_a_collapsed_latent_is_called_so_and_measured_without_a_crash():
-    found = measure(known(lambda tool: np.ones((len(tool), 4))))
+    found = measure_latent_space(known(lambda tool: np.ones((len(tool), 4))))
     assert "collapsed" in found["collapse"]
     assert found["effective_rank"] is None and found["distance"]["rank_correlation"] is None
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -83,19 +89,19 @@ def test_nearest_frames_are_the_nearest_of_other_episodes():
         assert np.allclose(away[rows], sorted(best.values())[:5], atol=1e-5)
         assert len(set(space.episode[rows])) == 5 and space.episode[number] not in space.episode[rows]
         assert np.allclose(distances, away[rows] ** 2 / 2, atol=1e-5)
-    near = measure(space)["neighbours"]
+    near = measure_latent_space(space)["neighbours"]
     assert near["tool_distance"] == pytest.approx(near["least_tool_distance"], rel=1e-3)
     assert near["random_tool_distance"] > 3 * near["tool_distance"]
 
 
-def test_frames_that_are_asked_for_are_test_frames_far_apart():
+def test_queries_are_test_frames_far_apart():
     space = known(turned)
-    chosen = space.scattered(6)
+    chosen = space.pick_distant_frames(6)
     assert len(set(chosen)) == 6 and space.test[space.kept[chosen]].all()
     places = space.tool[space.kept[chosen]]
     apart = [np.linalg.norm(a - b) for i, a in enumerate(places) for b in places[:i]]
     assert min(apart) > 0.1
-    assert len(space.scattered(1000)) == int(space.test.sum())
+    assert len(space.pick_distant_frames(1000)) == int(space.test.sum())
 
 
 class Patches(PredictiveModel):
@@ -118,7 +124,7 @@ def test_whole_latents_are_kept_as_far_as_memory_allows():
     model, frames = Patches(), np.concatenate([e.frames for e in episodes])
     every = model.encode(frames)
     for limit, step in ((2**30, 1), (95 * 48 // 3, 3), (1000, math.ceil(95 * 48 / 1000))):
-        space = encode(model, episodes, 0.1, done.append, kept_bytes=limit)
+        space = encode_episodes(model, episodes, 0.1, done.append, kept_bytes=limit)
         assert torch.equal(space.pooled, every.mean(1))
         assert (space.kept == np.arange(0, 95, step)).all() and torch.equal(space.whole, every[space.kept])
         assert done[-1] == 95
@@ -162,7 +168,7 @@ def test_reading_goes_on_until_there_are_test_episodes(root):
     bag = write_bag(root / "bag", ["train", "train", "train", "test", "train"])
     config, arm = small_models.config(), load_robot("slides")
     for limit, count in ((2, 4), (4, 4), (5, 5), (100, 5)):
-        found = read(bag, arm, config, limit, lambda frames: None)
+        found = read_test_and_others(bag, arm, config, limit, lambda frames: None)
         assert len(found) == count
     np.testing.assert_allclose(found[0].tool[:, 1], -0.02 * 0.1 * np.arange(11), atol=1e-9)
 
@@ -217,5 +223,5 @@ def test_a_model_of_several_cameras_finds_them_in_the_bag(root):
 def test_views_are_shown_side_by_side():
     frames = np.random.default_rng(0).integers(0, 255, (1, 2, 8, 8, 3), np.uint8)
     space = replace(known(turned), frames=frames)
-    assert (space.picture(0) == np.hstack(frames[0])).all()
-    assert known(turned).picture(0).shape == (8, 8, 3)
+    assert (space.image(0) == np.hstack(frames[0])).all()
+    assert known(turned).image(0).shape == (8, 8, 3)
