@@ -1,26 +1,24 @@
-"""Subscriptions and publishers of `collect live`: the state of the running graph, plans for its gate, teleoperation."""
+"""Subscriptions and publishers of `collect live`: the state of the running graph, and plans for its gate."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import TwistStamped
 from jepa_msgs.msg import Action, GateStatus, Plan, PlannerStatus
 from rclpy.node import Node
-from sensor_msgs.msg import JointState, Joy
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from jepa_ros.collecting.plan_driver import DrivenPlan, GamePad, TeleopMotion
+from jepa_ros.collecting.plan_driver import DrivenPlan
 from jepa_ros.errors import InputError
 from jepa_ros.graph_clients.graph_listener import GraphListener
-from jepa_ros.nodes.common.convert import float32_array, stamp_of_seconds, to_ns, to_seconds, trajectory_message
+from jepa_ros.nodes.common.convert import float32_array, stamp_of_seconds, to_ns, trajectory_message
 from jepa_ros.nodes.common.qos import EXECUTED, LATCHED, RELIABLE, SENSOR
 from jepa_ros.robot.config import RobotConfig
 
@@ -73,9 +71,8 @@ class GraphClient(GraphListener):
             raise InputError(f"planner: expected no goal, found: {self.planner_goal}")
         if self.gate.state != GateStatus.HOLDING:
             raise InputError(f"arm_gate: expected it to hold the arm, found: {self.gate.text}")
-        if self.executed.action_space != self._robot.action_space.type:
-            found = self.executed.action_space
-            raise InputError(f"executed: expected the action space {self._robot.action_space.type}, found {found}")
+        if (found := self.executed.action_space) != (wanted := self._robot.action_space.type):
+            raise InputError(f"executed: expected the action space {wanted}, found {found}")
 
     def create_publishers(self) -> None:
         """Take the planner's place before the gate."""
@@ -154,9 +151,8 @@ class GraphClient(GraphListener):
         """Publish a sign of life: the gate stops the arm where the planner is silent."""
         message = PlannerStatus(state=PlannerStatus.PLANNING, text=f"collecting: {text}", plan_id=plan_id)
         message.header.stamp, message.header.frame_id = self.node.get_clock().now().to_msg(), self._robot.base_frame
-        for field in ("plan_ms", "deadline_ms", "slack_ms", "plan_age_ms", "splice_error"):
-            setattr(message, field, math.nan)
-        message.distance = message.predicted_distance = math.nan
+        message.plan_ms = message.deadline_ms = message.slack_ms = message.plan_age_ms = math.nan
+        message.splice_error = message.distance = message.predicted_distance = math.nan
         self._own_stamps.append(to_ns(message.header.stamp))
         self._status.publish(message)
 
@@ -171,10 +167,9 @@ class GraphClient(GraphListener):
 
     def _on_joints(self, message: JointState) -> None:
         positions = dict(zip(message.name, message.position, strict=False))
-        if all(j in positions for j in self._robot.joints):
-            found = np.array([positions[j] for j in self._robot.joints])
-            if np.isfinite(found).all():
-                self._joints, self._joints_at = found, time.monotonic()
+        found = np.array([positions.get(j, math.nan) for j in self._robot.joints])
+        if np.isfinite(found).all():
+            self._joints, self._joints_at = found, time.monotonic()
 
     def _on_executed(self, message: Action) -> None:
         self.executed = message
@@ -188,55 +183,3 @@ class GraphClient(GraphListener):
                 self.rejection = next((v.value for v in status.values if v.key == "last_rejection"), self.rejection)
             elif status.hardware_id == f"{own}/recorder" and status.name.endswith(": recording"):
                 self.recording_error = status.message if status.level == DiagnosticStatus.ERROR else ""
-
-
-class TeleopSubscription:
-    """Passes commands on to a TeleopMotion: sensor_msgs/Joy where there is a pad, otherwise geometry_msgs/TwistStamped.
-
-    max_speed: m/s of a component of 1. frame: base frame, which velocities must be in. on_problem(text): a message was
-    dropped. on_end: the end button was pressed.
-    """
-
-    def __init__(
-        self,
-        graph: GraphClient,
-        motion: TeleopMotion,
-        pad: GamePad | None,
-        topic: str,
-        max_speed: float,
-        frame: str,
-        on_problem: Callable[[str], None],
-        on_end: Callable[[], None],
-    ) -> None:
-        self._graph, self._motion, self._pad = graph, motion, pad
-        self._topic, self._max_speed, self._frame = topic, max_speed, frame
-        self._on_problem, self._on_end = on_problem, on_end
-        kind, callback = (Joy, self._on_joy) if pad else (TwistStamped, self._on_twist)
-        graph.node.create_subscription(kind, topic, callback, SENSOR)
-
-    def _on_joy(self, message: Joy) -> None:
-        if self._pad.end_was_pressed(message.buttons):
-            self._on_end()
-        velocity = self._pad.velocity(message.axes, message.buttons)
-        if len(velocity) < 2:
-            self._on_problem(f"{self._topic}: expected more axes, found {len(message.axes)}")
-        else:
-            self._command(velocity, message)
-
-    def _on_twist(self, message: TwistStamped) -> None:
-        found = message.header.frame_id
-        if found not in ("", self._frame):
-            self._on_problem(f"{self._topic}: expected velocities in the frame {self._frame}, found {found}")
-        else:
-            linear = message.twist.linear
-            self._command((linear.x / self._max_speed, linear.y / self._max_speed), message)
-
-    def _command(self, velocity: tuple[float, ...], message: Joy | TwistStamped) -> None:
-        self._motion.command(velocity, to_seconds(message.header.stamp), self._graph.now())
-        if self._motion.problem:
-            self._on_problem(f"{self._topic}: {self._motion.problem}")
-
-
-def describe_domain() -> str:
-    """Return where the graph was looked for, as a part of a sentence."""
-    return f"in ROS domain {os.environ.get('ROS_DOMAIN_ID') or 0}"

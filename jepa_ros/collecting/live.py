@@ -6,6 +6,7 @@ publishes plans and signs of life like the planner, and the gate decides what is
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
@@ -59,7 +60,9 @@ def collect_live(
         ticks = PLAY_TICKS if ticks is None and seconds is None else ticks
     topic = topic or ("" if mode == "play" else mode)
     limits, start = _parse_numbers("box", box, 4), _parse_numbers("reset", reset, 2)
-    teleop = (topic, _parse_whole_numbers("axes", axes, 2), hold_button, end_button)
+    if not re.fullmatch(r" *\d+ *, *\d+ *", axes):
+        raise InputError(f"axes '{axes}': expected 2 comma-separated whole numbers")
+    teleop = (topic, tuple(map(int, axes.split(","))), hold_button, end_button)
     options = LiveOptions(mode, robot, seed, episodes, ticks, seconds, limits, start, namespace, use_sim_time, *teleop)
     restricted = restrict_workspace(load_robot(robot), options.box)
     prepare_out(out)
@@ -82,13 +85,6 @@ def _parse_numbers(name: str, text: str, count: int) -> tuple[float, ...] | None
     return found
 
 
-def _parse_whole_numbers(name: str, text: str, count: int) -> tuple[int, ...]:
-    found = _parse_numbers(name, text, count) or ()
-    if len(found) != count or any(not (k >= 0 and k == int(k)) for k in found):
-        raise InputError(f"{name} '{text}': expected {count} comma-separated whole numbers")
-    return tuple(int(k) for k in found)
-
-
 def _collect(options: LiveOptions, robot: RobotConfig, out: Path, bar: ProgressDisplay, stop: threading.Event) -> int:
     from jepa_ros.collecting.session import CollectingStopped, Session
 
@@ -107,9 +103,6 @@ def _collect(options: LiveOptions, robot: RobotConfig, out: Path, bar: ProgressD
         paths = write_results(record, session.space, out)
     except OSError as error:
         raise InputError(f"out {out}: expected room for summary and report, found {error}") from None
-    of = "" if options.episodes is None else f" of {options.episodes}"
-    lines = [("episodes", f"{record.done}{of}"), ("plans rejected", f"{record.gate['rejected']} of {record.plans}")]
-    lines += [("stops of the gate", record.gate["stops"])]
-    lines += [("ended early", record.ended)] if record.ended else []
+    lines = list(record.figures().items()) + [("ended early", record.ended)] * bool(record.ended)
     print_result(f"collect live: {options.mode}, robot {robot.name}", lines, paths)
     return code

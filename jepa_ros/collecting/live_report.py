@@ -104,8 +104,11 @@ class LiveEpisode:
 
 @dataclass
 class LiveRecord:
-    """Events of a session. gate: plans cut, plans rejected and stops, as the gate
-    counted them. refusals: causes of the rejections. ended: why collecting ended early; empty where it did not."""
+    """Events of a session.
+
+    gate: plans cut, plans rejected and stops, as the gate counted them. refusals: causes of the rejections. ended: why
+    collecting ended early; empty where it did not.
+    """
 
     options: LiveOptions
     episodes: list[LiveEpisode] = field(default_factory=list)
@@ -114,6 +117,15 @@ class LiveRecord:
     refusals: list[str] = field(default_factory=list)
     ended: str = ""
     wall_s: float = 0.0
+
+    def figures(self) -> dict[str, str | int]:
+        """Return the figures for the end of the command."""
+        wanted = self.options.episodes
+        return {
+            "episodes": f"{self.done}" if wanted is None else f"{self.done} of {wanted}",
+            "plans rejected": f"{self.gate['rejected']} of {self.plans}",
+            "stops of the gate": self.gate["stops"],
+        }
 
     @property
     def done(self) -> int:
@@ -156,19 +168,10 @@ def write_results(record: LiveRecord, space: PlanarVelocity, out: Path) -> list[
 
 
 def _report(record: LiveRecord, values: dict, space: PlanarVelocity, tool: np.ndarray, speed: np.ndarray) -> Report:
-    of = "" if record.options.episodes is None else f" of {record.options.episodes}"
     report = Report("Collecting on a live robot", f"{record.options.mode}, robot {record.options.robot}")
     complete = record.options.episodes is None or record.done >= record.options.episodes
-    report.tiles(
-        {
-            "episodes": f"{record.done}{of}",
-            "driven": f"{values['seconds']:.0f} s",
-            "workspace covered": f"{100 * values['covered']:.0f} %",
-            "plans rejected": f"{record.gate['rejected']} of {record.plans}",
-            "stops of the gate": record.gate["stops"],
-        },
-        {"episodes": complete},
-    )
+    driven = {"driven": f"{values['seconds']:.0f} s", "workspace covered": f"{100 * values['covered']:.0f} %"}
+    report.tiles(record.figures() | driven, {"episodes": complete})
     if record.ended:
         report.text(f"**Ended early:** {record.ended}")
     report.plot(plot_coverage(space, tool, speed))

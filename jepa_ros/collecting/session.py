@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 
 import numpy as np
+from geometry_msgs.msg import TwistStamped
 from jepa_msgs.msg import GateStatus
 from rclpy.node import Node
+from sensor_msgs.msg import Joy
 from std_srvs.srv import Trigger
 
-from jepa_ros.collecting.graph_client import GraphClient, TeleopSubscription, describe_domain
+from jepa_ros.collecting.graph_client import GraphClient
 from jepa_ros.collecting.live_report import LiveEpisode, LiveRecord
 from jepa_ros.collecting.plan_driver import (
     TELEOP_PLANS,
@@ -31,7 +34,9 @@ from jepa_ros.collecting.plan_driver import (
     sample_play_episode,
 )
 from jepa_ros.errors import InputError
+from jepa_ros.nodes.common.convert import to_seconds
 from jepa_ros.nodes.common.diagnostics import Throttle
+from jepa_ros.nodes.common.qos import SENSOR
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.action_space import PlanarVelocity
@@ -60,8 +65,8 @@ class CollectingEnded(Exception):
 class Drive:
     """Executes motions of a PlanDriver on the live arm.
 
-    paused: while it is True the arm rests. activity: text for planner_status. on_pause(why), on_resume() and
-    on_rejection(why) report events. driver: None until `begin`.
+    paused: while it is True the arm rests. activity: text for planner_status. on_pause(why) and on_resume() report
+    events. driver: None until `begin`.
     """
 
     def __init__(
@@ -72,10 +77,10 @@ class Drive:
         stop: threading.Event,
         on_pause: Callable[[str], None],
         on_resume: Callable[[], None],
-        on_rejection: Callable[[str], None],
+        warn: Callable[..., None],
     ) -> None:
         self._graph, self._executor, self._record, self._stop = graph, executor, record, stop
-        self._on_pause, self._on_resume, self._on_rejection = on_pause, on_resume, on_rejection
+        self._on_pause, self._on_resume, self._warn = on_pause, on_resume, warn
         self.driver: PlanDriver | None = None
         self.paused, self.activity = False, ""
         self._ending = self._plan_failed = False
@@ -203,8 +208,7 @@ class Drive:
         return True
 
     def wait(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        self.wait_until(lambda: time.monotonic() > end)
+        self.wait_until(lambda: False, seconds)
 
     def _spin(self) -> None:
         """Run callbacks, publish planner_status when it is due, and raise where collecting is over."""
@@ -238,7 +242,7 @@ class Drive:
         if self._graph.rejection != self._rejection:
             self._rejection = self._graph.rejection
             self._record.refusals.append(self._rejection)
-            self._on_rejection(self._rejection)
+            self._warn(f"the gate rejected a plan: {self._rejection}", "rejected")
 
 
 def _without_state(text: str) -> str:
@@ -260,20 +264,12 @@ class Session:
     robot's action space, None until the graph was found."""
 
     def __init__(
-        self,
-        robot: RobotConfig,
-        node: Node,
-        executor,
-        record: LiveRecord,
-        bar: ProgressDisplay,
-        stop: threading.Event,
+        self, robot: RobotConfig, node: Node, executor, record: LiveRecord, bar: ProgressDisplay, stop: threading.Event
     ) -> None:
         self._options, self._robot, self._record, self._bar = record.options, robot, record, bar
         self.space: PlanarVelocity | None = None
         self._graph = GraphClient(node, robot, self._on_executed)
-        self._drive = Drive(
-            self._graph, executor, record, stop, self._note_pause, self._note_resume, self._note_rejection
-        )
+        self._drive = Drive(self._graph, executor, record, stop, self._note_pause, self._note_resume, self._warn)
         self._warnings = Throttle()
         self._episode: LiveEpisode | None = None  # in progress
         self._counting = False  # executed actions belong to the episode
@@ -306,9 +302,8 @@ class Session:
         started = time.monotonic()
         if not wait_until(lambda: not graph.missing(), DISCOVERY_TIMEOUT_S):
             missing = ", ".join(graph.missing())
-            raise InputError(
-                f"collect: expected {missing}; found none within {DISCOVERY_TIMEOUT_S:g} s {describe_domain()}"
-            )
+            where = f"in ROS domain {os.environ.get('ROS_DOMAIN_ID') or 0}"
+            raise InputError(f"collect: expected {missing}; found none within {DISCOVERY_TIMEOUT_S:g} s {where}")
         wait_until(lambda: graph.gate.state == GateStatus.HOLDING, 2.0)
         graph.expect_idle()
         kinematics = Kinematics(graph.urdf, robot.joints, robot.tool_frame, robot.base_frame)
@@ -318,10 +313,9 @@ class Session:
         teleoperated = options.mode != "play"
         if teleoperated:
             self._teleop = TeleopMotion(space)
-            pad = GamePad(options.axes, options.hold_button, options.end_button) if options.mode == "joy" else None
-            self._commands = TeleopSubscription(
-                graph, self._teleop, pad, options.topic, space.max_speed, robot.base_frame, self._warn, self._end
-            )
+            self._pad = GamePad(options.axes, options.hold_button, options.end_button)
+            kind, callback = (Joy, self._on_joy) if options.mode == "joy" else (TwistStamped, self._on_twist)
+            graph.node.create_subscription(kind, options.topic, callback, SENSOR)
         graph.create_publishers()
         if not wait_until(graph.is_matched, DISCOVERY_TIMEOUT_S):
             raise InputError("arm_gate: expected subscriptions to plan and planner_status, found none")
@@ -406,9 +400,6 @@ class Session:
         self._log("resumed")
         self._show("driving")
 
-    def _note_rejection(self, why: str) -> None:
-        self._warn(f"the gate rejected a plan: {why}", "rejected")
-
     def _log(self, text: str) -> None:
         number = "" if self._episode is None else f"episode {self._episode.number}: "
         sys.stderr.write(f"collect: {number}{text}\n")
@@ -428,6 +419,29 @@ class Session:
         if self._counting and self._graph.joints is not None:
             self._episode.actions.append(values)
             self._episode.tool.append(self.space.tool_coordinates(self._graph.joints))
+
+    def _on_joy(self, message: Joy) -> None:
+        if self._pad.end_was_pressed(message.buttons):
+            self._end()
+        velocity = self._pad.velocity(message.axes, message.buttons)
+        if len(velocity) < 2:
+            self._warn(f"{self._options.topic}: expected more axes, found {len(message.axes)}")
+        else:
+            self._command(velocity, message)
+
+    def _on_twist(self, message: TwistStamped) -> None:
+        found, wanted = message.header.frame_id, self._robot.base_frame
+        if found not in ("", wanted):
+            self._warn(f"{self._options.topic}: expected velocities in the frame {wanted}, found {found}")
+        else:
+            linear, most = message.twist.linear, self.space.max_speed
+            self._command((linear.x / most, linear.y / most), message)
+
+    def _command(self, velocity: tuple[float, ...], message: Joy | TwistStamped) -> None:
+        """Pass a velocity, over max_speed, on to the motion."""
+        self._teleop.command(velocity, to_seconds(message.header.stamp), self._graph.now())
+        if self._teleop.problem:
+            self._warn(f"{self._options.topic}: {self._teleop.problem}")
 
     def _on_pause(self, request, response) -> Trigger.Response:
         response.success, response.message = True, "already paused" if self._drive.paused else "pausing"

@@ -57,6 +57,11 @@ class CollectRecipe:
     rate: float
     ticks: int = EPISODE_TICKS
 
+    @property
+    def episode_s(self) -> float:
+        """Length of an episode in s."""
+        return self.ticks * TICK_S
+
 
 def collect_simulated(
     *,
@@ -78,12 +83,17 @@ def collect_simulated(
     require_planar_space(load_robot(robot))
     if abs(rate * TICK_S - round(rate * TICK_S)) > 1e-9 or rate * TICK_S < 1:
         raise InputError(f"rate {rate:g}: expected a multiple of the control rate of {1 / TICK_S:g} Hz")
-    resumed = _expect_same_recipe(prepare_out(out), recipe)
+    recipe_file = prepare_out(out) / "recipe.json"
+    if recipe_file.exists():
+        if (found := read_json(recipe_file, "recipe")) != asdict(recipe):
+            raise InputError(f"bag {out}: was recorded with other options: expected {found}, found {asdict(recipe)}")
+    elif out.is_dir() and any(out.iterdir()):
+        raise InputError(f"bag {out}: expected a new or empty directory, or an interrupted recording")
     if (out / "metadata.yaml").exists():
         _print_result(out, recipe, episodes)
         return 0
-    if not resumed:
-        write_atomically(out / "recipe.json", json.dumps(asdict(recipe)))
+    if not recipe_file.exists():
+        write_atomically(recipe_file, json.dumps(asdict(recipe)))
     parts = out / "parts"
     parts.mkdir(exist_ok=True)
     count = math.ceil(episodes / PART_EPISODES)
@@ -99,7 +109,7 @@ def collect_simulated(
                 stopped = stopped or full
     if stopped and not done:
         shutil.rmtree(parts)
-        (out / "recipe.json").unlink()
+        recipe_file.unlink()
         raise InputError(stopped)
     _join(out, parts)
     _report(out, recipe, time.time() - started)
@@ -110,21 +120,8 @@ def collect_simulated(
     return 0
 
 
-def _expect_same_recipe(out: Path, recipe: CollectRecipe) -> bool:
-    """Return whether `out` holds a recording with this recipe. Raises InputError where it holds something else."""
-    path = out / "recipe.json"
-    if path.exists():
-        if (found := read_json(path, "recipe")) != asdict(recipe):
-            raise InputError(f"bag {out}: was recorded with other options: expected {found}, found {asdict(recipe)}")
-        return True
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"bag {out}: expected a new or empty directory, or an interrupted recording")
-    return False
-
-
 def _print_result(out: Path, recipe: CollectRecipe, done: int) -> None:
-    length = recipe.ticks * TICK_S
-    lines = [("episodes", f"{done} of {recipe.episodes}, {length:g} s each"), ("seed", recipe.seed)]
+    lines = [("episodes", f"{done} of {recipe.episodes}, {recipe.episode_s:g} s each"), ("seed", recipe.seed)]
     paths = [path for path in (out / "summary.json", out / "report.html") if path.exists()]
     print_result("collect sim: random play", lines, [out, *paths])
 
@@ -170,43 +167,34 @@ def _record_part(job: tuple[CollectRecipe, int, Path]) -> tuple[int, str]:
 
 
 def _stamp(recipe: CollectRecipe, episode: int, t: float) -> int:
-    return FIRST_STAMP_S * 10**9 + episode * int((recipe.ticks * TICK_S + 1.0) * 1e9) + round(t * 1e9)
+    return FIRST_STAMP_S * 10**9 + episode * int((recipe.episode_s + 1.0) * 1e9) + round(t * 1e9)
 
 
 def _record_episode(bag: EpisodeWriter, cell: ArmCell, task: Task, recipe: CollectRecipe, episode: int) -> None:
     rng = np.random.default_rng([recipe.seed, episode])
     task.reset_for_play(cell, rng)
-    begin = _run_to_next_tick(cell)
+    begin = math.ceil(cell.scene.time / TICK_S + 0.5) * TICK_S  # the next control tick
+    for _ in cell.advance(begin - cell.scene.time):
+        pass
     _follow(cell, begin, sample_random_play(recipe.ticks, rng), episode + 1)
 
     def stamp(t: float) -> int:
         return _stamp(recipe, episode, t - begin)
 
-    def note(done) -> None:
-        if begin - 1e-6 < done.start < begin + recipe.ticks * TICK_S - 1e-6:
-            start, end = stamp(done.start), stamp(done.start + TICK_S)
-            bag.executed(start, end, TICK_S, cell.space.name, done.values, done.plan_id)
-
     bag.episode(stamp(begin), episode, split_of(episode), "play")
     bag.camera_info(stamp(begin), cell.scene.camera_intrinsics)
     frame_every = round(1 / (recipe.rate * CONTROLLER_CYCLE_S))
     state_every = round(1 / (JOINT_STATE_RATE_HZ * CONTROLLER_CYCLE_S))
-    for cycle in range(round(recipe.ticks * TICK_S / CONTROLLER_CYCLE_S) + 1):
+    for cycle in range(round(recipe.episode_s / CONTROLLER_CYCLE_S) + 1):
         now = cell.scene.time
         if cycle % state_every == 0:
             bag.joint_state(stamp(now), *cell.scene.joint_state())
         if cycle % frame_every == 0:
             bag.image(stamp(now), cell.scene.render())
         for done in cell.advance(CONTROLLER_CYCLE_S):
-            note(done)
-
-
-def _run_to_next_tick(cell) -> float:
-    """Run the simulation to the next control tick and return its time in s."""
-    target = math.ceil(cell.scene.time / TICK_S + 0.5) * TICK_S
-    for _ in cell.advance(target - cell.scene.time):
-        pass
-    return target
+            if begin - 1e-6 < done.start < begin + recipe.episode_s - 1e-6:
+                start, end = stamp(done.start), stamp(done.start + TICK_S)
+                bag.executed(start, end, TICK_S, cell.space.name, done.values, done.plan_id)
 
 
 def _follow(cell, start: float, wanted: np.ndarray, plan_id: int) -> None:
@@ -262,15 +250,15 @@ def _report(out: Path, recipe: CollectRecipe, wall_s: float) -> None:
     values = {
         "recipe": asdict(recipe),
         "episodes": {s: splits.count(s) for s in SPLITS},
-        "frames": count * (round(recipe.ticks * TICK_S * recipe.rate) + 1),
+        "frames": count * (round(recipe.episode_s * recipe.rate) + 1),
         "actions": len(actions),
         "megabytes": megabytes,
         "speed_m_s": {"mean": float(speed.mean() * space.max_speed)},
-        "frames_per_s": count * recipe.ticks * TICK_S * recipe.rate / max(wall_s, 1e-9),
+        "frames_per_s": count * recipe.episode_s * recipe.rate / max(wall_s, 1e-9),
         "wall_s": wall_s,
     }
     write_summary(out / "summary.json", values)
-    report = Report("Random play", f"{count} episodes of {recipe.ticks * TICK_S:g} s, seed {recipe.seed}")
+    report = Report("Random play", f"{count} episodes of {recipe.episode_s:g} s, seed {recipe.seed}")
     report.tiles({"episodes": count, "frames": values["frames"], "MB": round(megabytes)})
     report.plot(plot_coverage(space, tool, speed))
     report.images([("start of an episode", image) for image in images])
