@@ -73,14 +73,11 @@ def fit_heads(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy, reachability = build_policy(config), build_reachability(config)
-    heads = [
-        _TrainedHead(name, head, loss, decay, seed)
-        for name, head, loss, decay in (
-            ("policy", policy, policy_loss, schedule.weight_decay),
-            ("reachability", reachability, reachability_loss, REACHABILITY_DECAY),
-        )
-        if head is not None
-    ]
+    heads = []
+    if policy is not None:
+        heads.append(_TrainedHead("policy", policy, policy_loss, schedule.weight_decay, seed))
+    if reachability is not None:
+        heads.append(_TrainedHead("reachability", reachability, reachability_loss, REACHABILITY_DECAY, seed))
     if not heads:
         return Heads(probes=probes)
     trainer = HeadsTrainer(heads, config.block, latents, data, schedule, seed)

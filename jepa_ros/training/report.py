@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.datasets.store import Dataset, is_dataset
+from jepa_ros.planning.goal import latent_distance_pairs
 from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report
 from jepa_ros.text_files import write_atomically
@@ -23,6 +24,7 @@ from jepa_ros.world_model.heads import JOINTS, GoalPolicy, Reachability
 PAIRS = 20_000
 SAME_PLACE_M = 0.005
 """Two frames whose tools are closer than this are at the same place."""
+SHOWN_FRAMES = 8
 TICKS_TO_GO = (0, 1, 2, 4, 8, 12, 16, 24, 32, 40)
 
 
@@ -98,7 +100,7 @@ def write_heads(
     if heads.reachability is not None:
         ticks, apart = predicted_ticks(heads.reachability, latents, data, seed)
         report.section("Ticks to go").plot(
-            _plot_ticks(ticks[:4000], apart[:4000]),
+            _plot_by_distance(apart[:4000], ticks[:4000], title="Predicted ticks to go", ylabel="control ticks")[0],
             f"Random pairs of frames. Rank correlation {figures['reachability_spearman'] or 0:.3f}.",
         )
     if heads.policy is not None:
@@ -120,25 +122,18 @@ def head_rows(figures: Mapping) -> dict[str, str]:
         f"error of the probe of {name} (root mean square)": _format_error(name, error)
         for name, error in figures["probe_error"].items()
     }
-    if figures.get("reachability_spearman") is not None:
-        rows["rank correlation of predicted ticks to go with the tool's distance"] = (
-            f"{figures['reachability_spearman']:.3f}"
-        )
+    if (correlation := figures.get("reachability_spearman")) is not None:
+        rows["rank correlation of predicted ticks to go with the tool's distance"] = f"{correlation:.3f}"
     for ticks in ("0", "8"):
-        if ticks in figures.get("policy_error", {}):
-            rows[f"error of the policy's actions (of 1), {ticks} ticks before the goal"] = (
-                f"{figures['policy_error'][ticks]:.3f}"
-            )
+        if (error := figures.get("policy_error", {}).get(ticks)) is not None:
+            rows[f"error of the policy's actions (of 1), {ticks} ticks before the goal"] = f"{error:.3f}"
     return rows
 
 
 def count_head_parameters(heads: Heads) -> dict[str, int]:
     """Return the number of parameters by head."""
-    sizes = {}
-    for name, head in (("policy", heads.policy), ("reachability", heads.reachability)):
-        if head is not None:
-            sizes[name] = sum(p.numel() for p in head.parameters())
-    return sizes
+    named = {"policy": heads.policy, "reachability": heads.reachability}
+    return {name: sum(p.numel() for p in head.parameters()) for name, head in named.items() if head is not None}
 
 
 def _plot_curves(heads: Heads):
@@ -150,11 +145,12 @@ def _plot_curves(heads: Heads):
     return fig
 
 
-def _plot_ticks(ticks: np.ndarray, apart: np.ndarray):
+def _plot_by_distance(apart: np.ndarray, values: np.ndarray, **settings: str):
+    """Return a figure with a dot for each pair of frames, and its axes. apart: m between the tools."""
     fig, axes = plots.figure()
-    axes.plot(100 * apart, ticks, ".", ms=2, alpha=0.4)
-    axes.set(title="Predicted ticks to go", xlabel="tool distance (cm)", ylabel="control ticks")
-    return fig
+    axes.plot(100 * apart, values, ".", ms=2, alpha=0.4)
+    axes.set(xlabel="tool distance (cm)", **settings)
+    return fig, axes
 
 
 def _plot_errors(errors: Mapping[str, float]):
@@ -181,9 +177,6 @@ def _plot_probe(name: str, found: np.ndarray, true: np.ndarray):
     return fig
 
 
-SHOWN_FRAMES = 8
-
-
 def write_report(
     path: Path,
     config: ModelConfig,
@@ -205,10 +198,16 @@ def write_report(
             "frames/s": round(summary["frames_per_s"]),
         }
     )
-    report.section("Loss and health").plot(_plot_losses(progress))
-    report.plot(
-        _plot_health(progress), "On validation episodes. The checkpoint has the weights of the least three-step error."
-    )
+    figure, (left, right) = plots.figure(2)
+    names = {name: name for name in ("one_step", "rollout", "proprioception")}
+    draw_curves(left, progress.curve, names, "Prediction losses", yscale="log")
+    draw_curves(right, progress.curve, {"anti_collapse": ""}, "Regulariser against collapse", yscale="log")
+    report.section("Loss and health").plot(figure)
+    figure, (left, right) = plots.figure(2)
+    names = {name: name for name in ("error_ratio@1", "error_ratio@3")}
+    draw_curves(left, progress.validation, names, "Prediction error ÷ persistence baseline", yscale="log")
+    draw_curves(right, progress.validation, {"effective_rank": ""}, "Effective rank")
+    report.plot(figure, "On validation episodes. The checkpoint has the weights of the least three-step error.")
     report.section("Latent distance by tool distance").plot(
         _plot_distances(latents, data, config),
         "Pairs of validation frames. Beyond a few centimetres the latent distance is flat; there the policy guides the "
@@ -225,31 +224,14 @@ def write_report(
     report.write(path)
 
 
-def _plot_losses(progress: TrainingProgress):
-    fig, (left, right) = plots.figure(2)
-    names = {name: name for name in ("one_step", "rollout", "proprioception")}
-    draw_curves(left, progress.curve, names, "Prediction losses", yscale="log")
-    draw_curves(right, progress.curve, {"anti_collapse": ""}, "Regulariser against collapse", yscale="log")
-    return fig
-
-
-def _plot_health(progress: TrainingProgress):
-    fig, (left, right) = plots.figure(2)
-    names = {name: name for name in ("error_ratio@1", "error_ratio@3")}
-    draw_curves(left, progress.validation, names, "Prediction error ÷ persistence baseline", yscale="log")
-    draw_curves(right, progress.validation, {"effective_rank": ""}, "Effective rank")
-    return fig
-
-
 def _plot_distances(latents: torch.Tensor, data: EpisodeSet, config: ModelConfig):
     rng = np.random.default_rng(0)
     first, second = rng.integers(len(latents), size=(2, 4000))
     apart = np.linalg.norm(data.tool[first] - data.tool[second], axis=1)
-    distance = (latents[first] - latents[second]).square().mean(1).numpy()
-    fig, axes = plots.figure()
-    axes.plot(100 * apart, distance, ".", ms=2, alpha=0.4)
+    distance = latent_distance_pairs(latents[first], latents[second])
+    labels = {"title": "Latent distance", "ylabel": "mean square over D", "yscale": "log"}
+    fig, axes = _plot_by_distance(apart, distance, **labels)
     axes.axhline(config.distance.tolerance, lw=1, ls="--")
-    axes.set(title="Latent distance", xlabel="tool distance (cm)", ylabel="mean square over D", yscale="log")
     return fig
 
 

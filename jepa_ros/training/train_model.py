@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from jepa_ros import distributed
 from jepa_ros.allocator import keep_freed_memory
 from jepa_ros.bags.cameras import frame_topics
-from jepa_ros.datasets.episodes import Episode, EpisodeSet, Windows, normalisation
+from jepa_ros.datasets.episodes import EpisodeSet, Windows, normalisation
 from jepa_ros.datasets.recorded_episodes import SPLITS, data_camera, expect_data, read_splits
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import (
@@ -42,11 +43,11 @@ from jepa_ros.training.trainer import (
     HEADS_STATE_FILE,
     STATE_FILE,
     ResumableTrainer,
-    TensorBoard,
     check_same_options,
     copy_weights,
     descend,
     learning_rate_factor,
+    tensorboard_log,
     write_options,
 )
 from jepa_ros.world_model.anti_collapse import make_anti_collapse
@@ -299,10 +300,7 @@ def train_model(
     stopped, test = trainer.progress.stopped, summary["test"]
     lines = [("stopped early", stopped)] if stopped else []
     lines += [
-        (
-            "updates",
-            f"{trainer.progress.update} (best on validation: {summary['chosen_update']})",
-        ),
+        ("updates", f"{trainer.progress.update} (best on validation: {summary['chosen_update']})"),
         ("test: 3-step error", f"{100 * test['error_ratio@3']:.1f} % of the persistence baseline"),
         ("test: probe of the tool", f"R² {test['probe_r2']:.4f}"),
         ("test: effective rank", f"{test['effective_rank']:.1f} of {config.latent_shape[-1]}"),
@@ -339,7 +337,7 @@ def _fit_world_model(trainer: Trainer, out: Path, bar: ProgressDisplay, save_eve
     state = out / STATE_FILE
     trainer.load_if_there(state)
     task = bar.add("world model", trainer.updates, trainer.progress.update)
-    with TensorBoard(out / "tensorboard" if distributed.rank() == 0 else None) as logs:
+    with tensorboard_log(out / "tensorboard" if distributed.rank() == 0 else None) as log:
 
         def show(values: dict) -> None:
             p = trainer.progress
@@ -348,7 +346,7 @@ def _fit_world_model(trainer: Trainer, out: Path, bar: ProgressDisplay, save_eve
                 last = p.validation[-1]
                 note += f"  error {last['error_ratio@3']:.3f} of persistence, rank {last['effective_rank']:.1f}"
             bar.update(task, values["update"], note)
-            logs.add(values)
+            log(values)
 
         try:
             trainer.run(state, show, save_every)
@@ -371,9 +369,7 @@ def _save_checkpoint(
     save_checkpoint(checkpoint, config, model, heads.policy, heads.reachability, heads.probes)
     arm = load_robot(options["robot"])
     write_reference(checkpoint, reference_frame(sets["train"], [arm.home[joint] for joint in arm.joints]))
-    test = measure_prediction(model, sets["test"], latents["test"], TEST_STEPS, BLOCK, seed)
-    test |= measure_latents(latents["test"])
-    test["probe_r2"] = measure_probe_r2(latents["train"], sets["train"].tool, latents["test"], sets["test"].tool)
+    test = measure_model(model, sets, latents, "test", BLOCK, seed)
     summary = {
         "options": options,
         "episodes": {split: len(part.episodes) for split, part in sets.items()},
@@ -395,13 +391,26 @@ def _save_checkpoint(
     return config, summary
 
 
+def measure_model(
+    model: PredictiveModel,
+    sets: dict[str, EpisodeSet],
+    latents: dict[str, torch.Tensor],
+    split: str,
+    block: int,
+    seed: int,
+) -> dict[str, float]:
+    """Return metrics of the episodes of `split`, with the probe fitted on training episodes. latents: by split."""
+    data, z = sets[split], latents[split]
+    figures = measure_prediction(model, data, z, TEST_STEPS, block, seed) | measure_latents(z)
+    return figures | {"probe_r2": measure_probe_r2(latents["train"], sets["train"].tool, z, data.tool)}
+
+
 def _count_parameters(model: WorldModel) -> dict[str, int]:
     """Return the number of trained parameters by part of the model."""
-    parts: dict[str, int] = {}
+    parts: Counter[str] = Counter()
     for key, value in own_state(model).items():
-        part = key.split(".")[0]
-        parts[part] = parts.get(part, 0) + value.numel()
-    return parts
+        parts[key.split(".")[0]] += value.numel()
+    return dict(parts)
 
 
 def load_training_data(
@@ -409,7 +418,10 @@ def load_training_data(
 ) -> tuple[dict[str, EpisodeSet], ModelConfig]:
     """Return the episodes of a bag or dataset by split, and the config of the model to train. Raises InputError."""
     encoder, shape = _resolve_encoder(recipe)
-    episodes = _read_episodes(data, robot, recipe, bar)
+    needed = max(TEST_STEPS, recipe.schedule.steps) * BLOCK
+    fields = (tuple(robot.joints), tuple(robot.gripper))
+    size, cameras = recipe.preprocessing.size, recipe.cameras
+    episodes = read_splits(data, robot, fields, PERIOD_S, size, needed, bar, cameras)
     if not recipe.proprioception:
         episodes = [e.blind() for e in episodes]
     mean, std = normalisation(episodes)
@@ -453,9 +465,3 @@ def _resolve_encoder(recipe: Recipe):
     encoder = load_frozen_encoder(directory, recipe.preprocessing.size)
     config = FrozenEncoderConfig(directory=str(directory.resolve()), sha256=weights_digest(directory))
     return config, (max(1, len(recipe.cameras)) * encoder.tokens, encoder.width)
-
-
-def _read_episodes(data: Path, robot: RobotConfig, recipe: Recipe, bar: ProgressDisplay) -> list[Episode]:
-    needed = max(TEST_STEPS, recipe.schedule.steps) * BLOCK
-    fields = (tuple(robot.joints), tuple(robot.gripper))
-    return read_splits(data, robot, fields, PERIOD_S, recipe.preprocessing.size, needed, bar, recipe.cameras)

@@ -26,6 +26,7 @@ from jepa_ros.text_files import atomic_path, write_atomically
 from jepa_ros.world_model.device import CPU
 
 STATE_FILE, HEADS_STATE_FILE, OPTIONS_FILE = "trainer.state", "heads.state", "options.json"
+LOG_EVERY = 20  # updates between two entries of the TensorBoard log
 
 
 @dataclass
@@ -211,10 +212,8 @@ def check_same_options(out: Path, options: dict, started: str = STATE_FILE) -> N
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: cannot read the options of the earlier run ({error}); give another --out") from None
     if differ:
-        raise InputError(
-            f"--out {out}: holds a run with other options ({', '.join(differ)}); resume it with the same options, "
-            "or give another directory"
-        )
+        action = "resume it with the same options, or give another directory"
+        raise InputError(f"--out {out}: holds a run with other options ({', '.join(differ)}); {action}")
 
 
 def _without_defaults(value: object) -> object:
@@ -227,35 +226,29 @@ def write_options(out: Path, options: dict) -> None:
     write_atomically(out / OPTIONS_FILE, json.dumps(options))
 
 
-class TensorBoard:
-    """Writes losses every `every` updates, and every validation, to `directory`. Writes nothing if that is None or the
-    package tensorboard is not installed."""
+@contextmanager
+def tensorboard_log(directory: Path | None) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Yield a function that logs losses every LOG_EVERY updates, and every validation, to `directory`.
 
-    def __init__(self, directory: Path | None, every: int = 20):
-        self._directory, self._every, self._writer = directory, every, None
+    It takes the losses of an update, `update` among them, and the figures of its validation. It does nothing if
+    `directory` is None or the package tensorboard is not installed.
+    """
+    try:
+        if directory is None:
+            raise ImportError
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        yield lambda values: None
+        return
 
-    def __enter__(self) -> TensorBoard:
-        if self._directory is not None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                return self
-            self._writer = SummaryWriter(str(self._directory))
-        return self
+    def log(values: Mapping[str, float]) -> None:
+        if "probe_r2" in values or values["update"] % LOG_EVERY == 0:
+            for name, value in values.items():
+                if name != "update":
+                    writer.add_scalar(name.replace("@", "_at_"), value, values["update"])
 
-    def __exit__(self, *exception: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def add(self, values: Mapping[str, float]) -> None:
-        """Log the losses of an update, `update` among them, and the figures of its validation."""
-        update = values["update"]
-        is_validated = "probe_r2" in values
-        if self._writer is None or not (is_validated or update % self._every == 0):
-            return
-        for name, value in values.items():
-            if name != "update":
-                self._writer.add_scalar(name.replace("@", "_at_"), value, update)
+    with SummaryWriter(str(directory)) as writer:
+        yield log
 
 
 def draw_curves(axes, entries: Sequence[Mapping], labels: Mapping[str, str], title: str, **settings: Any) -> None:

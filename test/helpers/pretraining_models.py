@@ -29,12 +29,12 @@ OPTIONS = {
 both = pytest.mark.parametrize("sizes", [VIDEO, IMAGE], ids=["vjepa", "ijepa"])
 
 
-def stretches(count=4, length=20):
+def frame_runs(count=4, length=20):
     return [FrameRun(wander(length, seed=k), np.arange(length) * 0.05, f"{k}") for k in range(count)]
 
 
 def trainer(sizes, seed=0, schedule=SCHEDULE, weights=0):
-    train, held = split_clips(stretches(), sizes.frames, 1, np.random.default_rng(0))
+    train, held = split_clips(frame_runs(), sizes.frames, 1, np.random.default_rng(0))
     clips = (Clips(part, sizes.frames, 1) for part in (train, held))
     return Pretrainer(build_masked_predictor(sizes, weights), *clips, schedule, seed)
 

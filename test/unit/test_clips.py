@@ -15,11 +15,11 @@ FRAMES = wander(20)
 @pytest.mark.parametrize("kind, name", [(RAW, "/camera/color/image_raw"), (COMPRESSED, "/camera/image/compressed")])
 def test_frames_come_back_with_their_stamps(tmp_path, storage, kind, name):
     bag = write_video(tmp_path / "b", {name: (kind, video(FRAMES, times(20)))}, storage)
-    ((stretch,), unusable) = read_frame_runs(bag, [name], 16)
-    assert unusable == 0 and stretch.source == f"{bag} {name}"
-    np.testing.assert_array_equal(stretch.frames, FRAMES)
-    np.testing.assert_allclose(np.diff(stretch.stamps), PERIOD * 1e-9, atol=1e-6)
-    assert stretch.stamps[0] == pytest.approx(FIRST * 1e-9)
+    ((run,), unusable) = read_frame_runs(bag, [name], 16)
+    assert unusable == 0 and run.source == f"{bag} {name}"
+    np.testing.assert_array_equal(run.frames, FRAMES)
+    np.testing.assert_allclose(np.diff(run.stamps), PERIOD * 1e-9, atol=1e-6)
+    assert run.stamps[0] == pytest.approx(FIRST * 1e-9)
 
 
 def test_a_topic_is_found_with_and_without_slash_and_transport(tmp_path):
@@ -34,10 +34,10 @@ def test_a_topic_is_found_with_and_without_slash_and_transport(tmp_path):
 def test_several_topics_are_never_joined(tmp_path):
     left, right = wander(6, 1), wander(8, 2)
     topics = {"/left": (RAW, video(left, times(6))), "/right": (RAW, video(right, times(8, PERIOD // 2)))}
-    stretches, _ = read_frame_runs(write_video(tmp_path / "b", topics), ["left", "right"], 16)
-    assert [s.source.split()[-1] for s in stretches] == ["left", "right"]
-    for stretch, frames in zip(stretches, (left, right), strict=True):
-        np.testing.assert_array_equal(stretch.frames, frames)
+    runs, _ = read_frame_runs(write_video(tmp_path / "b", topics), ["left", "right"], 16)
+    assert [s.source.split()[-1] for s in runs] == ["left", "right"]
+    for run, frames in zip(runs, (left, right), strict=True):
+        np.testing.assert_array_equal(run.frames, frames)
 
 
 def test_a_gap_and_time_that_goes_back_begin_a_new_stretch(tmp_path):
@@ -46,32 +46,28 @@ def test_a_gap_and_time_that_goes_back_begin_a_new_stretch(tmp_path):
     stamps = FIRST + 100 * PERIOD + np.concatenate([[0], np.cumsum(steps * PERIOD).astype(int)])
     recorded = times(20)
     messages = [(s, r, f, None) for s, r, f in zip(stamps, recorded, FRAMES, strict=True)]
-    stretches, _ = read_frame_runs(write_video(tmp_path / "b", {"/image": (RAW, messages)}), ["image"], 16)
-    assert [len(s.frames) for s in stretches] == [10, 5, 5]
-    np.testing.assert_array_equal(np.concatenate([s.frames for s in stretches]), FRAMES)
+    runs, _ = read_frame_runs(write_video(tmp_path / "b", {"/image": (RAW, messages)}), ["image"], 16)
+    assert [len(s.frames) for s in runs] == [10, 5, 5]
+    np.testing.assert_array_equal(np.concatenate([s.frames for s in runs]), FRAMES)
 
 
 def test_a_stamp_that_comes_twice_is_the_same_frame_and_no_gap(tmp_path):
     stamps = np.repeat(times(10), 2)
-    ((stretch,), _) = read_frame_runs(
-        write_video(tmp_path / "b", {"/image": (RAW, video(FRAMES, stamps))}), ["image"], 16
-    )
-    np.testing.assert_array_equal(stretch.frames, FRAMES[::2])
+    ((run,), _) = read_frame_runs(write_video(tmp_path / "b", {"/image": (RAW, video(FRAMES, stamps))}), ["image"], 16)
+    np.testing.assert_array_equal(run.frames, FRAMES[::2])
 
 
 def test_headers_without_a_stamp_take_the_time_of_recording(tmp_path):
     messages = [(0, t, f, None) for t, f in zip(times(20), FRAMES, strict=True)]
-    ((stretch,), _) = read_frame_runs(write_video(tmp_path / "b", {"/image": (RAW, messages)}), ["image"], 16)
-    assert stretch.stamps[0] == pytest.approx(FIRST * 1e-9) and len(stretch.frames) == 20
+    ((run,), _) = read_frame_runs(write_video(tmp_path / "b", {"/image": (RAW, messages)}), ["image"], 16)
+    assert run.stamps[0] == pytest.approx(FIRST * 1e-9) and len(run.frames) == 20
 
 
 def test_a_picture_that_cannot_be_decoded_is_counted_and_leaves_a_gap(tmp_path):
     messages = video(FRAMES, times(20))
     messages[7] = (*messages[7][:3], np.frombuffer(b"no picture", np.uint8))
-    stretches, unusable = read_frame_runs(
-        write_video(tmp_path / "b", {"/image": (COMPRESSED, messages)}), ["image"], 16
-    )
-    assert unusable == 1 and [len(s.frames) for s in stretches] == [7, 12]
+    runs, unusable = read_frame_runs(write_video(tmp_path / "b", {"/image": (COMPRESSED, messages)}), ["image"], 16)
+    assert unusable == 1 and [len(s.frames) for s in runs] == [7, 12]
 
 
 def test_pictures_are_cropped_and_scaled_as_the_nodes_do_it(tmp_path):

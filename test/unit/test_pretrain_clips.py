@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.pretraining_models import pictures, stretches
+from helpers.pretraining_models import frame_runs, pictures
 from jepa_ros.bags.cameras import FrameRun
 from jepa_ros.errors import InputError
 from jepa_ros.training.pretraining.loop import PIECE_CLIPS, Clips, Crops, crop_randomly, split_clips
 
 
 def test_clips_are_frames_at_their_stride_of_one_stretch():
-    data = Clips(stretches(3, 10), 3, 2)
+    data = Clips(frame_runs(3, 10), 3, 2)
     assert len(data) == 3 * 6 and data.frames == 30
     clips = data.take(np.arange(len(data)))
     for number, clip in enumerate(clips):
-        source, at = data.stretches[number // 6], number % 6
+        source, at = data.runs[number // 6], number % 6
         np.testing.assert_array_equal(clip, source.frames[at : at + 5 : 2])
     assert len(data.spread(7)) == 7 and len(data.spread(100)) == 18
     assert data.draw(5, np.random.default_rng(0)).shape == (5, 3, 16, 16, 3)

@@ -21,6 +21,7 @@ LEADING_METRICS = {
     "dead_dimensions": "dead dimensions",
     "action_sensitivity": "action sensitivity",
 }
+CURVE_METRICS = ("update", "probe_r2", "effective_rank")
 CLOSED_LOOP_METRICS = ("reached", "final")
 TITLES = {
     "sigreg": "SIGReg",
@@ -58,12 +59,18 @@ def summarise(
             "failed": {str(run["seed"]): run["failed"] for run in own if run["failed"]},
             "frames_per_s": mean_and_std([run["frames_per_s"] for run in own]),
             "test": {name: mean_and_std([run.get("test", {}).get(name) for run in own]) for name in names},
-            "curves": {str(run["seed"]): _curve(run) for run in own},
+            "curves": {
+                str(run["seed"]): [{key: health[key] for key in CURVE_METRICS} for health in run["validation"]]
+                for run in own
+            },
         }
         if options["goals"]:
             found["closed_loop"] = _closed_loop(own)
         methods[method] = found
-    tuning = {method: _tried(trials, method, criterion) for method in values}
+    tuning: dict[str, list[dict]] = {method: [] for method in values}
+    for t in sorted(trials, key=lambda t: t["value"]):
+        figures = {"value": t["value"], criterion: t.get("val", {}).get(criterion), "failed": t["failed"]}
+        tuning[t["method"]].append(figures)
     return {"options": dict(options), "criterion": criterion, "tuning": tuning, "methods": methods}
 
 
@@ -102,19 +109,6 @@ def by_distance(
     return [sum(group) / len(group) if group else None for group in groups]
 
 
-def _curve(run: Mapping) -> list[dict]:
-    keys = ("update", "probe_r2", "effective_rank")
-    return [{key: health[key] for key in keys} for health in run["validation"]]
-
-
-def _tried(trials: Sequence[Mapping], method: str, criterion: str) -> list[dict]:
-    return [
-        {"value": t["value"], criterion: t.get("val", {}).get(criterion), "failed": t["failed"]}
-        for t in sorted(trials, key=lambda t: t["value"])
-        if t["method"] == method
-    ]
-
-
 def write_report(path: Path, summary: Mapping) -> Path:
     """Write report.html; return its path."""
     options, methods = summary["options"], summary["methods"]
@@ -123,12 +117,8 @@ def write_report(path: Path, summary: Mapping) -> Path:
         f"{Path(options['data']).name}, {summary['updates']} updates, {summary['seeds']} seeds from {options['seed']}",
     )
     if options["goals"]:
-        report.tiles(
-            {
-                TITLES[m]: f"{found['closed_loop']['reached']} of {found['closed_loop']['goals']}"
-                for m, found in methods.items()
-            }
-        )
+        loops = {TITLES[m]: found["closed_loop"] for m, found in methods.items()}
+        report.tiles({title: f"{loop['reached']} of {loop['goals']}" for title, loop in loops.items()})
     report.text(NOTE)
     columns, rows = leading_table(summary)
     report.section("On test episodes").table(rows, columns)
@@ -143,8 +133,7 @@ def write_report(path: Path, summary: Mapping) -> Path:
         _horizons(methods), "Mean over seeds. Left: comparable between methods. Right: only within a method."
     )
     rows = [
-        {"method": TITLES[m]}
-        | {f"{k} steps": format_mean_std(found["test"].get(f"error_ratio@{k}")) for k in range(1, 5)}
+        [TITLES[m], *(format_mean_std(found["test"].get(f"error_ratio@{k}")) for k in range(1, 5))]
         for m, found in methods.items()
     ]
     report.table(rows, ["method", *(f"{k} steps" for k in range(1, 5))])
@@ -166,29 +155,22 @@ def _add_tuning(report: Report, summary: Mapping) -> None:
     )
     untuned = "Each method uses its published value; nothing was tuned."
     report.section("Tuning").text(tuned if options["tune"] else untuned)
-    rows = [
-        (
-            TITLES[m],
-            f"{t['value']:g}",
-            t[summary["criterion"]],
-            _describe_choice(t["value"], summary["methods"][m]["value"], tried),
-        )
-        for m, tried in summary["tuning"].items()
-        for t in tried
-    ]
+    rows, criterion = [], summary["criterion"]
+    for m, tried in summary["tuning"].items():
+        chosen = summary["methods"][m]["value"]
+        for t in tried:
+            note = _describe_choice(t["value"], chosen, tried)
+            rows.append((TITLES[m], f"{t['value']:g}", t[criterion], note))
     if rows:
-        report.table(rows, ["method", "value", summary["criterion"], ""])
+        report.table(rows, ["method", "value", criterion, ""])
 
 
 def _describe_choice(value: float, chosen: float, tried: Sequence[Mapping]) -> str:
     """Tell whether a value was chosen; beyond the edge of the grid there may be a better one."""
     if value != chosen:
         return ""
-    return (
-        "chosen, at the edge of the grid"
-        if len(tried) > 1 and value in (tried[0]["value"], tried[-1]["value"])
-        else "chosen"
-    )
+    at_edge = len(tried) > 1 and value in (tried[0]["value"], tried[-1]["value"])
+    return "chosen, at the edge of the grid" if at_edge else "chosen"
 
 
 def format_mean_std(figure: Mapping | None, digits: int = 3) -> str:

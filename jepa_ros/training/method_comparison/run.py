@@ -31,9 +31,6 @@ from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import (
     encode_frames,
     fit_and_probe,
-    measure_latents,
-    measure_prediction,
-    measure_probe_r2,
 )
 from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
@@ -154,9 +151,7 @@ def measure(
     block: int,
 ) -> dict[str, float]:
     """Return metrics of the episodes of `split`, with probes fitted on training episodes. latents: (N, D) by split."""
-    data, z = sets[split], latents[split]
-    figures = measure_prediction(model, data, z, TEST_STEPS, block, MEASUREMENT_SEED) | measure_latents(z)
-    figures["probe_r2"] = measure_probe_r2(latents["train"], sets["train"].tool, z, data.tool)
+    figures = train_model.measure_model(model, sets, latents, split, block, MEASUREMENT_SEED)
     errors, still = imagined_tool_errors(model, sets, latents, split, block)
     figures |= {f"imagined_cm@{k + 1}": 100.0 * e for k, e in enumerate(errors)}
     return figures | {f"still_cm@{k + 1}": 100.0 * e for k, e in enumerate(still)}

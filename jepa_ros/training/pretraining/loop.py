@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,10 +40,10 @@ class Crops:
 class Clips:
     """All clips of `frames` frames, `stride` apart, of some frame runs; clips are numbered from 0."""
 
-    def __init__(self, stretches: Sequence[FrameRun], frames: int, stride: int):
+    def __init__(self, runs: Sequence[FrameRun], frames: int, stride: int):
         span = (frames - 1) * stride + 1
-        self.stretches = [s for s in stretches if len(s.frames) >= span]
-        self._starts = np.cumsum([0, *(len(s.frames) - span + 1 for s in self.stretches)])
+        self.runs = [run for run in runs if len(run.frames) >= span]
+        self._starts = np.cumsum([0, *(len(run.frames) - span + 1 for run in self.runs)])
         self._offsets = np.arange(frames) * stride
 
     def __len__(self) -> int:
@@ -52,13 +52,13 @@ class Clips:
     @property
     def frames(self) -> int:
         """Return the number of different frames."""
-        return sum(len(s.frames) for s in self.stretches)
+        return sum(len(run.frames) for run in self.runs)
 
     def take(self, numbers: np.ndarray) -> np.ndarray:
         """Return clips (B, T, size, size, 3) uint8 of the given numbers (B,), below len(self)."""
         which = np.searchsorted(self._starts, numbers, side="right") - 1
         at = (numbers - self._starts[which])[:, None] + self._offsets
-        return np.stack([self.stretches[w].frames[i] for w, i in zip(which, at, strict=True)])
+        return np.stack([self.runs[w].frames[i] for w, i in zip(which, at, strict=True)])
 
     def draw(self, batch: int, rng: np.random.Generator) -> np.ndarray:
         """Draw clips (B, T, size, size, 3) uint8 uniformly."""
@@ -70,7 +70,7 @@ class Clips:
 
 
 def split_clips(
-    stretches: Sequence[FrameRun], frames: int, stride: int, rng: np.random.Generator
+    runs: Sequence[FrameRun], frames: int, stride: int, rng: np.random.Generator
 ) -> tuple[list[FrameRun], list[FrameRun]]:
     """Return the frame runs to train on and the held-out ones; no frame is in both.
 
@@ -78,11 +78,11 @@ def split_clips(
     Raises InputError if there are not two clips without a common frame.
     """
     span = (frames - 1) * stride + 1
-    longest = max((len(s.frames) for s in stretches), default=0)
-    pieces = [p for s in stretches for p in _pieces(s, PIECE_CLIPS * span) if len(p.frames) >= span]
+    longest = max((len(run.frames) for run in runs), default=0)
+    pieces = [piece for run in runs for piece in _pieces(run, PIECE_CLIPS * span, span)]
     if len(pieces) == 1:
-        pieces = _pieces(pieces[0], max(span, len(pieces[0].frames) - max(span, len(pieces[0].frames) // 5)))
-        pieces = [p for p in pieces if len(p.frames) >= span]
+        count = len(pieces[0].frames)
+        pieces = _pieces(pieces[0], max(span, count - max(span, count // 5)), span)
     if len(pieces) < 2:
         raise InputError(
             f"images: too few for training and validation: two clips of {frames} frames, {stride} apart, need two runs "
@@ -95,9 +95,10 @@ def split_clips(
     return kept, held
 
 
-def _pieces(stretch: FrameRun, length: int) -> list[FrameRun]:
-    cuts = range(0, len(stretch.frames), length)
-    return [FrameRun(stretch.frames[i : i + length], stretch.stamps[i : i + length], stretch.source) for i in cuts]
+def _pieces(run: FrameRun, length: int, least: int) -> list[FrameRun]:
+    """Cut a run into pieces of `length` frames; the last one is dropped if it has fewer than `least`."""
+    starts = range(0, len(run.frames) - least + 1, length)
+    return [FrameRun(run.frames[i : i + length], run.stamps[i : i + length], run.source) for i in starts]
 
 
 def normalize_clips(clips: np.ndarray, device: torch.device = CPU) -> torch.Tensor:
@@ -150,7 +151,7 @@ class PretrainingSchedule:
     warm_up: int = 400
     momentum: float = 0.998
     every: int = 200
-    crops: Crops = field(default_factory=Crops)
+    crops: Crops = Crops()
 
 
 class Pretrainer(ResumableTrainer):
@@ -170,13 +171,8 @@ class Pretrainer(ResumableTrainer):
         self.held = held.spread(HELD_OUT_CLIPS)
         self.learnt = [p for part in (model.encoder, model.predictor) for p in part.parameters() if p.requires_grad]
         matrices, vectors = ([p for p in self.learnt if (p.ndim > 1) == is_matrix] for is_matrix in (True, False))
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": schedule.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=schedule.learning_rate,
-        )
+        groups = [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate)
 
     def run(self, *arguments, **options) -> None:
         if not self.progress.validation:  # figures of the untrained features, to compare with

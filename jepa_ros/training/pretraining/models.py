@@ -84,22 +84,13 @@ def block_masks(grid: int, batch: int, rng: np.random.Generator) -> Masks:
     height, width = _size(grid, TARGETS, rng)
     large = _size(grid, CONTEXT, rng)
     contexts, targets = [], []
-    for _ in range(batch):
-        context, groups = _context_and_targets(grid, large, (height, width), rng)
-        contexts.append(context)
-        targets.append(groups)
-    return Masks(_even(contexts, rng), np.stack(targets))
-
-
-def _context_and_targets(
-    grid: int, large: tuple[int, int], small: tuple[int, int], rng: np.random.Generator
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the indexes of one sample's context (C,) and of its targets, a list of (K,)."""
-    while True:
-        groups = [_block(grid, *small, rng) for _ in range(TARGETS.count)]
+    while len(contexts) < batch:
+        groups = [_block(grid, height, width, rng) for _ in range(TARGETS.count)]
         context = _block(grid, *large, rng) & ~np.logical_or.reduce(groups)
         if context.sum() >= _min_context(grid):
-            return np.flatnonzero(context), [np.flatnonzero(g) for g in groups]
+            contexts.append(np.flatnonzero(context))
+            targets.append([np.flatnonzero(group) for group in groups])
+    return Masks(_even(contexts, rng), np.stack(targets))
 
 
 def _hidden(grid: int, height: int, width: int, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -365,7 +356,7 @@ def save_encoder(model: MaskedPredictor, directory: Path) -> None:
 
 def gather_tokens(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Return the tokens (B, K, D) at index (B, K) of tokens (B, N, D)."""
-    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+    return torch.take_along_dim(tokens, index[..., None], dim=1)
 
 
 def sine_cosine(grid: int, width: int) -> torch.Tensor:

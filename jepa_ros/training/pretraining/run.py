@@ -39,7 +39,7 @@ from jepa_ros.training.pretraining.models import (
     build_masked_predictor,
     save_encoder,
 )
-from jepa_ros.training.trainer import STATE_FILE, TrainingProgress, check_same_options, draw_curves, write_options
+from jepa_ros.training.trainer import STATE_FILE, check_same_options, draw_curves, write_options
 from jepa_ros.world_model.device import CPU, choose_device
 from jepa_ros.world_model.frozen_encoder import import_transformers, weights_digest
 
@@ -65,9 +65,18 @@ def write_report(path: Path, trainer: Pretrainer, summary: dict) -> None:
         },
         good={"effective rank": not p.stopped},
     )
-    report.section("Loss and health").plot(_plot_losses(trainer.model, p))
+    figure, axes = plots.figure()
+    names = {name: f"{name.replace('_', ' ')}, training" for name in trainer.model.groups}
+    draw_curves(axes, p.curve, names, "Prediction loss", yscale="log")
+    draw_curves(axes, p.validation, {"loss": "held out"}, "Prediction loss", yscale="log")
+    report.section("Loss and health").plot(figure)
+    figure, (left, right) = plots.figure(2)
+    ranks = {"effective_rank": "of tokens", "pooled_rank": "of their means over an image"}
+    draw_curves(left, p.validation, ranks, "Effective rank", ylim=(0, None))
+    shares = {"spread": "spread", "dead_dimensions": "dead dimensions"}
+    draw_curves(right, p.validation, shares, "Spread of tokens, share of dead dimensions", ylim=(0, 1))
     report.plot(
-        _plot_health(p),
+        figure,
         "On held-out clips, of the teacher's tokens. Losses may rise while features become richer, because the targets "
         f"move; a rank below {MIN_RANK:g} or a spread below {MIN_SPREAD:g} is a collapse.",
     )
@@ -75,7 +84,12 @@ def write_report(path: Path, trainer: Pretrainer, summary: dict) -> None:
     report.section("Masks").text(
         "The encoder sees the patches that are shown; grey ones are predicted, black ones neither seen nor predicted."
     )
-    report.images(_draw_masked_clips(trainer.model, clips, np.random.default_rng([trainer.seed, 9])))
+    masks_by_kind = trainer.model.draw_masks(len(clips[:2]), np.random.default_rng([trainer.seed, 9]))
+    report.images(
+        (f"{kind.replace('_', ' ')}, held-out clip {i + 1}", mask_images(clip, masks, i, sizes.grid))
+        for kind, masks in zip(trainer.model.groups, masks_by_kind, strict=True)
+        for i, clip in enumerate(clips[:2])
+    )
     report.section("Features").text(
         "Held-out images beside the first three principal components of their patch features, as red, green and blue: "
         "patches of the same colour have similar features."
@@ -85,35 +99,6 @@ def write_report(path: Path, trainer: Pretrainer, summary: dict) -> None:
     report.section("Last validation").table(list(last.items()), ["metric", "value"])
     report.section("Options").table([(k, str(v)) for k, v in summary["options"].items()], ["option", "value"])
     report.write(path)
-
-
-def _plot_losses(model: MaskedPredictor, progress: TrainingProgress):
-    fig, axes = plots.figure()
-    names = {name: f"{name.replace('_', ' ')}, training" for name in model.groups}
-    draw_curves(axes, progress.curve, names, "Prediction loss", yscale="log")
-    draw_curves(axes, progress.validation, {"loss": "held out"}, "Prediction loss", yscale="log")
-    return fig
-
-
-def _plot_health(progress: TrainingProgress):
-    fig, (left, right) = plots.figure(2)
-    ranks = {"effective_rank": "of tokens", "pooled_rank": "of their means over an image"}
-    draw_curves(left, progress.validation, ranks, "Effective rank", ylim=(0, None))
-    shares = {"spread": "spread", "dead_dimensions": "dead dimensions"}
-    draw_curves(right, progress.validation, shares, "Spread of tokens, share of dead dimensions", ylim=(0, 1))
-    return fig
-
-
-def _draw_masked_clips(
-    model: MaskedPredictor, clips: np.ndarray, rng: np.random.Generator
-) -> list[tuple[str, list[np.ndarray]]]:
-    """Return each kind of mask over the first clips, an image for each token in time."""
-    clips = clips[:2]
-    return [
-        (f"{kind.replace('_', ' ')}, held-out clip {i + 1}", mask_images(clip, masks, i, model.sizes.grid))
-        for kind, masks in zip(model.groups, model.draw_masks(len(clips), rng), strict=True)
-        for i, clip in enumerate(clips)
-    ]
 
 
 def mask_images(clip: np.ndarray, masks: Masks, row: int, grid: int) -> list[np.ndarray]:
@@ -200,8 +185,8 @@ def pretrain(
     options |= asdict(sizes) | {"schedule": asdict(schedule)}
     check_same_options(out, options)
     with ProgressDisplay() as bar:
-        stretches, unusable = _read_runs([Path(b) for b in bags], topic, sizes.size, bar)
-        parts = split_clips(stretches, sizes.frames, stride, np.random.default_rng(seed))
+        runs, unusable = _read_runs([Path(b) for b in bags], topic, sizes.size, bar)
+        parts = split_clips(runs, sizes.frames, stride, np.random.default_rng(seed))
         train, held = (Clips(part, sizes.frames, stride) for part in parts)
         trainer = Pretrainer(build_masked_predictor(sizes, seed), train, held, schedule, seed, device)
         write_options(out, options)
@@ -210,7 +195,7 @@ def pretrain(
     p, encoder = trainer.progress, out / "encoder"
     if not p.stopped:
         save_encoder(trainer.model, encoder)
-    counts = {"stretches": len(stretches), "train": train.frames, "held_out": held.frames, "unusable": unusable}
+    counts = {"stretches": len(runs), "train": train.frames, "held_out": held.frames, "unusable": unusable}
     summary = {
         "options": options,
         "stopped": p.stopped or None,
@@ -262,13 +247,13 @@ def check_sizes(sizes: EncoderSizes) -> EncoderSizes:
 def _read_runs(bags: list[Path], topics: Sequence[str], size: int, bar: ProgressDisplay) -> tuple[list[FrameRun], int]:
     """Return the frame runs of all bags, and the number of images that could not be decoded."""
     task = bar.add("frames", None)
-    stretches, unusable, count = [], 0, 0
+    runs, unusable, count = [], 0, 0
     for bag in bags:
         found, left_out = read_frame_runs(bag, topics, size, lambda n, before=count: bar.update(task, before + n))
-        stretches, unusable = stretches + found, unusable + left_out
-        count = sum(len(s.frames) for s in stretches)
+        runs, unusable = runs + found, unusable + left_out
+        count = sum(len(s.frames) for s in runs)
     bar.update(task, count, total=count)
-    return stretches, unusable
+    return runs, unusable
 
 
 def _fit(trainer: Pretrainer, state: Path, bar: ProgressDisplay) -> None:
