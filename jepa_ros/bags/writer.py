@@ -17,18 +17,27 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.metadata import dump_qos_v9
 
-from jepa_ros.bags.typestore import typestore
+from jepa_ros.bags.typestore import (
+    ACTION,
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    EPISODE,
+    JOINT_STATE,
+    STRING,
+    TF_MESSAGE,
+    typestore,
+)
 from jepa_ros.errors import InputError
 from jepa_ros.text_files import write_atomically
 
 TOPICS = {
-    "/image/compressed": "sensor_msgs/msg/CompressedImage",
-    "/camera_info": "sensor_msgs/msg/CameraInfo",
-    "/joint_states": "sensor_msgs/msg/JointState",
-    "/executed": "jepa_msgs/msg/Action",
-    "/episode": "jepa_msgs/msg/Episode",
-    "/robot_description": "std_msgs/msg/String",
-    "/tf_static": "tf2_msgs/msg/TFMessage",
+    "/image/compressed": COMPRESSED_IMAGE,
+    "/camera_info": CAMERA_INFO,
+    "/joint_states": JOINT_STATE,
+    "/executed": ACTION,
+    "/episode": EPISODE,
+    "/robot_description": STRING,
+    "/tf_static": TF_MESSAGE,
 }
 LATCHED = ("/robot_description", "/tf_static")
 PNG_LEVEL = 1
@@ -76,16 +85,11 @@ class EpisodeWriter:
 
     def camera_pose(self, t: int, position: np.ndarray, quaternion: np.ndarray) -> None:
         """Write the pose of the camera's optical frame in the base frame: m, xyzw."""
-        make = self._make
-        rotation = make("geometry_msgs/msg/Quaternion", **dict(zip("xyzw", map(float, quaternion), strict=True)))
-        translation = make("geometry_msgs/msg/Vector3", **dict(zip("xyz", map(float, position), strict=True)))
-        transform = make("geometry_msgs/msg/Transform", translation=translation, rotation=rotation)
-        stamped = make(
-            "geometry_msgs/msg/TransformStamped",
-            header=self._header(t, self._base_frame),
-            child_frame_id=self._frame_id,
-            transform=transform,
-        )
+        rotation = self._make("geometry_msgs/msg/Quaternion", *map(float, quaternion))
+        translation = self._make("geometry_msgs/msg/Vector3", *map(float, position))
+        transform = self._make("geometry_msgs/msg/Transform", translation, rotation)
+        header = self._header(t, self._base_frame)
+        stamped = self._make("geometry_msgs/msg/TransformStamped", header, self._frame_id, transform)
         self._write("/tf_static", t, transforms=[stamped])
 
     def camera_info(self, t: int, intrinsics: dict[str, float]) -> None:
@@ -93,24 +97,11 @@ class EpisodeWriter:
         i = intrinsics
         k = [i["fx"], 0.0, i["cx"], 0.0, i["fy"], i["cy"], 0.0, 0.0, 1.0]
         p = [i["fx"], 0.0, i["cx"], 0.0, 0.0, i["fy"], i["cy"], 0.0, 0.0, 0.0, 1.0, 0.0]
-        roi = self._make(
-            "sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
-        )
-        self._write(
-            "/camera_info",
-            t,
-            header=self._header(t, self._frame_id),
-            height=int(i["height"]),
-            width=int(i["width"]),
-            distortion_model="plumb_bob",
-            d=np.zeros(5),
-            k=np.array(k),
-            r=np.eye(3).ravel(),
-            p=np.array(p),
-            binning_x=0,
-            binning_y=0,
-            roi=roi,
-        )
+        pixels = {"height": int(i["height"]), "width": int(i["width"]), "binning_x": 0, "binning_y": 0}
+        pixels["roi"] = self._make("sensor_msgs/msg/RegionOfInterest", 0, 0, 0, 0, False)
+        lens = {"distortion_model": "plumb_bob", "d": np.zeros(5)}
+        matrices = {"k": np.array(k), "r": np.eye(3).ravel(), "p": np.array(p)}
+        self._write("/camera_info", t, header=self._header(t, self._frame_id), **pixels, **lens, **matrices)
 
     def episode(self, t: int, number: int, split: str, task: str) -> None:
         """Mark the start of an episode after a reset."""
@@ -120,46 +111,29 @@ class EpisodeWriter:
     def image(self, t: int, rgb: np.ndarray) -> None:
         """Write a camera image (H, W, 3) uint8 rgb, losslessly as PNG."""
         data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])[1]
-        self._write(
-            "/image/compressed",
-            t,
-            header=self._header(t, self._frame_id),
-            format="rgb8; png compressed bgr8",
-            data=data.ravel(),
-        )
+        header, kind = self._header(t, self._frame_id), "rgb8; png compressed bgr8"
+        self._write("/image/compressed", t, header=header, format=kind, data=data.ravel())
 
     def joint_state(self, t: int, names: tuple[str, ...], positions, velocities, efforts) -> None:
         """Write joint positions rad, velocities rad/s, efforts N m."""
-        self._write(
-            "/joint_states",
-            t,
-            header=self._header(t, ""),
-            name=list(names),
-            position=np.asarray(positions, float),
-            velocity=np.asarray(velocities, float),
-            effort=np.asarray(efforts, float),
-        )
+        arrays = {"position": positions, "velocity": velocities, "effort": efforts}
+        arrays = {name: np.asarray(values, float) for name, values in arrays.items()}
+        self._write("/joint_states", t, header=self._header(t, ""), name=list(names), **arrays)
 
     def executed(
         self, start: int, end: int, period: float, action_space: str, values: np.ndarray, plan_id: int
     ) -> None:
         """Write an action that the gate executed from `start` on and published at `end`."""
-        self._write(
-            "/executed",
-            end,
-            header=self._header(start, self._base_frame),
-            period=period,
-            action_space=action_space,
-            values=np.asarray(values, np.float32),
-            plan_id=plan_id,
-        )
+        action = {"period": period, "action_space": action_space, "values": np.asarray(values, np.float32)}
+        self._write("/executed", end, header=self._header(start, self._base_frame), plan_id=plan_id, **action)
 
     def _header(self, t: int, frame_id: str):
-        stamp = self._make("builtin_interfaces/msg/Time", sec=t // 10**9, nanosec=t % 10**9)
-        return self._make("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
+        stamp = self._make("builtin_interfaces/msg/Time", t // 10**9, t % 10**9)
+        return self._make("std_msgs/msg/Header", stamp, frame_id)
 
-    def _make(self, kind: str, **fields):
-        return self._types.types[kind](**fields)
+    def _make(self, kind: str, *values, **fields):
+        """Return a message; values are those of its first fields, in order."""
+        return self._types.types[kind](*values, **fields)
 
     def _write(self, topic: str, t: int, **fields) -> None:
         kind = TOPICS[topic]
@@ -171,17 +145,8 @@ def qos_profile(latched: bool) -> Qos:
     """Return the QoS profile that a topic is recorded with. latched: transient local."""
     durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
     never = QosTime(2147483647, 4294967295)
-    return Qos(
-        QosHistory.KEEP_LAST,
-        10,
-        QosReliability.RELIABLE,
-        durability,
-        never,
-        never,
-        QosLiveliness.AUTOMATIC,
-        never,
-        False,
-    )
+    history, reliability, liveliness = QosHistory.KEEP_LAST, QosReliability.RELIABLE, QosLiveliness.AUTOMATIC
+    return Qos(history, 10, reliability, durability, never, never, liveliness, never, False)
 
 
 FLUSH_PERIOD_S = 1.0
@@ -228,7 +193,9 @@ class LiveBag:
 
     def write(self, topic: str, data: bytes, received: int, sent: int) -> None:
         """Write a serialised message of a topic that was added. received, sent: ns. Raises DiskFull."""
-        self._check_disk()
+        if (now := time.monotonic()) - self._disk_checked >= DISK_CHECK_PERIOD_S:
+            self._disk_checked = now
+            check_disk(self.path)
         self._writer.add_message(self._channels[topic], received, data, sent)
         self._counts[topic] += 1
         file = self._files[-1]
@@ -328,9 +295,3 @@ class LiveBag:
         }
         text = yaml.safe_dump({"rosbag2_bagfile_information": information}, sort_keys=False)
         write_atomically(self.path / "metadata.yaml", text)
-
-    def _check_disk(self) -> None:
-        now = time.monotonic()
-        if now - self._disk_checked >= DISK_CHECK_PERIOD_S:
-            self._disk_checked = now
-            check_disk(self.path)
