@@ -85,13 +85,11 @@ def read_camera(path: Path, topic: str = "") -> CameraReference | None:
     """
     info, poses = None, {}
     with open_bag(path, strict=True) as bag:
-        wanted = [
-            t[:2]
-            for t in bag.topics
-            if t.msgtype == TF_MESSAGE
-            or (t.msgtype == CAMERA_INFO and (not topic or namespace(t.topic) == namespace(topic)))
+        own = [
+            t for t in bag.topics if t.msgtype == CAMERA_INFO and (not topic or namespace(t.topic) == namespace(topic))
         ]
-        for raw, message in bag.decoded(wanted):
+        poses_of = [t for t in bag.topics if t.msgtype == TF_MESSAGE]
+        for raw, message in bag.decoded(t[:2] for t in own + poses_of):
             if raw.msgtype == CAMERA_INFO:
                 info = message
             else:
@@ -111,16 +109,8 @@ def camera_reference(path: Path, info: Any, poses: Mapping[str, Any]) -> CameraR
         return None
     p, q, k = pose.translation, pose.rotation, info.k
     try:
-        return CameraReference(
-            width=info.width,
-            height=info.height,
-            fx=k[0],
-            fy=k[4],
-            cx=k[2],
-            cy=k[5],
-            position=(p.x, p.y, p.z),
-            orientation=(q.x, q.y, q.z, q.w),
-        )
+        intrinsics = {"width": info.width, "height": info.height, "fx": k[0], "fy": k[4], "cx": k[2], "cy": k[5]}
+        return CameraReference(position=(p.x, p.y, p.z), orientation=(q.x, q.y, q.z, q.w), **intrinsics)
     except ValidationError as error:
         raise InputError(f"bag {path}: camera: {first_problem(error)}") from None
 

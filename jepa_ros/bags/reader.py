@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ class Topic(NamedTuple):
     count: int
 
 
-class Bag:
+class Bag(AbstractContextManager):
     """An open bag, made by `open_bag`; a context manager.
 
     topics: its topics, sorted by name. problems: the defects found so far, one line each; they grow while messages are
@@ -65,9 +65,6 @@ class Bag:
     def bytes(self) -> int:
         """Size of its recordings in bytes."""
         return sum(r.path.stat().st_size for r in self._recordings)
-
-    def __enter__(self) -> Bag:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
@@ -134,7 +131,10 @@ class Bag:
             if not _is_recording(path):
                 raise InputError(f"bag {path}: expected a file .mcap or .db3, found another kind")
             return [path]
-        files = self._files_in_metadata() or sorted((p for p in path.iterdir() if _is_recording(p)), key=_natural_order)
+        files = self._files_in_metadata()
+        if not files:  # in natural order: x_10 comes after x_9
+            there = [p for p in path.iterdir() if _is_recording(p)]
+            files = sorted(there, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name)])
         if not files:
             held = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "an empty directory"
             raise InputError(f"bag {path}: expected recordings (.mcap, .db3), found {held}")
@@ -159,15 +159,13 @@ class Bag:
         return [file for name in names if _is_recording(file := self.path / name)]
 
     def _open_recording(self, file: Path) -> _Recording:
-        if file.suffix in COMPRESSED_SUFFIXES:
-            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-            file = self._decompress(file, folder / file.stem)
-        recording = _Recording(file, self)
+        recording = _Recording(self._decompress(file) if file.suffix in COMPRESSED_SUFFIXES else file, self)
         self._stack.callback(recording.close)
         return recording
 
-    def _decompress(self, packed: Path, plain: Path) -> Path:
-        """Decompress a file as far as possible."""
+    def _decompress(self, packed: Path) -> Path:
+        """Decompress a file as far as possible into a temporary one."""
+        plain = Path(self._stack.enter_context(tempfile.TemporaryDirectory()), packed.stem)
         try:
             with packed.open("rb") as file, zstd.open(file, "rb") as unpacked, plain.open("wb") as out:
                 shutil.copyfileobj(unpacked, out, COPY_BLOCK_BYTES)
@@ -248,11 +246,6 @@ def read_robot_description(path: Path) -> str | None:
 def _is_recording(path: Path) -> bool:
     name = path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
     return name.suffix in RECORDING_SUFFIXES and path.is_file()
-
-
-def _natural_order(path: Path) -> list:
-    """Return a sort key by which x_10 comes after x_9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
 def _reason(error: Exception) -> str:

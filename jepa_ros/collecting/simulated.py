@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from jepa_ros.bags.writer import DiskFull, EpisodeWriter
-from jepa_ros.datasets.segments import SPLITS, split_of
+from jepa_ros.datasets.store import SPLITS, split_of
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay

@@ -23,13 +23,21 @@ import numpy as np
 
 from jepa_ros.bags.reader import COMPRESSED_SUFFIXES, RECORDING_SUFFIXES, Bag, open_bag
 from jepa_ros.datasets.mapping import PLANAR, TOOL, TWIST_FIELDS, BagMapping, own_mapping, parse_objects, read_mapping
-from jepa_ros.datasets.matching import Executed, Matched, PositionSampler, action_source, match
-from jepa_ros.datasets.segments import SPLITS, Segment, split_into_segments, split_of
+from jepa_ros.datasets.matching import (
+    Executed,
+    Matched,
+    PositionSampler,
+    Segment,
+    action_source,
+    match,
+    split_into_segments,
+)
 from jepa_ros.datasets.signals import SignalReader, Signals, decode_images
 from jepa_ros.datasets.store import (
     ARRAYS,
     INDEX,
     SHARD,
+    SPLITS,
     URDF,
     Dataset,
     EpisodeEntry,
@@ -38,6 +46,7 @@ from jepa_ros.datasets.store import (
     Layout,
     ShardInfo,
     read_shard,
+    split_of,
     write_json,
 )
 from jepa_ros.errors import InputError

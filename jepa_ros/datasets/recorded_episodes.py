@@ -18,10 +18,17 @@ from jepa_ros.bags.reader import Bag, open_bag, read_robot_description
 from jepa_ros.bags.typestore import ACTION, EPISODE, JOINT_STATE
 from jepa_ros.datasets.episodes import Episode
 from jepa_ros.datasets.mapping import PLANAR, TOOL, BagMapping, own_mapping
-from jepa_ros.datasets.matching import SLOWEST_PERIODS, Matched, PositionSampler, action_source, match
-from jepa_ros.datasets.segments import SPLITS, Segment, split_into_segments
+from jepa_ros.datasets.matching import (
+    SLOWEST_PERIODS,
+    Matched,
+    PositionSampler,
+    Segment,
+    action_source,
+    match,
+    split_into_segments,
+)
 from jepa_ros.datasets.signals import SignalReader, Signals, decode_images
-from jepa_ros.datasets.store import Dataset, is_dataset
+from jepa_ros.datasets.store import SPLITS, Dataset, is_dataset
 from jepa_ros.errors import InputError
 from jepa_ros.images import ImageError
 from jepa_ros.reporting.progress import ProgressDisplay

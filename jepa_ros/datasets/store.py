@@ -22,6 +22,7 @@ from jepa_ros.errors import InputError, first_problem
 from jepa_ros.text_files import write_atomically
 from jepa_ros.world_model.config import CameraReference
 
+SPLITS = ("train", "val", "test")
 INDEX, SHARD, URDF = "dataset.json", "shard.json", "robot.urdf"
 SCHEMA_VERSION = 1
 LARGEST_INDEX_BYTES = 500_000_000  # size of an index of millions of episodes
@@ -198,3 +199,13 @@ def _read(path: Path, kind):
 def read_shard(folder: Path) -> ShardInfo:
     """Return shard.json of a shard. Raises InputError."""
     return _read(folder / SHARD, ShardInfo)
+
+
+def split_of(number: int, count: int = 20) -> str:
+    """Return train, val or test for episode or bag `number` of `count` without a split of its own.
+
+    A twentieth each is val and test, at least one where there are three or more.
+    """
+    if count >= 20:
+        return {7: "val", 13: "test"}.get(number % 20, "train")
+    return {count - 2: "val", count - 1: "test"}.get(number, "train") if count >= 3 else "train"

@@ -12,8 +12,7 @@ import pytest
 from helpers import foreign_bags, reach_bag
 from helpers.foreign_datasets import build, mapping_file
 from jepa_ros.datasets.build import build_dataset
-from jepa_ros.datasets.segments import split_of
-from jepa_ros.datasets.store import Dataset, is_dataset
+from jepa_ros.datasets.store import Dataset, is_dataset, split_of
 from jepa_ros.errors import InputError
 
 

@@ -14,8 +14,19 @@ from pydantic import BaseModel, ValidationError
 from jepa_ros.datasets.lerobot import files as f
 from jepa_ros.datasets.lerobot.files import read_table, read_video
 from jepa_ros.datasets.lerobot.validation import Validation
-from jepa_ros.datasets.segments import SPLITS, split_of
-from jepa_ros.datasets.store import INDEX, SHARD, URDF, Dataset, EpisodeEntry, Index, Layout, ShardInfo, write_json
+from jepa_ros.datasets.store import (
+    INDEX,
+    SHARD,
+    SPLITS,
+    URDF,
+    Dataset,
+    EpisodeEntry,
+    Index,
+    Layout,
+    ShardInfo,
+    split_of,
+    write_json,
+)
 from jepa_ros.errors import InputError, first_problem
 from jepa_ros.images import preprocess
 from jepa_ros.reporting.output import prepare_out
