@@ -46,7 +46,10 @@ class CameraRotation:
     @property
     def quaternion(self) -> tuple[float, float, float, float]:
         """Quaternion xyzw with w >= 0."""
-        return to_quaternion(self.rotation)
+        from scipy.spatial.transform import Rotation
+
+        x, y, z, w = Rotation.from_matrix(self.rotation).as_quat(canonical=True).tolist()
+        return x, y, z, w
 
     @property
     def axis(self) -> np.ndarray:
@@ -66,9 +69,8 @@ def estimate_rotation(predicted: np.ndarray, measured: np.ndarray, seed: int = 0
     _check_moves(predicted, measured)
     rotation, keep = _fit_rotation(predicted, measured), np.ones(len(predicted), bool)
     for _ in range(2):
-        off = np.linalg.norm(
-            measured - _scale(rotation, predicted[keep], measured[keep]) * predicted @ rotation.T, axis=1
-        )
+        scale = _scale(rotation, predicted[keep], measured[keep])
+        off = np.linalg.norm(measured - scale * predicted @ rotation.T, axis=1)
         keep = off <= OUTLIER_FACTOR * max(float(np.median(off)), 1e-12)
         rotation = _fit_rotation(predicted[keep], measured[keep])
     p, m = predicted[keep], measured[keep]
@@ -80,9 +82,8 @@ def estimate_rotation(predicted: np.ndarray, measured: np.ndarray, seed: int = 0
             f"found {100 * max(explained, 0.0):.0f} %: the model does not predict motion in this view well enough"
         )
     error = _uncertainty(p, m, rotation, np.random.default_rng(seed))
-    return CameraRotation(
-        _in_space(rotation), _degrees(_in_space(rotation)), error, explained, scale, len(p), int((~keep).sum())
-    )
+    rotation = _in_space(rotation)
+    return CameraRotation(rotation, _degrees(rotation), error, explained, scale, len(p), int((~keep).sum()))
 
 
 def _check_moves(predicted: np.ndarray, measured: np.ndarray) -> None:
@@ -138,15 +139,6 @@ def _in_space(rotation: np.ndarray) -> np.ndarray:
 
 def _degrees(rotation: np.ndarray) -> float:
     return float(np.degrees(np.arccos(np.clip((np.trace(rotation) - 1.0) / 2.0, -1.0, 1.0))))
-
-
-def to_quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
-    """Return the quaternion xyzw, w >= 0, of a rotation (3, 3)."""
-    from scipy.spatial.transform import Rotation
-
-    x, y, z, w = Rotation.from_matrix(rotation).as_quat()
-    sign = -1.0 if w < 0 else 1.0
-    return float(sign * x), float(sign * y), float(sign * z), float(sign * w)
 
 
 def tilt_degrees(quaternion: ArrayLike) -> float:

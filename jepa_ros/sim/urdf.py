@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import mujoco
 import numpy as np
 
-from jepa_ros.robot.collision.capsules import enclosing_capsule
+from jepa_ros.robot.collision.shapes import enclosing_capsule
 
 COLLISION_GROUP = 3  # of the geoms that stand for the bodies in contacts
 BOXES, SLICES = 4, 32  # that stand for the pedestal, and that they are put together from

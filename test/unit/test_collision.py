@@ -4,7 +4,6 @@ import re
 import struct
 from functools import cache
 
-import mujoco
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,9 +11,9 @@ from hypothesis import strategies as st
 
 from helpers import sim_arm
 from jepa_ros.errors import InputError
-from jepa_ros.robot.collision.capsules import enclosing_capsule
 from jepa_ros.robot.collision.self_collision import SelfCollision
-from jepa_ros.robot.collision.shapes import link_shapes
+from jepa_ros.robot.collision.shapes import enclosing_capsule, link_shapes
+from jepa_ros.sim.scene import mujoco  # once OpenGL is chosen
 
 ARM = tuple(sim_arm.robot().joints)
 HOME = np.array([sim_arm.robot().home[j] for j in ARM])

@@ -1,5 +1,4 @@
 """Collision checks of joint paths: self-collision, keep-out boxes, workspace.
 
-`clearance.py` is the entry; it asks `self_collision.py`, which builds simple shapes (`shapes.py`, `capsules.py`) from
-the URDF.
+`clearance.py` is the entry; it asks `self_collision.py`, which builds simple shapes (`shapes.py`) from the URDF.
 """

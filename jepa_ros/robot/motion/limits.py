@@ -73,8 +73,9 @@ class JointLimits:
         for name in names:
             joint = description.joints.get(name)
             if joint is None:
-                known = _list_some(description.joints)
-                raise InputError(f"joint {name}: expected in the robot description, found {known}")
+                known = sorted(description.joints)
+                some = f"{', '.join(known[:8])}{', …' if len(known) > 8 else ''}"
+                raise InputError(f"joint {name}: expected in the robot description, found {some}")
             if joint.type not in ("revolute", "continuous", "prismatic"):
                 raise InputError(f"joint {name}: expected a joint with one axis, found type {joint.type}")
             keys = joint_limits.get(name) or {}
@@ -197,8 +198,3 @@ def _value(name: str, keys: Mapping[str, object], key: str, default: float) -> f
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise InputError(f"joint_limits of {name}: expected a number for {key}, found {value!r}")
     return float(value)
-
-
-def _list_some(names: Mapping[str, object]) -> str:
-    shown = sorted(names)
-    return f"{', '.join(shown[:8])}{', …' if len(shown) > 8 else ''}"
