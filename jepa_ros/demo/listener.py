@@ -18,8 +18,7 @@ from sensor_msgs.msg import Image, JointState
 from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
-from jepa_ros.demo.latency import PlanSeen
-from jepa_ros.demo.record import DemoRecord, Frame
+from jepa_ros.demo.record import DemoRecord, Frame, PlanSeen
 from jepa_ros.graph_clients.graph_listener import GraphListener
 from jepa_ros.nodes.common.convert import decode_image, to_ns
 from jepa_ros.nodes.common.qos import LISTEN_ALL, LISTEN_TF_STATIC, SENSOR

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from jepa_ros.demo.record import DemoRecord, Frame, GoalRun
+from jepa_ros.images import decode_compressed
 from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report, with_unit
 from jepa_ros.reporting.video import write_video
@@ -147,16 +148,14 @@ def _final_views(record: DemoRecord) -> Iterator[tuple[str, list[np.ndarray]]]:
             caption = f"{goal.index + 1}: {result}, {100 * goal.final:.1f} cm after {goal.times[-1]:.1f} s"
             frames = [frame for frame in record.frames_of(goal.index) if frame.joints]
             drawn = [view.render(frames[-1].joints, goal.place, _tool_path(frames))] if frames else []
-            yield caption, [*drawn, goal.image, *([decode_jpeg(goal.final_frame)] if goal.final_frame else [])]
+            yield (
+                caption,
+                [*drawn, goal.image, *([decode_compressed("jpeg", goal.final_frame)] if goal.final_frame else [])],
+            )
 
 
 def _tool_path(frames: list[Frame]) -> np.ndarray:
     return np.array([frame.tool for frame in frames if frame.tool is not None]).reshape(-1, 3)
-
-
-def decode_jpeg(jpeg: bytes) -> np.ndarray:
-    """Return the image (H, W, 3) uint8 rgb of JPEG data."""
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def write_demo_video(record: DemoRecord, path: str | os.PathLike) -> int:
@@ -182,7 +181,7 @@ def _draw_frames(record: DemoRecord) -> Iterator[np.ndarray]:
 
 def compose_frame(frame: Frame, goal: GoalRun, record: DemoRecord, view: np.ndarray | None) -> np.ndarray:
     """Return one frame of the video, (360, 720, 3) uint8 rgb: the view (None: the camera), the camera, the goal."""
-    camera, half = decode_jpeg(frame.jpeg), (VIEW_WIDTH // 2, VIEW_HEIGHT // 2)
+    camera, half = decode_compressed("jpeg", frame.jpeg), (VIEW_WIDTH // 2, VIEW_HEIGHT // 2)
     main = camera if view is None else view
     canvas = np.empty((VIEW_HEIGHT, VIEW_WIDTH + half[0], 3), np.uint8)
     canvas[:, :VIEW_WIDTH] = cv2.resize(main, (VIEW_WIDTH, VIEW_HEIGHT), interpolation=cv2.INTER_AREA)

@@ -56,10 +56,10 @@ def file_style() -> dict[str, Any]:
     return plain | {"figure.facecolor": "white", "savefig.facecolor": "white"}
 
 
-def figure(columns: int = 1, rows: int = 1, size: tuple[float, float] | None = None, **axes: Any):
+def figure(columns: int = 1, rows: int = 1, size: tuple[float, float] | None = None):
     """Return ``(figure, axes)``: a figure with ``rows × columns`` axes in `page_style`, off screen.
 
-    ``axes`` is one Axes or an array of them. ``size`` is (width, height) in inches; other arguments go to ``subplots``.
+    ``axes`` is one Axes or an array of them. ``size`` is (width, height) in inches.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -68,7 +68,7 @@ def figure(columns: int = 1, rows: int = 1, size: tuple[float, float] | None = N
     with matplotlib.rc_context(page_style()):
         fig = Figure(figsize=size or (8.0, 3.0 * rows))
         FigureCanvasSVG(fig)
-        return fig, fig.subplots(rows, columns, **axes)
+        return fig, fig.subplots(rows, columns)
 
 
 def lines(
@@ -105,7 +105,6 @@ def histogram(
     samples: Sequence[float] | Mapping[str, Sequence[float]],
     x: str = "",
     title: str = "",
-    bins: int = 40,
     marks: Mapping[str, float] | None = None,
 ):
     """Return a histogram; several named samples are drawn over each other; ``marks`` are labelled vertical lines."""
@@ -115,7 +114,7 @@ def histogram(
     everything = np.concatenate(list(named.values())) if named else np.zeros(0)
     fig, ax = figure(size=(8.0, 2.6))
     if everything.size:
-        edges = np.histogram_bin_edges(everything, bins=bins)
+        edges = np.histogram_bin_edges(everything, bins=40)
         for name, values in named.items():
             ax.hist(values, bins=edges, label=name or None, alpha=0.85 if len(named) == 1 else 0.6)
     for i, (name, value) in enumerate((marks or {}).items()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numbers
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -40,12 +39,12 @@ def print_result(
     out += _indented(list(lines))
     for number, path in enumerate(paths):
         out.append(f"{'wrote ' if number == 0 else '      '}{path}")
-    _write(out)
+    print("\n".join(out), flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
     """Print `format_table`, after a title if there is one."""
-    _write(([title] if title else []) + format_table(columns, rows))
+    print("\n".join([title] * bool(title) + format_table(columns, rows)), flush=True)
 
 
 def format_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], width: int | None = None) -> list[str]:
@@ -55,8 +54,9 @@ def format_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], width: i
     """
     width = terminal_width() if width is None else width
     cells = [[format_value(cell) for cell in row] for row in rows]
-    natural = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    words = [max(map(_longest_word, column)) for column in zip(columns, *cells, strict=True)]
+    table = list(zip(columns, *cells, strict=True))
+    natural = [max(map(len, column)) for column in table]
+    words = [max(len(word) for cell in column for word in cell.split() or [""]) for column in table]
     widths = _shrink(natural, words, width - len(_GAP) * (len(columns) - 1))
     right = [bool(cells) and all(_NUMBER.fullmatch(row[k]) for row in cells) for k in range(len(columns))]
     lines = [*_wrapped_row(columns, widths, right), _GAP.join("-" * w for w in widths)]
@@ -98,7 +98,7 @@ def _indented(lines: list[str | tuple[str, Any]]) -> list[str]:
 
 
 def _shrink(natural: list[int], words: list[int], room: int) -> list[int]:
-    """Column widths that add up to at most `room`, where they can; first down to the longest word, then below it."""
+    """Return column widths that sum to `room` or less: shrink to the longest word first, then below it."""
     widths = list(natural)
     for floors in (words, [_NARROWEST_COLUMN] * len(words)):
         while sum(widths) > room:
@@ -118,12 +118,3 @@ def _wrapped_row(cells: Sequence[str], widths: list[int], right: list[bool]) -> 
         set_out = (t.rjust(w) if r else t.ljust(w) for t, w, r in zip(texts, widths, right, strict=True))
         lines.append(_GAP.join(set_out).rstrip())
     return lines
-
-
-def _longest_word(text: str) -> int:
-    return max(map(len, text.split()), default=0)
-
-
-def _write(lines: list[str]) -> None:
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()

@@ -15,17 +15,17 @@ from jepa_ros.errors import InputError
 from jepa_ros.text_files import write_atomically
 
 
-def write_summary(path: str | os.PathLike, values: Mapping[str, Any], digits: int = 6) -> Path:
+def write_summary(path: str | os.PathLike, values: Mapping[str, Any]) -> Path:
     """Write ``values`` as JSON to ``path`` atomically and return the path.
 
-    NumPy numbers and arrays become plain ones; floats keep ``digits`` significant digits; a ``Path`` is written
+    NumPy numbers and arrays become plain ones; floats keep six significant digits; a ``Path`` is written
     relative to the summary's own folder, so that the folder can be moved.
 
     Raises:
         InputError: a value is not finite, or of a type that JSON lacks; the message names its key.
     """
     path = Path(path)
-    text = json.dumps(_plain(values, "", path.parent, digits), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(_plain(values, "", path.parent), indent=2, allow_nan=False) + "\n"
     return write_atomically(path, text)
 
 
@@ -57,14 +57,14 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _plain(value: Any, key: str, folder: Path, digits: int) -> Any:
+def _plain(value: Any, key: str, folder: Path) -> Any:
     """Return ``value`` in types that JSON has; ``key`` is its dotted path, for errors."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, f"{key}.{k}".lstrip("."), folder, digits) for k, v in value.items()}
+        return {str(k): _plain(v, f"{key}.{k}".lstrip("."), folder) for k, v in value.items()}
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return [_plain(v, f"{key}[{i}]", folder, digits) for i, v in enumerate(value)]
+        return [_plain(v, f"{key}[{i}]", folder) for i, v in enumerate(value)]
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, np.bool_):
@@ -74,7 +74,7 @@ def _plain(value: Any, key: str, folder: Path, digits: int) -> Any:
     if isinstance(value, (float, np.floating)):
         if not math.isfinite(value):
             raise InputError(f"summary: {key}: {value} is not a finite number")
-        return float(f"{float(value):.{digits}g}")
+        return float(f"{float(value):.6g}")
     if isinstance(value, Path):
         return Path(os.path.relpath(value.resolve(), folder.resolve())).as_posix()
     raise InputError(f"summary: {key}: JSON has no type for {type(value).__name__}")

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import cv2
@@ -10,8 +11,7 @@ import numpy as np
 import pytest
 
 from jepa_ros.demo import run as demo
-from jepa_ros.demo.latency import PlanSeen
-from jepa_ros.demo.record import DemoRecord, Frame, GoalRun, summarise
+from jepa_ros.demo.record import DemoRecord, Frame, GoalRun, PlanSeen, summarise
 from jepa_ros.demo.report import draw_graph, write_demo_video, write_report
 from jepa_ros.errors import InputError
 from jepa_ros.graph_clients.session import NodeLog
@@ -120,6 +120,19 @@ def test_the_page_plays_the_video_beside_it_and_links_it(record, tmp_path):
     page = write_report(record, summary, tmp_path / "report.html", "demo.mp4").read_text()
     assert '<video controls preload="metadata" src="demo.mp4"' in page and '<a href="demo.mp4">' in page
     assert "<video" not in write_report(record, summary, tmp_path / "report.html").read_text()
+
+
+def test_the_demo_ends_with_its_result_and_the_paths_in_80_columns(record, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    record.ended = "interrupted"
+    summary, paths = demo.write_results(record, Path("out"))
+    demo._print_summary(record, summary, paths)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "demo: 1 of 2 goals reached" and max(map(len, lines)) <= 80
+    results = [" ".join(line.split()) for line in lines]
+    assert "deadline misses 1 of 10 plans" in results
+    assert "ended early interrupted, 2 of 2 goals started" in results
+    assert lines[-3:] == ["wrote out/summary.json", "      out/report.html", "      out/demo.mp4"]
 
 
 def test_a_second_run_is_kept_out_of_the_directory_of_the_first(tmp_path):

@@ -1,4 +1,4 @@
-"""What `jepa_ros evaluate bag` is made of: thresholds, score, table, latents, pictures, probes, plans, quality."""
+"""What `jepa_ros evaluate bag` is made of: thresholds, score, table, latents, images, probes, plans, quality."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from jepa_ros.evaluation.bag.metrics import data_quality, planner_agreement
 from jepa_ros.evaluation.bag.metrics import latents as latent_metrics
 from jepa_ros.evaluation.bag.metrics.table import join_samples
 from jepa_ros.evaluation.bag.output import summary
-from jepa_ros.evaluation.bag.output.frame_table import FrameTable
+from jepa_ros.evaluation.bag.output.frame_table import write_frame_table
 from jepa_ros.evaluation.bag.reading.images import BatchEncoder, CameraImage, ImageDecoder
 from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, LatentStore, Recording
 from jepa_ros.evaluation.bag.reading.situations import find_situations
@@ -74,26 +74,32 @@ def test_the_score_rises_with_each_part_and_is_none_without_one():
 def test_a_table_comes_back_and_is_not_there_before_it_is_whole(tmp_path, parquet):
     columns = {"bag": ["a", "a"], "stamp_ns": np.array([1, 2**60]), "frozen": np.array([True, False])}
     columns["error@1"] = np.array([0.25, np.nan])
-    with FrameTable(tmp_path, parquet) as table:
-        table.add(columns)
-        table.add(columns)
-        assert not table.path.exists()
-        table.finish()
+
+    def bags():
+        for _ in range(2):
+            assert not list(tmp_path.glob("frames.*"))
+            yield columns
+
+    path = write_frame_table(tmp_path, bags(), parquet)
     if parquet:
         from pyarrow.parquet import read_table
 
-        rows = read_table(table.path).to_pylist()
+        rows = read_table(path).to_pylist()
     else:
-        rows = [json.loads(line) for line in table.path.read_text().splitlines()]
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
     first = {"bag": "a", "stamp_ns": 1, "frozen": True, "error@1": 0.25}
     assert rows == 2 * [first, {"bag": "a", "stamp_ns": 2**60, "frozen": False, "error@1": None}]
-    assert [p.name for p in tmp_path.iterdir()] == [table.path.name]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_table_that_is_given_up_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), FrameTable(tmp_path) as table:
-        table.add({"bag": ["a"]})
+@pytest.mark.parametrize("parquet", [True, False])
+def test_a_table_that_is_given_up_leaves_nothing(tmp_path, parquet):
+    def bags():
+        yield {"bag": ["a"]}
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_frame_table(tmp_path, bags(), parquet)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,7 +166,7 @@ def test_health_tells_rank_dead_dimensions_and_drift():
     assert measure(joined)["training_distance_mean"] == pytest.approx(2.0)
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- images ------------------------------------------------------------------------------------------------------------
 
 
 def message(value):
@@ -169,7 +175,7 @@ def message(value):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
-def test_pictures_come_in_order_whoever_decodes(workers):
+def test_images_come_in_order_for_any_number_of_workers(workers):
     found = []
     with ImageDecoder(workers, 16) as decoder:
         for k in range(120):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jepa_ros.demo.latency import (
+from jepa_ros.demo.record import (
     PlanSeen,
     count_in_window,
     first_use,

@@ -23,7 +23,7 @@ from jepa_ros.bags.reader import Bag, open_bag
 from jepa_ros.bags.typestore import header_stamp
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.metrics.table import BagResult, compute_metrics
-from jepa_ros.evaluation.bag.output.frame_table import FrameTable, frame_columns
+from jepa_ros.evaluation.bag.output.frame_table import frame_columns, write_frame_table
 from jepa_ros.evaluation.bag.output.report import FrameImages, write_report
 from jepa_ros.evaluation.bag.output.summary import (
     TIMING_PATHS,
@@ -107,14 +107,13 @@ def make_spec(
 
 @dataclass
 class BagEvaluation:
-    """Evaluates bags one after the other. urdf: robot_description for all bags; default: each bag's own. table: gets a
-    row for each frame. keep_images: for the report."""
+    """Evaluates bags one after the other. urdf: robot_description for all bags; default: each bag's own. keep_images:
+    for the report."""
 
     spec: EvaluationSpec
     topics: TopicOptions
     urdf: str | None = None
     workers: int = 2
-    table: FrameTable | None = None
     keep_images: bool = False
     results: list[BagResult] = field(default_factory=list)
     images: FrameImages = field(default_factory=dict)
@@ -150,8 +149,6 @@ class BagEvaluation:
             display.update(task, plans, total=plans)
             self._read_s += middle - begin
             self._evaluate_s += time.perf_counter() - middle
-            if self.table is not None:
-                self.table.add(frame_columns(result))
             if result_bag is not None:
                 _write_results(result_bag, result)
                 result_bag.finish()
@@ -253,17 +250,17 @@ def run_bag_evaluation(
     thresholds = gather_thresholds(fail_if, thresholds_file, metric_names(spec.horizon))
     topics, urdf = TopicOptions(tuple(camera), joint_states, executed), read_urdf(description)
     out = prepare_out(out)
-    for pattern in (".frames.*", ".result*.mcap.*"):  # half-written by a run that was killed
+    for pattern in (".*frames.*", ".result*.mcap.*"):  # half-written by a run that was killed
         for left in out.glob(pattern):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    with FrameTable(out) as table, ProgressDisplay() as display:
-        evaluation = BagEvaluation(spec, topics, urdf, workers, table, keep_images=True)
+    evaluation = BagEvaluation(spec, topics, urdf, workers, keep_images=True)
+    with ProgressDisplay() as display:
         for number, path in enumerate(map(Path, bags)):
             name = "result.mcap" if len(bags) == 1 else f"result_{number}_{path.stem}.mcap"
             evaluation.add_bag(path, display, out / name if result else None)
-        summary = evaluation.summary()
-        table.finish()
-    summary["files"] = {"frames": table.path, "results": evaluation.result_bags}
+    summary = evaluation.summary()
+    table = write_frame_table(out, map(frame_columns, evaluation.results))
+    summary["files"] = {"frames": table, "results": evaluation.result_bags}
     metrics = summary["metrics"] | timing_metrics(summary["timing"])
     verdicts = [
         {"threshold": str(t), "broken": bool(line), "line": line, "timing": t.metric in TIMING_PATHS}
@@ -277,7 +274,7 @@ def run_bag_evaluation(
     wall_s = summary["wall_s"] = time.time() - began
     summary["timing"]["times_real_time"] = summary["timing"]["seconds_of_recording"] / max(wall_s, 1e-9)
     write_summary(out / "summary.json", summary)
-    _print_summary(summary, verdicts, [*paths, table.path, *evaluation.result_bags])
+    _print_summary(summary, verdicts, [*paths, table, *evaluation.result_bags])
     broken = [v["line"] for v in verdicts if v["broken"]]
     for line in (*evaluation.problems, *broken):
         print(f"jepa_ros: {line}", file=sys.stderr)

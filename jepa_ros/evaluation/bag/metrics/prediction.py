@@ -6,6 +6,7 @@ world_model node's monitor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,18 +93,19 @@ def summarize_prediction(samples: dict[str, np.ndarray], spec: EvaluationSpec) -
     by_horizon = []
     for k in range(spec.horizon):
         errors = {name: samples[name][:, k] for name in ERRORS}
-        model, still, paired = _mean(errors["model"]), _mean(errors["still"]), np.isfinite(errors["shuffled"])
+        mean = {name: _mean(values) for name, values in errors.items()}
+        paired = _mean(errors["model"][np.isfinite(errors["shuffled"])])
         by_horizon.append(
             {
                 "steps": k + 1,
                 "frames": int(np.isfinite(errors["model"]).sum()),
-                "error": model,
-                "persistence": still,
-                "shuffled": _mean(errors["shuffled"]),
-                "prediction_ratio": _ratio(model, still),
-                "shuffled_ratio": _ratio(_mean(errors["model"][paired]), _mean(errors["shuffled"][paired])),
-                "joints_rms_rad": _root(_mean(errors["joints"])),
-                "joints_persistence_rms_rad": _root(_mean(errors["joints_still"])),
+                "error": mean["model"],
+                "persistence": mean["still"],
+                "shuffled": mean["shuffled"],
+                "prediction_ratio": _ratio(mean["model"], mean["still"]),
+                "shuffled_ratio": _ratio(paired, mean["shuffled"]),
+                "joints_rms_rad": None if mean["joints"] is None else math.sqrt(mean["joints"]),
+                "joints_persistence_rms_rad": None if mean["joints"] is None else math.sqrt(mean["joints_still"]),
             }
         )
     return {"situations": int(np.isfinite(samples["model"]).any(axis=1).sum()), "horizons": by_horizon}
@@ -116,10 +118,6 @@ def _ratio(value: float | None, base: float | None) -> float | None:
 def _mean(values: np.ndarray) -> float | None:
     values = values[np.isfinite(values)]
     return float(values.mean(dtype=np.float64)) if len(values) else None
-
-
-def _root(value: float | None) -> float | None:
-    return None if value is None else float(np.sqrt(value))
 
 
 @torch.inference_mode()

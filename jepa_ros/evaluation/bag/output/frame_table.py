@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,60 +13,39 @@ import numpy as np
 from jepa_ros.evaluation.bag.metrics.latents import UNITS
 from jepa_ros.evaluation.bag.metrics.table import BagResult
 from jepa_ros.reporting.summary import finite_or_none
+from jepa_ros.text_files import atomic_path
 
 
-class FrameTable:
-    """Writes `frames.parquet` or `frames.jsonl`, which appears in `directory` when `finish` is called.
+def write_frame_table(directory: Path, bags: Iterable[Mapping[str, Any]], parquet: bool | None = None) -> Path:
+    """Write `frames.parquet` or `frames.jsonl` into `directory` and return its path.
 
-    A context manager. Columns are arrays of equal length, with the same names each time; non-finite values become null.
+    bags: columns of each bag, arrays of equal length, with the same names; non-finite values become null. parquet: for
+    tests; default: where pyarrow is installed.
     """
+    if parquet is None:
+        parquet = importlib.util.find_spec("pyarrow") is not None
+    path = directory / f"frames.{'parquet' if parquet else 'jsonl'}"
+    with atomic_path(path) as partial:
+        (_write_parquet if parquet else _write_json_lines)(partial, bags)
+    return path
 
-    def __init__(self, directory: Path, parquet: bool | None = None):
-        if parquet is None:
-            parquet = importlib.util.find_spec("pyarrow") is not None
-        self.path = directory / f"frames.{'parquet' if parquet else 'jsonl'}"
-        self._partial = directory / f".{self.path.name}.{os.getpid()}"
-        self._parquet, self._writer, self._file = parquet, None, None
 
-    def __enter__(self) -> FrameTable:
-        return self
+def _write_parquet(path: Path, bags: Iterable[Mapping[str, Any]]) -> None:
+    import pyarrow
+    from pyarrow import parquet
 
-    def __exit__(self, *_: object) -> None:
-        self._close()
-        self._partial.unlink(missing_ok=True)
+    tables = [
+        pyarrow.table({name: pyarrow.array(values, from_pandas=True) for name, values in columns.items()})
+        for columns in bags
+    ]
+    parquet.write_table(pyarrow.concat_tables(tables), path)
 
-    def add(self, columns: Mapping[str, Any]) -> None:
-        """Append the rows of one bag."""
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
-        if self._parquet:
-            self._add_parquet(columns)
-            return
-        if self._file is None:
-            self._file = self._partial.open("w", encoding="utf-8")
-        lists = {name: np.asarray(values).tolist() for name, values in columns.items()}
-        for row in zip(*lists.values(), strict=True):
-            self._file.write(json.dumps(dict(zip(lists, map(finite_or_none, row), strict=True))) + "\n")
 
-    def finish(self) -> None:
-        """Close the file and move it to `path`."""
-        self._close()
-        if self._partial.exists():
-            os.replace(self._partial, self.path)
-
-    def _add_parquet(self, columns: Mapping[str, Any]) -> None:
-        import pyarrow
-        from pyarrow import parquet
-
-        table = pyarrow.table({name: pyarrow.array(values, from_pandas=True) for name, values in columns.items()})
-        if self._writer is None:
-            self._writer = parquet.ParquetWriter(self._partial, table.schema)
-        self._writer.write_table(table)
-
-    def _close(self) -> None:
-        for name in ("_writer", "_file"):
-            if (handle := getattr(self, name)) is not None:
-                handle.close()
-                setattr(self, name, None)
+def _write_json_lines(path: Path, bags: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for columns in bags:
+            for row in zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True):
+                file.write(json.dumps(dict(zip(columns, map(finite_or_none, row), strict=True))) + "\n")
 
 
 def frame_columns(result: BagResult) -> dict[str, Any]:

@@ -109,7 +109,6 @@ class BagReader:
         camera.without_stamp += not stamp
         stamp = stamp or message.recorded
         camera.stamps.append(stamp)
-        camera.recorded.append(message.recorded)
         camera.frame_id = read.header.frame_id
         epoch = self._recording.clock.assign(stamp, message.recorded)
         if epoch is None:

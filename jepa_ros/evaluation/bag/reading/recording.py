@@ -64,11 +64,10 @@ class Series:
 
 @dataclass
 class CameraMessages:
-    """Messages of one camera. stamps, recorded: ns of every message. dropped: images by cause. without_stamp: number of
+    """Messages of one camera. stamps: ns of every message. dropped: images by cause. without_stamp: number of
     headers with stamp 0. problem: error of the first undecodable image."""
 
     stamps: list[int] = field(default_factory=list)
-    recorded: list[int] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     frame_id: str = ""
     without_stamp: int = 0
