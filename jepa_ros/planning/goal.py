@@ -51,9 +51,14 @@ class Outcome:
 class Term(Protocol):
     """One term of a goal. tolerance: the distance, in `unit`, within which the term is reached."""
 
-    weight: float
-    tolerance: float
-    unit: str
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def tolerance(self) -> float: ...
+
+    @property
+    def unit(self) -> str: ...
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
         """Return the distance (S, H) in `unit`."""
@@ -98,10 +103,10 @@ class LatentTerm:
         return latent_distance(outcome.latents, self.goal)
 
     def cost(self, outcome: Outcome) -> torch.Tensor:
-        if self.metric == "l2":
-            return self.distance(outcome)
         if self.metric == "l1":
             return (outcome.latents - self.goal).abs().flatten(-self.goal.ndim).mean(-1)
+        if self.metric == "l2" or self.reachability is None:
+            return self.distance(outcome)
         shape = outcome.latents.shape[:2]
         latents, states = outcome.latents.flatten(0, 1).flatten(1), outcome.states.flatten(0, 1)
         ticks = self.reachability(latents, self.goal.flatten().expand(len(latents), -1), states)

@@ -54,8 +54,8 @@ class Guardrails:
         self.boxes, self.margin = tuple(boxes), margin
         self.joints = space.kinematics.joints
         for name, found in (
-            ("joint limits", limits and limits.names),
-            ("self-collision", collision and collision.joints),
+            ("joint limits", None if limits is None else limits.names),
+            ("self-collision", None if collision is None else collision.joints),
         ):
             if found is not None and tuple(found) != self.joints:
                 raise InputError(f"{name}: expected the joints {list(self.joints)}, found {list(found)}")
@@ -89,7 +89,7 @@ class Guardrails:
         A path that starts with less is feasible if its clearance never falls below that of its start.
         """
         clearance = self.clearance(paths)
-        return (clearance >= np.minimum(0.0, clearance[:, :1] - OUTWARD_TOLERANCE)).all(axis=1)
+        return np.all(clearance >= np.minimum(0.0, clearance[:, :1] - OUTWARD_TOLERANCE), axis=1)
 
     def price(self, paths: np.ndarray) -> np.ndarray:
         """Return penalties (S,) >= 0 of paths (S, M, D) m: the mean over the points of ((s - clearance) / s)^2 below a
@@ -128,7 +128,7 @@ class Guardrails:
         (2,) m, and the soft margin in m. In 3-D the clearance is None: a grid would be too large."""
         if self.space.axes != 2:
             return None, np.zeros(3), SOFT_MARGIN_M
-        corners, pad = self.space.workspace, 2 * GRID_M
+        corners, pad = self.space.corners[:, :2], 2 * GRID_M
         origin = corners.min(0) - pad
         count = np.ceil((corners.max(0) + pad - origin) / GRID_M).astype(int) + 1
         field, q = np.full(count, np.nan), None

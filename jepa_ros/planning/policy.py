@@ -8,6 +8,7 @@ import torch
 
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.checkpoint import Checkpoint
+from jepa_ros.world_model.heads import GoalPolicy
 from jepa_ros.world_model.protocol import Context, step_context
 
 TICKS_TO_GO = (4.0, 8.0, 12.0, 16.0, 24.0, 36.0)
@@ -23,18 +24,24 @@ twice as far from the goal."""
 
 
 def propose_actions(
-    checkpoint: Checkpoint, context: Context, goal: torch.Tensor, horizon: int, committed: torch.Tensor
+    checkpoint: Checkpoint,
+    policy: GoalPolicy,
+    context: Context,
+    goal: torch.Tensor,
+    horizon: int,
+    committed: torch.Tensor,
 ) -> torch.Tensor:
     """Roll the policy out in the model, once for each time to go and scale: actions (count, horizon * block, A).
 
     They lead towards the goal where the latent distance is flat. context: B = 1. goal: (*L). committed: (c, A), the
     first c actions, which are fixed.
     """
-    config, policy = checkpoint.config, checkpoint.policy
+    config = checkpoint.config
     count = len(TICKS_TO_GO) * len(ACTION_SCALES)
     ticks = torch.tensor(TICKS_TO_GO).to(goal.device).repeat_interleave(len(ACTION_SCALES))
     scales = torch.tensor(ACTION_SCALES).to(goal.device).repeat(len(TICKS_TO_GO)).unsqueeze(1)
-    context, goals, taken = context.expand(count), goal.flatten().expand(count, -1), []
+    context, goals = context.expand(count), goal.flatten().expand(count, -1)
+    taken: list[torch.Tensor] = []
     for step in range(horizon):
         actions = policy(context.latents[:, -1].flatten(1), goals, context.states[:, -1], ticks) * scales
         actions = actions.clamp(-1.0, 1.0).reshape(count, config.block, config.action.dimension)
@@ -72,7 +79,8 @@ class PolicyOnlyPlanner:
         predicted arrival, then the arm rests.
         """
         steps = min(horizon, math.ceil((len(committed) + DECIDED_TICKS) / self._checkpoint.config.block))
-        config, goals, taken = self._checkpoint.config, goal.flatten()[None], []
+        config, goals = self._checkpoint.config, goal.flatten()[None]
+        taken: list[torch.Tensor] = []
         for step in range(steps):
             if step:
                 context = step_context(self._checkpoint.model, context, taken[-1].flatten()[None, None])

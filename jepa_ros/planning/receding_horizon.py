@@ -134,7 +134,7 @@ class RecedingHorizonController:
             self.observations.actions.clear()
             self.start_episode()
         if self.goal is not None:
-            self._update_distance(stamp, latent)
+            self._update_distance(self.goal, stamp, latent)
 
     def add_state(self, stamp: float, proprioception: np.ndarray, joints: np.ndarray | None = None) -> None:
         """Add measured proprioception (P,), not normalised, and joint positions (J,) rad. None: the proprioception
@@ -167,7 +167,7 @@ class RecedingHorizonController:
         self.planner.reset()
         stamp = self.observations.latents.newest
         if stamp is not None:
-            self._update_distance(stamp, self.observations.latents.at(stamp))
+            self._update_distance(goal, stamp, self.observations.latents.at(stamp))
 
     def clear_goal(self) -> None:
         """Remove the goal: no more plans."""
@@ -186,16 +186,16 @@ class RecedingHorizonController:
         """Whether the last frame is within the goal's tolerances; enough for a via goal."""
         return self._within_since is not None
 
-    def _update_distance(self, stamp: float, latent: torch.Tensor) -> None:
+    def _update_distance(self, goal: Goal, stamp: float, latent: torch.Tensor) -> None:
         """Compute the goal's distance for a frame's latent (*L) and since when it is within the tolerances."""
-        goal, measured = self.goal, self.observations.states.latest
-        if measured is None:
+        measured, joints = self.observations.states.latest, self._joints
+        if measured is None or joints is None:
             if goal.needs_states:
                 return
             states, tool = torch.zeros(1, 1, 0), torch.zeros(1, 1, self.space.axes)
         else:
             states = self.observations.normalise(measured)[None, None]
-            tool = torch.as_tensor(self.space.tool_coordinates(self._joints), dtype=torch.float32)[None, None]
+            tool = torch.as_tensor(self.space.tool_coordinates(joints), dtype=torch.float32)[None, None]
         outcome = Outcome(latent[None, None], states, tool).to(self._device)
         self.distance = float(goal.distance(outcome)[0, 0])
         if not bool(goal.within(outcome)[0, 0]):
@@ -228,7 +228,7 @@ class RecedingHorizonController:
         checked = _CheckedPath()
         motion = self.planner.plan(situation, self.goal, elapsed, lambda knots: self._is_allowed(knots, start, checked))
         self._last_start = start
-        if not math.isfinite(motion.cost):
+        if not math.isfinite(motion.cost) or checked.trajectory is None:
             self.planner.reset()
             text = f"no plan is allowed: {checked.violation or 'none has a finite cost'}"
             return NoPlan(text, infeasible=True, code=PlannerCode.NO_PLAN_ALLOWED)
@@ -287,8 +287,8 @@ class RecedingHorizonController:
     def _anchor_reference(self, now: float) -> None:
         """Start from the measured joints if nothing is committed or the arm rests away from the reference."""
         measured = self._joints
-        if self.reference and (
-            now < self.reference.end or np.abs(self.reference.joints_at(now)[0] - measured).max() < self.settings.drift
-        ):
+        if measured is None or (self.reference and now < self.reference.end):
+            return
+        if self.reference and np.abs(self.reference.joints_at(now)[0] - measured).max() < self.settings.drift:
             return
         self.reference.hold(now - 10.0, measured, self.space.kinematics.joints, self.space.tool_coordinates(measured))

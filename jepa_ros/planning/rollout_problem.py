@@ -78,12 +78,17 @@ class RolloutProblem:
 
     def make_search(self, seeds: np.ndarray) -> Problem:
         """Return the solver's problem (P = 1) that starts from feasible candidates (K, n, D)."""
+
+        def gradient(knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            costs, slopes = self.gradient(knots[0])
+            return costs[None], slopes[None]
+
         return Problem(
             repair=lambda knots: self.repair(knots[0])[None],
             cost=lambda knots: self.cost(knots[0])[None],
             seeds=seeds[None],
             seed_costs=self.cost(seeds)[None],
-            gradient=lambda knots: tuple(x[None] for x in self.gradient(knots[0])),
+            gradient=gradient,
         )
 
     def repair(self, knots: np.ndarray) -> np.ndarray:
@@ -118,8 +123,8 @@ class RolloutProblem:
 
     def recall(self, knots: np.ndarray) -> tuple[Outcome, torch.Tensor]:
         """Return what `predict` returns for one candidate (n, D), without a rollout if it is the best one so far."""
-        known = self._best is not None and np.array_equal(knots, self._best[0])
-        return self._best[1:] if known else self.predict(knots[None])
+        best = self._best
+        return self.predict(knots[None]) if best is None or not np.array_equal(knots, best[0]) else best[1:]
 
     def gradient(self, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the costs (S,) of candidates (S, n, D) and the gradients (S, n, D) of the objective alone: guardrails
@@ -137,11 +142,11 @@ class RolloutProblem:
 
     def propose(self) -> np.ndarray:
         """Return knots (K, n, D) of the policy's rollouts to the goal, not repaired; K = 0 without policy or latent."""
-        goal = self.goal.latent
-        if goal is None or self.checkpoint.policy is None:
+        goal, policy = self.goal.latent, self.checkpoint.policy
+        if goal is None or policy is None:
             return np.zeros((0, self.ticks, self.space.axes))
         committed, fixed = self.committed
-        actions = propose_actions(self.checkpoint, self._context, goal, self.horizon, committed[:fixed])
+        actions = propose_actions(self.checkpoint, policy, self._context, goal, self.horizon, committed[:fixed])
         return self.knots_of(actions.cpu().numpy())
 
     @property

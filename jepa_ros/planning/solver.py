@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import Field, dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class Solver(Protocol):
 
     Implementations are frozen dataclasses, whose fields are the settings of make_solver.
     """
+
+    __dataclass_fields__: ClassVar[dict[str, Field]]
 
     def solve(self, problem: Problem, budget: float, rng: np.random.Generator) -> Solution:
         """Search for at most `budget` s (steady clock). The same rng state and iterations give the same result; elites

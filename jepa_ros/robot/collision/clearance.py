@@ -38,7 +38,7 @@ class Box:
             found = " and ".join(str(corner.tolist()) for corner in corners)
             raise InputError(f"keep-out box {self.name!r}: expected low < high on every axis, found {found}")
 
-    def distance(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def distance(self, x: np.ndarray, y: np.ndarray, z: np.ndarray | float) -> np.ndarray:
         """Return the distance (...) in m from points to the box, negative inside. Separate x, y, z are several times as
         fast as one array."""
         centre, half = 0.5 * (self.low + self.high), 0.5 * (self.high - self.low)
