@@ -11,7 +11,7 @@ from torch import nn
 from jepa_ros.bench.reference import Reference
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.importers.lewm import rename_tensors
-from jepa_ros.world_model.lewm.model import IMAGENET_MEAN, IMAGENET_STD, LeWM, build_lewm
+from jepa_ros.world_model.lewm.model import IMAGENET_MEAN, IMAGENET_STD, LeWM
 from jepa_ros.world_model.protocol import Context
 
 
@@ -79,7 +79,7 @@ def build_matched_models(reference: Reference, sizes: ModelSizes, seed: int = 0)
         for name, statistic in theirs.named_buffers():
             if name.endswith(("running_mean", "running_var")):
                 statistic.copy_(torch.rand_like(statistic) + 0.5)
-    ours = build_lewm(lewm_config(sizes)).eval()
+    ours = LeWM(lewm_config(sizes)).eval()
     ours.load_state_dict(rename_tensors("reference", theirs.state_dict()))
     return ours, theirs
 

@@ -219,7 +219,7 @@ class Family(NamedTuple):
 
 
 FAMILIES = {
-    "lewm": Family(("conv", "vit"), "causal", "lewm.model:build_lewm"),
+    "lewm": Family(("conv", "vit"), "causal", "lewm.model:LeWM"),
     "dino_wm": Family(("transformers",), "patch", "dino_wm.model:PatchWorldModel"),
     "vjepa2_ac": Family(("transformers",), "block_causal", "vjepa2_ac.model:VJepa2Ac"),
 }

@@ -1,8 +1,8 @@
-"""The seam between world models and everything that uses one, whatever its family.
+"""The interface of world models, and the parts that their families share.
 
-Shapes: B situations; C cameras that see one; S pixels of a frame's side; T steps in a row, a model step apart, oldest
-first; h = `history`, the steps that a model looks back; L = `latent_shape`, (D,) or (tokens, D), of all views together;
-P numbers of proprioception, 0 where a model takes none; K = block * A numbers of an action block.
+Shapes: B situations; C cameras; S pixels of a frame's side; T consecutive model steps, oldest first; h = `history`, the
+steps that a model looks back; L = `latent_shape`, (D,) or (tokens, D), of all views together; P proprioception, 0
+without; K = block * A numbers of an action block.
 """
 
 from __future__ import annotations
@@ -19,45 +19,48 @@ from jepa_ros.errors import InputError
 
 @dataclass(frozen=True)
 class Context:
-    """What imagination starts from. latents (B, h, *L). states (B, h, P), normalised. actions (B, h - 1, K): the
-    executed blocks between them."""
+    """Start of a rollout. latents (B, h, *L). states (B, h, P), normalised. actions (B, h - 1, K): the executed blocks
+    between them."""
 
     latents: torch.Tensor
     states: torch.Tensor
     actions: torch.Tensor
 
     def expand(self, count: int) -> Context:
-        """The one situation in it, `count` times, without a copy."""
+        """Return a context of one situation (B = 1) repeated `count` times, without a copy."""
         return Context(*(x.expand(count, *x.shape[1:]) for x in (self.latents, self.states, self.actions)))
 
     def to(self, device: torch.device) -> Context:
-        """The same on a device."""
+        """Return the context on a device."""
         return Context(*(x.to(device) for x in (self.latents, self.states, self.actions)))
 
 
 class WorldModel(Protocol):
-    """What planners, nodes and evaluations need of a model."""
+    """Interface of a model for planners, nodes and evaluations."""
 
     latent_shape: tuple[int, ...]
     history: int
 
     def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Frames uint8 rgb, (B, S, S, 3) or, of C > 1 cameras in the order of ModelConfig.cameras, (B, C, S, S, 3) →
-        latents (B, *L). Raises InputError where the number of views is another."""
+        """Encode frames, uint8 RGB, → latents (B, *L).
+
+        frames: (B, S, S, 3), or (B, C, S, S, 3) of C > 1 cameras in the order of ModelConfig.cameras. Raises InputError
+        for another number of views.
+        """
 
     def predict(
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Teacher-forced: latents (B, T, *L), states (B, T, P), actions (B, T, K), T ≤ h → the next latents (B, T, *L)
-        and states (B, T, P). Entry t is predicted from the entries up to t alone.
+        """Predict one step (teacher-forced): latents (B, T, *L), states (B, T, P), actions (B, T, K), T ≤ h → the next
+        latents (B, T, *L) and states (B, T, P). Entry t is predicted from the entries up to t only.
         """
 
     def rollout(self, context: Context, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Imagine action blocks (B, H, K) from the context on → latents (B, H, *L), states (B, H, P)."""
+        """Predict the effect of action blocks (B, H, K) from the context on → latents (B, H, *L), states (B, H, P)."""
 
 
 class PredictiveModel(nn.Module):
-    """Base of the families: a roll-out is `predict` again and again on a window of `history` steps that slides."""
+    """Base class of the families: `rollout` repeats `predict` on a sliding window of `history` steps."""
 
     latent_shape: tuple[int, ...]
     history: int
@@ -79,7 +82,7 @@ class PredictiveModel(nn.Module):
 
 
 def step_context(model: WorldModel, context: Context, block: torch.Tensor) -> Context:
-    """The context (B, h, ...) one model step later, after an action block (B, 1, K), as the model imagines it."""
+    """Return the context (B, h, ...) one model step later, as the model predicts it for an action block (B, 1, K)."""
     latents, states = model.rollout(context, block)
     return Context(
         torch.cat([context.latents[:, 1:], latents], dim=1),
@@ -89,9 +92,9 @@ def step_context(model: WorldModel, context: Context, block: torch.Tensor) -> Co
 
 
 def flatten_views(frames: np.ndarray | torch.Tensor, cameras: int) -> np.ndarray | torch.Tensor:
-    """Frames as `encode` takes them → (B * C, S, S, 3), the views of a situation one after the other.
+    """Reshape frames of WorldModel.encode to (B * C, S, S, 3), the views of a situation one after the other.
 
-    Raises InputError where they are not of so many cameras.
+    Raises InputError for another number of cameras.
     """
     views = () if cameras == 1 else (cameras,)
     if frames.ndim != 4 + len(views) or tuple(frames.shape[1:-3]) != views or frames.shape[-1] != 3:
@@ -101,9 +104,17 @@ def flatten_views(frames: np.ndarray | torch.Tensor, cameras: int) -> np.ndarray
 
 
 def as_images(frames: np.ndarray | torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Frames (B, H, W, 3) uint8 → (B, 3, H, W) float, of which mean (3,) is taken and by std (3,) divided; both for
-    values of 0 to 1."""
+    """Frames (B, H, W, 3) uint8 → images (B, 3, H, W) float32, normalised by mean and std (3,) of values 0 to 1."""
     tensor = torch.from_numpy(np.ascontiguousarray(frames)) if isinstance(frames, np.ndarray) else frames
     pixels = tensor.to(mean.device).permute(0, 3, 1, 2).float()
-    # (x / 255 - mean) / std in one pass over the pixels, of which there are many.
+    # (x / 255 - mean) / std in one pass over the pixels.
     return torch.addcmul((-mean / std).view(3, 1, 1), pixels, (1.0 / (255.0 * std)).view(3, 1, 1))
+
+
+def frame_causal_mask(frames: int, tokens: int, device: torch.device | None = None) -> torch.Tensor:
+    """Return an attention mask (frames * tokens, frames * tokens): True where a row attends to a column.
+
+    That is where the row's frame is the column's or a later one.
+    """
+    frame = torch.arange(frames, device=device).repeat_interleave(tokens)
+    return frame.unsqueeze(1) >= frame.unsqueeze(0)

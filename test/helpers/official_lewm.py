@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.importers.lewm import IMAGENET_MEAN, IMAGENET_STD
-from jepa_ros.world_model.lewm.model import build_lewm
+from jepa_ros.world_model.lewm.model import LeWM
 
 torch.set_num_threads(1)
 
@@ -75,7 +75,7 @@ PARTS = [
 def random_model():
     """Nothing in it has the value that it begins with."""
     torch.manual_seed(0)
-    model = build_lewm(CONFIG).eval()
+    model = LeWM(CONFIG).eval()
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
             tensor.add_(0.4 * torch.rand_like(tensor) - 0.2)

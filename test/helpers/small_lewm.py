@@ -3,7 +3,7 @@
 import torch
 
 from jepa_ros.world_model.config import ModelConfig
-from jepa_ros.world_model.lewm.model import LeWM, build_lewm
+from jepa_ros.world_model.lewm.model import LeWM
 
 SIZE, HISTORY, LATENT, FIELDS, ACTION = 16, 2, 6, 4, 4
 
@@ -39,7 +39,7 @@ def config(**changes) -> ModelConfig:
 def fresh(seed: int = 0) -> LeWM:
     """In training mode, with weights that the seed decides; the zeros that AdaLN begins with are disturbed."""
     torch.manual_seed(seed)
-    model = build_lewm(config())
+    model = LeWM(config())
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.02 * torch.randn_like(parameter)

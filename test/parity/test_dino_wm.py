@@ -165,7 +165,7 @@ def both(ours, theirs, shape, steps, seed=0):
     torch.manual_seed(seed)  # for dropout
     expected = theirs.predict(theirs.encode({"pixels": pixels(frames), "proprio": states, "action": actions})["emb"])
     torch.manual_seed(seed)
-    return ours.predictor.transition(*ours.predictor.embed(latents_of(ours, frames), states, actions)), expected
+    return ours.predictor.run_blocks(*ours.predictor.embed(latents_of(ours, frames), states, actions)), expected
 
 
 def latents_of(ours, frames: torch.Tensor) -> torch.Tensor:

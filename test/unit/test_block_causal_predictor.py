@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from jepa_ros.world_model.vjepa2_ac.predictor import BlockCausalPredictor, block_causal_mask
+from jepa_ros.world_model.protocol import frame_causal_mask
+from jepa_ros.world_model.vjepa2_ac.predictor import BlockCausalPredictor
 
 STEPS = 3
 
@@ -47,7 +48,7 @@ def test_patches_know_their_places(predictor):
 
 def test_the_mask_has_a_block_for_every_step():
     expected = [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
-    assert block_causal_mask(2, 2).int().tolist() == expected
+    assert frame_causal_mask(2, 2).int().tolist() == expected
 
 
 def test_only_weights_that_are_used_are_trained(predictor):

@@ -8,7 +8,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.world_model.anti_collapse.sigreg import sigreg
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.lewm.encoders import ConvEncoder
-from jepa_ros.world_model.lewm.model import build_lewm
+from jepa_ros.world_model.lewm.model import LeWM
 from jepa_ros.world_model.protocol import Context, PredictiveModel
 
 torch.set_num_threads(1)
@@ -54,7 +54,7 @@ def config(joints=0, **changes) -> ModelConfig:
 def fresh(made: ModelConfig):
     """A model whose conditioning does something already: it is zero at first."""
     torch.manual_seed(0)
-    model = build_lewm(made).eval()
+    model = LeWM(made).eval()
     for block in model.predictor.blocks:
         torch.nn.init.normal_(block.modulation.weight, std=0.3)
         torch.nn.init.normal_(block.modulation.bias, std=0.3)
@@ -106,7 +106,7 @@ def test_every_input_counts(what):
 
 
 def test_at_first_the_actions_change_nothing():
-    model = build_lewm(config()).eval()
+    model = LeWM(config()).eval()
     latents, states, actions = draw(model, 3)
     torch.testing.assert_close(model.predict(latents, states, actions), model.predict(latents, states, 0 * actions))
 
@@ -207,14 +207,14 @@ def test_a_convolutional_encoder_says_how_wide_its_features_are(size):
 def test_the_published_sizes_have_as_many_parameters_as_the_released_checkpoints():
     """Without the pooler of transformers' ViT, 37,056 more, which no one reads."""
     with torch.device("meta"):
-        model = build_lewm(config(**PUBLISHED))
+        model = LeWM(config(**PUBLISHED))
     assert sum(p.numel() for p in model.parameters()) == 18_034_478
     assert model.latent_shape == (192,) and model.state_head is None
 
 
 def test_proprioception_adds_to_the_published_model_and_changes_nothing_else():
     with torch.device("meta"):
-        without, having = (build_lewm(config(joints=n, **PUBLISHED)).state_dict() for n in (0, 3))
+        without, having = (LeWM(config(joints=n, **PUBLISHED)).state_dict() for n in (0, 3))
     changed = {k for k in having if k not in without or having[k].shape != without[k].shape}
     assert changed == {
         "predictor.positions",
@@ -230,7 +230,7 @@ def test_proprioception_adds_to_the_published_model_and_changes_nothing_else():
 
 def test_the_published_model_learns_from_a_batch_and_rolls_out_a_plan_on_a_cpu():
     torch.manual_seed(0)
-    model = build_lewm(config(**PUBLISHED)).train()
+    model = LeWM(config(**PUBLISHED)).train()
     frames = torch.randint(0, 256, (6, 224, 224, 3), dtype=torch.uint8)
     actions, nothing = torch.randn(2, 3, 10), torch.zeros(2, 2, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=1e-3)
@@ -268,4 +268,4 @@ def test_the_weights_are_those_of_its_parts_alone(model):
 )
 def test_sizes_that_do_not_go_together_are_refused(changes, sentence):
     with pytest.raises(InputError, match=sentence):
-        build_lewm(config(**changes))
+        LeWM(config(**changes))

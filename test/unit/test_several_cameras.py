@@ -27,7 +27,7 @@ from jepa_ros.world_model.anti_collapse import make_anti_collapse
 from jepa_ros.world_model.checkpoint import load_checkpoint, save_checkpoint, verify
 from jepa_ros.world_model.config import ModelConfig, read_config
 from jepa_ros.world_model.dino_wm.model import PatchWorldModel
-from jepa_ros.world_model.lewm.model import build_lewm
+from jepa_ros.world_model.lewm.model import LeWM
 from jepa_ros.world_model.vjepa2_ac.model import VJepa2Ac
 
 CAMERAS = ("frame", "wrist/frame")
@@ -35,7 +35,7 @@ CAMERAS = ("frame", "wrist/frame")
 
 def lewm(cameras=CAMERAS):
     torch.manual_seed(0)
-    return build_lewm(small_lewm.config(cameras=cameras)).eval()
+    return LeWM(small_lewm.config(cameras=cameras)).eval()
 
 
 def dino_wm(cameras=CAMERAS, positions="learned"):

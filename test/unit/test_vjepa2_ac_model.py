@@ -82,7 +82,7 @@ def test_many_situations_are_predicted_in_parts_with_the_same_result(model, monk
     latents, states, actions = window(situations=7)
     with torch.no_grad():
         whole = model.predict(latents, states, actions)
-        monkeypatch.setattr(vjepa2_ac, "TOKENS_AT_ONCE", 3 * 2 * (4 + 2))
+        monkeypatch.setattr(vjepa2_ac, "MAX_TOKENS", 3 * 2 * (4 + 2))
         parts = model.predict(latents, states, actions)
     for found, expected in zip(parts, whole, strict=True):
         torch.testing.assert_close(found, expected)

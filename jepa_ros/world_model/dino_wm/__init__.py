@@ -1,4 +1,4 @@
 """The model family dino_wm: patch tokens of a frozen encoder, and a predictor of them that is trained.
 
-model.py is what checkpoints build; it calls predictor.py. Start reading in model.py.
+Checkpoints build the class in model.py, which uses predictor.py. Start reading in model.py.
 """

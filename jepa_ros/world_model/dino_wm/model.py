@@ -1,6 +1,6 @@
-"""Family dino_wm: the patch tokens of a frozen encoder, and a predictor of them that is trained.
+"""Family dino_wm: patch tokens of a frozen encoder, and a trained predictor of them.
 
-DINO-WM (arXiv 2411.04983) or JEPA-WMs (arXiv 2512.24497) by configuration: see patch_predictor.
+By configuration DINO-WM (arXiv 2411.04983) or JEPA-WMs (arXiv 2512.24497): see predictor.py.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from jepa_ros.world_model.protocol import PredictiveModel, as_images, flatten_vi
 
 
 class PatchWorldModel(PredictiveModel):
-    """Frozen encoder and trained predictor. Several cameras: the tokens of all views, one view after the other."""
+    """Frozen encoder and trained predictor. With several cameras the tokens of the views follow one another."""
 
     def __init__(self, encoder: nn.Module, config: ModelConfig):
-        """encoder: a FrozenEncoder, or what stands in for one.
+        """encoder: a FrozenEncoder, or a stand-in with its `tokens` and `width`.
 
         Raises InputError where its tokens, of all cameras, are not config.latent_shape, the predictor's sizes do not
-        fit each other, or rope is asked for with several cameras: it counts rows and columns of one grid.
+        fit together, or rope is set with several cameras: it has the rows and columns of one grid.
         """
         super().__init__()
         self.cameras = len(config.cameras)
-        found = (self.cameras * encoder.tokens, encoder.width)
+        tokens, width = found = self.cameras * encoder.tokens, encoder.width
         if config.latent_shape != found:
             raise InputError(
                 f"model {config.name}: expected an encoder with latent_shape {config.latent_shape} (tokens, width) "
@@ -40,8 +40,8 @@ class PatchWorldModel(PredictiveModel):
         self.encoder = encoder
         self.predictor = PatchPredictor(
             config.predictor,
-            tokens=self.cameras * encoder.tokens,
-            width=encoder.width,
+            tokens=tokens,
+            width=width,
             history=config.history,
             actions=config.action_block,
             states=config.proprioception.dimension,

@@ -1,12 +1,12 @@
-"""The predictor of patch tokens: a transformer whose attention is causal by frame, in two published recipes.
+"""Predictor of patch tokens: a transformer with frame-causal attention, conditioned in one of two published ways.
 
-concat (DINO-WM, arXiv 2411.04983, section 3.1): a token is [patch feature, proprioception embedding, action embedding],
-all of it goes through the transformer, and what comes out in the place of the first two is the prediction.
+concat (DINO-WM, arXiv 2411.04983, section 3.1): a token is [patch feature, proprioception embedding, action embedding];
+the transformer's output in the place of the first two is the prediction.
 adaln (JEPA-WMs, arXiv 2512.24497): tokens are patch features; the embeddings of action and proprioception set scale,
 shift and gate of every block (AdaLN-zero: arXiv 2212.09748, section 3.2).
 
-Shapes: B situations, T frames, N tokens of D numbers a frame, P proprioception, K numbers of an action block, W numbers
-of a token in the transformer (D; with concat D + embeddings).
+Shapes: B situations, T frames, N tokens of width D a frame, P proprioception, K action block, W width of a token in the
+transformer (D; with concat D + embeddings).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from torch.nn import functional as F
 
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.config import PatchPredictorConfig
+from jepa_ros.world_model.protocol import frame_causal_mask
 
 
 class Attention(nn.Module):
-    """Self-attention over the tokens of all frames, with as many numbers a head as one likes."""
+    """Self-attention over the tokens of all frames; head_dim does not depend on the width."""
 
     def __init__(self, width: int, heads: int, head_dim: int, dropout: float):
         super().__init__()
@@ -34,7 +35,7 @@ class Attention(nn.Module):
     def forward(
         self, x: torch.Tensor, mask: torch.Tensor | None, rope: tuple[torch.Tensor, torch.Tensor] | None
     ) -> torch.Tensor:
-        """Tokens (B, T, N, W) → (B, T, N, W). mask (T * N, T * N): True where a row may see a column, or none."""
+        """Tokens (B, T, N, W) → (B, T, N, W). mask (T * N, T * N): True where a row attends to a column; None: all."""
         qkv = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, T * N, head_dim) each
         if rope is not None:
@@ -44,7 +45,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each on normalised tokens; conditioned: AdaLN-zero, so that it starts as the identity."""
+    """Pre-norm attention and MLP; if conditioned, with AdaLN-zero, which starts as the identity."""
 
     def __init__(self, width: int, config: PatchPredictorConfig, conditioned: bool):
         super().__init__()
@@ -70,7 +71,7 @@ class Block(nn.Module):
         rope: tuple[torch.Tensor, torch.Tensor] | None,
         condition: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Tokens (B, T, N, W), condition (B, T, W) where conditioned → (B, T, N, W)."""
+        """Tokens (B, T, N, W), condition (B, T, W) or None → (B, T, N, W)."""
         if self.modulation is None:
             x = x + self.attention(self.attention_norm(x), mask, rope)
             return x + self.mlp(self.mlp_norm(x))
@@ -80,14 +81,14 @@ class Block(nn.Module):
 
 
 class PatchPredictor(nn.Module):
-    """Patch tokens, proprioception and actions of up to `history` frames → those of a model step later."""
+    """Predicts patch tokens and proprioception one model step later, from those and the actions of `history` frames."""
 
     def __init__(
         self, config: PatchPredictorConfig, *, tokens: int, width: int, history: int, actions: int, states: int
     ):
         """tokens N and width D of the encoder, actions K, states P (0: no proprioception).
 
-        Raises InputError where rope does not fit head_dim or the tokens, or concat has no room for the proprioception.
+        Raises InputError where rope does not fit head_dim or the tokens, or concat has no width for the proprioception.
         """
         super().__init__()
         self.tokens, self.width, self.history, self.actions, self.states = tokens, width, history, actions, states
@@ -108,13 +109,13 @@ class PatchPredictor(nn.Module):
         self.norm = nn.LayerNorm(inner)
         self.projection = None if self.concat else nn.Linear(width, width)
         self.state_change = nn.Linear(state_width, states) if states else None
-        self._start_as_persistence()
+        self._initialise_as_persistence()
         rope = (None, None) if learned else axial_rope(torch.arange(history), *_grid(tokens), config.head_dim)
         for name, table in (("cos", rope[0]), ("sin", rope[1]), ("mask", frame_causal_mask(history, tokens))):
             self.register_buffer(name, table, persistent=False)
 
-    def _start_as_persistence(self):
-        """Before training "nothing changes": the state exactly; with adaln the features up to their normalisation."""
+    def _initialise_as_persistence(self) -> None:
+        """Predict "nothing changes" before training: the state exactly, features (adaln) up to normalisation."""
         if self.projection is not None:
             nn.init.eye_(self.projection.weight)
             nn.init.zeros_(self.projection.bias)
@@ -126,12 +127,12 @@ class PatchPredictor(nn.Module):
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents (B, T, N, D), states (B, T, P), actions (B, T, K), T ≤ history → the next latents (B, T, N, D) and
-        states (B, T, P); entry t knows nothing of later entries."""
-        tokens = self.transition(*self.embed(latents, states, actions))
+        states (B, T, P). Entry t depends on the entries up to t only."""
+        tokens = self.run_blocks(*self.embed(latents, states, actions))
         features = tokens[..., : self.width] if self.concat else self.projection(tokens)
         if self.state_change is None:
             return features, states
-        # Every token of a frame carries a prediction of the one state: their mean.
+        # Every token of a frame predicts the same state: take their mean.
         embedding = tokens.mean(2)
         if self.concat:
             embedding = embedding[..., self.width : self.width + self.state_embedding.out_features]
@@ -140,8 +141,8 @@ class PatchPredictor(nn.Module):
     def embed(
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Tokens (B, T, N, W) and condition (B, T, W) (none with concat) of what `forward` takes."""
-        # bfloat16 keeps three digits of a joint's position: these embeddings stay in float32.
+        """Return tokens (B, T, N, W) and condition (B, T, W), None with concat."""
+        # bfloat16 keeps three digits of a joint position: these embeddings stay in float32.
         with torch.autocast(latents.device.type, enabled=False):
             embeddings = [self.action_embedding(actions.float())]
             if self.state_embedding is not None:
@@ -151,11 +152,11 @@ class PatchPredictor(nn.Module):
         beside = torch.cat(embeddings, -1).unsqueeze(2).expand(-1, -1, self.tokens, -1)
         return torch.cat([latents, beside], -1), None
 
-    def transition(self, tokens: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
-        """The transformer: tokens (B, T, N, W), condition (B, T, W) or none → (B, T, N, W)."""
+    def run_blocks(self, tokens: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
+        """Tokens (B, T, N, W), condition (B, T, W) or None → (B, T, N, W)."""
         frames = tokens.shape[1]
         count = frames * self.tokens
-        # One frame sees all of itself, and attention without a mask is faster.
+        # One frame needs no mask, and attention without one is faster.
         mask = self.mask[:count, :count] if frames > 1 else None
         rope = (self.cos[:count], self.sin[:count]) if self.positions is None else None
         if self.positions is not None:
@@ -166,12 +167,6 @@ class PatchPredictor(nn.Module):
         return self.norm(tokens)
 
 
-def frame_causal_mask(frames: int, tokens: int) -> torch.Tensor:
-    """(frames * tokens, frames * tokens): True where the row's frame is the column's or a later one."""
-    frame = torch.arange(frames).repeat_interleave(tokens)
-    return frame.unsqueeze(1) >= frame.unsqueeze(0)
-
-
 def _grid(tokens: int) -> tuple[int, int]:
     side = math.isqrt(tokens)
     if side * side != tokens:
@@ -179,14 +174,14 @@ def _grid(tokens: int) -> tuple[int, int]:
     return side, side
 
 
-# Grids have 16 to 32 rows and windows a few frames: with the 10,000 of language models most pairs would hardly turn.
+# Grids have 16 to 32 rows and windows a few frames: with the 10,000 of language models most angles would be near 0.
 _BASE = 100.0
 
 
 def axial_rope(times: torch.Tensor, rows: int, columns: int, head_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines (T * rows * columns, head_dim // 2) of the tokens of frames at `times` (T,), row by row.
+    """Return cosines and sines (T * rows * columns, head_dim // 2) of the tokens of frames at `times` (T,), row by row.
 
-    Raises InputError where head_dim is odd or has no pair for each of the three axes.
+    Raises InputError where head_dim is odd or too small for a pair of each of the three axes.
     """
     if head_dim % 2 or head_dim < 6:
         raise InputError(f"predictor.head_dim: expected an even number of at least 6 for rope, found {head_dim}")
@@ -201,6 +196,6 @@ def axial_rope(times: torch.Tensor, rows: int, columns: int, head_dim: int) -> t
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Queries or keys (..., N, head_dim), turned by axial_rope's cosines and sines (N, head_dim // 2)."""
+    """Rotate queries or keys (..., N, head_dim) by axial_rope's cosines and sines (N, head_dim // 2)."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)

@@ -24,7 +24,7 @@ from jepa_ros.world_model.importers.state_dict import (
     shape,
     strip_prefix,
 )
-from jepa_ros.world_model.lewm.model import IMAGENET_MEAN, IMAGENET_STD, build_lewm
+from jepa_ros.world_model.lewm.model import IMAGENET_MEAN, IMAGENET_STD, LeWM
 
 ANCHOR = "predictor.pos_embedding"
 HEAD_DIM = 64
@@ -86,8 +86,8 @@ def import_lewm(path: Path, out: Path, block: int = 5, control_rate: float = 10.
     settings = _read_settings(source)
     config = _config(source, ours, settings, block, control_rate, name or out.name)
     with torch.device("meta"):
-        checkpoint.check_tensors(str(source), build_lewm(config).state_dict(), ours)
-    model = build_lewm(config)
+        checkpoint.check_tensors(str(source), LeWM(config).state_dict(), ours)
+    model = LeWM(config)
     model.load_state_dict(ours)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as partial:

@@ -1,5 +1,5 @@
 """The model family lewm (arXiv 2603.19312): encoder and predictor trained together.
 
-model.py is what checkpoints build; it calls encoders.py, predictor.py and, in evaluation mode, fast_rollout.py. Start
-reading in model.py.
+Checkpoints build the class in model.py, which uses encoders.py, predictor.py and, in evaluation mode, fast_rollout.py.
+Start reading in model.py.
 """

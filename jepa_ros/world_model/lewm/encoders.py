@@ -1,4 +1,4 @@
-"""A vision transformer, built for one image size and trained from scratch; its latent is the class token."""
+"""LeWM's encoders, built for one image size and trained from scratch: a vision transformer and a small CNN."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from jepa_ros.errors import InputError
+from jepa_ros.world_model.config import VitEncoderConfig
 
-# transformers' ViT, with which LeWM's checkpoints are trained, has this one; torch's default is 1e-5.
+# As in transformers' ViT, with which LeWM's checkpoints are trained; torch's default is 1e-5.
 LAYER_NORM_EPS = 1e-12
 
 
 class VitBlock(nn.Module):
-    """Pre-norm attention and MLP, both added to tokens (B, N, width)."""
+    """Pre-norm attention and MLP with residual connections, on tokens (B, N, width)."""
 
     def __init__(self, width: int, heads: int, mlp: int):
         super().__init__()
@@ -36,29 +37,25 @@ class VitBlock(nn.Module):
 
 
 class VitEncoder(nn.Module):
-    """(B, 3, size, size) normalised images → (B, width), the last layer's class token after the final LayerNorm.
+    """Normalised images (B, 3, size, size) → the class token (B, width) of the last layer after the final LayerNorm.
 
-    Dosovitskiy et al. (arXiv 2010.11929). The defaults are ViT-Tiny with patches of 14 pixels as in LeWM (arXiv
-    2603.19312, section 4). Raises InputError where heads do not divide the width, or patches the size.
+    Dosovitskiy et al. (arXiv 2010.11929); sizes in LeWM (arXiv 2603.19312, section 4).
     """
 
-    def __init__(
-        self, size: int = 224, patch: int = 14, width: int = 192, depth: int = 12, heads: int = 3, mlp: int = 768
-    ):
+    def __init__(self, size: int, config: VitEncoderConfig):
+        """Raises InputError where heads do not divide the width, or patches the size."""
         super().__init__()
+        patch, width, heads = config.patch, config.width, config.heads
         if width % heads:
             raise InputError(f"encoder: expected a width that {heads} heads divide, found {width}")
         if size % patch:
             raise InputError(f"encoder: expected images of a multiple of {patch} pixels, the patch, found {size}")
-        self.size, self.width = size, width
+        self.width = width
         self.patches = nn.Conv2d(3, width, patch, patch)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.zeros(1, 1 + (size // patch) ** 2, width))
-        self.blocks = nn.ModuleList(VitBlock(width, heads, mlp) for _ in range(depth))
+        self.blocks = nn.ModuleList(VitBlock(width, heads, config.mlp) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self._initialise()
-
-    def _initialise(self) -> None:
         for parameter in (self.class_token, self.positions):
             nn.init.trunc_normal_(parameter, std=0.02)
         for module in self.modules():
@@ -66,26 +63,22 @@ class VitEncoder(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, size, size) → (B, 1 + patches, width): the class token, then the patches row by row."""
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         patches = self.patches(images).flatten(2).transpose(1, 2)
         x = torch.cat([self.class_token.expand(len(images), -1, -1), patches], dim=1) + self.positions
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.tokens(images)[:, 0]
+        return self.norm(x)[:, 0]
 
 
 class ConvEncoder(nn.Module):
-    """(B, 3, size, size) normalised images → (B, width), the last stage's features in a row.
+    """Normalised images (B, 3, size, size) → the flattened features (B, width) of the last stage.
 
-    The first stage takes the side to a quarter, each further one halves it: two thirds of the time of a training step
-    would otherwise go into the first.
+    The first stage reduces the side to a quarter, since it would otherwise take two thirds of a training step's time;
+    each further one halves it. Raises InputError for more stages than the size allows.
     """
 
-    def __init__(self, size: int = 64, channels: Sequence[int] = (48, 96, 128)):
+    def __init__(self, size: int, channels: Sequence[int]):
         super().__init__()
         stages, inputs, side = [], 3, size
         for outputs in channels:

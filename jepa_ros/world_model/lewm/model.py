@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import nn
@@ -19,40 +17,37 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class LeWM(PredictiveModel):
-    """The WorldModel of family `lewm`: latents (B, D), states (B, P), action blocks (B, T, K).
+    """The model family `lewm`: latents (B, D), states (B, P), action blocks (B, T, K).
 
-    A token of the predictor is a latent and, where P > 0, the state beside it; the action's embedding is as wide. The
-    prediction projector turns what comes out into the next latent (with `residual`: into its change); a linear layer
-    into the change of the state. With P = 0, without `residual` and with one camera this is the published model.
-
-    Several cameras: the one encoder sees each view, and the projector takes their features side by side.
+    A token of the predictor is a latent and, where P > 0, the state beside it; the action embedding has the same width.
+    The prediction projector maps the predictor's output to the next latent (with `residual`: to its change), a linear
+    layer maps it to the change of the state. With P = 0, without `residual` and with one camera this is the published
+    model. With several cameras the same encoder sees each view, and the projector takes their features side by side.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        projector: Projector,
-        action_encoder: ActionEncoder,
-        predictor: CausalPredictor,
-        prediction_projector: Projector,
-        history: int,
-        states: int = 0,
-        residual: bool = False,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        cameras: int = 1,
-    ):
+    def __init__(self, config: ModelConfig, encoder: None = None):
+        """Build a model of the sizes in `config`, with fresh weights. encoder: none, LeWM trains its own.
+
+        Raises InputError where the sizes do not go together.
+        """
         super().__init__()
-        self.encoder, self.projector = encoder, projector
-        self.action_encoder, self.predictor = action_encoder, predictor
-        self.prediction_projector = prediction_projector
-        self.state_head = nn.Linear(predictor.outputs, states) if states else None
-        self.latent_shape, self.history, self.residual = (projector.outputs,), history, residual
-        self.cameras = cameras
-        self._imagination: FastRollout | None = None
-        self._rounded = False
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
-        self.register_buffer("std", torch.tensor(std), persistent=False)
+        if len(config.latent_shape) != 1:
+            raise InputError(f"latent_shape: expected one number for family lewm, found {list(config.latent_shape)}")
+        sizes, hidden, (latent,) = config.predictor, config.projector_hidden, config.latent_shape
+        states = config.proprioception.dimension
+        token = latent + states
+        self.latent_shape, self.history, self.residual = config.latent_shape, config.history, sizes.residual
+        self.cameras = len(config.cameras)
+        self.encoder = _build_encoder(config)
+        self.projector = Projector(self.cameras * self.encoder.width, hidden, latent)
+        self.action_encoder = ActionEncoder(config.action_block, sizes.action_smoothed, token, sizes.action_scale)
+        self.predictor = CausalPredictor(config.history, token, sizes)
+        self.prediction_projector = Projector(sizes.width, hidden, latent)
+        self.state_head = nn.Linear(sizes.width, states) if states else None
+        self._fast_rollout: FastRollout | None = None
+        self._bfloat16 = False
+        self.register_buffer("mean", torch.tensor(config.preprocessing.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(config.preprocessing.std), persistent=False)
 
     def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """See WorldModel."""
@@ -72,63 +67,26 @@ class LeWM(PredictiveModel):
         )
 
     def rollout(self, context: Context, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See WorldModel. In training mode, where BatchNorm depends on the batch, it is `predict` step by step; in
-        evaluation mode the same numbers come sooner (FastRollout)."""
+        """See WorldModel. In evaluation mode by FastRollout; in training mode, where BatchNorm depends on the batch, by
+        `predict` step by step."""
         if self.training:
             return super().rollout(context, actions)
-        if self._imagination is None or not self._imagination.current:
-            with torch.inference_mode(False):  # what is made in it could not take part in gradients later
-                self._imagination = FastRollout(self, self._rounded)
-        return self._imagination.rollout(context, actions)
+        if self._fast_rollout is None or not self._fast_rollout.is_current:
+            with torch.inference_mode(False):  # tensors made in inference mode could not take part in gradients later
+                self._fast_rollout = FastRollout(self, self._bfloat16)
+        return self._fast_rollout.rollout(context, actions)
 
     def set_rollout_dtype(self, dtype: torch.dtype) -> None:
-        """Roll out in float32, or in bfloat16, which is sooner where the processor multiplies it; latents and states
-        that come out are float32 in any case. Weights, `encode` and `predict` stay as they are.
+        """Roll out in float32, or in bfloat16, which is faster on processors with native support.
 
-        Raises InputError for another dtype.
+        Latents and states are returned in float32 in any case; weights, `encode` and `predict` do not change. Raises
+        InputError for another dtype.
         """
         if dtype not in (torch.float32, torch.bfloat16):
             raise InputError(f"dtype: expected torch.float32 or torch.bfloat16, found {dtype}")
-        self._imagination, self._rounded = None, dtype == torch.bfloat16
+        self._fast_rollout, self._bfloat16 = None, dtype == torch.bfloat16
 
 
-def build_lewm(config: ModelConfig, encoder: None = None) -> LeWM:
-    """A model of the sizes in `config`, with fresh weights.
-
-    Raises InputError where the sizes do not go together.
-    """
-    if len(config.latent_shape) != 1:
-        raise InputError(f"latent_shape: expected one number for family lewm, found {list(config.latent_shape)}")
-    latent, states = config.latent_shape[0], config.proprioception.dimension
-    token, image, sizes = latent + states, config.preprocessing, config.predictor
-    encoder = _encoder(config)
-    return LeWM(
-        encoder,
-        Projector(len(config.cameras) * encoder.width, config.projector_hidden, latent),
-        ActionEncoder(config.action_block, sizes.action_smoothed, token, sizes.action_scale),
-        CausalPredictor(
-            config.history,
-            token,
-            sizes.width,
-            sizes.depth,
-            sizes.heads,
-            sizes.head_dim,
-            sizes.mlp,
-            sizes.dropout,
-            sizes.embedding_dropout,
-        ),
-        Projector(sizes.width, config.projector_hidden, latent),
-        config.history,
-        states,
-        sizes.residual,
-        image.mean,
-        image.std,
-        len(config.cameras),
-    )
-
-
-def _encoder(config: ModelConfig) -> VitEncoder | ConvEncoder:
+def _build_encoder(config: ModelConfig) -> VitEncoder | ConvEncoder:
     encoder, size = config.encoder, config.preprocessing.size
-    if encoder.type == "conv":
-        return ConvEncoder(size, encoder.channels)
-    return VitEncoder(size, encoder.patch, encoder.width, encoder.depth, encoder.heads, encoder.mlp)
+    return ConvEncoder(size, encoder.channels) if encoder.type == "conv" else VitEncoder(size, encoder)

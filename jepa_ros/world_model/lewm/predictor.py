@@ -1,4 +1,4 @@
-"""LeWM's predictor: a causal transformer over time whose every layer is modulated by the action."""
+"""LeWM's predictor (a causal transformer over time, modulated by the action), its projectors and action encoder."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from jepa_ros.world_model.config import CausalPredictorConfig
+
 
 class CausalAttention(nn.Module):
-    """Attention of tokens (B, T, width) to themselves and to earlier ones."""
+    """Attention of tokens (B, T, width) to themselves and earlier tokens."""
 
     def __init__(self, width: int, heads: int, head_dim: int, dropout: float):
         super().__init__()
@@ -26,7 +28,7 @@ class CausalAttention(nn.Module):
 
 
 class ConditionalBlock(nn.Module):
-    """Attention and MLP with AdaLN-zero (DiT, arXiv 2212.09748, section 3.2): at first tokens pass unchanged."""
+    """Attention and MLP with AdaLN-zero (DiT, arXiv 2212.09748, section 3.2), which starts as the identity."""
 
     def __init__(self, width: int, heads: int, head_dim: int, mlp: int, dropout: float):
         super().__init__()
@@ -44,58 +46,44 @@ class ConditionalBlock(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, T, width) and what SiLU made of their conditions, (B, T, width) → (B, T, width)."""
+        """Tokens (B, T, width) and SiLU of their conditions (B, T, width) → (B, T, width)."""
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(condition).chunk(6, dim=-1)
-        x = torch.addcmul(x, gate, self.attention(modulate(_normed(x), shift, scale)))
-        return torch.addcmul(x, mlp_gate, self.mlp(modulate(_normed(x), mlp_shift, mlp_scale)))
+        x = torch.addcmul(x, gate, self.attention(_modulate(x, shift, scale)))
+        return torch.addcmul(x, mlp_gate, self.mlp(_modulate(x, mlp_shift, mlp_scale)))
 
 
 class CausalPredictor(nn.Module):
-    """Tokens and conditions (B, T, inputs), T ≤ frames → (B, T, outputs), entry t from the entries up to t alone.
+    """Tokens and conditions (B, T, inputs), T ≤ frames → (B, T, width). Entry t depends on the entries up to t only.
 
-    LeWM (arXiv 2603.19312), section 4 and its reference implementation. Projections to and from `width` are there
-    only where the widths differ; outputs is `width` where it is None.
+    LeWM (arXiv 2603.19312), section 4 and its reference implementation: inputs are projected only where their width is
+    another.
     """
 
-    def __init__(
-        self,
-        frames: int,
-        inputs: int,
-        width: int = 192,
-        depth: int = 6,
-        heads: int = 16,
-        head_dim: int = 64,
-        mlp: int = 2048,
-        dropout: float = 0.1,
-        embedding_dropout: float = 0.0,
-        outputs: int | None = None,
-    ):
+    def __init__(self, frames: int, inputs: int, config: CausalPredictorConfig):
         super().__init__()
-        self.outputs = outputs or width
+        width = config.width
         self.positions = nn.Parameter(torch.randn(1, frames, inputs))
-        self.dropout = nn.Dropout(embedding_dropout)
+        self.dropout = nn.Dropout(config.embedding_dropout)
         self.input_projection = _projection(inputs, width)
         self.condition_projection = _projection(inputs, width)
-        self.blocks = nn.ModuleList(ConditionalBlock(width, heads, head_dim, mlp, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            ConditionalBlock(width, config.heads, config.head_dim, config.mlp, config.dropout)
+            for _ in range(config.depth)
+        )
         self.norm = nn.LayerNorm(width)
-        self.output_projection = _projection(width, self.outputs)
 
     def forward(self, tokens: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
         condition = F.silu(self.condition_projection(conditions))
         x = self.input_projection(self.dropout(tokens + self.positions[:, : tokens.shape[1]]))
         for block in self.blocks:
             x = block(x, condition)
-        return self.output_projection(self.norm(x))
+        return self.norm(x)
 
 
-def _normed(x: torch.Tensor) -> torch.Tensor:
-    """LayerNorm without weights, which the modulation takes the place of."""
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
-
-
-def modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """x * (1 + scale) + shift, all (B, T, width)."""
-    return torch.addcmul(x + shift, x, scale)
+def _modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return norm * (1 + scale) + shift, all (B, T, width), with a LayerNorm without weights."""
+    norm = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    return torch.addcmul(norm + shift, norm, scale)
 
 
 def _projection(inputs: int, outputs: int) -> nn.Module:
@@ -103,10 +91,10 @@ def _projection(inputs: int, outputs: int) -> nn.Module:
 
 
 class Projector(nn.Module):
-    """(..., inputs) → (..., outputs): Linear, BatchNorm over all that is not the last axis, GELU, Linear.
+    """(..., inputs) → (..., outputs): Linear, BatchNorm over all axes but the last, GELU, Linear.
 
-    LeWM (arXiv 2603.19312), section 4: a LayerNorm in place of the BatchNorm keeps SIGReg from shaping the
-    distribution of latents, because every latent then has the same norm.
+    LeWM (arXiv 2603.19312), section 4: with a LayerNorm all latents would have the same norm, and SIGReg could not
+    shape their distribution.
     """
 
     def __init__(self, inputs: int, hidden: int, outputs: int):
@@ -121,9 +109,9 @@ class Projector(nn.Module):
 
 
 class ActionEncoder(nn.Module):
-    """(B, T, K) action blocks → (B, T, width), each block for itself.
+    """Action blocks (B, T, K) → embeddings (B, T, width), each block on its own.
 
-    LeWM's reference implementation begins with a convolution over time of kernel 1: that is the layer `smoothing`.
+    The layer `smoothing` is the convolution over time with kernel 1 of LeWM's reference implementation.
     """
 
     def __init__(self, inputs: int, smoothed: int, width: int, scale: int = 4):

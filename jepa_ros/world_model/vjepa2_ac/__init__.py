@@ -1,4 +1,4 @@
 """The model family vjepa2_ac (arXiv 2506.09985): a frozen V-JEPA 2 encoder and a predictor of its patches.
 
-model.py is what checkpoints build; it calls predictor.py. Start reading in model.py.
+Checkpoints build the class in model.py, which uses predictor.py. Start reading in model.py.
 """

@@ -1,7 +1,7 @@
 """Family vjepa2_ac: V-JEPA 2-AC (arXiv 2506.09985, section 3), a frozen V-JEPA 2 encoder and a predictor of patches.
 
 A state is the gripper in the robot's base frame: position x, y, z (m), orientation as extrinsic x-y-z Euler angles
-(rad), opening of 0 to 1. An action is its change over a model step.
+(rad), opening 0 to 1. An action is its change over a model step.
 """
 
 from __future__ import annotations
@@ -18,13 +18,10 @@ from jepa_ros.world_model.frozen_encoder import FrozenEncoder
 from jepa_ros.world_model.protocol import PredictiveModel, as_images, flatten_views
 from jepa_ros.world_model.vjepa2_ac.predictor import EXTRA, BlockCausalPredictor
 
-# Names of a state's numbers: the fields that a checkpoint's proprioception has.
 STATE_FIELDS = ("x", "y", "z", "roll", "pitch", "yaw", "opening")
 STATES = len(STATE_FIELDS)
-# Without gradients a pass takes about this many tokens at once: 0.5 GB for the published sizes, whatever the number of
-# situations.
-TOKENS_AT_ONCE = 32768
-LOCKED = 1e-6  # cosine of the middle Euler angle under which the other two turn about one axis
+MAX_TOKENS = 32768  # of a pass without gradients, which bounds its memory to 0.5 GB at the published sizes
+GIMBAL_LOCK_COSINE = 1e-6  # of the middle Euler angle; below it the other two rotate about one axis
 
 
 class VJepa2Ac(PredictiveModel):
@@ -48,26 +45,26 @@ class VJepa2Ac(PredictiveModel):
             self.register_buffer(name, torch.tensor(values), persistent=False)
 
     def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """See WorldModel. Every frame is encoded for itself, as a still of two equal frames, and layer-normed."""
+        """See WorldModel. Each frame is encoded on its own, as a clip of two equal frames, and layer-normed."""
         return self.encoder(as_images(flatten_views(frames, 1), self.mean, self.std))
 
     def predict(
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See WorldModel. Actions (B, T, 7) are those of above, in m and rad.
+        """See WorldModel. Actions (B, T, 7): see the module, m and rad.
 
-        Predicted features are layer-normed as encoded ones are; predicted states are the states moved by the actions.
-        Raises InputError where states or actions are not of 7 numbers.
+        Predicted features are layer-normed like encoded ones; predicted states are the states moved by the actions.
+        Raises InputError where states or actions do not have 7 numbers.
         """
         for name, given in (("states", states), ("actions", actions)):
             if given.shape[-1] != STATES:
                 raise InputError(f"{name}: expected {STATES} numbers a step, found {given.shape[-1]}")
         situations, steps, patches, width = latents.shape
-        at_once = situations
+        batch = situations
         if not torch.is_grad_enabled():
-            at_once = max(1, TOKENS_AT_ONCE // (steps * (EXTRA + patches)))
+            batch = max(1, MAX_TOKENS // (steps * (EXTRA + patches)))
         poses = states * self.state_std + self.state_mean
-        parts = zip(*(x.split(at_once) for x in (latents, actions, poses)), strict=True)
+        parts = zip(*(x.split(batch) for x in (latents, actions, poses)), strict=True)
         predicted = torch.cat([F.layer_norm(self.predictor(*part), (width,)) for part in parts])
         return predicted, (move(poses, actions) - self.state_mean) / self.state_std
 
@@ -86,15 +83,17 @@ def _check_sizes(config: ModelConfig) -> None:
 
 
 def move(states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-    """States (..., 7) moved by actions (..., 7): positions added, the action's rotation applied after the state's,
-    openings added and kept in 0 to 1 (compute_new_pose of the official MPC code)."""
+    """Move states (..., 7) by actions (..., 7), as compute_new_pose of the official MPC code.
+
+    Positions are added, the action's rotation is applied after the state's, openings are added and clipped to 0..1.
+    """
     turned = euler_matrix(actions[..., 3:6]) @ euler_matrix(states[..., 3:6])
     opening = (states[..., 6:] + actions[..., 6:]).clamp(0.0, 1.0)
     return torch.cat([states[..., :3] + actions[..., :3], matrix_euler(turned), opening], dim=-1)
 
 
 def euler_matrix(angles: torch.Tensor) -> torch.Tensor:
-    """Extrinsic x-y-z Euler angles (..., 3) in rad → rotation matrices (..., 3, 3): Rz(c) Ry(b) Rx(a)."""
+    """Extrinsic x-y-z Euler angles (..., 3) in rad → rotation matrices (..., 3, 3), Rz(c) Ry(b) Rx(a)."""
     (ca, cb, cc), (sa, sb, sc) = angles.cos().unbind(-1), angles.sin().unbind(-1)
     rows = [
         [cc * cb, cc * sb * sa - sc * ca, cc * sb * ca + sc * sa],
@@ -105,10 +104,12 @@ def euler_matrix(angles: torch.Tensor) -> torch.Tensor:
 
 
 def matrix_euler(matrix: torch.Tensor) -> torch.Tensor:
-    """Rotation matrices (..., 3, 3) → extrinsic x-y-z Euler angles (..., 3) in rad, the middle one in ±π/2. Where that
-    is ±π/2 the last one is 0, for only their sum or difference is known."""
+    """Rotation matrices (..., 3, 3) → extrinsic x-y-z Euler angles (..., 3) in rad, the middle one within ±π/2.
+
+    In gimbal lock (±π/2) only the sum or difference of the other two is known; the last one is then 0.
+    """
     cosine = torch.hypot(matrix[..., 0, 0], matrix[..., 1, 0])
-    locked = cosine < LOCKED
+    locked = cosine < GIMBAL_LOCK_COSINE
     first = torch.where(
         locked,
         torch.atan2(-matrix[..., 1, 2], matrix[..., 1, 1]),

@@ -1,7 +1,7 @@
 """V-JEPA 2-AC's predictor: a transformer over steps of [action, state, patches] (arXiv 2506.09985, section 3.1).
 
-Every token sees all tokens of its own step and of earlier ones, so one pass predicts the next frame from each step. The
-names of the weights are those of the official checkpoints.
+A token attends to all tokens of its own and of earlier steps, so one pass predicts the next frame of each step. The
+weights have the names of the official checkpoints.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-EXTRA = 2  # tokens of a step before its patches: action, state
+from jepa_ros.world_model.protocol import frame_causal_mask
+
+EXTRA = 2  # tokens of a step before its patches: action and state
 EPSILON = 1e-6  # of the layer norms
 
 
 class BlockCausalPredictor(nn.Module):
-    """Next patch features from patch features, states and actions.
+    """Predicts the next patch features from patch features, states and actions.
 
-    latent_width: numbers D of a patch's feature. grid: patches of an image's side. width, depth, heads, mlp_ratio: of
-    the transformer; width is a multiple of heads. numbers: of an action and of a state.
+    latent_width: D of a patch feature. grid: patches along an image side. width, depth, heads, mlp_ratio: of the
+    transformer; width is a multiple of heads. numbers: of an action and of a state.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class BlockCausalPredictor(nn.Module):
         self.predictor_embed = nn.Linear(latent_width, width)
         self.action_encoder = nn.Linear(numbers, width)
         self.state_encoder = nn.Linear(numbers, width)
-        # Official checkpoints hold it, though the published model takes no extrinsics: no gradient ever reaches it.
+        # In official checkpoints, but not used: the published model takes no extrinsics.
         self.extrinsics_encoder = nn.Linear(numbers - 1, width).requires_grad_(False)
         self.predictor_blocks = nn.ModuleList(
             Block(width, heads, round(width * mlp_ratio), layer) for layer in range(1, depth + 1)
@@ -50,20 +52,20 @@ class BlockCausalPredictor(nn.Module):
                 _initialise(layer)
 
     def forward(self, latents: torch.Tensor, actions: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        """Latents (B, T, grid², D), actions and states (B, T, numbers) → the next latents (B, T, grid², D); entry t
-        depends on the entries up to t alone."""
+        """Latents (B, T, grid², D), actions and states (B, T, numbers) → the next latents (B, T, grid², D). Entry t
+        depends on the entries up to t only."""
         b, steps, patches, _ = latents.shape
         extra = torch.stack([self.action_encoder(actions), self.state_encoder(states)], dim=2)
         x = torch.cat([extra, self.predictor_embed(latents)], dim=2).flatten(1, 2)
         angles = rotation(self._positions(steps, x.device), self.head_dim)
-        mask = None if steps == 1 else block_causal_mask(steps, EXTRA + patches, x.device)
+        mask = None if steps == 1 else frame_causal_mask(steps, EXTRA + patches, x.device)
         for block in self.predictor_blocks:
             x = block(x, angles, mask)
         x = x.view(b, steps, EXTRA + patches, -1)[:, :, EXTRA:]
         return self.predictor_proj(self.predictor_norm(x))
 
     def _positions(self, steps: int, device: torch.device) -> torch.Tensor:
-        """Time, row and column (steps · (2 + grid²), 3) of every token; action and state have a time alone."""
+        """Return time, row and column (steps · (2 + grid²), 3) of every token; action and state have only a time."""
         rows, columns = torch.meshgrid(
             torch.arange(self.grid, device=device), torch.arange(self.grid, device=device), indexing="ij"
         )
@@ -74,7 +76,7 @@ class BlockCausalPredictor(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each after a layer norm and added to its input. layer: from 1 on, for the first weights."""
+    """Pre-norm attention and MLP. layer: number from 1, which scales the initial weights."""
 
     def __init__(self, width: int, heads: int, hidden: int, layer: int):
         super().__init__()
@@ -108,7 +110,7 @@ class Attention(nn.Module):
     def forward(
         self, x: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Tokens (B, N, width); angles: cosines and sines (N, head_dim); mask (N, N), true where a token may look."""
+        """Tokens (B, N, width). angles: cosines and sines (N, head_dim). mask (N, N): True where a row attends."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         angles = tuple(table.to(x.dtype) for table in angles)
         mixed = F.scaled_dot_product_attention(rotate(q, *angles), rotate(k, *angles), v, attn_mask=mask)
@@ -128,12 +130,6 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-def block_causal_mask(steps: int, tokens: int, device: torch.device | None = None) -> torch.Tensor:
-    """(steps · tokens, steps · tokens), true where the row's token sees the column's: of its step or an earlier one."""
-    step = torch.arange(steps, device=device).repeat_interleave(tokens)
-    return step[:, None] >= step[None, :]
-
-
 def _initialise(linear: nn.Linear) -> None:
     nn.init.trunc_normal_(linear.weight, std=0.02)
     nn.init.zeros_(linear.bias)
@@ -143,26 +139,27 @@ BASE = 10000.0
 
 
 def axis_width(head_dim: int) -> int:
-    """Numbers of a head that each of the three axes takes: an even part of a third."""
+    """Return the even number of a head's dimensions that each of the three axes gets, at most a third."""
     return 2 * (head_dim // 3 // 2)
 
 
 def rotation(positions: torch.Tensor, head_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions (N, 3) in time, rows, columns → cosines and sines (N, head_dim) for `rotate`.
+    """Positions (N, 3) in time, row, column → cosines and sines (N, head_dim) for `rotate`.
 
-    A position of 0 leaves its part as it is: a token without a place in the image has 0 for its row and column.
+    Position 0 does not rotate: a token without a place in the image has row and column 0.
     """
     width = axis_width(head_dim)
     exponents = torch.arange(width // 2, dtype=torch.float32, device=positions.device) / (width / 2)
     angles = positions.float()[..., None] / BASE**exponents  # (N, 3, width / 2)
-    laid_out = torch.cat([angles, angles], dim=-1).flatten(-2)  # the oversight: not repeat_interleave
+    # The official code repeats the angles as a whole where pairs would need repeat_interleave; its weights need that.
+    laid_out = torch.cat([angles, angles], dim=-1).flatten(-2)
     rest = torch.zeros(*laid_out.shape[:-1], head_dim - 3 * width, device=positions.device)
     laid_out = torch.cat([laid_out, rest], dim=-1)
     return laid_out.cos(), laid_out.sin()
 
 
 def rotate(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-    """Queries or keys (..., N, head_dim), turned by the angles of `rotation`."""
+    """Rotate queries or keys (..., N, head_dim) by the angles of `rotation`."""
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack((-odd, even), dim=-1).flatten(-2)
     return x * cosines + turned * sines
