@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from rcl_interfaces.srv import GetParameters
@@ -14,6 +15,7 @@ from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import String
@@ -75,7 +77,7 @@ class _DoctorListener:
         self._clock = math.nan
         self._repeated: dict[str, tuple[bytes, float]] = {}  # by topic: the last pixels, and since when
         self._newest: dict[str, Image | CompressedImage] = {}
-        self._answers: list = []
+        self._answers: list[Future] = []
         self._subscribe(Clock, "/clock", lambda m: setattr(self, "_clock", to_seconds(m.clock)), LISTEN_SOME)
         self._subscribe(JointState, setup.joint_states_topic, self._on_joints, LISTEN_SOME)
         for qos in (LATCHED, NEWEST):  # the second receives from publishers that our nodes would not
@@ -126,19 +128,19 @@ class _DoctorListener:
 
     def _read_topics(self) -> dict[str, Topic]:
         """Return all topics with their publishers and subscribers, without the doctor."""
-        node, topics = self._node, {}
-        for name, _ in node.get_topic_names_and_types():
-            topics[name] = Topic(
-                self._endpoints(node.get_publishers_info_by_topic(name)),
-                self._endpoints(node.get_subscriptions_info_by_topic(name)),
-            )
-        return {name: topic for name, topic in topics.items() if topic.publishers or topic.subscribers}
+        topics = {}
+        for name, _ in self._node.get_topic_names_and_types():
+            publishers = self._endpoints(self._node.get_publishers_info_by_topic(name))
+            subscribers = self._endpoints(self._node.get_subscriptions_info_by_topic(name))
+            if publishers or subscribers:
+                topics[name] = Topic(publishers, subscribers)
+        return topics
 
-    def _endpoints(self, infos) -> list[Endpoint]:
-        own, found = self._node.get_fully_qualified_name(), []
+    def _endpoints(self, infos: Iterable[Any]) -> list[Endpoint]:
+        found = []
         for info in infos:
             name, qos = f"{info.node_namespace.rstrip('/')}/{info.node_name}", info.qos_profile
-            if name != own:
+            if name != self._node.get_fully_qualified_name():
                 is_reliable = qos.reliability == ReliabilityPolicy.RELIABLE
                 is_transient = qos.durability == DurabilityPolicy.TRANSIENT_LOCAL
                 found.append(Endpoint(name, info.topic_type, is_reliable, is_transient))
@@ -161,15 +163,12 @@ class _DoctorListener:
         self._request_controllers()
 
     def _request_parameter(self, name: str, parameter: str) -> None:
-        client = self._node.create_client(GetParameters, f"{name}/get_parameters")
-
-        def on_answer(future) -> None:
-            values = [] if future.cancelled() or future.result() is None else future.result().values
-            if values and values[0].type:
-                value = parameter_value_to_python(values[0])
+        def read(answer: GetParameters.Response) -> None:
+            if answer.values and answer.values[0].type:
+                value = parameter_value_to_python(answer.values[0])
                 setattr(self._observed.nodes.setdefault(name, NodeParameters()), parameter, value)
 
-        self._call(client, GetParameters.Request(names=[parameter]), on_answer)
+        self._call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=[parameter]), read)
 
     def _request_controllers(self) -> None:
         """Ask the controller manager, if controller_manager_msgs is installed; else subscribers must do."""
@@ -177,20 +176,25 @@ class _DoctorListener:
             from controller_manager_msgs.srv import ListControllers
         except ImportError:
             return
+
+        def read(answer: ListControllers.Response) -> None:
+            self._observed.controllers = {c.name: c.state for c in answer.controller}
+
         name = self._setup.robot_topic("controller_manager/list_controllers")
-        client = self._node.create_client(ListControllers, name)
+        self._call(ListControllers, name, ListControllers.Request(), read)
 
-        def on_answer(future) -> None:
+    def _call(self, kind: type, name: str, request: Any, read: Callable[[Any], None]) -> None:
+        """Call a service, if there is one; read: gets its answer."""
+
+        def on_done(future: Future) -> None:
             if not future.cancelled() and future.result() is not None:
-                self._observed.controllers = {c.name: c.state for c in future.result().controller}
+                read(future.result())
 
-        self._call(client, ListControllers.Request(), on_answer)
-
-    def _call(self, client, request, on_answer: Callable) -> None:
+        client = self._node.create_client(kind, name)
         self._clients.append(client)
         if client.service_is_ready():  # it has been discovered with the topics, or never will be
             future = client.call_async(request)
-            future.add_done_callback(on_answer)
+            future.add_done_callback(on_done)
             self._answers.append(future)
 
     def is_answered(self) -> bool:
@@ -236,21 +240,19 @@ class _DoctorListener:
                 self._observed.transforms[transform.child_frame_id] = (parent, position, quaternion)
 
     def _on_info(self, camera: CameraObservations, m: CameraInfo) -> None:
-        k = m.k
-        camera.intrinsics = Intrinsics(m.width, m.height, k[0], k[4], k[2], k[5])
+        camera.intrinsics = Intrinsics(m.width, m.height, fx=m.k[0], fy=m.k[4], cx=m.k[2], cy=m.k[5])
 
     def _on_image(self, camera: CameraObservations, m: Image | CompressedImage, info: dict) -> None:
         self._add(camera.times, m.header, info)
         now, data = info["received_timestamp"] * 1e-9, bytes(m.data)
-        before = self._repeated.get(camera.topic)
-        since = now if before is None or before[0] != data else before[1]
-        self._repeated[camera.topic] = (data, since)
-        camera.frozen_s = now - since
+        pixels, since = self._repeated.get(camera.topic, (b"", now))
+        self._repeated[camera.topic] = (data, since if pixels == data else now)
+        camera.frozen_s = now - self._repeated[camera.topic][1]
         self._newest[camera.topic] = m
-        encoding = m.format if isinstance(m, CompressedImage) else m.encoding
+        is_compressed = isinstance(m, CompressedImage)
+        encoding, size = (m.format, (0, 0)) if is_compressed else (m.encoding, (m.width, m.height))
         if encoding not in camera.encodings:
             camera.encodings.append(encoding)
-        size = (0, 0) if isinstance(m, CompressedImage) else (m.width, m.height)
         if size not in camera.sizes:
             camera.sizes.append(size)
 

@@ -81,7 +81,7 @@ class PlanarVelocityConfig(_Strict):
 
 
 class PoseDeltaConfig(_Strict):
-    """Change of the tool's pose in a control tick; see robot/motion/pose_delta.py.
+    """Change of the tool's pose in a control tick; see robot/motion/action_space.py.
 
     These limits are for planning; the gate checks joint limits and workspace. Where poses are only recorded or
     predicted, max_acceleration and workspace may be left out.

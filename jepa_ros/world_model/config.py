@@ -140,7 +140,7 @@ class ProprioceptionConfig(_Strict):
     """The fields of proprioception, with mean and std of each.
 
     kind joints: positions (rad), then velocities (rad/s) of `joints`, then positions of `gripper`. kind tool_pose: pose
-    of the tool and opening of the gripper (robot/motion/pose_delta.py): seven fields, named by `gripper`, no joints.
+    of the tool and opening of the gripper (robot/motion/action_space.py): seven fields, named by `gripper`, no joints.
     """
 
     kind: Literal["joints", "tool_pose"] = "joints"

@@ -47,11 +47,11 @@ class ProprioceptionReader:
 
 
 class ToolPoseReader:
-    """The tool's pose by forward kinematics, and the gripper; robot/pose_delta.py says in which numbers."""
+    """The tool's pose by forward kinematics, and the gripper; see robot.motion.action_space.PoseDelta."""
 
     def __init__(self, robot: RobotConfig, urdf: str):
         """Raises InputError where the description lacks a joint, frame or limit."""
-        from jepa_ros.robot.motion.pose_delta import ToolState
+        from jepa_ros.robot.motion.action_space import ToolState
 
         self._state = ToolState(robot, urdf)
         self._joints = JointReader(self._state.joints)

@@ -11,9 +11,8 @@ from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import to_stamp
 from jepa_ros.robot.config import RobotConfig, load_robot, require_planar_space
 from jepa_ros.robot.gate.ticks import ControlTicks
-from jepa_ros.robot.motion.action_space import PlanarVelocity, make_space
+from jepa_ros.robot.motion.action_space import PlanarVelocity, PoseDelta, euler_angles, make_space
 from jepa_ros.robot.motion.path import Path
-from jepa_ros.robot.motion.pose_delta import PoseDelta, euler_angles
 from jepa_ros.world_model.checkpoint import check_planar, check_robot
 from jepa_ros.world_model.config import ProprioceptionConfig
 from jepa_ros.world_model.history import StateHistory

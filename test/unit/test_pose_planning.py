@@ -17,7 +17,7 @@ from jepa_ros.planning.guardrails import Guardrails
 from jepa_ros.planning.receding_horizon import NoPlan, PlanningSettings, PlanStep, RecedingHorizonController
 from jepa_ros.planning.rollout_problem import RolloutProblem, Situation
 from jepa_ros.robot.config import RobotConfig
-from jepa_ros.robot.motion.pose_delta import PoseDelta, ToolState
+from jepa_ros.robot.motion.action_space import PoseDelta, ToolState
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.protocol import Context, PredictiveModel
 from jepa_ros.world_model.vjepa2_ac.model import STATE_FIELDS, move

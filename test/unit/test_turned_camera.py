@@ -16,7 +16,7 @@ from jepa_ros.robot.camera_rotation import yaw_rotation
 from jepa_ros.robot.config import RobotConfig, load_robot
 from jepa_ros.robot.gate.gate import Gate
 from jepa_ros.robot.gate.types import GateSettings
-from jepa_ros.robot.motion.pose_delta import PoseDelta, ToolState
+from jepa_ros.robot.motion.action_space import PoseDelta, ToolState
 from jepa_ros.sim.cell import ArmCell, make_action_space
 from jepa_ros.sim.tasks.reach import Reach
 from jepa_ros.world_model.checkpoint import load_checkpoint

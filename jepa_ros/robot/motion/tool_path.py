@@ -31,10 +31,9 @@ class ToolPath:
 
     def sample(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return position (m), velocity (m/s) and acceleration (m/s^2), each (M, D), at times t (M,) >= 0 in s."""
-        matrix = travel_matrix(len(self.knots), np.asarray(t, dtype=float), self.period)
-        n = len(self.knots) - 1
-        k = np.clip((np.asarray(t) / self.period + 1e-9).astype(int), 0, n - 1)
-        f = np.clip(np.asarray(t) / self.period - k, 0.0, 1.0)[:, None]
+        matrix = travel_matrix(len(self.knots), t, self.period)
+        k, f = _find_tick(t, len(self.knots), self.period)
+        f = f[:, None]
         u0, u1 = self.knots[k], self.knots[k + 1]
         velocity = u0 + (u1 - u0) * (3 * f**2 - 2 * f**3)
         acceleration = (u1 - u0) * 6 * (f - f**2) / self.period
@@ -46,16 +45,18 @@ def travel_matrix(knots: int, t: np.ndarray, period: float) -> np.ndarray:
 
     After the last knot its velocity continues. The map is linear, so the planner applies it to thousands of samples.
     """
-    t = np.asarray(t, dtype=float)
-    n = knots - 1
-    k = np.clip((t / period + 1e-9).astype(int), 0, n - 1)
-    f = np.clip(t / period - k, 0.0, 1.0)
-    matrix = np.zeros((len(t), knots))
-    for row, (i, s) in enumerate(zip(k, f, strict=True)):
-        whole = matrix[row]
-        whole[:i] += 0.5  # a full tick moves by the mean of its two knots
-        whole[1 : i + 1] += 0.5
-        whole[i] += s - _travel(s)
-        whole[i + 1] += _travel(s)
-    matrix[:, -1] += np.maximum(t / period - n, 0.0)
+    k, f = _find_tick(t, knots, period)
+    rows, columns = np.arange(len(k)), np.arange(knots)
+    # A full tick moves by the mean of its two knots.
+    matrix = 0.5 * (columns < k[:, None]) + 0.5 * ((columns > 0) & (columns <= k[:, None]))
+    matrix[rows, k] += f - _travel(f)
+    matrix[rows, k + 1] += _travel(f)
+    matrix[:, -1] += np.maximum(np.asarray(t) / period - (knots - 1), 0.0)
     return matrix * period
+
+
+def _find_tick(t: np.ndarray, knots: int, period: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ticks (M,) that times t (M,) lie in, the last one at most, and the elapsed shares (M,) of each."""
+    ticks = np.asarray(t, dtype=float) / period
+    k = np.clip((ticks + 1e-9).astype(int), 0, knots - 2)
+    return k, np.clip(ticks - k, 0.0, 1.0)
