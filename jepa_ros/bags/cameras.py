@@ -154,7 +154,14 @@ def read_frame_runs(
         names = {found.topic: topic for topic in topics for found in image_topics(opened, topic)}
         wanted = [t[:2] for t in opened.topics if t.topic in names and t.msgtype in IMAGE_TYPES]
         for count, (raw, message) in enumerate(opened.decoded(wanted), 1):
-            _add(read[names[raw.topic]], message, raw.recorded, size)
+            topic, stamp = read[names[raw.topic]], header_stamp(message) or raw.recorded
+            if not topic.stamps or stamp != topic.stamps[-1]:
+                try:
+                    topic.frames.append(preprocess(decode_image(message), size))
+                    topic.stamps.append(stamp)
+                except ImageError as error:
+                    topic.undecodable += 1
+                    topic.problem = topic.problem or error
             progress(count)
     runs = []
     for name, topic in read.items():
@@ -163,19 +170,6 @@ def read_frame_runs(
             raise InputError(f"bag {bag}: {name}: expected images, found {found}")
         runs += _split_at_gaps(topic, f"{bag} {name}")
     return runs, sum(topic.undecodable for topic in read.values())
-
-
-def _add(topic: _Topic, message, recorded: int, size: int) -> None:
-    stamp = header_stamp(message) or recorded
-    if topic.stamps and stamp == topic.stamps[-1]:
-        return
-    try:
-        topic.frames.append(preprocess(decode_image(message), size))
-    except ImageError as error:
-        topic.undecodable += 1
-        topic.problem = topic.problem or error
-        return
-    topic.stamps.append(stamp)
 
 
 def _split_at_gaps(topic: _Topic, source: str) -> Iterator[FrameRun]:

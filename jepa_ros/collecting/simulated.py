@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -102,7 +103,9 @@ def collect_simulated(
     with ProgressDisplay() as bar:
         done = episodes - sum(_part_size(recipe, part) for _, part, _ in jobs)
         task = bar.add("episodes", episodes, done)
-        with multiprocessing.get_context("spawn").Pool(max(1, min(workers, len(jobs))), _ignore_interrupt) as pool:
+        processes = max(1, min(workers, len(jobs)))
+        ignore_interrupt = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # the parent process ends the workers
+        with multiprocessing.get_context("spawn").Pool(processes, *ignore_interrupt) as pool:
             for recorded, full in pool.imap_unordered(_record_part, jobs):
                 done += recorded
                 bar.update(task, done)
@@ -124,12 +127,6 @@ def _print_result(out: Path, recipe: CollectRecipe, done: int) -> None:
     lines = [("episodes", f"{done} of {recipe.episodes}, {recipe.episode_s:g} s each"), ("seed", recipe.seed)]
     paths = [path for path in (out / "summary.json", out / "report.html") if path.exists()]
     print_result("collect sim: random play", lines, [out, *paths])
-
-
-def _ignore_interrupt() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends the workers
 
 
 def _part_size(recipe: CollectRecipe, part: int) -> int:

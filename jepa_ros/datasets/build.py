@@ -108,16 +108,17 @@ def build_shard(path: Path, target: Path, options: BuildOptions, workers: int, p
         reader = SignalReader(bag, options.mapping, robot.base_frame if robot and options.mapping.objects else "")
         signals = reader.read(lambda n: progress("reading", n, reader.count))
         problems = tuple(dict.fromkeys(bag.problems))  # decoding meets the same ones again
-        found, arrays = _episodes(signals, options, _arm(path, robot, signals, options))
-        if not found:
-            raise _no_episode(bag, signals, options)
+        entries, arrays = _episodes(signals, options, _arm(path, robot, signals, options))
         partial = target.with_name(f"{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        whole = _write_frames(partial / "frames.npy", bag, signals, options, arrays["pictures"], workers, progress)
-        entries = _without_undecodable(found, whole, options.min_ticks, signals.dropped)
+        if entries:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            whole = _write_frames(partial / "frames.npy", bag, signals, options, arrays["pictures"], workers, progress)
+            entries = _without_undecodable(entries, whole, options.min_ticks, signals.dropped)
         if not entries:
-            raise _no_episode(bag, signals, options)
+            reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(signals.dropped.items())) or "nothing dropped"
+            wanted, found = f"an episode of {options.min_ticks} ticks", f"{reasons}; topics: {bag.list_topics()}"
+            raise InputError(f"bag {path}: expected {wanted}, found none ({found})")
         for name, values in arrays.items():
             np.save(partial / f"{name}.npy", np.ascontiguousarray(values, ARRAYS[name]))
         if signals.urdf is not None:
@@ -140,12 +141,6 @@ def build_shard(path: Path, target: Path, options: BuildOptions, workers: int, p
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
         return info
-
-
-def _no_episode(bag: Bag, signals: Signals, options: BuildOptions) -> InputError:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(signals.dropped.items())) or "nothing dropped"
-    wanted = f"an episode of {options.min_ticks} ticks"
-    return InputError(f"bag {bag.path}: expected {wanted}, found none ({reasons}; topics: {bag.list_topics()})")
 
 
 def _write_frames(
@@ -243,11 +238,11 @@ def _episodes(
         source = action_source(segment, signals, mapping, period, arm and arm.executed)
         thin, shortest = options.thin, options.min_ticks
         for matched in match(segment, source, period, joints, signals.dropped, thin=thin, min_ticks=shortest):
-            frames, stamp = len(matched.at), int(matched.stamps[0])
+            place = {"start": rows, "frames": len(matched.at), "stamp": int(matched.stamps[0])}
             about = {"number": segment.number, "split": segment.split, "task": segment.task}
-            entries.append(EpisodeEntry(start=rows, frames=frames, stamp=stamp, **about))
+            entries.append(EpisodeEntry(**place, **about))
             parts.append(_rows(matched, segment, arm))
-            rows += frames
+            rows += len(matched.at)
     return entries, {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} if parts else {}
 
 
@@ -287,14 +282,9 @@ def write_report(out: Path, index: Index, summary: dict) -> None:
 
     data = Dataset(out)
     report = Report("Training data", f"{len(index.bags)} bags at {index.layout.rate:g} Hz, {index.layout.size} px")
-    report.tiles(
-        {
-            "episodes": sum(summary["episodes"].values()),
-            "frames": sum(summary["frames"].values()),
-            "images in the bags": summary["pictures"],
-            "actions": f"{index.layout.action_space}, {len(index.layout.action_names)} values",
-        }
-    )
+    tiles = {name: sum(summary[name].values()) for name in ("episodes", "frames")}
+    actions = f"{index.layout.action_space}, {len(index.layout.action_names)} values"
+    report.tiles(tiles | {"images in the bags": summary["pictures"], "actions": actions})
     rows = [(b["bag"], b["episodes"], b["frames"], sum(b["dropped"].values())) for b in summary["bags"]]
     report.section("Bags").table(rows, ["bag", "episodes", "frames", "dropped"])
     if summary["dropped"]:

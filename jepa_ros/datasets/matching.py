@@ -77,7 +77,8 @@ def split_into_segments(signals: Signals, dropped: Counter) -> Iterator[Segment]
         for epoch in range(max(map(len, parts.values()))):
             number += 1
             # Before the clock was set back, times count from the marker; afterwards, from the first sample.
-            start = marker.stamp if epoch == 0 else _first_stamp(parts, epoch)
+            first_stamps = [part[epoch][0][0] for part in parts.values() if len(part) > epoch and part[epoch]]
+            start = marker.stamp if epoch == 0 else min(first_stamps, default=0)
             tracks = {key: _track(part, epoch, start, dropped) for key, part in parts.items()}
             yield Segment(
                 marker.number if len(signals.markers) and epoch == 0 else number,
@@ -116,11 +117,6 @@ def _split_at_clock_jumps(samples: list[tuple[int, object]], dropped: Counter) -
         epochs[-1].append((stamp, value))
         last = stamp if last is None or back else max(last, stamp)
     return epochs
-
-
-def _first_stamp(parts: dict, epoch: int) -> int:
-    stamps = [part[epoch][0][0] for part in parts.values() if len(part) > epoch and part[epoch]]
-    return min(stamps, default=0)
 
 
 def _track(epochs: list, epoch: int, start: int, dropped: Counter) -> Track:

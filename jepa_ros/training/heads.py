@@ -38,13 +38,12 @@ class Heads:
 
     def describe(self, config: ModelConfig) -> ModelConfig:
         """Return the model's config with these heads in place of its former ones."""
+        probes = [ProbeConfig(name=p.name, dimension=p.dimension, error_m=p.error) for p in self.probes.values()]
         return config.model_copy(
             update={
                 "policy": config.policy if self.policy is not None else None,
                 "reachability": config.reachability if self.reachability is not None else None,
-                "probes": tuple(
-                    ProbeConfig(name=p.name, dimension=p.dimension, error_m=p.error) for p in self.probes.values()
-                ),
+                "probes": tuple(probes),
             }
         )
 
@@ -66,7 +65,9 @@ def fit_heads(
     state_file: an interrupted training is resumed from it; it is removed at the end. Raises InputError if an episode is
     too short, or an object was never seen.
     """
-    check_episode_length(config, data)
+    for split, part in data.items():
+        if (shortest := part.lengths.min(initial=config.block)) < config.block:
+            raise InputError(f"{split} episodes: one has {shortest} ticks, fewer than the {config.block} of a step")
     probes = fit_probes(config, latents, data)
     if not schedule.policy_updates:
         return Heads(probes=probes)
@@ -190,15 +191,12 @@ def fit_probes(
     validation, if there are none)."""
     test = "test" if "test" in data else "val"
     train_places, test_places = positions(config, data["train"]), positions(config, data[test])
-    return {
-        name: fit_probe(
-            name,
-            config.latent_shape,
-            (latents["train"], torch.from_numpy(train_places[name])),
-            (latents[test], torch.from_numpy(test_places[name])),
-        )
-        for name in train_places
-    }
+    probes = {}
+    for name, places in train_places.items():
+        fitted_on = latents["train"], torch.from_numpy(places)
+        measured_on = latents[test], torch.from_numpy(test_places[name])
+        probes[name] = fit_probe(name, config.latent_shape, fitted_on, measured_on)
+    return probes
 
 
 def positions(config: ModelConfig, data: EpisodeSet) -> dict[str, np.ndarray]:
@@ -209,17 +207,3 @@ def positions(config: ModelConfig, data: EpisodeSet) -> dict[str, np.ndarray]:
     if found and (joints := len(config.proprioception.joints)):
         found.setdefault(JOINTS, np.concatenate([e.states[:, :joints] for e in data.episodes]))
     return found
-
-
-def check_episode_length(config: ModelConfig, data: Mapping[str, EpisodeSet]) -> None:
-    """Raise InputError if an episode is shorter than one model step."""
-    for split, part in data.items():
-        if (shortest := part.lengths.min(initial=config.block)) < config.block:
-            raise InputError(f"{split} episodes: one has {shortest} ticks, fewer than the {config.block} of a step")
-
-
-def check_finite_latents(latents: Mapping[str, torch.Tensor]) -> None:
-    """Raise InputError if the model produces latents that are not finite."""
-    for split, z in latents.items():
-        if not bool(torch.isfinite(z).all()):
-            raise InputError(f"model: non-finite latents (NaN or Inf) of the {split} episodes")

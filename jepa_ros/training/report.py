@@ -240,6 +240,10 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
     test, options, recipe = summary["test"], summary["options"], summary["options"]["recipe"]
     ratios = ", ".join(f"{k.split('@')[1]}: {100 * v:.1f} %" for k, v in test.items() if k.startswith("error_ratio"))
     hours = summary["training_s"] / 3600
+    command = f"jepa_ros collect sim --episodes {sum(summary['episodes'].values())} --seed {recorded_seed(data)}"
+    if is_dataset(data):
+        bags = Dataset(data).index.bags
+        command = f"jepa_ros data build {' '.join(bags[:3])}{' ...' * (len(bags) > 3)}"
     counts, frames, sizes = summary["episodes"], summary["frames"], summary["parameters"]
     rows = {
         "R² of a linear probe of the tool position on the pixel latent": f"{test['probe_r2']:.4f}",
@@ -261,7 +265,7 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
         "",
         "Trained with",
         "",
-        f"    {_data_command(data, sum(counts.values()))}",
+        f"    {command} --out {data}",
         f"    jepa_ros train model --data {data} --recipe {summary['recipe']} --seed {options['seed']}",
         "",
         f"on {frames['train']} training frames of {counts['train']} episodes (validation {counts['val']}, test",
@@ -277,14 +281,6 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
 def card_table(rows: Mapping[str, str]) -> list[str]:
     """Return the lines of a Markdown table of metrics."""
     return ["| metric | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items()), ""]
-
-
-def _data_command(data: Path, episodes: int) -> str:
-    """Return the command that made the data."""
-    if not is_dataset(data):
-        return f"jepa_ros collect sim --episodes {episodes} --seed {recorded_seed(data)} --out {data}"
-    bags = Dataset(data).index.bags
-    return f"jepa_ros data build {' '.join(bags[:3])}{' ...' if len(bags) > 3 else ''} --out {data}"
 
 
 def recorded_seed(data: Path) -> str:

@@ -26,7 +26,7 @@ from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot, require_planar_space
 from jepa_ros.text_files import write_atomically
-from jepa_ros.training.heads import Heads, add_head_sizes, check_finite_latents, fit_heads
+from jepa_ros.training.heads import Heads, add_head_sizes, fit_heads
 from jepa_ros.training.recipe import Schedule
 from jepa_ros.training.report import (
     card_table,
@@ -82,7 +82,10 @@ def train_heads(
     options |= {"probes_only": True} if probes_only else {}
     run_options = options | {"updates": schedule.policy_updates, "camera": list(camera)}
     check_same_options(prepare_out(out), run_options, HEADS_STATE_FILE)
-    config = _with_absolute_encoder(before)
+    config = before.config
+    if config.encoder.type == "transformers":  # a frozen encoder stays where it is
+        directory = str((before.directory / config.encoder.directory).resolve())
+        config = config.model_copy(update={"encoder": config.encoder.model_copy(update={"directory": directory})})
     if not probes_only:
         config = add_head_sizes(config.model_copy(update={"policy": config.policy or PolicyConfig()}))
     with ProgressDisplay() as bar:
@@ -90,14 +93,19 @@ def train_heads(
         fields = (tuple(arm.joints), proprioception.gripper if proprioception.dimension else tuple(arm.gripper))
         size, needed = config.preprocessing.size, MIN_BLOCKS * config.block
         episodes = read_splits(data, arm, fields, config.tick, size, needed, bar, tuple(camera), topics)
-        check_camera_count(config, episodes[0].frames)
+        frames = episodes[0].frames
+        if (found := 1 if frames.ndim == 4 else frames.shape[1]) != (views := len(config.cameras)):
+            there = f"{views} views ({', '.join(config.cameras)}), but {found} image topics were read"
+            raise InputError(f"model {config.name}: has {there}; give --camera for each view")
         check_memory(config, sum(len(e.frames) for e in episodes))
         if not proprioception.dimension:
             episodes = [e.blind() for e in episodes]
         mean, std = np.array(proprioception.mean), np.array(proprioception.std)
         sets = {s: EpisodeSet([e for e in episodes if e.split == s], mean, std) for s in SPLITS}
         latents = {split: encode_frames(before.model, part.frames) for split, part in sets.items()}
-        check_finite_latents(latents)
+        for split, z in latents.items():
+            if not bool(torch.isfinite(z).all()):
+                raise InputError(f"model: non-finite latents (NaN or Inf) of the {split} episodes")
         write_options(out, run_options)
         heads = fit_heads(config, latents, sets, schedule, seed, bar, out / HEADS_STATE_FILE)
     if probes_only:
@@ -121,20 +129,14 @@ def train_heads(
     }
     _write_card(checkpoint / "README.md", before, summary, data)
     write_summary(out / "summary.json", summary)
-    _write_report(out / "report.html", config, summary, heads, latents["test"], sets["test"])
+    report = Report(f"Heads of {config.name}", f"seed {seed}, model {summary['model_id']}")
+    report.tiles(head_rows(figures))
+    report.text(f"Trained on the frozen world model {before.model_id}. All figures are from test episodes.")
+    write_heads(report, config, heads, figures, latents["test"], sets["test"], seed)
+    report.write(out / "report.html")
     title = f"train heads: {config.name}, model id {summary['model_id']}, on test episodes"
     print_result(title, head_rows(figures).items(), [checkpoint, out / "summary.json", out / "report.html"])
     return 0
-
-
-def check_camera_count(config: ModelConfig, frames: np.ndarray) -> None:
-    """Raise InputError if an episode's frames (T, *F) come from another number of cameras than the model's."""
-    found = 1 if frames.ndim == 4 else frames.shape[1]
-    if found != len(config.cameras):
-        raise InputError(
-            f"model {config.name}: has {len(config.cameras)} views ({', '.join(config.cameras)}), but {found} image "
-            "topics were read; give --camera for each view"
-        )
 
 
 def check_memory(config: ModelConfig, frames: int) -> None:
@@ -142,11 +144,9 @@ def check_memory(config: ModelConfig, frames: int) -> None:
     needed = 4 * frames * math.prod(config.latent_shape)
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > free:
-        raise InputError(
-            f"model {config.name}: the latents of {frames} frames need {needed / 1e9:.1f} GB of memory "
-            f"({' x '.join(map(str, config.latent_shape))} numbers each), {free / 1e9:.1f} GB are free; "
-            "give a bag with fewer episodes"
-        )
+        size = f"{' x '.join(map(str, config.latent_shape))} numbers each"
+        wanted = f"the latents of {frames} frames need {needed / 1e9:.1f} GB of memory ({size})"
+        raise InputError(f"model {config.name}: {wanted}, {free / 1e9:.1f} GB are free; give a bag with fewer episodes")
 
 
 def _schedule(updates: int | None, probes_only: bool) -> Schedule:
@@ -156,15 +156,6 @@ def _schedule(updates: int | None, probes_only: bool) -> Schedule:
     if probes_only:
         updates = 0
     return Schedule() if updates is None else Schedule(policy_updates=updates, warm_up=min(200, updates))
-
-
-def _with_absolute_encoder(before: Checkpoint) -> ModelConfig:
-    """Return the model's config for a checkpoint elsewhere: a frozen encoder stays where it is."""
-    config = before.config
-    if config.encoder.type != "transformers":
-        return config
-    directory = str((before.directory / config.encoder.directory).resolve())
-    return config.model_copy(update={"encoder": config.encoder.model_copy(update={"directory": directory})})
 
 
 def _write_card(path: Path, before: Checkpoint, summary: dict, data: Path) -> None:
@@ -190,14 +181,3 @@ def _write_card(path: Path, before: Checkpoint, summary: dict, data: Path) -> No
         *card_table(head_rows(summary["heads"])),
     ]
     write_atomically(path, "\n".join(lines))
-
-
-def _write_report(
-    path: Path, config: ModelConfig, summary: dict, heads: Heads, latents: torch.Tensor, data: EpisodeSet
-) -> None:
-    seed = summary["options"]["seed"]
-    report = Report(f"Heads of {config.name}", f"seed {seed}, model {summary['model_id']}")
-    report.tiles(head_rows(summary["heads"]))
-    report.text(f"Trained on the frozen world model {summary['world_model']}. All figures are from test episodes.")
-    write_heads(report, config, heads, summary["heads"], latents, data, seed)
-    report.write(path)

@@ -278,7 +278,9 @@ def compare_methods(
     Raises InputError.
     """
     started = time.time()
-    names = _parse_methods(methods)
+    names = tuple(dict.fromkeys(methods.split(",")))
+    if unknown := [name for name in names if name not in METHODS]:
+        raise InputError(f"--methods: unknown method '{unknown[0]}'; known are {', '.join(METHODS)}")
     expect_data(Path(data))
     require_planar_space(load_robot(robot))
     chosen = override_recipe(read_recipe(recipe), updates, 0).model_copy(update={"policy": None})
@@ -421,10 +423,3 @@ def _ignored_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-
-
-def _parse_methods(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.split(",")))
-    if unknown := [name for name in names if name not in METHODS]:
-        raise InputError(f"--methods: unknown method '{unknown[0]}'; known are {', '.join(METHODS)}")
-    return names
