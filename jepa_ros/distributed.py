@@ -54,7 +54,7 @@ def wait_for_ranks() -> None:
         dist.barrier()
 
 
-def own_part(size: int) -> slice:
+def rank_slice(size: int) -> slice:
     """Return this process's part of a batch of `size`, a multiple of the number of processes."""
     share = size // count_ranks()
     return slice(rank() * share, (rank() + 1) * share)

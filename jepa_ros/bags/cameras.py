@@ -17,7 +17,7 @@ from jepa_ros.images import ImageError, decode, decode_compressed, preprocess
 from jepa_ros.world_model.config import CameraReference
 
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
-NOT_CAMERAS = ("frame", "goal_image")  # image topics of our own nodes, which a recording may hold beside the camera's
+NOT_CAMERAS = ("frame", "goal_image")  # image topics that our own nodes publish or receive; no cameras
 
 
 def plain_topic(topic: str) -> str:
@@ -57,9 +57,9 @@ def camera_names(topics: Iterable[str]) -> list[str]:
 def frame_topics(cameras: Sequence[str]) -> tuple[str, ...]:
     """Return ModelConfig.cameras for a model that is trained on these image topics; `frame` for one or none.
 
-    For several it is `frame` in the namespace of each image topic, where the camera node of that namespace publishes:
-    /image and /wrist/image give frame and wrist/frame. Where two namespaces are equal the whole topic is the namespace:
-    /left and /right give left/frame and right/frame.
+    Of several topics each gives `frame` in its own namespace, where that camera node publishes: /image and /wrist/image
+    give frame and wrist/frame. If two namespaces are equal, whole topics are the namespaces: /left and /right give
+    left/frame and right/frame.
     """
     if len(cameras) < 2:
         return ("frame",)
@@ -80,8 +80,8 @@ def decode_image(message: Any) -> np.ndarray:
 def read_camera(path: Path, topic: str = "") -> CameraReference | None:
     """Return intrinsics and pose of a bag's camera; None where the bag lacks either.
 
-    Intrinsics are those of the first camera_info, in the namespace of the image topic where one is given; the pose is
-    that of its optical frame in the TF messages. Raises InputError where the bag is damaged.
+    Intrinsics come from the first camera_info, in the namespace of `topic` if that is given. The pose is that of its
+    optical frame in TF. Raises InputError where the bag is damaged.
     """
     info, poses = None, {}
     with open_bag(path, strict=True) as bag:
@@ -115,7 +115,7 @@ def camera_reference(path: Path, info: Any, poses: Mapping[str, Any]) -> CameraR
         raise InputError(f"bag {path}: camera: {first_problem(error)}") from None
 
 
-GAP_PERIODS = 1.5  # median periods of a topic; frames further apart than this are not consecutive
+GAP_PERIODS = 1.5  # largest distance between consecutive frames, in median periods of the topic
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class FrameRun:
 
 @dataclass
 class _Topic:
-    """The part of a topic that has been read. stamps: ns. undecodable: number of images. problem: that of the first."""
+    """Frames of a topic read so far. stamps: ns. undecodable: number of images. problem: of the first of them."""
 
     frames: list[np.ndarray | None] = field(default_factory=list)
     stamps: list[int] = field(default_factory=list)

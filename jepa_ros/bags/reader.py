@@ -1,8 +1,8 @@
-"""The one way to open a bag: a rosbag2 directory with or without metadata.yaml, or one of its files; mcap or sqlite3,
-split, compressed by file or by message. Bags are never written to.
+"""Opening and reading bags: rosbag2 directories with or without metadata.yaml, or single files; mcap or sqlite3, split,
+compressed by file or by message. Bags are never changed.
 
-`open_bag` reads what is readable and lists every defect in `Bag.problems`. With `strict=True` the first defect is an
-InputError: training must not silently learn from a part of the data.
+`open_bag` reads what is readable and lists every defect in `Bag.problems`. With `strict=True` the first defect raises
+InputError, for training, which must not silently learn from a part of the data.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Bag(AbstractContextManager):
             yield raw, message
 
     def report(self, problem: str, recovered: str = "") -> None:
-        """Note a defect; raise InputError where the bag is strict. recovered: what is still readable of the file."""
+        """Add a defect to `problems`, or raise InputError if strict. recovered: what is still readable of the file."""
         if self.strict:
             raise InputError(f"{problem}; {describe_readable(self.path)}")
         self.problems.append(problem + recovered)
@@ -164,7 +164,7 @@ class Bag(AbstractContextManager):
         return recording
 
     def _decompress(self, packed: Path) -> Path:
-        """Decompress a file as far as possible into a temporary one."""
+        """Decompress a file, as far as it is readable, into a temporary one."""
         plain = Path(self._stack.enter_context(tempfile.TemporaryDirectory()), packed.stem)
         try:
             with packed.open("rb") as file, zstd.open(file, "rb") as unpacked, plain.open("wb") as out:
@@ -227,7 +227,7 @@ class _Recording:
 
 
 def open_bag(path: Path, strict: bool = False) -> Bag:
-    """Open the bag at `path`. strict: raise InputError at the first defect in place of noting it.
+    """Open the bag at `path`. strict: raise InputError at the first defect instead of listing it.
 
     Raises InputError where there is no bag, or no recording in it.
     """

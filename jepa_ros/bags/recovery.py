@@ -1,4 +1,4 @@
-"""Recovery of whole messages from recordings that a reader refuses: truncated, without an index, or damaged.
+"""Recovering whole messages from recordings that are truncated, without an index, or damaged.
 
 Files are only read, never changed.
 """
@@ -31,8 +31,8 @@ SORT_WINDOW = 32  # messages within which recovered messages are sorted by time
 
 
 class RawMessage(NamedTuple):
-    """A message as recorded. recorded: time of recording in ns. data: its serialised bytes (CDR). definition: of its
-    type, as the bag holds it (ros2msg), or empty."""
+    """A message as recorded. recorded: time of recording in ns. data: serialised (CDR). definition: of its type, in the
+    bag (ros2msg); or empty."""
 
     topic: str
     msgtype: str
@@ -41,7 +41,7 @@ class RawMessage(NamedTuple):
     definition: str = ""
 
     def deserialise(self):
-        """Return the message object. Raises any exception where the bytes are malformed: guard the call."""
+        """Return the message object. Malformed bytes may raise any exception: catch them all."""
         return recorded_types(self.msgtype, self.definition).deserialize_cdr(self.data, self.msgtype)
 
 
@@ -143,7 +143,7 @@ def _read_record(kind: int, content: bytes, schemas: Schemas, channels: Channels
 
 
 def _decompress_chunk(chunk: bytes) -> bytes:
-    """Return the records in a chunk, as far as they are there."""
+    """Return the records in a chunk; of a truncated chunk those before the end."""
     size, _ = struct.unpack_from("<QI", chunk, 16)
     compression, at = _read_text(chunk, 28)
     if size > LARGEST_CHUNK_BYTES:
@@ -151,7 +151,7 @@ def _decompress_chunk(chunk: bytes) -> bytes:
     packed = chunk[at + 8 :]
     if not compression:
         return packed
-    if compression == "zstd":  # of a truncated frame this returns what comes before the cut
+    if compression == "zstd":  # returns the first part of a truncated frame
         return zstd.ZstdDecompressor().decompress(packed, max_length=size)
     return DECOMPRESSORS[compression](packed, size)
 

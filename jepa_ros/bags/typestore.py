@@ -45,7 +45,7 @@ def typestore() -> Typestore:
 
 
 OWN = re.compile(r"jepa_msgs/msg/\w+", re.ASCII)
-LONGEST_DEFINITION = 100_000  # characters; a longer definition in a bag is taken for garbage
+LONGEST_DEFINITION = 100_000  # characters; longer definitions count as malformed
 
 
 @lru_cache(maxsize=64)
@@ -60,7 +60,7 @@ def recorded_types(msgtype: str, definition: str) -> Typestore:
         return store
     try:
         found = get_types_from_msg(definition, msgtype)
-    except Exception:  # whatever the parser makes of garbage
+    except Exception:  # a malformed definition may raise anything in the parser
         return store
     # Python code is generated from these, so only plain names pass; constants are not needed.
     own = {n: ([], fields) for n, (_, fields) in found.items() if OWN.fullmatch(n) and _has_plain_names(fields)}
@@ -107,7 +107,7 @@ _STAMP, _NAMES = 4, 12
 
 @dataclass(frozen=True)
 class JointState:
-    """The fields of sensor_msgs/JointState. name: the same list object while the names do not change."""
+    """The fields of sensor_msgs/JointState. name: is the same list object as long as the names stay the same."""
 
     header: Any
     name: list[str]

@@ -30,9 +30,9 @@ BUSY_STATES = (PlannerStatus.WAITING, PlannerStatus.PLANNING)
 class GraphClient(GraphListener):
     """The running graph, by a node that the caller spins. Times are s on the node's clock.
 
-    executed: the newest message. urdf: empty until received. rejection: why the gate rejected a plan the last
-    time. recording_error: why the recorder stopped. planner_goal: what the planner does, where it has a goal.
-    on_executed: called with each control tick's action (A,).
+    executed: the newest message. urdf: empty until received. rejection: why the gate rejected the last plan it
+    rejected. recording_error: why the recorder stopped. planner_goal: the planner's status text while it has a goal.
+    on_executed: called with the action (A,) of each control tick.
     """
 
     def __init__(self, node: Node, robot: RobotConfig, on_executed: Callable[[np.ndarray], None]) -> None:
@@ -90,7 +90,7 @@ class GraphClient(GraphListener):
 
     @property
     def period(self) -> float:
-        """s of a control tick. The message's 32 bits are too coarse for a grid since 1970."""
+        """Control period in s, rounded: the message's float32 is too coarse for a grid of ticks since 1970."""
         return round(self.executed.period, 6)
 
     @property
@@ -99,7 +99,7 @@ class GraphClient(GraphListener):
         return self._joints
 
     def fault(self) -> str:
-        """Return why the arm does not or must not follow plans, in one sentence; empty where nothing is wrong."""
+        """Return in one sentence why the arm does not or must not follow plans; empty if it may."""
         if not self.gate_is_alive:
             return f"no gate_status for {SILENCE_S:g} s"
         if self.gate.state not in (GateStatus.HOLDING, GateStatus.TRACKING):
@@ -148,7 +148,7 @@ class GraphClient(GraphListener):
         self._plan.publish(message)
 
     def publish_status(self, text: str, plan_id: int) -> None:
-        """Publish a sign of life: the gate stops the arm where the planner is silent."""
+        """Publish a heartbeat, without which the gate stops the arm."""
         message = PlannerStatus(state=PlannerStatus.PLANNING, text=f"collecting: {text}", plan_id=plan_id)
         message.header.stamp, message.header.frame_id = self.node.get_clock().now().to_msg(), self._robot.base_frame
         message.plan_ms = message.deadline_ms = message.slack_ms = message.plan_age_ms = math.nan

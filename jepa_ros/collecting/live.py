@@ -1,7 +1,7 @@
 """`jepa_ros collect live`: random play or teleoperation on the arm of a running graph, through the gate.
 
-The recorder node writes the bag; collecting tells it where episodes start. Nothing here can override the gate: it
-publishes plans and signs of life like the planner, and the gate decides what is executed.
+The recorder node writes the bag; collecting marks the starts of episodes. Nothing here can override the gate: it
+publishes plans and heartbeats like the planner, and the gate decides what is executed.
 """
 
 from __future__ import annotations

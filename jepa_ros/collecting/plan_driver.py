@@ -1,7 +1,7 @@
 """Planning without search: short plans that end at rest, made tick after tick from a wanted planar motion.
 
-A motion (random play, teleoperation, the way to the reset pose) gives velocity knots. They are constrained by the
-action space and handed over as plans, each starting where the one before it will have brought the arm.
+A motion (random play, teleoperation, the way to the reset pose) gives velocity knots. The action space limits them;
+they are published as plans, each of which continues the one before it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.random_play import sample_random_play
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
-MIN_LEAD_S = 0.04  # time before a hand-over; a plan for a nearer one is made for the next tick
-MAX_DRIFT_RAD = 0.05  # distance between the committed rest and the measured joints beyond which the measured ones count
+MIN_LEAD_S = 0.04  # shortest time from making a plan to its start; otherwise it starts a tick later
+MAX_DRIFT_RAD = 0.05  # beyond this distance from the committed rest position, plans start at the measured joints
 ARRIVAL_DISTANCE_M = 0.004
 MIN_BOX_M = 0.02
 START_SPREAD = 0.5
@@ -80,7 +80,7 @@ def workspace_centre(space: PlanarVelocity) -> np.ndarray:
     return ((a + b) * areas[:, None]).sum(0) / (3.0 * areas.sum())
 
 
-def reset_position(space: PlanarVelocity, given: tuple[float, float] | None) -> np.ndarray:
+def choose_reset_position(space: PlanarVelocity, given: tuple[float, float] | None) -> np.ndarray:
     """Return the tool position (2,) m where episodes start; None for the centre. Raises InputError outside."""
     if given is None:
         return workspace_centre(space)
@@ -93,9 +93,9 @@ def reset_position(space: PlanarVelocity, given: tuple[float, float] | None) -> 
 def sample_play_episode(
     space: PlanarVelocity, reset: np.ndarray, ticks: int, seed: int, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where random play of an episode starts (2,) m, and its wanted velocity knots (ticks, 2), over max_speed.
+    """Return the start (2,) m of an episode of random play, and its velocity knots (ticks, 2), over max_speed.
 
-    The starts lie around `reset`. Seed and number of the episode determine both.
+    The start is near `reset`. Both depend on seed and episode number only.
     """
     rng = np.random.default_rng([seed, number])
     low, high = space.workspace.min(0), space.workspace.max(0)
@@ -122,7 +122,7 @@ class Motion:
         raise NotImplementedError
 
     def interrupt(self, skip: int = 0) -> None:
-        """Note that the last plan is not followed to its end. skip: ticks of it that are not tried again."""
+        """Tell the motion that its last plan is not followed to the end. skip: ticks of it that are not repeated."""
 
 
 class Approach(Motion):
@@ -151,7 +151,7 @@ class Approach(Motion):
 
 
 class ScriptedMotion(Motion):
-    """Knots (n, 2) that are known from the start, one per tick. Ticks in which the arm was held up are repeated."""
+    """A fixed list of knots (n, 2), one per tick. Ticks that the arm did not execute are repeated."""
 
     def __init__(self, knots: np.ndarray):
         self._knots, self._index, self._sent = knots, 0, 0
@@ -176,8 +176,8 @@ class ScriptedMotion(Motion):
 
 @dataclass(frozen=True)
 class DrivenPlan:
-    """A plan to hand over. start, stamp, valid_until: s on the ROS clock; stamp is when it was made. actions: (n, 2),
-    the action that the gate will have executed in each tick."""
+    """A plan for the gate. start, stamp, valid_until: s on the ROS clock; stamp: when it was made. actions: (n, 2), the
+    executed action of each tick if the gate follows the plan."""
 
     plan_id: int
     trajectory: JointTrajectory
@@ -188,8 +188,8 @@ class DrivenPlan:
 
 
 class PlanDriver:
-    """Makes the plans. every: ticks from one plan to the next. ticks: motion of each plan before it brakes. lead: s
-    from making a plan to its hand-over."""
+    """Makes plans. every: ticks between the starts of two plans. ticks: length of a plan's motion before it brakes.
+    lead: s from making a plan to its start."""
 
     def __init__(self, space: PlanarVelocity, every: int = 2, ticks: int = 8, lead: float = 0.1):
         self.space = space
@@ -204,11 +204,11 @@ class PlanDriver:
         self._last_start = None
 
     def forget_plans(self) -> None:
-        """Plans that were handed over are not followed: continue from the measured joints."""
+        """Discard all plans, because the arm does not follow them: the next one starts at the measured joints."""
         self._committed, self._last_start = CommittedReference(), None
 
     def next_start(self, now: float) -> float | None:
-        """Return when the next plan takes effect, if it has to be made now (s on the ROS clock)."""
+        """Return the start of the next plan, s on the ROS clock; None if it is too early to make it."""
         earliest = self._on_grid(now + MIN_LEAD_S)
         if self._last_start is None:
             return self._on_grid(now + self._lead)
@@ -230,7 +230,7 @@ class PlanDriver:
         return self._commit(now, start, self.space.constrain(xy, knot, wanted))
 
     def make_stop(self, now: float) -> DrivenPlan | None:
-        """Plan the way to rest as soon as possible; None where the arm is at rest, or nothing was handed over."""
+        """Return a plan that stops the arm as soon as possible; None if it is at rest or follows no plan."""
         self._last_start = None
         if self.at_rest(now):
             return None
@@ -238,7 +238,7 @@ class PlanDriver:
         return self._commit(now, start, self.space.constrain(*self._tool_state(start), np.zeros((1, 2))))
 
     def at_rest(self, now: float) -> bool:
-        """Check whether all plans that were handed over have ended."""
+        """Check whether all plans so far have ended."""
         return not self._committed or now >= self._committed.end
 
     def tool(self, now: float, measured: np.ndarray) -> np.ndarray:
@@ -261,7 +261,7 @@ class PlanDriver:
         return DrivenPlan(self.plan_id, trajectory, start, now, until, actions)
 
     def _anchor(self, now: float, measured: np.ndarray) -> None:
-        """Continue from the measured joints without a committed plan, or where the arm rests elsewhere."""
+        """Start at the measured joints if no plan is committed, or the arm rests away from the committed position."""
         if self._committed and (
             now < self._committed.end or np.abs(self._committed.joints_at(now)[0] - measured).max() < MAX_DRIFT_RAD
         ):
@@ -282,8 +282,8 @@ MAX_STAMP_AHEAD_S = 0.1
 class TeleopMotion(Motion):
     """The newest command until its timeout, then rest.
 
-    A command is dropped where its stamp is too old or too far ahead: neither a wrong clock nor a delayed message moves
-    the arm. Velocities are limited and smoothed by the action space. problem: why the newest command was dropped.
+    A command whose stamp is too old or too far ahead is dropped, so that neither a wrong clock nor a delayed message
+    moves the arm. The action space limits and smooths velocities. problem: why the newest command was dropped.
     """
 
     def __init__(self, space: PlanarVelocity):

@@ -30,7 +30,7 @@ from jepa_ros.collecting.plan_driver import (
     PlanDriver,
     ScriptedMotion,
     TeleopMotion,
-    reset_position,
+    choose_reset_position,
     sample_play_episode,
 )
 from jepa_ros.errors import InputError
@@ -43,14 +43,14 @@ from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.kinematics import Kinematics
 
 STATUS_PERIOD_S = 0.08  # time between two planner_status; the gate stops after 0.25 s without one
-RESUME_AFTER_S = 0.6  # time for which inputs must have been healthy, a little more than the gate's own
-RESUME_ANYWAY_S = 5.0  # time at rest after a stop after which plans are tried again: this gate may accept older inputs
+RESUME_AFTER_S = 0.6  # inputs must have been healthy this long; the gate itself waits a little less
+RESUME_ANYWAY_S = 5.0  # time at rest after which plans are tried again: the gate may be set to accept older inputs
 GATE_LOST_S = 30.0  # time without gate_status after which collecting ends
 REST_TIMEOUT_S = 3.0
 RETRY_S = 0.5  # time after a rejected plan until the next one
 MAX_RETRIES = 10
 """Rejections in a row for which the same part of a motion is tried again while the arm is held for a cause."""
-PLAN_TIMEOUT_S = 0.3  # time after a plan was sent in which the gate must follow it
+PLAN_TIMEOUT_S = 0.3  # the gate must follow a plan this long after it was sent
 AFTER_RELEASE = "; it resumes after the service release was called"
 
 
@@ -97,14 +97,14 @@ class Drive:
         return self._healthy_since is not None and time.monotonic() - self._healthy_since > RESUME_AFTER_S
 
     def end(self) -> None:
-        """Bring the arm to rest, whatever has happened."""
+        """Bring the arm to rest, also after an interruption or error."""
         self._ending = True
         self.come_to_rest()
 
     def drive(self, motion: Motion, is_over: Callable[[], bool]) -> None:
         """Hand over plans of a motion until it is over.
 
-        Raises CollectingStopped and CollectingEnded, as every method that waits.
+        Raises CollectingStopped and CollectingEnded, as all methods that wait do.
         """
         graph, driver = self._graph, self.driver
         driver.begin_motion()
@@ -123,7 +123,7 @@ class Drive:
                 self._send(driver.make_plan(now, start, motion, graph.joints, speed))
 
     def come_to_rest(self) -> None:
-        """Stop the arm where it follows our plans, and wait until it is at rest."""
+        """Stop the arm if it follows our plans, and wait until it is at rest."""
         graph, driver = self._graph, self.driver
         if graph.planner_goal:  # the arm is the planner's now
             return
@@ -134,7 +134,7 @@ class Drive:
     # -- interruptions of a motion -------------------------------------------------------------------------------------
 
     def _not_followed(self, now: float) -> str:
-        """Return the gate's text where it follows no plan although it was sent one."""
+        """Return the gate's text if it holds although a plan was sent; otherwise an empty text."""
         gate = self._graph.gate
         if gate.state != GateStatus.HOLDING or self.driver.at_rest(now + 0.1):
             return ""
@@ -172,8 +172,8 @@ class Drive:
     def _restart(self, motion: Motion, is_over: Callable[[], bool]) -> None:
         """Restart after a plan was rejected or cut, once the rest of the last plan has brought the arm to rest.
 
-        The rejected part is skipped, since it would be rejected again; unless the gate holds the arm for a cause, which
-        may go away.
+        The rejected part is skipped, since it would be rejected again. If the gate holds the arm for a cause, which may
+        disappear, it is tried again.
         """
         graph, again = self._graph, time.monotonic() + RETRY_S
         self._retries += 1
@@ -260,8 +260,8 @@ WARN_EVERY_S = 5.0
 
 
 class Session:
-    """Drives the arm for all episodes. record: filled as it goes, so that it is usable whatever happens. space: the
-    robot's action space, None until the graph was found."""
+    """Runs all episodes. record: filled during the session, so that it is complete however it ends. space: the
+    robot's action space; None until the graph was found."""
 
     def __init__(
         self, robot: RobotConfig, node: Node, executor, record: LiveRecord, bar: ProgressDisplay, stop: threading.Event
@@ -308,7 +308,7 @@ class Session:
         graph.expect_idle()
         kinematics = Kinematics(graph.urdf, robot.joints, robot.tool_frame, robot.base_frame)
         self.space = space = PlanarVelocity(robot, kinematics, graph.period)
-        self._home = reset_position(space, options.reset)
+        self._home = choose_reset_position(space, options.reset)
         self._ticks = options.ticks or (max(1, round(options.seconds / space.period)) if options.seconds else None)
         teleoperated = options.mode != "play"
         if teleoperated:

@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 
 from jepa_ros.bags.writer import DiskFull, EpisodeWriter
-from jepa_ros.datasets.store import SPLITS, split_of
+from jepa_ros.datasets.store import SPLITS, choose_split
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
@@ -134,7 +134,7 @@ def _part_size(recipe: CollectRecipe, part: int) -> int:
 
 
 def _record_part(job: tuple[CollectRecipe, int, Path]) -> tuple[int, str]:
-    """Record one part; return its number of episodes, and why it does not have all of them, if so."""
+    """Record one part; return its number of episodes, and why it ended early (empty if it is complete)."""
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.scene import OPTICAL_FRAME, Scene
     from jepa_ros.sim.tasks import DEFAULT_TASK, make_task
@@ -154,7 +154,7 @@ def _record_part(job: tuple[CollectRecipe, int, Path]) -> tuple[int, str]:
             for episode in range(first, first + _part_size(recipe, part)):
                 _record_episode(bag, cell, task, recipe, episode)
                 done += 1
-    except (DiskFull, OSError) as error:  # OSError: another limit, or the rest of the disk is taken
+    except (DiskFull, OSError) as error:  # OSError: a quota, or another process filled the disk
         stopped = str(error)
     if not done:
         shutil.rmtree(partial, ignore_errors=True)
@@ -178,7 +178,7 @@ def _record_episode(bag: EpisodeWriter, cell: ArmCell, task: Task, recipe: Colle
     def stamp(t: float) -> int:
         return _stamp(recipe, episode, t - begin)
 
-    bag.episode(stamp(begin), episode, split_of(episode), "play")
+    bag.episode(stamp(begin), episode, choose_split(episode), "play")
     bag.camera_info(stamp(begin), cell.scene.camera_intrinsics)
     frame_every = round(1 / (recipe.rate * CONTROLLER_CYCLE_S))
     state_every = round(1 / (JOINT_STATE_RATE_HZ * CONTROLLER_CYCLE_S))

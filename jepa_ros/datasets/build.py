@@ -22,7 +22,15 @@ from pathlib import Path
 import numpy as np
 
 from jepa_ros.bags.reader import COMPRESSED_SUFFIXES, RECORDING_SUFFIXES, Bag, open_bag
-from jepa_ros.datasets.mapping import PLANAR, TOOL, TWIST_FIELDS, BagMapping, own_mapping, parse_objects, read_mapping
+from jepa_ros.datasets.mapping import (
+    PLANAR,
+    TOOL,
+    TWIST_FIELDS,
+    BagMapping,
+    default_mapping,
+    parse_objects,
+    read_mapping,
+)
 from jepa_ros.datasets.matching import (
     Executed,
     Matched,
@@ -45,8 +53,8 @@ from jepa_ros.datasets.store import (
     IndexedEpisode,
     Layout,
     ShardInfo,
+    choose_split,
     read_shard,
-    split_of,
     write_json,
 )
 from jepa_ros.errors import InputError
@@ -60,7 +68,7 @@ from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.text_files import write_atomically
 
-HASHED_BYTES = 1 << 16  # bytes at both ends of each file that go into a bag's fingerprint, beside names and sizes
+HASHED_BYTES = 1 << 16  # bytes hashed at each end of a file for the fingerprint
 
 Progress = Callable[[str, int, int], None]
 """Called with the present step, how much of it is done, and the whole."""
@@ -68,8 +76,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """All settings that decide what a bag becomes. rate: Hz. size: pixels. thin: thin idle spans out. min_ticks: of an
-    episode."""
+    """Settings of a build. rate: Hz. size: pixels. thin: thin out idle spans. min_ticks: shortest episode."""
 
     mapping: BagMapping
     rate: float
@@ -79,12 +86,12 @@ class BuildOptions:
 
     @property
     def period(self) -> float:
-        """s of a control tick."""
+        """Control period in s."""
         return 1.0 / self.rate
 
 
 def fingerprint(bag: Path) -> str:
-    """Return a hash that identifies a bag without reading all of it. Raises InputError where there is none."""
+    """Return a hash of the names, sizes and ends of a bag's files. Raises InputError if there is no bag."""
     if not bag.exists():
         raise InputError(f"bag {bag}: expected a rosbag2 directory or file, found nothing there")
     digest, suffixes = hashlib.sha256(), (*RECORDING_SUFFIXES, *COMPRESSED_SUFFIXES)
@@ -107,14 +114,14 @@ def build_shard(path: Path, target: Path, options: BuildOptions, workers: int, p
         robot = load_robot(options.mapping.robot) if options.mapping.robot else None
         reader = SignalReader(bag, options.mapping, robot.base_frame if robot and options.mapping.objects else "")
         signals = reader.read(lambda n: progress("reading", n, reader.count))
-        problems = tuple(dict.fromkeys(bag.problems))  # decoding meets the same ones again
+        problems = tuple(dict.fromkeys(bag.problems))  # decoding reports the same ones again
         entries, arrays = _episodes(signals, options, _arm(path, robot, signals, options))
         partial = target.with_name(f"{target.name}.partial")
         if entries:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             whole = _write_frames(partial / "frames.npy", bag, signals, options, arrays["pictures"], workers, progress)
-            entries = _without_undecodable(entries, whole, options.min_ticks, signals.dropped)
+            entries = _cut_at_undecodable(entries, whole, options.min_ticks, signals.dropped)
         if not entries:
             reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(signals.dropped.items())) or "nothing dropped"
             wanted, found = f"an episode of {options.min_ticks} ticks", f"{reasons}; topics: {bag.list_topics()}"
@@ -146,7 +153,7 @@ def build_shard(path: Path, target: Path, options: BuildOptions, workers: int, p
 def _write_frames(
     file: Path, bag: Bag, signals: Signals, options: BuildOptions, images: np.ndarray, workers: int, progress: Progress
 ) -> np.ndarray:
-    """Decode the images (N, views) into frames.npy and return which rows (N,) are whole."""
+    """Decode the images (N, views) into frames.npy; return a mask (N,) of the rows whose images were all decodable."""
     rows, views = images.shape
     shape = (rows, views, options.size, options.size, 3)
     frames = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
@@ -165,7 +172,7 @@ def _write_frames(
 
 
 def _layout(signals: Signals, options: BuildOptions, actions: int) -> Layout:
-    """Return what the episodes of all shards of a dataset must have in common. actions: values of an action."""
+    """Return the layout, which must be the same in all shards. actions: number of values of an action."""
     m = options.mapping
     space = signals.action_space if m.actions.source == "executed" else m.actions.space
     names = [f"action.{k}" for k in range(actions)]
@@ -260,7 +267,7 @@ def _rows(matched: Matched, segment: Segment, arm: Arm | None) -> dict[str, np.n
     }
 
 
-def _without_undecodable(
+def _cut_at_undecodable(
     entries: list[EpisodeEntry], whole: np.ndarray, min_ticks: int, dropped: Counter
 ) -> list[EpisodeEntry]:
     """Return the episodes, cut where an image could not be decoded."""
@@ -367,7 +374,7 @@ def _options(mapping, robot, camera, objects, rate, size, thin_still, min_ticks)
         raise InputError(f"rate: expected Hz above 0, found {rate:g}")
     if mapping is None:
         known = load_robot(robot)
-        chosen = own_mapping((known.joints, known.gripper), camera, parse_objects(objects), known.name)
+        chosen = default_mapping((known.joints, known.gripper), camera, parse_objects(objects), known.name)
     elif camera or objects:
         raise InputError("camera, object: not valid with --mapping, whose file names the topics")
     else:
@@ -418,7 +425,7 @@ def _expect_same_options(out: Path, options: BuildOptions) -> None:
 
 
 def _remove_traces(out: Path) -> None:
-    """Remove what a build without a result wrote, so that the next one may have other options."""
+    """Remove the files of a build without a result, so that the next one may have other options."""
     (out / "options.json").unlink(missing_ok=True)
     for folder in (out / "shards", out):
         if folder.is_dir() and not any(folder.iterdir()):
@@ -440,7 +447,7 @@ def _index(shards: dict[str, ShardInfo]) -> Index:
     episodes, number = [], 0
     for shard, info in enumerate(shards.values()):
         for entry in info.episodes:
-            split = entry.split if by == "marker" else split_of(shard if by == "bag" else number, count)
+            split = entry.split if by == "marker" else choose_split(shard if by == "bag" else number, count)
             episodes.append(IndexedEpisode(**entry.model_dump() | {"shard": shard, "split": entry.split or split}))
             number += 1
     camera = next((info.camera for info in shards.values() if info.camera is not None), None)

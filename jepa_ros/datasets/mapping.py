@@ -142,9 +142,9 @@ class States(StrictModel):
 class BagMapping(StrictModel):
     """A mapping file.
 
-    episodes: topic of jepa_msgs/Episode markers; null or a missing topic: the bag is one episode until a gap. clock:
-    header stamps, or the time of recording for robots whose clocks disagree. robot: the one whose tool positions are
-    computed, with the bag's robot_description. objects: topics of PoseStamped or PointStamped by name.
+    episodes: topic of jepa_msgs/Episode markers; without it (null, or not in the bag) the bag is one episode until a
+    gap. clock: header stamps, or the time of recording for robots whose clocks disagree. robot: its tool positions are
+    computed with the bag's robot_description. objects: topics of PoseStamped or PointStamped by name.
     """
 
     views: tuple[View, ...] = Field(min_length=1, max_length=16)
@@ -175,7 +175,7 @@ def read_mapping(path: Path) -> BagMapping:
     return _validate(read_yaml(path, "mapping"), f"mapping {path}")
 
 
-def own_mapping(
+def default_mapping(
     fields: tuple[Sequence[str], Sequence[str]],
     cameras: Sequence[str],
     objects: Dict[str, str],
@@ -184,7 +184,7 @@ def own_mapping(
 ) -> BagMapping:
     """Return the mapping of bags that this stack recorded. Raises InputError.
 
-    fields: joints and gripper joints. cameras: image topics; none: the only one in the bag, under any name. objects,
+    fields: joints and gripper joints. cameras: image topics; empty: the bag's only camera, under any name. objects,
     robot: as in BagMapping.
     """
     joints, gripper = fields

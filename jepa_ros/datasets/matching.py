@@ -21,7 +21,7 @@ from jepa_ros.datasets.store import SPLITS
 from jepa_ros.robot.motion.kinematics import Kinematics
 
 CLOCK_SET_BACK_S = 1.0  # a stamp this long before the previous one means that the clock was set back
-STRAY_STAMP_S = 3600.0  # a single stamp this far ahead of its neighbours is garbage
+STRAY_STAMP_S = 3600.0  # a single stamp this far ahead of its neighbours is invalid
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ def _track(epochs: list, epoch: int, start: int, dropped: Counter) -> Track:
     return Track((stamps - start) * 1e-9, stamps, [value for _, value in distinct])
 
 
-MATCH_PERIODS = 0.75  # median periods that a sample may be away from the time that it stands for: cameras jitter
+MATCH_PERIODS = 0.75  # largest distance from a tick to its sample, in median periods: cameras jitter
 
 
 def match_nearest(times: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each wanted time (n,) the index of the nearest of `times` (at least two), and whether it is near
-    enough (within MATCH_PERIODS)."""
+    """Return for each wanted time (n,) the index of the nearest of `times` (at least two), and whether it is within
+    MATCH_PERIODS."""
     order = np.argsort(times, kind="stable")
     ascending = times[order]
     after = np.clip(np.searchsorted(ascending, wanted), 1, len(times) - 1)
@@ -155,13 +155,13 @@ Executed = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class ActionSource:
     """Actions of one segment.
 
-    between: returns the actions (n - 1, A) between times (n,) s. end: s, after which no action is known. holes: (n, 2)
-    s, start and end of the gaps in which no action is known.
+    between: returns the actions (n - 1, A) between times (n,) s. end: time in s after which no action is known. gaps:
+    (n, 2) s, start and end of the spans without a known action.
     """
 
     between: Callable[[np.ndarray], np.ndarray]
     end: float = np.inf
-    holes: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    gaps: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
 
 
 def _executed_actions(track: Track, recorded: float, period: float) -> ActionSource:
@@ -170,14 +170,14 @@ def _executed_actions(track: Track, recorded: float, period: float) -> ActionSou
     times, values = track.times, track.array()
     edges = np.append(times, times[-1] + recorded)
     travelled = np.vstack([np.zeros(values.shape[1]), np.cumsum(values, axis=0)])
-    gaps = np.flatnonzero(np.diff(times) > 1.5 * recorded)
-    holes = [(-np.inf, times[0] - 0.5 * recorded), *((times[k] + recorded, times[k + 1]) for k in gaps)]
+    last = np.flatnonzero(np.diff(times) > 1.5 * recorded)  # actions before a gap
+    gaps = [(-np.inf, times[0] - 0.5 * recorded), *((times[k] + recorded, times[k + 1]) for k in last)]
 
     def between(at: np.ndarray) -> np.ndarray:
         actions = np.diff(interpolate(at, edges, travelled), axis=0)
         return actions if recorded == period else actions * (recorded / period)
 
-    return ActionSource(between, edges[-1], np.array(holes))
+    return ActionSource(between, edges[-1], np.array(gaps))
 
 
 def _held_velocity(track: Track, hold: float, scale: float) -> ActionSource:
@@ -204,8 +204,11 @@ def _joint_motion(positions, scale: float, space: Executed | None, begin: float,
 
 
 class TrajectoryReference:
-    """The reference that joint_trajectory_controller follows: each trajectory from its stamp on, starting where the one
-    before it is at that time, linear between points, then at rest at the last point."""
+    """The reference that joint_trajectory_controller follows.
+
+    Each trajectory starts at its stamp, from the position of the one before it. Positions are linear between its
+    points, and constant after the last.
+    """
 
     def __init__(self, times: np.ndarray, trajectories: list[tuple[np.ndarray, np.ndarray]]):
         self._starts, self._parts = times, []
@@ -248,15 +251,15 @@ def action_source(
     return _joint_motion(reference, a.scale, space, track.times[0], np.inf)
 
 
-SEEN_WITHIN_S = 0.15  # time between a frame and the nearest message from which an object counts as not seen
+SEEN_WITHIN_S = 0.15  # an object counts as seen in a frame if a message is at most this far away
 
 
 @dataclass(frozen=True)
 class PositionSampler:
     """Positions of the tool and of objects at the times of frames.
 
-    kinematics: of the arm; its joints are those of the proprioception. objects: names of the objects, whose messages
-    are in `base_frame`.
+    kinematics: of the arm, whose joints are those of the proprioception. objects: names; their positions are given in
+    `base_frame`.
     """
 
     kinematics: Kinematics
@@ -266,7 +269,7 @@ class PositionSampler:
     def sample(self, at: np.ndarray, joints: np.ndarray, tracks: Mapping[str, Track]) -> dict[str, np.ndarray]:
         """Return positions (n, 3) m in the base frame by name; NaN where an object was not seen.
 
-        at: (n,) s, times of the frames. joints: (n, J) rad at those times. tracks: of each object its positions (3,) m.
+        at: (n,) s, times of the frames. joints: (n, J) rad at those times. tracks: positions (3,) m of each object.
         """
         positions = {TOOL: np.array([self.kinematics.forward(q)[0] for q in joints])}
         for name in self.objects:
@@ -289,8 +292,8 @@ IDLE_KEPT_S = 1.0  # part of an idle span that thinning keeps, half at each end
 class Matched:
     """One episode of T ticks.
 
-    images: (T + 1, views), numbers of the images among those of their topic. stamps: (T + 1,) ns of the first view's.
-    at: (T + 1,) s from the segment's start. states: (T + 1, P). actions: (T, A).
+    images: (T + 1, views), index of each image in its topic. stamps: (T + 1,) ns, of the first view. at: (T + 1,) s
+    from the segment's start. states: (T + 1, P). actions: (T, A).
     """
 
     images: np.ndarray
@@ -317,9 +320,9 @@ def match(
     thin: bool = False,
     min_ticks: int = 1,
 ) -> list[Matched]:
-    """Return the episodes of a segment that are at least `min_ticks` long, and count in `dropped` what is left out.
+    """Return the episodes of a segment that are at least `min_ticks` long; all else is counted in `dropped` by reason.
 
-    period: s of a control tick. joints: number J of the arm's. thin: leave out the middle of spans in which the arm is
+    period: control period in s. joints: number J of arm joints. thin: drop the middle of spans in which the arm is
     idle.
     """
     first = segment.views[0]
@@ -353,7 +356,7 @@ def match(
 
 
 def _usable(segment: Segment, others: list[tuple[np.ndarray, np.ndarray]], dropped: Counter) -> np.ndarray:
-    """Return which images of the first view (n,) have images of the other views and joint states near them."""
+    """Return a mask (n,) of the first view's images that have images of all other views and joint states near them."""
     times = segment.views[0].times
     together = np.logical_and.reduce([np.ones(len(times), bool), *(near for _, near in others)])
     known = segment.states.times
@@ -383,7 +386,7 @@ def _states(track: Track, joints: int) -> np.ndarray:
 def _runs(
     times: np.ndarray, usable: np.ndarray, source: ActionSource, period: float, dropped: Counter
 ) -> list[np.ndarray]:
-    """Return the rows of the images of each run that has one for every tick, and actions throughout."""
+    """Return runs without a gap: for each its rows of images, one per tick, with actions between all of them."""
     runs, margin = [], MATCH_PERIODS * float(np.median(np.diff(times)))
     end = min(source.end, times[-1])
     begin = _next(usable, 0)
@@ -399,9 +402,9 @@ def _runs(
         if not len(rows):
             dropped["images after the last action"] += len(times) - begin
             break
-        hole = _hole(source.holes, times[rows])
-        if hole is not None:
-            tick, resumes = hole
+        gap = _first_gap(source.gaps, times[rows])
+        if gap is not None:
+            tick, resumes = gap
             after = begin + 1 if tick == 0 else rows[tick] + 1
             begin_next = _next(usable, max(int(after), int(np.searchsorted(times, resumes))))
             passed = (begin_next if begin_next is not None else len(times)) - rows[tick] - 1
@@ -415,7 +418,7 @@ def _runs(
             begin_next = None
         if len(rows) > 1:
             runs.append(rows)
-        elif hole is None:
+        elif gap is None:
             dropped["frames of runs that are too short"] += 1
         begin = begin_next
     return runs
@@ -426,15 +429,15 @@ def _next(usable: np.ndarray, low: int) -> int | None:
     return int(found[0]) + low if len(found) else None
 
 
-def _hole(holes: np.ndarray, at: np.ndarray) -> tuple[int, float] | None:
-    """Return the first tick between times at (n,) that reaches into a hole, and the hole's end; None without one."""
+def _first_gap(gaps: np.ndarray, at: np.ndarray) -> tuple[int, float] | None:
+    """Return the first tick between times at (n,) that reaches into a gap, and the gap's end; None without one."""
     starts, ends, tolerance = (at[:-1], at[1:], 1e-6) if len(at) > 1 else (at, at, 0.0)  # for rounding of stamps
-    ticks, which = np.nonzero((holes[:, 0] + tolerance < ends[:, None]) & (holes[:, 1] - tolerance > starts[:, None]))
-    return (int(ticks[0]), float(holes[which[0], 1])) if len(ticks) else None
+    ticks, which = np.nonzero((gaps[:, 0] + tolerance < ends[:, None]) & (gaps[:, 1] - tolerance > starts[:, None]))
+    return (int(ticks[0]), float(gaps[which[0], 1])) if len(ticks) else None
 
 
 def _without_idle(episode: Matched, period: float, joints: int, dropped: Counter) -> list[Matched]:
-    """Return the parts of an episode that remain when the middle of long idle spans is taken out."""
+    """Return the parts of an episode that remain after the middle of long idle spans was dropped."""
     speed = np.abs(np.diff(episode.states[:, :joints], axis=0)).max(1, initial=0) / np.diff(episode.at)
     idle = (speed < IDLE_JOINT_SPEED) & (np.abs(episode.actions).max(1, initial=0) < IDLE_ACTION)
     kept = max(1, round(IDLE_KEPT_S / period / 2))

@@ -17,7 +17,7 @@ from jepa_ros.bags.cameras import IMAGE_TYPES, plain_topic, read_camera
 from jepa_ros.bags.reader import Bag, open_bag, read_robot_description
 from jepa_ros.bags.typestore import ACTION, EPISODE, JOINT_STATE
 from jepa_ros.datasets.episodes import Episode
-from jepa_ros.datasets.mapping import PLANAR, TOOL, BagMapping, own_mapping
+from jepa_ros.datasets.mapping import PLANAR, TOOL, BagMapping, default_mapping
 from jepa_ros.datasets.matching import (
     SLOWEST_PERIODS,
     Matched,
@@ -63,15 +63,15 @@ def read_episodes(
 ) -> Iterator[Episode]:
     """Yield the episodes of a bag, each as soon as its images are decoded.
 
-    fields: joints and gripper joints of the proprioception. size: side of the frames in pixels. progress: called with
-    the number of frames decoded. cameras: image topics in the order of the model's views; none: the only one in the
-    bag. positions: sampled along with the frames. An episode lasts until its first gap.
+    fields: joints and gripper joints of the proprioception. size: of the frames, in pixels. progress: called with the
+    number of frames decoded. cameras: image topics in the order of the model's views; empty: the bag's only camera.
+    positions: sampled at the frames. An episode ends at its first gap.
 
     Raises InputError where the bag is damaged, lacks a topic or a joint, or holds an unusable message.
     """
     objects = {} if positions is None else dict(positions.objects)
     robot = None if positions is None else "recorded"
-    mapping = own_mapping(fields, cameras, objects, robot, velocity="measured")
+    mapping = default_mapping(fields, cameras, objects, robot, velocity="measured")
     with open_recording(path) as bag:
         signals = SignalReader(bag, mapping, "" if positions is None else positions.base_frame).read()
         if signals.dropped:
@@ -107,7 +107,7 @@ def _decode_frames(
     size: int,
     progress: Callable[[int], None],
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (episode, its frames (n, views, size, size, 3)). images: of each episode the images' numbers (n, views)."""
+    """Yield (episode, frames (n, views, size, size, 3)). images: indexes (n, views) of the images, by episode."""
     if not images:
         return
     topics = [(topic, signals.topics[topic][0]) for topic in signals.image_topics]
@@ -175,8 +175,8 @@ def expect_data(data: Path) -> None:
         open_recording(data).close()
 
 
-def data_camera(data: Path, topic: str = "") -> CameraReference | None:
-    """Return the camera of a dataset's first view; of a bag as read_camera."""
+def read_data_camera(data: Path, topic: str = "") -> CameraReference | None:
+    """Return the camera of a dataset's first view, or a bag's camera as read_camera does."""
     return Dataset(data).index.camera if is_dataset(data) else read_camera(data, topic)
 
 

@@ -38,8 +38,8 @@ PROGRESS_EVERY = 256  # messages between two calls of progress
 
 @dataclass
 class Series:
-    """Messages of one topic in the order of recording. stamps: ns. order: the messages' numbers among all that are read
-    from the bag. values: their content."""
+    """Messages of one topic in the order of recording. stamps: ns. order: index of each message among all messages read
+    from the bag. values: contents."""
 
     stamps: list[int] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Marker:
-    """Start of an episode. order: the message's number as in Series. stamp: ns. number: of the episode."""
+    """Start of an episode. order: as in Series. stamp: ns. number: of the episode."""
 
     order: int
     stamp: int
@@ -67,8 +67,8 @@ class Marker:
 class Signals:
     """The content of a bag for a mapping.
 
-    topics: type and count by name. views: the values are the images' numbers among those of their topic. states: values
-    (2J + G,); velocities that were not measured are NaN. actions: (A,), or (times (k,), positions (k, J)) of a
+    topics: type and message count by name. The values of `views` are indexes of images in their topic; of `states`
+    (2J + G,), with NaN for velocities that were not measured; of `actions` (A,), or (times (k,), positions (k, J)) of a
     trajectory. dropped: number of unusable messages by reason.
     """
 
@@ -91,7 +91,7 @@ class _Unusable(Exception):
 
 
 class SignalReader:
-    """Reads the signals of one bag. base_frame: the frame that objects' positions must be in; empty: any."""
+    """Reads the signals of one bag. base_frame: required frame of object positions; empty: any."""
 
     def __init__(self, bag: Bag, mapping: BagMapping, base_frame: str = ""):
         """Raises InputError where a topic of the mapping is missing."""
@@ -187,7 +187,7 @@ class SignalReader:
         self.signals.states.add(self._stamp(m, raw), order, self._to_radians(values))
 
     def _add_action(self, raw: RawMessage, order: int, message: Any, values: np.ndarray) -> None:
-        """Keep an action with finite values, as many as those before it have."""
+        """Add an action. Raises _Unusable if a value is not finite, or their number differs from the first action's."""
         actions = self.signals.actions
         if not np.isfinite(values).all():
             raise _Unusable("messages with NaN or Inf")
@@ -258,7 +258,7 @@ class SignalReader:
             self._poses |= {t.child_frame_id: t.transform for t in raw.deserialise().transforms}
 
 
-PENDING_PER_WORKER = 4  # images that wait for or are in a thread, which bounds memory
+PENDING_PER_WORKER = 4  # images in work or waiting; the limit bounds memory
 
 
 def twist_values(message: Any) -> dict[str, float]:
@@ -269,11 +269,10 @@ def twist_values(message: Any) -> dict[str, float]:
 def decode_images(
     bag: Bag, topics: Sequence[tuple[str, str]], views: Sequence[View], numbers: np.ndarray, size: int, workers: int
 ) -> Iterator[tuple[list[int], int, str, np.ndarray | ImageError]]:
-    """Yield (rows, view, topic, image) for the images in `numbers`, in the order of recording.
+    """Decode images with `workers` threads; yield (rows, view, topic, image) in the order of recording.
 
-    topics, views: of each view its topic (name, type) and settings. numbers: (N, views), the images' numbers among
-    those of their topic; a number may be in several rows. An image is (size, size, 3) uint8 rgb, or the reason why
-    there is none. `workers` threads decode.
+    topics, views: (name, type) and settings of each view. numbers: (N, views), indexes of images in their topic; an
+    index may be in several rows. The yielded image is (size, size, 3) uint8 rgb, or the error.
     """
     wanted: dict[str, list[tuple[int, dict[int, list[int]]]]] = {}
     for view, (topic, _) in enumerate(topics):
@@ -283,7 +282,7 @@ def decode_images(
         wanted.setdefault(topic, []).append((view, rows))
     counts = dict.fromkeys(wanted, 0)
     pending: deque[tuple[list[int], int, str, Future]] = deque()
-    cv2.setNumThreads(1)  # the workers are the parallel part
+    cv2.setNumThreads(1)  # the workers already run in parallel
     pool = ThreadPoolExecutor(workers, "decode")
     try:
         for raw in bag.messages(topics):

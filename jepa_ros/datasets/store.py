@@ -25,7 +25,7 @@ from jepa_ros.world_model.config import CameraReference
 SPLITS = ("train", "val", "test")
 INDEX, SHARD, URDF = "dataset.json", "shard.json", "robot.urdf"
 SCHEMA_VERSION = 1
-LARGEST_INDEX_BYTES = 500_000_000  # size of an index of millions of episodes
+LARGEST_INDEX_BYTES = 500_000_000  # room for millions of episodes
 ARRAYS = {
     "frames": np.uint8,
     "states": np.float32,
@@ -39,10 +39,10 @@ ARRAYS = {
 class Layout(StrictModel):
     """The properties that all episodes of a dataset share.
 
-    rate: control ticks per second. views: image topics. joints, gripper: the proprioception is positions of joints,
-    their velocities, and positions of gripper; or `fields`, where it is another one. action_names: of the values of an
-    action, which are mean velocities over a tick, divided by action_scale. action_space: planar_velocity is the models'
-    own. positions: names of the objects that the positions are of.
+    rate: control ticks per second. views: image topics. joints, gripper: a state holds the positions and velocities of
+    `joints` and the positions of `gripper`; other states have names in `fields`. action_names: names of the values of
+    an action, which are mean velocities over a tick, divided by action_scale. action_space: models use planar_velocity.
+    positions: names of the objects whose positions are recorded.
     """
 
     rate: float = Field(gt=0)
@@ -117,7 +117,7 @@ class Index(StrictModel):
 
 
 def write_json(path: Path, value: BaseModel) -> None:
-    """Write in one step, the same bytes for the same value."""
+    """Write a model as JSON atomically; equal models give equal bytes."""
     write_atomically(path, json.dumps(value.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
 
 
@@ -201,10 +201,10 @@ def read_shard(folder: Path) -> ShardInfo:
     return _read(folder / SHARD, ShardInfo)
 
 
-def split_of(number: int, count: int = 20) -> str:
-    """Return train, val or test for episode or bag `number` of `count` without a split of its own.
+def choose_split(number: int, count: int = 20) -> str:
+    """Return the split of episode (or bag) `number` of `count`, if it has none of its own.
 
-    A twentieth each is val and test, at least one where there are three or more.
+    One in twenty is val and one in twenty test; at least one each from three episodes on.
     """
     if count >= 20:
         return {7: "val", 13: "test"}.get(number % 20, "train")

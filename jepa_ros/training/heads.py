@@ -62,8 +62,8 @@ def fit_heads(
     Policy and learned distance keep the weights of least validation loss; with policy_updates 0 there are none. Probes
     are fitted to the positions that the episodes have (Episode.positions).
 
-    state_file: an interrupted training is resumed from it; it is removed at the end. Raises InputError if an episode is
-    too short, or an object was never seen.
+    state_file: resumes an interrupted training; removed at the end. Raises InputError if an episode is too short, or an
+    object was never seen.
     """
     for split, part in data.items():
         if (shortest := part.lengths.min(initial=config.block)) < config.block:
@@ -97,7 +97,7 @@ def fit_heads(
 
 
 class _TrainedHead:
-    """A head in training, with its own optimiser and random numbers: heads do not influence one another."""
+    """A head in training, with its own optimiser and random numbers, so that heads are independent."""
 
     def __init__(self, name: str, head: nn.Module, loss: Callable[..., torch.Tensor], decay: float, seed: int):
         self.name, self.head, self.loss = name, head, loss
@@ -187,8 +187,8 @@ def add_head_sizes(config: ModelConfig) -> ModelConfig:
 def fit_probes(
     config: ModelConfig, latents: Mapping[str, torch.Tensor], data: Mapping[str, EpisodeSet]
 ) -> dict[str, Probe]:
-    """Return a probe of each of `positions`, fitted on training episodes, its error measured on test episodes (or on
-    validation, if there are none)."""
+    """Return a probe for each of `positions`, fitted on training episodes; its error is that on test episodes (on
+    validation episodes, if there are no test episodes)."""
     test = "test" if "test" in data else "val"
     train_places, test_places = positions(config, data["train"]), positions(config, data[test])
     probes = {}

@@ -21,12 +21,11 @@ MIN_LATENT_MOTION = 1e-2
 
 
 class Rollout(nn.Module):
-    """Predictions from predictions must stay accurate, as a planner uses the model: V-JEPA 2-AC (arXiv 2506.09985: L1,
-    two steps), JEPA-WMs (arXiv 2512.24497: two or six steps).
+    """Loss of rollouts, in which predictions are inputs of further predictions, as in planning: V-JEPA 2-AC (arXiv
+    2506.09985: L1, two steps), JEPA-WMs (arXiv 2512.24497: two or six steps).
 
-    The loss is the error of the predicted latents of steps 2 to H, averaged; step 1 is the one-step loss itself.
-
-    error: mean square (l2) or mean absolute (l1).
+    It is the mean error of the predicted latents of steps 2 to H; step 1 is the one-step loss itself. error: mean
+    square (l2) or mean absolute (l1).
     """
 
     def __init__(self, error: Literal["l1", "l2"] = "l2"):
@@ -46,10 +45,8 @@ class Rollout(nn.Module):
 
 
 class InverseDynamics(nn.Module):
-    """The action must be readable from the latents before and after it: Pathak et al. (arXiv 1705.05363), for features
-    of what an agent controls; PLDM (arXiv 2502.14819), with VICReg in world models.
-
-    A small learned head maps two consecutive latents to the action block between them.
+    """Loss of a small learned head that predicts the action block from the latents before and after it: Pathak et al.
+    (arXiv 1705.05363), for features of what an agent controls; PLDM (arXiv 2502.14819), with VICReg in world models.
 
     Patch latents (tokens, D) are averaged over tokens. width: of the hidden layer.
     """
@@ -67,12 +64,11 @@ class InverseDynamics(nn.Module):
 
 
 class Straightening(nn.Module):
-    """Straight trajectories, so that latent distance grows with the way to a goal: Temporal Straightening for Latent
-    Planning (arXiv 2603.12231), L_curv = 1 - C.
+    """Loss of curved latent trajectories; on straight ones the latent distance grows with the way to a goal: Temporal
+    Straightening for Latent Planning (arXiv 2603.12231), L_curv = 1 - C.
 
-    The loss is 1 - cos(z[t+1] - z[t], z[t+2] - z[t+1]), averaged: 0 on a line, 1 at right angles, 2 on a reversal.
-
-    Where a latent moves less than MIN_LATENT_MOTION, the cosine counts as 0 and has no gradient.
+    It is the mean of 1 - cos(z[t+1] - z[t], z[t+2] - z[t+1]): 0 on a line, 1 at right angles, 2 on a reversal. If a
+    latent moves less than MIN_LATENT_MOTION, the cosine counts as 0 and has no gradient.
     """
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
@@ -161,8 +157,8 @@ def policy_loss(
 ) -> torch.Tensor:
     """Return the mean square error of the action block at a tick of play, given a later frame of it as the goal.
 
-    latents: (N, *L) of all frames of `data`. From the goal on the arm shall stand still, whatever play did there, so
-    that no action is taken if the goal is already reached.
+    latents: (N, *L) of all frames of `data`. The wanted actions after the goal are zero, whatever play did there, so
+    that the arm stays at a goal that it has reached.
     """
     now, ticks = draw_pairs(data, batch, policy.max_ticks, block, block, generator)
     before = torch.arange(block) < ticks[:, None]
@@ -193,8 +189,11 @@ def reachability_loss(
 def draw_pairs(
     data: EpisodeSet, batch: int, longest: int, room: int, block: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows (batch,) of frames that are followed by `room` ticks of their episode, and ticks (batch,), 0 to
-    `longest`, to a later frame of the same episode; for NEAR_PAIRS_SHARE of them at most two blocks later."""
+    """Draw pairs of frames of one episode: return the rows (batch,) of the first, and the ticks (batch,) to the second.
+
+    At least `room` ticks follow the first frame. The second is 0 to `longest` ticks later; in NEAR_PAIRS_SHARE of the
+    pairs at most two blocks.
+    """
     lengths = torch.from_numpy(data.lengths)
     episode = torch.randint(len(lengths), (batch,), generator=generator)
     tick = (torch.rand(batch, generator=generator) * (lengths[episode] - room + 1)).long()

@@ -56,10 +56,10 @@ class LossWeights(_Strict):
 class Schedule(_Strict):
     """updates: of the world model; policy_updates: of its heads. batch: windows over all processes, each of `steps`
     model steps after the history. Learning rates peak after `warm_up` updates and fall to zero by a cosine. Validation
-    every `every` updates. compile: the encoder, with torch.compile; worth its minute for transformers on a GPU, not for
-    small models on a CPU.
+    every `every` updates. compile: compile the encoder with torch.compile, which takes a minute; worth it for
+    transformers on a GPU, not for small models on a CPU.
 
-    There is no gradient accumulation: SIGReg is a statistic of the whole batch, which parts of it do not have.
+    There is no gradient accumulation, because SIGReg is a statistic of the whole batch.
     """
 
     updates: int = Field(4000, ge=1)

@@ -83,7 +83,7 @@ def policy_errors(
     return errors
 
 
-def write_heads(
+def add_head_sections(
     report: Report,
     config: ModelConfig,
     heads: Heads,
@@ -213,7 +213,8 @@ def write_report(
         "Pairs of validation frames. Beyond a few centimetres the latent distance is flat; there the policy guides the "
         "search.",
     )
-    write_heads(report, config, heads, evaluate_heads(heads, latents, data, config.block, seed), latents, data, seed)
+    figures = evaluate_heads(heads, latents, data, config.block, seed)
+    add_head_sections(report, config, heads, figures, latents, data, seed)
     report.section("Test episodes").table(list(test.items()), ["metric", "value"])
     step = len(data.frames) // SHOWN_FRAMES
     numbers = range(0, SHOWN_FRAMES * step, step)

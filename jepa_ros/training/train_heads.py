@@ -29,12 +29,12 @@ from jepa_ros.text_files import write_atomically
 from jepa_ros.training.heads import Heads, add_head_sizes, fit_heads
 from jepa_ros.training.recipe import Schedule
 from jepa_ros.training.report import (
+    add_head_sections,
     card_table,
     count_head_parameters,
     evaluate_heads,
     head_rows,
     recorded_seed,
-    write_heads,
 )
 from jepa_ros.training.train_model import copy_references
 from jepa_ros.training.trainer import HEADS_STATE_FILE, check_same_options, write_options
@@ -60,9 +60,9 @@ def train_heads(
 ) -> int:
     """Train the heads with a progress display; a second call with the same options resumes an interrupted run.
 
-    objects: NAME=TOPIC of further probes. camera: image topics of the bag in the order of the model's views; empty: the
-    only one. robot: default: the one that the model was trained for. updates: default: as in recipes. probes_only: fit
-    probes alone; policy, learned distance and the probes of other objects stay.
+    objects: NAME=TOPIC of further probes. camera: image topics of the bag in the order of the model's views; empty: its
+    only camera. robot: default: that of the model. updates: default: as in recipes. probes_only: fit probes only;
+    policy, learned distance and the probes of other objects stay.
 
     The world model's weights stay the same, bit for bit. Writes `out`/checkpoint, summary.json and report.html. Raises
     InputError.
@@ -132,7 +132,7 @@ def train_heads(
     report = Report(f"Heads of {config.name}", f"seed {seed}, model {summary['model_id']}")
     report.tiles(head_rows(figures))
     report.text(f"Trained on the frozen world model {before.model_id}. All figures are from test episodes.")
-    write_heads(report, config, heads, figures, latents["test"], sets["test"], seed)
+    add_head_sections(report, config, heads, figures, latents["test"], sets["test"], seed)
     report.write(out / "report.html")
     title = f"train heads: {config.name}, model id {summary['model_id']}, on test episodes"
     print_result(title, head_rows(figures).items(), [checkpoint, out / "summary.json", out / "report.html"])
@@ -150,7 +150,7 @@ def check_memory(config: ModelConfig, frames: int) -> None:
 
 
 def _schedule(updates: int | None, probes_only: bool) -> Schedule:
-    """Return the schedule of the heads; probes are solved for, not trained. Raises InputError."""
+    """Return the schedule of the heads; probes need no updates, as they are least-squares fits. Raises InputError."""
     if probes_only and updates is not None:
         raise InputError("--updates: has no effect with --probes-only; leave one of them out")
     if probes_only:

@@ -19,7 +19,7 @@ from jepa_ros import distributed
 from jepa_ros.allocator import keep_freed_memory
 from jepa_ros.bags.cameras import frame_topics
 from jepa_ros.datasets.episodes import EpisodeSet, Windows, normalisation
-from jepa_ros.datasets.recorded_episodes import SPLITS, data_camera, expect_data, read_splits
+from jepa_ros.datasets.recorded_episodes import SPLITS, expect_data, read_data_camera, read_splits
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import (
     describe_collapse,
@@ -191,7 +191,7 @@ class Trainer(ResumableTrainer):
     def _draw_batch(self) -> Windows:
         s, c, train = self.schedule, self.config, self.data["train"]
         episode, tick = train.draw(s.batch, s.steps * c.block, self.window_rng)
-        own = distributed.own_part(s.batch)
+        own = distributed.rank_slice(s.batch)
         return train.windows(episode[own], tick[own], s.steps, c.block, c.history).to(self.device)
 
     def validate(self) -> dict[str, float]:
@@ -449,7 +449,7 @@ def load_training_data(
         # Calibrated once the model is trained.
         distance=DistanceConfig(tolerance=1.0, far=1.0),
         surprise=SurpriseConfig(levels=(0.5,), errors=(1.0,), threshold=1.0),
-        camera=data_camera(data, *recipe.cameras[:1]),
+        camera=read_data_camera(data, *recipe.cameras[:1]),
         robots=(robot.name,),
     )
     return sets, add_head_sizes(config)

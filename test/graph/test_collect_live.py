@@ -16,7 +16,7 @@ from std_srvs.srv import Trigger
 from helpers.nodes import NodeProcess
 from helpers.sim_arm import robot, scene, space
 from jepa_ros.bags.reader import open_bag
-from jepa_ros.collecting.plan_driver import reset_position, restrict_workspace, sample_play_episode
+from jepa_ros.collecting.plan_driver import choose_reset_position, restrict_workspace, sample_play_episode
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.resources import list_models
 from jepa_ros.sim.cell import make_action_space
@@ -171,7 +171,7 @@ def executed_ticks(bag):
 def wanted_ticks(number):
     """What the seed says, (25, 2)."""
     inside = make_action_space(restrict_workspace(robot(), BOX), scene().urdf)
-    begin, knots = sample_play_episode(inside, reset_position(inside, None), 25, 4, number)
+    begin, knots = sample_play_episode(inside, choose_reset_position(inside, None), 25, 4, number)
     knots = np.vstack([np.zeros(2), inside.constrain(begin, np.zeros(2), knots)])
     return 0.5 * (knots[1:] + knots[:-1])
 

@@ -19,8 +19,8 @@ from jepa_ros.robot.motion.random_play import sample_random_play
 
 
 def test_a_twentieth_of_the_episodes_each_is_kept_for_validation_and_test():
-    assert Counter(map(collect.split_of, range(200))) == {"train": 180, "val": 10, "test": 10}
-    assert {collect.split_of(e) for e in range(14)} == {"train", "val", "test"}
+    assert Counter(map(collect.choose_split, range(200))) == {"train": 180, "val": 10, "test": 10}
+    assert {collect.choose_split(e) for e in range(14)} == {"train", "val", "test"}
 
 
 class InProcess:
@@ -46,7 +46,7 @@ def recorded(monkeypatch):
         with EpisodeWriter(parts / f"{part:04d}", "camera", "world") as bag:
             bag.robot_description(FIRST + first * 10**10, "<robot/>")
             for episode in range(first, first + size):
-                write_episode(bag, episode, collect.split_of(episode), 3 + episode, FIRST + episode * 10**10)
+                write_episode(bag, episode, collect.choose_split(episode), 3 + episode, FIRST + episode * 10**10)
         return size, ""
 
     monkeypatch.setattr(collect, "PART_EPISODES", 2)

@@ -17,7 +17,7 @@ from jepa_ros.collecting.plan_driver import (
     PlanDriver,
     ScriptedMotion,
     TeleopMotion,
-    reset_position,
+    choose_reset_position,
     restrict_workspace,
     sample_play_episode,
     workspace_centre,
@@ -110,7 +110,7 @@ def test_a_box_without_room_is_refused(box, said):
 
 
 def test_the_seed_and_the_number_decide_where_play_begins_and_what_it_wants(space):
-    home = reset_position(space, None)
+    home = choose_reset_position(space, None)
     begin, knots = sample_play_episode(space, home, 50, 3, 7)
     again, same = sample_play_episode(space, home, 50, 3, 7)
     np.testing.assert_array_equal(begin, again)
@@ -122,11 +122,11 @@ def test_the_seed_and_the_number_decide_where_play_begins_and_what_it_wants(spac
 
 
 def test_a_reset_pose_outside_of_the_box_is_refused(space):
-    np.testing.assert_array_equal(reset_position(space, (0.2, -0.3)), (0.2, -0.3))
-    assert space.is_inside(reset_position(space, None))
+    np.testing.assert_array_equal(choose_reset_position(space, (0.2, -0.3)), (0.2, -0.3))
+    assert space.is_inside(choose_reset_position(space, None))
     for place in ((0.05, -0.3), (float("nan"), -0.3)):
         with pytest.raises(InputError, match="reset .*: expected a place inside the workspace or box"):
-            reset_position(space, place)
+            choose_reset_position(space, place)
 
 
 def test_plan_after_plan_the_arm_does_what_was_wanted_and_stays_in_the_box(space):

@@ -12,7 +12,7 @@ import pytest
 from helpers import foreign_bags, reach_bag
 from helpers.foreign_datasets import build, mapping_file
 from jepa_ros.datasets.build import build_dataset
-from jepa_ros.datasets.store import Dataset, is_dataset, split_of
+from jepa_ros.datasets.store import Dataset, choose_split, is_dataset
 from jepa_ros.errors import InputError
 
 
@@ -117,7 +117,7 @@ def test_splits_are_by_bag_where_there_are_several_and_by_episode_otherwise(tmp_
 
 @pytest.mark.parametrize("count", [3, 5, 19, 20, 21, 400])
 def test_every_split_has_something(count):
-    found = [split_of(k, count) for k in range(count)]
+    found = [choose_split(k, count) for k in range(count)]
     assert found.count("val") == found.count("test") == max(1, count // 20) and found.count("train") > 0
 
 

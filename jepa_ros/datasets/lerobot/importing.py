@@ -24,7 +24,7 @@ from jepa_ros.datasets.store import (
     Index,
     Layout,
     ShardInfo,
-    split_of,
+    choose_split,
     write_json,
 )
 from jepa_ros.errors import InputError, first_problem
@@ -223,7 +223,7 @@ def _index(found: Validation, layout: Layout, ours: OwnMetadata | None, source: 
                 "start": line["dataset_from_index"],
                 "frames": line["length"],
                 "number": line.get("jepa_ros/number", number),
-                "split": line.get("jepa_ros/split") or split_of(number, count),
+                "split": line.get("jepa_ros/split") or choose_split(number, count),
                 "task": line.get("jepa_ros/task", line["tasks"][0]),
                 "stamp": int(stamps[line["dataset_from_index"]]),
                 "shard": 0,

@@ -246,11 +246,11 @@ def effective_rank(rows: torch.Tensor) -> float:
 
 
 def feature_health(tokens: torch.Tensor, steps: int) -> dict[str, float]:
-    """Return how much the tokens (B, steps * places, D) of B clips distinguish.
+    """Return how different the tokens (B, steps * places, D) of B clips are from each other.
 
-    effective_rank: of all tokens. pooled_rank: of their means over each step, which probes read: of B * steps rows.
-    dead_dimensions: share of the D dimensions whose std is below a tenth of the median's. spread: std of the tokens,
-    each normalized over its D dimensions as in the loss; 0 if all are alike, at most 1.
+    effective_rank: of all tokens. pooled_rank: of their means over the places of a step (B * steps rows), which probes
+    read. dead_dimensions: share of the D dimensions whose std is below a tenth of the median's. spread: std of the
+    tokens, each normalized over its D dimensions as in the loss; 0 if all are equal, at most 1.
     """
     rows = tokens.flatten(0, 1)
     pooled = tokens.unflatten(1, (steps, -1)).mean(2).flatten(0, 1)

@@ -63,14 +63,14 @@ def tube_masks(grid: int, steps: int, blocks: Blocks, batch: int, rng: np.random
     """Return V-JEPA's masks for clips of `steps` x grid x grid tokens: the union of `blocks`, the same at every step,
     is predicted from the rest, as one group (M = 1).
 
-    The size of the blocks is drawn once per batch, their places for every sample. Rows of a batch must be equally long,
-    so random tubes are left out, neither seen nor predicted, down to the length of the shortest row (the published code
-    leaves out the last ones, always on the same side of the image).
+    The size of the blocks is drawn once per batch, their places for every sample. Rows of a batch must have equal
+    lengths, so random tubes of the longer rows are dropped, neither seen nor predicted (the published code drops the
+    last ones, always on the same side of the image).
     """
     height, width = _size(grid, blocks, rng)
     hidden = [_hidden(grid, height, width, blocks.count, rng) for _ in range(batch)]
-    seen = _even([np.flatnonzero(~mask) for mask in hidden], rng)
-    targets = _even([np.flatnonzero(mask) for mask in hidden], rng)
+    seen = _equalise_lengths([np.flatnonzero(~mask) for mask in hidden], rng)
+    targets = _equalise_lengths([np.flatnonzero(mask) for mask in hidden], rng)
     return Masks(_over_time(seen, grid, steps), _over_time(targets, grid, steps)[:, None])
 
 
@@ -78,8 +78,8 @@ def block_masks(grid: int, batch: int, rng: np.random.Generator) -> Masks:
     """Return I-JEPA's masks for single images of grid x grid tokens: four target blocks, and a large block without them
     as context.
 
-    Sizes are drawn once per batch, places for every sample. Targets may overlap one another, never the context, from
-    which random tokens are left out down to the length of the shortest row.
+    Sizes are drawn once per batch, places for every sample. Targets may overlap each other, but not the context. Random
+    tokens of longer contexts are dropped, so that all have the length of the shortest.
     """
     height, width = _size(grid, TARGETS, rng)
     large = _size(grid, CONTEXT, rng)
@@ -90,7 +90,7 @@ def block_masks(grid: int, batch: int, rng: np.random.Generator) -> Masks:
         if context.sum() >= _min_context(grid):
             contexts.append(np.flatnonzero(context))
             targets.append([np.flatnonzero(group) for group in groups])
-    return Masks(_even(contexts, rng), np.stack(targets))
+    return Masks(_equalise_lengths(contexts, rng), np.stack(targets))
 
 
 def _hidden(grid: int, height: int, width: int, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -121,7 +121,7 @@ def _block(grid: int, height: int, width: int, rng: np.random.Generator) -> np.n
     return mask.ravel()
 
 
-def _even(rows: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def _equalise_lengths(rows: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """Drop random entries of each row down to the length of the shortest; return (B, shortest), ascending."""
     shortest = min(len(row) for row in rows)
     return np.stack([np.sort(rng.permutation(row)[:shortest]) for row in rows])
@@ -215,7 +215,7 @@ class MaskedPredictor(nn.Module):
 
 class VideoJepa(MaskedPredictor):
     """V-JEPA (arXiv 2404.08471, section 3) with V-JEPA 2's rotary positions (arXiv 2506.09985): L1 to the teacher's
-    tokens; short-range and long-range masks have a mask token each."""
+    tokens; one mask token for short-range and one for long-range masks."""
 
     groups = ("short_range", "long_range")
 
