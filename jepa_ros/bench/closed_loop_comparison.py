@@ -3,7 +3,7 @@
 Both use the same controller, gate and physics, with the same simulated delays, although the reference's plans take
 longer than these. The reference searches knots that are made feasible as ours are, with the squared L2 distance of the
 last latent to the goal's as cost. As published, its whole plan is executed before it replans: a cost of the last latent
-alone lets a search that replans often postpone its arrival for ever.
+alone lets a search that replans often postpone its arrival indefinitely.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 from jepa_ros.bench.reference import CemSettings, CostModel, Reference, ReferenceCem
 from jepa_ros.bench.same_search import SideTimes
-from jepa_ros.evaluation.closed_loop import ModelActor, Timing, Trial, expect_one_camera, run_trial
+from jepa_ros.evaluation.closed_loop import ModelActor, Timing, Trial, run_trial
 from jepa_ros.planning.goal import Objective
 from jepa_ros.planning.planner import LatentPlanner, PlannedMotion
 from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
@@ -132,17 +132,14 @@ def compare_in_closed_loop(
     starts: int,
     seed: int,
     search: CemSettings,
-    done: Callable[[int, str], None] = lambda count, note: None,
-    robot_name: str = "openarm",
-    timing: Timing | None = None,
+    done: Callable[[int, str], None],
 ) -> ClosedLoopComparison:
     """Try each start with both planners. done: called after each start with the count and a note on successes.
 
     Raises InputError for a model of another robot or with several cameras.
     """
-    robot, found, timing = load_robot(robot_name), ClosedLoopComparison(), timing or Timing()
+    robot, found, timing = load_robot("openarm"), ClosedLoopComparison(), Timing()
     check_robot(checkpoint.config, robot)
-    expect_one_camera(checkpoint.config)
     task = make_task(DEFAULT_TASK, robot)
     cell = ArmCell(Scene(add_objects=task.add_objects), robot)
     ours, theirs = _make_actors(reference, checkpoint, cell, found, search, seed, timing)

@@ -57,6 +57,7 @@ TARGETS = {
     "ratio_same_quality": Target("same quality: reference ÷ ours", 20.0),
     "cuda_plan_ms": Target("published search on the GPU, ms a plan", 50.0, at_least=False),
 }
+BOOTSTRAP_DRAWS = 10_000
 TABLE_COLUMNS = ("metric", "median", "min", "max", "target", "met")
 
 
@@ -194,9 +195,9 @@ def quality_figures(quality: ClosedLoopComparison) -> dict:
     }
 
 
-def bootstrap_mean(values: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
+def bootstrap_mean(values: np.ndarray) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of the mean of `values` (N,) (Efron 1979), with a fixed seed."""
-    chosen = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
+    chosen = np.random.default_rng(0).integers(0, len(values), (BOOTSTRAP_DRAWS, len(values)))
     low, high = np.percentile(values[chosen].mean(1), (2.5, 97.5))
     return float(low), float(high)
 

@@ -1,6 +1,6 @@
 """The same search on the same model: how long the reference and our code take, and whether their costs agree.
 
-Sides are timed in turns, so that a machine that becomes slower affects all of them alike.
+Sides are timed in turns, so that a machine that becomes slower affects all of them equally.
 """
 
 from __future__ import annotations

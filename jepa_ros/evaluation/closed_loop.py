@@ -53,13 +53,12 @@ def run_trial(
     goal: TaskGoal,
     act: Callable[[float], None],
     timing: Timing,
-    done: Callable[[], bool] = lambda: False,
     executed: Callable[[ExecutedTick], None] = lambda tick: None,
 ) -> Trial:
     """Run from the goal's start, at rest, until the goal is held or the time is over, and return the outcome.
 
-    act: called before each 10 ms cycle with the time in s; it passes plans to cell.gate. done: ends the trial early.
-    executed: called with each control tick that the gate executed. The task measures the distance in MuJoCo.
+    act: called before each 10 ms cycle with the time in s; it passes plans to cell.gate. executed:
+    called with each control tick that the gate executed. The task measures the distance in MuJoCo.
     """
     task.reset_to_start(cell, goal)
     begin, hold = cell.scene.time, GoalHold(task.tolerance_m, task.hold_s)
@@ -75,8 +74,6 @@ def run_trial(
             trial.distances.append(distance())
         if hold.update(cell.scene.time, distance()):
             trial.reached, trial.seconds = True, cell.scene.time - begin
-            break
-        if done():
             break
     trial.final_distance = distance()
     return trial
@@ -148,11 +145,12 @@ class ModelActor:
 
 
 class RandomActor:
-    """Baseline: random play as in the training data, in plans of `ticks` control ticks."""
+    """Baseline: random play as in the training data, in plans of PLAN_TICKS control ticks."""
 
-    def __init__(self, cell: ArmCell, seed: int, ticks: int = 30):
-        self._cell, self._ticks = cell, ticks
-        self._rng = np.random.default_rng(seed)
+    PLAN_TICKS = 30
+
+    def __init__(self, cell: ArmCell, seed: int):
+        self._cell, self._rng = cell, np.random.default_rng(seed)
 
     def start(self, goal: TaskGoal) -> None:
         """Restart; the goal is ignored."""
@@ -164,7 +162,7 @@ class RandomActor:
         space, gate = self._cell.space, self._cell.gate
         q, qd, qdd = gate.tick(now).reference
         knots = space.constrain(
-            space.tool_coordinates(q), space.tool_knot(q, qd), sample_random_play(self._ticks, self._rng)
+            space.tool_coordinates(q), space.tool_knot(q, qd), sample_random_play(self.PLAN_TICKS, self._rng)
         )
         trajectory = space.to_trajectory(q, qd, qdd, knots)
         self._plan += 1

@@ -13,8 +13,8 @@ from jepa_ros.errors import InputError
 def prepare_out(path: str | os.PathLike, option: str = "--out") -> Path:
     """Check that files can be written into the directory `path`, which may be missing, and return it as a Path.
 
-    Call it after every other option has been checked and before work begins. It leaves nothing behind, so that a call
-    that is refused later can be repeated with the same directory; whoever writes a file makes the directory.
+    Call it after every other option has been checked and before work begins. It leaves nothing behind, so that a
+    command that is refused later can be repeated with the same directory; the directory is made with the first file.
 
     Raises:
         InputError: it is a file, or cannot be created or written to; the text names `option` and `path`.
@@ -33,7 +33,7 @@ def prepare_out(path: str | os.PathLike, option: str = "--out") -> Path:
         raise InputError(f"{option} {path}: cannot be written to ({reason}); give a directory that can") from None
     finally:
         for directory in made:  # innermost first
-            with suppress(OSError):  # not created, or in use by somebody else meanwhile
+            with suppress(OSError):  # not created, or in use by another process
                 directory.rmdir()
     return path
 

@@ -50,7 +50,7 @@ def run(*arguments):
     return CliRunner().invoke(cli.app, ["evaluate", "bag", *map(str, arguments)])
 
 
-def judge(bags, model, out, *options, code=0):
+def evaluate(bags, model, out, *options, code=0):
     """Evaluate a model on bags; return the summary and the command's own lines on stderr."""
     bags = bags if isinstance(bags, (list, tuple)) else [bags]
     done = run(*bags, "--model", model, "--out", out, "--plan-states", 2, "--horizon", 2, *options)
@@ -60,10 +60,10 @@ def judge(bags, model, out, *options, code=0):
     return (json.loads(path.read_text()) if path.exists() else None), lines
 
 
-def judge_unchanged(path, model, tmp_path, *options, code=0):
+def evaluate_unchanged(path, model, tmp_path, *options, code=0):
     """Evaluate one bag without plans; check that the bag is unchanged and that each line names it."""
     before = contents(path)
-    summary, lines = judge(path, model, tmp_path / "out", *QUICK, *options, code=code)
+    summary, lines = evaluate(path, model, tmp_path / "out", *QUICK, *options, code=code)
     assert contents(path) == before
     for line in lines:
         assert line.startswith(f"bag {path}: ") and len(line) > len(f"bag {path}: ") + 10, line
@@ -178,5 +178,5 @@ def bag(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(bag, model, tmp_path_factory):
-    summary, _ = judge(bag, model, tmp_path_factory.mktemp("out") / "d", *QUICK)
+    summary, _ = evaluate(bag, model, tmp_path_factory.mktemp("out") / "d", *QUICK)
     return summary["together"]

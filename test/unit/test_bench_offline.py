@@ -1,4 +1,4 @@
-"""Whether offline figures tell: the statistics, and the steps that lead to them."""
+"""The benchmark of the offline score: its statistics and its steps."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ def models(scores, rates):
     ]
 
 
-def test_an_order_that_agrees_is_a_correlation_of_one_and_no_chance():
+def test_equal_order_gives_correlation_1_and_a_small_p_value():
     rates = np.linspace(0.1, 0.9, len(offline_score.MODELS))
     found = offline_score.correlate(models(rates**3, rates))
     assert found["rank_correlation"] == pytest.approx(1.0) and found["p_value"] < 0.01
     assert found["interval_95"][0] > 0.99 and found["near_the_best"] == 3
 
 
-def test_an_order_that_means_nothing_has_an_interval_around_zero():
+def test_random_order_gives_an_interval_around_0():
     rng = np.random.default_rng(0)
     found = offline_score.correlate(models(rng.permutation(12) / 12, np.linspace(0.1, 0.9, 12)))
     assert found["interval_95"][0] < 0.0 < found["interval_95"][1] and found["p_value"] > 0.05
 
 
-def test_a_model_that_could_not_be_scored_counts_as_the_worst():
+def test_a_model_without_a_score_ranks_last():
     rates = np.linspace(0.1, 0.9, 12)
     assert offline_score.correlate(models([None, *rates[1:]], rates))["rank_correlation"] == pytest.approx(1.0)
 
 
-def test_the_set_is_as_large_as_was_asked_for_and_has_a_report(tmp_path):
+def test_twelve_models_or_more_have_a_report(tmp_path):
     assert len(offline_score.MODELS) >= 12 and len({m.name for m in offline_score.MODELS}) == len(offline_score.MODELS)
     found = models(np.linspace(0, 1, 12), np.linspace(0, 1, 12))
     write_report(tmp_path, offline_score.correlate(found) | {"models": found, "goals": 200})
@@ -47,7 +47,7 @@ def test_the_set_is_as_large_as_was_asked_for_and_has_a_report(tmp_path):
 
 
 @pytest.mark.slow
-def test_steps_are_commands_that_are_not_done_again_and_whose_failure_is_told(tmp_path):
+def test_finished_steps_are_skipped_and_failures_are_reported(tmp_path):
     heard = []
     steps = offline_score.Steps(tmp_path, lambda done, doing: heard.append((done, doing)))
     collect = (

@@ -43,7 +43,7 @@ def models():
     return MatchedModels(load_reference("stable-worldmodel"), TINY, seed=1)
 
 
-def test_sides_take_turns_and_each_begins_a_round():
+def test_sides_take_turns_and_each_starts_a_round():
     order, told = [], []
     sides = {name: (lambda name=name: order.append(name)) for name in "abc"}
     times = same_search.time_in_turns(sides, 3, told.append)
@@ -58,19 +58,19 @@ def test_a_ratio_is_of_pairs_so_that_a_slower_machine_changes_nothing():
     assert same_search.compare_times([2.0, 3.0, 10.0], [1.0, 1.0, 1.0]) == same_search.TimeRatio(3.0, 2.0, 10.0, 3)
 
 
-def test_another_peer_is_refused_in_one_line():
+def test_an_unknown_reference_is_refused_in_one_line():
     done = CliRunner().invoke(cli.app, ["bench", "plan", "--against", "other-world"])
     assert done.exit_code == 2
     assert done.stderr.splitlines() == ["jepa_ros: --against other-world: give one of stable-worldmodel"]
 
 
-def test_a_peer_that_is_not_installed_is_named(monkeypatch):
+def test_a_reference_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="the Python package stable-worldmodel is not installed"):
         load_reference("stable-worldmodel")
 
 
-def test_a_device_that_is_not_there_is_refused():
+def test_a_missing_device_is_refused():
     with pytest.raises(InputError, match="--device tpu: give cpu or cuda"):
         check_device("tpu")
     if not torch.cuda.is_available():
@@ -115,7 +115,7 @@ def test_the_published_rollout_is_139_million_multiplications():
 
 
 @needs_peer
-def test_the_references_search_is_a_solver_and_judges_what_is_feasible_only():
+def test_the_references_search_is_a_solver_that_evaluates_feasible_plans_only():
     target, asked = np.linspace(-0.5, 0.5, 6).reshape(3, 2), []
 
     def cost(candidates):
@@ -151,7 +151,7 @@ class Planner:
         return self.made
 
 
-def test_both_sides_are_timed_on_the_same_situations_and_ours_is_what_drives():
+def test_both_sides_are_timed_on_the_same_situations_and_our_plans_are_executed():
     ours, theirs, bare, found = Planner(0.5), Planner(0.25), [], ClosedLoopComparison()
     both = TimedPlanner(ours, theirs, lambda situation, goal: bare.append(situation), found)
     goal = SimpleNamespace(latent=torch.zeros(4))
@@ -179,7 +179,7 @@ def quality(ours, theirs):
         ([(True, 0.001)] * 7 + [(False, 0.1)], [(True, 0.02)] * 8, False),
     ],
 )
-def test_a_speed_counts_only_where_ours_is_not_worse(ours, theirs, not_worse):
+def test_the_quality_comparison_requires_that_ours_is_not_worse(ours, theirs, not_worse):
     found = planning.quality_figures(quality(ours, theirs))
     assert found["not_worse"] is not_worse
     assert found["ours"]["reached"] == sum(reached for reached, _ in ours)
@@ -187,7 +187,7 @@ def test_a_speed_counts_only_where_ours_is_not_worse(ours, theirs, not_worse):
     assert low < found["ours"]["reached"] / 8 <= high
 
 
-def test_targets_are_limits_from_below_or_above():
+def test_targets_are_lower_or_upper_limits():
     least, most = planning.Target("least", 2.0), planning.Target("most", 2.0, at_least=False)
     assert least.is_met(2.0) and most.is_met(2.0)
     assert least.is_met(1.9) is False and most.is_met(2.1) is False
@@ -216,7 +216,7 @@ def test_the_command_leaves_summary_report_and_table(tmp_path, monkeypatch, caps
 
 
 @needs_peer
-def test_bfloat16_is_a_choice_that_can_be_taken_back(models):
+def test_the_rollout_dtype_can_be_changed_back(models):
     actions = torch.randn(7, 5, TINY.actions, generator=torch.Generator().manual_seed(0))
     model = MatchedModels(load_reference("stable-worldmodel"), TINY, seed=1).ours
     exact = models.our_costs(model, actions)
@@ -231,7 +231,7 @@ def test_bfloat16_is_a_choice_that_can_be_taken_back(models):
 
 
 @needs_peer
-def test_units_for_bfloat16_and_float32s_give_the_same_but_for_rounding(models, monkeypatch):
+def test_native_and_emulated_bfloat16_differ_by_rounding_only(models, monkeypatch):
     actions = torch.randn(50, 5, TINY.actions, generator=torch.Generator().manual_seed(0))
     found = []
     for has in (True, False):

@@ -76,7 +76,7 @@ def compare(made, recording, robot):
 
 
 @pytest.mark.parametrize("degrees", [0.0, 30.0, -75.0])
-def test_what_the_camera_was_turned_by_is_found_in_a_recording(degrees):
+def test_the_camera_rotation_is_estimated_from_a_recording(degrees):
     made = checkpoint()
     predicted, measured = compare(made, recorded(made.model, degrees), load_robot("openarm"))
     assert 50 < len(predicted) <= 300 and predicted.shape == measured.shape == (len(predicted), 2)
@@ -85,7 +85,7 @@ def test_what_the_camera_was_turned_by_is_found_in_a_recording(degrees):
     assert found.explained > 0.9 and found.error_degrees < 3.0
 
 
-def test_calibrating_again_gives_the_whole_rotation_not_what_is_left_of_it():
+def test_calibrating_again_gives_the_whole_rotation():
     made, robot = checkpoint(), turned_camera.robot(turned_camera.about_z(20.0))
     predicted, measured = compare(made, recorded(made.model, 30.0, known=20.0), robot)
     found = estimate_rotation(predicted, measured)
@@ -130,7 +130,7 @@ def test_an_old_recording_calibrates_an_arm_that_has_a_rotation_by_now(bag, tmp_
     np.testing.assert_allclose(turned, plain, atol=0.03)
 
 
-def test_a_model_that_has_learned_nothing_is_refused_in_one_line(bag, tmp_path):
+def test_an_untrained_model_is_refused_in_one_line(bag, tmp_path):
     model = write_model(tmp_path / "model")
     done = run("--bag", bag, "--model", model, "--robot", "openarm")
     assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
@@ -174,5 +174,5 @@ def test_bad_input_is_one_line(bag, options, words):
     assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_bag_that_is_not_there():
+def test_a_missing_bag_is_refused():
     assert run("--bag", "nowhere").exit_code == 2

@@ -51,19 +51,19 @@ def compared(tmp_path, *runs):
     return json.loads((tmp_path / "out" / "summary.json").read_text())["against_base"]
 
 
-def test_a_model_that_reaches_clearly_more_of_the_same_goals_is_surely_ahead(tmp_path):
+def test_a_model_that_reaches_more_of_the_same_goals_is_significantly_better(tmp_path):
     base, better = goals(tmp_path / "base", [k % 2 for k in range(100)]), goals(tmp_path / "better", [1] * 100)
     found = compared(tmp_path, base, better)["better"]["reached"]
     assert found["difference"] == 0.5 and found["sure"] and found["ahead"] == 1.0 and found["cases"] == 100
 
 
-def test_a_run_beside_itself_differs_in_nothing(tmp_path):
+def test_a_run_compared_with_itself_has_no_differences(tmp_path):
     base = goals(tmp_path / "base", [k % 2 for k in range(40)])
     same = goals(tmp_path / "same", [k % 2 for k in range(40)])
     assert all(d["low"] == d["high"] == 0.0 and not d["sure"] for d in compared(tmp_path, base, same)["same"].values())
 
 
-def test_pairing_sees_a_small_difference_that_cases_of_different_hardness_would_hide():
+def test_pairing_detects_small_differences_between_cases_of_different_difficulty():
     rng = np.random.default_rng(0)
     hard = rng.exponential(1.0, 4000)
     small = hard * 0.99 + rng.normal(0.0, 0.001, 4000)
@@ -73,7 +73,7 @@ def test_pairing_sees_a_small_difference_that_cases_of_different_hardness_would_
     assert not apart.sure
 
 
-def test_neighbours_that_resemble_each_other_do_not_make_an_interval_too_narrow():
+def test_similar_neighbours_widen_the_interval():
     """White noise and noise that is the same for a block: the second has a BLOCK_FRAMES-th of the cases."""
     rng = np.random.default_rng(1)
     white, slow = rng.normal(size=5000), np.repeat(rng.normal(size=5000 // BLOCK_FRAMES), BLOCK_FRAMES)
@@ -93,7 +93,7 @@ def test_a_ratio_is_of_means_and_frames_are_paired_by_stamp(tmp_path):
     assert ratio["second"] == pytest.approx(ratio["first"] / 2, rel=1e-4)
 
 
-def test_a_table_of_frames_in_parquet_reads_as_one_in_json_lines(tmp_path):
+def test_frame_tables_in_parquet_and_json_lines_are_read_alike(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -107,7 +107,7 @@ def test_a_table_of_frames_in_parquet_reads_as_one_in_json_lines(tmp_path):
     np.testing.assert_array_equal(found.metrics["prediction_ratio@1"].values, [1.0, np.nan, 3.0])
 
 
-def test_an_interval_of_95_percent_holds_the_truth_about_so_often():
+def test_95_percent_intervals_contain_the_true_value_that_often():
     rng, held = np.random.default_rng(3), 0
     for _ in range(60):
         values = rng.normal(0.1, 1.0, 150)
@@ -132,13 +132,13 @@ def test_an_interval_of_95_percent_holds_the_truth_about_so_often():
         ),
     ],
 )
-def test_runs_that_cannot_be_set_side_by_side_are_refused_in_one_line(tmp_path, make, complaint):
+def test_runs_that_cannot_be_compared_are_refused_in_one_line(tmp_path, make, complaint):
     with pytest.raises(InputError, match=complaint) as refused:
         compare_runs(runs=make(tmp_path), seed=0, out=tmp_path / "out")
     assert "\n" not in str(refused.value) and not (tmp_path / "out").exists()
 
 
-def test_another_summary_and_a_table_that_is_gone_are_refused(tmp_path):
+def test_a_foreign_summary_and_a_missing_table_are_refused(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "summary.json").write_text("{}")
     with pytest.raises(InputError, match="not of `evaluate bag` or `evaluate sim`"):

@@ -75,7 +75,7 @@ def record():
     return record
 
 
-def test_the_summary_has_every_promised_key_and_the_right_figures(record, tmp_path):
+def test_the_summary_has_every_documented_key_and_the_right_values(record, tmp_path):
     summary = json.loads(write_summary(tmp_path / "summary.json", summarise(record)).read_text())
     for key, kind in KEYS.items():
         if isinstance(kind, set):
@@ -97,7 +97,7 @@ def test_frames_that_did_not_become_latents_are_lost(record):
     assert summarise(record)["frames"] == {"sent": 55, "encoded": 53}
 
 
-def test_a_run_that_ended_before_anything_happened_still_has_a_summary_and_a_page(tmp_path):
+def test_a_run_that_ended_before_the_first_goal_has_a_summary_and_a_page(tmp_path):
     record = DemoRecord(20, 0, "m", "openarm", 0.03, 1.0, 15.0, ended="camera ended with code 1: <no> camera")
     summary = summarise(record)
     write_summary(tmp_path / "summary.json", summary)
@@ -115,7 +115,7 @@ def test_the_page_shows_every_goal_beside_its_final_frame(record, tmp_path):
     assert not re.search(r'(src|href)="(?!data:|#)', text)
 
 
-def test_the_page_plays_the_video_beside_it_and_links_it(record, tmp_path):
+def test_the_page_plays_and_links_the_video(record, tmp_path):
     summary = summarise(record)
     page = write_report(record, summary, tmp_path / "report.html", "demo.mp4").read_text()
     assert '<video controls preload="metadata" src="demo.mp4"' in page and '<a href="demo.mp4">' in page
@@ -135,7 +135,7 @@ def test_the_demo_ends_with_its_result_and_the_paths_in_80_columns(record, tmp_p
     assert lines[-3:] == ["wrote out/summary.json", "      out/report.html", "      out/demo.mp4"]
 
 
-def test_a_second_run_is_kept_out_of_the_directory_of_the_first(tmp_path):
+def test_a_second_run_cannot_use_the_directory_of_a_running_one(tmp_path):
     first = NodeLog(tmp_path / "out" / "nodes.log")
     first.write("camera", "a line")
     with pytest.raises(InputError, match="another run is writing there; give another directory"):
@@ -186,13 +186,13 @@ def test_the_graph_is_drawn_with_its_names_escaped():
         ({"robot": "r2d2"}, "robot 'r2d2'"),
     ],
 )
-def test_the_demo_refuses_what_does_not_fit_before_anything_starts(given, complaint, tmp_path):
+def test_invalid_options_are_refused_before_anything_starts(given, complaint, tmp_path):
     with pytest.raises(InputError, match=complaint):
         demo.run(**{"out": tmp_path / "out", "model": str(tmp_path), **given})
     assert not (tmp_path / "out").exists()
 
 
-def test_the_demo_refuses_a_file_where_results_should_go(tmp_path):
+def test_a_file_as_output_directory_is_refused(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="expected a directory, found a file"):
         demo.run(out=tmp_path / "out", model=str(tmp_path))

@@ -13,13 +13,13 @@ from jepa_ros.reporting.summary import write_summary
 
 
 @pytest.fixture(scope="module")
-def judged(bag, model, tmp_path_factory):
+def evaluated(bag, model, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "d"
-    return *bags.judge(bag, model, out), out
+    return *bags.evaluate(bag, model, out), out
 
 
-def test_a_good_bag_is_judged_in_every_way(judged):
-    summary, lines, out = judged
+def test_a_good_bag_gets_every_metric(evaluated):
+    summary, lines, out = evaluated
     assert lines == [] and summary["problems"] == []
     assert summary["metrics"]["frames"] == bags.FRAMES == summary["bags"][0]["quality"]["frames"]
     together = summary["together"]
@@ -38,8 +38,8 @@ def test_a_good_bag_is_judged_in_every_way(judged):
     assert sorted(p.name for p in out.iterdir()) == ["frames.parquet", "report.html", "result.mcap", "summary.json"]
 
 
-def test_every_frame_has_a_row(judged):
-    _, _, out = judged
+def test_every_frame_has_a_row(evaluated):
+    _, _, out = evaluated
     rows = bags.rows(out)
     assert len(rows) == bags.FRAMES and {row["bag"] for row in rows} == {"play"}
     # an episode's last frames have nothing to be predicted
@@ -48,16 +48,16 @@ def test_every_frame_has_a_row(judged):
     assert all(row["probe_tool_m"] > 0 for row in rows)
 
 
-def test_the_ratios_are_those_of_the_table(judged):
-    summary, _, out = judged
+def test_the_ratios_are_those_of_the_table(evaluated):
+    summary, _, out = evaluated
     rows = bags.rows(out)
     for k in (1, 2):
         error, still = (bags.finite([row[f"{name}@{k}"] for row in rows]).mean() for name in ("error", "persistence"))
         assert summary["metrics"][f"prediction_ratio@{k}"] == pytest.approx(error / still, rel=1e-5)
 
 
-def test_the_result_bag_has_the_inputs_and_what_was_found(judged, bag):
-    summary, _, out = judged
+def test_the_result_bag_has_inputs_latents_surprise_and_plans(evaluated, bag):
+    summary, _, out = evaluated
     kinds = {"/latent": "LatentState", "/surprise": "Surprise", "/plan": "Plan"}
     frames = bags.stamps(bag, bags.IMAGES, "sensor_msgs/msg/CompressedImage")
     assert bags.stamps(out / "result.mcap", "/latent", "jepa_msgs/msg/LatentState") == frames
@@ -76,25 +76,25 @@ def test_the_result_bag_has_the_inputs_and_what_was_found(judged, bag):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_two_runs_are_equal_bit_for_bit_whatever_the_number_of_workers(bag, model, judged, tmp_path, workers):
-    first, _, out = judged
-    again, _ = bags.judge(bag, model, out.parent / f"again{workers}", "--workers", workers)
+def test_runs_are_equal_bit_for_bit_for_any_number_of_workers(bag, model, evaluated, tmp_path, workers):
+    first, _, out = evaluated
+    again, _ = bags.evaluate(bag, model, out.parent / f"again{workers}", "--workers", workers)
     assert bags.same(again) == bags.same(first)
     for name in ("frames.parquet", "result.mcap"):
         assert (out.parent / f"again{workers}" / name).read_bytes() == (out / name).read_bytes(), name
 
 
-def test_another_seed_shuffles_otherwise_and_predicts_the_same(bag, model, judged, tmp_path):
-    other, _ = bags.judge(bag, model, tmp_path / "o", "--seed", 5)
-    first = judged[0]["metrics"]
+def test_another_seed_changes_only_the_shuffled_actions(bag, model, evaluated, tmp_path):
+    other, _ = bags.evaluate(bag, model, tmp_path / "o", "--seed", 5)
+    first = evaluated[0]["metrics"]
     assert other["metrics"]["prediction_ratio@1"] == first["prediction_ratio@1"]
     assert other["metrics"]["shuffled_ratio@1"] != first["shuffled_ratio@1"]
 
 
-def test_several_bags_are_judged_each_and_together(bag, model, tmp_path):
+def test_several_bags_are_evaluated_each_and_together(bag, model, tmp_path):
     other = bags.write_bag(tmp_path / "other", seed=3)
     out = tmp_path / "o"
-    summary, _ = bags.judge([bag, other], model, out)
+    summary, _ = bags.evaluate([bag, other], model, out)
     counts = [b["prediction"]["horizons"][0] for b in summary["bags"]]
     total = summary["together"]["prediction"]["horizons"][0]
     assert [b["name"] for b in summary["bags"]] == ["play", "other"]
@@ -106,9 +106,9 @@ def test_several_bags_are_judged_each_and_together(bag, model, tmp_path):
     assert {row["bag"] for row in bags.rows(out)} == {"play", "other"}
 
 
-def test_a_broken_threshold_is_a_line_and_exit_code_1(bag, model, tmp_path):
+def test_an_exceeded_threshold_is_a_line_and_exit_code_1(bag, model, tmp_path):
     limits = ("--fail-if", "prediction_ratio@1>1e-9", "--fail-if", "frames<1", "--fail-if", "times_real_time > 0")
-    summary, lines = bags.judge(bag, model, tmp_path / "o", *limits, code=1)
+    summary, lines = bags.evaluate(bag, model, tmp_path / "o", *limits, code=1)
     assert len(lines) == 2 and lines[0].startswith("threshold prediction_ratio@1 > 1e-09: prediction_ratio@1 is ")
     assert "times_real_time" in lines[1]
     assert [t["broken"] for t in summary["thresholds"]] == [True, False]
@@ -116,26 +116,26 @@ def test_a_broken_threshold_is_a_line_and_exit_code_1(bag, model, tmp_path):
 
 def test_thresholds_may_come_from_a_file(bag, model, tmp_path):
     (tmp_path / "limits.yaml").write_text("fail_if:\n  - effective_rank < 100\n  - dead_dimensions > 1\n")
-    _, lines = bags.judge(bag, model, tmp_path / "o", "--thresholds", tmp_path / "limits.yaml", code=1)
+    _, lines = bags.evaluate(bag, model, tmp_path / "o", "--thresholds", tmp_path / "limits.yaml", code=1)
     assert len(lines) == 1 and lines[0].startswith("threshold effective_rank < 100: effective_rank is")
 
 
-def test_a_figure_that_could_not_be_measured_breaks_its_threshold(bag, model, tmp_path):
+def test_a_metric_that_was_not_measured_exceeds_its_threshold(bag, model, tmp_path):
     limits = ("--fail-if", "probe_joints_rms_rad>100")
-    _, lines = bags.judge(bag, model, tmp_path / "o", *limits, code=1)
+    _, lines = bags.evaluate(bag, model, tmp_path / "o", *limits, code=1)
     assert lines == ["threshold probe_joints_rms_rad > 100: probe_joints_rms_rad could not be measured"]
 
 
 @pytest.mark.parametrize("text", ["prediction_ratio@9>1", "predicton_ratio@1>1", "prediction_ratio@1=1", "x", ">1"])
-def test_a_threshold_on_nothing_is_refused_before_anything_is_read(bag, model, tmp_path, text):
-    summary, lines = bags.judge(bag, model, tmp_path / "o", "--fail-if", text, code=2)
+def test_an_invalid_threshold_is_refused_before_anything_is_read(bag, model, tmp_path, text):
+    summary, lines = bags.evaluate(bag, model, tmp_path / "o", "--fail-if", text, code=2)
     assert summary is None and len(lines) == 1 and lines[0].startswith("threshold ")
     assert "no metric has this name" in lines[0] or "give METRIC" in lines[0]
     assert not (tmp_path / "o").exists()
 
 
 def test_without_a_result_bag(bag, model, tmp_path):
-    summary, _ = bags.judge(bag, model, tmp_path / "o", "--no-result")
+    summary, _ = bags.evaluate(bag, model, tmp_path / "o", "--no-result")
     assert not list((tmp_path / "o").glob("*.mcap")) and summary["files"]["results"] == []
 
 
@@ -147,35 +147,35 @@ def test_an_interrupted_run_leaves_nothing_under_its_final_name(bag, model, tmp_
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluate, "compute_metrics", interrupted)
-    bags.judge(bag, model, tmp_path / "o", code=130)
+    bags.evaluate(bag, model, tmp_path / "o", code=130)
     assert list((tmp_path / "o").iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_swept_away(bag, model, tmp_path):
+def test_partial_files_of_a_killed_run_are_removed(bag, model, tmp_path):
     left = tmp_path / "o" / ".result.mcap.123" / "result"
     left.mkdir(parents=True)
     (left / "result.mcap").write_bytes(b"half")
     (tmp_path / "o" / ".frames.parquet.123").write_bytes(b"half")
-    bags.judge(bag, model, tmp_path / "o", *bags.QUICK)
+    bags.evaluate(bag, model, tmp_path / "o", *bags.QUICK)
     assert not [p.name for p in (tmp_path / "o").iterdir() if p.name.startswith(".")]
 
 
-def test_an_old_result_stays_whole_when_a_new_run_is_interrupted(bag, model, tmp_path, monkeypatch):
+def test_an_interrupted_run_keeps_the_results_of_the_run_before(bag, model, tmp_path, monkeypatch):
     from jepa_ros.evaluation.bag import evaluate
 
     out = tmp_path / "o"
-    bags.judge(bag, model, out)
+    bags.evaluate(bag, model, out)
     before = bags.contents(out)
 
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluate, "compute_metrics", interrupted)
-    bags.judge(bag, model, out, code=130)
+    bags.evaluate(bag, model, out, code=130)
     assert bags.contents(out) == before
 
 
-def test_the_shipped_thresholds_name_figures_there_are(bag, model, tmp_path):
+def test_the_shipped_thresholds_name_existing_metrics(bag, model, tmp_path):
     from jepa_ros.evaluation.bag.output.summary import gather_thresholds, metric_names
     from jepa_ros.resources import config_path
 
@@ -183,11 +183,11 @@ def test_the_shipped_thresholds_name_figures_there_are(bag, model, tmp_path):
     assert len(found) >= 5
 
 
-def test_all_figures_can_be_thresholds(judged):
+def test_thresholds_may_name_every_metric(evaluated):
     from jepa_ros.evaluation.bag.output.summary import TIMING_PATHS, metric_names
 
-    assert set(judged[0]["metrics"]) == set(metric_names(2)) - set(TIMING_PATHS)
-    assert json.dumps(judged[0])  # nothing in it is no number
+    assert set(evaluated[0]["metrics"]) == set(metric_names(2)) - set(TIMING_PATHS)
+    assert json.dumps(evaluated[0])  # nothing in it is no number
 
 
 def test_another_robots_model_is_refused(bag, tmp_path):
@@ -199,17 +199,19 @@ def test_another_robots_model_is_refused(bag, tmp_path):
     config = small_models.config(("a", "b"))
     torch.manual_seed(0)
     save_checkpoint(tmp_path / "m", config, *build_model(config, tmp_path / "m"))
-    summary, lines = bags.judge(bag, tmp_path / "m", tmp_path / "o", code=2)
+    summary, lines = bags.evaluate(bag, tmp_path / "m", tmp_path / "o", code=2)
     assert summary is None and len(lines) == 1 and "expected the joints ['a', 'b']" in lines[0]
 
 
-def test_the_function_returns_the_summary_of_the_command_and_writes_nothing(bag, model, judged, tmp_path, monkeypatch):
+def test_the_function_returns_the_summary_of_the_command_and_writes_nothing(
+    bag, model, evaluated, tmp_path, monkeypatch
+):
     from jepa_ros.evaluation.bag.evaluate import evaluate_bag
 
     monkeypatch.chdir(tmp_path)
     summary = evaluate_bag(bag, model, horizon=2, plan_states=2)
     written = write_summary(tmp_path / "out" / "summary.json", summary)
-    found, expected = json.loads(written.read_text()), judged[0]
+    found, expected = json.loads(written.read_text()), evaluated[0]
     assert found["metrics"] == expected["metrics"] and found["together"] == expected["together"]
     assert found["score"] == expected["score"] and [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -230,7 +232,7 @@ def test_the_command_ends_with_its_result_and_the_paths_in_80_columns(bag, model
 
 def test_an_out_that_cannot_be_written_to_is_refused_before_anything_is_read(bag, model, tmp_path):
     (tmp_path / "file").write_text("")
-    _, lines = bags.judge(bag, model, tmp_path / "file" / "o", code=2)
+    _, lines = bags.evaluate(bag, model, tmp_path / "file" / "o", code=2)
     assert len(lines) == 1 and "cannot be written to" in lines[0]
 
 

@@ -1,4 +1,4 @@
-"""Of bags that are broken what can be read is judged and counted, what is wrong is said, and they stay as they are."""
+"""Broken bags: what can be read is evaluated, defects are counted and reported, and the bags stay unchanged."""
 
 import cv2
 import numpy as np
@@ -8,40 +8,40 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from helpers import evaluated_bag as bags
 from helpers import sim_arm
 from helpers.evaluated_bag import QUICK, bag, expected, model  # noqa: F401  (fixtures)
-from helpers.evaluated_bag import judge_unchanged as judge
+from helpers.evaluated_bag import evaluate_unchanged as evaluate
 from jepa_ros.bags.typestore import typestore
 
 IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
 
 
-def test_nothing_there_and_nothing_in_it(model, tmp_path):
+def test_missing_and_empty_bags_are_refused(model, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("hello")
     for path in (tmp_path / "none", tmp_path / "empty", tmp_path / "text.txt"):
-        summary, lines = bags.judge(path, model, tmp_path / "out", code=2)
+        summary, lines = bags.evaluate(path, model, tmp_path / "out", code=2)
         assert summary is None and lines[-1].startswith(f"bag {path}: ")
         assert not (tmp_path / "out").exists(), "refused input leaves nothing behind"
 
 
 def test_one_missing_bag_does_not_prevent_the_others(bag, model, tmp_path, expected):
-    summary, lines = bags.judge([tmp_path / "none", bag], model, tmp_path / "out", *QUICK, code=2)
+    summary, lines = bags.evaluate([tmp_path / "none", bag], model, tmp_path / "out", *QUICK, code=2)
     assert summary["together"] == expected and len(lines) == 1 and "found nothing there" in lines[0]
 
 
 def test_a_bag_without_a_message(bag, model, tmp_path):
     path = bags.copy(bag, tmp_path / "c", lambda topic, kind, t, data: [])
-    summary, lines = judge(path, model, tmp_path, code=2)
+    summary, lines = evaluate(path, model, tmp_path, code=2)
     assert lines == [f"bag {path}: no messages (no topic at all)"] and summary["metrics"]["frames"] == 0
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.4, 0.9, 0.999])
 @pytest.mark.parametrize("compressed", [False, True])
-def test_of_a_truncated_recording_what_is_whole_is_judged(bag, model, tmp_path, keep, compressed):
+def test_the_intact_part_of_a_truncated_recording_is_evaluated(bag, model, tmp_path, keep, compressed):
     kind = {"mode": CompressionMode.STORAGE, "format": CompressionFormat.ZSTD} if compressed else {}
     whole = bags.copy(bag, tmp_path / "whole", **kind)
     recording = bags.clone(whole, tmp_path / "b")
     recording.write_bytes(recording.read_bytes()[: int(keep * recording.stat().st_size)])
-    summary, lines = judge(tmp_path / "b", model, tmp_path, code=2)
+    summary, lines = evaluate(tmp_path / "b", model, tmp_path, code=2)
     assert any("expected a whole recording" in line for line in lines)
     frames = summary["metrics"]["frames"]
     # What a compressor has not put out yet is lost with the cut.
@@ -51,15 +51,15 @@ def test_of_a_truncated_recording_what_is_whole_is_judged(bag, model, tmp_path, 
         assert summary["together"]["prediction"]["horizons"][0]["prediction_ratio"] > 0
 
 
-def test_of_a_truncated_sqlite3_file_what_is_whole_is_judged(bag, model, tmp_path):
+def test_the_intact_part_of_a_truncated_sqlite3_file_is_evaluated(bag, model, tmp_path):
     whole = bags.copy(bag, tmp_path / "whole", plugin=StoragePlugin.SQLITE3)
     recording = bags.clone(whole, tmp_path / "b")
     recording.write_bytes(recording.read_bytes()[: int(0.6 * recording.stat().st_size)])
-    summary, _ = judge(tmp_path / "b", model, tmp_path, code=2)
+    summary, _ = evaluate(tmp_path / "b", model, tmp_path, code=2)
     assert 20 < summary["metrics"]["frames"] < bags.FRAMES
 
 
-def test_a_damaged_chunk_costs_no_more_than_itself(bag, model, tmp_path):
+def test_a_damaged_chunk_loses_only_its_own_messages(bag, model, tmp_path):
     """Other chunks after it are still read."""
     noise = np.random.default_rng(0)
 
@@ -76,7 +76,7 @@ def test_a_damaged_chunk_costs_no_more_than_itself(bag, model, tmp_path):
     assert len(frames) > 4, "several chunks"
     data[frames[2] : frames[2] + 400] = b"\xa5" * 400
     recording.write_bytes(data)
-    summary, lines = judge(tmp_path / "b", model, tmp_path, code=2)
+    summary, lines = evaluate(tmp_path / "b", model, tmp_path, code=2)
     assert any("found damage after" in line for line in lines)
     times = np.array([row["stamp_ns"] for row in bags.rows(tmp_path / "out")])
     stamps = np.array(bags.stamps(bag, bags.IMAGES, IMAGE_TYPE))
@@ -86,15 +86,15 @@ def test_a_damaged_chunk_costs_no_more_than_itself(bag, model, tmp_path):
 
 def test_without_images_the_rest_is_counted(bag, model, tmp_path):
     path = bags.copy(bag, tmp_path / "b", bags.without(bags.IMAGES))
-    summary, lines = judge(path, model, tmp_path, code=2)
+    summary, lines = evaluate(path, model, tmp_path, code=2)
     assert len(lines) == 1 and "no images" in lines[0] and "/joint_states (sensor_msgs/msg/JointState" in lines[0]
     assert summary["metrics"]["frames"] == 0 and summary["metrics"]["prediction_ratio@1"] is None
     assert summary["bags"][0]["quality"]["joint_states"]["messages"] == bags.FRAMES
 
 
-def test_without_actions_everything_else_is_judged(bag, model, tmp_path, expected):
+def test_without_actions_everything_else_is_evaluated(bag, model, tmp_path, expected):
     path = bags.copy(bag, tmp_path / "b", bags.without(bags.EXECUTED))
-    summary, lines = judge(path, model, tmp_path, "--plan-states", 2, code=2)
+    summary, lines = evaluate(path, model, tmp_path, "--plan-states", 2, code=2)
     assert len(lines) == 1 and "no topic executed of type jepa_msgs/msg/Action" in lines[0]
     assert bags.IMAGES in lines[0]
     assert summary["together"]["prediction"]["situations"] == 0 and summary["together"]["planner"]["states"] == 0
@@ -109,7 +109,7 @@ def test_a_topic_of_another_type(bag, model, tmp_path):
         return [(topic, kind, t, data)]
 
     path = bags.copy(bag, tmp_path / "b", change)
-    summary, lines = judge(path, model, tmp_path, code=2)
+    summary, lines = evaluate(path, model, tmp_path, code=2)
     assert len(lines) == 1 and "/joint_states is std_msgs/msg/String" in lines[0]
     assert summary["metrics"]["frames"] == bags.FRAMES and summary["metrics"]["prediction_ratio@1"] is None
 
@@ -119,7 +119,7 @@ def test_actions_of_another_space(bag, model, tmp_path):
         message.action_space = "pose_delta"
 
     path = bags.copy(bag, tmp_path / "b", bags.edited(bags.EXECUTED, other))
-    summary, lines = judge(path, model, tmp_path, code=2)
+    summary, lines = evaluate(path, model, tmp_path, code=2)
     assert len(lines) == 1 and "expected planar_velocity of 2 numbers" in lines[0] and "found pose_delta" in lines[0]
     assert summary["bags"][0]["quality"]["executed"]["messages"] == 0
 
@@ -129,19 +129,19 @@ def test_joint_states_without_velocities(bag, model, tmp_path):
         message.velocity = np.zeros(0)
 
     path = bags.copy(bag, tmp_path / "b", bags.edited(bags.JOINTS, bare))
-    _, lines = judge(path, model, tmp_path, code=2)
+    _, lines = evaluate(path, model, tmp_path, code=2)
     assert len(lines) == 1 and "positions and velocities, found" in lines[0] and f"({bags.FRAMES} messages)" in lines[0]
 
 
 def test_without_a_description_nothing_is_planned_unless_one_is_given(bag, model, tmp_path, expected):
     path = bags.copy(bag, tmp_path / "b", bags.without("/robot_description"))
     planned = ("--plan-states", 2)
-    summary, lines = judge(path, model, tmp_path, *planned, code=2)
+    summary, lines = evaluate(path, model, tmp_path, *planned, code=2)
     assert len(lines) == 1 and "no robot_description" in lines[0]
     assert summary["together"]["planner"]["states"] == 0 and summary["metrics"]["probe_tool_p50_m"] is None
     assert summary["together"]["prediction"] == expected["prediction"]
     (tmp_path / "arm.urdf").write_text(sim_arm.scene().urdf)
-    summary, _ = judge(path, model, tmp_path, *planned, "--description", tmp_path / "arm.urdf")
+    summary, _ = evaluate(path, model, tmp_path, *planned, "--description", tmp_path / "arm.urdf")
     assert summary["together"]["probes"] == expected["probes"] and summary["together"]["planner"]["planned"] == 2
 
 
@@ -163,7 +163,7 @@ def jumping(message_stamp):
 def test_a_clock_that_jumps_back_starts_a_new_segment(bag, model, tmp_path, expected):
     fourth = bags.stamps(bag, "/episode", "jepa_msgs/msg/Episode")[3]
     path = bags.copy(bag, tmp_path / "b", jumping(fourth))
-    summary, lines = judge(path, model, tmp_path, code=2)
+    summary, lines = evaluate(path, model, tmp_path, code=2)
     assert len(lines) == 1 and "timestamps jump backwards once, first by" in lines[0]
     assert summary["metrics"]["time_jumps_back"] == 1 and summary["metrics"]["frames"] == bags.FRAMES
     # Episodes are apart anyway, so that nothing else changes.
@@ -183,7 +183,7 @@ def test_broken_images_are_counted_by_cause(bag, model, tmp_path):
             message.data = np.zeros(50, np.uint8)
 
     path = bags.copy(bag, tmp_path / "b", bags.edited(bags.IMAGES, spoiled))
-    summary, lines = judge(path, model, tmp_path, code=2)
+    summary, lines = evaluate(path, model, tmp_path, code=2)
     assert len(lines) == 1 and f"30 of {bags.FRAMES} images are broken" in lines[0]
     assert summary["bags"][0]["quality"]["cameras"][0]["dropped"] == {"truncated": 15, "undecodable": 15}
     assert summary["metrics"]["frames"] == bags.FRAMES - 30
@@ -197,7 +197,7 @@ def test_undecodable_messages_are_counted(bag, model, tmp_path):
         return [(topic, kind, t, b"\x00\x01\x00\x00rubbish" if spoil else data)]
 
     path = bags.copy(bag, tmp_path / "b", change)
-    summary, lines = judge(path, model, tmp_path, code=2)
+    summary, lines = evaluate(path, model, tmp_path, code=2)
     assert lines == [f"bag {path}: undecodable messages: /joint_states 15"]
     assert summary["metrics"]["unreadable_messages"] == 15
 
@@ -207,7 +207,7 @@ def test_stamps_of_zero_are_taken_from_the_recording(bag, model, tmp_path, expec
         message.header.stamp.sec = message.header.stamp.nanosec = 0
 
     path = bags.copy(bag, tmp_path / "b", bags.edited(bags.IMAGES, unstamped))
-    summary, lines = judge(path, model, tmp_path)
+    summary, lines = evaluate(path, model, tmp_path)
     assert lines == [] and summary["together"]["prediction"] == expected["prediction"]
     assert summary["bags"][0]["quality"]["missing"] == [f"stamps of {bags.FRAMES} messages on {bags.IMAGES}"]
 
@@ -230,7 +230,7 @@ def test_frozen_and_repeated_frames_and_gaps_are_counted(bag, model, tmp_path):
         return [made, made] if k == 40 else [made]
 
     path = bags.copy(bag, tmp_path / "b", change)
-    summary, _ = judge(path, model, tmp_path)
+    summary, _ = evaluate(path, model, tmp_path)
     quality = summary["bags"][0]["quality"]
     assert quality["frozen_frames"] == 11 and quality["frames"] == bags.FRAMES - 4
     (camera,) = quality["cameras"]
@@ -241,21 +241,21 @@ def test_frozen_and_repeated_frames_and_gaps_are_counted(bag, model, tmp_path):
 def test_files_without_metadata_are_read_in_order_of_their_names(bag, model, tmp_path, expected):
     path = bags.split(bag, tmp_path / "b")
     (path / "metadata.yaml").unlink()
-    summary, lines = judge(path, model, tmp_path, code=2)
+    summary, lines = evaluate(path, model, tmp_path, code=2)
     assert summary["together"] == expected and len(lines) == 1 and "metadata.yaml, found none" in lines[0]
 
 
-def test_a_file_that_metadata_names_and_that_is_gone(bag, model, tmp_path):
+def test_a_missing_file_that_metadata_names(bag, model, tmp_path):
     path = bags.split(bag, tmp_path / "b")
     (path / "part_10.mcap").unlink()
-    summary, lines = judge(path, model, tmp_path, code=2)
+    summary, lines = evaluate(path, model, tmp_path, code=2)
     assert lines == [f"bag {path}: expected the recordings part_10.mcap, found them missing"]
     assert 0 < summary["metrics"]["frames"] < bags.FRAMES
 
 
 @pytest.mark.parametrize("metadata", ["a: [b", "just: this", "", "rosbag2_bagfile_information: {}"])
-def test_metadata_that_is_none(bag, model, tmp_path, expected, metadata):
+def test_invalid_metadata(bag, model, tmp_path, expected, metadata):
     bags.clone(bag, tmp_path / "b")
     (tmp_path / "b" / "metadata.yaml").write_text(metadata)
-    summary, lines = judge(tmp_path / "b", model, tmp_path, code=2)
+    summary, lines = evaluate(tmp_path / "b", model, tmp_path, code=2)
     assert summary["together"] == expected and len(lines) == 1 and "metadata.yaml" in lines[0]

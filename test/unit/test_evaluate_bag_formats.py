@@ -8,7 +8,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StorageP
 from helpers import evaluated_bag as bags
 from helpers import two_camera_bags
 from helpers.evaluated_bag import QUICK, bag, expected, model  # noqa: F401  (fixtures)
-from helpers.evaluated_bag import judge_unchanged as judge
+from helpers.evaluated_bag import evaluate_unchanged as evaluate
 from jepa_ros.bags.typestore import typestore
 
 IMAGE_TYPE, RAW_TYPE = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"
@@ -16,7 +16,7 @@ IMAGE_TYPE, RAW_TYPE = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image
 
 def test_sqlite3(bag, model, tmp_path, expected):
     path = bags.copy(bag, tmp_path / "b", plugin=StoragePlugin.SQLITE3)
-    assert judge(path, model, tmp_path)[0]["together"] == expected
+    assert evaluate(path, model, tmp_path)[0]["together"] == expected
 
 
 @pytest.mark.parametrize(
@@ -26,16 +26,16 @@ def test_sqlite3(bag, model, tmp_path, expected):
 def test_zstd_by_message_by_file_and_by_chunk(bag, model, tmp_path, expected, plugin, mode):
     kind = {"mode": CompressionMode[mode], "format": CompressionFormat.ZSTD}
     path = bags.copy(bag, tmp_path / "b", plugin=StoragePlugin[plugin], **kind)
-    assert judge(path, model, tmp_path)[0]["together"] == expected
+    assert evaluate(path, model, tmp_path)[0]["together"] == expected
 
 
 def test_a_single_file_without_its_metadata(bag, model, tmp_path, expected):
     (recording,) = bag.glob("*.mcap")
-    assert judge(recording, model, tmp_path)[0]["together"] == expected
+    assert evaluate(recording, model, tmp_path)[0]["together"] == expected
 
 
 def test_several_files(bag, model, tmp_path, expected):
-    assert judge(bags.split(bag, tmp_path / "b"), model, tmp_path)[0]["together"] == expected
+    assert evaluate(bags.split(bag, tmp_path / "b"), model, tmp_path)[0]["together"] == expected
 
 
 def as_raw(encoding, code):
@@ -58,18 +58,18 @@ def as_raw(encoding, code):
 
 
 @pytest.mark.parametrize("encoding, code", [("rgb8", cv2.COLOR_BGR2RGB), ("bgra8", cv2.COLOR_BGR2BGRA)])
-def test_raw_pictures(bag, model, tmp_path, expected, encoding, code):
+def test_raw_images(bag, model, tmp_path, expected, encoding, code):
     path = bags.copy(bag, tmp_path / "b", as_raw(encoding, code))
-    assert judge(path, model, tmp_path)[0]["together"] == expected
+    assert evaluate(path, model, tmp_path)[0]["together"] == expected
     topic = "/image/compressed"  # a person sees them in the result as well
     assert bags.stamps(tmp_path / "out" / "result.mcap", topic, IMAGE_TYPE) == bags.stamps(path, "/image", RAW_TYPE)
 
 
-def test_of_several_cameras_the_one_that_is_named_is_taken(bag, model, tmp_path, expected):
+def test_the_named_one_of_several_cameras_is_used(bag, model, tmp_path, expected):
     path = two_camera_bags.add_wrist(bag, tmp_path / "b")
-    summary, _ = judge(path, model, tmp_path, "--camera", "/image")
+    summary, _ = evaluate(path, model, tmp_path, "--camera", "/image")
     assert summary["together"] == expected
-    wrist, _ = judge(path, model, tmp_path, "--camera", "wrist/image")
+    wrist, _ = evaluate(path, model, tmp_path, "--camera", "wrist/image")
     assert wrist["together"]["prediction"] != expected["prediction"]
     assert [c["topic"] for c in wrist["bags"][0]["quality"]["cameras"]] == ["/wrist/image/compressed"]
 
@@ -77,7 +77,7 @@ def test_of_several_cameras_the_one_that_is_named_is_taken(bag, model, tmp_path,
 def test_a_model_of_two_cameras(bag, tmp_path):
     two = bags.write_model(tmp_path / "m", cameras=("frame", "wrist/frame"))
     path = two_camera_bags.add_wrist(bag, tmp_path / "b", late=20_000_000, keep=lambda number: number % 5)
-    summary, _ = judge(path, two, tmp_path)
+    summary, _ = evaluate(path, two, tmp_path)
     quality = summary["bags"][0]["quality"]
     assert [c["topic"] for c in quality["cameras"]] == ["/image/compressed", "/wrist/image/compressed"]
     assert quality["frames"] == bags.FRAMES - bags.FRAMES // 5 and quality["unmatched_frames"] == bags.FRAMES // 5
@@ -138,5 +138,5 @@ def _as_dict(value):
 
 
 @pytest.mark.parametrize("write", [write_with_mcap_ros2, write_without_index])
-def test_a_file_that_another_library_wrote(bag, model, tmp_path, expected, write):
-    assert judge(write(bag, tmp_path / "m.mcap"), model, tmp_path)[0]["together"] == expected
+def test_a_file_of_another_library(bag, model, tmp_path, expected, write):
+    assert evaluate(write(bag, tmp_path / "m.mcap"), model, tmp_path)[0]["together"] == expected

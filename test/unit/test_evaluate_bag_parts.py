@@ -41,20 +41,20 @@ def test_thresholds_are_read(text, metric, sign, value):
 
 
 @pytest.mark.parametrize("found, broken", [(0.4, False), (0.5, False), (0.6, True), (None, True)])
-def test_a_threshold_is_broken_beyond_its_value_or_where_nothing_was_measured(found, broken):
+def test_a_threshold_is_exceeded_beyond_its_value_or_without_a_measurement(found, broken):
     assert bool(summary.parse_threshold("x > 0.5").check({"x": found})) == broken
 
 
 @pytest.mark.parametrize(
     "content", ["fail_if: x > 1", "other: []", "- x > 1", "fail_if: [x]", "fail_if: [{x: 1}]", "["]
 )
-def test_files_of_thresholds_that_are_none(tmp_path, content):
+def test_invalid_threshold_files_are_refused(tmp_path, content):
     (tmp_path / "t.yaml").write_text(content)
     with pytest.raises(InputError, match="^(--)?threshold"):
         summary.gather_thresholds((), tmp_path / "t.yaml", ["x"])
 
 
-def test_the_score_rises_with_each_part_and_is_none_without_one():
+def test_the_score_rises_with_each_part_and_needs_all_parts():
     assert summary.score(0.0, 0.0, 0.0)["score"] == 1.0
     assert summary.score(1.0, 0.01, 1.0)["score"] == pytest.approx(0.5)
     base = summary.score(0.04, 0.01, 0.2)["score"]
@@ -71,7 +71,7 @@ def test_the_score_rises_with_each_part_and_is_none_without_one():
 
 
 @pytest.mark.parametrize("parquet", [True, False])
-def test_a_table_comes_back_and_is_not_there_before_it_is_whole(tmp_path, parquet):
+def test_a_frame_table_appears_only_when_it_is_complete(tmp_path, parquet):
     columns = {"bag": ["a", "a"], "stamp_ns": np.array([1, 2**60]), "frozen": np.array([True, False])}
     columns["error@1"] = np.array([0.25, np.nan])
 
@@ -93,7 +93,7 @@ def test_a_table_comes_back_and_is_not_there_before_it_is_whole(tmp_path, parque
 
 
 @pytest.mark.parametrize("parquet", [True, False])
-def test_a_table_that_is_given_up_leaves_nothing(tmp_path, parquet):
+def test_an_interrupted_frame_table_leaves_no_file(tmp_path, parquet):
     def bags():
         yield {"bag": ["a"]}
         raise KeyboardInterrupt
@@ -107,7 +107,7 @@ def test_a_table_that_is_given_up_leaves_nothing(tmp_path, parquet):
 
 
 @pytest.mark.parametrize("kept_bytes", [10**9, 200, 0])
-def test_latents_come_back_from_memory_and_from_disk(kept_bytes):
+def test_latents_are_read_from_memory_and_from_disk(kept_bytes):
     latents = np.random.default_rng(0).normal(size=(30, 2, 3)).astype(np.float32)
     store = LatentStore((2, 3), kept_bytes)
     for part in np.array_split(latents, 7):
@@ -120,7 +120,7 @@ def test_latents_come_back_from_memory_and_from_disk(kept_bytes):
     store.close()
 
 
-def test_distances_from_training_are_1_on_what_the_norm_was_made_of():
+def test_the_training_distance_is_1_on_the_training_data():
     config = small_models.config(size=16)
     model, _ = small_models.fresh(config)
     rng = np.random.default_rng(0)
@@ -151,7 +151,7 @@ def measure(samples):
     return latent_metrics.summarize_latents(samples, None)
 
 
-def test_health_tells_rank_dead_dimensions_and_drift():
+def test_latent_health_measures_rank_dead_dimensions_and_drift():
     rng = np.random.default_rng(0)
     steady = rng.normal(size=(2000, 4))
     found = measure(sample(steady))
@@ -193,7 +193,7 @@ def test_images_come_in_order_for_any_number_of_workers(workers):
 # -- probes ------------------------------------------------------------------------------------------------------------
 
 
-def test_probes_are_read_as_they_come_with_the_model():
+def test_the_tool_probe_of_the_model_is_compared_with_kinematics():
     rng = np.random.default_rng(0)
     latents, weights = rng.normal(size=(300, 2)).astype(np.float32), rng.normal(size=(3, 3)).astype(np.float32)
     truth = latents @ weights[:2] + weights[2]
@@ -212,7 +212,7 @@ def test_probes_are_read_as_they_come_with_the_model():
     assert figures["tool"]["spread_m"] == pytest.approx(spread, rel=1e-4)
 
 
-def test_a_probe_of_the_joints_is_judged_in_rad():
+def test_the_error_of_a_joint_probe_is_in_rad():
     made = Recording(Path("bag"), LatentStore((2,)))
     made.latents.add(np.ones((10, 2), np.float32))
     weights = torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.0, 0.2]])
@@ -254,7 +254,7 @@ def planned(driven):
     return planner_agreement.compute_agreement(made, situations)["agreements"], situations
 
 
-def test_a_planner_whose_model_knows_the_world_goes_where_the_recording_went(driven, planned):
+def test_plans_of_a_perfect_model_agree_with_the_recording(driven, planned):
     found, _ = planned
     assert len(found) == 6 and all(a.plan is not None and not a.forbidden for a in found), found
     figures = planner_agreement.summarize_agreement({"agreements": found}, None)
@@ -266,7 +266,7 @@ def test_a_planner_whose_model_knows_the_world_goes_where_the_recording_went(dri
     assert moving and min(a.direction for a in moving) > 0.95
 
 
-def test_the_recorded_actions_lead_to_the_goal_in_the_models_eyes(planned):
+def test_a_perfect_model_predicts_that_recorded_actions_reach_the_goal(planned):
     """Shifts predicts them exactly: what is left is the price of the way there."""
     found, _ = planned
     assert all(a.recorded_cost >= 0.0 for a in found) and any(a.recorded_cost > a.cost for a in found)
@@ -280,7 +280,7 @@ def test_plans_do_not_depend_on_what_was_planned_before(driven, planned):
     np.testing.assert_array_equal(again.plan.trajectory.positions, found[3].plan.trajectory.positions)
 
 
-def test_plan_states_are_spread_over_what_has_a_whole_horizon(planned):
+def test_plan_states_are_evenly_spread_over_states_with_a_known_horizon(planned):
     _, situations = planned
 
     def pick(count):
@@ -334,7 +334,7 @@ def test_joint_states_are_read_as_the_general_reader_reads_them(frame_id):
                 np.testing.assert_array_equal(getattr(read, field), getattr(message, field))
 
 
-def test_joint_states_that_are_cut_short_are_none():
+def test_truncated_joint_states_are_refused():
     _, data = serialised(("a", "b"), (2, 2, 2))
     for size in range(len(data)):
         with pytest.raises(ValueError):

@@ -56,7 +56,7 @@ def irregular(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("history", [1, 3])
-def test_contexts_and_blocks_are_the_live_ones(seed, history):
+def test_contexts_and_blocks_equal_those_of_the_live_nodes(seed, history):
     config = small_models.config(JOINTS, latent=2, history=history)
     made = irregular(seed)
     found = situations_of(made, config, HORIZON)
@@ -115,7 +115,7 @@ def test_nothing_is_predicted_across_a_missing_action_or_a_new_episode():
     assert found.past[20].tolist() == [20, 20], "an episode begins at rest"
 
 
-def test_what_is_travelled_ends_with_the_last_tick_before_a_gap():
+def test_motion_ends_with_the_last_tick_before_a_gap():
     config = small_models.config(JOINTS, latent=2)
     ticks = np.r_[np.arange(0, 1, 0.1), np.arange(3, 5, 0.1)]
     ones = np.ones((len(ticks), 2))
@@ -136,7 +136,7 @@ def shifting(seed=0, noise=0.0):
     return recording(times, np.arange(0, 10, 0.02), times, values=(latents, actions)), latents
 
 
-def test_a_model_that_knows_its_world_beats_both_baselines():
+def test_a_perfect_model_beats_both_baselines():
     made, latents = shifting()
     checkpoint = small_models.knowing(JOINTS)
     found = situations_of(made, checkpoint.config, HORIZON, checkpoint)
@@ -163,7 +163,7 @@ def test_shuffled_actions_are_never_a_frames_own():
         assert sorted(other) == list(range(count)) and (other != np.arange(count)).all()
 
 
-def test_surprise_is_the_live_monitors():
+def test_surprise_equals_that_of_the_live_monitor():
     made, latents = shifting(noise=0.05)
     checkpoint = small_models.knowing(JOINTS)
     situations = situations_of(made, checkpoint.config, 1, checkpoint)
@@ -188,7 +188,7 @@ def test_surprise_is_the_live_monitors():
     assert samples["frames"] == list(expected)
 
 
-def test_surprised_readings_in_a_row_are_one_event():
+def test_consecutive_surprised_readings_are_one_event():
     made, latents = shifting()
     latents = latents.copy()
     latents[50:54] += 3.0
@@ -201,7 +201,7 @@ def test_surprised_readings_in_a_row_are_one_event():
     assert prediction.summarize_surprise(samples, None)["events"] == 1
 
 
-def test_a_clock_tells_jumps_from_what_comes_late():
+def test_the_clock_distinguishes_jumps_from_late_messages():
     clock = EpochClock()
     assert [clock.assign(t * S, t * S) for t in (10, 11, 12)] == [0, 0, 0]
     assert clock.assign(12 * S - 400_000_000, 12 * S) == 0, "an executed tick is stamped where it begins"

@@ -18,7 +18,7 @@ def plan(number, source, received=None):
 
 
 @pytest.mark.parametrize("order", [-0.0004, 0.0004])
-def test_a_window_belongs_to_the_status_of_its_tick_whichever_was_written_first(order):
+def test_a_window_belongs_to_the_status_of_its_tick_in_either_order(order):
     windows = [1.000, 1.050, 1.062, 1.112]
     statuses = [(1.062 + order, 7), (1.112 + order, 7)]
     assert first_use(statuses, windows) == {7: 1.062}
@@ -39,12 +39,12 @@ def test_latency_runs_from_the_frame_and_the_gates_part_from_the_plan():
     assert use.latency == pytest.approx(0.1004) and use.gate == pytest.approx(0.0064)
 
 
-def test_a_miss_is_late_at_the_gate_or_not_one_iteration():
+def test_a_deadline_miss_is_a_late_plan_or_one_without_an_iteration():
     plans = [plan(1, 0.0, 0.26), plan(2, 1.0, 1.28), plan(3, 2.0, 2.1), plan(4, 3.0, 3.1)]
     assert missed(plans, {}, {1: 5, 2: 5, 3: 0}, deadline=0.2, camera_period=1 / 15) == [2, 3]
 
 
-def test_a_plan_that_was_followed_in_time_was_there_in_time_though_it_came_here_later():
+def test_a_plan_followed_in_time_is_no_miss_even_if_received_later_here():
     assert missed([plan(1, 0.0, 0.3)], {1: 0.15}, {}, deadline=0.2, camera_period=1 / 15) == []
 
 

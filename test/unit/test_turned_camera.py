@@ -189,9 +189,9 @@ def model(tmp_path_factory):
     return evaluated_bag.write_model(tmp_path_factory.mktemp("model") / "model")
 
 
-def test_a_recording_from_before_the_calibration_is_judged_in_the_axes_of_the_file(bag, model, tmp_path):
+def test_a_recording_from_before_the_calibration_is_evaluated_in_the_axes_of_the_file(bag, model, tmp_path):
     def quality(robot, out):
-        summary, lines = evaluated_bag.judge(bag, model, tmp_path / out, *evaluated_bag.QUICK, "--robot", robot)
+        summary, lines = evaluated_bag.evaluate(bag, model, tmp_path / out, *evaluated_bag.QUICK, "--robot", robot)
         assert not lines
         return summary["bags"][0]["quality"]["executed_turned_deg"]
 

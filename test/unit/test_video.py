@@ -26,7 +26,7 @@ def test_no_frames_make_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_source_that_fails_leaves_no_half_video(tmp_path):
+def test_a_failing_source_leaves_no_partial_video(tmp_path):
     def frames():
         yield np.zeros((48, 64, 3), np.uint8)
         raise KeyError("gone")

@@ -17,7 +17,7 @@ import torch
 from jepa_ros.bags.reader import open_bag
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.bag_reader import BagReader
-from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording, read_urdf
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
 from jepa_ros.evaluation.bag.reading.situations import Situations, evenly_spread, find_situations
 from jepa_ros.evaluation.bag.reading.topics import TopicOptions, find_topics
 from jepa_ros.reporting.output import prepare_file
@@ -26,11 +26,11 @@ from jepa_ros.reporting.result import print_result
 from jepa_ros.resources import resolve_robot
 from jepa_ros.robot.camera_rotation import estimate_rotation, yaw_rotation
 from jepa_ros.robot.config import RobotConfig
+from jepa_ros.robot.files.draft import read_urdf
 from jepa_ros.robot.files.yaml_edit import set_key
 from jepa_ros.robot.transforms import rotation_matrix
 from jepa_ros.text_files import write_atomically
 from jepa_ros.world_model.checkpoint import check_robot, choose_robot, load_checkpoint
-from jepa_ros.world_model.config import ModelConfig
 
 ITERATIONS, BATCH = 8, 64
 DERIVATIVE_STEP, MAX_STEP = 0.05, 0.5
@@ -63,7 +63,7 @@ def calibrate_camera(
     checkpoint = load_checkpoint(model)
     arm = choose_robot(checkpoint.config, robot)
     check_robot(checkpoint.config, arm)
-    robot_file, urdf = resolve_robot(robot or arm.name), read_urdf(description)
+    robot_file, urdf = resolve_robot(robot or arm.name), read_urdf(description) if description else None
     target = prepare_file(out) if out is not None else prepare_file(robot_file, "--write") if write else None
     spec = EvaluationSpec(checkpoint, arm)
     with open_bag(Path(bag)) as source, ProgressDisplay() as display:
@@ -115,7 +115,9 @@ def compare_moves(
     if not len(known):
         raise InputError(f"bag {recording.path}: no move with executed actions and the frames before and after it")
     rows = evenly_spread(known[speed[known] > MIN_SPEED_SHARE * np.percentile(speed[known], 95)], count)
-    scale, implied = action_scale(config, robot), [np.zeros((0, config.action.dimension))]
+    scale, implied = np.ones(config.action.dimension), [np.zeros((0, config.action.dimension))]
+    if config.action.name == "pose_delta":
+        scale = np.array([robot.action_space.max_translation] * 3 + [robot.action_space.max_rotation] * 3 + [1.0])
     for begin in range(0, len(rows), BATCH):
         implied.append(_find_implied_actions(situations, rows[begin : begin + BATCH], scale))
         progress(begin + len(implied[-1]))
@@ -128,14 +130,6 @@ def to_base_frame(motion: np.ndarray, robot: RobotConfig) -> np.ndarray:
     if rotation is None:
         return motion
     return motion @ (yaw_rotation(rotation) if motion.shape[1] == 2 else rotation_matrix(rotation)).T
-
-
-def action_scale(config: ModelConfig, robot: RobotConfig) -> np.ndarray:
-    """Return the size (A,) of a large action."""
-    if config.action.name != "pose_delta":
-        return np.ones(config.action.dimension)
-    space = robot.action_space
-    return np.array([space.max_translation] * 3 + [space.max_rotation] * 3 + [1.0])
 
 
 @torch.inference_mode()

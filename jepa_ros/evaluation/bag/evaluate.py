@@ -34,7 +34,7 @@ from jepa_ros.evaluation.bag.output.summary import (
 )
 from jepa_ros.evaluation.bag.reading.bag_reader import BagReader
 from jepa_ros.evaluation.bag.reading.images import to_display_size
-from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, read_urdf
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec
 from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
 from jepa_ros.evaluation.bag.reading.topics import TopicKey, TopicOptions, find_topics
 from jepa_ros.images import ImageError
@@ -44,6 +44,7 @@ from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import format_value, with_unit
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
+from jepa_ros.robot.files.draft import read_urdf
 from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, choose_robot, load_checkpoint, model_on
 from jepa_ros.world_model.device import choose_device
 
@@ -248,7 +249,8 @@ def run_bag_evaluation(
     began = time.time()
     spec = make_spec(device=device, **spec_options)
     thresholds = gather_thresholds(fail_if, thresholds_file, metric_names(spec.horizon))
-    topics, urdf = TopicOptions(tuple(camera), joint_states, executed), read_urdf(description)
+    topics = TopicOptions(tuple(camera), joint_states, executed)
+    urdf = read_urdf(description) if description else None
     out = prepare_out(out)
     for pattern in (".*frames.*", ".result*.mcap.*"):  # half-written by a run that was killed
         for left in out.glob(pattern):

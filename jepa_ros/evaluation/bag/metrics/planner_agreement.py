@@ -101,7 +101,7 @@ def compute_agreement(
 
 
 def time_plans(situations: Situations) -> list[float]:
-    """Return the ms of each of about TIMED_PLANS plans, made with nothing beside them."""
+    """Return the ms of each of about TIMED_PLANS plans, made while nothing else runs."""
     rows = pick_states(situations)
     if not len(rows):
         return []
@@ -157,7 +157,10 @@ class RecordingPlanner:
         executed, planned = situations.future[row].reshape(-1, space.dimension), step.motion.actions
         start, end_time = reference.tool_at(np.array([now]))[0][0], now + config.step * situations.known.shape[1]
         end = space.tool_coordinates(segment.known_states_at(np.array([end_time]))[0, : self._arm])
-        way, meant = end - start, space.to_base_axes(planned.sum(0)) * space.max_speed * config.tick
+        recorded_motion, planned_motion = (
+            end - start,
+            space.to_base_axes(planned.sum(0)) * space.max_speed * config.tick,
+        )
         return Agreement(
             frame,
             goal_frame,
@@ -165,9 +168,13 @@ class RecordingPlanner:
             cost=self._cost(context, planned, start),
             recorded_cost=self._cost(context, executed, start),
             random_cost=float(np.mean(problem.cost(problem.repair(random)))),
-            gap=float(np.linalg.norm(start + meant - end)),
-            moved=float(np.linalg.norm(way)),
-            direction=float(way @ meant / max(np.linalg.norm(way) * np.linalg.norm(meant), 1e-9)),
+            gap=float(np.linalg.norm(start + planned_motion - end)),
+            moved=float(np.linalg.norm(recorded_motion)),
+            direction=float(
+                recorded_motion
+                @ planned_motion
+                / max(np.linalg.norm(recorded_motion) * np.linalg.norm(planned_motion), 1e-9)
+            ),
             actions_rms=float(np.sqrt(np.square(planned - executed).mean())),
             forbidden=self._violation(step.trajectory),
         )

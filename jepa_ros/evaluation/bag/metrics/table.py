@@ -85,7 +85,7 @@ def compute_metrics(
             raise CancelledError
         progress(plans)
 
-    # Plans are computed beside the other metrics, which are independent. torch counts threads per thread.
+    # Plans are computed in parallel to the other metrics. torch counts threads per thread.
     with ThreadPoolExecutor(1, "plans", torch.set_num_threads, (1,)) as planner:
         plans = planner.submit(compute_agreement, recording, situations, check_stop)
         try:
@@ -96,7 +96,7 @@ def compute_metrics(
             samples["planner"] = plans.result()
         finally:
             stop.set()
-    samples["timing"] = compute_timing(recording, situations)  # with nothing beside it
+    samples["timing"] = compute_timing(recording, situations)  # while nothing else runs
     return BagResult(name, situations, samples, list(samples["planner"]["problems"]))
 
 

@@ -23,8 +23,8 @@ TIMED_IMAGES = 100
 
 @torch.inference_mode()
 def compute_timing(recording: Recording, situations: Situations) -> dict[str, list]:
-    """Return the ms that single images and plans take in the camera, world_model and planner nodes, with nothing beside
-    them (`decode_ms` and `encode_ms` of the first images of the first camera, `plan_ms`), and of the recording its
+    """Return the ms that single images and plans take in the camera, world_model and planner nodes while nothing else
+    runs (`decode_ms` and `encode_ms` of the first images of the first camera, `plan_ms`), and of the recording its
     `seconds`, number of `cameras` and `frame_steps` in ns."""
     config, model = situations.spec.config, situations.spec.checkpoint.model
     decode_ms, encode_ms = [], []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +157,13 @@ def _add_curves(report: Report, result: BagResult, times: np.ndarray) -> None:
     readings = result.samples["surprise"]["readings"]
     if readings:
         errors = np.array([reading.error for reading in readings])
-        curve = _thin_out(times[result.samples["surprise"]["frames"]], errors, np.maximum.reduceat)
+        curve = _thin_out(times[result.samples["surprise"]["frames"]], errors, np.max)
         level = (readings[0].threshold, "surprised above")
         report.plot(plots.lines({"error": curve}, "s", "prediction error", "Surprise", True, level))
     error = result.samples["probes"].get("tool_error", np.zeros(0))
     if np.isfinite(error).any():
         good = order[np.isfinite(error[order])]
-        curve = _thin_out(times[good], 1e3 * error[good], _mean)
+        curve = _thin_out(times[good], 1e3 * error[good], np.mean)
         report.plot(plots.lines({"error": curve}, "s", "mm", "Error of the tool probe"))
     drift = measure_drift(result.samples["latents"])
     middle = (np.arange(len(drift["shift"])) + 0.5) / max(len(drift["shift"]), 1) * 100
@@ -173,14 +173,10 @@ def _add_curves(report: Report, result: BagResult, times: np.ndarray) -> None:
     report.plot(plots.lines(series, "% of the recording", "", "Drift"))
 
 
-def _thin_out(x: np.ndarray, y: np.ndarray, reduce: Any) -> tuple[np.ndarray, np.ndarray]:
+def _thin_out(x: np.ndarray, y: np.ndarray, reduce: Callable) -> tuple[np.ndarray, np.ndarray]:
     """Return at most MAX_POINTS points of a line (n,): the first x of each group, and y reduced over it."""
-    starts = np.unique(np.linspace(0, len(x), min(len(x), MAX_POINTS), endpoint=False).astype(int))
-    return x[starts], reduce(y, starts)
-
-
-def _mean(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
+    groups = np.array_split(np.arange(len(x)), min(len(x), MAX_POINTS))
+    return x[[rows[0] for rows in groups]], np.array([reduce(y[rows]) for rows in groups])
 
 
 def _add_timing(report: Report, timing: dict[str, Any]) -> None:

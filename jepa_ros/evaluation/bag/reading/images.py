@@ -53,14 +53,9 @@ def to_display_size(rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(rgb, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
 
 
-def to_display_jpeg(rgb: np.ndarray) -> bytes:
-    """Return an image as JPEG of display size."""
-    return cv2.imencode(".jpg", cv2.cvtColor(to_display_size(rgb), cv2.COLOR_RGB2BGR), JPEG_QUALITY)[1].tobytes()
-
-
 class ImageDecoder:
-    """Decodes image messages and yields them in the same order, whatever the number of threads (0: the caller's thread
-    decodes). A context manager."""
+    """Decodes image messages and yields them in the same order for any number of threads (0: the caller's thread). A
+    context manager."""
 
     def __init__(self, workers: int, size: int):
         cv2.setNumThreads(1)  # the threads here run in parallel instead
@@ -109,7 +104,8 @@ class ImageDecoder:
             image.problem = error
         else:
             if copy:
-                image.jpeg = to_display_jpeg(rgb)
+                bgr = cv2.cvtColor(to_display_size(rgb), cv2.COLOR_RGB2BGR)
+                image.jpeg = cv2.imencode(".jpg", bgr, JPEG_QUALITY)[1].tobytes()
         return image
 
 

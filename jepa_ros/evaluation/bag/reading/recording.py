@@ -206,12 +206,3 @@ class Recording:
             return Kinematics(self.urdf, robot.joints, robot.tool_frame, robot.base_frame)
         except InputError as error:
             raise InputError(f"bag {self.path}: {error}") from None
-
-
-def read_urdf(path: Path | None) -> str | None:
-    """Return the text of a --description file. Raises InputError."""
-    try:
-        return None if path is None else path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(f"--description {path}: cannot be read ({reason}); give a URDF file") from None
