@@ -1,5 +1,5 @@
-"""Importers of official checkpoints of other code bases: one file for each family, and what they share.
+"""Importers of official checkpoints of other code bases, one file for each family; common.py has what they share.
 
-`jepa_ros models import lewm|vjepa2_ac` calls them; they write a checkpoint of ours by world_model/checkpoint.py.
-Start reading in lewm.py.
+`jepa_ros import lewm` and `vjepa2-ac` call them; they write a checkpoint by world_model/checkpoint.py. Start reading in
+lewm.py.
 """

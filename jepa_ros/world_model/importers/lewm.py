@@ -1,44 +1,38 @@
-"""LeWM checkpoints of stable-worldmodel, turned into ours."""
+"""Import of LeWM checkpoints of stable-worldmodel."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
-import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
-from jepa_ros.errors import InputError, first_problem
+from jepa_ros.errors import InputError
 from jepa_ros.text_files import read_json
 from jepa_ros.world_model import checkpoint
 from jepa_ros.world_model.config import ModelConfig
-from jepa_ros.world_model.importers.state_dict import (
+from jepa_ros.world_model.importers.common import (
+    count_layers,
     find_state_dict,
+    make_config,
     read_state_dict,
     shape,
+    staged_checkpoint,
     strip_prefix,
 )
 from jepa_ros.world_model.lewm.model import IMAGENET_MEAN, IMAGENET_STD, LeWM
 
 ANCHOR = "predictor.pos_embedding"
 HEAD_DIM = 64
-# Heads of transformers' ViT by width; others have HEAD_DIM channels a head.
+# Heads of transformers' ViT by width; other widths have HEAD_DIM channels a head.
 VIT_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
-# Nothing was measured on held-out episodes: no goal counts as reached, no distance as flat, no error as a surprise.
-UNCALIBRATED = {
-    "distance": {"tolerance": sys.float_info.min, "far": sys.float_info.max},
-    "surprise": {"levels": (), "errors": (), "threshold": sys.float_info.max},
-}
-# Not part of what encode, predict and rollout compute.
+# Prefixes of tensors that encode, predict and rollout do not use.
 UNUSED = ("encoder.pooler.", "encoder.embeddings.mask_token")
 
-# Their names → ours. ViT layers are named as in transformers 4 or as in 5.
+# Names in stable-worldmodel → names here. ViT layers are named as in transformers 4 or 5.
 _VIT = r"encoder\.(?:encoder\.)?layers?\.(\d+)\."
 _LAYER = r"predictor\.transformer\.layers\.(\d+)\."
 _NAMES = [
@@ -71,42 +65,32 @@ _NAMES = [
 
 
 def import_lewm(path: Path, out: Path, block: int = 5, control_rate: float = 10.0, name: str | None = None) -> Path:
-    """Write the checkpoint directory `out` from a state dict of stable-worldmodel's LeWM, and say what is in it in
-    its README.md.
+    """Write the checkpoint directory `out`, with a model card, from a state dict of stable-worldmodel's LeWM.
 
-    path: file, or directory with one. Sizes are those of the tensors; heads and dropout those of the config.json beside
-    it, if there is one, or the published ones. block: control ticks of a model step, at control_rate (Hz): neither is
-    in the file. Raises InputError, and then leaves nothing behind.
+    path: file, or directory with one. Sizes are those of the tensors; heads and dropout are read from a config.json
+    beside it, or are the published ones. block: control ticks of a model step, at control_rate (Hz); neither is in the
+    file. Raises InputError, and then leaves nothing behind.
     """
     source, out = find_state_dict(Path(path)), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: expected a directory that is new or empty, found one with files in it")
-    theirs = strip_prefix(source, read_state_dict(source), ANCHOR)
-    ours = rename_tensors(source, theirs)
-    settings = _read_settings(source)
-    config = _config(source, ours, settings, block, control_rate, name or out.name)
-    with torch.device("meta"):
-        checkpoint.check_tensors(str(source), LeWM(config).state_dict(), ours)
-    model = LeWM(config)
-    model.load_state_dict(ours)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as partial:
-        whole = Path(partial, "checkpoint")
-        checkpoint.save_checkpoint(whole, config, model, None)
-        (whole / "README.md").write_text(_card(source, config, model, bool(settings)))
-        os.replace(whole, out)
+    with staged_checkpoint(out) as staged:
+        tensors = rename_tensors(source, strip_prefix(source, read_state_dict(source), ANCHOR))
+        settings = _read_settings(source)
+        config = _config(source, tensors, settings, block, control_rate, name or out.name)
+        with torch.device("meta"):
+            checkpoint.check_tensors(str(source), LeWM(config).state_dict(), tensors)
+        model = LeWM(config)
+        model.load_state_dict(tensors)
+        checkpoint.save_checkpoint(staged, config, model, None)
+        (staged / "README.md").write_text(_card(source, config, model, bool(settings)))
     return out
 
 
 def rename_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of stable-worldmodel's LeWM, with a ViTModel of transformers, under the names and shapes of `LeWM`.
+    """Return the tensors of stable-worldmodel's LeWM, with a ViTModel of transformers, as those of `LeWM`.
 
     Raises InputError where a name has no counterpart.
     """
-    renamed = {}
-    for key, value in tensors.items():
-        if not key.startswith(UNUSED):
-            renamed[_rename(path, key)] = value
+    renamed = {_rename(path, key): value for key, value in tensors.items() if not key.startswith(UNUSED)}
     for key in [k for k in renamed if ".query." in k]:
         parts = [key.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
         shapes = [tuple(renamed[part].shape) if part in renamed else None for part in parts]
@@ -122,7 +106,7 @@ def rename_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str,
 
 def _rename(path: Path, key: str) -> str:
     stem, _, kind = key.rpartition(".")
-    # Parameters of a model itself have no kind such as weight or bias.
+    # Parameters of the model itself have no suffix such as weight or bias.
     for name, suffix in ((key, ""), (stem, f".{kind}")):
         for pattern, replacement in _NAMES:
             if match := re.fullmatch(pattern, name):
@@ -146,21 +130,21 @@ def _config(
         raise InputError(f"{path}: expected predictor heads of {head_dim} channels, found {inner} in all")
     if block < 1 or actions % block:
         raise InputError(f"{path}: expected blocks of a number of ticks that divides {actions} numbers, found {block}")
-    raw = {
+    values = {
         "family": "lewm",
         "name": name,
         "encoder": {
             "type": "vit",
             "patch": patch,
             "width": width,
-            "depth": _layers(tensors, "encoder"),
+            "depth": count_layers(tensors, "encoder.blocks."),
             "heads": _setting(path, settings, "encoder", "num_attention_heads", vit_heads),
             "mlp": size("encoder.blocks.0.mlp.0.weight", 0),
         },
         "predictor": {
             "type": "causal",
             "width": size("predictor.norm.weight", 0, 1),
-            "depth": _layers(tensors, "predictor"),
+            "depth": count_layers(tensors, "predictor.blocks."),
             "heads": inner // head_dim,
             "head_dim": head_dim,
             "mlp": size("predictor.blocks.0.mlp.1.weight", 0),
@@ -176,16 +160,8 @@ def _config(
         "control_rate": control_rate,
         "block": block,
         "action": {"name": "foreign", "dimension": actions // block},
-        **UNCALIBRATED,
     }
-    try:
-        return ModelConfig.model_validate(raw)
-    except ValidationError as error:
-        raise InputError(f"{path}: {first_problem(error)}") from None
-
-
-def _layers(tensors: Mapping[str, torch.Tensor], part: str) -> int:
-    return len({key.split(".")[2] for key in tensors if key.startswith(f"{part}.blocks.")})
+    return make_config(path, values)
 
 
 def _read_settings(source: Path) -> dict:

@@ -1,20 +1,17 @@
-"""The official V-JEPA 2-AC checkpoint (vjepa2-ac-vitg.pt), turned into ours."""
+"""Import of the official V-JEPA 2-AC checkpoint (vjepa2-ac-vitg.pt)."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from jepa_ros.errors import InputError, first_problem
+from jepa_ros.errors import InputError
 from jepa_ros.world_model import checkpoint
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.frozen_encoder import (
@@ -27,18 +24,24 @@ from jepa_ros.world_model.frozen_encoder import (
     resolve_encoder,
     weights_digest,
 )
-from jepa_ros.world_model.importers.lewm import UNCALIBRATED
-from jepa_ros.world_model.importers.state_dict import read_torch, shape, strip_prefix
+from jepa_ros.world_model.importers.common import (
+    count_layers,
+    make_config,
+    read_torch,
+    shape,
+    staged_checkpoint,
+    strip_prefix,
+)
 from jepa_ros.world_model.vjepa2_ac.model import STATE_FIELDS, STATES, VJepa2Ac
 
-# Published, and not to be seen in the tensors.
+# Published, but not visible in the tensors.
 SIZE = 256  # pixels of an image's side
 RATE = 4.0  # Hz of actions
-HISTORY = 2  # frames that the official planning looks back: the one observed, and one that is imagined
+HISTORY = 2  # frames that the official planning looks back: one observed, one predicted
 HEAD_DIM = 64  # of the predictor, and of all encoders but ViT-H
 HEADS = {1280: 16}
 
-# Names of the official encoder → names of transformers' VJEPA2Model; its qkv is divided into three.
+# Names of the official encoder → names of transformers' VJEPA2Model; qkv is split into three.
 _ENCODER_NAMES = [
     (r"patch_embed\.proj\.(weight|bias)", r"encoder.embeddings.patch_embeddings.proj.\1"),
     (r"blocks\.(\d+)\.(norm[12]|mlp\.fc[12])\.(weight|bias)", r"encoder.layer.\1.\2.\3"),
@@ -62,16 +65,12 @@ def import_vjepa2_ac(
     image's side, which is not in the file. Raises InputError, and then leaves nothing behind.
     """
     path, out = Path(path), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: expected a directory that is new or empty, found one with files in it")
     given = None if encoder is None else resolve_encoder(encoder, allow_download).resolve()
     if given is not None and (kind := read_kind(given)) != "vjepa2":
         raise InputError(f"encoder {given}: expected a V-JEPA 2 encoder (model_type vjepa2), found {kind}")
     parts = read_parts(path, ("predictor",) if given else ("predictor", "encoder"))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as partial:
-        whole = Path(partial, "checkpoint")
-        place = given or whole / "encoder"
+    with staged_checkpoint(out) as staged:
+        place = given or staged / "encoder"
         if given is None:
             write_encoder(path, parts["encoder"], place, size)
         frozen = load_frozen_encoder(place, size)
@@ -80,16 +79,15 @@ def import_vjepa2_ac(
         model = VJepa2Ac(frozen, config)
         checkpoint.check_tensors(str(path), model.predictor.state_dict(), parts["predictor"])
         model.predictor.load_state_dict(parts["predictor"])
-        checkpoint.save_checkpoint(whole, config, model, None)
-        (whole / "README.md").write_text(_card(path, config, model))
-        os.replace(whole, out)
+        checkpoint.save_checkpoint(staged, config, model, None)
+        (staged / "README.md").write_text(_card(path, config, model))
     return out
 
 
 def read_parts(path: Path, parts: tuple[str, ...]) -> dict[str, dict[str, torch.Tensor]]:
-    """Tensors by name of the official file's parts, without what DistributedDataParallel put before the names.
+    """Return the tensors by name of the official file's parts, without wrappers' prefixes.
 
-    Raises InputError where the file is missing, truncated, foreign, or holds other objects than tensors.
+    Raises InputError where the file is missing, truncated or foreign, or holds other objects than tensors.
     """
     if not path.is_file():
         raise InputError(f"{path}: expected the official .pt file of V-JEPA 2-AC, found no such file")
@@ -107,7 +105,7 @@ def read_parts(path: Path, parts: tuple[str, ...]) -> dict[str, dict[str, torch.
 
 
 def write_encoder(path: Path, tensors: Mapping[str, torch.Tensor], directory: Path, size: int) -> None:
-    """Write the official encoder's tensors as a VJEPA2Model of transformers. Raises InputError."""
+    """Write the official encoder as a VJEPA2Model of transformers. Raises InputError."""
     renamed = rename_encoder(path, tensors)
     settings = encoder_settings(path, renamed, size)
     transformers = import_transformers()
@@ -121,10 +119,10 @@ def write_encoder(path: Path, tensors: Mapping[str, torch.Tensor], directory: Pa
 
 
 def rename_encoder(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of the official encoder under the names of transformers' VJEPA2Model. Raises InputError."""
+    """Return the official encoder's tensors under the names of transformers' VJEPA2Model. Raises InputError."""
     renamed = {}
     for key, value in tensors.items():
-        if key == "pos_embed":  # left over in some files; positions are rotary
+        if key == "pos_embed":  # in some files, but unused: positions are rotary
             continue
         name = next((m.expand(new) for old, new in _ENCODER_NAMES if (m := re.fullmatch(old, key))), None)
         if name is None:
@@ -140,7 +138,7 @@ def rename_encoder(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str,
 
 
 def encoder_settings(path: Path, renamed: dict[str, torch.Tensor], size: int) -> dict:
-    """config.json of a VJEPA2Model with such tensors. Raises InputError."""
+    """Return the config.json of a VJEPA2Model with these tensors. Raises InputError."""
     embedding = "encoder.embeddings.patch_embeddings.proj.weight"
     width, channels, tubelet, patch, _ = shape(path, renamed, embedding, 5)
     hidden = shape(path, renamed, "encoder.layer.0.mlp.fc1.weight", 2)[0]
@@ -154,7 +152,7 @@ def encoder_settings(path: Path, renamed: dict[str, torch.Tensor], size: int) ->
         "tubelet_size": tubelet,
         "in_chans": channels,
         "hidden_size": width,
-        "num_hidden_layers": _layers(renamed, "encoder.layer."),
+        "num_hidden_layers": count_layers(renamed, "encoder.layer."),
         "num_attention_heads": _heads(path, "encoder", width),
         "mlp_ratio": _ratio(hidden, width),
         "layer_norm_eps": 1e-6,
@@ -173,14 +171,14 @@ def _config(
         raise InputError(f"{path}: action_encoder.weight: expected actions of {STATES} numbers, found {numbers}")
     if encoder.width != latent:
         raise InputError(f"{path}: expected an encoder of width {latent} for its predictor, found {encoder.width}")
-    raw = {
+    values = {
         "family": "vjepa2_ac",
         "name": name,
         "encoder": settings,
         "predictor": {
             "type": "block_causal",
             "width": width,
-            "depth": _layers(predictor, "predictor_blocks."),
+            "depth": count_layers(predictor, "predictor_blocks."),
             "heads": _heads(path, "predictor", width),
             "mlp_ratio": shape(path, predictor, "predictor_blocks.0.mlp.fc1.weight", 2)[0] / width,
         },
@@ -196,16 +194,8 @@ def _config(
             "mean": [0.0] * STATES,
             "std": [1.0] * STATES,
         },
-        **UNCALIBRATED,
     }
-    try:
-        return ModelConfig.model_validate(raw)
-    except ValidationError as error:
-        raise InputError(f"{path}: {first_problem(error)}") from None
-
-
-def _layers(tensors: Mapping[str, torch.Tensor], prefix: str) -> int:
-    return len({key.removeprefix(prefix).split(".")[0] for key in tensors if key.startswith(prefix)})
+    return make_config(path, values)
 
 
 def _heads(path: Path, part: str, width: int) -> int:
@@ -215,7 +205,7 @@ def _heads(path: Path, part: str, width: int) -> int:
 
 
 def _ratio(hidden: int, width: int) -> float:
-    """hidden / width, such that int(width * ratio), transformers' rounding, is hidden again."""
+    """Return hidden / width, so that transformers' rounding, int(width * ratio), gives hidden."""
     ratio = hidden / width
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
