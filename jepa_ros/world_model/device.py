@@ -1,4 +1,4 @@
-"""Models on a GPU, asked by code that knows of none."""
+"""Devices: choice of CPU or GPU, models on a GPU behind the interface of the CPU, native bfloat16 support."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ CPU = torch.device("cpu")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`: cpu, cuda, or cuda:N; auto: a GPU where torch can use one. Under torchrun a GPU without
-    a number is the process's own (LOCAL_RANK). Raises InputError where torch cannot use it."""
+    """Return the device called `name`: cpu, cuda, cuda:N, or auto (a GPU if torch can use one).
+
+    Under torchrun a GPU without a number is that of the process (LOCAL_RANK). Raises InputError where torch cannot use
+    the device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -37,8 +40,10 @@ def choose_device(name: str) -> torch.device:
 
 
 class DeviceProxy:
-    """A WorldModel that lies on `device` and answers where it was asked: frames and contexts may be anywhere, and what
-    comes back is where they are. Whatever else is asked of it is the model's own."""
+    """A WorldModel on `device` whose inputs may be on any device; outputs are on the device of the inputs.
+
+    Other attributes are those of the model.
+    """
 
     def __init__(self, model: PredictiveModel, device: torch.device):
         self._model, self.device = model.to(device), device
@@ -65,7 +70,7 @@ class DeviceProxy:
 
 
 def on_device(model: PredictiveModel, device: torch.device) -> WorldModel:
-    """The model on `device`, to be asked from anywhere; on the CPU that is the model as it is."""
+    """Return a WorldModel on `device` that takes tensors of any device; on the CPU the model itself."""
     return model if device == CPU else DeviceProxy(model, device)
 
 
@@ -74,7 +79,7 @@ BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, Arm
 
 @functools.cache
 def processor_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """What the processor's kernel calls its flags or features; empty where there is no such file."""
+    """Return the CPU flags or features that the kernel lists; empty where there is no such file."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
@@ -84,12 +89,12 @@ def processor_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 @functools.cache
 def processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
-    """As its maker calls it."""
+    """Return the CPU's model name."""
     lines = path.read_text().splitlines() if path.is_file() else []
     return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), platform.machine())
 
 
 @functools.cache
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has units for products of bfloat16 that torch uses; a GPU is taken to have them."""
+    """Return whether torch multiplies bfloat16 natively on the device; on a GPU it is assumed."""
     return device.type != "cpu" or not processor_flags().isdisjoint(BFLOAT16_FLAGS)

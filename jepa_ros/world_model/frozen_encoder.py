@@ -1,4 +1,4 @@
-"""Encoders that stay as they are: patch features of a model in transformers' format, from a local directory."""
+"""Frozen encoders: patch features of a model in transformers' format, from a local directory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import nn
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.config import FrozenEncoderConfig, sha256
 
-# model_type of config.json → class in transformers. Only these are built, so no code of a checkpoint is ever run.
+# model_type of config.json → class in transformers. Only these are built, so no code of a checkpoint is run.
 KINDS = {
     "dinov2": "Dinov2Model",
     "dinov3_vit": "DINOv3ViTModel",
     "ijepa": "IJepaModel",
     "vjepa2": "VJEPA2Model",
 }
-# Mean and standard deviation of the three colours that all of them were trained with (ImageNet's).
+# Mean and standard deviation of the colours that all of them were trained with (ImageNet's).
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -30,28 +30,27 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class FrozenEncoder(nn.Module):
     """Patch features of one image, without CLS and register tokens; always in evaluation mode and without gradients.
 
-    tokens: patches of an image, row by row; width: numbers of each. V-JEPA 2 sees the still as often as its tubelet has
-    frames (twice), and its features are layer-normed without weights, as V-JEPA 2-AC was trained (arXiv 2506.09985,
+    tokens: number of patches, row by row. width: of a feature. V-JEPA 2 gets the image repeated for each frame of its
+    tubelet (2), and its features are layer-normed without weights, as in the training of V-JEPA 2-AC (arXiv 2506.09985,
     section 3; `normalize_reps` in its configuration). The others end in their own layer norm.
     """
 
-    frozen = True  # its weights stay in their own directory: checkpoints hold those of other modules only
+    frozen = True  # checkpoints do not contain its weights, which stay in their own directory
 
     def __init__(self, kind: str, model: nn.Module, size: int):
-        """model: of transformers' class KINDS[kind]. size: pixels of an image's side, a multiple of the patch."""
+        """model: an instance of KINDS[kind]. size: pixels of an image's side, a multiple of the patch."""
         super().__init__()
         config = model.config
         self.kind, self.size = kind, size
-        self.tokens, self.width = (size // patch_size(config)) ** 2, config.hidden_size
-        # The predictor of V-JEPA 2's pre-training has no use here.
-        self.model = model.encoder if kind == "vjepa2" else model
+        self.tokens, self.width = (size // _patch_size(config)) ** 2, config.hidden_size
+        self.model = model.encoder if kind == "vjepa2" else model  # without the predictor of pre-training
         self._prefix = {"dinov2": 1, "dinov3_vit": 1 + getattr(config, "num_register_tokens", 0)}.get(kind, 0)
         self._tubelet = getattr(config, "tubelet_size", 1)
         self.requires_grad_(False)
         self.eval()
 
     def train(self, mode: bool = True) -> FrozenEncoder:
-        """Stays in evaluation mode, whatever the model around it does."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
@@ -66,10 +65,10 @@ class FrozenEncoder(nn.Module):
 
 
 def load_frozen_encoder(directory: Path, size: int) -> FrozenEncoder:
-    """The encoder in `directory` (config.json and *.safetensors) for images of size x size pixels, in float32.
+    """Load the encoder in `directory` (config.json and *.safetensors) for images of size x size pixels, in float32.
 
-    Raises InputError where the directory, its config.json or its safetensors file is missing, is of a kind that is not
-    known, is truncated or lacks tensors, or where size is not a multiple of the encoder's patch.
+    Raises InputError where the directory or one of its files is missing or truncated, its kind is unknown, tensors are
+    missing, or size is not a multiple of the encoder's patch.
     """
     kind = read_kind(directory)
     weight_files(directory)
@@ -87,19 +86,19 @@ def load_frozen_encoder(directory: Path, size: int) -> FrozenEncoder:
                 dtype=torch.float32,
                 local_files_only=True,
                 use_safetensors=True,
-                ignore_mismatched_sizes=True,  # they are named below
+                ignore_mismatched_sizes=True,  # reported below
                 output_loading_info=True,
             )
     except InputError:
         raise
-    except Exception as error:  # transformers and safetensors raise many kinds for a damaged file
+    except Exception as error:  # transformers and safetensors raise many types for a damaged file
         raise InputError(f"encoder {directory}: expected a model of type {kind}, found {_reason(error)}") from None
     _check_tensors(directory, found)
     return FrozenEncoder(kind, model, size)
 
 
 def load_configured_encoder(config: FrozenEncoderConfig, directory: Path, size: int) -> FrozenEncoder:
-    """The encoder that the checkpoint `directory` names, for images of size x size pixels.
+    """Load the encoder of the checkpoint `directory`, for images of size x size pixels.
 
     Raises InputError as load_frozen_encoder, and where its weights are not those that the predictor was trained with.
     """
@@ -114,7 +113,7 @@ def load_configured_encoder(config: FrozenEncoderConfig, directory: Path, size: 
 
 
 def read_kind(directory: Path) -> str:
-    """model_type of an encoder's directory, one of KINDS. Raises InputError."""
+    """Return the model_type of an encoder's directory, one of KINDS. Raises InputError."""
     path = directory / "config.json"
     if not directory.is_dir():
         raise InputError(f"encoder {directory}: expected a directory in transformers' format, found none")
@@ -130,7 +129,7 @@ def read_kind(directory: Path) -> str:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of an encoder's directory, sorted by name. Raises InputError where there is none."""
+    """Return the safetensors files of an encoder's directory by name. Raises InputError where there is none."""
     if files := sorted(directory.glob("*.safetensors")):
         return files
     pickles = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))
@@ -139,15 +138,15 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def weights_digest(directory: Path) -> str:
-    """SHA-256 (hex) of an encoder's safetensors files, one after the other in the order of their names."""
+    """Return the SHA-256 (hex) of an encoder's safetensors files, in the order of their names."""
     return sha256(*weight_files(directory))
 
 
 def resolve_encoder(name_or_path: str | Path, allow_download: bool = False) -> Path:
-    """Directory of an encoder. A path is taken as it is; the name of a Hugging Face repository (owner/name) is fetched
-    when `allow_download`, which only the user's own word may set: config.json and safetensors, nothing else.
+    """Return the directory of an encoder given by path or by the name of a Hugging Face repository (owner/name).
 
-    Raises InputError where there is no such directory or repository, or a download would be needed and is not allowed.
+    allow_download: fetch config.json and safetensors of a repository; set only on the user's request. Raises InputError
+    where there is no such directory or repository, or a download is needed and not allowed.
     """
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
@@ -166,8 +165,8 @@ def resolve_encoder(name_or_path: str | Path, allow_download: bool = False) -> P
         raise InputError(f"encoder {name}: expected to fetch it from Hugging Face, found {_reason(error)}") from None
 
 
-def patch_size(config) -> int:
-    """Pixels of a patch's side, from a transformers configuration; they may write a pair."""
+def _patch_size(config) -> int:
+    """Return the pixels of a patch's side from a transformers configuration, which may hold a pair."""
     size = config.patch_size
     return int(size if isinstance(size, int) else size[0])
 
@@ -177,7 +176,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_size(directory: Path, config, size: int) -> None:
-    patch = patch_size(config)
+    patch = _patch_size(config)
     if size < patch or size % patch:
         raise InputError(f"encoder {directory}: expected an image size of a multiple of {patch} px, found {size} px")
 
@@ -194,7 +193,7 @@ def _check_tensors(directory: Path, found: dict) -> None:
 
 
 def import_transformers():
-    """The package transformers, which only these encoders need. Raises InputError where it is not installed."""
+    """Import transformers, which only these encoders need. Raises InputError where it is not installed."""
     try:
         import transformers
     except ImportError:
@@ -206,7 +205,7 @@ def import_transformers():
 
 @contextmanager
 def _quiet(transformers):
-    """No progress bars and reports of transformers: what is wrong is said in one line here."""
+    """Switch off progress bars and logs of transformers within the context: errors are reported in one line."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)

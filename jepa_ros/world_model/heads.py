@@ -1,4 +1,4 @@
-"""The fast policy (System 1): goal-conditioned inverse dynamics on frozen latents."""
+"""Heads on frozen latents: the goal-conditioned policy, the learned distance in ticks, and linear probes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from jepa_ros.errors import InputError
 class GoalPolicy(nn.Module):
     """Latent (B, D), goal latent (B, D), proprioception (B, P), time to go (B,) in ticks → actions (B, block * A).
 
-    Trained to give the actions that led from one moment of play to a later one, and none from there on; asked with a
-    time to go, it answers what play did on its way there. max_ticks: longest time to go that it knows.
+    Inverse dynamics: trained on the actions that led from one moment of play to a later one within the time to go, and
+    on zero actions from there on. max_ticks: longest time to go.
     """
 
     def __init__(
@@ -36,16 +36,15 @@ class GoalPolicy(nn.Module):
 
 
 FACTOR_RANGE = 0.5
-"""Share by which what the arm is doing now may lengthen or shorten the way."""
+"""Largest relative change of the time to go by the present motion."""
 
 
 class Reachability(nn.Module):
-    """Latent (B, D), goal latent (B, D), proprioception (B, P) -> control ticks to go (B,), at least 0.
+    """Latent (B, D), goal latent (B, D), proprioception (B, P) → control ticks to go (B,), at least 0.
 
-    The distance of two embeddings, times a factor of 1 ± FACTOR_RANGE by latent, goal and proprioception: an arm that
-    already moves towards the goal arrives sooner than one that moves away from it. The distance is 0 at the goal, obeys
-    the triangle inequality, and keeps growing beyond the longest motion in the training data. Patch tokens are
-    flattened by the caller.
+    The distance of two embeddings, times a factor of 1 ± FACTOR_RANGE: an arm that already moves towards the goal
+    arrives sooner than one that moves away. The distance is 0 at the goal, obeys the triangle inequality, and grows
+    beyond the longest motion in the training data. Patch tokens are flattened by the caller.
     """
 
     def __init__(self, latent_dim: int, proprioception_dim: int, width: int, embedding: int, max_ticks: int):
@@ -54,7 +53,7 @@ class Reachability(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(latent_dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, embedding)
         )
-        # Checkpoints hold these tensors under the name `haste`.
+        # `haste` is the name of these tensors in checkpoints.
         self.haste = nn.Sequential(
             nn.Linear(2 * latent_dim + proprioception_dim, width), nn.GELU(), nn.Linear(width, 1)
         )
@@ -64,27 +63,26 @@ class Reachability(nn.Module):
         goal = goal.expand(len(latent), -1)
         both = self.embed(torch.cat([latent, goal]))
         square = (both[: len(latent)] - both[len(latent) :]).square().sum(1)
-        # The root has no gradient at 0; adding a millionth of a tick under it keeps gradients finite.
+        # The root has no finite gradient at 0, so a small number is added under it.
         distance = self.max_ticks * ((square + 1e-12).sqrt() - 1e-6)
         return distance * self.speed_factor(latent, goal, proprioception)
 
     def speed_factor(self, latent: torch.Tensor, goal: torch.Tensor, proprioception: torch.Tensor) -> torch.Tensor:
-        """Return (B,) by how much the present motion lengthens (> 1) or shortens (< 1) the time to go."""
+        """Return the factor (B,) by which the present motion lengthens (> 1) or shortens (< 1) the time to go."""
         logits = self.haste(torch.cat([latent, goal, proprioception], dim=1)).squeeze(1)
         return 1.0 + FACTOR_RANGE * torch.tanh(logits)
 
 
 JOINTS = "joints"
-"""The probe of this name reads the positions of the model's joints."""
+"""Name of the probe of joint positions."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Reads a position (k,) in m in the base frame, or joint positions (k,) in rad, off latents of shape L, patch
-    tokens averaged first.
+    """Linear probe of a position (k,) in m in the base frame, or of joint positions (k,) in rad.
 
-    weights: (D + 1, k), the last row the offset. error: on test episodes, the root mean square of the distance in m, of
-    joints that of one of them in rad.
+    It reads latents of shape L; patch tokens are averaged first. weights: (D + 1, k), the last row is the offset.
+    error: root mean square on test episodes, of the distance in m, or of one joint in rad.
     """
 
     name: str
@@ -94,12 +92,12 @@ class Probe:
 
     @property
     def unit(self) -> str:
-        """Of what it reads: m or rad."""
+        """Unit of the position: m or rad."""
         return "rad" if self.name == JOINTS else "m"
 
     @property
     def dimension(self) -> int:
-        """Numbers k that it reads."""
+        """Number k of values."""
         return self.weights.shape[1]
 
     def read(self, latents: torch.Tensor) -> torch.Tensor:
@@ -115,13 +113,13 @@ def fit_probe(
     train: tuple[torch.Tensor, torch.Tensor],
     test: tuple[torch.Tensor, torch.Tensor],
 ) -> Probe:
-    """The probe of least squares on latents (N, *L) and positions (N, k) in m or rad; `test` gives its error.
+    """Fit a probe by ridge regression of positions (N, k), m or rad, on latents (N, *L).
 
-    Latents are whitened and a millionth of their variance is added (ridge), so that directions in which they do not
-    vary get no weight. Rows whose position is not finite are left out: the object was not seen there. Raises InputError
+    test: the pair that its error is measured on. The ridge is a millionth of the mean variance, so that constant
+    directions get no weight. Rows with a non-finite position are dropped: the object was not visible. Raises InputError
     where no row is left.
     """
-    (z, y), (z_test, y_test) = (_seen(name, latent_shape, *pair) for pair in (train, test))
+    (z, y), (z_test, y_test) = (_select_finite(name, latent_shape, *pair) for pair in (train, test))
     mean, centre = z.mean(0), y.mean(0)
     covariance = (z - mean).T @ (z - mean) / len(z)
     ridge = 1e-6 * covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), dtype=z.dtype)
@@ -133,12 +131,12 @@ def fit_probe(
     return Probe(name, weights.float(), error, latent_shape)
 
 
-def _seen(
+def _select_finite(
     name: str, shape: tuple[int, ...], latents: torch.Tensor, positions: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Vectors (n, D) and positions (n, k), in double precision, of the rows that have a position."""
-    seen = torch.isfinite(positions).all(1)
-    if not seen.any():
+    """Return latents (n, D) and positions (n, k) of the rows that have a position, in double precision."""
+    finite = torch.isfinite(positions).all(1)
+    if not finite.any():
         raise InputError(f"object {name}: expected positions in training and test episodes, found none in some of them")
-    latents = latents[seen]
-    return (latents.mean(1) if len(shape) > 1 else latents).double(), positions[seen].double()
+    latents = latents[finite]
+    return (latents.mean(1) if len(shape) > 1 else latents).double(), positions[finite].double()

@@ -1,4 +1,4 @@
-"""Surprise: how far what is seen lies from what the model predicted of the executed actions."""
+"""Surprise: the error of the model's one-step prediction for the executed actions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from jepa_ros.world_model.history import ObservationHistory
 
 @dataclass(frozen=True)
 class SurpriseReading:
-    """error: mean square over the latent. quantile: its place among validation errors, 0 to 1. threshold: beyond it
-    `surprised`."""
+    """error: mean square over the latent. quantile: of the error among validation errors, 0 to 1. threshold: of the
+    error, above which `surprised` is true."""
 
     error: float
     quantile: float
@@ -23,7 +23,7 @@ class SurpriseReading:
 
     @classmethod
     def of(cls, error: float, scale: SurpriseConfig) -> SurpriseReading:
-        """The reading of a prediction error."""
+        """Return the reading for a prediction error."""
         quantile = float(np.interp(error, (0.0, *scale.errors), (0.0, *scale.levels)))
         return cls(error, quantile, scale.threshold)
 
@@ -33,23 +33,26 @@ class SurpriseReading:
 
 
 class SurpriseMonitor:
-    """Predicts each frame from the one a model step before it. Quantiles are the checkpoint's own, from held-out
-    episodes: a running distribution would get used to the fault that it should report."""
+    """Compares each frame with its prediction from the frame one model step before.
 
-    def __init__(self, checkpoint: Checkpoint, seen: ObservationHistory):
-        self._model, self._config, self._seen = checkpoint.model, checkpoint.config, seen
+    Quantiles are those of the checkpoint, from held-out episodes: a running distribution would adapt to the fault that
+    it should report.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, observations: ObservationHistory):
+        self._model, self._config, self._observations = checkpoint.model, checkpoint.config, observations
         self._last = -np.inf
 
     @torch.inference_mode()
     def read(self, stamp: float) -> SurpriseReading | None:
-        """The reading for the frame at `stamp`, once a model step; None in between and where something is unknown."""
-        config, seen = self._config, self._seen
+        """Return the reading for the frame at `stamp`, once a model step; None in between and where data is missing."""
+        config, known = self._config, self._observations
         if stamp < self._last:
             self._last = -np.inf
         if stamp - self._last < config.step - 1e-3:
             return None
         before = stamp - config.step
-        now, context, block = seen.latents.at(stamp), seen.context_at(before), seen.action_block(before)
+        now, context, block = known.latents.at(stamp), known.context_at(before), known.action_block(before)
         if now is None or context is None or block is None:
             return None
         self._last = stamp

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from helpers import small_lewm
 from jepa_ros.errors import InputError
 from jepa_ros.world_model.anti_collapse import METHODS, AntiCollapse, SigReg, VicReg, make_anti_collapse
-from jepa_ros.world_model.anti_collapse.ema_teacher import encoder_of
+from jepa_ros.world_model.anti_collapse.ema_teacher import _copy_encoder
 from jepa_ros.world_model.anti_collapse.vicreg import variance_and_covariance
 
 torch.set_num_threads(1)
@@ -210,7 +210,7 @@ def test_a_teacher_keeps_what_encoding_needs_wherever_it_lies():
         def encode(self, frames):
             return self.layers[0](frames.float().mean((1, 2))) * self.scale
 
-    kept = encoder_of(Nested(), (8, 8, 3))
+    kept = _copy_encoder(Nested(), (8, 8, 3))
     assert {name for name, _ in kept.named_parameters()} == {"layers.0.weight", "layers.0.bias", "scale"}
 
 
@@ -226,7 +226,7 @@ def test_hidden_patches_reach_the_decoder_through_the_loss_alone():
     before = copy.deepcopy(dict(model.named_buffers()))
     method.loss(latents, frames, seeded(3))
     (shown,) = seen
-    hidden = method._hidden(frames, seeded(3))
+    hidden = method._draw_mask(frames, seeded(3))
     assert torch.equal(shown[~hidden], frames[~hidden])
     assert (shown[hidden] == 128).all(), "the middle of the colours"
     assert (hidden.flatten(1).sum(1) == PIXELS // 4).all()

@@ -4,7 +4,7 @@ import weakref
 
 import pytest
 
-from jepa_ros.world_model.camera_sync import KEPT, LAG, CameraSynchronizer
+from jepa_ros.world_model.camera_sync import MAX_FRAMES, MAX_LAG_S, CameraSynchronizer
 
 TOLERANCE = 0.05
 PERIOD = 1 / 30
@@ -98,7 +98,7 @@ def test_a_silent_camera_completes_nothing_and_memory_stays_bounded(silent):
         picture = Picture()
         kept.add(picture)
         assert made.add(other, t, picture) == []
-    assert len(kept) <= KEPT + 2 and made.apart == {}
+    assert len(kept) <= MAX_FRAMES + 2 and made.apart == {}
     assert (made.incomplete > 1000) == (silent == "wrist/frame")
     sets = feed(made, arriving(("frame", stamps(5, 9.0), 0.0), ("wrist/frame", stamps(5, 9.0), 0.0)))
     assert [first for first, _ in sets] == stamps(5, 9.0), "and it goes on when the camera is back"
@@ -111,7 +111,7 @@ def test_a_camera_of_another_clock_is_told_by_how_much(gap):
     wrist = ("wrist/frame", [t + gap for t in times], -gap)
     assert feed(made, arriving(("frame", times, 0.0), ("left/frame", times, 0.0), wrist)) == []
     assert made.incomplete > 20
-    assert made.apart == {"wrist/frame": pytest.approx(gap, abs=LAG + PERIOD)}
+    assert made.apart == {"wrist/frame": pytest.approx(gap, abs=MAX_LAG_S + PERIOD)}
     assert len(feed(made, [(camera, 500.0) for camera in ("frame", "left/frame", "wrist/frame")])) == 1
     assert made.apart == {}, "forgotten once they come together again"
 
@@ -151,7 +151,7 @@ def test_a_jump_ahead_goes_on_from_there():
 def test_a_camera_that_lags_more_than_allowed_is_given_up_on():
     times = stamps(60)
     made = matcher()
-    sets = feed(made, arriving(("frame", times, 0.0), ("wrist/frame", times, LAG + 0.2)))
+    sets = feed(made, arriving(("frame", times, 0.0), ("wrist/frame", times, MAX_LAG_S + 0.2)))
     assert made.incomplete > 0 and all(first == wrist for first, wrist in sets)
 
 

@@ -1,4 +1,4 @@
-"""Methods that keep latents from collapsing to a constant, one file each, behind one protocol.
+"""Methods against collapse of the latents, one file each, behind one protocol.
 
 Training calls make_anti_collapse() with the method's name and adds its loss. Start reading in protocol.py.
 """
@@ -32,11 +32,11 @@ __all__ = ["METHODS", "AntiCollapse", "EmaTeacher", "Reconstruction", "SigReg", 
 def make_anti_collapse(
     name: str, model: nn.Module, config: ModelConfig, *, updates: int | None = None, **settings: Any
 ) -> AntiCollapse:
-    """The method called `name` for a model of `config`; `settings` are its class's own options.
+    """Return the method called `name` for a model of `config`; `settings` are options of its class.
 
-    updates: length of training; ema alone needs it. Raises InputError for an unknown name or setting, a missing length,
-    for any method but none where the encoder is frozen: what cannot change cannot collapse; and for reconstruction with
-    several cameras: its decoder draws one picture.
+    updates: length of training, needed by ema only. Raises InputError for an unknown name or setting, a missing length,
+    any method but none with a frozen encoder, which cannot collapse, and reconstruction with several cameras, since its
+    decoder draws one image.
     """
     if name not in METHODS:
         raise InputError(f"anti-collapse: expected one of {', '.join(METHODS)}, found '{name}'")
@@ -50,9 +50,7 @@ def make_anti_collapse(
     if name == "reconstruction":
         if len(config.cameras) > 1:
             raise InputError(f"anti-collapse reconstruction: expected one camera, found {', '.join(config.cameras)}")
-        colours = config.preprocessing
-        given = {"model": model, "latent": config.latent_shape[-1], "size": colours.size}
-        given |= {"mean": colours.mean, "std": colours.std}
+        given = {"model": model, "latent": config.latent_shape[-1], **config.preprocessing.model_dump()}
     known = set() if name == "none" else set(inspect.signature(METHODS[name]).parameters) - set(given)
     if unknown := sorted(set(settings) - known):
         raise InputError(

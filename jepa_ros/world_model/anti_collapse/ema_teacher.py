@@ -1,8 +1,7 @@
-"""A teacher that follows the encoder slowly: predictions are compared with its latents, and no gradient reaches it.
+"""EMA teacher: the targets of predictions are latents of a slow copy of the encoder, without gradient.
 
 BYOL (arXiv 2006.07733) and I-JEPA (arXiv 2301.08243): an exponential moving average, a stop-gradient, and a predictor
-on the student's side alone, which a world model has anyway. Nothing forbids a collapse; in practice the dynamics of
-training keep away from it.
+on the student's side only, which a world model has anyway. Collapse is possible, but training avoids it in practice.
 """
 
 from __future__ import annotations
@@ -19,27 +18,27 @@ from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse
 class EmaTeacher(AntiCollapse):
     """Targets are the teacher's latents; there is no regulariser.
 
-    The teacher copies what `model.encode` uses. In training its BatchNorms take the statistics of the batch, as BYOL's
-    do. Where ranks train together, convert_batch_norm goes before this.
+    The teacher copies the parts that `model.encode` uses. In training its BatchNorms use the statistics of the batch,
+    as BYOL's do. In distributed training call convert_batch_norm first.
 
-    model: the student. shape: of what it sees a situation in, ModelConfig.frame_shape. updates: length of training; the
-    momentum rises over it from `start` to 1 by a cosine.
+    model: the student. shape: ModelConfig.frame_shape. updates: length of training, over which the momentum rises from
+    `start` to 1 along a cosine.
     """
 
     def __init__(self, model: nn.Module, shape: tuple[int, ...], updates: int, start: float = 0.996):
         super().__init__()
-        self.teacher = encoder_of(model, shape).requires_grad_(False)
+        self.teacher = _copy_encoder(model, shape).requires_grad_(False)
         self.updates, self.start = updates, start
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def momentum(self) -> float:
-        """Share of itself that the teacher keeps at step k of K: 1 - (1 - start)(cos(pi k / K) + 1) / 2 (BYOL)."""
+        """Return BYOL's momentum at step k of K: 1 - (1 - start)(cos(pi k / K) + 1) / 2."""
         done = min(1.0, int(self.step) / self.updates)
         return 1.0 - (1.0 - self.start) * (math.cos(math.pi * done) + 1.0) / 2.0
 
     @torch.no_grad()
     def targets(self, model: nn.Module, frames: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """See AntiCollapse: the teacher's latents, without gradient."""
+        """See AntiCollapse."""
         return self.teacher.encode(frames)
 
     @torch.no_grad()
@@ -51,9 +50,8 @@ class EmaTeacher(AntiCollapse):
         self.step += 1
 
 
-def encoder_of(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    """A copy of the model with only the children that `encode` calls, with frames (1, *shape); a teacher has no use for
-    a second predictor."""
+def _copy_encoder(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """Return a copy of the model with only the children that `encode` calls for frames (1, *shape)."""
     made = copy.deepcopy(model)
     called: set[nn.Module] = set()
     hooks = [m.register_forward_hook(lambda module, *_: called.add(module)) for m in made.modules()]

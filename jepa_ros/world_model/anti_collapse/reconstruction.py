@@ -1,11 +1,11 @@
-"""The frame must be drawn from its latent: the generative baseline that joint embedding is argued for against.
+"""Reconstruction: a decoder must draw the frame from its latent. The generative baseline to joint embedding.
 
-LeCun (A Path Towards Autonomous Machine Intelligence, 2022) holds that a loss on pixels spends the latent on what
-cannot be predicted and does not matter. This is that loss, on the same encoder.
+LeCun (A Path Towards Autonomous Machine Intelligence, 2022) argues that a loss on pixels spends the latent on details
+that cannot be predicted and do not matter. This is that loss, on the same encoder.
 
-It differs from MAE (arXiv 2111.06377): the encoder is the family's own and gives one latent, so what is drawn passes
-through a bottleneck of D numbers; the decoder is convolutional; pixels are not normalised patch by patch; and frames
-are seen whole unless `masked` is set, in which case, as in MAE, only hidden patches count.
+Differences to MAE (arXiv 2111.06377): the encoder is that of the family and returns one latent, so the image passes a
+bottleneck of D numbers; the decoder is convolutional; pixels are not normalised by patch; and frames are encoded whole
+unless `masked` is set. With `masked` only hidden patches count, as in MAE.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from jepa_ros.world_model.protocol import as_images
 
 
 class Reconstruction(AntiCollapse):
-    """Predictions are compared with the latents without gradient.
+    """Targets are the latents without gradient; the regulariser is the error of a decoder.
 
-    Without the stop-gradient the prediction error would fall by shrinking all latents, which a decoder undoes for free.
-    World models that draw pixels guard against it too: their dynamics chase the representation more than the other way
-    round (DreamerV2, arXiv 2010.02193, "KL balancing").
+    Without the stop-gradient the prediction error could be reduced by shrinking all latents, which a decoder can undo.
+    Generative world models have a similar guard (DreamerV2, arXiv 2010.02193, "KL balancing").
 
-    latent: D. size: S. mean, std: of the frames' colours, on values of 0 to 1. masked: share of patches of `patch`
-    pixels a side that the encoder is not shown; it costs a second pass of the encoder, which leaves no trace in its
-    running statistics.
+    latent: D. size: S. mean, std: of the frames' colours, on values 0 to 1. masked: share of patches of `patch` pixels
+    a side that are hidden from the encoder; this needs a second pass of the encoder, which does not change its running
+    statistics.
     """
 
     weight: ClassVar[float] = 1.0
@@ -48,14 +47,14 @@ class Reconstruction(AntiCollapse):
         patch: int = 8,
     ):
         super().__init__()
-        self._model = (model,)  # in a tuple, so that its parameters are not taken for this module's
+        self._model = (model,)  # in a tuple, so that its parameters do not count as this module's
         self.decoder = Decoder(latent, size)
         self.masked, self.patch = masked, patch
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
 
     def targets(self, model: nn.Module, frames: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """See AntiCollapse: the latents, without gradient."""
+        """See AntiCollapse."""
         return latents.detach()
 
     def loss(self, latents: torch.Tensor, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
@@ -63,16 +62,16 @@ class Reconstruction(AntiCollapse):
         images = as_images(frames, self.mean, self.std)
         if not self.masked:
             return F.mse_loss(self.decoder(latents.flatten(0, 1)), images)
-        hidden = self._hidden(frames, generator)
-        middle = (255.0 * self.mean).round().to(torch.uint8)
+        hidden = self._draw_mask(frames, generator)
+        grey = (255.0 * self.mean).round().to(torch.uint8)
         (model,) = self._model
-        with running_statistics_kept(model):
-            seen = model.encode(torch.where(hidden.unsqueeze(-1), middle, frames.to(hidden.device)))
+        with _frozen_statistics(model):
+            seen = model.encode(torch.where(hidden.unsqueeze(-1), grey, frames.to(hidden.device)))
         error = (self.decoder(seen) - images).square().mean(1)
         return (error * hidden).sum() / hidden.sum()
 
-    def _hidden(self, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """Pixels (N, S, S) bool in hidden patches; the same number of patches of each frame."""
+    def _draw_mask(self, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """Return the pixels (N, S, S) bool in hidden patches, of which each frame has the same number."""
         side = -(-frames.shape[1] // self.patch)
         device = self.mean.device if generator is None else generator.device
         order = torch.rand(len(frames), side * side, generator=generator, device=device).argsort(1)
@@ -82,10 +81,10 @@ class Reconstruction(AntiCollapse):
 
 
 class Decoder(nn.Module):
-    """Latents (N, D) → images (N, 3, size, size): a linear map to a grid of an eighth of the size, two convolutions on
-    it, and a linear map from each of its places to the pixels there, as MAE ends.
+    """Latents (N, D) → images (N, 3, size, size), at about the cost of the small convolutional encoder.
 
-    It costs about what the small convolutional encoder does.
+    A linear map to a grid of an eighth of the size, two convolutions, and a linear map from each cell to its pixels, as
+    at MAE's end.
     """
 
     def __init__(self, latent: int, size: int, channels: int = 64, patch: int = 8):
@@ -103,14 +102,14 @@ class Decoder(nn.Module):
         )
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """See the class; sizes that are no multiple of the patch are cut from the next one."""
+        """See the class; a size that is no multiple of the patch is cropped from the next multiple."""
         grid = self.input(latents).view(-1, self.channels, self.side, self.side)
         return self.output(grid)[:, :, : self.size, : self.size]
 
 
 @contextmanager
-def running_statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Within it, BatchNorms take the batch's statistics and remember nothing: later frames will not be masked."""
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Within the context BatchNorms use the batch's statistics and do not update running ones with masked frames."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

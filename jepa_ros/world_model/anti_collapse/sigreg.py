@@ -1,4 +1,4 @@
-"""SIGReg: latents are kept from collapsing by asking that they look like an isotropic Gaussian.
+"""SIGReg: latents are regularised towards an isotropic Gaussian.
 
 LeJEPA (arXiv 2511.08544) with the settings of LeWM (arXiv 2603.19312): the Epps-Pulley statistic of random
 one-dimensional projections, integrated over 17 knots on [0, 3] by the trapezoid rule with weight exp(-t^2 / 2).
@@ -16,9 +16,9 @@ from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse, by_positio
 
 
 class SigReg(AntiCollapse):
-    """LeWM's: predictions are compared with the latents themselves, no stop-gradient and no teacher (eq. 1-3).
+    """LeWM's method: targets are the latents themselves, without stop-gradient or teacher (eq. 1-3).
 
-    directions: random axes of a call (LeWM: 1024).
+    directions: random axes a call (LeWM: 1024).
     """
 
     weight: ClassVar[float] = 0.1
@@ -28,15 +28,15 @@ class SigReg(AntiCollapse):
         self.directions = directions
 
     def loss(self, latents: torch.Tensor, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """See AntiCollapse; over the batch of all ranks."""
+        """See AntiCollapse; of the batch of all ranks."""
         return sigreg(by_position(latents), self.directions, generator)
 
 
 def sigreg(latents: torch.Tensor, directions: int, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Scalar loss of latents (T, B, D): the statistic over B, times B, averaged over T and `directions` random axes.
+    """Return the loss of latents (T, B, D): the statistic over B, times B, averaged over T and random axes.
 
-    With several ranks, B is the batch of all of them: their characteristic functions are averaged, and each draws the
-    same axes. Raises ValueError where there is no generator to draw the same from.
+    directions: number of axes. With several ranks, B is the batch of all ranks: their characteristic functions are
+    averaged, and all draw the same axes. Raises ValueError where they have no generator to draw the same axes from.
     """
     if generator is None and count_ranks() > 1:
         raise ValueError("sigreg: expected a generator of one state on all ranks, found None")
@@ -57,10 +57,10 @@ def sigreg(latents: torch.Tensor, directions: int, generator: torch.Generator | 
 
 
 class _CharacteristicFunction(torch.autograd.Function):
-    """Of samples (T, B, M) at knots (K,): (2, T, M, K), the mean cosine and the mean sine over B.
+    """Samples (T, B, M), knots (K,) → mean cosine and mean sine over B, (2, T, M, K).
 
-    Cosine and sine are each other's derivative: with both at hand the backward pass needs no more of them, which halves
-    the time.
+    Cosine and sine are each other's derivatives: with both saved, the backward pass computes none, which halves the
+    time.
     """
 
     @staticmethod

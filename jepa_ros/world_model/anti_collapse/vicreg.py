@@ -1,7 +1,7 @@
-"""VICReg: every number of the latent must vary over the batch, and no two may say the same.
+"""VICReg: each dimension of the latent must vary over the batch, and no two may be correlated.
 
-arXiv 2105.04906, equations 1, 3 and 4, on the latents themselves and not on an expander's output: they are what the
-planner measures distances in. PLDM (arXiv 2502.14819) trains world models so.
+arXiv 2105.04906, equations 1, 3 and 4, applied to the latents, in which the planner measures distances, not to an
+expander's output. PLDM (arXiv 2502.14819) trains world models with it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from jepa_ros.world_model.anti_collapse.protocol import AntiCollapse, by_positio
 
 
 class VicReg(AntiCollapse):
-    """Predictions are compared with the latents themselves, gradients on both sides (the paper's invariance term).
+    """Targets are the latents themselves, with gradients on both sides (the paper's invariance term).
 
-    variance, covariance: weights of the two terms. The paper's are 25, 25 and 1 for invariance, variance and
-    covariance; what is predicted here weighs 1, so all are divided by 25.
+    variance, covariance: weights of the two terms. The paper weights invariance, variance and covariance by 25, 25 and
+    1; here the prediction error has weight 1, so all are divided by 25.
     """
 
     weight: ClassVar[float] = 1.0
@@ -29,16 +29,16 @@ class VicReg(AntiCollapse):
         self.variance, self.covariance = variance, covariance
 
     def loss(self, latents: torch.Tensor, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        """See AntiCollapse; over the batch of all ranks."""
+        """See AntiCollapse; of the batch of all ranks."""
         variance, covariance = variance_and_covariance(by_position(latents))
         return self.variance * variance + self.covariance * covariance
 
 
 def variance_and_covariance(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two scalar losses of latents (T, B, D), each of the batch of all ranks and averaged over T.
+    """Return two scalar losses of latents (T, B, D), of the batch of all ranks and averaged over T.
 
-    The hinge of the standard deviations at 1 (epsilon 1e-4), averaged over D; the squares of the covariance matrix off
-    its diagonal, summed and divided by D.
+    Variance: hinge of the standard deviations at 1 (epsilon 1e-4), averaged over D. Covariance: squares of the
+    covariances off the diagonal, summed and divided by D.
     """
     with torch.autocast(latents.device.type, enabled=False):
         z = full_precision(latents)
