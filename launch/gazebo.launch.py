@@ -3,9 +3,9 @@
 Requirements, and what has been tested: docs/how_to/gazebo.md.
 """
 
-from jepa_ros.bringup.launch_description import gazebo_description
+from jepa_ros.bringup.launch_description import description
 
 
 def generate_launch_description():
     """The bring-up `gazebo` of jepa_ros.bringup.nodes, and Gazebo itself."""
-    return gazebo_description()
+    return description("gazebo")

@@ -32,6 +32,13 @@ class RunningGraph:
     def __str__(self) -> str:
         return f"`jepa_ros {self.command}` in ROS domain {self.domain}"
 
+    def not_found(self, what: str) -> InputError:
+        """Return the error that something was not found in this graph."""
+        where = f"ROS domain {self.domain}, namespace {self.namespace or '/'}"
+        return InputError(
+            f"no {what} found in {where}: start a graph (jepa_ros up sim), or give --domain and --namespace"
+        )
+
 
 @contextmanager
 def announce(command: str, environment: Mapping[str, str], namespace: str = "") -> Iterator[None]:

@@ -59,7 +59,7 @@ def send_goal(
         progress, request = _Progress(_UNITS.get(kind, ""), listener), None
         try:
             if not session.wait_for(client.is_ready, DISCOVERY_TIMEOUT, stop.is_set):
-                raise _not_found("planner (action reach_goal)", graph)
+                raise graph.not_found("planner (action reach_goal)")
             request = _send(session, client, goal, stop.is_set)
             _follow(session, request, listener, progress, stop.is_set)
         except Stopped:
@@ -199,16 +199,9 @@ def _report(outcome: Outcome, progress: _Progress) -> int:
 def _call(session: RclpySession, client, request, what: str, graph: RunningGraph):
     """Call a service and return its response. Raises InputError where it is not there or does not answer."""
     if not session.wait_for(client.service_is_ready, DISCOVERY_TIMEOUT):
-        raise _not_found(what, graph)
+        raise graph.not_found(what)
     for _ in range(ATTEMPTS):
         future = client.call_async(request)
         if session.wait_for(future.done, ANSWER_TIMEOUT):
             return future.result()
     raise InputError(f"{what}: no answer within {ATTEMPTS * ANSWER_TIMEOUT:g} s")
-
-
-def _not_found(what: str, graph: RunningGraph) -> InputError:
-    where = f"ROS domain {graph.domain}, namespace {graph.namespace or '/'}"
-    return InputError(
-        f"no {what} found in {where}: start a graph (jepa_ros up sim), or give --domain and --namespace of yours"
-    )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import threading
 import time
+from collections.abc import Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from jepa_ros.bringup.running_graphs import RunningGraph, join_graph
 from jepa_ros.bringup.up import on_signals
-from jepa_ros.errors import InputError
 from jepa_ros.graph_clients.session import RclpySession, Stopped
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def show_status(once: bool = False, as_json: bool = False, namespace: str = "", 
         listener = GraphListener(session.node)
         try:
             if not session.wait_for(listener.discover_nodes, DISCOVERY_TIMEOUT, stop.is_set):
-                where = f"ROS domain {graph.domain}, namespace {graph.namespace or '/'}"
-                raise InputError(f"no nodes found in {where}: start a graph (jepa_ros up sim), or give --domain")
+                raise graph.not_found("nodes")
             if once:
                 session.wait_for(_Completeness(listener), COMPLETE_TIMEOUT, stop.is_set)
                 _print(read_status(listener, graph), as_json)
@@ -100,39 +99,32 @@ def _read_node(listener: GraphListener, name: str) -> dict[str, Any]:
 def _read_gate(listener: GraphListener) -> dict[str, Any] | None:
     from jepa_ros.robot.gate.types import GateCode, GateState
 
-    m, age = listener.gate, time.time() - listener.gate_at
-    if m is None:
+    if (m := listener.gate) is None:
         return None
-    fields = ("speed_scale", "latent_age_ms", "joint_age_ms", "following_error", "min_distance")
-    return {
-        "state": _name(GateState, m.state),
-        "code": _name(GateCode, m.code),
-        "text": m.text,
-        "age_s": age,
-        "plan_id": m.plan_id,
-        "rejected": m.rejected,
-        "rejection_code": _name(GateCode, m.rejection_code),
-        "stops": m.stops,
-        **{name: _finite(getattr(m, name)) for name in fields},
-    }
+    figures = ("speed_scale", "latent_age_ms", "joint_age_ms", "following_error", "min_distance")
+    found = _read_message(m, listener.gate_at, GateState, GateCode, ("plan_id", "rejected", "stops"), figures)
+    return found | {"rejection_code": _name(GateCode, m.rejection_code)}
 
 
 def _read_planner(listener: GraphListener) -> dict[str, Any] | None:
     from jepa_ros.planning.codes import PlannerCode
 
-    m, age = listener.planner, time.time() - listener.planner_at
-    if m is None:
+    if (m := listener.planner) is None:
         return None
-    states = ("INACTIVE", "IDLE", "WAITING", "PLANNING", "REACHED", "FAILED")
-    fields = ("plan_ms", "deadline_ms", "slack_ms", "distance")
+    states = IntEnum("State", "INACTIVE IDLE WAITING PLANNING REACHED FAILED", start=0)
+    figures = ("plan_ms", "deadline_ms", "slack_ms", "distance")
+    return _read_message(m, listener.planner_at, states, PlannerCode, ("plan_id", "misses"), figures)
+
+
+def _read_message(message, at: float, states, codes, counters: Sequence[str], figures: Sequence[str]) -> dict[str, Any]:
+    """Return gate_status or planner_status as JSON takes it. at: s since the epoch."""
     return {
-        "state": states[m.state] if m.state < len(states) else m.state,
-        "code": _name(PlannerCode, m.code),
-        "text": m.text,
-        "age_s": age,
-        "plan_id": m.plan_id,
-        "misses": m.misses,
-        **{name: _finite(getattr(m, name)) for name in fields},
+        "state": _name(states, message.state),
+        "code": _name(codes, message.code),
+        "text": message.text,
+        "age_s": time.time() - at,
+        **{name: getattr(message, name) for name in counters},
+        **{name: _finite(getattr(message, name)) for name in figures},
     }
 
 
@@ -184,19 +176,16 @@ def _show_live(session: RclpySession, listener: GraphListener, stop: threading.E
         _repeat(session, listener, stop, LOG_PERIOD, lambda: _print(read_status(listener, graph), False))
         return
     with Live(console=console, auto_refresh=False) as live:
-        _repeat(
-            session,
-            listener,
-            stop,
-            REFRESH_PERIOD,
-            lambda: live.update(make_table(read_status(listener, graph)), refresh=True),
-        )
+
+        def show() -> None:
+            live.update(make_table(read_status(listener, graph)), refresh=True)
+
+        _repeat(session, listener, stop, REFRESH_PERIOD, show)
 
 
 def _print(status: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(status) + "\n")
-        sys.stdout.flush()
+        print(json.dumps(status), flush=True)
         return
     from rich.console import Console
 

@@ -44,12 +44,12 @@ def nodes_by_launch(kind: str, arguments: dict[str, str]) -> list[dict]:
         return perform_substitutions(context, value) if isinstance(value, list) else str(value)
 
     found = []
-    for entity in runpy.run_path(str(LAUNCH / f"{kind}.launch.py"))["generate_launch_description"]().entities:
+    *others, nodes = runpy.run_path(str(LAUNCH / f"{kind}.launch.py"))["generate_launch_description"]().entities
+    for entity in others:
         if isinstance(entity, DeclareLaunchArgument):
             entity.execute(context)
+    for entity in nodes.execute(context):
         if not isinstance(entity, Node):
-            continue
-        if entity.condition is not None and not entity.condition.evaluate(context):
             continue
         entity._perform_substitutions(context)
         files = [Path(path) for path, is_file in entity._Node__expanded_parameter_arguments if is_file]
@@ -63,62 +63,54 @@ def nodes_by_launch(kind: str, arguments: dict[str, str]) -> list[dict]:
                 "params_file": files[0],
                 "parameters": section["ros__parameters"],
                 "remappings": [tuple(rule) for rule in entity.expanded_remapping_rules or []],
-                "log_level": perform_substitutions(context, entity._Node__ros_arguments[1:]),
+                "log_level": entity._Node__ros_arguments[1],
                 "prefix": perform_substitutions(context, entity.process_description._Executable__prefix),
             }
         )
     return found
 
 
-def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: Path) -> tuple[list[dict], dict]:
-    """The same, and the arguments with their defaults, by modules in place of launch that know just the words which the
-    launch files use."""
-    nodes: list[dict] = []
+def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch) -> tuple[list[dict], dict]:
+    """Return the same, and the arguments with their defaults, with modules in place of launch that have only the names
+    which the launch files use."""
     defaults: dict[str, str] = {}
-    values: dict[str, object] = dict(arguments)
-
-    def text(value) -> str:
-        if isinstance(value, list):
-            return "".join(map(text, value))
-        return value() if callable(value) else str(value)
+    values: dict[str, str] = dict(arguments)
 
     def declare(name, default_value, description, choices=None):
-        assert description and isinstance(default_value, str) or callable(default_value)
-        assert choices is None or text(values.get(name, default_value)) in choices
-        defaults[name] = text(default_value)
+        assert description and isinstance(default_value, str)
+        assert choices is None or values.get(name, default_value) in choices
+        defaults[name] = default_value
         values.setdefault(name, default_value)
 
-    def typed(value, value_type):
-        return lambda: yaml.safe_load(text(value)) if value_type is bool else value_type(text(value))
-
-    def yes():
-        return True
-
-    def node(
-        *, package, executable, name, namespace, parameters, ros_arguments, remappings=(), condition=yes, **others
-    ):
-        if not condition():
-            return
-        common = {"exec_name", "output", "prefix", "respawn", "respawn_delay"}
-        assert set(others) <= common
+    def node(*, package, executable, name, namespace, parameters, remappings, ros_arguments, prefix, **others):
+        assert set(others) <= {"exec_name", "output", "respawn", "respawn_delay"}
         params_file, given = parameters
-        namespace = text(namespace).strip("/")
-        nodes.append(
-            {
-                "executable": executable,
-                "package": package,
-                "name": name,
-                "namespace": f"/{namespace}" if namespace else "",
-                "params_file": Path(text(params_file)),
-                "parameters": {key: value() if callable(value) else value for key, value in given.items()},
-                "remappings": [(a, text(b)) for a, b in remappings],
-                "log_level": text(ros_arguments[1]),
-                "prefix": others.get("prefix", ""),
-            }
-        )
+        return {
+            "executable": executable,
+            "package": package,
+            "name": name,
+            "namespace": namespace,
+            "params_file": Path(params_file),
+            "parameters": given,
+            "remappings": remappings,
+            "log_level": ros_arguments[1],
+            "prefix": prefix or "",
+        }
 
     def ignored(*args, **kwargs):
         return None
+
+    class Function:
+        """launch's OpaqueFunction."""
+
+        def __init__(self, function, args=()):
+            self.execute = lambda context: function(context, *args)
+
+    class Configuration:
+        """launch's LaunchConfiguration."""
+
+        def __init__(self, name):
+            self.perform = lambda context: values[name]
 
     words = {
         "ament_index_python": {},
@@ -130,29 +122,21 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
             "GroupAction": ignored,
             "IncludeLaunchDescription": ignored,
             "LogInfo": ignored,
-            "OpaqueFunction": ignored,
+            "OpaqueFunction": Function,
             "RegisterEventHandler": ignored,
             "SetEnvironmentVariable": ignored,
         },
-        "launch.conditions": {"IfCondition": lambda holds: holds, "UnlessCondition": ignored},
         "launch.event_handlers": {"OnProcessExit": ignored},
         "launch.events": {"Shutdown": ignored},
         "launch.launch_description_sources": {
             "AnyLaunchDescriptionSource": ignored,
             "PythonLaunchDescriptionSource": ignored,
         },
-        "launch.substitutions": {
-            "EnvironmentVariable": ignored,
-            "EqualsSubstitution": lambda a, b: lambda: text(a) == b,
-            "IfElseSubstitution": lambda holds, yes, no: lambda: yes if holds() else no,
-            "NotEqualsSubstitution": lambda a, b: lambda: text(a) != b,
-            "LaunchConfiguration": lambda name: lambda: text(values[name]),
-            "PathJoinSubstitution": lambda parts: lambda: str(Path(*map(text, parts))),
-        },
+        "launch.substitutions": {"LaunchConfiguration": Configuration, "PathJoinSubstitution": ignored},
         "launch_ros": {},
         "launch_ros.actions": {"Node": node},
-        "launch_ros.parameter_descriptions": {"ParameterValue": typed},
-        "launch_ros.substitutions": {"FindPackageShare": lambda package: str(share)},
+        "launch_ros.parameter_descriptions": {"ParameterValue": lambda value, value_type: value_type(value)},
+        "launch_ros.substitutions": {"FindPackageShare": ignored},
     }
     for name, attributes in words.items():
         module = ModuleType(name)
@@ -160,10 +144,11 @@ def nodes_by_stand_in(kind: str, arguments: dict[str, str], monkeypatch, share: 
         monkeypatch.setitem(sys.modules, name, module)
     forget()
     try:
-        runpy.run_path(str(LAUNCH / f"{kind}.launch.py"))["generate_launch_description"]()
+        entities = runpy.run_path(str(LAUNCH / f"{kind}.launch.py"))["generate_launch_description"]()
+        nodes = entities[-1].execute(None)
     finally:
-        forget()  # they know the stand-ins
-    return nodes, defaults
+        forget()  # they use the stand-ins
+    return [node for node in nodes if node is not None], defaults
 
 
 def forget() -> None:

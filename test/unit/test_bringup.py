@@ -13,7 +13,7 @@ from jepa_ros.bringup import nodes as bringup
 from jepa_ros.bringup.nodes import ARGUMENTS, ReplayArguments, SimArguments, node_list
 from jepa_ros.bringup.up import environment_of
 from jepa_ros.errors import InputError
-from jepa_ros.resources import config_path, resolve_model, share_directory
+from jepa_ros.resources import config_path, resolve_model
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ GIVEN = [
 def test_launch_files_and_up_start_the_same_nodes_with_the_same_parameters(kind, given, model, monkeypatch):
     given = {"model": model, **given}
     words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
-    assert nodes_by_stand_in(kind, words, monkeypatch, share_directory())[0] == by_up(kind, given)
+    assert nodes_by_stand_in(kind, words, monkeypatch)[0] == by_up(kind, given)
 
 
 @pytest.mark.skipif(not real_launch_is_there(), reason="launch and launch_ros are not installed")
@@ -71,7 +71,7 @@ def test_launch_itself_reads_the_launch_files_as_up_does(kind, given, model):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_launch_files_declare_every_argument_of_up_with_the_same_default(kind, monkeypatch, model):
-    _, declared = nodes_by_stand_in(kind, {}, monkeypatch, share_directory())
+    _, declared = nodes_by_stand_in(kind, {}, monkeypatch)
     defaults = {k: str(v).lower() if isinstance(v, (bool, float)) else v for k, v in vars(ARGUMENTS[kind]()).items()}
     assert declared == defaults | {"params_file": str(config_path(f"{kind}.yaml"))}
 

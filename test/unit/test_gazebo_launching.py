@@ -90,7 +90,8 @@ def prefix(tmp_path):
 
 def launched(prefix: Path, log: Path, *words: str) -> tuple[str, dict[str, dict]]:
     environment = os.environ | {"AMENT_PREFIX_PATH": str(prefix), "ROS_LOG_DIR": str(prefix / "log")}
-    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"):
+    profiles = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
+    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", *profiles):
         environment.pop(name, None)
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(LAUNCH / "gazebo.launch.py"), *words],

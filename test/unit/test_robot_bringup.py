@@ -12,7 +12,7 @@ from jepa_ros import cli
 from jepa_ros.bringup.nodes import RobotArguments, check_inputs, node_list, vendor_of
 from jepa_ros.bringup.up import up
 from jepa_ros.errors import InputError
-from jepa_ros.resources import config_path, share_directory
+from jepa_ros.resources import config_path
 
 VENDORS = {
     "openarm_v10": ("openarm_bringup", {"arm_type": "v10", "use_fake_hardware": "true"}),
@@ -44,14 +44,14 @@ def test_the_left_arm_is_the_robot_s_other_file_in_every_node(monkeypatch):
     found = parameters(robot="openarm_v10", arm="left")
     assert {p["robot"] for p in found.values() if "robot" in p} == {"openarm_v10_left"}
     words = {"robot": "openarm_v10", "arm": "left", "command_interface": "forward_position", "robot_namespace": "/"}
-    launched, _ = nodes_by_stand_in("robot", words, monkeypatch, share_directory())
+    launched, _ = nodes_by_stand_in("robot", words, monkeypatch)
     assert {n["parameters"]["robot"] for n in launched if n["name"] != "camera"} == {"openarm_v10_left"}
     [gate] = [n["parameters"] for n in launched if n["name"] == "arm_gate"]
     assert gate["command_interface"] == "forward_position" and gate["robot_namespace"] == "/"
 
 
 def test_the_launch_file_declares_the_arguments_for_hardware(monkeypatch):
-    _, declared = nodes_by_stand_in("robot", {}, monkeypatch, share_directory())
+    _, declared = nodes_by_stand_in("robot", {}, monkeypatch)
     wanted = {"arm": "right", "command_interface": "", "bringup": "false", "use_mock_hardware": "false"}
     assert {name: declared.get(name) for name in wanted} == wanted
 
@@ -143,7 +143,6 @@ def test_up_starts_no_bring_up_and_says_what_does():
 @pytest.mark.skipif(not real_launch_is_there(), reason="launch and launch_ros are not installed")
 def test_launch_itself_includes_the_vendor_s_file_with_its_own_arguments_only(tmp_path, monkeypatch):
     from launch import LaunchDescription, LaunchService
-    from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
     share, seen = tmp_path / "share", tmp_path / "seen"
     (share / "ament_index/resource_index/packages").mkdir(parents=True)
@@ -159,8 +158,7 @@ def test_launch_itself_includes_the_vendor_s_file_with_its_own_arguments_only(tm
     service = LaunchService(argv=[])
     given = {"robot": "ur5e", "bringup": "true", "use_mock_hardware": "true", "params_file": config_path("robot.yaml")}
     service.context.launch_configurations.update({name: str(value) for name, value in given.items()})
-    kept = [e for e in entities if type(e) in (DeclareLaunchArgument, OpaqueFunction)]
-    service.include_launch_description(LaunchDescription(kept))
+    service.include_launch_description(LaunchDescription(entities[:-1]))  # all but the nodes
     assert service.run() == 0
     expected = {"ur_type": "ur5e", "use_mock_hardware": "true", "robot_ip": "0.0.0.0"}
     expected["initial_joint_controller"] = "joint_trajectory_controller"
