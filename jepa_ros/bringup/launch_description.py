@@ -108,9 +108,9 @@ def _start_nodes(context, kind: str) -> list:
     nodes = [
         _node(
             bringup.PACKAGE,
+            spec.name,
             spec,
             spec.namespace,
-            spec.parameters,
             [str(spec.params_file)],
             respawn=arguments.respawn,
             respawn_delay=bringup.RESPAWN_DELAY,
@@ -122,13 +122,13 @@ def _start_nodes(context, kind: str) -> list:
     return nodes + [RegisterEventHandler(OnProcessExit(on_exit=end_all))] * (not arguments.respawn)
 
 
-def _node(package: str, program, namespace: str, parameters, params_files=(), **options) -> Node:
-    """Return the action of a NodeSpec or gazebo.Program."""
+def _node(package: str, executable: str, program, namespace: str, params_files=(), **options) -> Node:
+    """Return the action that starts a NodeSpec or a gazebo.Program."""
     # Without ParameterValue launch would parse strings, such as a robot's description, as YAML.
-    values = {key: ParameterValue(value, value_type=type(value)) for key, value in parameters.items()}
+    values = {key: ParameterValue(value, value_type=type(value)) for key, value in program.parameters.items()}
     return Node(
         package=package,
-        executable=program.executable,
+        executable=executable,
         name=program.name,
         exec_name=program.name,
         namespace=namespace,
@@ -161,8 +161,8 @@ def _start_gazebo(context) -> list:
     gazebo.check_packages(programs.packages, get_package_prefix, os.environ.get("ROS_DISTRO") or "jazzy")
 
     def make_node(program: gazebo.Program, **options) -> Node:
-        words = list(program.arguments)
-        return _node(program.package, program, arguments.namespace, program.parameters, arguments=words, **options)
+        options["arguments"] = list(program.arguments)
+        return _node(program.package, program.executable, program, arguments.namespace, **options)
 
     on_exit = [] if arguments.respawn else _end("a part of the simulation ended")
     running = [make_node(program, respawn=arguments.respawn, on_exit=on_exit) for program in programs.running]

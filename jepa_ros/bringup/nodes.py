@@ -33,23 +33,15 @@ NODES: Mapping[str, tuple[str, ...]] = {
     "record": (),
     "gazebo": ("camera", "world_model", "planner", "arm_gate"),  # and the programs in gazebo.py
 }
-# Arguments of a bring-up that are parameters of the same name of a node.
+# Arguments that are parameters of the same name of a node, in bring-ups that have such an argument.
 NODE_PARAMETERS: Mapping[str, tuple[str, ...]] = {
-    "simulator": ("robot",),
+    "simulator": ("robot", "task"),
     "camera": ("model",),
-    "world_model": ("robot", "model"),
-    "planner": ("robot", "model"),
-    "arm_gate": ("robot",),
+    "world_model": ("robot", "model", "robot_namespace"),
+    "planner": ("robot", "model", "robot_namespace"),
+    "arm_gate": ("robot", "robot_namespace", "command_interface"),
     "player": ("bag", "rate", "loop", "paused"),
-    "recorder": ("robot", "model"),
-}
-# The same, for one bring-up only.
-MORE_PARAMETERS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("sim", "simulator"): ("task",),
-    ("robot", "world_model"): ("robot_namespace",),
-    ("robot", "planner"): ("robot_namespace",),
-    ("robot", "arm_gate"): ("robot_namespace", "command_interface"),
-    ("robot", "recorder"): ("robot_namespace", "command_interface"),
+    "recorder": ("robot", "model", "robot_namespace", "command_interface"),
 }
 ARGUMENT_PARAMETERS = {"robot", "model", "use_sim_time", "robot_namespace", "command_interface"}
 # Nodes whose topic `image` is remapped to the argument camera_topic.
@@ -62,7 +54,7 @@ FIXED_PARAMETERS: Mapping[tuple[str, str], Mapping[str, Any]] = {
 }
 # The model uses the recorded `executed`; the gate's own is published beside it.
 REMAPPINGS: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] = {
-    ("replay", "arm_gate"): (("executed", "shadow/executed"),),
+    ("replay", "arm_gate"): (("executed", "shadow/executed"),)
 }
 
 
@@ -144,9 +136,8 @@ ARGUMENTS: Mapping[str, type[Arguments]] = {
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node of a bring-up, as ``ros2 run jepa_ros <executable>`` would start it, with its ROS arguments."""
+    """One node of a bring-up, as ``ros2 run jepa_ros <name>`` would start it, with its ROS arguments."""
 
-    executable: str
     name: str
     namespace: str
     params_file: Path
@@ -169,7 +160,7 @@ class NodeSpec:
 
     def command(self, python: str = sys.executable) -> list[str]:
         """Return the command that starts the node with this Python, wherever the package is installed."""
-        return [python, "-m", f"{PACKAGE}.nodes.{self.executable}", *self.ros_arguments()]
+        return [python, "-m", f"{PACKAGE}.nodes.{self.name}", *self.ros_arguments()]
 
 
 def node_list(kind: str, arguments: Arguments | None = None) -> list[NodeSpec]:
@@ -196,14 +187,13 @@ def node_list(kind: str, arguments: Arguments | None = None) -> list[NodeSpec]:
     _namespace(getattr(arguments, "robot_namespace", ""), "robot_namespace")
     specs = []
     for name in NODES[kind] + ("recorder",) * bool(arguments.record):
-        parameters = {key: getattr(arguments, key) for key in parameters_of(kind, name)}
+        parameters = {key: getattr(arguments, key) for key in NODE_PARAMETERS[name] if hasattr(arguments, key)}
         parameters |= {"robot": robot} if "robot" in parameters else {}
         parameters |= {"use_sim_time": arguments.use_sim_time, **FIXED_PARAMETERS.get((kind, name), {})}
         if name == "recorder":
             parameters["out"] = arguments.record
         specs.append(
             NodeSpec(
-                executable=name,
                 name=name,
                 namespace=namespace,
                 params_file=params_file,
@@ -214,11 +204,6 @@ def node_list(kind: str, arguments: Arguments | None = None) -> list[NodeSpec]:
             )
         )
     return specs
-
-
-def parameters_of(kind: str, node: str) -> tuple[str, ...]:
-    """Return the arguments of the bring-up ``kind`` that are parameters of the same name of a node."""
-    return NODE_PARAMETERS[node] + MORE_PARAMETERS.get((kind, node), ())
 
 
 def robot_of(arguments: Arguments) -> str:

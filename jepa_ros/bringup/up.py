@@ -68,10 +68,7 @@ def environment_of(kind: str) -> dict[str, str]:
 
 
 def graph(
-    specs: Sequence[NodeSpec],
-    on_line: Callable[[str, str], None],
-    environment: dict[str, str],
-    respawn: bool = False,
+    specs: Sequence[NodeSpec], on_line: Callable[[str, str], None], environment: dict[str, str], respawn: bool = False
 ) -> ProcessGroup:
     """Return the nodes as a group of processes that has not been started yet."""
     commands = [Command(spec.name, spec.command(), spec.nice) for spec in specs]

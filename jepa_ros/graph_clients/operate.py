@@ -31,12 +31,7 @@ _UNITS = {"pose": "m", "object": "m", "joints": "rad"}
 
 
 def send_goal(
-    kind: str,
-    value: Any,
-    tolerance: float = 0.0,
-    timeout: float = 0.0,
-    namespace: str = "",
-    domain: int | None = None,
+    kind: str, value: Any, tolerance: float = 0.0, timeout: float = 0.0, namespace: str = "", domain: int | None = None
 ) -> int:
     """`jepa_ros goal`: send a goal of one term to the planner and show its progress until it has ended.
 

@@ -9,6 +9,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 
-PASSIVE = {"enable_rosout": False, "start_parameter_services": False}
-"""Options of a node that publishes nothing."""
+PASSIVE = {"enable_rosout": False, "start_parameter_services": False}  # options of a node that publishes nothing
 
 
 class GraphEnded(Exception):
@@ -42,9 +42,8 @@ class RclpySession:
     executor: SingleThreadedExecutor
 
     def __init__(self, name: str, namespace: str = "", use_sim_time: bool = False, passive: bool = False) -> None:
-        self._name, self._options = name, {"namespace": namespace}
-        self._use_sim_time = use_sim_time
-        self._options |= PASSIVE if passive else {}
+        self._name, self._use_sim_time = name, use_sim_time
+        self._options = {"namespace": namespace, **(PASSIVE if passive else {})}
 
     def __enter__(self) -> RclpySession:
         os.environ.update(log_directory(os.environ))
@@ -128,13 +127,9 @@ class NodeLog:
         self._file.truncate(0)
 
     def write(self, name: str, line: str) -> None:
-        try:
+        with suppress(ValueError, OSError):  # a last line after the end; a full disk must not block the nodes' output
             self._file.write(f"{name} | {line}\n")
-        except (ValueError, OSError):  # a last line after the end; a full disk, which must not block the nodes' output
-            pass
 
     def close(self) -> None:
-        try:
+        with suppress(OSError):  # the disk is full
             self._file.close()
-        except OSError:  # the disk has no room for the rest
-            pass

@@ -6,7 +6,8 @@ import json
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,7 @@ def show_status(once: bool = False, as_json: bool = False, namespace: str = "", 
     Returns 0 where all nodes are active and the gate is not latched, otherwise 1. Raises InputError where there is no
     graph.
     """
-    stop = threading.Event()
-    graph = join_graph(domain, namespace)
+    stop, graph = threading.Event(), join_graph(domain, namespace)
     with on_signals(stop.set), RclpySession("status_client", graph.namespace, passive=True) as session:
         from jepa_ros.graph_clients.graph_listener import GraphListener
 
@@ -45,14 +45,15 @@ def show_status(once: bool = False, as_json: bool = False, namespace: str = "", 
                 raise graph.not_found("nodes")
             if once:
                 session.wait_for(_Completeness(listener), COMPLETE_TIMEOUT, stop.is_set)
-                _print(read_status(listener, graph), as_json)
-            elif as_json:
-                _repeat(session, listener, stop, LOG_PERIOD, lambda: _print(read_status(listener, graph), True))
-            else:
-                _show_live(session, listener, stop, graph)
         except Stopped:
             return 130
-        return 0 if read_status(listener, graph)["ok"] else 1
+        with _open_output(once, as_json) as (show, period):
+            while True:
+                status = read_status(listener, graph)
+                show(status)
+                if once or session.wait_for(stop.is_set, period):
+                    return 0 if status["ok"] else 1
+                listener.discover_nodes()
 
 
 def read_status(listener: GraphListener, graph: RunningGraph) -> dict[str, Any]:
@@ -159,37 +160,20 @@ def _number(text: str | None) -> float | None:
 # -- output ------------------------------------------------------------------------------------------------------------
 
 
-def _repeat(session: RclpySession, listener: GraphListener, stop: threading.Event, period: float, show) -> None:
-    """Call `show` every `period` s until the command is interrupted."""
-    while not stop.is_set():
-        listener.discover_nodes()
-        show()
-        session.wait_for(stop.is_set, period)
-
-
-def _show_live(session: RclpySession, listener: GraphListener, stop: threading.Event, graph: RunningGraph) -> None:
+@contextmanager
+def _open_output(once: bool, as_json: bool) -> Iterator[tuple[Callable[[dict[str, Any]], None], float]]:
+    """Yield a function that shows a status, and the time in s between two calls of it."""
     from rich.console import Console
     from rich.live import Live
 
     console = Console()
-    if not console.is_terminal:
-        _repeat(session, listener, stop, LOG_PERIOD, lambda: _print(read_status(listener, graph), False))
-        return
-    with Live(console=console, auto_refresh=False) as live:
-
-        def show() -> None:
-            live.update(make_table(read_status(listener, graph)), refresh=True)
-
-        _repeat(session, listener, stop, REFRESH_PERIOD, show)
-
-
-def _print(status: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(status), flush=True)
-        return
-    from rich.console import Console
-
-    Console().print(make_table(status))
+        yield lambda status: print(json.dumps(status), flush=True), LOG_PERIOD
+    elif once or not console.is_terminal:
+        yield lambda status: console.print(make_table(status)), LOG_PERIOD
+    else:
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda status: live.update(make_table(status), refresh=True), REFRESH_PERIOD
 
 
 def make_table(status: dict[str, Any]):

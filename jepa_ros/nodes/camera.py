@@ -115,10 +115,7 @@ class Camera(JepaNode):
 
     def _subscribe(self) -> None:
         names = image_topics(self)
-        for kind, transport, topic in (
-            (Image, "raw", names.raw),
-            (CompressedImage, "compressed", names.compressed),
-        ):
+        for kind, transport, topic in ((Image, "raw", names.raw), (CompressedImage, "compressed", names.compressed)):
             if self.p.transport in (transport, "auto") and kind not in self._subscriptions_by_kind:
                 self._subscriptions_by_kind[kind] = self.create_subscription(kind, topic, self._on_image, SENSOR)
 
@@ -192,9 +189,5 @@ class Camera(JepaNode):
         return [Status("frames", level, text, values)]
 
 
-def main(argv=None) -> int:
-    return run_node(Camera, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_node(Camera))

@@ -215,9 +215,5 @@ class Player(JepaNode):
         return [Status("recording", OK, "playing" if self._passes else "waiting for the nodes", values)]
 
 
-def main(argv=None) -> int:
-    return run_node(Player, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_node(Player))

@@ -223,9 +223,5 @@ def _find_unused(path: Path) -> Path:
     return next(path for path in paths if not path.exists())
 
 
-def main(argv=None) -> int:
-    return run_node(Recorder, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_node(Recorder))

@@ -464,10 +464,6 @@ def find_other_publishers(node: Node, published: str, commands: Sequence[str], s
     return found
 
 
-def main(argv=None) -> int:
-    sys.setswitchinterval(0.001)  # s; so that the control thread waits less for threads that compute
-    return run_node(Simulator, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.setswitchinterval(0.001)  # s; so that the control thread waits less for threads that compute
+    sys.exit(run_node(Simulator))

@@ -314,9 +314,5 @@ class WorldModelNode(JepaNode):
         return f"no frames with matching stamps received on {', '.join(self._cameras)}"
 
 
-def main(argv=None) -> int:
-    return run_node(WorldModelNode, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_node(WorldModelNode))

@@ -45,11 +45,6 @@ class Endpoints:
         """Return the path of its enclave: its full name."""
         return f"{self.namespace.rstrip('/')}/{self.name}"
 
-    def add(self, other: Endpoints) -> None:
-        """Add the endpoints of ``other``."""
-        for rule in RULES:
-            getattr(self, rule).update(getattr(other, rule))
-
 
 def operator_enclave(nodes: Iterable[Endpoints], namespace: str = "/") -> Endpoints:
     """Return the enclave of operators and their tools: subscribe to everything, call every service and action, press

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from jepa_ros.bringup.environment import process_environment
@@ -32,10 +33,7 @@ _ACTION = "/_action/"  # in the names of the topics and services that an action 
 
 
 def write_policy_file(
-    out: str | os.PathLike,
-    namespace: str = "",
-    robot: str = "openarm",
-    model: str = "openarm_reach",
+    out: str | os.PathLike, namespace: str = "", robot: str = "openarm", model: str = "openarm_reach"
 ) -> int:
     """Write the policy to ``out``; return 0, or 130 if interrupted.
 
@@ -65,85 +63,64 @@ def write_policy_file(
 def observe_endpoints(arguments: SimArguments) -> list[Endpoints]:
     """Start the simulated bring-up, return the endpoints of each node, and end it again.
 
-    Raises TimeoutError if not all nodes become active, Stopped if interrupted.
+    Observes until all nodes are active and a frame was received, and SETTLE_TIME longer. Raises TimeoutError if not
+    all nodes become active, Stopped if interrupted.
     """
     specs = node_list("sim", arguments)
     environment = process_environment()
     os.environ.update(environment)  # before rclpy is imported
-    stop = threading.Event()
+    stop, frames, ready_at, inactive = threading.Event(), [], None, None
     with (
         on_signals(stop.set),
         graph(specs, lambda name, line: None, environment) as group,
         ProgressDisplay() as display,
+        RclpySession("security_policy", arguments.namespace) as session,
     ):
-        with RclpySession("security_policy", arguments.namespace) as session:
-            observer = _EndpointObserver(session, [spec.name for spec in specs])
-            return observer.observe_until_ready(group, display, stop)
-
-
-class _EndpointObserver:
-    """A node that reads the endpoints of other nodes."""
-
-    def __init__(self, session: RclpySession, names: Sequence[str]) -> None:
         from sensor_msgs.msg import Image
 
         from jepa_ros.graph_clients.graph_listener import GraphListener
         from jepa_ros.nodes.common.qos import NEWEST
 
-        self._session, self._node = session, session.node
-        self._namespace = session.node.get_namespace()
-        self._listener = GraphListener(session.node, names)
-        self._found = {name: Endpoints(name, self._namespace) for name in names}
-        self._frames: list = []
-        self._node.create_subscription(Image, "frame", lambda message: self._frames.append(None), NEWEST)
-
-    def observe_until_ready(self, group, display: ProgressDisplay, stop: threading.Event) -> list[Endpoints]:
-        """Observe until all nodes are active and a frame was received, and SETTLE_TIME longer."""
-        task = display.add("nodes", len(self._found))
-        end, ready_at, missing = time.monotonic() + READY_TIMEOUT, None, None
+        node = session.node
+        nodes = [Endpoints(spec.name, node.get_namespace()) for spec in specs]
+        listener = GraphListener(node, [spec.name for spec in specs])
+        node.create_subscription(Image, "frame", frames.append, NEWEST)
+        task, end = display.add("nodes", len(nodes)), time.monotonic() + READY_TIMEOUT
         while ready_at is None or time.monotonic() < ready_at + SETTLE_TIME:
-            self._session.executor.spin_once(timeout_sec=SPIN_PERIOD)
-            for node in self._found.values():
-                node.add(self._read(node.name))
+            session.executor.spin_once(timeout_sec=SPIN_PERIOD)
+            for endpoints in nodes:
+                _add_present(endpoints, node)
             if stop.is_set():
                 raise Stopped
-            ended = group.poll()
-            if ended is not None:
+            if (ended := group.poll()) is not None:
                 raise TimeoutError(str(ended))
-            problems = self._listener.describe_inactive()
-            if problems != missing:
-                missing = problems
-                display.update(task, len(self._found) - len(problems), "; ".join(problems)[:80])
-            if ready_at is None and self._listener.all_active() and self._frames:
+            if (problems := listener.describe_inactive()) != inactive:
+                inactive = problems
+                display.update(task, len(nodes) - len(inactive), "; ".join(inactive)[:80])
+            if ready_at is None and listener.all_active() and frames:
                 ready_at = time.monotonic()
             if ready_at is None and time.monotonic() > end:
-                raise TimeoutError("; ".join(problems) or "no frame was received")
-        nodes = list(self._found.values())
-        for node in nodes:
-            node.subscribe.add("/clock")  # if use_sim_time is set
-            if node.name == "simulator":
-                node.publish.add("/clock")  # if publish_clock is set
-        return nodes
+                raise TimeoutError("; ".join(inactive) or "no frame was received")
+    for endpoints in nodes:
+        endpoints.subscribe.add("/clock")  # if use_sim_time is set
+        if endpoints.name == "simulator":
+            endpoints.publish.add("/clock")  # if publish_clock is set
+    return nodes
 
-    def _read(self, name: str) -> Endpoints:
-        """Return the present endpoints of a node; none if it is not there."""
-        from rclpy.action import get_action_client_names_and_types_by_node, get_action_server_names_and_types_by_node
-        from rclpy.node import NodeNameNonExistentError
 
-        node, where = self._node, (name, self._namespace)
-        try:
-            return Endpoints(
-                name,
-                self._namespace,
-                subscribe=_names(node.get_subscriber_names_and_types_by_node(*where)),
-                publish=_names(node.get_publisher_names_and_types_by_node(*where)),
-                reply=_names(node.get_service_names_and_types_by_node(*where)),
-                request=_names(node.get_client_names_and_types_by_node(*where)),
-                execute=_names(get_action_server_names_and_types_by_node(node, *where)),
-                call=_names(get_action_client_names_and_types_by_node(node, *where)),
-            )
-        except NodeNameNonExistentError:
-            return Endpoints(name, self._namespace)
+def _add_present(endpoints: Endpoints, observer) -> None:
+    """Add the endpoints that a node has now; none if it is not there. observer: a node."""
+    from rclpy.action import get_action_client_names_and_types_by_node, get_action_server_names_and_types_by_node
+    from rclpy.node import NodeNameNonExistentError
+
+    where = (endpoints.name, endpoints.namespace)
+    with suppress(NodeNameNonExistentError):
+        endpoints.subscribe |= _names(observer.get_subscriber_names_and_types_by_node(*where))
+        endpoints.publish |= _names(observer.get_publisher_names_and_types_by_node(*where))
+        endpoints.reply |= _names(observer.get_service_names_and_types_by_node(*where))
+        endpoints.request |= _names(observer.get_client_names_and_types_by_node(*where))
+        endpoints.execute |= _names(get_action_server_names_and_types_by_node(observer, *where))
+        endpoints.call |= _names(get_action_client_names_and_types_by_node(observer, *where))
 
 
 def _names(names_and_types: Sequence[tuple[str, list[str]]]) -> set[str]:

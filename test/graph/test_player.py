@@ -41,7 +41,7 @@ def replay(start, client, bag, tmp_path_factory):
     arguments = ReplayArguments(bag=str(bag), loop=True, record="")
     nodes = {}
     for spec in node_list("replay", arguments):
-        nodes[spec.name] = start(f"jepa_ros.nodes.{spec.executable}", dict(spec.parameters), dict(spec.remappings))
+        nodes[spec.name] = start(f"jepa_ros.nodes.{spec.name}", dict(spec.parameters), dict(spec.remappings))
     for node in nodes.values():
         node.says("active", 120.0)
     return nodes
@@ -106,7 +106,7 @@ def test_at_its_end_the_player_ends_and_the_results_can_be_read(start, client, r
     arguments = ReplayArguments(bag=str(bag), rate=2.0, record=str(tmp_path / "results"), namespace="second")
     for spec in node_list("replay", arguments):
         remaps = {"__ns": spec.namespace} | dict(spec.remappings)
-        nodes[spec.name] = start(f"jepa_ros.nodes.{spec.executable}", dict(spec.parameters), remaps)
+        nodes[spec.name] = start(f"jepa_ros.nodes.{spec.name}", dict(spec.parameters), remaps)
     assert nodes["player"].wait(120.0) == 0, nodes["player"].output
     nodes["recorder"].signal(signal.SIGTERM)
     assert nodes["recorder"].wait() == 0, nodes["recorder"].output

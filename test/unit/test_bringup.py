@@ -28,7 +28,7 @@ def model(tmp_path):
 def by_up(kind, arguments):
     return [
         {
-            "executable": spec.executable,
+            "executable": spec.name,
             "package": "jepa_ros",
             "name": spec.name,
             "namespace": spec.namespace,

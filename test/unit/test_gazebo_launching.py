@@ -149,6 +149,6 @@ def test_launch_reads_our_nodes_as_the_table_has_them(given):
     found = nodes_by_launch("gazebo", {**given, "params_file": file})
     expected = node_list("gazebo", GazeboArguments(**given, params_file=file))
     assert [(n["executable"], n["namespace"], n["parameters"]) for n in found] == [
-        (n.executable, n.namespace, dict(n.parameters)) for n in expected
+        (n.name, n.namespace, dict(n.parameters)) for n in expected
     ]
     assert (LAUNCH / "gazebo.launch.py").is_file()

@@ -84,7 +84,7 @@ def test_joint_velocities_go_out_by_name_with_stamp_and_frame(control_msgs):
 
 def test_joints_are_named_in_the_controller_s_order_whatever_the_robot_s(control_msgs):
     node, turned = Node(), SERVO.model_copy(update={"joints": list(NAMES[::-1])})
-    jog = JointJogCommand(node, turned, ROBOT.base_frame, LIMITS)
+    jog = JointJogCommand(node, turned, LIMITS, ROBOT.base_frame)
     jog.send_reference(reference(np.arange(6.0) / 10), STILL, moving=True)
     assert node.sent[0].joint_names == list(NAMES[::-1])
     assert np.allclose(node.sent[0].velocities, np.arange(6.0)[::-1] / 10)

@@ -2,7 +2,9 @@
 
 import sys
 
-from jepa_ros.nodes.arm_gate.node import main
+from jepa_ros.nodes.arm_gate.node import ArmGate
+from jepa_ros.nodes.common.process import run_node
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.setswitchinterval(0.0005)  # s; so that checking a plan delays the ticks less
+    sys.exit(run_node(ArmGate))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import math
-import sys
 import threading
 import time
 import traceback
@@ -22,14 +21,12 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.arm_gate.controllers import CommandInterface, make_command
-from jepa_ros.nodes.arm_gate.gripper import make_gripper
+from jepa_ros.nodes.arm_gate.controllers import CommandInterface, make_command, make_gripper
 from jepa_ros.nodes.arm_gate.parameters import PARAMETERS, make_gate_settings
 from jepa_ros.nodes.arm_gate.realtime import Ticker, raise_priority
 from jepa_ros.nodes.common.convert import float32_array, to_seconds, to_stamp, trajectory_of
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.lifecycle import JepaNode, NotReady
-from jepa_ros.nodes.common.process import run_node
 from jepa_ros.nodes.common.qos import EXECUTED, GATE_STATUS, LATCHED, NEWEST, RELIABLE, SENSOR
 from jepa_ros.nodes.common.topics import LatestMessage, robot_topic
 from jepa_ros.robot.config import load_robot
@@ -371,8 +368,3 @@ class ArmGate(JepaNode):
         if reactions:  # from the receipt of a plan to its first window, over the last thousand plans
             values |= {f"plan_to_window_p{p}_ms": float(np.percentile(reactions, p)) for p in (50, 99)}
         return [Status("motion", level, (problem or report).text, values)]
-
-
-def main(argv=None) -> int:
-    sys.setswitchinterval(0.0005)  # s; so that checking a plan delays the ticks less
-    return run_node(ArmGate, argv)

@@ -69,13 +69,7 @@ class JepaNode(LifecycleNode):
         self._motion_ended = False
         self._retry_timer = None
         self.exit_code: int | None = None
-        self._parameter_set = ParameterSet(
-            self,
-            (_AUTOSTART, *parameters),
-            validate=self.validate,
-            configured=lambda: self.state not in ("unconfigured", "configuring"),
-            changed=self.parameters_changed,
-        )
+        self._parameter_set = ParameterSet(self, (_AUTOSTART, *parameters))
         for hint in self._parameter_set.misspelt(getattr(self, "_parameter_overrides", {})):
             self.get_logger().warning(hint)
         self._refuse_invalid_transitions()

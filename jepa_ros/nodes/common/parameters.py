@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -113,28 +113,14 @@ class Parameter:
 
 
 class ParameterSet:
-    """The declared parameters of one node. `values` has the accepted values as attributes; a change replaces it.
+    """The declared parameters of a JepaNode. `values` has the accepted values as attributes; a change replaces it."""
 
-    validate: called with the new values; raises InputError to refuse them. configured: returns whether the node is
-    configured. changed: called with the names after a change was accepted.
-    """
-
-    def __init__(
-        self,
-        node,
-        schema: Sequence[Parameter],
-        *,
-        validate: Callable[[SimpleNamespace], None],
-        configured: Callable[[], bool],
-        changed: Callable[[set[str]], None],
-    ) -> None:
-        self._schema = {p.name: p for p in schema}
+    def __init__(self, node, schema: Sequence[Parameter]) -> None:
+        self._node, self._schema = node, {p.name: p for p in schema}
         if len(self._schema) != len(schema):
             raise ValueError("parameter names must differ")
-        self._validate, self._configured, self._changed = validate, configured, changed
-        given = {p.name: self._given(node, p) for p in schema}
-        self.values = SimpleNamespace(**{name: self._schema[name].check(value) for name, value in given.items()})
-        validate(self.values)
+        self.values = SimpleNamespace(**{p.name: p.check(self._given(node, p)) for p in schema})
+        node.validate(self.values)
         for p in schema:
             self._declare(node, p, getattr(self.values, p.name))
         node.add_pre_set_parameters_callback(self._widen)
@@ -175,14 +161,15 @@ class ParameterSet:
                 entry = self._schema.get(given.name)
                 if entry is None:
                     continue
-                if entry.at_configure and self._configured() and given.value != getattr(self.values, given.name):
+                changed = given.value != getattr(self.values, given.name)
+                if entry.at_configure and changed and self._node.state not in ("unconfigured", "configuring"):
                     raise InputError(f"parameter '{given.name}': fixed while the node is configured; clean it up first")
                 if entry.read_only:
                     raise InputError(f"parameter '{given.name}': read-only; set it when you start the node")
                 setattr(values, given.name, entry.check(given.value))
-                if entry.scalar is str and given.value != getattr(self.values, given.name):
+                if entry.scalar is str and changed:
                     _refuse_path(given.name, given.value)
-            self._validate(values)
+            self._node.validate(values)
         except InputError as error:
             return str(error)
         return ""
@@ -206,7 +193,7 @@ class ParameterSet:
         mine = {p.name: self._schema[p.name].check(p.value) for p in parameters if p.name in self._schema}
         if mine:
             self.values = SimpleNamespace(**{**vars(self.values), **mine})
-            self._changed(set(mine))
+            self._node.parameters_changed(set(mine))
 
 
 def _refuse_path(name: str, value: str | list[str]) -> None:

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import rclpy
@@ -68,7 +68,7 @@ class StopSignal:
                     self._wake()
 
 
-def run_node(node_class: Callable[[], JepaNode], argv: Sequence[str] | None = None) -> int:
+def run_node(node_class: Callable[[], JepaNode]) -> int:
     """Run one node in this process until SIGINT, SIGTERM or request_exit, and return the exit code.
 
     0 after an orderly end, 2 for invalid parameters or ROS arguments (one line on stderr), 1 after a bug (traceback
@@ -77,7 +77,7 @@ def run_node(node_class: Callable[[], JepaNode], argv: Sequence[str] | None = No
     stop = StopSignal()
     ports = StalePorts()
     try:
-        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = node_class()
         ports.mark_replaced()
     except Exception as error:

@@ -2,7 +2,8 @@
 
 import sys
 
-from jepa_ros.nodes.planner.node import main
+from jepa_ros.nodes.common.process import run_node
+from jepa_ros.nodes.planner.node import PlannerNode
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_node(PlannerNode))

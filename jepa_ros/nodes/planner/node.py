@@ -25,7 +25,6 @@ from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import float32_array, stamp_of_seconds, to_duration, to_seconds, trajectory_message
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.lifecycle import JepaNode, NotReady
-from jepa_ros.nodes.common.process import run_node
 from jepa_ros.nodes.common.qos import EXECUTED, LATCHED, NEWEST, RELIABLE, SENSOR
 from jepa_ros.nodes.common.topics import LatestMessage, robot_topic
 from jepa_ros.nodes.common.worker import Worker, describe_error, is_out_of_memory
@@ -398,10 +397,6 @@ class PlannerNode(JepaNode):
             "bad_latents": self._health.bad_latents,
         }
         return [Status("planning", level, self._cause.text, values)]
-
-
-def main(argv=None) -> int:
-    return run_node(PlannerNode, argv)
 
 
 def code_of(error: Exception) -> PlannerCode:
