@@ -77,7 +77,7 @@ def test_stops_when_no_newer_plan_comes(bench):
 
 
 @pytest.mark.smoke
-def test_a_plan_with_nan_is_rejected_whole_and_the_one_in_force_goes_on(bench):
+def test_a_plan_with_nan_is_rejected_and_the_present_one_continues(bench):
     bench.moving()
     rejected = bench.status.rejected
     bad = trajectory_message(minimum_jerk(START, GOAL))
@@ -112,7 +112,7 @@ def test_stop_and_release_services(bench):
 
 
 @pytest.mark.parametrize("qos", [LATCHED, NEWEST], ids=["latched", "volatile"])
-def test_e_stop_latches_and_holds_release_back_while_it_lasts(bench, qos):
+def test_e_stop_latches_and_blocks_release_while_pressed(bench, qos):
     bench.ready()
     publisher = bench.client.node.create_publisher(Bool, f"{bench.name}/e_stop", qos)
     bench.client.wait_for(publisher.get_subscription_count, "the gate to listen")
@@ -128,7 +128,7 @@ def test_e_stop_latches_and_holds_release_back_while_it_lasts(bench, qos):
     bench.client.node.destroy_publisher(publisher)
 
 
-def test_deactivated_in_motion_it_stops_first_and_an_illegal_request_is_survived(bench):
+def test_it_stops_before_a_deactivation_in_motion_and_survives_an_invalid_request(bench):
     bench.moving()
     count = len(bench.windows)
     assert bench.client.transition(f"{bench.name}/arm_gate", "deactivate")
@@ -140,7 +140,7 @@ def test_deactivated_in_motion_it_stops_first_and_an_illegal_request_is_survived
     bench.ready()
 
 
-def test_a_second_publisher_of_commands_is_noticed(bench):
+def test_a_second_publisher_of_commands_is_detected(bench):
     bench.moving()
     rival = bench.client.node.create_publisher(JointTrajectoryMessage, bench.command_topic, 10)
     assert bench.until("STOPPING", "another publisher on").code == GateStatus.OTHER_PUBLISHER
@@ -198,7 +198,7 @@ def test_each_command_interface_reaches_the_goal_and_no_other_controller_is_comm
 
 
 @with_control_msgs
-def test_joint_velocities_end_with_zeros_then_with_silence_and_their_absence_stops_the_arm(start, client):
+def test_joint_velocities_end_with_zeros_then_stop_and_a_timeout_stops_the_arm(start, client):
     bench = Bench(start, client, "jog", JOINT_JOG)
     bench.moving()
     assert bench.client.call(Trigger, f"{bench.name}/stop", Trigger.Request()).success
@@ -229,21 +229,21 @@ def test_joint_velocities_are_refused_where_their_package_is_missing(start, clie
     bench.close()
 
 
-def test_a_robot_in_a_namespace_of_its_own_is_commanded_there(start, client):
+def test_a_robot_in_its_own_namespace_is_commanded_there(start, client):
     bench = Bench(start, client, "elsewhere", robot_namespace="/shared/robot")
     bench.ready()
     assert reached(bench) < 1e-6 and bench.command_topic.startswith("/shared/robot/")
     bench.close()
 
 
-def test_a_command_interface_that_the_robot_has_not_is_refused_in_one_line(start):
+def test_an_unknown_command_interface_is_refused_in_one_line(start):
     process = start(
         "jepa_ros.nodes.arm_gate", {"robot": "openarm", "command_interface": "telepathy"}, {"__ns": "/none"}
     )
     assert process.wait(30) == 2 and "expected one of" in process.output and "Traceback" not in process.output
 
 
-def test_waits_for_the_robot_description_and_refuses_one_that_does_not_fit(start, client):
+def test_waits_for_the_robot_description_and_refuses_an_unsuitable_one(start, client):
     bench = Bench(start, client, "late")
     bench.process.says("waiting: no robot_description", 30.0)
     bench.description.publish(String(data=urdf().replace(JOINTS[2], "elbow")))

@@ -123,7 +123,7 @@ def test_the_same_stamp_again_is_dropped(bench):
     assert [f.header.stamp for f in bench.frames].count(message.header.stamp) == 1
 
 
-def test_a_frozen_picture_stops_passing_and_a_new_one_passes(bench):
+def test_frozen_frames_are_dropped_until_the_image_changes(bench):
     rgb = RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8)
     first = bench.image(rgb=rgb)
     bench.passes(first)
@@ -138,7 +138,7 @@ def test_a_frozen_picture_stops_passing_and_a_new_one_passes(bench):
     bench.passes(bench.image())
 
 
-def test_diagnostics_say_error_while_nothing_passes(bench):
+def test_diagnostics_report_an_error_without_valid_frames(bench):
     bench.passes(bench.image())
     bench.client.wait_for(lambda: bench.status().level == DiagnosticStatus.ERROR, "an error")
     assert bench.status().message == "no valid frames: no image received"
@@ -151,12 +151,12 @@ def test_diagnostics_say_error_while_nothing_passes(bench):
 
 
 @pytest.mark.parametrize("reliable", [True, False], ids=["reliable", "best effort"])
-def test_any_camera_qos_is_heard(start, client, reliable):
+def test_images_of_any_qos_are_received(start, client, reliable):
     bench = Bench(start, client, f"qos_{reliable}".lower(), qos=make_qos(1, reliable, latched=True))
     bench.passes(bench.image())
 
 
-def test_compressed_images_pass_where_nobody_publishes_raw_ones(start, client):
+def test_compressed_images_are_used_without_a_raw_publisher(start, client):
     bench = Bench(start, client, "compressed", kinds=(CompressedImage,))
     rgb = np.full((48, 64, 3), (200, 40, 90), np.uint8)
     frame = bench.passes(bench.compressed(rgb))
@@ -181,7 +181,7 @@ def test_a_bag_where_a_model_is_expected_refuses_configure_in_one_line(start, tm
     assert process.wait() == 0
 
 
-def test_stamps_that_jump_back_with_the_clock_begin_an_episode(start, client):
+def test_stamps_that_jump_back_with_the_clock_start_an_episode(start, client):
     from rosgraph_msgs.msg import Clock
 
     clock = client.node.create_publisher(Clock, "/clock", 10)

@@ -1,4 +1,4 @@
-"""A process that is killed between two messages, where Fast DDS by itself leaves its successor deaf."""
+"""A process that is killed between two messages; with Fast DDS alone its successor would receive nothing."""
 
 import mmap
 import os
@@ -26,7 +26,7 @@ def port_of(pid: int) -> Path | None:
     return FOLDER / names[0] if names else None
 
 
-def test_who_follows_on_a_process_killed_between_two_messages_hears(start, client):
+def test_the_successor_of_a_process_killed_between_two_messages_receives(start, client):
     said, hooks = client.node.create_publisher(String, "needed", LATCHED), client.collect(String, "hooks", LATCHED)
     timer = client.node.create_timer(0.1, lambda: said.publish(String(data="x")))
     first = start(PLAIN, {"needs": True})

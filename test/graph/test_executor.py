@@ -1,4 +1,4 @@
-"""The executor that keeps its wait set does what rclpy's does: both go through the same tests."""
+"""The executor that reuses its wait set behaves like rclpy's: both go through the same tests."""
 
 import threading
 import time
@@ -105,7 +105,7 @@ def test_goals_give_feedback_and_can_be_cancelled(bench):
     client.destroy()
 
 
-def test_callbacks_may_make_and_destroy_what_is_waited_for(bench):
+def test_callbacks_may_create_and_destroy_entities(bench):
     executor, node = bench
     seen = []
 
@@ -129,7 +129,7 @@ def test_callbacks_may_make_and_destroy_what_is_waited_for(bench):
     assert seen == ["first", "second"]
 
 
-def test_what_a_callback_raises_comes_out_and_the_executor_goes_on(bench):
+def test_an_exception_leaves_spin_and_the_executor_can_continue(bench):
     executor, node = bench
     calls = []
 
@@ -180,7 +180,7 @@ def test_it_returns_when_time_is_up_and_when_a_future_is_done(bench):
     assert future.result() == 7
 
 
-def test_a_callback_may_spin_for_what_another_group_does(bench):
+def test_a_callback_may_spin_for_another_callback_group(bench):
     executor, node = bench
     heard, nested = [], []
     node.create_timer(0.01, lambda: heard.append(1), callback_group=ReentrantCallbackGroup())

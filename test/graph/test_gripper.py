@@ -106,7 +106,7 @@ def test_the_gripper_opens_as_far_as_asked_and_a_latched_gate_leaves_it(start, c
 
 
 @pytest.mark.skipif(GripperCommand is not None, reason="control_msgs is installed")
-def test_a_gripper_that_cannot_be_commanded_here_is_said_and_the_arm_moves(start, client, tmp_path):
+def test_a_gripper_that_cannot_be_commanded_is_reported_and_the_arm_moves(start, client, tmp_path):
     gripper = Gripper(start, client, "forward_command", tmp_path)
     gripper.bench.close()
     file = tmp_path / "arm.yaml"

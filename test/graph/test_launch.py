@@ -86,7 +86,7 @@ def test_the_simulated_cell_comes_up_and_ends_on_ctrl_c(launch, client):
     assert not alive(process)
 
 
-def test_a_recording_is_replayed_and_its_end_is_the_end_of_all(launch, tmp_path):
+def test_the_end_of_a_replayed_recording_ends_everything(launch, tmp_path):
     from jepa_ros.bags.reader import open_bag
     from jepa_ros.collecting.simulated import collect_simulated
 
@@ -99,7 +99,7 @@ def test_a_recording_is_replayed_and_its_end_is_the_end_of_all(launch, tmp_path)
         assert {t.topic: t.count for t in source.topics}["/replayed/latent"] > 10, source.problems
 
 
-def test_the_end_of_a_node_is_the_end_of_all(launch):
+def test_the_end_of_a_node_ends_everything(launch):
     process = launch("robot", namespace="ending", camera_topic="/head/image_raw")
     wait_for(lambda: "camera" in active(process) or ended(process), "the camera", 240)
     os.kill(pids(process)["camera"], signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_the_end_of_a_node_is_the_end_of_all(launch):
     assert not alive(process)
 
 
-def test_with_respawn_a_node_is_started_again(launch, client):
+def test_with_respawn_a_node_is_restarted(launch, client):
     process = launch("robot", namespace="respawned", respawn="true", camera_topic="/head/image_raw")
     wait_for(lambda: "camera" in active(process) or ended(process), "the camera", 240)
     first = pids(process)["camera"]

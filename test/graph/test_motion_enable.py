@@ -24,7 +24,7 @@ def holding(bench):
     bench.client.wait_for(bench.plans.get_subscription_count, "the gate to listen")
 
 
-def test_a_required_e_stop_must_be_published_by_somebody(start, client):
+def test_a_required_e_stop_must_have_a_publisher(start, client):
     bench = Bench(start, client, "required", require_e_stop=True)
     holding(bench)
     refused(bench, "nothing publishes e_stop")

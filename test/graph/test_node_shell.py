@@ -26,7 +26,7 @@ def plain(start, client):
     return begin(start, client, "plain")
 
 
-def test_it_starts_itself_and_survives_illegal_requests(plain, client):
+def test_it_activates_itself_and_survives_invalid_requests(plain, client):
     assert not client.transition("plain", "configure")
     assert not client.transition("plain", "activate")
     assert client.state("plain") == "active"
@@ -48,7 +48,7 @@ def test_cleanup_destroys_what_configure_made(plain, client):
     client.wait_for(lambda: made() == 1, "the publisher again")
 
 
-def test_parameters_are_set_whole_or_not_at_all(plain, client):
+def test_parameters_are_set_all_or_none(plain, client):
     results = client.set_parameters("plain", upper=7.0, rate=1000.0)
     assert [r.successful for r in results] == [False, False]
     assert "rate" in results[0].reason and "0.1 to 100 Hz" in results[0].reason and "1000" in results[0].reason
@@ -69,7 +69,7 @@ def test_parameters_are_set_whole_or_not_at_all(plain, client):
         ({"autostart": False}, "read-only"),
     ],
 )
-def test_values_that_do_not_fit_are_refused_with_the_reason(plain, client, values, reason):
+def test_invalid_values_are_refused_with_the_reason(plain, client, values, reason):
     (result,) = client.set_parameters("plain", **values)
     assert not result.successful and reason in result.reason, result
 

@@ -1,4 +1,4 @@
-"""A recording that is played to the graph: what is heard of it, and on which time."""
+"""A recording that is played to the graph: messages, /clock, services and its end."""
 
 import signal
 
@@ -66,7 +66,7 @@ def test_time_is_that_of_the_recording(client, replay, stamps):
     assert all(stamps[0] - 10**9 <= to_ns(m.clock) <= stamps[-1] + 2 * 10**9 for m in clock)
 
 
-def test_a_plan_is_followed_in_thought_and_nothing_leaves_for_controllers(client, replay, latents):
+def test_plans_are_tracked_in_shadow_mode_and_no_controller_is_commanded(client, replay, latents):
     gate, planner = client.collect(GateStatus, "gate_status"), client.collect(PlannerStatus, "planner_status")
     goals = GoalClient(client.node)
     client.wait_for(goals.is_ready, "the planner", 60.0)
@@ -78,7 +78,7 @@ def test_a_plan_is_followed_in_thought_and_nothing_leaves_for_controllers(client
     client.wait_for(lambda: request.outcome, "the end of the goal")
 
 
-def test_a_paused_recording_stands_still_and_goes_on(client, replay, latents):
+def test_a_recording_can_be_paused_and_resumed(client, replay, latents):
     assert client.call(Trigger, "player/pause", Trigger.Request(), again=5.0).success
     client.spin(1.0)
     count = len(latents)
@@ -88,7 +88,7 @@ def test_a_paused_recording_stands_still_and_goes_on(client, replay, latents):
     client.wait_for(lambda: len(latents) > count + 5, "latents after the pause")
 
 
-def test_a_rewound_recording_begins_a_new_episode_everywhere(client, replay, latents, stamps):
+def test_rewinding_starts_a_new_episode_in_every_node(client, replay, latents, stamps):
     client.wait_for(lambda: to_ns(latents[-1].header.stamp) > stamps[20], "the recording to be under way")
     seen = len(latents)
     assert client.call(Trigger, "player/rewind", Trigger.Request(), again=5.0).success

@@ -1,4 +1,4 @@
-"""What the recorder writes while things happen, and what is left of it however it ends."""
+"""The recorder's bag: its contents, and what is left of it however the recording ends."""
 
 import signal
 import time
@@ -109,7 +109,7 @@ def counts(bag) -> Counter:
 
 
 @pytest.mark.smoke
-def test_all_that_is_heard_is_in_the_bag_with_the_model_the_robot_and_the_version(record, peers, client, tmp_path):
+def test_the_bag_has_all_messages_the_model_the_robot_and_the_version(record, peers, client, tmp_path):
     process = record(task="stacking")
     assert client.call(Trigger, "recorder/episode", Trigger.Request(), again=5.0).success
     peers.say(20)
@@ -145,7 +145,7 @@ def test_nothing_is_overwritten(record, peers, tmp_path):
     assert f"recording to {tmp_path / 'bag-2'}" in process.output and not list((tmp_path / "bag").iterdir())
 
 
-def test_recording_can_be_ended_and_begun_anew_without_ending_the_process(record, peers, client, tmp_path):
+def test_recording_can_be_stopped_and_restarted_in_one_process(record, peers, client, tmp_path):
     process = record()
     for number, state in ((4, "inactive"), (2, "unconfigured")):
         manage(client, number, state)
@@ -160,7 +160,7 @@ def test_recording_can_be_ended_and_begun_anew_without_ending_the_process(record
     assert counts(tmp_path / "bag")["/image"] == 0 and counts(tmp_path / "bag-2")["/image"] == 4
 
 
-def test_a_place_where_nothing_can_be_written_is_one_line(start, model):
+def test_an_unwritable_directory_is_refused_in_one_line(start, model):
     process = start("jepa_ros.nodes.recorder", {"model": model, "out": "/proc/nowhere"})
     process.says("bag /proc/nowhere: expected a new directory, found no such file or directory")
     process.signal(signal.SIGTERM)
@@ -186,7 +186,7 @@ def test_joint_velocities_for_servo_are_in_the_bag(record, peers, client, tmp_pa
 
 
 # Last, as discovery goes on to announce who was killed.
-def test_what_was_said_until_a_second_before_a_kill_can_be_read(record, peers, client, tmp_path):
+def test_a_kill_loses_at_most_the_last_second(record, peers, client, tmp_path):
     process = record()
     peers.say(50)
     peers.kept(tmp_path / "bag", 150)

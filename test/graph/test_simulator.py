@@ -1,4 +1,4 @@
-"""The simulator alone: rates, messages, joint_trajectory_controller's rules, services, and who may be near it."""
+"""The simulator alone: rates, messages, joint_trajectory_controller's rules, services, other nodes on its topics."""
 
 import math
 import signal
@@ -75,7 +75,7 @@ def bench(start, client):
 
 
 @pytest.mark.smoke
-def test_joint_states_come_at_100_hz_while_images_are_drawn(bench, client):
+def test_joint_states_are_published_at_100_hz_while_images_are_rendered(bench, client):
     bench.joint_states.clear()
     bench.images.clear()
     client.wait_for(lambda: len(bench.joint_states) > 250, "2.5 s of joint states", 20)
@@ -89,7 +89,7 @@ def test_joint_states_come_at_100_hz_while_images_are_drawn(bench, client):
     assert set(JOINTS) <= set(message.name)
 
 
-def test_images_come_again_after_a_rate_at_which_none_ever_did(bench):
+def test_images_resume_after_a_rate_of_zero(bench):
     node = f"{bench.name}/simulator"
     assert bench.client.set_parameters(node, rate=1e-9)[0].successful
     bench.client.spin(0.5)  # the image that was due before
@@ -158,7 +158,7 @@ def test_the_arm_goes_where_a_trajectory_ends(bench):
         ("times go back", "increasing"),
     ],
 )
-def test_what_the_controller_rejects_moves_nothing_and_is_named(bench, client, what, words):
+def test_a_rejected_trajectory_moves_nothing_and_is_reported(bench, client, what, words):
     before = bench.positions()
     bad = before + 0.3
     message = trajectory_message(move(bad, velocity=0.5 if what == "ends in motion" else 0.0))
@@ -179,7 +179,7 @@ def test_what_the_controller_rejects_moves_nothing_and_is_named(bench, client, w
     assert np.abs(bench.positions() - before).max() < 0.02
 
 
-def test_reset_goes_home_and_time_goes_on(bench, client):
+def test_reset_moves_the_arm_home_and_time_continues(bench, client):
     assert bench.put(HOME + 0.2).success
     bench.rests_at(HOME + 0.2)
     last = to_ns(bench.joint_states[-1].header.stamp)

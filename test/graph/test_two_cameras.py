@@ -1,4 +1,4 @@
-"""A world_model node whose model sees through two cameras: frames of the same moment go in together, or not at all."""
+"""A world_model node with a model of two cameras: it needs frames of both with matching stamps."""
 
 import re
 
@@ -110,7 +110,7 @@ def test_a_goal_is_an_image_of_each_camera(bench):
 
 
 @pytest.mark.parametrize("silent", [0, 1])
-def test_a_silent_camera_is_named_and_nothing_is_made_up(bench, silent):
+def test_a_silent_camera_is_named_and_no_latent_is_published(bench, silent):
     bench.sees(PICTURES)
     bench.client.spin(0.2)
     alone = set()
@@ -124,7 +124,7 @@ def test_a_silent_camera_is_named_and_nothing_is_made_up(bench, silent):
     bench.says("frames are encoded", DiagnosticStatus.OK, bench.send_pair)
 
 
-def test_cameras_of_different_clocks_are_told_apart(bench):
+def test_cameras_with_different_clocks_are_reported(bench):
     bench.sees(PICTURES)
     sent = set()
     status = bench.says(
@@ -136,7 +136,7 @@ def test_cameras_of_different_clocks_are_told_apart(bench):
     assert int({v.key: v.value for v in status.values}["incomplete_sets"]) > 0
 
 
-def test_time_that_goes_back_is_a_new_episode(bench):
+def test_a_jump_back_in_time_starts_a_new_episode(bench):
     """A recording that is played again: the earlier stamps give latents as well."""
     bench.sees(PICTURES)
     begin, sent = bench.now() - 3600 * 1000 * MS, []

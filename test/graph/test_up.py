@@ -1,4 +1,4 @@
-"""`jepa_ros up sim` as a person runs it: all nodes come up, and one Ctrl-C ends them all."""
+"""`jepa_ros up sim` as a user runs it: all nodes start, and one Ctrl-C ends them all."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_all_nodes_come_up_and_end_together(up, client, number):
     assert "Traceback" not in process.output
 
 
-def test_a_node_that_dies_ends_the_bring_up_with_its_name(up):
+def test_a_killed_node_is_named_and_ends_the_bring_up(up):
     process = up("sim", "--namespace", "dying")
     wait_for(lambda: "camera" in active(process), "the camera", 120)
     pids = children(process.pid)

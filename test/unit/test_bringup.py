@@ -1,4 +1,4 @@
-"""`jepa_ros up` and the launch files start the same nodes; what they are given is checked before anything starts."""
+"""`jepa_ros up` and the launch files start the same nodes; arguments are checked before anything starts."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_node_is_started_by_this_python_with_its_ros_arguments(model):
     assert "robot:='openarm'" in arguments and "use_sim_time:=false" in arguments
 
 
-def test_the_parameter_files_of_the_package_are_fit_for_use():
+def test_the_parameter_files_of_the_package_are_valid():
     for kind in bringup.NODES:
         bringup.check_params_file(config_path(f"{kind}.yaml"))
 
@@ -102,7 +102,7 @@ def test_the_parameter_files_of_the_package_are_fit_for_use():
         ({"namespace": "1st"}, "namespace '1st'"),
     ],
 )
-def test_an_argument_that_does_not_fit_is_refused_by_name(given, complaint, model):
+def test_an_invalid_argument_is_refused_by_name(given, complaint, model):
     with pytest.raises(InputError, match=complaint):
         node_list("sim", SimArguments(**{"model": model, **given}))
 
@@ -113,7 +113,7 @@ def test_every_node_of_a_bring_up_is_installed_as_an_executable():
     assert {*ast.literal_eval(installed)} == {"recorder"}.union(*bringup.NODES.values())
 
 
-def test_over_a_recording_the_gate_opens_no_topic_to_controllers_and_follows_no_clock_but_the_player_s(model):
+def test_in_a_replay_the_gate_commands_no_controller_and_uses_the_player_s_clock(model):
     specs = {spec.name: spec for spec in node_list("replay", ReplayArguments(model=model, bag="b"))}
     assert specs["arm_gate"].parameters["shadow"] is True
     assert [name for name, spec in specs.items() if not spec.parameters["use_sim_time"]] == ["player"]
@@ -121,14 +121,14 @@ def test_over_a_recording_the_gate_opens_no_topic_to_controllers_and_follows_no_
 
 
 @pytest.mark.parametrize(("kind", "alone"), [("sim", True), ("replay", True), ("robot", False), ("record", False)])
-def test_what_drives_or_records_a_robot_joins_the_graph_of_the_shell(kind, alone, monkeypatch):
+def test_nodes_that_command_or_record_a_robot_join_the_shell_s_graph(kind, alone, monkeypatch):
     for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS"):
         monkeypatch.delenv(name, raising=False)
     found = environment_of(kind)
     assert ("ROS_DOMAIN_ID" in found) == alone and ("ROS_AUTOMATIC_DISCOVERY_RANGE" in found) == alone
 
 
-def test_a_recording_that_is_not_there_is_refused_before_anything_starts(model):
+def test_a_missing_recording_is_refused_before_anything_starts(model):
     with pytest.raises(InputError, match="bag 'nowhere': expected a rosbag2 directory or file"):
         bringup.check_inputs(ReplayArguments(bag="nowhere"))
 
@@ -159,7 +159,7 @@ def test_a_malformed_parameters_file_is_refused_in_one_line(tmp_path, content, c
     assert "\n" not in str(refused.value)
 
 
-def test_parameters_that_are_no_text_are_refused(tmp_path):
+def test_a_parameters_file_that_is_not_text_is_refused(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="parameters file .*: expected YAML, found .*decode"):

@@ -17,7 +17,7 @@ def test_stamps_are_exact():
     assert convert.to_ns(convert.to_duration(1.9999999999)) == 2_000_000_000
 
 
-def test_an_image_message_holds_the_picture():
+def test_an_image_message_holds_the_image():
     rgb = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
     message = convert.image_message(rgb, Time(sec=5), "eye")
     assert (message.width, message.height, message.step, message.header.frame_id) == (8, 6, 24, "eye")
@@ -54,7 +54,7 @@ def test_a_trajectory_survives_the_message(derivatives):
         (["a"], [{"positions": [1.0]}, {"positions": [1.0]}], "increasing"),
     ],
 )
-def test_a_message_that_is_no_trajectory_is_refused_in_one_line(names, points, words):
+def test_an_invalid_trajectory_message_is_refused_in_one_line(names, points, words):
     message = JointTrajectoryMessage(joint_names=names, points=[JointTrajectoryPoint(**p) for p in points])
     with pytest.raises(InputError, match=words) as caught:
         convert.trajectory_of(message)

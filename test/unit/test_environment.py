@@ -1,4 +1,4 @@
-"""The environment of our processes: gaps are filled, the user's own choices are kept."""
+"""The environment of our processes: missing variables are set, the user's own are kept."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from jepa_ros.bringup.environment import discovery_port, free_domain, process_en
 from jepa_ros.resources import config_path
 
 
-def test_gaps_are_filled():
+def test_missing_variables_are_set():
     filled = process_environment({})
     assert filled["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     assert int(filled["ROS_DOMAIN_ID"]) in environment.DOMAINS
@@ -51,7 +51,7 @@ def test_what_the_user_set_is_kept(own):
         {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"},
     ],
 )
-def test_our_profile_stays_away_from_a_users_own_transport(own):
+def test_our_profile_is_not_used_with_the_user_s_own_transport(own):
     filled = process_environment(own)
     assert not [name for name in environment._PROFILES if name in filled and name not in own]
 
@@ -66,7 +66,7 @@ def test_localhost_only_is_a_choice_of_discovery_too():
     assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in process_environment({"ROS_LOCALHOST_ONLY": "1"})
 
 
-def test_beyond_this_machine_the_profile_does_not_bind_to_loopback():
+def test_the_profile_for_other_machines_does_not_bind_to_loopback():
     filled = process_environment({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"})
     assert filled["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(config_path("fastdds.xml"))
     assert "127.0.0.1" not in config_path("fastdds.xml").read_text()
@@ -78,7 +78,7 @@ def test_hardware_joins_the_users_own_graph():
     assert filled["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(config_path("fastdds.xml"))
 
 
-def test_a_domain_that_someone_listens_in_is_passed_over():
+def test_a_used_domain_is_skipped():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as neighbour:
         taken = next(domain for domain in range(60, 100) if _bind(neighbour, domain))
         assert free_domain([taken, 101]) == 101
@@ -90,7 +90,7 @@ def test_all_processes_of_a_graph_get_one_domain():
     assert process_environment(first) == first
 
 
-def test_ensure_fills_the_own_process_once(monkeypatch):
+def test_ensure_sets_this_process_s_environment_once(monkeypatch):
     for name in (*environment._PROFILES, *environment._DISCOVERY, "ROS_DOMAIN_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "environ", dict(os.environ))
@@ -107,7 +107,7 @@ def test_the_mark_of_another_environments_bootstrap_is_dropped():
     assert process_environment(own)["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] == "1"
 
 
-def test_messages_are_found_with_nothing_sourced():
+def test_messages_are_found_without_sourcing():
     bare = process_environment({"PATH": os.defpath})
     imports = "import rclpy; from jepa_msgs.msg import Plan; from tf2_msgs.msg import TFMessage"
     program = f"{imports}; rclpy.init(); Plan(); TFMessage()"

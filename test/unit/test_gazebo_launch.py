@@ -1,4 +1,4 @@
-"""What gazebo.launch.py starts beside our nodes: each name in it is a published one."""
+"""The programs that gazebo.launch.py starts beside our nodes: each name in it is documented upstream."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def all_programs(cell, **arguments) -> list[gazebo.Program]:
     return [*made.running, made.spawning, made.starting]
 
 
-def test_every_program_argument_and_parameter_is_a_published_one(cell):
+def test_every_program_argument_and_parameter_is_documented_upstream(cell):
     programs = all_programs(cell)
     assert {(p.package, p.executable) for p in programs} == set(PUBLISHED)
     for program in programs:
@@ -47,7 +47,7 @@ def test_every_program_argument_and_parameter_is_a_published_one(cell):
 
 
 @pytest.mark.parametrize("headless", [False, True])
-def test_gazebo_is_started_by_published_arguments(cell, headless):
+def test_gazebo_is_started_with_documented_arguments(cell, headless):
     gz = gazebo.processes(GazeboArguments(headless=headless), cell).gz
     assert set(gz) <= GZ_LAUNCH_ARGUMENTS
     *given, world = shlex.split(gz["gz_args"])
@@ -55,19 +55,19 @@ def test_gazebo_is_started_by_published_arguments(cell, headless):
     assert {"-s", "--headless-rendering"}.issubset(given) == headless
 
 
-def test_every_file_that_is_named_is_there(cell):
+def test_every_named_file_exists(cell):
     named = [word for p in all_programs(cell) for word in (*p.arguments, *p.parameters.values())]
     files = [word for word in named if isinstance(word, str) and word.startswith("/")]
     assert len(files) == 3 and all(Path(file).is_file() for file in files)  # the robot, controllers, the bridge's
 
 
-def test_the_bridge_s_file_has_published_keys_and_pairs_of_types():
+def test_the_bridge_s_file_has_documented_keys_and_pairs_of_types():
     for entry in yaml.safe_load(config_path("gazebo", "bridge.yaml").open()):
         assert set(entry) <= BRIDGE_KEYS and entry["direction"] == "GZ_TO_ROS"
         assert (entry["ros_type_name"], entry["gz_type_name"]) in BRIDGE_TYPES
 
 
-def test_the_controllers_file_has_published_keys():
+def test_the_controllers_file_has_documented_keys():
     sections = yaml.safe_load(config_path("gazebo", "controllers.yaml").open())
     names = {key.removeprefix("/**/") for key in sections}
     assert names == set(CONTROLLER_KEYS)
@@ -104,7 +104,7 @@ def test_rcl_gives_the_controllers_file_to_each_node_in_any_namespace(node, name
     assert node != "right_joint_trajectory_controller" or found["constraints.openarm_right_joint7.trajectory"].value > 0
 
 
-def test_the_controllers_that_are_started_are_the_robot_s(cell):
+def test_the_robot_s_controllers_are_started(cell):
     [starting] = [p for p in all_programs(cell) if p.executable == "spawner"]
     assert starting.arguments[:2] == ("joint_state_broadcaster", "right_joint_trajectory_controller")
 
@@ -112,7 +112,7 @@ def test_the_controllers_that_are_started_are_the_robot_s(cell):
 @pytest.mark.parametrize(
     ("topic", "info"), [("image", "camera_info"), ("/head/image_raw", "/head/camera_info"), ("a/b", "a/camera_info")]
 )
-def test_the_camera_s_calibration_lies_beside_its_images(cell, topic, info):
+def test_camera_info_is_beside_the_image(cell, topic, info):
     [bridge] = [p for p in all_programs(cell, camera_topic=topic) if p.executable == "parameter_bridge"]
     assert dict(bridge.remappings) == {"image": topic, "camera_info": info}
 
@@ -138,7 +138,7 @@ def test_a_robot_that_is_not_simulated_is_refused(tmp_path):
     assert not list(tmp_path.glob("*.sdf"))
 
 
-def test_what_is_not_installed_is_named_in_one_line(cell):
+def test_missing_packages_are_named_in_one_line(cell):
     def find(package):
         if package.startswith("ros_gz"):
             raise LookupError(package)

@@ -104,7 +104,7 @@ def launched(prefix: Path, log: Path, *words: str) -> tuple[str, dict[str, dict]
     return done.stdout + done.stderr, {one["name"]: one for one in started}
 
 
-def test_launch_starts_all_of_it_in_turn(prefix):
+def test_launch_starts_everything_in_order(prefix):
     output, started = launched(*prefix(gz=4.0), "headless:=true", "namespace:=left", "camera_topic:=/head/image_raw")
     assert set(started) == {"gz", *(executable for _, executable in PUBLISHED), *NODES["gazebo"]}, output
     given = started["gz"]["argv"]
@@ -126,12 +126,12 @@ def test_launch_starts_all_of_it_in_turn(prefix):
         assert one["environment"]["FASTRTPS_DEFAULT_PROFILES_FILE"].endswith("fastdds_localhost.xml")
 
 
-def test_a_robot_that_cannot_be_spawned_ends_all_with_the_reason(prefix):
+def test_a_robot_that_cannot_be_spawned_ends_everything_with_the_reason(prefix):
     output, started = launched(*prefix(create=1))
     assert "the robot could not be spawned in the world" in output and "spawner" not in started
 
 
-def test_controllers_that_do_not_start_end_all_with_the_reason(prefix):
+def test_controllers_that_do_not_start_end_everything_with_the_reason(prefix):
     output, _ = launched(*prefix(spawner=1))
     assert "the controllers could not be started" in output
 
@@ -144,7 +144,7 @@ def test_a_package_that_is_missing_is_named_before_anything_starts(prefix):
 
 
 @pytest.mark.parametrize("given", [{}, {"namespace": "/cell", "record": "runs/x", "log_level": "debug"}])
-def test_launch_reads_our_nodes_as_the_table_has_them(given):
+def test_launch_starts_our_nodes_as_listed(given):
     file = str(config_path("gazebo.yaml"))
     found = nodes_by_launch("gazebo", {**given, "params_file": file})
     expected = node_list("gazebo", GazeboArguments(**given, params_file=file))

@@ -16,7 +16,7 @@ from jepa_ros.nodes.common.parameters import Parameter
         (Parameter("a", [], ".", element=str), ["p", "q"], ["p", "q"]),
     ],
 )
-def test_fitting_values_come_back_in_the_parameters_type(parameter, value, expected):
+def test_valid_values_are_returned_in_the_parameter_s_type(parameter, value, expected):
     checked = parameter.check(value)
     assert checked == expected and type(checked) is type(expected)
 
@@ -36,12 +36,12 @@ def test_fitting_values_come_back_in_the_parameters_type(parameter, value, expec
         (Parameter("a", ["x"], "."), "xyz", "a list"),
     ],
 )
-def test_other_values_are_refused_by_name(parameter, value, expectation):
+def test_invalid_values_are_refused_by_name(parameter, value, expectation):
     with pytest.raises(InputError, match=f"parameter 'a': expected {expectation}, found "):
         parameter.check(value)
 
 
-def test_a_throttle_passes_one_a_period_and_counts_the_rest():
+def test_a_throttle_passes_one_event_per_period_and_counts_the_others():
     now = 0.0
     throttle = Throttle(lambda: now)
     assert throttle.passes("a", 5.0) == 0
@@ -53,7 +53,7 @@ def test_a_throttle_passes_one_a_period_and_counts_the_rest():
     assert throttle.passes("a", 5.0) == 2
 
 
-def test_a_meter_gives_events_a_second():
+def test_a_meter_returns_events_per_second():
     now = 0.0
     meter = Meter(lambda: now)
     for _ in range(30):

@@ -1,4 +1,4 @@
-"""Processes of a bring-up are watched by name, end together, and leave nothing behind."""
+"""Processes of a bring-up are reported by name, end together, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def group(lines):
         each.stop(timeout=1.0)
 
 
-def test_all_end_when_asked_and_say_how(group, lines):
+def test_all_end_on_request_with_their_exit_codes(group, lines):
     running = group(command("a", ORDERLY), command("b", WAIT))
     until(lambda: {("a", "ready"), ("b", "ready")} <= set(lines))
     assert running.poll() is None
@@ -80,7 +80,7 @@ def test_one_that_does_not_end_is_killed(group, lines):
     assert time.monotonic() - began < 5.0
 
 
-def test_one_that_ends_by_itself_is_named_with_its_code_and_last_words(group, lines):
+def test_a_process_that_ends_by_itself_is_reported_with_code_and_last_lines(group, lines):
     running = group(command("a", WAIT), command("b", "print('no such robot'); raise SystemExit(2)"))
     ended = until(running.poll)
     assert ended == Ended("b", 2, ("no such robot",))
@@ -88,7 +88,7 @@ def test_one_that_ends_by_itself_is_named_with_its_code_and_last_words(group, li
     assert str(Ended("c", -signal.SIGKILL)) == "c was ended by SIGKILL"
 
 
-def test_with_respawn_it_is_started_again(group, lines):
+def test_with_respawn_it_is_restarted(group, lines):
     running = group(command("a", WAIT), respawn=True, respawn_delay=0.1)
     until(lambda: lines)
     first = running.pids["a"]
@@ -106,7 +106,7 @@ def test_a_command_that_cannot_start_ends_those_before_it(lines):
     assert not alive(group.pids["a"])
 
 
-def test_a_nice_process_gives_way(group, lines):
+def test_a_process_runs_with_its_niceness(group, lines):
     group(command("a", "import os; print(os.nice(0), flush=True)\n" + WAIT, nice=5))
     assert until(lambda: lines)[0] == ("a", str(min(19, os.nice(0) + 5)))
 
@@ -138,7 +138,7 @@ def test_lines_carry_the_name_of_their_node():
     assert out.getvalue() == "  camera | active\narm_gate | holding\n"
 
 
-def test_output_that_nobody_reads_holds_nothing_up():
+def test_a_closed_output_blocks_nothing():
     out = StringIO()
     say = make_line_writer(["camera"], out)
     out.isatty()

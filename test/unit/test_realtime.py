@@ -7,12 +7,12 @@ import pytest
 from jepa_ros.nodes.arm_gate import realtime
 
 
-def test_zero_leaves_the_scheduling_alone(monkeypatch):
+def test_priority_zero_keeps_normal_scheduling(monkeypatch):
     monkeypatch.setattr(os, "sched_setscheduler", lambda *args: pytest.fail("asked for another scheduling"))
     assert "normal" in realtime.raise_priority(0)
 
 
-def test_every_thread_of_the_process_is_raised(monkeypatch):
+def test_every_thread_gets_the_priority(monkeypatch):
     asked = []
     monkeypatch.setattr(os, "sched_setscheduler", lambda *args: asked.append(args))
     assert realtime.raise_priority(50) == "SCHED_FIFO 50"
@@ -20,7 +20,7 @@ def test_every_thread_of_the_process_is_raised(monkeypatch):
     assert all(policy == os.SCHED_FIFO and parameter.sched_priority == 50 for _, policy, parameter in asked)
 
 
-def test_a_refusal_is_said_with_the_way_to_allow_it(monkeypatch):
+def test_a_refusal_is_reported_with_the_way_to_allow_it(monkeypatch):
     def refuse(*args):
         raise PermissionError(1, "Operation not permitted")
 

@@ -31,7 +31,7 @@ def parameters(**given):
     return {spec.name: dict(spec.parameters) for spec in node_list("robot", arguments(**given))}
 
 
-def test_the_gate_and_the_recorder_are_told_the_command_interface_and_every_node_where_the_robot_is():
+def test_the_gate_and_the_recorder_get_the_command_interface_and_every_node_the_robot_namespace():
     found = parameters(command_interface="servo_twist", robot_namespace="/", record="runs/a")
     assert [name for name, p in found.items() if p.get("command_interface") == "servo_twist"] == [
         "arm_gate",
@@ -40,7 +40,7 @@ def test_the_gate_and_the_recorder_are_told_the_command_interface_and_every_node
     assert [name for name, p in found.items() if "robot_namespace" not in p] == ["camera"]
 
 
-def test_the_left_arm_is_the_robot_s_other_file_in_every_node(monkeypatch):
+def test_every_node_uses_the_file_of_the_left_arm(monkeypatch):
     found = parameters(robot="openarm_v10", arm="left")
     assert {p["robot"] for p in found.values() if "robot" in p} == {"openarm_v10_left"}
     words = {"robot": "openarm_v10", "arm": "left", "command_interface": "forward_position", "robot_namespace": "/"}
@@ -57,7 +57,7 @@ def test_the_launch_file_declares_the_arguments_for_hardware(monkeypatch):
 
 
 @pytest.mark.parametrize("robot", VENDORS)
-def test_with_mock_hardware_the_vendor_s_bring_up_needs_nothing_else(robot):
+def test_with_mock_hardware_the_vendor_s_bring_up_needs_no_arguments(robot):
     package, expected = VENDORS[robot]
     vendor = vendor_of(arguments(robot=robot, bringup=True, use_mock_hardware=True))
     assert vendor.package == package and expected.items() <= vendor.arguments.items()
@@ -65,7 +65,7 @@ def test_with_mock_hardware_the_vendor_s_bring_up_needs_nothing_else(robot):
 
 
 @pytest.mark.parametrize("robot", VENDORS)
-def test_real_hardware_is_asked_for_in_words_whatever_the_vendor_s_default(robot):
+def test_real_hardware_is_requested_explicitly_whatever_the_vendor_s_default(robot):
     given = {"bringup_arguments": "robot_ip:=192.168.1.2"}
     vendor = vendor_of(arguments(robot=robot, bringup=True, **given))
     assert {"use_fake_hardware": "false", "use_mock_hardware": "false"}.items() & vendor.arguments.items()
@@ -83,7 +83,7 @@ def test_the_vendor_s_bring_up_activates_the_controller_that_is_commanded():
         assert vendor_of(arguments(**given)).arguments["initial_joint_controller"] == "forward_position_controller"
 
 
-def test_the_robot_s_namespace_is_the_nodes_own_unless_it_is_told():
+def test_the_robot_s_namespace_is_by_default_that_of_the_nodes():
     mock = {"bringup": True, "use_mock_hardware": True}
     assert vendor_of(arguments(robot="franka_fr3", namespace="a", **mock)).arguments["namespace"] == "a"
     rooted = vendor_of(arguments(robot="openarm_v10", namespace="right", robot_namespace="/", **mock))
@@ -115,7 +115,7 @@ def test_the_robot_s_namespace_is_the_nodes_own_unless_it_is_told():
         ({"bringup": True, "use_mock_hardware": True, "namespace": "a"}, "use robot_namespace:=/, not 'a'"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_in_one_line(given, complaint):
+def test_invalid_arguments_are_refused_in_one_line(given, complaint):
     with pytest.raises(InputError, match=complaint) as refused:
         check_inputs(arguments(**given))
     assert "\n" not in str(refused.value)
@@ -128,12 +128,12 @@ def test_an_interface_whose_messages_are_not_installed_is_refused_before_anythin
     check_inputs(arguments(command_interface="servo_twist"))
 
 
-def test_a_robot_namespace_that_is_no_name_is_refused():
+def test_an_invalid_robot_namespace_is_refused():
     with pytest.raises(InputError, match="robot_namespace 'a b': expected a ROS name"):
         node_list("robot", arguments(robot_namespace="a b"))
 
 
-def test_up_starts_no_bring_up_and_says_what_does():
+def test_up_refuses_a_vendor_s_bring_up_and_names_the_launch_file():
     with pytest.raises(InputError, match="up robot: .*ros2 launch jepa_ros robot.launch.py bringup:=true"):
         up("robot", arguments(bringup=True))
     done = CliRunner().invoke(cli.app, ["up", "robot", "--robot", "ur5e", "--bringup"])
@@ -141,7 +141,7 @@ def test_up_starts_no_bring_up_and_says_what_does():
 
 
 @pytest.mark.skipif(not real_launch_is_there(), reason="launch and launch_ros are not installed")
-def test_launch_itself_includes_the_vendor_s_file_with_its_own_arguments_only(tmp_path, monkeypatch):
+def test_launch_includes_the_vendor_s_file_with_only_its_own_arguments(tmp_path, monkeypatch):
     from launch import LaunchDescription, LaunchService
 
     share, seen = tmp_path / "share", tmp_path / "seen"

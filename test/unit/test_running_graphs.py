@@ -43,7 +43,7 @@ def test_without_a_graph_the_shell_s_domain_is_joined(monkeypatch):
 
 
 @pytest.mark.parametrize("shell", ["9", ""])
-def test_what_the_user_says_comes_first(folder, monkeypatch, shell):
+def test_the_user_s_options_take_precedence(folder, monkeypatch, shell):
     monkeypatch.setenv("ROS_DOMAIN_ID", shell)
     add(folder, os.getpid(), discovery_range="LOCALHOST", namespace="cell")
     assert join_graph(9, "mine").domain == 9
@@ -59,7 +59,7 @@ def test_of_several_graphs_the_user_chooses(folder):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"domain": 1}', '{"command": "up sim", "domain": 1, "more": 2}'])
-def test_files_that_are_no_graph_s_are_ignored(folder, text):
+def test_other_files_are_ignored(folder, text):
     folder.mkdir()
     (folder / f"{os.getpid()}.json").write_text(text)
     add(folder, 2**22 + 1)  # no process has this number

@@ -1,4 +1,4 @@
-"""The SROS2 policy: its format, and who may do what by the one that ships. test/faults holds it against the graph."""
+"""The SROS2 policy: its format and permissions; test/faults compares the shipped one with the running graph."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shipped() -> dict[str, Endpoints]:
     return {node.name: node for node in from_xml(config_path("security/sim.policy.xml").read_text())}
 
 
-def test_what_is_written_is_what_is_read():
+def test_a_written_policy_reads_back_the_same():
     nodes = [PLANNER, GATE, operator_enclave([GATE, PLANNER], "/cell")]
     text = to_xml(nodes, "a note")
     assert differences(nodes, from_xml(text)) == []
@@ -44,7 +44,7 @@ def test_names_are_written_as_sros2_reads_them():
     assert [t.text for t in profile.find("topics[@publish='ALLOW']")] == ["/diagnostics", "arm/joint_trajectory"]
 
 
-def test_an_operator_may_ask_and_stop_but_not_move():
+def test_an_operator_may_call_services_and_stop_but_not_move():
     who = operator_enclave([GATE, PLANNER], "/cell")
     assert who.call == {"/cell/reach_goal"} and "/cell/stop" in who.request and "/cell/plan" in who.subscribe
     assert who.publish == {"/cell/e_stop", "/rosout", "/parameter_events"}
@@ -53,7 +53,7 @@ def test_an_operator_may_ask_and_stop_but_not_move():
 @pytest.mark.parametrize(
     "nodes", [[GATE, Endpoints("planner", "/cell", publish={"/cell/arm/joint_trajectory"})], [PLANNER]]
 )
-def test_a_second_commander_and_none_are_refused(nodes):
+def test_a_second_commander_or_no_commander_is_refused(nodes):
     check_commanders([GATE, PLANNER], ["/cell/arm/joint_trajectory"])
     with pytest.raises(InputError, match="/cell/arm/joint_trajectory: only arm_gate may publish it"):
         check_commanders(nodes, ["/cell/arm/joint_trajectory"])
@@ -72,14 +72,14 @@ def test_a_second_commander_and_none_are_refused(nodes):
         ("</policy>", "", "not valid XML"),
     ],
 )
-def test_what_is_no_policy_is_refused(old, new, words):
+def test_an_invalid_policy_is_refused(old, new, words):
     text = to_xml([GATE])
     assert old in text
     with pytest.raises(PolicyError, match=words):
         from_xml(text.replace(old, new))
 
 
-def test_the_shipped_policy_lets_arm_gate_alone_command_the_controllers(shipped):
+def test_the_shipped_policy_lets_only_arm_gate_command_the_controllers(shipped):
     commands = [f"/{controller.command_topic}" for controller in load_robot("openarm").controllers]
     assert set(shipped) == {*NODES["sim"], "recorder", "collect", "operator"}
     check_commanders(shipped.values(), commands)

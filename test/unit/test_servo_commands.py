@@ -72,7 +72,7 @@ def reference(velocity, position=STILL):
     return np.array([position, velocity, STILL])
 
 
-def test_joint_velocities_go_out_by_name_with_stamp_and_frame(control_msgs):
+def test_joint_velocities_are_sent_by_name_with_stamp_and_frame(control_msgs):
     node, speed = Node(), np.array([0.1, -0.2, 0.3, 0.0, 0.5, -0.6])
     command(node).send_reference(reference(speed), STILL, moving=True)
     [message] = node.sent
@@ -90,7 +90,7 @@ def test_joints_are_named_in_the_controller_s_order_whatever_the_robot_s(control
     assert np.allclose(node.sent[0].velocities, np.arange(6.0)[::-1] / 10)
 
 
-def test_an_arm_that_has_fallen_behind_is_brought_back_and_all_joints_are_slowed_together(control_msgs):
+def test_a_lagging_arm_is_corrected_and_all_joints_are_slowed_together(control_msgs):
     node, behind = Node(), np.array([0.0, 0.1, 0.0, 0.0, 0.0, 0.0])
     jog = command(node)
     jog.send_reference(reference(STILL, behind), STILL, moving=True)
@@ -99,7 +99,7 @@ def test_an_arm_that_has_fallen_behind_is_brought_back_and_all_joints_are_slowed
     assert np.allclose(node.sent[-1].velocities, [1.5, 0.0, -0.5, 0.0, 0.0, 0.0])
 
 
-def test_the_tool_s_velocity_is_that_of_the_same_joint_velocities(control_msgs):
+def test_the_twist_matches_the_joint_velocities(control_msgs):
     jogs, twists = Node(), Node()
     for node, interface in ((jogs, "servo_joint_jog"), (twists, "servo_twist")):
         command(node, interface).send_reference(reference(np.linspace(-2.0, 2.0, 6)), STILL, moving=True)
@@ -123,7 +123,7 @@ def test_nothing_is_sent_before_a_motion_and_zeros_then_nothing_after_it(control
         assert any(node.sent[0].velocities) and not any(v for m in node.sent[1:] for v in m.velocities)
 
 
-def test_without_control_msgs_it_is_refused_in_one_line_and_needs_none_where_nothing_is_sent(monkeypatch):
+def test_without_control_msgs_joint_jog_is_refused_in_one_line_but_not_twist(monkeypatch):
     monkeypatch.setitem(sys.modules, "control_msgs", None)
     monkeypatch.delenv("ROS_DISTRO", raising=False)
     with pytest.raises(InputError) as refused:
