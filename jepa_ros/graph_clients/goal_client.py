@@ -47,9 +47,9 @@ def joints_term(positions: Mapping[str, float], tolerance: float = 0.0) -> GoalT
     return GoalTerm(kind=GoalTerm.JOINTS, joints=names, positions=values, tolerance=tolerance)
 
 
-def object_term(name: str, xyz: Sequence[float], frame_id: str = "", tolerance: float = 0.0) -> GoalTerm:
+def object_term(name: str, xyz: Sequence[float], tolerance: float = 0.0) -> GoalTerm:
     """Return a term for a position (3,) m of an object that the model has a probe for. tolerance: m."""
-    term = pose_term(xyz, frame_id, tolerance)
+    term = pose_term(xyz, tolerance=tolerance)
     term.kind, term.object = GoalTerm.OBJECT, name
     return term
 

@@ -7,7 +7,7 @@ and actions. What is not allowed is denied.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jepa_ros.errors import InputError
@@ -80,14 +80,13 @@ def _add_node_endpoints(enclave: Endpoints) -> Endpoints:
     return enclave
 
 
-def check_commanders(nodes: Iterable[Endpoints], commands: Sequence[str], commander: str = "arm_gate") -> None:
-    """Raise InputError unless only the node ``commander`` publishes to the controllers' topics ``commands``."""
-    nodes = list(nodes)
+def check_commanders(nodes: Collection[Endpoints], commands: Sequence[str]) -> None:
+    """Raise InputError unless only arm_gate publishes to the controllers' topics ``commands``."""
     for topic in commands:
         publishers = sorted(node.name for node in nodes if topic in node.publish)
-        if publishers != [commander]:
+        if publishers != ["arm_gate"]:
             names = ", ".join(publishers) or "no node"
-            raise InputError(f"policy: {topic}: only {commander} may publish it, but {names} does")
+            raise InputError(f"policy: {topic}: only arm_gate may publish it, but {names} does")
 
 
 def to_xml(nodes: Sequence[Endpoints], note: str = "") -> str:

@@ -29,6 +29,7 @@ from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, DiagnosticsPublis
 from jepa_ros.nodes.common.parameters import Parameter, ParameterSet
 
 RETRY_PERIOD = 0.5  # s between attempts to configure while an input is missing
+LOG_PERIOD, WAITING_LOG_PERIOD = 5.0, 30.0  # s between two equal warnings or errors; between two lines "waiting: ..."
 
 _SUCCESS, _FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _AUTOSTART = Parameter(
@@ -125,13 +126,13 @@ class JepaNode(LifecycleNode):
         """Create a timer on the steady clock, independent of /clock. period: s."""
         return self.create_timer(period, callback, clock=self._steady)
 
-    def warn_throttled(self, key: str, message: str, period: float = 5.0) -> None:
-        """Log a warning at most once per `period` s for each key, with the number suppressed in between."""
-        self._log_throttled(lambda text: self.get_logger().warning(text), key, message, period)
+    def warn_throttled(self, key: str, message: str) -> None:
+        """Log a warning at most once per LOG_PERIOD for each key, with the number suppressed in between."""
+        self._log_throttled(lambda text: self.get_logger().warning(text), key, message)
 
-    def error_throttled(self, key: str, message: str, period: float = 5.0) -> None:
-        """Log an error at most once per `period` s for each key, with the number suppressed in between."""
-        self._log_throttled(lambda text: self.get_logger().error(text), key, message, period)
+    def error_throttled(self, key: str, message: str) -> None:
+        """Log an error at most once per LOG_PERIOD for each key, with the number suppressed in between."""
+        self._log_throttled(lambda text: self.get_logger().error(text), key, message)
 
     def diagnostics_changed(self) -> None:
         """Publish diagnostics now if a level or message has changed."""
@@ -209,7 +210,7 @@ class JepaNode(LifecycleNode):
         except NotReady as reason:
             self._problem, self._waiting = str(reason), True
             text = f"waiting: {reason}"
-            self._log_throttled(lambda text: self.get_logger().info(text), text, text, 30.0)
+            self._log_throttled(lambda text: self.get_logger().info(text), text, text, WAITING_LOG_PERIOD)
         except InputError as error:
             self._problem = str(error)
             self.get_logger().error(self._problem)
@@ -341,7 +342,7 @@ class JepaNode(LifecycleNode):
             own = Status("lifecycle", OK if state in ("active", "inactive") else WARN, state, {"state": state})
         return [own, *self.diagnose()]
 
-    def _log_throttled(self, log: Callable[[str], None], key: str, message: str, period: float) -> None:
+    def _log_throttled(self, log: Callable[[str], None], key: str, message: str, period: float = LOG_PERIOD) -> None:
         # Each caller passes a function of its own: rclpy ties one severity to each line that logs, and raises when the
         # same line uses another.
         suppressed = self._throttle.passes(key, period)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from jepa_ros.errors import InputError
@@ -12,8 +11,6 @@ from jepa_ros.nodes.common.qos import LATCHED
 from jepa_ros.robot.config import ControllerConfig
 
 if TYPE_CHECKING:
-    from rclpy.qos import QoSProfile
-
     from jepa_ros.nodes.common.lifecycle import JepaNode
 
 
@@ -77,18 +74,16 @@ def command_class(controller: ControllerConfig) -> type:
 
 
 class LatestMessage:
-    """The newest message of a topic that a node needs to be configured; the first one triggers another attempt.
+    """The newest message of a latched topic that configure needs; the first one makes the node try again at once.
 
-    message: None before the first. received: steady time in s.
+    message: None before the first.
     """
 
-    def __init__(self, node: JepaNode, kind: type, topic: str, qos: QoSProfile = LATCHED) -> None:
-        self.message = None
-        self.received = float("-inf")
-        self._node = node
-        node.create_subscription(kind, topic, self._on_message, qos)
+    def __init__(self, node: JepaNode, kind: type, topic: str) -> None:
+        self.message, self._node = None, node
+        node.create_subscription(kind, topic, self._on_message, LATCHED)
 
     def _on_message(self, message) -> None:
-        first, self.message, self.received = self.message is None, message, time.monotonic()
-        if first:
+        is_first, self.message = self.message is None, message
+        if is_first:
             self._node.retry_now()

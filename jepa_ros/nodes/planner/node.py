@@ -56,7 +56,7 @@ class PlannerNode(JepaNode):
     def __init__(self) -> None:
         super().__init__("planner", PARAMETERS)
         self._worker: Worker | None = None
-        self._description = LatestMessage(self, String, robot_topic(self, "robot_description"), LATCHED)
+        self._description = LatestMessage(self, String, robot_topic(self, "robot_description"))
         self._goal: ActiveGoal | None = None
         self._gate_news: list[tuple[float, Future]] = []  # goals that wait for the gate's next status, and until when
         self._closing = None  # timer that removes the action server of a deactivated node
