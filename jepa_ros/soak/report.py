@@ -15,6 +15,7 @@ import numpy as np
 from jepa_ros.reporting import plots
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import percentiles
+from jepa_ros.soak.memory import ProcessSamples, estimate_growth
 
 MEMORY_WARM_UP = 300.0  # s of each process that memory slopes leave out; at most a quarter of the run
 _PROCESS_ENDED = re.compile(r" (was ended by \w+|ended with code -?\d+); restarting")
@@ -24,7 +25,7 @@ _MAX = {"max": np.max}
 @dataclass
 class SoakRecord:
     """Everything recorded so far. rows: one for each fault, see ``SoakSession._test_fault``; ``survived`` is None if
-    the run ended during it. observer: None before the graph was up. processes: ProcessSamples by node."""
+    the run ended during it. observer: None before the graph was up. processes: by node."""
 
     minutes: float
     seed: int
@@ -39,7 +40,7 @@ class SoakRecord:
     restarts: Counter = field(default_factory=Counter)
     tracebacks: Counter = field(default_factory=Counter)
     goals: Mapping[str, int] = field(default_factory=Counter)
-    processes: Mapping[str, list] = field(default_factory=dict)
+    processes: Mapping[str, list[ProcessSamples]] = field(default_factory=dict)
     load_averages: list[float] = field(default_factory=list)  # of the machine, over a minute
     observer: Any = None
     ended: str = ""  # why the run ended early; empty when it did not
@@ -54,8 +55,6 @@ class SoakRecord:
 
 def summarise(record: SoakRecord) -> dict[str, Any]:
     """Return the contents of summary.json; None for what was not measured."""
-    from jepa_ros.soak.memory import estimate_growth
-
     rows = [row for row in record.rows if row["survived"] is not None]
     observer = record.observer
     violations = observer.violations if observer is not None else []
@@ -102,17 +101,15 @@ def summarise(record: SoakRecord) -> dict[str, Any]:
 def _expected(exit_: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> bool:
     """Return whether a process was ended by a fault, or ended itself while it restarted after one: a simulator refuses
     to start while the killed one is still announced."""
-    for row in rows:
-        end = row["t"] + row.get("lasted_s", 0.0) + (row.get("recovered_s") or 120.0)
-        if row["restarts"] and row["target"] == exit_["node"] and row["t"] <= exit_["t"] <= end:
-            return True
-    return False
+    restarts = [row for row in rows if row["restarts"] and row["target"] == exit_["node"]]
+    ends = [row["t"] + row.get("lasted_s", 0.0) + (row.get("recovered_s") or 120.0) for row in restarts]
+    return any(row["t"] <= exit_["t"] <= end for row, end in zip(restarts, ends, strict=True))
 
 
 def _by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict]:
     groups: dict[str, list] = defaultdict(list)
     for row in rows:
-        groups[f"{row['fault']} {row['target']}".strip()].append(row)
+        groups[_kind(row)].append(row)
     return {
         kind: {
             "faults": len(group),
@@ -126,11 +123,15 @@ def _by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict]:
     }
 
 
+def _kind(row: Mapping[str, Any]) -> str:
+    return f"{row['fault']} {row['target']}".strip()
+
+
 def _values(rows: Iterable[Mapping[str, Any]], key: str) -> list[float]:
     return [row[key] for row in rows if row.get(key) is not None]
 
 
-def _memory_sizes(processes: Sequence) -> dict[str, float]:
+def _memory_sizes(processes: Sequence[ProcessSamples]) -> dict[str, float]:
     return {
         "mb": processes[-1].own[-1],
         "max_mb": max(max(p.own) for p in processes),
@@ -191,7 +192,7 @@ def write_report(record: SoakRecord, summary: Mapping[str, Any], path: str | os.
     report.section("Every fault").table(
         {
             "at (s)": round(row["t"], 1),
-            "fault": f"{row['fault']} {row['target']}".strip(),
+            "fault": _kind(row),
             "survived": row["survived"],
             "caught (ms)": _rounded(row.get("caught_ms")),
             "stop (ms)": _rounded(row.get("stop_ms")),
@@ -228,8 +229,12 @@ def _add_latencies(report: Report, record: SoakRecord, summary: Mapping[str, Any
         return
     series = {}
     for name, latencies in record.observer.latencies.items():
-        if samples := [(t, ms) for t, ms, quiet in latencies if quiet]:
-            series[name] = _by_minute(samples, record.began)
+        minutes: dict[int, list[float]] = defaultdict(list)
+        for t, ms, quiet in latencies:
+            if quiet:
+                minutes[int((t - record.began) // 60)].append(ms)
+        if minutes:
+            series[name] = [m + 0.5 for m in sorted(minutes)], [float(np.median(minutes[m])) for m in sorted(minutes)]
     if series:
         caption = "From a frame's stamp; the median of each minute, without the time of faults."
         report.section("Latency").plot(plots.lines(series, x="minutes", y="ms"), caption)
@@ -237,13 +242,6 @@ def _add_latencies(report: Report, record: SoakRecord, summary: Mapping[str, Any
         {"from the frame to the": name.replace("_", " "), **{f"{key} (ms)": value for key, value in data.items()}}
         for name, data in summary["latency_ms"].items()
     )
-
-
-def _by_minute(samples: Sequence[tuple[float, float]], began: float) -> tuple[list[float], list[float]]:
-    minutes: dict[int, list[float]] = defaultdict(list)
-    for t, ms in samples:
-        minutes[int((t - began) // 60)].append(ms)
-    return [m + 0.5 for m in sorted(minutes)], [float(np.median(minutes[m])) for m in sorted(minutes)]
 
 
 def _add_memory(report: Report, record: SoakRecord, summary: Mapping[str, Any]) -> None:

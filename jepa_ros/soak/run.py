@@ -28,7 +28,6 @@ from jepa_ros.resources import config_path, resolve_model
 from jepa_ros.sim.tasks import make_goal_set
 from jepa_ros.soak.memory import write_samples
 from jepa_ros.soak.report import SoakRecord, summarise, write_report
-from jepa_ros.soak.session import SoakSession
 
 GOAL_IMAGES = 30
 FROZEN_AFTER = 0.5  # s of equal images; the relay adds noise, so that only a frozen camera repeats an image
@@ -93,6 +92,7 @@ def _run_graph(
     goal_set = make_goal_set(record.robot, GOAL_IMAGES, record.seed)
     environment = process_environment()
     os.environ.update(environment)  # before rclpy is imported
+    from jepa_ros.soak.session import SoakSession
 
     def on_line(name: str, line: str) -> None:
         log.write(name, line)

@@ -7,20 +7,20 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+
+from rclpy.task import Future
 
 from jepa_ros.bringup.process_group import ProcessGroup
+from jepa_ros.graph_clients.goal_client import GoalClient
 from jepa_ros.graph_clients.session import NodeLog, RclpySession, Stopped, wait_until
 from jepa_ros.reporting.progress import ProgressDisplay
+from jepa_ros.robot.config import load_robot
 from jepa_ros.sim.tasks import GoalSet
+from jepa_ros.soak.faults import Fault, FaultInjector, schedule
+from jepa_ros.soak.goal_feeder import GoalFeeder
 from jepa_ros.soak.memory import MemoryLog
+from jepa_ros.soak.observer import Observer, Reaction
 from jepa_ros.soak.report import SoakRecord
-
-if TYPE_CHECKING:
-    from rclpy.task import Future
-
-    from jepa_ros.soak.faults import Fault
-    from jepa_ros.soak.observer import Reaction
 
 READY_TIMEOUT = 120.0  # s until all nodes are active, on a busy machine
 TRACKING_TIMEOUT = 600.0  # s until the arm moves again before the next fault, on an overloaded machine
@@ -60,12 +60,6 @@ class SoakSession:
 
     def run(self) -> None:
         """Inject faults for the time of the record. Raises GraphEnded or Stopped if it ends early."""
-        from jepa_ros.graph_clients.goal_client import GoalClient
-        from jepa_ros.robot.config import load_robot
-        from jepa_ros.soak.faults import FaultInjector, schedule
-        from jepa_ros.soak.goal_feeder import GoalFeeder
-        from jepa_ros.soak.observer import Observer
-
         robot = load_robot(self._record.robot)
         with RclpySession("soak") as self._session:
             node = self._session.node
@@ -111,7 +105,8 @@ class SoakSession:
         def is_steady() -> bool:
             nonlocal since
             now = time.time()
-            since = since if self._observer.is_tracking(now) else now
+            if not self._observer.is_tracking(now):
+                since = now
             return now - since > seconds or now >= end
 
         self._wait(is_steady, TRACKING_TIMEOUT, lambda: f"the arm tracks no plan ({self._describe_state()})")
