@@ -124,21 +124,13 @@ class Bag(AbstractContextManager):
     # -- files ---------------------------------------------------------------------------------------------------------
 
     def _find_files(self) -> list[Path]:
-        path = self.path
-        if not path.exists():
-            raise InputError(f"bag {path}: expected a rosbag2 directory or file, found nothing there")
-        if path.is_file():
-            if not _is_recording(path):
-                raise InputError(f"bag {path}: expected a file .mcap or .db3, found another kind")
-            return [path]
-        files = self._files_in_metadata()
-        if not files:  # in natural order: x_10 comes after x_9
-            there = [p for p in path.iterdir() if _is_recording(p)]
-            files = sorted(there, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name)])
-        if not files:
-            held = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "an empty directory"
-            raise InputError(f"bag {path}: expected recordings (.mcap, .db3), found {held}")
-        return files
+        check_recording(self.path)
+        if self.path.is_file():
+            return [self.path]
+        there = [p for p in self.path.iterdir() if _is_recording(p)]
+        return self._files_in_metadata() or sorted(  # in natural order: x_10 comes after x_9
+            there, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name)]
+        )
 
     def _files_in_metadata(self) -> list[Path]:
         """Return the files that metadata.yaml names and that exist; none where metadata.yaml is unusable."""
@@ -241,6 +233,17 @@ def read_robot_description(path: Path) -> str | None:
         for _, message in bag.decoded(t[:2] for t in topics):
             return message.data
     return None
+
+
+def check_recording(path: Path) -> None:
+    """Raise InputError if `path` is not a recording, nor a directory with one."""
+    if not path.exists():
+        raise InputError(f"bag {path}: expected a rosbag2 directory or file, found nothing there")
+    if path.is_file() and not _is_recording(path):
+        raise InputError(f"bag {path}: expected a file .mcap or .db3, found another kind")
+    if path.is_dir() and not any(map(_is_recording, path.iterdir())):
+        held = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "an empty directory"
+        raise InputError(f"bag {path}: expected recordings (.mcap, .db3), found {held}")
 
 
 def _is_recording(path: Path) -> bool:

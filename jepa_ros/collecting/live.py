@@ -59,9 +59,9 @@ def collect_live(
         episodes = PLAY_EPISODES if episodes is None else episodes
         ticks = PLAY_TICKS if ticks is None and seconds is None else ticks
     topic = topic or ("" if mode == "play" else mode)
-    limits, start = _parse_numbers("box", box, 4), _parse_numbers("reset", reset, 2)
+    limits, start = _parse_numbers("--box", box, 4), _parse_numbers("--reset", reset, 2)
     if not re.fullmatch(r" *\d+ *, *\d+ *", axes):
-        raise InputError(f"axes '{axes}': expected 2 comma-separated whole numbers")
+        raise InputError(f"--axes '{axes}': expected 2 comma-separated whole numbers")
     teleop = (topic, tuple(map(int, axes.split(","))), hold_button, end_button)
     options = LiveOptions(mode, robot, seed, episodes, ticks, seconds, limits, start, namespace, use_sim_time, *teleop)
     restricted = restrict_workspace(load_robot(robot), options.box)
@@ -102,7 +102,7 @@ def _collect(options: LiveOptions, robot: RobotConfig, out: Path, bar: ProgressD
     try:
         paths = write_results(record, session.space, out)
     except OSError as error:
-        raise InputError(f"out {out}: expected room for summary and report, found {error}") from None
+        raise InputError(f"--out {out}: expected room for summary and report, found {error}") from None
     lines = list(record.figures().items()) + [("ended early", record.ended)] * bool(record.ended)
     print_result(f"collect live: {options.mode}, robot {robot.name}", lines, paths)
     return code

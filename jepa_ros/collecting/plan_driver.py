@@ -41,17 +41,17 @@ def restrict_workspace(robot: RobotConfig, box: tuple[float, float, float, float
         return robot
     x0, x1, y0, y1 = box
     if not (all(map(math.isfinite, box)) and x0 < x1 and y0 < y1):
-        raise InputError(f"box {box}: expected xmin < xmax and ymin < ymax")
+        raise InputError(f"--box {box}: expected xmin < xmax and ymin < ymax")
     polygon = np.array(space.workspace)
     for axis, limit, sign in ((0, x0, -1.0), (0, x1, 1.0), (1, y0, -1.0), (1, y1, 1.0)):
         polygon = _clip(polygon, sign * polygon[:, axis] - sign * limit)
     if len(polygon) < 3 or np.ptp(polygon, axis=0).min() < MIN_BOX_M:
         limits = _describe_limits(np.array(space.workspace))
-        raise InputError(f"box {box}: overlaps too little with the robot's workspace, which is within {limits} m")
+        raise InputError(f"--box {box}: overlaps too little with the robot's workspace, which is within {limits} m")
     try:
         corners = polygon[ConvexHull(polygon).vertices]  # counter-clockwise, without points on straight edges
     except QhullError:
-        raise InputError(f"box {box}: does not overlap the robot's workspace (zero area)") from None
+        raise InputError(f"--box {box}: does not overlap the robot's workspace (zero area)") from None
     restricted = space.model_copy(update={"workspace": [tuple(map(float, corner)) for corner in corners]})
     return robot.model_copy(update={"action_space": restricted})
 
@@ -86,7 +86,7 @@ def choose_reset_position(space: PlanarVelocity, given: tuple[float, float] | No
         return workspace_centre(space)
     if not (np.isfinite(given).all() and space.is_inside(np.array(given))):
         limits = _describe_limits(space.workspace)
-        raise InputError(f"reset {given}: expected a place inside the workspace or box ({limits} m)")
+        raise InputError(f"--reset {given}: expected a place inside the workspace or box ({limits} m)")
     return np.array(given)
 
 

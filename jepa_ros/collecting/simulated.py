@@ -24,7 +24,7 @@ import yaml
 from jepa_ros.bags.writer import DiskFull, EpisodeWriter
 from jepa_ros.datasets.store import SPLITS, choose_split
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.output import prepare_out
+from jepa_ros.reporting.output import prepare_out, removed_if_refused
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
@@ -83,7 +83,7 @@ def collect_simulated(
     recipe = CollectRecipe(episodes, seed, robot, width, height, rate)
     require_planar_space(load_robot(robot))
     if abs(rate * TICK_S - round(rate * TICK_S)) > 1e-9 or rate * TICK_S < 1:
-        raise InputError(f"rate {rate:g}: expected a multiple of the control rate of {1 / TICK_S:g} Hz")
+        raise InputError(f"--rate {rate:g}: expected a multiple of the control rate of {1 / TICK_S:g} Hz")
     recipe_file = prepare_out(out) / "recipe.json"
     if recipe_file.exists():
         if (found := read_json(recipe_file, "recipe")) != asdict(recipe):
@@ -93,14 +93,13 @@ def collect_simulated(
     if (out / "metadata.yaml").exists():
         _print_result(out, recipe, episodes)
         return 0
-    if not recipe_file.exists():
-        write_atomically(recipe_file, json.dumps(asdict(recipe)))
-    parts = out / "parts"
-    parts.mkdir(exist_ok=True)
-    count = math.ceil(episodes / PART_EPISODES)
-    jobs = [(recipe, part, parts) for part in range(count) if not (parts / f"{part:04d}").exists()]
-    stopped = ""  # why not everything was recorded
-    with ProgressDisplay() as bar:
+    parts, stopped = out / "parts", ""  # why not everything was recorded
+    with removed_if_refused(recipe_file, "parts/????"), ProgressDisplay() as bar:
+        if not recipe_file.exists():
+            write_atomically(recipe_file, json.dumps(asdict(recipe)))
+        parts.mkdir(exist_ok=True)
+        count = math.ceil(episodes / PART_EPISODES)
+        jobs = [(recipe, part, parts) for part in range(count) if not (parts / f"{part:04d}").exists()]
         done = episodes - sum(_part_size(recipe, part) for _, part, _ in jobs)
         task = bar.add("episodes", episodes, done)
         processes = max(1, min(workers, len(jobs)))
@@ -110,10 +109,8 @@ def collect_simulated(
                 done += recorded
                 bar.update(task, done)
                 stopped = stopped or full
-    if stopped and not done:
-        shutil.rmtree(parts)
-        recipe_file.unlink()
-        raise InputError(stopped)
+        if stopped and not done:
+            raise InputError(stopped)
     _join(out, parts)
     _report(out, recipe, time.time() - started)
     _print_result(out, recipe, done)

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,14 +20,18 @@ from typer.core import TyperCommand, TyperGroup
 from jepa_ros.bringup.ros_names import check_ros_name
 from jepa_ros.errors import InputError
 from jepa_ros.reporting.output import prepare_file, prepare_out
-from jepa_ros.resources import list_models, list_robots, resolve_model, resolve_robot
+from jepa_ros.resources import list_models, list_robots, resolve_model
 
 UsageError, ClickException = typer.BadParameter.__mro__[1:3]  # of click, or of the copy of it that newer typers hold
 
 PANELS = RUN, ROBOT, MODELS, TRAINING = "Run the graph", "Set up a robot", "Use and evaluate models", "Train models"
 """Headings in the help of `jepa_ros`."""
 MAX_SEED = 2**31 - 1
+MAX_COUNT = 10**9
+"""Largest value of options that need no smaller one."""
 MAX_WORKERS = 256
+MAY_BE_EMPTY = {"record"}
+"""Options whose empty value has a meaning and is not the default."""
 EXTRAS = {
     "pyarrow": "lerobot",
     "huggingface_hub": "models",
@@ -36,12 +41,22 @@ EXTRAS = {
 """Packages that few commands need, and the extra of setup.py that installs each."""
 
 
-class Application(TyperGroup):
-    """The top-level group: bad input is one line on stderr and exit code 2; Ctrl-C ends with 130."""
+class Group(TyperGroup):
+    """A group of commands. Its help lists them by heading, where they have one, each with its whole first sentence."""
 
-    def list_commands(self, context: typer.Context) -> list[str]:
-        """Return the commands by heading, in the order of PANELS."""
-        return sorted(self.commands, key=lambda name: PANELS.index(self.commands[name].rich_help_panel))
+    def collect_usage_pieces(self, context: typer.Context) -> list[str]:
+        return ["COMMAND ..."]
+
+    def format_commands(self, context: typer.Context, formatter: Any) -> None:
+        for panel in (None, *PANELS):
+            listed = [(name, c) for name, c in self.commands.items() if (c.rich_help_panel or None) == panel]
+            if records := [(name, c.get_short_help_str(limit=1000)) for name, c in listed if not c.hidden]:
+                with formatter.section(panel or "Commands"):
+                    formatter.write_dl(records)
+
+
+class Application(Group):
+    """The top-level group: bad input is one line on stderr and exit code 2; Ctrl-C ends with 130."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **settings: Any) -> Any:
         if not standalone_mode:
@@ -73,13 +88,58 @@ class Application(TyperGroup):
 
 
 class Command(TyperCommand):
-    """A command that refuses numbers that are not finite."""
+    """A command that refuses empty values and numbers that are not finite; its errors name option, value and help."""
+
+    def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:
+        given: dict[str, Any] = {}
+        try:
+            given, *_ = self.make_parser(context).parse_args(args=list(args))
+            self.refuse_empty_values(context, given)
+            return super().parse_args(context, args)
+        except UsageError as error:
+            parameter = getattr(error, "param", None)
+            error.ctx, error.value = context, given.get(parameter.name) if parameter is not None else None
+            raise
+
+    def refuse_empty_values(self, context: typer.Context, given: dict[str, Any]) -> None:
+        """Raise InputError for the first empty value. `Path("")` would be the current directory."""
+        for parameter in () if context.resilient_parsing else self.get_params(context):
+            values = given.get(parameter.name)
+            empty = "" in (values if isinstance(values, list | tuple) else [values])
+            if empty and parameter.default != "" and parameter.name not in MAY_BE_EMPTY:
+                raise InputError(f"{option_name(parameter)} '': is empty; give a value, or leave it out")
 
     def invoke(self, context: typer.Context) -> Any:
-        for name, value in context.params.items():
+        for parameter in self.get_params(context):
+            value = context.params.get(parameter.name)
             if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"--{name.replace('_', '-')} {value}: give a finite number")
+                raise InputError(f"{option_name(parameter)} {value}: give a finite number")
         return super().invoke(context)
+
+    def collect_usage_pieces(self, context: typer.Context) -> list[str]:
+        return [re.sub(r"\{?(\w+)\}?", lambda name: name[1].upper(), p) for p in super().collect_usage_pieces(context)]
+
+    def format_options(self, context: typer.Context, formatter: Any) -> None:
+        """Write arguments and options with the kind of value and the range in short words."""
+        parameters = [(p.param_type_name, p.get_help_record(context)) for p in self.get_params(context)]
+        for kind, heading in (("argument", "Arguments"), ("option", "Options")):
+            if records := [tidy_record(*record, kind) for found, record in parameters if found == kind and record]:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+KINDS = {"int": "N", "integer": "N", "float": "X", "path": "PATH", "str": "TEXT"}
+"""Kinds of values by typer's names for them."""
+
+
+def tidy_record(name: str, text: str, kind: str) -> tuple[str, str]:
+    """Return an entry of the help: "--goals <int range>" as "--goals N", "1<=x<=9" as "1 to 9"."""
+    if kind == "argument":
+        return re.sub(r"\W.*", "", name).upper(), text.replace("  [required]", "")
+    name = re.sub(r"<(?:list\[)?(\w+).*>", lambda found: KINDS.get(found[1].lower(), found[1].upper()), name)
+    text = re.sub(rf"([\d.]+)<=x<=({MAX_SEED}|{MAX_COUNT})\b", r"at least \1", text)
+    text = re.sub(r"([\d.]+)<=x<=([\d.]+)", r"\1 to \2", text)
+    return name, re.sub(r"\b(\d+)\.0\b", r"\1", text)
 
 
 def refuse(text: str) -> int:
@@ -88,18 +148,30 @@ def refuse(text: str) -> int:
     return 2
 
 
+PLAINER = {
+    "Input should be": "must be",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "Got unexpected extra argument(s)": "unexpected arguments",
+}
+"""Words of typer's errors, and what we say for them."""
+
+
 def usage_text(error: Any) -> str:
     """Return one line for a command line that does not fit the command."""
     context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     path = context.command_path if context is not None else "jepa_ros"
     name = option_name(parameter) if parameter is not None else ""
     if type(error).__name__ == "MissingParameter":
-        kind = "option" if name.startswith("-") else "argument"
-        text = f"missing required {kind} {name}"
-    elif name:
-        text = f"{name}: {error.message.replace('Input should be', 'must be').rstrip('.')}"
+        text = f"missing required {'option' if name.startswith('-') else 'argument'} {name}"
     else:
-        text = error.format_message().rstrip(".")
+        text = (error.message if name else error.format_message()).rstrip(".").partition(", unable to parse")[0]
+        for words, plain in PLAINER.items():
+            text = text.replace(words, plain)
+        value = getattr(error, "value", None)
+        text = f"{name} '{value}': {text}" if isinstance(value, str) else f"{name}: {text}" if name else text
     return f"{path}: {InputError(text)}; see {path} --help"
 
 
@@ -113,15 +185,15 @@ def command(group: typer.Typer, name: str | None = None, panel: str | None = Non
     return group.command(name, cls=Command, rich_help_panel=panel)
 
 
-def call(target: str, **options: Any) -> int | None:
-    """Import `module:function` and call it with the options."""
+def call(target: str, *values: Any, **options: Any) -> Any:
+    """Import `module:function` and call it."""
     module, function = target.split(":")
-    return getattr(importlib.import_module(module), function)(**options)
+    return attrgetter(function)(importlib.import_module(module))(*values, **options)
 
 
 def group(name: str, help: str, panel: str) -> typer.Typer:
     """Add a group of commands to the application. panel: the heading that it is listed under."""
-    made = typer.Typer(help=help, **GROUP)
+    made = typer.Typer(cls=Group, help=help, **GROUP)
     app.add_typer(made, name=name, rich_help_panel=panel)
     return made
 
@@ -175,6 +247,74 @@ def check_directory(option: str, path: Path) -> None:
         raise InputError(f"{option} {path}: is a file; give a directory")
 
 
+def check_with(target: str) -> Callable[[str, Any], None]:
+    """Return a check that calls `module:function` with the value.
+
+    Its errors have the form "noun value: reason"; the option's name takes the place of the noun.
+    """
+
+    def check(option: str, value: Any) -> None:
+        try:
+            call(target, value)
+        except InputError as error:
+            raise InputError(f"{option} {str(error).partition(' ')[2]}") from None
+
+    return check
+
+
+check_bag = check_with("jepa_ros.bags.reader:check_recording")
+check_robot = check_with("jepa_ros.robot.config:load_robot")
+
+
+def check_data(option: str, path: Path) -> None:
+    """Check that it is a bag, or a directory with a dataset's index."""
+    if not (path / "dataset.json").is_file():
+        check_bag(option, path)
+
+
+def check_bags(context: typer.Context, paths: list[Path]) -> list[Path]:
+    """Check that at least one is a recording; the command reports the others and goes on without them."""
+    problems = []
+    for path in paths:
+        try:
+            check_bag("bag", path)
+        except InputError as error:
+            problems.append(error)
+    if paths and len(problems) == len(paths) and not context.resilient_parsing:
+        raise problems[0]
+    return paths
+
+
+def check_urdf(option: str, path: Path) -> None:
+    """Check that it is a URDF file, expanded from xacro."""
+    check_file(option, path)
+    try:
+        call("jepa_ros.robot.urdf:RobotDescription.from_urdf", call("jepa_ros.robot.files.draft:read_urdf", path))
+    except InputError as error:
+        raise InputError(f"{option} {path}: {str(error).removeprefix(f'urdf {path}: ')}") from None
+
+
+def check_image(option: str, path: Path) -> None:
+    """Check that it is an image file."""
+    import cv2
+
+    check_file(option, path)
+    if cv2.imread(str(path)) is None:
+        raise InputError(f"{option} {path}: cannot be decoded; give a PNG or JPEG image")
+
+
+def check_name(option: str, name: str) -> None:
+    """Check a name that files and directories are called by."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
+        raise InputError(f"{option} '{name}': must be letters, digits, '_', '-' and '.'")
+
+
+def check_model(option: str, name: str) -> None:
+    """Check that it is a model's name or a directory with a valid config.json."""
+    check_with("jepa_ros.resources:resolve_model")(option, name)
+    check_with("jepa_ros.world_model.config:read_config")(option, resolve_model(name))
+
+
 def check_device(option: str, device: str) -> None:
     """Check the form of a torch device; whether the machine has it is checked by the command."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device):
@@ -184,6 +324,11 @@ def check_device(option: str, device: str) -> None:
 def option(help: str, *names: str, check: Callable[[str, Any], Any] | None = None, **settings: Any) -> Any:
     """An option with a check. names: "--object" where it is called otherwise than the parameter."""
     return typer.Option(*names, help=help, callback=each(check) if check else None, **settings)
+
+
+def number(help: str, low: float, high: float = MAX_COUNT) -> Any:
+    """An option that takes a number from low to high."""
+    return typer.Option(min=low, max=high, help=help)
 
 
 def argument(help: str, check: Callable[[str, Any], Any] | None = None, **settings: Any) -> Any:
@@ -213,14 +358,14 @@ SEED_HELP = "Seed of the random numbers."
 MODEL_HELP = "Model: a name (`jepa_ros models list`) or a checkpoint directory."
 ROBOT_HELP = "Robot: a name in config/robots or a YAML file."
 
-Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help=SEED_HELP)]
-Model = Annotated[str, option(MODEL_HELP, check=lambda _, name: resolve_model(name), autocompletion=list_models)]
-Robot = Annotated[str, option(ROBOT_HELP, check=lambda _, name: resolve_robot(name), autocompletion=list_robots)]
+Seed = Annotated[int, number(SEED_HELP, 0, MAX_SEED)]
+Model = Annotated[str, option(MODEL_HELP, check=check_model, autocompletion=list_models)]
+Robot = Annotated[str, option(ROBOT_HELP, check=check_robot, autocompletion=list_robots)]
 BagRobot = Annotated[
     str | None,
     option(
         "Robot in the bag; default: the first one that the model was trained for.",
-        check=lambda _, name: resolve_robot(name),
+        check=check_robot,
         autocompletion=list_robots,
     ),
 ]
@@ -228,20 +373,22 @@ Device = Annotated[
     str, option("torch device: cpu, cuda or cuda:N; auto: a GPU if torch can use one.", check=check_device)
 ]
 Out = Annotated[Path, out_directory("Output directory for summary.json and report.html.")]
-Bag = Annotated[Path, argument("Bag: a rosbag2 directory, or one .mcap or .db3 file.", check=check_exists)]
-Bags = Annotated[list[Path], argument("Bags: rosbag2 directories, or single .mcap or .db3 files.")]
+Bag = Annotated[Path, argument("Bag: a rosbag2 directory, or one .mcap or .db3 file.", check=check_bag)]
+Bags = Annotated[
+    list[Path], typer.Argument(help="Bags: rosbag2 directories, or single .mcap or .db3 files.", callback=check_bags)
+]
 BagCamera = Annotated[
     list[str], option("Image topic of the bag; repeat for each further view of the model.", check=check_ros_name)
 ]
-Workers = Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Worker processes, one core each.")]
-Threads = Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="torch threads; at most the number of free cores.")]
+Workers = Annotated[int, number("Worker processes, one core each.", 1, MAX_WORKERS)]
+Threads = Annotated[int, number("torch threads; at most the number of free cores.", 1, MAX_WORKERS)]
 Namespace = Annotated[str, option("Namespace of the nodes and topics.", check=check_ros_name)]
 UseSimTime = Annotated[bool, typer.Option("--use-sim-time", help="Follow /clock.")]
 
 
 # ----------------------------------------------------------------------------------------------- the application
 
-GROUP = {"no_args_is_help": True, "pretty_exceptions_enable": False}
+GROUP = {"no_args_is_help": True, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 
 app = typer.Typer(
     cls=Application,

@@ -15,10 +15,11 @@ from jepa_ros.commands.base import (
     argument,
     call,
     check_directory,
-    check_file,
+    check_with,
     choice,
     command,
     group,
+    number,
     option,
     out_directory,
     out_file,
@@ -36,20 +37,23 @@ def data_build(
     out: DatasetOut,
     mapping: Annotated[
         Path | None,
-        option("YAML file that maps topics, joints and actions; default: for bags of this stack.", check=check_file),
+        option(
+            "YAML file that maps topics, joints and actions; default: for bags of this stack.",
+            check=check_with("jepa_ros.datasets.mapping:read_mapping"),
+        ),
     ] = None,
     robot: Robot = "openarm",
     camera: Annotated[
         list[str], option("Image topic, without --mapping; repeat for each further view.", check=check_ros_name)
     ] = (),
     objects: ObjectTopics = (),
-    rate: Annotated[float, typer.Option(min=0.1, max=1000.0, help="Control rate, Hz.")] = 10.0,
-    size: Annotated[int, typer.Option(min=8, max=1024, help="Side of the model's images, pixels.")] = 64,
+    rate: Annotated[float, number("Control rate, Hz.", 0.1, 1000.0)] = 10.0,
+    size: Annotated[int, number("Side of the model's images, pixels.", 8, 1024)] = 64,
     thin_still: Annotated[
         bool, typer.Option("--thin-still", help="Drop the middle of periods without motion.")
     ] = False,
-    min_ticks: Annotated[int, typer.Option(min=1, help="Drop shorter episodes.")] = 1,
-    workers: Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Threads that decode images.")] = 2,
+    min_ticks: Annotated[int, number("Drop shorter episodes.", 1)] = 1,
+    workers: Annotated[int, number("Threads that decode images.", 1, MAX_WORKERS)] = 2,
 ) -> int | None:
     """Build a dataset of episodes at the model's rate from bags; resumes an interrupted run."""
     return call("jepa_ros.datasets.build:build_dataset", **locals())
@@ -81,7 +85,7 @@ def data_import(
     out: DatasetOut,
     size: Annotated[
         int | None,
-        typer.Option(min=8, max=1024, help="Side of the model's images, pixels; default: as exported, or 64."),
+        number("Side of the model's images, pixels; default: as exported, or 64.", 8, 1024),
     ] = None,
 ) -> int | None:
     """Validate a dataset in another format and convert it to ours."""

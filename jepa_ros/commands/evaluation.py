@@ -19,11 +19,14 @@ from jepa_ros.commands.base import (
     Workers,
     argument,
     call,
+    check_choice,
     check_directory,
-    check_file,
+    check_urdf,
+    check_with,
     choice,
     command,
     group,
+    number,
     option,
     out_file,
 )
@@ -31,6 +34,16 @@ from jepa_ros.commands.base import (
 evaluate = group("evaluate", "Evaluate a model, in simulation or on recordings.", MODELS)
 compare = group("compare", "Compare evaluation runs or training methods.", MODELS)
 bench = group("bench", "Benchmark against reference implementations.", MODELS)
+
+THRESHOLDS = "jepa_ros.evaluation.bag.output.summary"
+
+
+def check_task(option: str, name: str) -> None:
+    """Check that there is a simulated task of this name."""
+    from jepa_ros.sim.tasks import TASKS
+
+    check_choice(list(TASKS))(option, name)
+
 
 Solver = Annotated[str, choice("Solver of the planner.", *planning.SOLVERS)]
 Policy = Annotated[str, choice("How the planner uses the learned policy.", *planning.POLICY_MODES)]
@@ -41,15 +54,15 @@ BagTopic = Annotated[str, option("Topic; default: the only one of its type.", ch
 @command(evaluate, "sim")
 def evaluate_sim(
     model: Model = "openarm_reach",
-    task: Annotated[str, typer.Option(help="Task to evaluate.")] = "reach",
-    goals: Annotated[int, typer.Option(min=1, help="Number of goals.")] = 100,
+    task: Annotated[str, option("Task to evaluate.", check=check_task)] = "reach",
+    goals: Annotated[int, number("Number of goals.", 1)] = 100,
     seed: Seed = 0,
     out: Out = Path("runs/evaluate"),
     solver: Solver = "icem",
     policy: Policy = "policy_first",
     metric: Metric = "l2",
     timeout: Annotated[
-        float, typer.Option(min=1.0, max=3600.0, help="Time limit of a goal, s, with the second in which it is held.")
+        float, number("Time limit of a goal, s, with the second in which it is held.", 1.0, 3600.0)
     ] = 15.0,
     baselines: Annotated[bool, typer.Option(help="Run the baselines as well: random actions and an oracle.")] = True,
     workers: Workers = 2,
@@ -69,26 +82,29 @@ def evaluate_bag(
     joint_states: BagTopic = "",
     executed: BagTopic = "",
     description: Annotated[
-        Path | None, option("URDF file, for bags without robot_description.", check=check_file)
+        Path | None, option("URDF file, for bags without robot_description.", check=check_urdf)
     ] = None,
-    horizon: Annotated[int, typer.Option(min=1, max=32, help="Model steps to predict and plan.")] = 5,
-    plan_states: Annotated[
-        int, typer.Option(min=0, max=10**6, help="States of each bag to plan from, evenly spaced.")
-    ] = 50,
+    horizon: Annotated[int, number("Model steps to predict and plan.", 1, 32)] = 5,
+    plan_states: Annotated[int, number("States of each bag to plan from, evenly spaced.", 0, 10**6)] = 50,
     solver: Solver = "icem",
     policy: Policy = "policy_first",
     metric: Metric = "l2",
-    workers: Annotated[
-        int, typer.Option(min=0, max=64, help="Threads that decode images; does not change the results.")
-    ] = 2,
+    workers: Annotated[int, number("Threads that decode images; does not change the results.", 0, 64)] = 2,
     device: Device = "cpu",
     result: Annotated[bool, typer.Option(help="Write result.mcap: inputs, latents, surprise and plans.")] = True,
     fail_if: Annotated[
-        list[str], typer.Option(help="Exit code 1 if true, e.g. 'prediction_ratio@3>0.5'; repeat for several.")
+        list[str],
+        option(
+            "Exit code 1 if true, e.g. 'prediction_ratio@3>0.5'; repeat for several.",
+            check=check_with(f"{THRESHOLDS}:parse_threshold"),
+        ),
     ] = (),
     thresholds: Annotated[
         Path | None,
-        option("YAML file with a list fail_if of such lines (config/evaluation/thresholds.yaml).", check=check_file),
+        option(
+            "YAML file with a list fail_if of such lines (config/evaluation/thresholds.yaml).",
+            check=check_with(f"{THRESHOLDS}:read_thresholds"),
+        ),
     ] = None,
 ) -> int | None:
     """Evaluate a model on recordings, without ROS; deterministic."""
@@ -115,7 +131,7 @@ def compare_runs(
 @command(bench, "offline")
 def bench_offline(
     out: Out = Path("runs/offline"),
-    goals: Annotated[int, typer.Option(min=1, help="Goals for each model.")] = 200,
+    goals: Annotated[int, number("Goals for each model.", 1)] = 200,
     seed: Seed = 5,
     workers: Workers = 2,
 ) -> int | None:
@@ -125,12 +141,12 @@ def bench_offline(
 
 @command(bench, "plan")
 def bench_plan(
-    against: Annotated[str, typer.Option(help="Reference implementation: stable-worldmodel.")],
+    against: Annotated[str, choice("Reference implementation, installed beside jepa_ros.", "stable-worldmodel")],
     out: Out = Path("runs/bench_plan"),
     model: Model = "openarm_reach",
-    starts: Annotated[int, typer.Option(min=0, help="Start and goal pairs in simulation; 0: none.")] = 100,
+    starts: Annotated[int, number("Start and goal pairs in simulation; 0: none.", 0)] = 100,
     seed: Seed = 0,
-    repeats: Annotated[int, typer.Option(min=1, help="Pairs of plans at the published sizes.")] = 5,
+    repeats: Annotated[int, number("Pairs of plans at the published sizes.", 1)] = 5,
     device: Annotated[str, choice("cuda: plan on a GPU as well.", "cpu", "cuda")] = "cpu",
     table: Annotated[Path | None, out_file("Markdown file for the figures.")] = None,
     fail_on_miss: Annotated[bool, typer.Option("--fail-on-miss", help="Exit code 1 if a target is missed.")] = False,

@@ -18,11 +18,12 @@ from jepa_ros.commands.base import (
     app,
     argument,
     call,
-    check_exists,
+    check_bag,
     check_file,
     choice,
     command,
     group,
+    number,
     option,
     out_file,
 )
@@ -39,7 +40,7 @@ ParamsFile = Annotated[
 ]
 BagName = Annotated[
     str,
-    argument("Bag: a rosbag2 directory, or one file of it.", check=lambda name, path: check_exists(name, Path(path))),
+    argument("Bag: a rosbag2 directory, or one file of it.", check=lambda name, path: check_bag(name, Path(path))),
 ]
 Respawn = Annotated[bool, typer.Option("--respawn", help="Restart a node that ends.")]
 LogLevel = Annotated[str, choice("Log level of the nodes.", "debug", "info", "warn", "error", "fatal")]
@@ -119,7 +120,7 @@ def up_replay(
     camera_topic: CameraTopic = "image",
     params_file: ParamsFile = None,
     namespace: Namespace = "",
-    rate: Annotated[float, typer.Option(min=0.01, max=100.0, help="Playback speed; 1: real time.")] = 1.0,
+    rate: Annotated[float, number("Playback speed; 1: real time.", 0.01, 100.0)] = 1.0,
     loop: Annotated[bool, typer.Option("--loop", help="Restart at the end of the bag.")] = False,
     paused: Annotated[bool, typer.Option("--paused", help="Wait for the service /player/resume.")] = False,
     record: RecordTo = "runs/replay",
@@ -150,7 +151,7 @@ def record(
 
 @command(app, panel=RUN)
 def demo(
-    goals: Annotated[int, typer.Option(min=1, help="Number of goal images.")] = 20,
+    goals: Annotated[int, number("Number of goal images.", 1)] = 20,
     seed: Seed = 0,
     out: Out = Path("runs/demo"),
     model: Model = "openarm_reach",
@@ -162,13 +163,13 @@ def demo(
 
 @command(app, panel=RUN)
 def soak(
-    minutes: Annotated[float, typer.Option(min=0.1, max=1e5, help="Duration once all nodes are active, min.")] = 60.0,
+    minutes: Annotated[float, number("Duration once all nodes are active, min.", 0.1, 1e5)] = 60.0,
     seed: Seed = 0,
     out: Out = Path("runs/soak"),
     model: Model = "openarm_reach",
     robot: Robot = "openarm",
-    load: Annotated[int, typer.Option(min=0, max=MAX_WORKERS, help="Busy processes beside the graph.")] = 1,
-    faults: Annotated[int | None, typer.Option(min=1, help="End after this many faults, if sooner.")] = None,
+    load: Annotated[int, number("Busy processes beside the graph.", 0, MAX_WORKERS)] = 1,
+    faults: Annotated[int | None, number("End after this many faults, if sooner.", 1)] = None,
 ) -> int | None:
     """Run the simulated graph under load, inject random faults, and check every command sent to the arm."""
     return call("jepa_ros.soak.run:run_soak", **locals())

@@ -12,21 +12,23 @@ from jepa_ros.commands.base import (
     BagRobot,
     argument,
     call,
+    check_bag,
     check_exists,
     check_file,
+    check_model,
+    check_name,
     command,
     group,
+    number,
     option,
     out_directory,
 )
-from jepa_ros.resources import list_models, resolve_model
+from jepa_ros.resources import list_models
 
 models = group("models", "List, inspect, verify and install checkpoints.", MODELS)
 imports = group("import", "Import checkpoints of other code bases.", MODELS)
 
-ModelArgument = Annotated[
-    str, argument(MODEL_HELP, check=lambda _, name: resolve_model(name), autocompletion=list_models)
-]
+ModelArgument = Annotated[str, argument(MODEL_HELP, check=check_model, autocompletion=list_models)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CheckpointOut = Annotated[Path, out_directory("Directory for the checkpoint, new or empty.")]
 
@@ -41,12 +43,12 @@ def models_list(as_json: AsJson = False) -> int | None:
 def models_inspect(
     model: ModelArgument,
     data: Annotated[
-        Path | None, option("Bag of `jepa_ros collect`, to analyse the latent space on it.", check=check_exists)
+        Path | None, option("Bag of `jepa_ros collect`, to analyse the latent space on it.", check=check_bag)
     ] = None,
     out: Annotated[Path, out_directory("Output directory for report.html, latent.png and summary.json.")] = Path(
         "runs/inspect"
     ),
-    episodes: Annotated[int, typer.Option(min=2, help="Episodes of the bag to use.")] = 100,
+    episodes: Annotated[int, number("Episodes of the bag to use.", 2)] = 100,
     robot: BagRobot = None,
     camera: BagCamera = (),
     as_json: AsJson = False,
@@ -64,7 +66,7 @@ def models_verify(model: ModelArgument) -> int | None:
 @command(models, "install")
 def models_install(
     source: Annotated[str, typer.Argument(help="Checkpoint directory, or Hugging Face repository owner/name.")],
-    name: Annotated[str | None, typer.Option(help="Name to install it under; default: its own.")] = None,
+    name: Annotated[str | None, option("Name to install it under; default: its own.", check=check_name)] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an installed model of that name.")] = False,
 ) -> int | None:
     """Verify a checkpoint and install it in $JEPA_ROS_HOME/models (~/.local/share/jepa_ros/models), to use by name."""
@@ -78,10 +80,8 @@ def import_lewm(
         argument("State dict of stable-worldmodel (.pt, .ckpt, .safetensors), or its directory.", check=check_exists),
     ],
     out: CheckpointOut,
-    block: Annotated[int, typer.Option(min=1, max=1000, help="Control ticks of a model step.")] = 5,
-    control_rate: Annotated[
-        float, typer.Option(min=0.1, max=1000.0, help="Control rate, Hz, which the file does not contain.")
-    ] = 10.0,
+    block: Annotated[int, number("Control ticks of a model step.", 1, 1000)] = 5,
+    control_rate: Annotated[float, number("Control rate, Hz, which the file does not contain.", 0.1, 1000.0)] = 10.0,
 ) -> int | None:
     """Import a LeWM checkpoint of stable-worldmodel."""
     call("jepa_ros.world_model.importers.lewm:import_lewm", **locals())
@@ -99,9 +99,7 @@ def import_vjepa2_ac(
             "the encoder in the file, converted."
         ),
     ] = None,
-    size: Annotated[
-        int, typer.Option(min=8, max=4096, help="Side of an image in pixels, which the file does not contain.")
-    ] = 256,
+    size: Annotated[int, number("Side of an image in pixels, which the file does not contain.", 8, 4096)] = 256,
 ) -> int | None:
     """Import the official checkpoint of V-JEPA 2-AC."""
     call("jepa_ros.world_model.importers.vjepa2_ac:import_vjepa2_ac", **locals(), allow_download=True)

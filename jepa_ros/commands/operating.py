@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from jepa_ros.bringup.ros_names import check_ros_name
-from jepa_ros.commands.base import RUN, Command, app, argument, call, check_file, command, group, option
+from jepa_ros.commands.base import RUN, Command, app, argument, call, check_image, command, group, number, option
 from jepa_ros.errors import InputError
 
 goal = group("goal", "Send a goal to the running graph and follow it until it has ended.", RUN)
@@ -15,10 +15,10 @@ MAX_DOMAIN = 232  # the ports of DDS end there
 
 Domain = Annotated[
     int | None,
-    typer.Option(
-        min=0,
-        max=MAX_DOMAIN,
-        help="ROS domain of the graph; default: ROS_DOMAIN_ID, else that of the graph running on this machine.",
+    number(
+        "ROS domain of the graph; default: ROS_DOMAIN_ID, else that of the graph running on this machine.",
+        0,
+        MAX_DOMAIN,
     ),
 ]
 GraphNamespace = Annotated[
@@ -26,9 +26,9 @@ GraphNamespace = Annotated[
 ]
 Tolerance = Annotated[
     float,
-    typer.Option(min=0.0, help="Distance at which the goal counts as reached (m, rad, or of latents); 0: default."),
+    number("Distance at which the goal counts as reached (m, rad, or of latents); 0: default.", 0.0, 1e6),
 ]
-Timeout = Annotated[float, typer.Option(min=0.0, max=3600.0, help="Give up after this time, s; 0: the planner's own.")]
+Timeout = Annotated[float, number("Give up after this time, s; 0: the planner's own.", 0.0, 3600.0)]
 X, Y, Z = (Annotated[float, typer.Argument(help="m, in the robot's base frame.", metavar=axis)] for axis in "XYZ")
 
 
@@ -60,7 +60,7 @@ def send(kind: str, value: Any, **options: Any) -> int | None:
 
 @command(goal, "image")
 def goal_image(
-    images: Annotated[list[Path], argument("Image file (PNG, JPEG); one for each camera of the model.", check_file)],
+    images: Annotated[list[Path], argument("Image file (PNG, JPEG); one for each camera of the model.", check_image)],
     tolerance: Tolerance = 0.0,
     timeout: Timeout = 0.0,
     namespace: GraphNamespace = "",

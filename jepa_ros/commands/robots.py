@@ -18,16 +18,20 @@ from jepa_ros.commands.base import (
     app,
     argument,
     call,
-    check_exists,
-    check_file,
+    check_bag,
+    check_image,
+    check_name,
+    check_urdf,
+    check_with,
     command,
     group,
+    number,
     option,
     out_directory,
     out_file,
 )
 from jepa_ros.commands.graph import CommandInterface, RobotNamespace
-from jepa_ros.resources import list_robots, resolve_robot
+from jepa_ros.resources import list_robots
 
 robots = group("robot", "Draft and check a robot's file.", ROBOT)
 calibrate = group("calibrate", "Calibrate the robot description from recordings.", ROBOT)
@@ -35,8 +39,8 @@ calibrate = group("calibrate", "Calibrate the robot description from recordings.
 
 @command(robots, "new")
 def robot_new(
-    urdf: Annotated[Path, option("The robot's URDF, expanded from xacro.", check=check_file)],
-    name: Annotated[str | None, typer.Option(help="Name of the robot; default: the URDF's.")] = None,
+    urdf: Annotated[Path, option("The robot's URDF, expanded from xacro.", check=check_urdf)],
+    name: Annotated[str | None, option("Name of the robot; default: the URDF's.", check=check_name)] = None,
     out: Annotated[Path | None, out_file("YAML file to write; default: NAME.yaml.")] = None,
     base: Annotated[str | None, typer.Option(help="Base link: frame of all poses; default: the URDF's root.")] = None,
     tool: Annotated[
@@ -49,9 +53,11 @@ def robot_new(
 
 @command(robots, "check")
 def robot_check(
-    robot: Annotated[str, argument(ROBOT_HELP, check=lambda _, name: resolve_robot(name), autocompletion=list_robots)],
+    robot: Annotated[
+        str, argument(ROBOT_HELP, check=check_with("jepa_ros.resources:resolve_robot"), autocompletion=list_robots)
+    ],
     urdf: Annotated[
-        Path | None, option("The robot's URDF, to check names, limits and reach as well.", check=check_file)
+        Path | None, option("The robot's URDF, to check names, limits and reach as well.", check=check_urdf)
     ] = None,
 ) -> int | None:
     """Check a robot's file; prints one line per problem. Exit code 1: problems, 2: unreadable."""
@@ -69,14 +75,14 @@ def doctor(
     namespace: Namespace = "",
     robot_namespace: RobotNamespace = "",
     command_interface: CommandInterface = "",
-    seconds: Annotated[float, typer.Option(min=0.5, max=600.0, help="How long to listen, s.")] = 5.0,
+    seconds: Annotated[float, number("How long to listen, s.", 0.5, 600.0)] = 5.0,
     out: Annotated[
         Path | None,
         out_directory("Directory for summary.json, report.html and overlay.jpg; default: print only."),
     ] = None,
     use_sim_time: Annotated[bool, typer.Option("--use-sim-time", help="The nodes will follow /clock.")] = False,
     reference: Annotated[
-        Path | None, option("Image of the training camera for the overlay; default: the model's.", check=check_file)
+        Path | None, option("Image of the training camera for the overlay; default: the model's.", check=check_image)
     ] = None,
 ) -> int | None:
     """Check a running robot, its camera and the model before motion. Nothing moves, nothing is published."""
@@ -85,16 +91,14 @@ def doctor(
 
 @command(calibrate, "camera")
 def calibrate_camera(
-    bag: Annotated[
-        Path, option("Recording of small random motions, from `jepa_ros collect live`.", check=check_exists)
-    ],
+    bag: Annotated[Path, option("Recording of small random motions, from `jepa_ros collect live`.", check=check_bag)],
     robot: BagRobot = None,
     model: Model = "openarm_reach",
     camera: BagCamera = (),
     description: Annotated[
-        Path | None, option("URDF file, for bags without robot_description.", check=check_file)
+        Path | None, option("URDF file, for bags without robot_description.", check=check_urdf)
     ] = None,
-    pairs: Annotated[int, typer.Option(min=10, max=10**6, help="Number of motions to use, evenly spaced.")] = 300,
+    pairs: Annotated[int, number("Number of motions to use, evenly spaced.", 10, 10**6)] = 300,
     seed: Seed = 0,
     out: Annotated[Path | None, out_file("YAML file for the robot with the rotation.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Change the robot's own YAML file.")] = False,

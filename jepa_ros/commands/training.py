@@ -22,10 +22,14 @@ from jepa_ros.commands.base import (
     Workers,
     app,
     call,
-    check_exists,
+    check_choice,
+    check_data,
+    check_name,
+    check_with,
     choice,
     command,
     group,
+    number,
     option,
     out_directory,
 )
@@ -37,23 +41,44 @@ train = group("train", "Train a world model, or new heads for one.", TRAINING)
 
 METHODS = ("sigreg", "vicreg", "ema", "reconstruction", "none")
 
-Data = Annotated[Path, option("Bag of `jepa_ros collect`, or dataset of `jepa_ros data build`.", check=check_exists)]
-Updates = Annotated[int | None, typer.Option(min=1, help="Updates; default: the recipe's.")]
+
+def check_object(option: str, text: str) -> None:
+    """Check that it is NAME=TOPIC."""
+    check_with("jepa_ros.datasets.mapping:parse_objects")(option, [text])
+
+
+def check_methods(option: str, names: str) -> None:
+    """Check comma-separated names of METHODS."""
+    for name in names.split(","):
+        check_choice(METHODS)(option, name)
+
+
+Data = Annotated[Path, option("Bag of `jepa_ros collect`, or dataset of `jepa_ros data build`.", check=check_data)]
+Recipe = Annotated[
+    str,
+    option(
+        "Recipe: a name in config/recipes (reach, lewm, ...) or a YAML file.",
+        check=check_with("jepa_ros.training.recipe:read_recipe"),
+    ),
+]
+Updates = Annotated[int | None, number("Updates; default: the recipe's.", 1)]
 ObjectTopics = Annotated[
     list[str],
-    typer.Option("--object", help="NAME=TOPIC (PoseStamped or PointStamped) of an object; repeat for several."),
+    option(
+        "NAME=TOPIC (PoseStamped or PointStamped) of an object; repeat for several.", "--object", check=check_object
+    ),
 ]
 
 
 @command(collect, "sim")
 def collect_sim(
     out: Annotated[Path, out_directory("Output bag directory (created, or resumed).")],
-    episodes: Annotated[int, typer.Option(min=1, help="Number of episodes.")] = 500,
+    episodes: Annotated[int, number("Number of episodes.", 1)] = 500,
     seed: Seed = 0,
     robot: Robot = "openarm",
-    width: Annotated[int, typer.Option(min=16, max=4096, help="Width of the camera images, pixels.")] = 320,
-    height: Annotated[int, typer.Option(min=16, max=4096, help="Height of the camera images, pixels.")] = 240,
-    rate: Annotated[float, typer.Option(min=1.0, max=1000.0, help="Camera rate, Hz.")] = 10.0,
+    width: Annotated[int, number("Width of the camera images, pixels.", 16, 4096)] = 320,
+    height: Annotated[int, number("Height of the camera images, pixels.", 16, 4096)] = 240,
+    rate: Annotated[float, number("Camera rate, Hz.", 1.0, 1000.0)] = 10.0,
     workers: Workers = 2,
 ) -> int | None:
     """Record random motion in simulation as a rosbag2 (mcap) bag; resumes an interrupted run."""
@@ -72,14 +97,13 @@ def collect_live(
         choice("play: random motion; joy, twist: teleoperation by Joy or TwistStamped.", "play", "joy", "twist"),
     ] = "play",
     episodes: Annotated[
-        int | None, typer.Option(min=1, help="Number of episodes; default: 20 (play), unlimited (teleoperation).")
+        int | None,
+        number("Number of episodes; default: 20 (play), unlimited (teleoperation).", 1),
     ] = None,
     seed: Seed = 0,
     robot: Robot = "openarm",
-    ticks: Annotated[int | None, typer.Option(min=1, help="Episode length in ticks; default: 60 (play).")] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=0.1, max=3600.0, help="Episode length in seconds (alternative to --ticks).")
-    ] = None,
+    ticks: Annotated[int | None, number("Episode length in ticks; default: 60 (play).", 1)] = None,
+    seconds: Annotated[float | None, number("Episode length in seconds (alternative to --ticks).", 0.1, 3600.0)] = None,
     box: Annotated[
         str, typer.Option(help="xmin,xmax,ymin,ymax in m: limits of the motion; default: the robot's workspace.")
     ] = "",
@@ -88,8 +112,8 @@ def collect_live(
     ] = "",
     topic: Annotated[str, option("Topic of Joy or TwistStamped; default: joy or twist.", check=check_ros_name)] = "",
     axes: Annotated[str, typer.Option(help="joy: axes for x and y of the base frame.")] = "1,0",
-    hold_button: Annotated[int, typer.Option(min=0, help="joy: dead-man button, held while the arm may move.")] = 4,
-    end_button: Annotated[int, typer.Option(min=0, help="joy: button that ends the episode.")] = 1,
+    hold_button: Annotated[int, number("joy: dead-man button, held while the arm may move.", 0)] = 4,
+    end_button: Annotated[int, number("joy: button that ends the episode.", 0)] = 1,
     namespace: Namespace = "",
     use_sim_time: UseSimTime = False,
 ) -> int | None:
@@ -113,25 +137,19 @@ def _check_mode_options(context: typer.Context, mode: str) -> None:
 def train_model(
     data: Data,
     out: Out = Path("runs/train"),
-    recipe: Annotated[str, typer.Option(help="Recipe: a name in config/recipes (reach, lewm, ...) or a YAML file.")] = (
-        "reach"
-    ),
+    recipe: Recipe = "reach",
     seed: Seed = 0,
-    name: Annotated[str, typer.Option(help="Name of the model.")] = "openarm_reach",
+    name: Annotated[str, option("Name of the model.", check=check_name)] = "openarm_reach",
     robot: Robot = "openarm",
     updates: Updates = None,
-    policy_updates: Annotated[
-        int | None, typer.Option(min=0, help="Updates of the policy; default: the recipe's.")
-    ] = None,
+    policy_updates: Annotated[int | None, number("Updates of the policy; default: the recipe's.", 0)] = None,
     encoder: Annotated[
         str | None,
         typer.Option(help="Frozen encoder: a directory in the format of transformers, or a Hugging Face repository."),
     ] = None,
     threads: Threads = 1,
     device: Device = "auto",
-    save_every: Annotated[
-        float, typer.Option(min=0.0, max=1e6, help="Seconds between saved states, from which a run resumes.")
-    ] = 60.0,
+    save_every: Annotated[float, number("Seconds between saved states, from which a run resumes.", 0.0, 1e6)] = 60.0,
 ) -> int | None:
     """Train a world model and its heads; resumes an interrupted run."""
     return call("jepa_ros.training.train_model:train_model", **locals())
@@ -146,7 +164,7 @@ def train_heads(
     camera: BagCamera = (),
     robot: BagRobot = None,
     seed: Seed = 0,
-    updates: Annotated[int | None, typer.Option(min=1, help="Updates of the heads; default: 6000.")] = None,
+    updates: Annotated[int | None, number("Updates of the heads; default: 6000.", 1)] = None,
     probes_only: Annotated[
         bool, typer.Option("--probes-only", help="Fit the probes only; keep policy and learned distance.")
     ] = False,
@@ -167,19 +185,17 @@ def pretrain(
     topic: Annotated[list[str], option("Image topic, raw or compressed; repeat for several.", check=check_ros_name)] = (
         "image",
     ),
-    size: Annotated[int, typer.Option(min=8, max=1024, help="Side of the encoder's images, pixels.")] = 64,
-    patch: Annotated[int, typer.Option(min=1, max=1024, help="Side of a patch, pixels.")] = 8,
-    frames: Annotated[int, typer.Option(min=1, max=1024, help="Frames of a clip (vjepa).")] = 8,
-    stride: Annotated[int, typer.Option(min=1, help="Frame stride within a clip.")] = 1,
-    width: Annotated[int, typer.Option(min=8, max=8192, help="Feature dimension of a patch.")] = 192,
-    depth: Annotated[int, typer.Option(min=1, max=128, help="Layers of the encoder.")] = 6,
-    heads: Annotated[int, typer.Option(min=1, max=128, help="Attention heads of a layer.")] = 3,
-    updates: Annotated[int, typer.Option(min=1, help="Updates of the encoder.")] = 4000,
-    batch: Annotated[int, typer.Option(min=1, max=65536, help="Clips in a batch.")] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0.0, max=10.0, help="Peak learning rate.")] = 2e-4,
-    momentum: Annotated[float, typer.Option(min=0.0, max=1.0, help="Initial momentum of the teacher; rises to 1.")] = (
-        0.998
-    ),
+    size: Annotated[int, number("Side of the encoder's images, pixels.", 8, 1024)] = 64,
+    patch: Annotated[int, number("Side of a patch, pixels.", 1, 1024)] = 8,
+    frames: Annotated[int, number("Frames of a clip (vjepa).", 1, 1024)] = 8,
+    stride: Annotated[int, number("Frame stride within a clip.", 1)] = 1,
+    width: Annotated[int, number("Feature dimension of a patch.", 8, 8192)] = 192,
+    depth: Annotated[int, number("Layers of the encoder.", 1, 128)] = 6,
+    heads: Annotated[int, number("Attention heads of a layer.", 1, 128)] = 3,
+    updates: Annotated[int, number("Updates of the encoder.", 1)] = 4000,
+    batch: Annotated[int, number("Clips in a batch.", 1, 65536)] = 32,
+    learning_rate: Annotated[float, number("Peak learning rate.", 0.0, 10.0)] = 2e-4,
+    momentum: Annotated[float, number("Initial momentum of the teacher; rises to 1.", 0.0, 1.0)] = (0.998),
     seed: Seed = 0,
     threads: Threads = 1,
     device: Device = "auto",
@@ -192,19 +208,17 @@ def pretrain(
 def compare_methods(
     data: Data,
     out: Out = Path("runs/compare_methods"),
-    recipe: Annotated[str, typer.Option(help="Recipe of the model, the same for all methods.")] = "reach",
+    recipe: Recipe = "reach",
     robot: Robot = "openarm",
-    methods: Annotated[str, typer.Option(help=f"Comma-separated, of {', '.join(METHODS)}.")] = ",".join(METHODS[:4]),
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each method.")] = 3,
+    methods: Annotated[str, option(f"Comma-separated, of {', '.join(METHODS)}.", check=check_methods)] = ",".join(
+        METHODS[:4]
+    ),
+    seeds: Annotated[int, number("Runs of each method.", 1, 1000)] = 3,
     seed: Seed = 0,
     updates: Updates = None,
-    tune: Annotated[
-        int, typer.Option(min=0, max=1000, help="Regulariser weights to try for each method; 0: the published one.")
-    ] = 3,
-    tune_updates: Annotated[
-        int | None, typer.Option(min=1, help="Updates of a tuning run; default: a quarter of a run's.")
-    ] = None,
-    goals: Annotated[int, typer.Option(min=0, help="Closed-loop goals for each run.")] = 50,
+    tune: Annotated[int, number("Regulariser weights to try for each method; 0: the published one.", 0, 1000)] = 3,
+    tune_updates: Annotated[int | None, number("Updates of a tuning run; default: a quarter of a run's.", 1)] = None,
+    goals: Annotated[int, number("Closed-loop goals for each run.", 0)] = 50,
     goal_seed: Seed = 3000,
     workers: Workers = 2,
 ) -> int | None:

@@ -412,7 +412,7 @@ def _expect_same_options(out: Path, options: BuildOptions) -> None:
     prepare_out(out)
     if not path.exists():
         if out.is_dir() and any(out.iterdir()):
-            raise InputError(f"out {out}: expected a new or empty directory or an unfinished dataset, found another")
+            raise InputError(f"--out {out}: expected a new or empty directory or an unfinished dataset, found another")
         write_atomically(path, json.dumps(wanted, indent=1) + "\n")
         return
     try:
@@ -421,7 +421,7 @@ def _expect_same_options(out: Path, options: BuildOptions) -> None:
     except (ValueError, AttributeError):
         raise InputError(f"dataset {path}: expected options in JSON, found something else") from None
     if differ:
-        raise InputError(f"out {out}: expected the options of the dataset that is there, found other {differ}")
+        raise InputError(f"--out {out}: expected the options of the dataset that is there, found other {differ}")
 
 
 def _remove_traces(out: Path) -> None:

@@ -206,11 +206,13 @@ def inspect_bag(*, bag: Path, write: Path | None = None, as_json: bool = False) 
     bag = Path(bag)
     if write is not None:
         if Path(write).exists():
-            raise InputError(f"write {write}: expected a file that is not there yet, found one")
+            raise InputError(f"--write {write}: exists already; give the name of a new file")
         prepare_file(write, "--write")
     with open_bag(bag) as opened:
         topics, samples = read_topics(opened)
         problems = list(dict.fromkeys(opened.problems))
+    if not any(t.count for t in topics):
+        raise InputError(problems[0] if problems else f"bag {bag}: contains no messages; give another bag")
     drafted, reason = draft_mapping(bag, samples)
     if as_json:
         found = {"bag": bag.name, "topics": [asdict(t) for t in topics], "problems": problems}
@@ -220,8 +222,6 @@ def inspect_bag(*, bag: Path, write: Path | None = None, as_json: bool = False) 
         print(drafted or f"No mapping can be drafted: {reason}")
     for problem in problems:
         print(f"jepa_ros: {problem}", file=sys.stderr)
-    if not topics or not any(t.count for t in topics):
-        raise InputError(f"bag {bag}: expected messages, found none that can be read")
     if write is not None:
         if drafted is None:
             raise InputError(f"bag {bag}: {reason}")

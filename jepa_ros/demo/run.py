@@ -56,7 +56,7 @@ def run(
         raise InputError(f"seed: expected 0 or more, found {seed}")
     out = Path(out)
     if out.exists() and not out.is_dir():
-        raise InputError(f"out {out}: expected a directory, found a file")
+        raise InputError(f"--out {out}: expected a directory, found a file")
     arguments = SimArguments(robot=robot, model=model, task=task)
     specs = node_list("sim", arguments)
     check_inputs(arguments)
@@ -88,7 +88,7 @@ def run(
         try:
             summary, paths = write_results(record, out)
         except (OSError, RuntimeError) as error:  # RuntimeError: from FFmpeg; files already written stay
-            raise InputError(f"out {out}: expected room for report and video, found {error}") from None
+            raise InputError(f"--out {out}: expected room for report and video, found {error}") from None
         finally:
             log.close()
     _print_summary(record, summary, [*paths, out / "nodes.log"])

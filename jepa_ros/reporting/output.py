@@ -1,10 +1,12 @@
-"""Output paths of commands, tried for writing before work begins."""
+"""Output paths of commands: tried for writing before work begins, left as they were if input is refused, and results
+that are kept if the report fails."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jepa_ros.errors import InputError
@@ -44,4 +46,42 @@ def prepare_file(path: str | os.PathLike, option: str = "--out") -> Path:
     if os.path.isdir(path):
         raise InputError(f"{option} {path}: is a directory; give the name of a file")
     prepare_out(path.parent, option)
+    try:
+        os.lstat(path.with_name(f".{os.getpid()}.{path.name}"))  # the name that atomic_path uses; may be too long
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written to ({error.strerror}); give another name") from None
     return path
+
+
+@contextmanager
+def removed_if_refused(file: Path, results: str) -> Iterator[None]:
+    """Remove `file` and the directories that were created if the block raises InputError before there are results.
+
+    file: written in the block when a run begins. results: pattern of files beside it, which are never removed.
+    """
+    folder = file.parent
+    made = [directory for directory in (folder, *folder.parents) if not directory.exists()]
+    try:
+        yield
+    except InputError:
+        if not any(folder.glob(results)):
+            file.unlink(missing_ok=True)
+            inside = sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True)
+            for directory in (*inside, *made):
+                with suppress(OSError):  # not empty
+                    directory.rmdir()
+        raise
+
+
+@contextmanager
+def after_summary(summary: Path) -> Iterator[None]:
+    """Raise InputError, which says that the results are in `summary`, if the block cannot write report or plots."""
+    try:
+        yield
+    except Exception as error:  # whatever a plot library raises must not hide where the results are
+        if os.environ.get("JEPA_ROS_TRACEBACK"):
+            raise
+        reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
+        raise InputError(f"the report could not be written ({reason}); the results are in {summary}") from error

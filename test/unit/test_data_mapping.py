@@ -226,7 +226,7 @@ def test_inspect_does_not_overwrite(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag")
     (tmp_path / "m.yaml").write_text("mine")
     result = inspect(bag, "--write", tmp_path / "m.yaml")
-    assert result.exit_code == 2 and "expected a file that is not there yet" in result.stderr
+    assert result.exit_code == 2 and "exists already" in result.stderr
     assert (tmp_path / "m.yaml").read_text() == "mine"
 
 

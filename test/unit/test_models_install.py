@@ -82,7 +82,7 @@ def test_the_name_of_a_shipped_model_is_refused(model):
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "", "a b"])
 def test_a_name_that_is_no_plain_one_is_refused(model, name):
-    assert f"model name {name!r}: expected letters" in refused("install", model, "--name", name)
+    assert f"--name {name!r}: {'must be letters' if name else 'is empty'}" in refused("install", model, "--name", name)
     config = json.loads((model / "config.json").read_text()) | {"name": name}
     (model / "config.json").write_text(json.dumps(config))
     refused("install", model)

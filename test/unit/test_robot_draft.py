@@ -75,7 +75,7 @@ def test_a_base_on_the_way_is_where_the_arm_begins():
     ("words", "complaint"),
     [
         (["new", "--urdf", "missing.urdf"], "--urdf missing.urdf: no such file"),
-        (["check", "r2d2"], "robot 'r2d2': expected a YAML file or one of"),
+        (["check", "r2d2"], "ROBOT 'r2d2': expected a YAML file or one of"),
         (["check", "ur5e", "--urdf", "missing.urdf"], "--urdf missing.urdf: no such file"),
     ],
 )

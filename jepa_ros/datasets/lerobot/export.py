@@ -77,7 +77,7 @@ def export_dataset(*, dataset: Path, out: Path, format: str = "lerobot", sizes: 
         raise InputError(f"format: expected lerobot, found {format!r}")
     out, data = prepare_out(out), Dataset(Path(dataset))
     if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise InputError(f"out {out}: exists and is not empty; give a new directory")
+        raise InputError(f"--out {out}: exists and is not empty; give a new directory")
     features = f.features(data.layout)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

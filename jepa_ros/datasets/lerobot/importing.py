@@ -64,7 +64,7 @@ def import_dataset(*, source: Path, out: Path, size: int | None = None) -> int:
     if not (source / f.INFO).is_file():
         raise InputError(f"lerobot {source}: expected a directory with {f.INFO}, found none")
     if out.exists() and (out.is_file() or any(out.iterdir())):
-        raise InputError(f"out {out}: exists and is not empty; give a new directory")
+        raise InputError(f"--out {out}: exists and is not empty; give a new directory")
     found = Validation(source)
     if found.problems:
         raise InputError(f"lerobot {source}: expected a valid dataset, found {'; '.join(found.problems[:5])}")

@@ -36,7 +36,7 @@ from jepa_ros.evaluation.bag.reading.bag_reader import BagReader
 from jepa_ros.evaluation.bag.reading.images import to_display_size
 from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec
 from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
-from jepa_ros.evaluation.bag.reading.topics import TopicKey, TopicOptions, find_topics
+from jepa_ros.evaluation.bag.reading.topics import TopicKey, TopicOptions, expect_topics, find_topics
 from jepa_ros.images import ImageError
 from jepa_ros.planning.receding_horizon import PlanningSettings
 from jepa_ros.reporting.output import prepare_out
@@ -250,6 +250,7 @@ def run_bag_evaluation(
     spec = make_spec(device=device, **spec_options)
     thresholds = gather_thresholds(fail_if, thresholds_file, metric_names(spec.horizon))
     topics = TopicOptions(tuple(camera), joint_states, executed)
+    expect_topics(bags, topics)
     urdf = read_urdf(description) if description else None
     out = prepare_out(out)
     for pattern in (".*frames.*", ".result*.mcap.*"):  # half-written by a run that was killed

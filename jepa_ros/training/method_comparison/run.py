@@ -32,7 +32,7 @@ from jepa_ros.evaluation.model_health import (
     encode_frames,
     fit_and_probe,
 )
-from jepa_ros.reporting.output import prepare_out
+from jepa_ros.reporting.output import after_summary, prepare_out, removed_if_refused
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result, print_table
 from jepa_ros.reporting.summary import write_summary
@@ -47,7 +47,7 @@ from jepa_ros.training.train_model import (
     calibrate_surprise,
     load_training_data,
 )
-from jepa_ros.training.trainer import STATE_FILE, check_same_options, write_options
+from jepa_ros.training.trainer import OPTIONS_FILE, STATE_FILE, check_same_options, write_options
 from jepa_ros.world_model.checkpoint import save_checkpoint
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.protocol import Context, PredictiveModel
@@ -298,8 +298,12 @@ def compare_methods(
         for method in names
         for value in tuning_grid(method, tune)
     ]
-    write_options(out, options)
-    with ProgressDisplay() as bar, WorkerPool(inputs, workers, bar) as pool:
+    with (
+        removed_if_refused(out / OPTIONS_FILE, "*/*/*"),
+        ProgressDisplay() as bar,
+        WorkerPool(inputs, workers, bar) as pool,
+    ):
+        write_options(out, options)
         pool.run_jobs(trials, "tuning")
         values = {method: select_value([t for t in trials if t.method == method], method) for method in names}
         jobs = [
@@ -310,9 +314,12 @@ def compare_methods(
         pool.run_jobs(jobs, "runs")
     summary = summarise([j.result() for j in jobs], [t.result() for t in trials], values, options, CRITERION)
     summary |= {"updates": updates, "seeds": seeds, "wall_s": time.time() - started}
-    files = write_summary(out / "summary.json", summary), write_report(out / "report.html", summary)
+    write_summary(out / "summary.json", summary)
     columns, rows = leading_table(summary)
     print_table(columns, rows)
+    with after_summary(out / "summary.json"):
+        write_report(out / "report.html", summary)
+    files = out / "summary.json", out / "report.html"
     print_result(f"compare methods: {len(names)} methods, {seeds} seeds, {updates} updates each", paths=files)
     return 0
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from jepa_ros.bags.cameras import IMAGE_TYPES, image_topics, namespace, plain_topic
-from jepa_ros.bags.reader import Bag
+from jepa_ros.bags.reader import Bag, open_bag
 from jepa_ros.bags.typestore import ACTION, CAMERA_INFO, EPISODE, JOINT_STATE, STRING, TF_MESSAGE
 from jepa_ros.errors import InputError
 from jepa_ros.robot.config import RobotConfig
@@ -45,6 +47,20 @@ class BagTopics:
         """All topics that are read."""
         single = [name for name in (self.joint_states, self.executed) if name is not None]
         return [*self.cameras, *single, *self.episodes, *self.description, *self.copied]
+
+
+def expect_topics(bags: Sequence[Path], options: TopicOptions) -> None:
+    """Raise InputError if a topic given as an option is in none of the bags. Bags that cannot be opened are skipped."""
+    there: set[str] = set()
+    for path in bags:
+        with suppress(InputError), open_bag(path) as source:
+            there |= {plain_topic(t.topic) for t in source.topics}
+    given = [("--camera", topic) for topic in options.cameras]
+    given += [("--joint-states", options.joint_states), ("--executed", options.executed)]
+    for option, topic in given if there else ():
+        name = plain_topic(topic).strip("/")
+        if name and not any(f"/{found.strip('/')}".endswith(f"/{name}") for found in there):
+            raise InputError(f"{option} {topic}: no bag has this topic; give one of {', '.join(sorted(there))}")
 
 
 def find_topics(source: Bag, config: ModelConfig, robot: RobotConfig, options: TopicOptions) -> BagTopics:
