@@ -1,7 +1,7 @@
-"""The simulated cell: the MuJoCo scene, its controller, its tasks, and its export to URDF and Gazebo.
+"""The simulated cell: MuJoCo scene, controller, tasks, and export to URDF and Gazebo. Without ROS.
 
-cell.py joins scene, gate and controller in simulated time, without ROS; nodes/simulator and evaluation use it. Start
-reading in scene.py.
+cell.py joins scene, gate and controller in simulated time for data collection and evaluation; the simulator node uses
+scene and controller. Tasks are in tasks/, behind the protocol in task.py. Start reading in scene.py.
 """
 
 import ctypes.util
@@ -15,10 +15,10 @@ BACKENDS = ("egl", "osmesa", "glfw")
 
 
 def prepare_opengl() -> None:
-    """Select off-screen rendering on one core, unless the user chose otherwise. Call before mujoco is imported.
+    """Select off-screen rendering on one core, unless the user chose otherwise. Call it before mujoco is imported.
 
-    EGL if its library is installed, else OSMesa. Mesa's software renderer uses every core by default, and starves
-    whatever runs beside it. Raises InputError for a MUJOCO_GL that MuJoCo does not know.
+    EGL if its library is installed, else OSMesa. Mesa's software renderer would use every core. Raises InputError for a
+    MUJOCO_GL that MuJoCo does not know.
     """
     chosen = os.environ.get("MUJOCO_GL", "")
     if chosen and chosen.lower().strip() not in BACKENDS:
@@ -27,8 +27,8 @@ def prepare_opengl() -> None:
         osmesa_only = not ctypes.util.find_library("EGL") and ctypes.util.find_library("OSMesa")
         os.environ["MUJOCO_GL"] = "osmesa" if osmesa_only else "egl"
     os.environ.setdefault("LP_NUM_THREADS", "1")
-    # Mesa and triton (which torch's CUDA builds import for their optimisers) each bring an LLVM of their own, and the
-    # second one to be loaded crashes the process. torch does without triton where it cannot be imported.
+    # Mesa and triton (imported by torch's CUDA builds) each bring their own LLVM, and the second one that is loaded
+    # crashes the process. torch works without triton where it cannot be imported.
     sys.modules.setdefault("triton", None)
 
 

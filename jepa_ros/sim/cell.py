@@ -1,7 +1,7 @@
-"""Scene, motion gate and controller joined in one process, in simulated time: what the graph does, without ROS.
+"""Scene, gate and controller in one process and simulated time: the control part of the graph, without ROS.
 
-Data collection and closed-loop evaluation drive the arm through it, so that models learn from and are judged by what
-the gate lets through.
+Data collection and closed-loop evaluation use it, so that models are trained and evaluated on motion that passed the
+gate.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.sim.controller import TrajectoryController
 from jepa_ros.sim.scene import Scene
 
-CYCLE = 0.01  # s, of controller and gate
+CYCLE = 0.01  # s, period of controller and gate
 
 
 def make_action_space(robot: RobotConfig, urdf: str, period: float = 0.1) -> PlanarVelocity:
-    """The robot's action space on its description, with a control period in s."""
+    """Return the robot's action space for a description, with a control period in s."""
     return PlanarVelocity(robot, Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame), period)
 
 
 class ArmCell:
-    """One arm of the scene behind its gate. Inputs that only the live graph has (latents) are not waited for."""
+    """One arm of the scene behind its gate. The gate does not wait for inputs of the live graph, such as latents."""
 
     def __init__(self, scene: Scene, robot: RobotConfig, period: float = 0.1):
         self.scene, self.robot = scene, robot
@@ -40,16 +40,16 @@ class ArmCell:
         self.joints = tuple(robot.joints)
         self.controller = TrajectoryController(self.joints)
 
-    def reset(self, q: np.ndarray, puck_xy: tuple[float, float] | None = None) -> None:
-        """The arm at rest at q (J,) rad, everything else at home, the gate holding there."""
-        self.scene.reset(dict(zip(self.joints, q, strict=True)), puck_xy)
+    def reset(self, q: np.ndarray) -> None:
+        """Put the arm at rest at q (J,) rad with the gate holding it, and everything else home."""
+        self.scene.reset(dict(zip(self.joints, q, strict=True)))
         self.controller.hold(q)
         self.gate.reset()
         for _ in self.advance(CYCLE):
             pass
 
     def advance(self, seconds: float) -> Iterator[ExecutedTick]:
-        """Gate, controller and physics go on for `seconds` (whole cycles); yields control ticks as they complete."""
+        """Run gate, controller and physics for `seconds` (whole cycles); yield control ticks as they complete."""
         for _ in range(max(1, round(seconds / CYCLE))):
             now = self.scene.time
             names, positions, velocities, _ = self.scene.joint_state()
@@ -62,7 +62,7 @@ class ArmCell:
             yield from output.executed
 
     def proprioception(self, gripper: tuple[str, ...]) -> np.ndarray:
-        """(P,) as the model takes it: joint positions rad, joint velocities rad/s, gripper positions rad."""
+        """Return proprioception (P,): joint positions rad, joint velocities rad/s, gripper positions rad."""
         return np.concatenate(
             [self.scene.positions(self.joints), self.scene.velocities(self.joints), self.scene.positions(gripper)]
         )

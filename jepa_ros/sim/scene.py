@@ -22,17 +22,16 @@ PUCK_HOME = (0.44, 0.30)
 # rad/s of joints 1 to 7, then the finger: config/arm/v10/joint_limits.yaml of the vendor's openarm_description.
 VELOCITY_LIMITS = (16.754666, 16.754666, 5.445426, 5.445426, 20.943946, 20.943946, 20.943946)
 FINGER_VELOCITY_LIMIT = 10.0
-BLOCKED = 1e6  # N m s/rad
-_XYZW = [1, 2, 3, 0]  # MuJoCo's quaternions begin with w
-SHOWN_GROUPS = (1, 1, 0, 1, 0, 0)
+BLOCKING_DAMPING = 1e6  # N m s/rad, which no motor overcomes
+XYZW = [1, 2, 3, 0]  # MuJoCo's quaternions begin with w
+SHOWN_GROUPS = (1, 1, 0, 1, 0, 0)  # of geoms
 
 
 class Scene:
-    """Physics, servos and camera of the cell; knows nothing of ROS.
+    """Physics, servos and camera of the cell, without ROS. To be used in one thread, as its OpenGL context is.
 
-    width, height: image size in pixels. timestep: s of a physics step. gravity_compensation: the servos carry the arms'
-    weight, as the vendor's driver does. add_objects: adds a task's bodies before the scene is compiled. One instance
-    belongs to one thread (its OpenGL context does).
+    width, height: image size in pixels. timestep: s of a physics step. add_objects: adds a task's bodies before the
+    scene is compiled. The servos carry the arms' weight, as the vendor's driver does.
     """
 
     def __init__(
@@ -41,11 +40,10 @@ class Scene:
         width: int = 320,
         height: int = 240,
         timestep: float = 0.002,
-        gravity_compensation: bool = True,
         add_objects: Callable[[mujoco.MjSpec], None] = lambda spec: None,
     ):
         self.width, self.height = width, height
-        self.model, self.object_names = _compile(width, height, timestep, gravity_compensation, add_objects)
+        self.model, self.object_names = _compile(width, height, timestep, add_objects)
         self.data = mujoco.MjData(self.model)
         m = self.model
         hinges = [m.joint(j).name for j in range(m.njnt) if m.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE]
@@ -55,7 +53,6 @@ class Scene:
         self._damping = m.dof_damping.copy()
         self._index = {name: i for i, name in enumerate(self.joint_names)}
         self._servo = {m.joint(m.actuator_trnid[a, 0]).name: a for a in range(m.nu)}
-        self._site = m.site("right_ee_control_point").id
         self._puck = m.jnt_qposadr[m.body("puck").jntadr[0]]
         self.reset()
 
@@ -69,7 +66,7 @@ class Scene:
         mujoco.mj_step(self.model, self.data, max(1, round(seconds / self.model.opt.timestep)))
 
     def reset(self, positions: dict[str, float] | None = None, puck_xy: tuple[float, float] | None = None) -> None:
-        """Everything at home and at rest, then the joints named in `positions` (rad) there; time goes on."""
+        """Put everything home and at rest, and the joints named in `positions` (rad) there. Time continues."""
         time = self.data.time
         mujoco.mj_resetDataKeyframe(self.model, self.data, self.model.key("home").id)
         self.data.time = time
@@ -77,7 +74,7 @@ class Scene:
         self.teleport(positions or {})
 
     def teleport(self, positions: dict[str, float]) -> None:
-        """Joints of the arms to `positions` (rad) at once and at rest; servos hold them there."""
+        """Set joints of the arms to `positions` (rad) at once, at rest; servos hold them there."""
         for name, value in positions.items():
             self.data.qpos[self._qpos[self._known(name)]] = value
             if name in self._servo:
@@ -86,58 +83,48 @@ class Scene:
         mujoco.mj_forward(self.model, self.data)
 
     def command(self, names: tuple[str, ...], positions: np.ndarray) -> None:
-        """Set-points (rad) of the servos of joints `names`."""
+        """Set the set-points (rad) of the servos of joints `names`."""
         for name, value in zip(names, positions, strict=True):
             if name not in self._servo:
                 raise InputError(f"joint {name!r}: expected one of {sorted(self._servo)}")
             self.data.ctrl[self._servo[name]] = value
 
     def block(self, joint: str) -> None:
-        """Damping that no motor overcomes holds this joint where it is; "" lets all joints go."""
+        """Hold a joint where it is by damping that no motor overcomes; "": release all joints."""
         self.model.dof_damping[:] = self._damping
         if joint:
-            self.model.dof_damping[self._qvel[self._known(joint)]] = BLOCKED
+            self.model.dof_damping[self._qvel[self._known(joint)]] = BLOCKING_DAMPING
 
     def joint_state(self) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
-        """Names (n), positions (n,) rad, velocities (n,) rad/s, efforts (n,) N m of all hinge joints."""
+        """Return names (n), positions (n,) rad, velocities (n,) rad/s, efforts (n,) N m of arm and finger joints."""
         d = self.data
         effort = d.qfrc_actuator[self._qvel]
         return self.joint_names, d.qpos[self._qpos].copy(), d.qvel[self._qvel].copy(), effort.copy()
 
     def positions(self, names: tuple[str, ...] | list[str]) -> np.ndarray:
-        """Positions (len(names),) in rad."""
+        """Return positions (len(names),) in rad."""
         return self.data.qpos[self._qpos[[self._known(n) for n in names]]].copy()
 
     def velocities(self, names: tuple[str, ...] | list[str]) -> np.ndarray:
-        """Velocities (len(names),) in rad/s."""
+        """Return velocities (len(names),) in rad/s."""
         return self.data.qvel[self._qvel[[self._known(n) for n in names]]].copy()
 
-    def tool_position(self) -> np.ndarray:
-        """Position (3,) in m of MuJoCo's own gripper site: the ground truth of every success figure."""
-        return self.data.site_xpos[self._site].copy()
-
-    def puck_position(self) -> np.ndarray:
-        """Position (3,) in m of the puck."""
-        return self.data.qpos[self._puck : self._puck + 3].copy()
-
     def frame_position(self, name: str) -> np.ndarray:
-        """Position (3,) m in `world` of a link, a tool frame or a body that a task added, from MuJoCo."""
+        """Return the true position (3,) m in `world` of a link, a tool frame or an object of the task."""
         bodies, sites = self._links
         return (self.data.site_xpos[sites[name]] if name in sites else self.data.xpos[bodies[name]]).copy()
 
     def link_poses(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Link or task's body → position (3,) m and quaternion (4,) xyzw in `world`, from MuJoCo."""
+        """Return position (3,) m and quaternion (4,) xyzw in `world` of links, tool frames and objects of the task."""
         d, (bodies, sites) = self.data, self._links
-        poses = {name: (d.xpos[body].copy(), d.xquat[body][_XYZW]) for name, body in bodies.items()}
-        for name, site in sites.items():
-            quaternion = np.zeros(4)
-            mujoco.mju_mat2Quat(quaternion, d.site_xmat[site])
-            poses[name] = (d.site_xpos[site].copy(), quaternion[_XYZW])
-        return poses
+        poses = {name: (d.xpos[body].copy(), d.xquat[body][XYZW]) for name, body in bodies.items()}
+        return poses | {
+            name: (d.site_xpos[site].copy(), _quaternion(d.site_xmat[site])) for name, site in sites.items()
+        }
 
     @cached_property
     def _links(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Link name → body id, and tool frame → site id."""
+        """Body ids of links and objects, and site ids of tool frames, by name."""
         bodies = {self.model.body(i).name: i for i in range(1, self.model.nbody)}
         sites = {
             f"openarm_{s}_ee_control_point": self.model.site(f"{s}_ee_control_point").id for s in ("left", "right")
@@ -147,7 +134,7 @@ class Scene:
 
     @cached_property
     def urdf(self) -> str:
-        """Description of both arms, made from the compiled model."""
+        """The URDF of both arms, made from the compiled model."""
         limits = {}
         for side in ("left", "right"):
             limits |= {f"openarm_{side}_joint{i}": v for i, v in enumerate(VELOCITY_LIMITS, start=1)}
@@ -157,7 +144,7 @@ class Scene:
 
     @cached_property
     def camera_intrinsics(self) -> dict[str, float]:
-        """Pinhole model of the camera: width, height, fx, fy, cx, cy in pixels."""
+        """The camera's pinhole model: width, height, fx, fy, cx, cy in pixels."""
         focal = 0.5 * self.height / np.tan(0.5 * np.deg2rad(self.model.camera(CAMERA).fovy[0]))
         size = {"width": self.width, "height": self.height}
         return size | {"fx": focal, "fy": focal, "cx": self.width / 2 - 0.5, "cy": self.height / 2 - 0.5}
@@ -167,18 +154,16 @@ class Scene:
         """Position (3,) m and quaternion (4,) xyzw of the optical frame (z forward, y down; REP 103) in `world`."""
         camera = self.model.camera(CAMERA).id
         flip = np.diag([1.0, -1.0, -1.0])  # MuJoCo's camera looks along -z with y up
-        quaternion = np.zeros(4)
-        mujoco.mju_mat2Quat(quaternion, (self.data.cam_xmat[camera].reshape(3, 3) @ flip).ravel())
-        return self.data.cam_xpos[camera].copy(), np.roll(quaternion, -1)
+        return self.data.cam_xpos[camera].copy(), _quaternion(self.data.cam_xmat[camera].reshape(3, 3) @ flip)
 
     def render(self, data: mujoco.MjData | None = None) -> np.ndarray:
-        """Camera image (height, width, 3) uint8 rgb of `data` (default: the present state)."""
+        """Return the camera image (height, width, 3) uint8 RGB of `data` (default: the present state)."""
         renderer, options = self._renderer
         renderer.update_scene(self.data if data is None else data, camera=CAMERA, scene_option=options)
         return renderer.render()
 
     def close_renderer(self) -> None:
-        """Gives the OpenGL context back; call it in the thread that rendered. The next `render` makes a new one."""
+        """Free the OpenGL context; call it in the thread that rendered. The next `render` makes a new one."""
         renderer, _ = self.__dict__.pop("_renderer", (None, None))
         if renderer is not None:
             renderer.close()
@@ -199,7 +184,7 @@ class Scene:
 
 
 def _scene_file() -> Path:
-    """Where the package put it: its own list of files, as this Python may look at another environment's packages."""
+    """Return the path of SCENE by the package's own list of files, which works across environments."""
     try:
         files = importlib.metadata.files("openarm-mujoco") or []
     except importlib.metadata.PackageNotFoundError:
@@ -210,12 +195,19 @@ def _scene_file() -> Path:
     raise InputError(f"simulated scene: expected the file {SCENE} of the package openarm-mujoco, found none")
 
 
+def _quaternion(rotation: np.ndarray) -> np.ndarray:
+    """Return the quaternion (4,) xyzw of a rotation matrix of 9 numbers."""
+    quaternion = np.zeros(4)
+    mujoco.mju_mat2Quat(quaternion, rotation.ravel())
+    return quaternion[XYZW]
+
+
 def _compile(
-    width: int, height: int, timestep: float, gravity_compensation: bool, add_objects: Callable[[mujoco.MjSpec], None]
+    width: int, height: int, timestep: float, add_objects: Callable[[mujoco.MjSpec], None]
 ) -> tuple[mujoco.MjModel, tuple[str, ...]]:
     """Return the package's scene with a task's objects, and the names of their bodies.
 
-    It is made cheap to render in software, where time goes into vertices, then into filled pixels.
+    It is made cheap to render in software, where vertices cost most, then filled pixels.
     """
     with load_spec() as spec:
         simplify(spec)
@@ -224,9 +216,9 @@ def _compile(
         spec.visual.global_.offwidth, spec.visual.global_.offheight = max(width, 640), max(height, 480)
         spec.camera(CAMERA).fovy = 50.0  # the reachable plane fills the square that the model sees
         for body in spec.bodies:
-            if gravity_compensation and body.name.startswith("openarm_"):
+            if body.name.startswith("openarm_"):
                 body.gravcomp = 1.0
-        for side in ("left", "right"):  # closed fingers touch for ever, which triples the time of a step
+        for side in ("left", "right"):  # closed fingers always touch, which triples the time of a step
             names = [f"openarm_{side}_ee_{finger}_finger" for finger in ("inner", "outer")]
             spec.add_exclude(bodyname1=names[0], bodyname2=names[1])
         before = {body.name for body in spec.bodies}
@@ -238,8 +230,8 @@ def _compile(
 def load_spec() -> Iterator[mujoco.MjSpec]:
     """Load the package's scene, to be changed and compiled within the context.
 
-    MuJoCo's warnings are off within it: the scene warns about an empty prefix, to Python, to stderr and into a log file
-    in the working directory.
+    MuJoCo's warnings are off within it: the scene warns about an empty prefix, on stderr and in a log file in the
+    working directory.
     """
     mujoco.set_mju_user_warning(lambda message: None)
     try:
@@ -251,7 +243,7 @@ def load_spec() -> Iterator[mujoco.MjSpec]:
 
 
 def simplify(spec: mujoco.MjSpec) -> None:
-    """Collision hulls of at most 64 vertices in place of the visual meshes; plain floor and sky."""
+    """Replace the visual meshes by collision hulls of at most 64 vertices; make floor and sky plain."""
     shown = set()
     for geom in list(spec.geoms):
         if geom.group == 2:

@@ -22,10 +22,10 @@ def run():
     q, qd, qdd = cell.gate.tick(now).reference
     begin = np.ceil(now / 0.1 + 1) * 0.1
     plan = cell.space.to_trajectory(q, qd, qdd, KNOTS)
-    places = [cell.scene.tool_position()]
+    places = [cell.scene.frame_position("openarm_right_ee_control_point")]
     verdict = cell.gate.submit_plan(plan, begin, now, begin + plan.duration + 1.0, 7, now)
     ticks = list(cell.advance(begin - now + plan.duration + 0.5))
-    places.append(cell.scene.tool_position())
+    places.append(cell.scene.frame_position("openarm_right_ee_control_point"))
     return cell, verdict, begin, plan, ticks, places
 
 

@@ -36,7 +36,7 @@ def test_each_goal_starts_where_the_one_before_lies(goals):
 def test_goal_images_show_the_arm_at_the_goal(goals):
     scene, goal = sim_arm.scene(), goals[0][5]
     scene.reset(dict(zip(sim_arm.robot().joints, goal.goal_q, strict=True)))
-    np.testing.assert_allclose(scene.tool_position()[:2], goal.goal_xy, atol=2e-3)
+    np.testing.assert_allclose(scene.frame_position("openarm_right_ee_control_point")[:2], goal.goal_xy, atol=2e-3)
     np.testing.assert_array_equal(scene.render(), goal.image)
 
 

@@ -99,7 +99,7 @@ def test_the_camera_sees_what_its_model_says(scene):
     scene.reset(puck_xy=(0.3, -0.02))
     camera = scene.data.cam("tablecam")
     np.testing.assert_allclose(rotation[:, 2], -camera.xmat.reshape(3, 3)[:, 2], atol=1e-9)
-    seen = rotation.T @ (scene.puck_position() - position)
+    seen = rotation.T @ (scene.data.body("puck").xpos - position)
     assert seen[2] > 0
     u, v = k["fx"] * seen[0] / seen[2] + k["cx"], k["fy"] * seen[1] / seen[2] + k["cy"]
     assert -0.5 <= u <= k["width"] and -0.5 <= v <= k["height"]
