@@ -1,7 +1,7 @@
-"""A view of the simulated cell for people: the whole robot, the tool's path and the goal, for reports and videos.
+"""A view of the simulated cell for reports and videos: the whole robot, the tool's path and the goal.
 
-The model's own camera (scene.CAMERA) stays as trained; this one has its own camera, light and colours. It draws states
-from recorded joint positions, so nothing is drawn while a graph runs.
+It has its own camera, light and colours; the model's camera (scene.CAMERA) is not changed. It renders recorded joint
+positions, so nothing is rendered while a graph runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.sim.scene import SHOWN_GROUPS, load_spec, simplify
 
 EYE, TARGET = np.array([1.02, -0.80, 1.20]), np.array([0.155, -0.175, 0.54])
-"""Where the camera stands and what it looks at, m in the frame `world`."""
+"""Position of the camera, and the point that it looks at, m in the frame `world`."""
 FIELD_OF_VIEW_DEG = 33.0
 ROBOT, HAND = (0.86, 0.87, 0.90, 1.0), (0.22, 0.24, 0.28, 1.0)
 FIXTURES = {
@@ -25,11 +25,11 @@ FIXTURES = {
     "puck_geom": (0.62, 0.56, 0.48, 1.0),
 }
 GOAL_GREEN, TOOL_RED, PATH_BLUE = (22, 160, 80), (225, 60, 40), (45, 105, 235)
-"""Colours of the marks, rgb of 0 to 255."""
+"""RGB, 0 to 255."""
 
 
 class PresentationView:
-    """Draws the cell for people, (height, width, 3) uint8 rgb. One instance belongs to one thread.
+    """Renders images (height, width, 3) uint8 RGB. To be used in one thread.
 
     shadows: three times slower. Raises InputError if OpenGL cannot start.
     """
@@ -43,13 +43,13 @@ class PresentationView:
         self._table_centre, self._table_half, self._table_height = table[:2], half[:2], float(table[2] + half[2])
         try:
             self._renderer = mujoco.Renderer(self._model, height, width)
-        except Exception as error:  # mujoco and EGL raise many kinds
+        except Exception as error:  # mujoco and EGL raise many types
             raise InputError(f"presentation view: OpenGL does not start: {error}") from None
         self._renderer.scene.flags[:] = 0
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = shadows
         self._options = mujoco.MjvOption()
         self._options.geomgroup[:] = SHOWN_GROUPS
-        self._options.sitegroup[:] = 0  # the discs on the table are not the goal
+        self._options.sitegroup[:] = 0  # the disks on the table are not the goal
         self._options.flags[mujoco.mjtVisFlag.mjVIS_CONVEXHULL] = 1
 
     def render(
@@ -58,10 +58,10 @@ class PresentationView:
         goal: np.ndarray | None = None,
         tool_path: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Draw the robot at joint positions (rad, by name; others at home).
+        """Render the robot at joint positions (rad, by name; others at home).
 
-        goal: where the tool shall be, (3,) m in `world`: a green ball on a pole, ringed where the robot hides it.
-        tool_path: (N, 3) m, oldest first: a blue line with a red dot at its end, the tool.
+        goal: of the tool, (3,) m in `world`: a green ball on a pole, and a ring that the robot does not hide.
+        tool_path: (N, 3) m, oldest first: a blue line with a red dot for the tool at its end.
         """
         model, data = self._model, self._data
         mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)

@@ -1,4 +1,4 @@
-"""A URDF made from a compiled MuJoCo model, so that one description serves simulation, kinematics and the gate."""
+"""URDF of a compiled MuJoCo model, so that simulation, kinematics and gate use one description."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from jepa_ros.robot.collision.shapes import enclosing_capsule
 
-COLLISION_GROUP = 3  # of the geoms that stand for the bodies in contacts
-BOXES, SLICES = 4, 32  # that stand for the pedestal, and that they are put together from
+COLLISION_GROUP = 3  # of the geoms used for contacts
+BOXES, SLICES = 4, 32  # boxes that replace the pedestal, and slices that they are merged from
 
 
 def urdf_from_mujoco(
@@ -21,20 +21,19 @@ def urdf_from_mujoco(
     velocity_limits: dict[str, float],
     sites: dict[str, str],
 ) -> str:
-    """URDF text of all bodies whose name starts with `prefix`, rooted at the link `world`.
+    """Return the URDF of all bodies whose name starts with `prefix`, with the root link `world`.
 
-    Link frames are the body frames (moved to the joint's anchor where a joint has one). velocity_limits: rad/s of each
-    joint; effort limits are the servos' force ranges in N m. sites: MuJoCo site → name of the link fixed there. A joint
-    that an equality constraint ties to another becomes a URDF mimic joint.
+    Link frames are the body frames, at the joint's anchor where there is a joint. velocity_limits: rad/s of each joint;
+    effort limits are the servos' force ranges in N m. sites: MuJoCo site → name of the link fixed there. A joint
+    tied to another by an equality constraint becomes a mimic joint.
 
-    Collision elements enclose the collision meshes: of each body, one cylinder that is to be read as a capsule (URDF
-    has none), its length that between the centres of the half balls at both ends. What of the robot is the world's own
-    (the pedestal: plate, pole and head) is a stack of boxes. MuJoCo itself collides with convex hulls: that of the
-    pedestal is more, it fills the room between plate and head.
+    Collision elements enclose the collision meshes. Each body gets one cylinder, to be read as a capsule, which URDF
+    lacks: its length is the distance of the centres of the two hemispheres. The pedestal (plate, pole and head), which
+    belongs to the world, becomes a stack of boxes: MuJoCo's convex hull also fills the space between plate and head.
     """
     robot = ET.Element("robot", name=name)
     _add_boxes(ET.SubElement(robot, "link", name="world"), model, prefix)
-    mimics = _mimics(model)
+    mimics = _find_mimics(model)
     anchors = {0: np.zeros(3)}
     for body in range(1, model.nbody):
         if not model.body(body).name.startswith(prefix):
@@ -54,8 +53,8 @@ def urdf_from_mujoco(
     return ET.tostring(robot, encoding="unicode")
 
 
-def _mimics(model: mujoco.MjModel) -> dict[int, tuple[str, float]]:
-    """Joint index → (the joint that it follows, factor), from the joint equalities."""
+def _find_mimics(model: mujoco.MjModel) -> dict[int, tuple[str, float]]:
+    """Return joint index → (the joint that it follows, factor), from the joint equalities."""
     found = {}
     for eq in range(model.neq):
         if model.eq_type[eq] == mujoco.mjtEq.mjEQ_JOINT and model.eq_obj2id[eq] >= 0:
@@ -82,22 +81,22 @@ def _add_link(robot: ET.Element, model: mujoco.MjModel, body: int, anchor: np.nd
 
 
 def _add_boxes(link: ET.Element, model: mujoco.MjModel, prefix: str) -> None:
-    """The world's own collision meshes whose names start with `prefix`, each as boxes one above the other."""
+    """Add the world's own collision meshes whose names start with `prefix`, each as a stack of boxes."""
     for name, geom in _collision_meshes(model, 0).items():
         if not name.startswith(prefix):
             continue
-        for i, (low, high) in enumerate(_slabs(_vertices(model, geom)[_faces(model, geom)])):
+        for i, (low, high) in enumerate(_stack_boxes(_vertices(model, geom)[_faces(model, geom)])):
             geometry = _add_collision(link, f"{name}_{i}", 0.5 * (low + high), np.array([1.0, 0, 0, 0]))
             ET.SubElement(geometry, "box", size=numbers(high - low))
 
 
-def _slabs(triangles: np.ndarray) -> list[np.ndarray]:
-    """BOXES boxes (2, 3), lowest and highest corner in m, one above the other around a surface (N, 3 corners, 3).
+def _stack_boxes(triangles: np.ndarray) -> list[np.ndarray]:
+    """Return BOXES boxes (2, 3), lowest and highest corner in m, stacked around a surface (N, 3 corners, 3).
 
-    Begins with thin slices and joins those two neighbours whose common box is the least larger, until BOXES are left.
+    Starts with thin slices and merges the two neighbours whose merged box adds the least volume, until BOXES are left.
     """
     heights = np.linspace(triangles[..., 2].min(), triangles[..., 2].max(), SLICES + 1)
-    pieces = [_between(triangles, low, high) for low, high in zip(heights[:-1], heights[1:], strict=True)]
+    pieces = [_clip_between(triangles, low, high) for low, high in zip(heights[:-1], heights[1:], strict=True)]
     boxes = [np.stack([piece.min(0), piece.max(0)]) for piece in pieces if len(piece)]
     while len(boxes) > BOXES:
         neighbours = list(zip(boxes[:-1], boxes[1:], strict=True))
@@ -112,8 +111,8 @@ def _volume(box: np.ndarray) -> float:
     return float(np.prod(box[1] - box[0]))
 
 
-def _between(triangles: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Corners (N, 3) of the parts of triangles (M, 3, 3) between two heights in m."""
+def _clip_between(triangles: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return the corners (N, 3) of the parts of triangles (M, 3, 3) between two heights in m."""
     a, b = triangles.reshape(-1, 3), np.roll(triangles, -1, axis=1).reshape(-1, 3)
     kept = [a[(a[:, 2] >= low) & (a[:, 2] <= high)]]
     for height in (low, high):
@@ -124,14 +123,14 @@ def _between(triangles: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _collision_meshes(model: mujoco.MjModel, body: int) -> dict[str, int]:
-    """Name → index of the body's geoms that are meshes to collide with."""
+    """Return name → index of the body's collision meshes."""
     geoms = range(model.body_geomadr[body], model.body_geomadr[body] + model.body_geomnum[body])
     meshes = [g for g in geoms if model.geom_type[g] == mujoco.mjtGeom.mjGEOM_MESH]
     return {model.geom(g).name: g for g in meshes if model.geom_group[g] == COLLISION_GROUP}
 
 
 def _vertices(model: mujoco.MjModel, geom: int) -> np.ndarray:
-    """Vertices (N, 3) m of a geom's mesh in its body's frame."""
+    """Return the vertices (N, 3) m of a geom's mesh in its body's frame."""
     mesh, matrix = int(model.geom_dataid[geom]), np.zeros(9)
     first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
     mujoco.mju_quat2Mat(matrix, model.geom_quat[geom])
@@ -139,14 +138,14 @@ def _vertices(model: mujoco.MjModel, geom: int) -> np.ndarray:
 
 
 def _faces(model: mujoco.MjModel, geom: int) -> np.ndarray:
-    """Corners (M, 3) of the triangles of a geom's mesh, as indices of its vertices."""
+    """Return the triangles (M, 3) of a geom's mesh, as indices of its vertices."""
     mesh = int(model.geom_dataid[geom])
     first, count = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
     return model.mesh_face[first : first + count]
 
 
 def _add_collision(link: ET.Element, name: str, position: np.ndarray, quaternion: np.ndarray) -> ET.Element:
-    """A collision element at a position (3,) m and quaternion (4,) wxyz in the link; returns its geometry element."""
+    """Add a collision element at position (3,) m and quaternion (4,) wxyz in the link; return its geometry element."""
     collision = ET.SubElement(link, "collision", name=name)
     add_origin(collision, position, quaternion)
     return ET.SubElement(collision, "geometry")
@@ -176,12 +175,12 @@ def _add_joint(robot, model, body, joint, anchors, velocity_limits, mimics) -> N
 
 
 def add_origin(element: ET.Element, position: np.ndarray, quaternion: np.ndarray) -> None:
-    """Add URDF's origin: a position (3,) m and a quaternion (4,) wxyz."""
+    """Add URDF's origin: position (3,) m and quaternion (4,) wxyz."""
     ET.SubElement(element, "origin", xyz=numbers(position), rpy=numbers(roll_pitch_yaw(quaternion)))
 
 
 def roll_pitch_yaw(quaternion: np.ndarray) -> tuple[float, float, float]:
-    """Angles in rad about the fixed axes x, y, z, in this order (URDF's and SDF's), of a quaternion (4,) wxyz."""
+    """Return the rotation of a quaternion (4,) wxyz in rad about the fixed axes x, y, z, as in URDF and SDF."""
     matrix = np.zeros(9)
     mujoco.mju_quat2Mat(matrix, np.asarray(quaternion, dtype=float))
     r = matrix.reshape(3, 3)
@@ -192,5 +191,5 @@ def roll_pitch_yaw(quaternion: np.ndarray) -> tuple[float, float, float]:
 
 
 def numbers(values) -> str:
-    """Numbers as URDF and SDF write them, -0 as 0."""
+    """Format numbers as in URDF and SDF, -0 as 0."""
     return " ".join(f"{float(v) + 0.0:.9g}" for v in values)
