@@ -8,6 +8,7 @@ score and success. Every step is a jepa_ros command of its own; an interrupted b
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -67,13 +68,13 @@ def benchmark_offline_score(*, out: Path, goals: int, seed: int, workers: int = 
         for name, (episodes, its_seed) in {**EPISODES, "judged": TEST_RECORDING}.items():
             options = {"episodes": episodes, "seed": its_seed, "workers": workers}
             steps.run(1, [(f"data/{name}", "metadata.yaml", "collect sim", options)])
-        training, offline, closed_loop = [], [], []
+        training, offline, closed_loop, bag = [], [], [], shlex.quote(str(out / "data/judged"))
         for m in MODELS:
             options = {"data": out / "data" / m.data, "updates": m.updates, "policy-updates": 0}
             options |= {"seed": m.seed, "name": m.name}
             training.append((f"models/{m.name}", "checkpoint/model.safetensors", "train model", options))
             options = {"model": out / "models" / m.name / "checkpoint", "seed": seed, "policy": "none", "workers": 1}
-            offline.append((f"judged/{m.name}", "summary.json", f"evaluate bag {out / 'data/judged'}", options))
+            offline.append((f"judged/{m.name}", "summary.json", f"evaluate bag {bag}", options))
             options = options | {"goals": goals, "timeout": GOAL_TIMEOUT_S, "no-baselines": None}
             closed_loop.append((f"tried/{m.name}", "summary.json", "evaluate sim", options))
         for commands in (training, offline, closed_loop):
@@ -169,7 +170,7 @@ class Steps:
 
     def _start(self, name: str, command: str, options: dict) -> subprocess.Popen:
         self._progress(self._done, name)
-        words = [sys.executable, "-m", "jepa_ros.cli", *command.split(" ")]
+        words = [sys.executable, "-m", "jepa_ros.cli", *shlex.split(command)]
         for key, value in ({"out": self._out / name} | options).items():
             words += [f"--{key}"] + ([] if value is None else [str(value)])
         log = self._out / f"{name}.log"

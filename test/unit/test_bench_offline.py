@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,15 @@ def test_twelve_models_or_more_have_a_report(tmp_path):
     found = models(np.linspace(0, 1, 12), np.linspace(0, 1, 12))
     write_report(tmp_path, offline_score.correlate(found) | {"models": found, "goals": 200})
     assert (tmp_path / "report.html").stat().st_size > 1000 and (tmp_path / "offline.png").stat().st_size > 1000
+
+
+def test_a_directory_with_spaces_is_one_argument(tmp_path, monkeypatch):
+    commands, out = [], tmp_path / "my runs"
+    monkeypatch.setattr(offline_score.Steps, "run", lambda self, count, steps: commands.extend(s[2] for s in steps))
+    with pytest.raises(FileNotFoundError):  # no step was run
+        offline_score.benchmark_offline_score(out=out, goals=1, seed=0)
+    words = [shlex.split(command) for command in commands if command.startswith("evaluate bag")]
+    assert words == [["evaluate", "bag", str(out / "data" / "judged")]] * len(offline_score.MODELS)
 
 
 @pytest.mark.slow

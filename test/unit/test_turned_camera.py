@@ -202,8 +202,7 @@ def test_a_recording_from_before_the_calibration_is_evaluated_in_the_axes_of_the
 def test_a_recording_s_actions_are_turned_into_the_axes_of_the_file(bag, model):
     from jepa_ros.bags.reader import open_bag
     from jepa_ros.evaluation.bag.reading.bag_reader import BagReader
-    from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec
-    from jepa_ros.evaluation.bag.reading.topics import TopicOptions, find_topics
+    from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, TopicOptions, find_topics
 
     def actions(robot):
         checkpoint = load_checkpoint(str(model))

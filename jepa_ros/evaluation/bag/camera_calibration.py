@@ -17,9 +17,8 @@ import torch
 from jepa_ros.bags.reader import open_bag
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.bag_reader import BagReader
-from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording, TopicOptions, find_topics
 from jepa_ros.evaluation.bag.reading.situations import Situations, evenly_spread, find_situations
-from jepa_ros.evaluation.bag.reading.topics import TopicOptions, find_topics
 from jepa_ros.reporting.output import prepare_file
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result

@@ -34,9 +34,8 @@ from jepa_ros.evaluation.bag.output.summary import (
 )
 from jepa_ros.evaluation.bag.reading.bag_reader import BagReader
 from jepa_ros.evaluation.bag.reading.images import to_display_size
-from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec
+from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, TopicKey, TopicOptions, expect_topics, find_topics
 from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
-from jepa_ros.evaluation.bag.reading.topics import TopicKey, TopicOptions, expect_topics, find_topics
 from jepa_ros.images import ImageError
 from jepa_ros.planning.receding_horizon import PlanningSettings
 from jepa_ros.reporting.output import prepare_out

@@ -1,5 +1,6 @@
-"""Planner agreement: from states of a recording, compare the planner's motion with the recorded one.
+"""Planner agreement, and the time that the live graph would take on this machine.
 
+Agreement: from states of a recording, the planner's motion is compared with the recorded one.
 The goal is the frame H steps later. The planner node's own controller plans from what was seen, measured and executed
 by then; until its plan takes effect the arm moves as in the recording.
 """
@@ -7,21 +8,26 @@ by then; until its plan takes effect the arm moves as in the recording.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
+from jepa_ros.bags.cameras import decode_image
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
 from jepa_ros.evaluation.bag.reading.situations import Segment, Situations, evenly_spread
+from jepa_ros.images import preprocess
 from jepa_ros.planning.committed_reference import CommittedReference
 from jepa_ros.planning.goal import Outcome
 from jepa_ros.planning.guardrails import Guardrails
 from jepa_ros.planning.receding_horizon import PlanStep, RecedingHorizonController
 from jepa_ros.planning.rollout_problem import RolloutProblem, Situation
+from jepa_ros.reporting.summary import percentiles
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import Path
@@ -39,6 +45,9 @@ GRID_S = 0.02
 """Between the points of the recorded motion."""
 TIMED_PLANS = 8
 """Plans of a bag that are timed."""
+DEADLINE_S = 0.2
+"""From a frame's stamp to its plan at the gate: the planner node's default."""
+TIMED_IMAGES = 100
 PLAN_KEYS = (
     "gap_p50_m",
     "gap_p90_m",
@@ -98,20 +107,6 @@ def compute_agreement(
         made.append(planner.plan_at(int(row)))
         progress(len(made))
     return {"agreements": made, "problems": []}
-
-
-def time_plans(situations: Situations) -> list[float]:
-    """Return the ms of each of about TIMED_PLANS plans, made while nothing else runs."""
-    rows = pick_states(situations)
-    if not len(rows):
-        return []
-    try:
-        planner = RecordingPlanner(situations)
-    except InputError:  # reported by compute_agreement
-        return []
-    planner.plan_at(int(rows[0]))  # the first plan of a controller takes longer
-    made = (planner.plan_at(int(row)) for row in rows[:: max(1, len(rows) // TIMED_PLANS)])
-    return [agreement.plan.step_ms for agreement in made if agreement.plan is not None]
 
 
 def pick_states(situations: Situations) -> np.ndarray:
@@ -253,3 +248,65 @@ def summarize_agreement(samples: dict[str, list], spec: EvaluationSpec) -> dict[
         np.mean(cost < random_cost),
     )
     return values | dict(zip(PLAN_KEYS, map(float, figures), strict=True))
+
+
+@torch.inference_mode()
+def compute_timing(recording: Recording, situations: Situations) -> dict[str, list]:
+    """Return the ms that single images and plans take in the camera, world_model and planner nodes while nothing else
+    runs (`decode_ms` and `encode_ms` of the first images of the first camera, `plan_ms`), and of the recording its
+    `seconds`, number of `cameras` and `frame_steps` in ns."""
+    config, model = situations.spec.config, situations.spec.checkpoint.model
+    decode_ms, encode_ms = [], []
+    for message in islice(recording.source.messages(recording.topics.cameras[:1]), TIMED_IMAGES):
+        try:
+            read = message.deserialise()
+            begin = time.perf_counter()
+            frame = preprocess(decode_image(read), config.preprocessing.size)
+        except Exception:  # broken images are counted while reading
+            continue
+        decode_ms.append(1e3 * (time.perf_counter() - begin))
+        frames = np.broadcast_to(frame, config.frame_shape).copy()[None]
+        begin = time.perf_counter()
+        model.encode(frames)
+        encode_ms.append(1e3 * (time.perf_counter() - begin))
+    return {
+        "decode_ms": decode_ms,
+        "encode_ms": encode_ms,
+        "plan_ms": _time_plans(situations),
+        "seconds": [recording.seconds],
+        "cameras": [len(recording.cameras)],
+        "frame_steps": np.diff(recording.frame_stamps),
+    }
+
+
+def summarize_timing(samples: dict[str, Any], spec: EvaluationSpec) -> dict[str, Any]:
+    """Return everything that differs from run to run, except for the duration of the evaluation."""
+    decode, encode, plan_ms = (percentiles(samples[name]) for name in ("decode_ms", "encode_ms", "plan_ms"))
+    steps = samples["frame_steps"] * 1e-6
+    period = float(np.median(steps[steps > 0])) if (steps > 0).any() else None
+    see_ms = None if decode["p99"] is None else decode["p99"] * max(samples["cameras"]) + encode["p99"]
+    late = [see_ms is not None and see_ms + ms > 1e3 * DEADLINE_S for ms in samples["plan_ms"]]
+    return {
+        "seconds_of_recording": sum(samples["seconds"]),
+        "decode_ms": decode,
+        "encode_ms": encode,
+        "plan_ms": plan_ms,
+        "camera_period_ms": period,
+        "keeps_up_with_camera": None if see_ms is None or period is None else bool(see_ms < period),
+        "deadline_ms": 1e3 * DEADLINE_S,
+        "deadline_misses": int(sum(late)) if late else None,
+    }
+
+
+def _time_plans(situations: Situations) -> list[float]:
+    """Return the ms of each of about TIMED_PLANS plans, made while nothing else runs."""
+    rows = pick_states(situations)
+    if not len(rows):
+        return []
+    try:
+        planner = RecordingPlanner(situations)
+    except InputError:  # reported by compute_agreement
+        return []
+    planner.plan_at(int(rows[0]))  # the first plan of a controller takes longer
+    made = (planner.plan_at(int(row)) for row in rows[:: max(1, len(rows) // TIMED_PLANS)])
+    return [agreement.plan.step_ms for agreement in made if agreement.plan is not None]

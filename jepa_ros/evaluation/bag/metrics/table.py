@@ -19,14 +19,18 @@ from jepa_ros.evaluation.bag.metrics.latents import (
     summarize_latents,
     summarize_probes,
 )
-from jepa_ros.evaluation.bag.metrics.planner_agreement import compute_agreement, summarize_agreement
+from jepa_ros.evaluation.bag.metrics.planner_agreement import (
+    compute_agreement,
+    compute_timing,
+    summarize_agreement,
+    summarize_timing,
+)
 from jepa_ros.evaluation.bag.metrics.prediction import (
     compute_prediction,
     compute_surprise,
     summarize_prediction,
     summarize_surprise,
 )
-from jepa_ros.evaluation.bag.metrics.timing import compute_timing, summarize_timing
 from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
 from jepa_ros.evaluation.bag.reading.situations import Situations, find_situations
 

@@ -1,4 +1,4 @@
-"""Reading a bag for a model: topics, images, latents, situations, and the result bag beside it.
+"""Reading a bag for a model: topics, images, latents, situations; and writing the result bag.
 
 bag_reader.py makes a Recording (recording.py) of one bag; situations.py finds the situations that metrics look at.
 Start reading in bag_reader.py.

@@ -13,7 +13,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from jepa_ros.bags.typestore import COMPRESSED_IMAGE, IMAGE, typestore
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.images import CameraImage
-from jepa_ros.evaluation.bag.reading.topics import TopicKey
+from jepa_ros.evaluation.bag.reading.recording import TopicKey
 from jepa_ros.planning.receding_horizon import PlanStep
 from jepa_ros.world_model.surprise import SurpriseReading
 
