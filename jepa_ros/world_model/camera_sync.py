@@ -68,9 +68,9 @@ class CameraSynchronizer:
             overdue = newest - stamp > MAX_LAG_S or len(self._waiting) > MAX_FRAMES
             if any(self._cameras[name].newest > stamp for name in missing) or (missing and overdue):
                 self.incomplete += 1
-                self.apart = {name: views[name][0] - stamp for name in missing if views[name]}
+                self.apart = {name: view[0] - stamp for name, view in views.items() if view and name in missing}
             elif overdue or not (missing or any(self._cameras[n].may_come_nearer(stamp) for n in self._others)):
-                sets.append((item, *(view[1] for view in views.values())))
+                sets.append((item, *(view[1] for view in views.values() if view)))
                 self.apart = {}
             else:
                 break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -23,6 +23,16 @@ TOOL_POSE = 7  # numbers of a tool's pose and gripper
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_Sizes = TypeVar("_Sizes", bound=_Strict)
+
+
+def require_sizes(sizes: _Strict, kind: type[_Sizes]) -> _Sizes:
+    """Return the sizes of an encoder or predictor, which must be of a class. Raises InputError."""
+    if not isinstance(sizes, kind):
+        raise InputError(f"config.json: expected sizes of {kind.__name__}, found {type(sizes).__name__}")
+    return sizes
 
 
 class ConvEncoderConfig(_Strict):

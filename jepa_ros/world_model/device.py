@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from jepa_ros.errors import InputError
-from jepa_ros.world_model.protocol import Context, PredictiveModel, WorldModel
+from jepa_ros.world_model.protocol import Context, WorldModel
 
 CPU = torch.device("cpu")
 
@@ -45,7 +46,7 @@ class DeviceProxy:
     Other attributes are those of the model.
     """
 
-    def __init__(self, model: PredictiveModel, device: torch.device):
+    def __init__(self, model: nn.Module, device: torch.device):
         self._model, self.device = model.to(device), device
 
     def __getattr__(self, name: str):
@@ -69,7 +70,7 @@ class DeviceProxy:
         return tuple(x.to(context.latents.device) for x in imagined)
 
 
-def on_device(model: PredictiveModel, device: torch.device) -> WorldModel:
+def on_device(model: WorldModel, device: torch.device) -> WorldModel:
     """Return a WorldModel on `device` that takes tensors of any device; on the CPU the model itself."""
     return model if device == CPU else DeviceProxy(model, device)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,10 @@ class _History:
         while stamp - self._items[0][0] > self._keep:
             self._items.popleft()
         return forward
+
+    def at(self, stamp: float) -> Any:
+        """Return the item of a stamp, or None."""
+        raise NotImplementedError
 
     def _window(self, stamp: float, count: int, step: float) -> list | None:
         """Return `count` items, `step` s apart, oldest first, up to `stamp`; None if there is none at `stamp`."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from jepa_ros.errors import InputError
-from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.config import ModelConfig, PatchPredictorConfig, require_sizes
 from jepa_ros.world_model.dino_wm.predictor import PatchPredictor
 from jepa_ros.world_model.protocol import PredictiveModel, as_images, flatten_views
 
@@ -32,14 +32,15 @@ class PatchWorldModel(PredictiveModel):
                 f"model {config.name}: expected an encoder with latent_shape {config.latent_shape} (tokens, width) "
                 f"at {config.preprocessing.size} px, found one with {found}"
             )
-        if self.cameras > 1 and config.predictor.positions == "rope":
+        sizes = require_sizes(config.predictor, PatchPredictorConfig)
+        if self.cameras > 1 and sizes.positions == "rope":
             raise InputError(
                 f"model {config.name}: predictor.positions: expected learned for {self.cameras} cameras, found rope"
             )
         self.latent_shape, self.history = config.latent_shape, config.history
         self.encoder = encoder
         self.predictor = PatchPredictor(
-            config.predictor,
+            sizes,
             tokens=tokens,
             width=width,
             history=config.history,

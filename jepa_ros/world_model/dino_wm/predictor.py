@@ -60,7 +60,7 @@ class Block(nn.Module):
             nn.Dropout(config.dropout),
         )
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width)) if conditioned else None
-        if conditioned:
+        if self.modulation is not None:
             nn.init.zeros_(self.modulation[1].weight)
             nn.init.zeros_(self.modulation[1].bias)
 
@@ -129,8 +129,8 @@ class PatchPredictor(nn.Module):
         """Latents (B, T, N, D), states (B, T, P), actions (B, T, K), T ≤ history → the next latents (B, T, N, D) and
         states (B, T, P). Entry t depends on the entries up to t only."""
         tokens = self.run_blocks(*self.embed(latents, states, actions))
-        features = tokens[..., : self.width] if self.concat else self.projection(tokens)
-        if self.state_change is None:
+        features = tokens[..., : self.width] if self.projection is None else self.projection(tokens)
+        if self.state_change is None or self.state_embedding is None:
             return features, states
         # Every token of a frame predicts the same state: take their mean.
         embedding = tokens.mean(2)

@@ -13,7 +13,7 @@ import torch
 from jepa_ros.errors import InputError
 from jepa_ros.text_files import read_json
 from jepa_ros.world_model import checkpoint
-from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.config import CausalPredictorConfig, ModelConfig, VitEncoderConfig, require_sizes
 from jepa_ros.world_model.importers.common import (
     count_layers,
     find_state_dict,
@@ -184,7 +184,8 @@ def _setting(path: Path, settings: dict, part: str, key: str, default: float) ->
 
 
 def _card(source: Path, config: ModelConfig, model: torch.nn.Module, settings: bool) -> str:
-    vit, predictor, action = config.encoder, config.predictor, config.action
+    vit, action = require_sizes(config.encoder, VitEncoderConfig), config.action
+    predictor = require_sizes(config.predictor, CausalPredictorConfig)
     sizes = f"width {predictor.width}, {predictor.depth} layers, {predictor.heads} heads x {predictor.head_dim}"
     heads = "those of the config.json beside it, else the published ones" if settings else "the published ones"
     digest = hashlib.sha256(source.read_bytes()).hexdigest()

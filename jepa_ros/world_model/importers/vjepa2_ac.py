@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from jepa_ros.errors import InputError
 from jepa_ros.world_model import checkpoint
-from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.config import BlockCausalPredictorConfig, ModelConfig, require_sizes
 from jepa_ros.world_model.frozen_encoder import (
     IMAGE_MEAN,
     IMAGE_STD,
@@ -211,7 +211,8 @@ def _ratio(hidden: int, width: int) -> float:
 
 
 def _card(source: Path, config: ModelConfig, model: VJepa2Ac) -> str:
-    sizes, count = config.predictor, sum(p.numel() for p in model.predictor.parameters())
+    sizes = require_sizes(config.predictor, BlockCausalPredictorConfig)
+    count = sum(p.numel() for p in model.predictor.parameters())
     return f"""# {config.name}
 
 V-JEPA 2-AC (arXiv 2506.09985), imported from `{source.name}`.

@@ -80,7 +80,8 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, size: int, channels: Sequence[int]):
         super().__init__()
-        stages, inputs, side = [], 3, size
+        stages: list[nn.Module] = []
+        inputs, side = 3, size
         for outputs in channels:
             kernel, stride = (3, 2) if stages else (6, 4)
             stages += [nn.Conv2d(inputs, outputs, kernel, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.GELU()]

@@ -64,9 +64,9 @@ class FastRollout:
         self._latent = model.latent_shape[0]
         first, _, second = model.action_encoder.layers
         self._action_up_proj = _linear(_product(_affine(model.action_encoder.smoothing), _affine(first)))
-        self._condition = _linear(_product(_affine(second), _affine(predictor.condition_projection)))
+        self._condition = _linear(_product(_affine(second), _affine_or_none(predictor.condition_projection)))
         self._layers = [_convert_block(block, bfloat16) for block in predictor.blocks]
-        weight, bias = _affine(predictor.input_projection) or (None, None)
+        weight, bias = _affine_or_none(predictor.input_projection) or (None, None)
         positions = predictor.positions[0].detach()  # (frames, inputs)
         self._input = weight
         self._positions = (positions if weight is None else positions @ weight + bias)[:, None]
@@ -75,7 +75,7 @@ class FastRollout:
         up, down = _fold_batch_norm(projector)
         heads = [up] if model.state_head is None else [up, _affine(model.state_head)]
         hidden = (torch.cat([w for w, _ in heads], 1), torch.cat([b for _, b in heads]))
-        self._hidden, self._down_proj, self._hidden_width = _linear(hidden), _linear(down), len(up[1])
+        self._hidden, self._down_proj, self._hidden_width = _linear(hidden), _linear(down), up[0].shape[1]
 
     @property
     def is_current(self) -> bool:
@@ -161,7 +161,8 @@ def _attention(layer: _Layer, seen: torch.Tensor, count: int, cache: _Cache | No
     """Attention of the last `count` of the tokens `seen` (T, B, width), which follow those in the cache, to all of them
     → (count, B, width)."""
     whole, begins = count == len(seen), cache is None or cache.key is None
-    sees_itself = whole and begins and layer.fused_value_out is not None
+    fused = layer.fused_value_out if whole and begins else None
+    sees_itself = fused is not None
     if whole and not sees_itself:
         query, key, value = _apply(seen, layer.qkv).chunk(3, dim=-1)
     else:
@@ -169,7 +170,7 @@ def _attention(layer: _Layer, seen: torch.Tensor, count: int, cache: _Cache | No
         key, value = _apply(seen, layer.key_value).chunk(2, dim=-1)
     if cache is not None:
         key, value = cache.extend(key, value)
-    parts = [_apply(seen[:1], layer.fused_value_out)] if sees_itself else []
+    parts = [] if fused is None else [_apply(seen[:1], fused)]
     if query is not None:
         parts.append(_apply(_causal_attention(layer, query, key, value), layer.output))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -220,17 +221,19 @@ def _linear(affine: Affine, bfloat16: bool = False) -> Linear:
     return weight.contiguous().T, bias
 
 
-def _affine(layer: nn.Module) -> Affine | None:
+def _affine_or_none(layer: nn.Module) -> Affine | None:
     """Return weight and bias of a linear layer; None for an Identity."""
-    if isinstance(layer, nn.Identity):
-        return None
+    return None if isinstance(layer, nn.Identity) else _affine(layer)
+
+
+def _affine(layer: nn.Linear) -> Affine:
     return layer.weight.detach().T.contiguous(), None if layer.bias is None else layer.bias.detach()
 
 
-def _product(first: Affine | None, second: Affine | None) -> Affine:
+def _product(first: Affine, second: Affine | None) -> Affine:
     """Return two layers in a row as one; None stands for the identity."""
-    if first is None or second is None:
-        return first or second
+    if second is None:
+        return first
     (a, b), (c, d) = first, second
     bias = d if b is None else b @ c + (0.0 if d is None else d)
     return a @ c, bias
@@ -246,9 +249,9 @@ def _fold_batch_norm(projector: Projector) -> tuple[Affine, Affine]:
 
 def _convert_block(block: ConditionalBlock, bfloat16: bool) -> _Layer:
     attention, (mlp_norm, up, _, _, down, _) = block.attention, block.mlp
-    weight, bias = _affine(block.modulation)
+    weight, _ = _affine(block.modulation)
     width, inner = weight.shape[0], attention.heads * attention.head_dim
-    bias = bias.clone()
+    bias = block.modulation.bias.detach().clone()
     for scale in (1, 4):  # of shift, scale, gate twice
         bias[scale * width : (scale + 1) * width] += 1.0
     qkv, _ = _affine(attention.qkv)

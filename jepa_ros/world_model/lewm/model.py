@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from jepa_ros.errors import InputError
-from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.config import (
+    CausalPredictorConfig,
+    ConvEncoderConfig,
+    ModelConfig,
+    VitEncoderConfig,
+    require_sizes,
+)
 from jepa_ros.world_model.lewm.encoders import ConvEncoder, VitEncoder
 from jepa_ros.world_model.lewm.fast_rollout import FastRollout
 from jepa_ros.world_model.lewm.predictor import ActionEncoder, CausalPredictor, Projector
@@ -33,7 +39,8 @@ class LeWM(PredictiveModel):
         super().__init__()
         if len(config.latent_shape) != 1:
             raise InputError(f"latent_shape: expected one number for family lewm, found {list(config.latent_shape)}")
-        sizes, hidden, (latent,) = config.predictor, config.projector_hidden, config.latent_shape
+        sizes = require_sizes(config.predictor, CausalPredictorConfig)
+        hidden, (latent,) = config.projector_hidden, config.latent_shape
         states = config.proprioception.dimension
         token = latent + states
         self.latent_shape, self.history, self.residual = config.latent_shape, config.history, sizes.residual
@@ -89,4 +96,6 @@ class LeWM(PredictiveModel):
 
 def _build_encoder(config: ModelConfig) -> VitEncoder | ConvEncoder:
     encoder, size = config.encoder, config.preprocessing.size
-    return ConvEncoder(size, encoder.channels) if encoder.type == "conv" else VitEncoder(size, encoder)
+    if isinstance(encoder, ConvEncoderConfig):
+        return ConvEncoder(size, encoder.channels)
+    return VitEncoder(size, require_sizes(encoder, VitEncoderConfig))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from jepa_ros.errors import InputError
-from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.config import BlockCausalPredictorConfig, ModelConfig, require_sizes
 from jepa_ros.world_model.frozen_encoder import FrozenEncoder
 from jepa_ros.world_model.protocol import PredictiveModel, as_images, flatten_views
 from jepa_ros.world_model.vjepa2_ac.predictor import EXTRA, BlockCausalPredictor
@@ -32,8 +32,9 @@ class VJepa2Ac(PredictiveModel):
     def __init__(self, encoder: FrozenEncoder, config: ModelConfig):
         """Raises InputError where the sizes in config do not fit the family or each other."""
         super().__init__()
-        sizes, images, state = config.predictor, config.preprocessing, config.proprioception
-        _check_sizes(config)
+        sizes = require_sizes(config.predictor, BlockCausalPredictorConfig)
+        images, state = config.preprocessing, config.proprioception
+        _check_sizes(config, sizes)
         self.latent_shape, self.history = (encoder.tokens, encoder.width), config.history
         self.encoder = encoder
         self.predictor = BlockCausalPredictor(
@@ -69,16 +70,15 @@ class VJepa2Ac(PredictiveModel):
         return predicted, (move(poses, actions) - self.state_mean) / self.state_std
 
 
-def _check_sizes(config: ModelConfig) -> None:
+def _check_sizes(config: ModelConfig, sizes: BlockCausalPredictorConfig) -> None:
     if len(config.cameras) > 1:
         raise InputError(f"model {config.name}: expected one camera for vjepa2_ac, found {', '.join(config.cameras)}")
     for name, found in (("action blocks", config.action_block), ("proprioception", config.proprioception.dimension)):
         if found != STATES:
             raise InputError(f"model {config.name}: expected {name} of {STATES} numbers for vjepa2_ac, found {found}")
-    if config.predictor.width % config.predictor.heads:
+    if sizes.width % sizes.heads:
         raise InputError(
-            f"model {config.name}: predictor: expected a width that {config.predictor.heads} heads divide, "
-            f"found {config.predictor.width}"
+            f"model {config.name}: predictor: expected a width that {sizes.heads} heads divide, found {sizes.width}"
         )
 
 
