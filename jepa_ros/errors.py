@@ -1,18 +1,17 @@
-"""The one exception that says: what you gave me is not usable, and here is why."""
+"""InputError, the exception for invalid input, and its texts for pydantic's validation errors."""
 
 from __future__ import annotations
 
 import reprlib
 
-LONGEST = 2000
-"""Characters of an error's text."""
+MAX_LENGTH = 2000  # characters of an error's text
 
 
 class InputError(ValueError):
-    """Input from outside (a file, a message, an option) that cannot be used.
+    """Input (a file, a message, an option) that cannot be used.
 
-    The text is one line for a person that names the input, what was expected and what was found. Commands print it to
-    stderr and exit with 2; nodes refuse to configure or abort the goal with it.
+    The text is one line that names the input, what was expected and what was found. Commands print it to stderr and
+    exit with 2; nodes refuse to configure or abort the goal with it.
     """
 
     def __init__(self, message: str):
@@ -20,16 +19,18 @@ class InputError(ValueError):
 
 
 def _one_line(text: str) -> str:
-    """Reasons that come from other libraries, and names out of files and messages, may hold line breaks, control
-    characters, halves of characters and no end; a person is promised one line, and loggers take valid text only."""
-    text = " ".join(text[: 2 * LONGEST].split())
+    """Return the text as one printable line of at most MAX_LENGTH characters.
+
+    Texts of other libraries and names in files may have line breaks, control characters and lone surrogates.
+    """
+    text = " ".join(text[: 2 * MAX_LENGTH].split())
     if not text.isprintable():
         text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]} …"
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 2]} …"
 
 
 def _shown(value: object) -> str:
-    """The first characters of any value, however large it is."""
+    """Return the first characters of a value of any size."""
     if isinstance(value, str | bytes):
         return str(value[:80])
     try:
@@ -39,12 +40,12 @@ def _shown(value: object) -> str:
 
 
 def first_problem(error) -> str:
-    """The first of a pydantic ValidationError's problems as "field: expected ..., found ..."."""
+    """Return the first problem of a pydantic ValidationError as "field: expected ..., found ..."."""
     return _one_line(_problem(error.errors()[0]))
 
 
 def problems(error) -> list[str]:
-    """All of them, one line each."""
+    """Return all problems of a pydantic ValidationError, one line each."""
     return [_one_line(_problem(one)) for one in error.errors()]
 
 

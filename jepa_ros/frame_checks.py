@@ -1,4 +1,4 @@
-"""Which camera frames may be acted on: fresh, in order, and not one picture over and over. No ROS; times in ns."""
+"""Checks of camera frames: fresh, in order, and not frozen. Without ROS; stamps in ns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jepa_ros.errors import InputError
 
 
 class FrameDropped(InputError):
-    """A well-formed frame that must not be acted on. `cause` is one word that counters are kept by."""
+    """A well-formed frame that must not be used. `cause`: one word for counters."""
 
     CAUSES = ("clock", "stale", "future", "duplicate", "order", "frozen")
 
@@ -18,11 +18,11 @@ class FrameDropped(InputError):
 
 
 class FrameChecks:
-    """Judges one camera's frames as they come.
+    """Checks the frames of one camera as they arrive.
 
-    max_age, max_skew: s that a stamp may lie behind and ahead of the clock. frozen_after: s of new stamps on the same
-    pixels after which the picture counts as frozen; 0 switches that off. `episodes` counts jumps back in time: the
-    source began anew, and its frames pass.
+    max_age, max_skew: s that a stamp may be behind and ahead of the clock. frozen_after: s of equal pixels with new
+    stamps after which the image counts as frozen; 0: never. `episodes` counts jumps back in time, after which the
+    source has restarted and its frames pass.
     """
 
     def __init__(self, *, max_age: float, max_skew: float, frozen_after: float) -> None:
@@ -31,19 +31,19 @@ class FrameChecks:
         self.restart()
 
     def configure(self, *, max_age: float, max_skew: float, frozen_after: float) -> None:
-        """New bounds; what was seen so far stays known."""
+        """Set the limits; the history of frames is kept."""
         self._max_age, self._max_skew, self._frozen_after = (int(s * 1e9) for s in (max_age, max_skew, frozen_after))
 
     def restart(self) -> None:
-        """Forget what was seen."""
+        """Clear the history of frames."""
         self._last: int | None = None
         self._pixels: np.ndarray | None = None
         self._same_since = 0
 
     def check_stamp(self, stamp: int, now: int) -> None:
-        """Raises FrameDropped unless a frame of this stamp may pass at `now` (both ns on the same clock)."""
+        """Check a stamp at time `now` (both ns on the same clock). Raises FrameDropped."""
         if now <= 0:
-            raise FrameDropped("clock", "frame: the clock has not started (is anybody publishing /clock?)")
+            raise FrameDropped("clock", "frame: the clock has not started (is /clock published?)")
         age = now - stamp
         if age > self._max_age:
             raise FrameDropped("stale", f"frame stamp: expected at most {_s(self._max_age)} s old, found {_s(age)} s")
@@ -58,13 +58,13 @@ class FrameChecks:
             self.episodes += 1
             self.restart()
         elif back > 0:
-            # Within max_age this heals by itself; beyond, the clock itself went back, or the stamp would be stale.
+            # Up to max_age this ends by itself; beyond it the clock went back, or the stamp would be stale.
             raise FrameDropped(
                 "order", f"frame stamp: expected later than the last frame's, found {_s(back)} s earlier"
             )
 
     def accept(self, stamp: int, data) -> None:
-        """Takes note of a frame whose stamp was good; raises FrameDropped where its bytes stay the same too long."""
+        """Record a frame whose stamp passed. Raises FrameDropped where its pixels are the same for too long."""
         self._last = stamp
         if self._frozen_after == 0:
             return

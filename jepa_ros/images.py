@@ -1,7 +1,6 @@
-"""Camera images as plain arrays: decoding of ROS image fields, and the one preprocessing that the models see.
+"""Camera images as arrays: decoding of the fields of ROS images, and the preprocessing of all models. Without ROS.
 
-Nothing here imports ROS. Nodes hand over a message's fields, training and evaluation hand over recorded fields or
-rendered arrays, and all of them call the same `preprocess`.
+Nodes, training and evaluation call the same functions, with fields of messages or recordings, or with rendered images.
 """
 
 from __future__ import annotations
@@ -13,16 +12,15 @@ import numpy as np
 
 from jepa_ros.errors import InputError
 
-LARGEST_SIDE = 16384
-"""Wider or higher images are taken for garbage, in pixels."""
-MOST_PIXELS = 32_000_000
-"""Of a compressed picture: a few bytes may claim a gigabyte."""
+MAX_SIDE_PX = 16384
+MAX_PIXELS = 32_000_000
+"""Of a compressed image, whose header may claim gigabytes."""
 _IMREAD_RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
-"""Red first at once, where OpenCV can: one pass less over the picture."""
+"""Decodes to RGB where OpenCV can, which saves a conversion."""
 
 
 class ImageError(InputError):
-    """An image that cannot be used. `cause` is one word that counters and diagnostics are kept by."""
+    """An image that cannot be used. `cause`: one word for counters and diagnostics."""
 
     CAUSES = ("encoding", "size", "step", "truncated", "empty", "endianness", "undecodable")
 
@@ -32,16 +30,16 @@ class ImageError(InputError):
 
 
 class _Layout(NamedTuple):
-    """How one encoding lies in memory: bytes a pixel, array of which type and channels, conversion to RGB."""
+    """Memory layout of an encoding, and its conversion to RGB."""
 
     pixel_bytes: int
     dtype: str
     channels: int
-    code: int | None  # cv2.cvtColor code; None where the array is RGB as it stands
+    code: int | None  # of cv2.cvtColor; None for RGB
 
 
 def _bayer(pattern: str) -> int:
-    # cv2's own alias: named after the first two rows, as ROS does (the older names are shifted by a pixel).
+    # These cv2 names are of the first two rows, as in ROS (the older names are shifted by a pixel).
     return getattr(cv2, f"COLOR_Bayer{pattern.upper()}2RGB")
 
 
@@ -67,19 +65,17 @@ ENCODINGS = tuple(_LAYOUTS)
 
 
 def decode(encoding: str, width: int, height: int, step: int, data, is_bigendian: int = 0) -> np.ndarray:
-    """The picture in the fields of a sensor_msgs/Image as (height, width, 3) uint8 RGB.
+    """Decode the fields of a sensor_msgs/Image to (height, width, 3) uint8 RGB.
 
-    data is any buffer of bytes; for rgb8 the result is a view of it, otherwise new memory. Rows may be padded
-    (`step` beyond width × bytes a pixel). 16-bit channels keep their upper 8 bits. `is_bigendian` matters for 16-bit
-    channels only, and is ignored for others, as many drivers leave it at any value.
-
-    Raises ImageError with the cause where the fields contradict each other.
+    data: any buffer of bytes; for rgb8 the result is a view of it. Rows may be padded (`step` above width × bytes a
+    pixel). 16-bit channels keep their upper 8 bits. is_bigendian: used for 16-bit channels only, since many drivers do
+    not set it. Raises ImageError with the cause where the fields contradict each other.
     """
     layout = _LAYOUTS.get(encoding)
     if layout is None:
         raise ImageError("encoding", f"image encoding: expected one of {', '.join(ENCODINGS)}, found {encoding!r}")
-    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
-        raise ImageError("size", f"image size: expected 1 to {LARGEST_SIDE} pixels a side, found {width} x {height}")
+    if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX):
+        raise ImageError("size", f"image size: expected 1 to {MAX_SIDE_PX} pixels a side, found {width} x {height}")
     if layout.channels == 2 and width % 2:
         raise ImageError("size", f"image size: expected an even width for {encoding}, found {width}")
     row = width * layout.pixel_bytes
@@ -100,22 +96,22 @@ def decode(encoding: str, width: int, height: int, step: int, data, is_bigendian
 
 
 def decode_compressed(format: str, data) -> np.ndarray:
-    """The picture in the fields of a sensor_msgs/CompressedImage as (height, width, 3) uint8 RGB.
+    """Decode the fields of a sensor_msgs/CompressedImage to (height, width, 3) uint8 RGB.
 
-    format is what image_transport writes ("jpeg", "png", "rgb8; jpeg compressed bgr8", ...). Depth images are refused.
-    Raises ImageError with the cause; a JPEG or PNG cut short counts as truncated, though decoders fill it with grey.
+    format: of image_transport ("jpeg", "png", "rgb8; jpeg compressed bgr8", ...). Raises ImageError with the cause,
+    also for depth images and for a truncated JPEG or PNG, which decoders would fill with grey.
     """
     if "compresseddepth" in format.lower().replace(" ", ""):
-        raise ImageError("encoding", f"compressed image format: expected a colour or grey picture, found {format!r}")
+        raise ImageError("encoding", f"compressed image format: expected a colour or grey image, found {format!r}")
     raw = bytes(memoryview(data).cast("B"))
     if not raw:
-        raise ImageError("empty", f"compressed image data: expected a {format or 'compressed'} picture, found no bytes")
-    if _cut_short(raw):
-        raise ImageError("truncated", "compressed image data: expected a whole picture, found one cut short")
-    width, height = _claimed_size(raw, format)
-    if not 0 < width * height <= MOST_PIXELS or max(width, height) > LARGEST_SIDE:
-        raise ImageError("size", f"compressed image: expected 1 to {MOST_PIXELS} pixels, found {width} x {height}")
-    # compressed_image_transport may be told to store red first; the file then holds the channels swapped.
+        raise ImageError("empty", f"compressed image data: expected a {format or 'compressed'} image, found no bytes")
+    if _is_truncated(raw):
+        raise ImageError("truncated", "compressed image data: expected a whole image, found a truncated one")
+    width, height = _read_size(raw, format)
+    if not 0 < width * height <= MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+        raise ImageError("size", f"compressed image: expected 1 to {MAX_PIXELS} pixels, found {width} x {height}")
+    # With the option RGB of compressed_image_transport the channels are swapped in the file.
     swapped = format.rstrip().endswith("compressed rgb8")
     flag = cv2.IMREAD_COLOR if swapped else _IMREAD_RGB
     try:
@@ -124,15 +120,15 @@ def decode_compressed(format: str, data) -> np.ndarray:
         pixels = None
     if pixels is None:
         raise ImageError(
-            "undecodable", f"compressed image data: expected a picture in format {format!r}, found other bytes"
+            "undecodable", f"compressed image data: expected an image in format {format!r}, found other bytes"
         )
     return pixels if swapped or flag != cv2.IMREAD_COLOR else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def preprocess(rgb: np.ndarray, size: int) -> np.ndarray:
-    """What the models see of (H, W, 3) uint8 RGB: the centred square, resized to (size, size, 3) by area."""
+    """Return the input of the models: the central square of (H, W, 3) uint8 RGB, resized by area to (size, size, 3)."""
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or 0 in rgb.shape:
-        raise ImageError("size", f"picture: expected (H, W, 3) uint8, found {rgb.shape} {rgb.dtype}")
+        raise ImageError("size", f"image: expected (H, W, 3) uint8, found {rgb.shape} {rgb.dtype}")
     height, width = rgb.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -142,8 +138,8 @@ def preprocess(rgb: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def _claimed_size(raw: bytes, format: str) -> tuple[int, int]:
-    """Width and height that a JPEG or PNG gives in its header; (0, 0) for a JPEG without one."""
+def _read_size(raw: bytes, format: str) -> tuple[int, int]:
+    """Return width and height in the header of a JPEG or PNG; (0, 0) for a JPEG without one."""
     if raw.startswith(b"\x89PNG\r\n\x1a\n") and len(raw) >= 24:
         return int.from_bytes(raw[16:20], "big"), int.from_bytes(raw[20:24], "big")
     if not raw.startswith(b"\xff\xd8"):
@@ -160,11 +156,11 @@ def _claimed_size(raw: bytes, format: str) -> tuple[int, int]:
     return 0, 0
 
 
-def _cut_short(raw: bytes) -> bool:
+def _is_truncated(raw: bytes) -> bool:
     raw = raw.rstrip(b"\x00")  # cameras pad the end of their buffers
-    if raw.startswith(b"\xff\xd8"):  # JPEG: end-of-image marker
+    if raw.startswith(b"\xff\xd8"):  # JPEG ends with a marker
         return not raw.endswith(b"\xff\xd9")
-    if raw.startswith(b"\x89PNG"):  # chunks: length, type, content, checksum; decoders allocate whatever length says
+    if raw.startswith(b"\x89PNG"):  # chunks: length, type, content, checksum; decoders allocate the length
         at = 8
         while at + 12 <= len(raw):
             length, kind = int.from_bytes(raw[at : at + 4], "big"), raw[at + 4 : at + 8]

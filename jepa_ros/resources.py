@@ -1,6 +1,6 @@
-"""Where the package's own files are: from a source tree, an editable install, or an ament install space.
+"""Paths of the package's files in a source tree, an editable install or an ament install space.
 
-Nothing here imports ROS: the ament index is read as the plain folders that it is.
+ROS is not imported: the ament index is read as plain folders.
 """
 
 import os
@@ -15,51 +15,47 @@ MESSAGES = "jepa_msgs"
 
 
 def share_directory() -> Path:
-    """Folder that holds `config/` and `launch/`.
+    """Return the folder that has `config/` and `launch/`.
 
-    The repository root when this module is run from a source tree (also by an editable install), else
-    `share/jepa_ros` of the install space. Raises InputError when neither is there, which means a broken installation.
+    It is the repository root in a source tree or editable install, else `share/jepa_ros` of the install space. Raises
+    InputError when neither exists.
     """
     root = _source_root()
     return root if root is not None else _ament_share(PACKAGE)
 
 
 def config_path(*parts: str) -> Path:
-    """`config/<parts>` of the package, e.g. `config_path("robots", "openarm.yaml")`. It is not checked to exist."""
+    """Return `config/<parts>` of the package, as in `config_path("robots", "openarm.yaml")`; it may not exist."""
     return share_directory().joinpath("config", *parts)
 
 
 def launch_path(*parts: str) -> Path:
-    """`launch/<parts>` of the package. It is not checked to exist."""
+    """Return `launch/<parts>` of the package; it may not exist."""
     return share_directory().joinpath("launch", *parts)
 
 
 def message_definitions() -> Path:
-    """Folder with the `msg/`, `srv/` and `action/` definitions of jepa_msgs.
-
-    Raises InputError when the messages are neither in the source tree nor installed.
-    """
+    """Return the folder with the `msg/`, `srv/` and `action/` definitions of jepa_msgs. Raises InputError."""
     root = _source_root()
     return root / "msg" if root is not None else _ament_share(MESSAGES)
 
 
 def installed_models() -> Path:
-    """Folder of the models that `jepa_ros models install` copied here; it need not exist.
+    """Return the folder of the models that `jepa_ros models install` installs; it may not exist.
 
-    `models` in $JEPA_ROS_HOME, else in jepa_ros of $XDG_DATA_HOME, else in ~/.local/share/jepa_ros.
+    It is `models` in $JEPA_ROS_HOME, else in $XDG_DATA_HOME/jepa_ros, else in ~/.local/share/jepa_ros.
     """
     if home := os.environ.get("JEPA_ROS_HOME"):
         return Path(home).expanduser() / "models"
     data = Path(os.environ.get("XDG_DATA_HOME") or "")
-    # The XDG base directory specification tells to ignore paths that are not absolute.
+    # The XDG base directory specification ignores relative paths.
     return (data if data.is_absolute() else Path.home() / ".local" / "share") / PACKAGE / "models"
 
 
 def resolve_model(name_or_path: str | os.PathLike) -> Path:
-    """Directory of a checkpoint, given as a path or as a name: of one that ships in `config/models/`, else of one that
-    was installed.
+    """Return the directory of a checkpoint given by path or by name, in `config/models/` or else installed.
 
-    Raises InputError that names what exists when it is neither a directory nor a known name.
+    Raises InputError that lists the known names.
     """
     wanted = Path(name_or_path).expanduser()
     if _looks_like_name(name_or_path):
@@ -68,13 +64,13 @@ def resolve_model(name_or_path: str | os.PathLike) -> Path:
                 return models / wanted
     if os.fspath(name_or_path) and wanted.is_dir():
         return wanted.resolve()
-    found = what_file(wanted) if wanted.is_file() else "nothing of that name"
-    known = _listed(list_models())
+    found = describe_file(wanted) if wanted.is_file() else "nothing of that name"
+    known = ", ".join(list_models()) or "none installed"
     raise InputError(f"model '{name_or_path}': expected a checkpoint's directory or one of [{known}], found {found}")
 
 
-def what_file(path: Path) -> str:
-    """What a file is that was given where a checkpoint's directory is expected, for messages."""
+def describe_file(path: Path) -> str:
+    """Describe a file that was given in place of a checkpoint's directory, for error texts."""
     try:
         with path.open("rb") as file:
             start = file.read(2)
@@ -87,9 +83,9 @@ def what_file(path: Path) -> str:
 
 
 def resolve_robot(name_or_path: str | os.PathLike) -> Path:
-    """YAML file of a robot, given as a path or as the name of one in `config/robots/`.
+    """Return the YAML file of a robot given by path or by name in `config/robots/`.
 
-    Raises InputError that names what exists when it is neither a file nor a known name.
+    Raises InputError that lists the known names.
     """
     robots = config_path("robots")
     wanted = Path(name_or_path).expanduser()
@@ -98,22 +94,22 @@ def resolve_robot(name_or_path: str | os.PathLike) -> Path:
     if wanted.is_file():
         return wanted.resolve()
     found = "a directory" if wanted.is_dir() else "nothing of that name"
-    known = _listed(list_robots())
+    known = ", ".join(list_robots()) or "none installed"
     raise InputError(f"robot '{name_or_path}': expected a YAML file or one of [{known}], found {found}")
 
 
 def list_models() -> list[str]:
-    """Names of the checkpoints that ship with the package and of those that were installed, sorted."""
+    """Return the names of the shipped and installed checkpoints, sorted."""
     return sorted({path.name for path in (*models_in(config_path("models")), *models_in(installed_models()))})
 
 
 def models_in(folder: Path) -> list[Path]:
-    """Checkpoints in a folder, sorted by name; hidden ones are copies that are not finished."""
+    """Return the checkpoints in a folder, sorted by name, without hidden ones, which are incomplete copies."""
     return sorted(p.parent for p in folder.glob("*/config.json") if not p.parent.name.startswith("."))
 
 
 def list_robots() -> list[str]:
-    """Names of the robots that ship with the package, sorted."""
+    """Return the names of the robots that ship with the package, sorted."""
     return sorted(path.stem for path in config_path("robots").glob("*.yaml"))
 
 
@@ -122,18 +118,14 @@ def _looks_like_name(value: str | os.PathLike) -> bool:
     return bool(text) and os.sep not in text and text not in (".", "..") and not text.startswith("~")
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) if names else "none installed"
-
-
 def _source_root() -> Path | None:
-    """Repository root when this file lies in a source tree, else None."""
+    """Return the repository root when this file is in a source tree, else None."""
     root = Path(__file__).resolve().parent.parent
     return root if (root / "msg" / "package.xml").is_file() and (root / "config").is_dir() else None
 
 
 def _prefixes() -> Iterator[Path]:
-    """Install spaces to search: the sourced ones first, then the one that this file or interpreter lies in."""
+    """Yield the install spaces to search: the sourced ones, then those of this file and of the interpreter."""
     yield from (Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p)
     # <prefix>/lib/python3.N/site-packages/jepa_ros/resources.py
     yield from list(Path(__file__).resolve().parents)[4:5]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jepa_ros.checkpoints.facts import CARD
 from jepa_ros.errors import InputError
-from jepa_ros.resources import config_path, installed_models, models_in, what_file
+from jepa_ros.resources import config_path, describe_file, installed_models, models_in
 from jepa_ros.world_model.checkpoint import verify
 from jepa_ros.world_model.config import CONFIG, REFERENCES, WEIGHTS, ModelConfig, identify, read_config
 
@@ -69,7 +69,7 @@ def _find_source(source: str) -> Path:
         return path.resolve()
     expected = f"model {source}: expected a checkpoint's directory or a Hugging Face repository (owner/name)"
     if path.exists():
-        raise InputError(f"{expected}, found {what_file(path)}")
+        raise InputError(f"{expected}, found {describe_file(path)}")
     if not REPOSITORY.fullmatch(source) or path.parent.is_dir():
         raise InputError(f"{expected}, found nothing of that name")
     try:
