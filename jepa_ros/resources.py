@@ -29,11 +29,6 @@ def config_path(*parts: str) -> Path:
     return share_directory().joinpath("config", *parts)
 
 
-def launch_path(*parts: str) -> Path:
-    """Return `launch/<parts>` of the package; it may not exist."""
-    return share_directory().joinpath("launch", *parts)
-
-
 def message_definitions() -> Path:
     """Return the folder with the `msg/`, `srv/` and `action/` definitions of jepa_msgs. Raises InputError."""
     root = _source_root()

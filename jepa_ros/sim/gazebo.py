@@ -64,6 +64,12 @@ def _add_text(parent: ET.Element, tag: str, value: object, /, **attributes: str)
     return element
 
 
+def _add_values(parent: ET.Element, **values: object) -> None:
+    """Add one element with text for each value."""
+    for tag, value in values.items():
+        _add_text(parent, tag, value)
+
+
 def _add_pose(parent: ET.Element, position: np.ndarray, quaternion: np.ndarray) -> None:
     """Add SDF's pose: position (3,) m and quaternion (4,) wxyz."""
     _add_text(parent, "pose", [*position, *roll_pitch_yaw(quaternion)])
@@ -94,8 +100,7 @@ def _add_geom(link: ET.Element, model: mujoco.MjModel, geom: int, hulls: Hulls, 
             _add_material(element, model.geom_rgba[geom])
         else:
             friction = ET.SubElement(ET.SubElement(ET.SubElement(element, "surface"), "friction"), "ode")
-            _add_text(friction, "mu", model.geom_friction[geom, 0])
-            _add_text(friction, "mu2", model.geom_friction[geom, 0])
+            _add_values(friction, mu=model.geom_friction[geom, 0], mu2=model.geom_friction[geom, 0])
 
 
 def _add_site(link: ET.Element, model: mujoco.MjModel, site: int) -> None:
@@ -115,9 +120,7 @@ def _add_primitive(geometry: ET.Element, kind: int, size: np.ndarray) -> None:
         mujoco.mjtGeom.mjGEOM_CYLINDER: ("cylinder", {"radius": size[0], "length": 2 * size[1]}),
     }
     name, values = shapes[mujoco.mjtGeom(kind)]
-    element = ET.SubElement(geometry, name)
-    for key, value in values.items():
-        _add_text(element, key, value)
+    _add_values(ET.SubElement(geometry, name), **values)
 
 
 def _add_material(visual: ET.Element, rgba: np.ndarray) -> None:
@@ -125,9 +128,7 @@ def _add_material(visual: ET.Element, rgba: np.ndarray) -> None:
     _add_text(visual, "cast_shadows", False)
     if rgba[3] < 1:
         _add_text(visual, "transparency", round(1.0 - float(rgba[3]), 6))
-    material = ET.SubElement(visual, "material")
-    for key in ("ambient", "diffuse"):
-        _add_text(material, key, _opaque(rgba))
+    _add_values(ET.SubElement(visual, "material"), ambient=_opaque(rgba), diffuse=_opaque(rgba))
 
 
 HARDWARE = "gz_ros2_control/GazeboSimSystem"
@@ -215,9 +216,7 @@ def _add_colour(visual: ET.Element, rgba: np.ndarray) -> None:
 
 def _add_plugin(robot: ET.Element, controllers: Path, namespace: str) -> None:
     plugin = ET.SubElement(ET.SubElement(robot, "gazebo"), "plugin", filename=PLUGIN_FILE, name=PLUGIN)
-    _add_text(plugin, "parameters", str(controllers))
-    _add_text(plugin, "hold_joints", True)
-    _add_text(plugin, "position_proportional_gain", POSITION_GAIN)
+    _add_values(plugin, parameters=str(controllers), hold_joints=True, position_proportional_gain=POSITION_GAIN)
     if namespace:
         _add_text(ET.SubElement(plugin, "ros"), "namespace", namespace)
 
@@ -245,8 +244,7 @@ def world_sdf(scene: Scene, hulls: Hulls) -> str:
     sdf = ET.Element("sdf", version=SDF_VERSION)
     world = ET.SubElement(sdf, "world", name=WORLD)
     physics = ET.SubElement(world, "physics", name="as_in_mujoco", type="ignored")
-    _add_text(physics, "max_step_size", model.opt.timestep)
-    _add_text(physics, "real_time_factor", 1.0)
+    _add_values(physics, max_step_size=model.opt.timestep, real_time_factor=1.0)
     for filename, name in SYSTEMS:
         plugin = ET.SubElement(world, "plugin", filename=filename, name=name)
         if name.endswith("Sensors"):
@@ -267,9 +265,7 @@ def _add_lighting(world: ET.Element, scene: Scene) -> None:
     model = scene.model
     headlight = model.vis.headlight
     look = ET.SubElement(world, "scene")
-    _add_text(look, "ambient", _opaque(headlight.ambient))
-    _add_text(look, "background", _opaque(np.zeros(3)))
-    _add_text(look, "shadows", False)
+    _add_values(look, ambient=_opaque(headlight.ambient), background=_opaque(np.zeros(3)), shadows=False)
     camera = model.camera(CAMERA).id
     along = -scene.data.cam_xmat[camera].reshape(3, 3)[:, 2]
     _add_light(world, "headlight", scene.data.cam_xpos[camera], along, headlight.diffuse, headlight.specular)
@@ -282,9 +278,7 @@ def _add_light(world, name: str, position, direction, diffuse, specular) -> None
     light = ET.SubElement(world, "light", name=name, type="directional")
     _add_text(light, "cast_shadows", False)  # as in MuJoCo
     _add_pose(light, position, np.array([1.0, 0, 0, 0]))
-    _add_text(light, "direction", direction)
-    _add_text(light, "diffuse", _opaque(diffuse))
-    _add_text(light, "specular", _opaque(specular))
+    _add_values(light, direction=direction, diffuse=_opaque(diffuse), specular=_opaque(specular))
 
 
 def _add_fixtures(world: ET.Element, model: mujoco.MjModel, hulls: Hulls) -> None:
@@ -311,9 +305,10 @@ def _add_body(world: ET.Element, scene: Scene, body: int, hulls: Hulls) -> None:
         inertial = ET.SubElement(link, "inertial")
         _add_pose(inertial, model.body_ipos[body], model.body_iquat[body])
         _add_text(inertial, "mass", model.body_mass[body])
-        inertia = ET.SubElement(inertial, "inertia")
-        for key, value in zip(("ixx", "iyy", "izz"), model.body_inertia[body], strict=True):
-            _add_text(inertia, key, value)
+        _add_values(
+            ET.SubElement(inertial, "inertia"),
+            **dict(zip(("ixx", "iyy", "izz"), model.body_inertia[body], strict=True)),
+        )
     for geom in np.flatnonzero(model.geom_bodyid == body).tolist():
         _add_geom(link, model, geom, hulls)
     for site in _visible_sites(model, body):
@@ -329,17 +324,11 @@ def _add_camera(world: ET.Element, scene: Scene) -> None:
     _add_text(holder, "static", True)
     _add_pose(holder, scene.data.cam_xpos[camera], quaternion)
     sensor = ET.SubElement(ET.SubElement(holder, "link", name="link"), "sensor", name=CAMERA, type="camera")
-    _add_text(sensor, "topic", IMAGE_TOPIC)
-    _add_text(sensor, "update_rate", RATE)
-    _add_text(sensor, "always_on", True)
+    _add_values(sensor, topic=IMAGE_TOPIC, update_rate=RATE, always_on=True)
     lens = ET.SubElement(sensor, "camera")
     _add_text(lens, "camera_info_topic", INFO_TOPIC)
     _add_text(lens, "horizontal_fov", 2 * np.arctan(0.5 * scene.width / scene.camera_intrinsics["fx"]))
-    image = ET.SubElement(lens, "image")
-    _add_text(image, "width", str(scene.width))
-    _add_text(image, "height", str(scene.height))
-    _add_text(image, "format", "R8G8B8")
-    clip = ET.SubElement(lens, "clip")
-    _add_text(clip, "near", model.vis.map.znear * model.stat.extent)
-    _add_text(clip, "far", model.vis.map.zfar * model.stat.extent)
+    _add_values(ET.SubElement(lens, "image"), width=str(scene.width), height=str(scene.height), format="R8G8B8")
+    near, far = (model.stat.extent * plane for plane in (model.vis.map.znear, model.vis.map.zfar))
+    _add_values(ET.SubElement(lens, "clip"), near=near, far=far)
     _add_text(lens, "optical_frame_id", OPTICAL_FRAME)

@@ -15,6 +15,7 @@ from torch import nn
 from jepa_ros.world_model.protocol import frame_causal_mask
 
 EXTRA = 2  # tokens of a step before its patches: action and state
+NUMBERS = 7  # of an action and of a state
 EPSILON = 1e-6  # of the layer norms
 
 
@@ -22,7 +23,7 @@ class BlockCausalPredictor(nn.Module):
     """Predicts the next patch features from patch features, states and actions.
 
     latent_width: D of a patch feature. grid: patches along an image side. width, depth, heads, mlp_ratio: of the
-    transformer; width is a multiple of heads. numbers: of an action and of a state.
+    transformer; width is a multiple of heads.
     """
 
     def __init__(
@@ -33,15 +34,14 @@ class BlockCausalPredictor(nn.Module):
         depth: int = 24,
         heads: int = 16,
         mlp_ratio: float = 4.0,
-        numbers: int = 7,
     ):
         super().__init__()
         self.grid, self.head_dim = grid, width // heads
         self.predictor_embed = nn.Linear(latent_width, width)
-        self.action_encoder = nn.Linear(numbers, width)
-        self.state_encoder = nn.Linear(numbers, width)
+        self.action_encoder = nn.Linear(NUMBERS, width)
+        self.state_encoder = nn.Linear(NUMBERS, width)
         # In official checkpoints, but not used: the published model takes no extrinsics.
-        self.extrinsics_encoder = nn.Linear(numbers - 1, width).requires_grad_(False)
+        self.extrinsics_encoder = nn.Linear(NUMBERS - 1, width).requires_grad_(False)
         self.predictor_blocks = nn.ModuleList(
             Block(width, heads, round(width * mlp_ratio), layer) for layer in range(1, depth + 1)
         )
@@ -52,7 +52,7 @@ class BlockCausalPredictor(nn.Module):
                 _initialise(layer)
 
     def forward(self, latents: torch.Tensor, actions: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        """Latents (B, T, grid², D), actions and states (B, T, numbers) → the next latents (B, T, grid², D). Entry t
+        """Latents (B, T, grid², D), actions and states (B, T, 7) → the next latents (B, T, grid², D). Entry t
         depends on the entries up to t only."""
         b, steps, patches, _ = latents.shape
         extra = torch.stack([self.action_encoder(actions), self.state_encoder(states)], dim=2)
