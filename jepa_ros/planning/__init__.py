@@ -1,7 +1,7 @@
 """Planning in the latent space of a world model: goals, guardrails, searches and a receding-horizon controller.
 
 Calls go controller (receding_horizon.py) -> planner (planner.py) -> one situation's problem (rollout_problem.py) and a
-search (solver.py is the seam, solvers/ has one algorithm a file). Start reading at receding_horizon.py.
+search (solver.py is its interface, solvers/ has one algorithm a file). Start reading in receding_horizon.py.
 
 To add a search, write solvers/NAME.py and enter its class in SOLVERS: node parameters and commands offer what is here.
 """
