@@ -29,7 +29,7 @@ _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 93]
 
 
 class Recorder(GraphListener):
-    """Subscriptions of ``node`` that add to ``record``.
+    """Subscriptions of `node` that add to `record`.
 
     goal (index of the active goal, -1 for none) and distance (m) are stored with each frame. tool_xyz: (3,) m in the
     base frame, at tool_stamp (s); None before it is known. live_latency_ms: of the newest plan that the gate follows.

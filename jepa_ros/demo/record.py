@@ -2,7 +2,7 @@
 
 A controller's trajectory does not name its plan, but in the tick in which the gate first follows a plan it publishes
 both the window and a status with the plan's number. DDS stamps every message when it is written, so a window belongs to
-the status that was written within ``SAME_TICK_S`` of it.
+the status that was written within `SAME_TICK_S` of it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class DemoRecord:
 
     wanted: number of goals requested. goals: those that were started. images, latents: (stamp ns, publication number).
     plan_goals: index of the goal by plan id. statuses: (written, plan id), of the gate. windows: when each was written.
-    gate_own_ms: plan to window as the gate measures it. topics: ``{topic: {"type", "from": [nodes], "to": [nodes]}}``.
+    gate_own_ms: plan to window as the gate measures it. topics: `{topic: {"type", "from": [nodes], "to": [nodes]}}`.
     own_cpu: cores that the recording took while goals were active. ended: why the run ended early, "" if it did not.
     """
 
@@ -199,10 +199,10 @@ def _frames(record: DemoRecord) -> dict[str, int]:
 
 
 def first_use(statuses: Iterable[tuple[float, int]], windows: Sequence[float]) -> dict[int, float]:
-    """Return when the first window of each plan was written: ``{plan_id: time}``.
+    """Return when the first window of each plan was written: `{plan_id: time}`.
 
     statuses: (time written, plan_id followed) of the gate's statuses, in any order. windows: times written, sorted.
-    A plan whose first status has no window within ``SAME_TICK_S`` is left out.
+    A plan whose first status has no window within `SAME_TICK_S` is left out.
     """
     first: dict[int, float] = {}
     for t, plan_id in sorted(statuses):
@@ -238,8 +238,8 @@ def missed(
 ) -> list[int]:
     """Return the numbers of the plans that missed the deadline, or were published before one full search iteration.
 
-    Missed: at the gate later than the frame's stamp + ``deadline`` + ``camera_period`` (s). A plan was at the gate when
-    it came out of DDS on this machine, or by its window (``used``, from ``first_use``) if that was sooner. Plans with
+    Missed: at the gate later than the frame's stamp + `deadline` + `camera_period` (s). A plan was at the gate when
+    it came out of DDS on this machine, or by its window (`used`, from `first_use`) if that was sooner. Plans with
     an unknown number of iterations count by their time only.
     """
     return [
@@ -257,7 +257,7 @@ def replan_rate(sources: Iterable[Sequence[float]]) -> float | None:
 
 
 def count_in_window(samples: Sequence[tuple[int, int]], first: int, last: int) -> int:
-    """Return how many messages a publisher sent with stamps from ``first`` to ``last`` (ns), even if not received.
+    """Return how many messages a publisher sent with stamps from `first` to `last` (ns), even if not received.
 
     samples: (stamp, publication sequence number) of the messages received, in order.
     """

@@ -25,7 +25,7 @@ _GREEN, _WHITE, _SHADE = (15, 130, 65), (255, 255, 255), (20, 22, 28)
 
 
 def write_report(record: DemoRecord, summary: Mapping[str, Any], path: str | os.PathLike, video: str = "") -> Path:
-    """Write the page of a demo run. summary: ``summarise(record)``. video: name of a file beside the page."""
+    """Write the page of a demo run. summary: `summarise(record)`. video: name of a file beside the page."""
     report = Report(
         "jepa_ros demo", f"{record.wanted} goals · seed {record.seed} · model {record.model} · robot {record.robot}"
     )
@@ -101,7 +101,7 @@ def _add_curves(report: Report, record: DemoRecord) -> None:
 def draw_graph(topics: Mapping[str, Mapping[str, Any]], order: Sequence[str] = ()):
     """Return a figure of the graph: publishers on the left, topics in the middle, subscribers on the right.
 
-    topics: ``{topic: {"type": "sensor_msgs/msg/Image", "from": [node, ...], "to": [node, ...]}}``. order: nodes that
+    topics: `{topic: {"type": "sensor_msgs/msg/Image", "from": [node, ...], "to": [node, ...]}}`. order: nodes that
     get the first colours and rows.
     """
     nodes = list(dict.fromkeys([*order, *(n for t in topics.values() for n in (*t["from"], *t["to"]))]))

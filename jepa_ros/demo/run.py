@@ -1,4 +1,4 @@
-"""``jepa_ros demo``: the whole graph in simulation, one goal image after the other, with summary, report and video."""
+"""`jepa_ros demo`: the whole graph in simulation, one goal image after the other, with summary, report and video."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(
     robot: str = "openarm",
     task: str = DEFAULT_TASK,
 ) -> int:
-    """Start the graph, send ``goals`` goal images, write summary.json, report.html and demo.mp4 to ``out``.
+    """Start the graph, send `goals` goal images, write summary.json, report.html and demo.mp4 to `out`.
 
     headless: print plain lines in place of the live display. Returns 0; 1 where less than MIN_SUCCESS_RATE of the goals
     were reached or the graph failed; 130 where it was interrupted, with everything recorded so far written. Raises
@@ -132,7 +132,7 @@ def last_output(ended: Ended) -> str:
 
 
 class Session:
-    """The time in which the graph is up. ``record`` is filled continuously, so that nothing is lost however it ends."""
+    """The time in which the graph is up. `record` is filled continuously, so that nothing is lost however it ends."""
 
     def __init__(self, record: DemoRecord, goals: GoalSet, group: ProcessGroup, display, stop: threading.Event) -> None:
         self._record, self._goals, self._group = record, goals, group

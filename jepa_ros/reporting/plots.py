@@ -17,7 +17,7 @@ INK, FAINT = "#010203", "#040506"
 
 
 def page_style() -> dict[str, Any]:
-    """Return the Matplotlib settings of all plots; use as ``with matplotlib.rc_context(plots.page_style()):``."""
+    """Return the Matplotlib settings of all plots; use as `with matplotlib.rc_context(plots.page_style()):`."""
     from cycler import cycler
 
     return {
@@ -57,9 +57,9 @@ def file_style() -> dict[str, Any]:
 
 
 def figure(columns: int = 1, rows: int = 1, size: tuple[float, float] | None = None):
-    """Return ``(figure, axes)``: a figure with ``rows × columns`` axes in `page_style`, off screen.
+    """Return `(figure, axes)`: a figure with `rows × columns` axes in `page_style`, off screen.
 
-    ``axes`` is one Axes or an array of them. ``size`` is (width, height) in inches.
+    `axes` is one Axes or an array of them. `size` is (width, height) in inches.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -80,9 +80,9 @@ def lines(
     level: tuple[float, str] | None = None,
     faint: bool = False,
 ):
-    """Return a figure with a line for each ``name: (xs, ys)``; ``level`` adds a labelled dashed horizontal line.
+    """Return a figure with a line for each `name: (xs, ys)`; `level` adds a labelled dashed horizontal line.
 
-    ``faint`` draws many lines of one kind thin, in one colour and without a legend.
+    `faint` draws many lines of one kind thin, in one colour and without a legend.
     """
     fig, ax = figure()
     for name, (xs, ys) in series.items():
@@ -107,7 +107,7 @@ def histogram(
     title: str = "",
     marks: Mapping[str, float] | None = None,
 ):
-    """Return a histogram; several named samples are drawn over each other; ``marks`` are labelled vertical lines."""
+    """Return a histogram; several named samples are drawn over each other; `marks` are labelled vertical lines."""
     named = samples if isinstance(samples, Mapping) else {"": samples}
     named = {name: np.asarray(list(v), float) for name, v in named.items()}
     named = {name: v[np.isfinite(v)] for name, v in named.items()}
@@ -127,9 +127,9 @@ def histogram(
 
 
 def figure_to_svg(fig, salt: str) -> str:
-    """Return the figure as an ``<svg>`` element that takes its colours and font from the page, and close the figure.
+    """Return the figure as an `<svg>` element that takes its colours and font from the page, and close the figure.
 
-    ``salt`` keeps the element ids of several figures on one page distinct, and equal from run to run.
+    `salt` keeps the element ids of several figures on one page distinct, and equal from run to run.
     """
     import matplotlib
     from matplotlib import pyplot

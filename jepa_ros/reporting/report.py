@@ -66,7 +66,7 @@ th { color:var(--soft); font-weight:600; } tr:last-child td { border-bottom:0; }
 
 
 class Report:
-    """The parts of a page from top to bottom. ``write`` writes the page; the other methods return the report itself."""
+    """The parts of a page from top to bottom. `write` writes the page; the other methods return the report itself."""
 
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title = title
@@ -85,7 +85,7 @@ class Report:
         return self
 
     def tiles(self, values: Mapping[str, Any], good: Mapping[str, bool] | None = None) -> Report:
-        """Add the main results as tiles: ``{"reached": "19 of 20"}``; ``good`` colours some (True green, False red)."""
+        """Add the main results as tiles: `{"reached": "19 of 20"}`; `good` colours some (True green, False red)."""
         tiles = []
         for label, value in values.items():
             mark = {True: " good", False: " bad"}.get((good or {}).get(label), "")
@@ -97,7 +97,7 @@ class Report:
         return self
 
     def table(self, rows: Iterable[Sequence[Any] | Mapping[str, Any]], columns: Sequence[str] | None = None) -> Report:
-        """Add a table; ``rows`` are sequences in the order of ``columns``, or mappings (``columns`` optional)."""
+        """Add a table; `rows` are sequences in the order of `columns`, or mappings (`columns` optional)."""
         rows = list(rows)
         if columns is None:
             if not all(isinstance(row, Mapping) for row in rows):
@@ -118,15 +118,15 @@ class Report:
         return self
 
     def plot(self, figure, caption: str = "") -> Report:
-        """Add a Matplotlib figure as inline SVG and close it; ``jepa_ros.reporting.plots`` has ready-made ones."""
+        """Add a Matplotlib figure as inline SVG and close it; `jepa_ros.reporting.plots` has ready-made ones."""
         markup = figure_to_svg(figure, salt=f"plot{next(self._ids)}")
         self._parts.append(f'<figure class="plot">{markup}{_caption(caption)}</figure>')
         return self
 
     def images(self, items: Iterable[tuple[str, Any]], width: int = 220) -> Report:
-        """Add a grid of ``(caption, image)``; an image is (H, W, 3) or (H, W) uint8, or several of these, side by side.
+        """Add a grid of `(caption, image)`; an image is (H, W, 3) or (H, W) uint8, or several of these, side by side.
 
-        ``width`` is the smallest width of an image on the page, in CSS pixels.
+        `width` is the smallest width of an image on the page, in CSS pixels.
         """
         cards, widest = [], width
         for caption, images in items:
@@ -145,7 +145,7 @@ class Report:
         return self
 
     def write(self, path: str | os.PathLike) -> Path:
-        """Write the page to ``path`` atomically and return the path."""
+        """Write the page to `path` atomically and return the path."""
         return write_atomically(path, _html_page(self.title, self.subtitle, "\n".join(self._parts)))
 
 
@@ -155,7 +155,7 @@ def with_unit(value: float | None, unit: str, factor: float = 1.0) -> str | None
 
 
 def markdown_to_html(text: str) -> str:
-    """Convert the simple Markdown that ``Report.text`` accepts to HTML; everything else is escaped."""
+    """Convert the simple Markdown that `Report.text` accepts to HTML; everything else is escaped."""
     out = []
     fences = re.split(r"^```.*$", text, flags=re.MULTILINE)
     for i, piece in enumerate(fences):
@@ -212,7 +212,7 @@ def _image(image: np.ndarray, alt: str) -> str:
 
 
 def _html_page(title: str, subtitle: str, body: str) -> str:
-    """Return the whole page; ``title`` and ``subtitle`` are escaped, ``body`` is HTML."""
+    """Return the whole page; `title` and `subtitle` are escaped, `body` is HTML."""
     below = f'<p class="subtitle">{html.escape(subtitle)}</p>' if subtitle else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -33,7 +33,7 @@ def print_result(
         wrote runs/evaluate/summary.json
               runs/evaluate/report.html
     """
-    out = [title]
+    out = textwrap.wrap(title, terminal_width(), break_long_words=False, break_on_hyphens=False)
     if table is not None:
         out += [f"  {line}" for line in format_table(*table, width=terminal_width() - 2)]
     out += _indented(list(lines))

@@ -1,4 +1,4 @@
-"""``summary.json``: the results of a command for scripts, and the statistics in it."""
+"""`summary.json`: the results of a command for scripts, and the statistics in it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from jepa_ros.text_files import write_atomically
 
 
 def write_summary(path: str | os.PathLike, values: Mapping[str, Any]) -> Path:
-    """Write ``values`` as JSON to ``path`` atomically and return the path.
+    """Write `values` as JSON to `path` atomically and return the path.
 
-    NumPy numbers and arrays become plain ones; floats keep six significant digits; a ``Path`` is written
+    NumPy numbers and arrays become plain ones; floats keep six significant digits; a `Path` is written
     relative to the summary's own folder, so that the folder can be moved.
 
     Raises:
@@ -30,9 +30,9 @@ def write_summary(path: str | os.PathLike, values: Mapping[str, Any]) -> Path:
 
 
 def percentiles(samples, wanted=(50, 99), extra: Mapping[str, Any] | None = None) -> dict[str, float | None]:
-    """Return ``{"p50": ..., "p99": ...}`` of the finite ``samples`` (N,), in their unit; None where there are none.
+    """Return `{"p50": ..., "p99": ...}` of the finite `samples` (N,), in their unit; None where there are none.
 
-    ``extra`` adds named reductions, such as ``{"max": np.max}``.
+    `extra` adds named reductions, such as `{"max": np.max}`.
     """
     samples = np.asarray(list(samples), dtype=float).ravel()
     samples = samples[np.isfinite(samples)]
@@ -58,7 +58,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def _plain(value: Any, key: str, folder: Path) -> Any:
-    """Return ``value`` in types that JSON has; ``key`` is its dotted path, for errors."""
+    """Return `value` in types that JSON has; `key` is its dotted path, for errors."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v, f"{key}.{k}".lstrip("."), folder) for k, v in value.items()}
     if isinstance(value, np.ndarray):

@@ -12,7 +12,7 @@ from jepa_ros.text_files import atomic_path
 
 
 def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: float) -> int:
-    """Write frames (H, W, 3) uint8 rgb, all of one size, at ``rate`` Hz; return how many.
+    """Write frames (H, W, 3) uint8 rgb, all of one size, at `rate` Hz; return how many.
 
     An odd width or height is rounded down. Without frames no file is written, and the file appears under its name only
     when it is complete. Raises RuntimeError with FFmpeg's message when encoding or writing fails.

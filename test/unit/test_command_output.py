@@ -70,6 +70,12 @@ def test_the_table_of_a_result_is_indented_and_fits_80_columns(capsys):
     assert out[-1] == "  note  1" and out[2 if "interval" not in out[2] else 3].startswith("  ---")
 
 
+def test_a_long_title_fits_80_columns(capsys):
+    print_result(f"{', '.join(f'openarm_reach_{k}' for k in range(9))} compared with openarm_base", ["a line"])
+    out = capsys.readouterr().out.splitlines()
+    assert max(map(len, out)) <= 80 and "openarm_reach_8 compared with openarm_base" in " ".join(out)
+
+
 def test_a_table_fits_its_width_and_loses_nothing():
     columns = ["metric", "run", "difference", "95 % confidence interval"]
     rows = [["prediction ratio at 5 steps", f"a run with a long name {k}", 0.5 * k, "-0.1 to +0.2"] for k in range(2)]
