@@ -16,7 +16,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -57,6 +57,13 @@ class CollectRecipe:
     height: int
     rate: float
     ticks: int = EPISODE_TICKS
+    task: str = "reach"
+
+    def values(self) -> dict[str, Any]:
+        """Return the settings for recipe.json, which names the task only if it is not "reach": older recordings do not,
+        and can be resumed."""
+        values = asdict(self)
+        return values if self.task != "reach" else {key: value for key, value in values.items() if key != "task"}
 
     @property
     def episode_s(self) -> float:
@@ -73,6 +80,7 @@ def collect_simulated(
     width: int = 320,
     height: int = 240,
     rate: float = 10.0,
+    task: str = "reach",
     workers: int = 2,
 ) -> int:
     """Record episodes and show progress; writes summary.json and report.html into the bag's directory `out`.
@@ -80,14 +88,14 @@ def collect_simulated(
     Returns 1 where the disk became full: the bag holds what was recorded until then. Raises InputError.
     """
     out, started = Path(out), time.time()
-    recipe = CollectRecipe(episodes, seed, robot, width, height, rate)
+    recipe = CollectRecipe(episodes, seed, robot, width, height, rate, task=task)
     require_planar_space(load_robot(robot))
     if abs(rate * TICK_S - round(rate * TICK_S)) > 1e-9 or rate * TICK_S < 1:
         raise InputError(f"--rate {rate:g}: expected a multiple of the control rate of {1 / TICK_S:g} Hz")
     recipe_file = prepare_out(out) / "recipe.json"
     if recipe_file.exists():
-        if (found := read_json(recipe_file, "recipe")) != asdict(recipe):
-            raise InputError(f"bag {out}: was recorded with other options: expected {found}, found {asdict(recipe)}")
+        if (found := read_json(recipe_file, "recipe")) != recipe.values():
+            raise InputError(f"bag {out}: was recorded with other options: expected {found}, found {recipe.values()}")
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f"bag {out}: expected a new or empty directory, or an interrupted recording")
     if (out / "metadata.yaml").exists():
@@ -96,18 +104,18 @@ def collect_simulated(
     parts, stopped = out / "parts", ""  # why not everything was recorded
     with removed_if_refused(recipe_file, "parts/????"), ProgressDisplay() as bar:
         if not recipe_file.exists():
-            write_atomically(recipe_file, json.dumps(asdict(recipe)))
+            write_atomically(recipe_file, json.dumps(recipe.values()))
         parts.mkdir(exist_ok=True)
         count = math.ceil(episodes / PART_EPISODES)
         jobs = [(recipe, part, parts) for part in range(count) if not (parts / f"{part:04d}").exists()]
         done = episodes - sum(_part_size(recipe, part) for _, part, _ in jobs)
-        task = bar.add("episodes", episodes, done)
+        line = bar.add("episodes", episodes, done)
         processes = max(1, min(workers, len(jobs)))
         ignore_interrupt = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # the parent process ends the workers
         with multiprocessing.get_context("spawn").Pool(processes, *ignore_interrupt) as pool:
             for recorded, full in pool.imap_unordered(_record_part, jobs):
                 done += recorded
-                bar.update(task, done)
+                bar.update(line, done)
                 stopped = stopped or full
         if stopped and not done:
             raise InputError(stopped)
@@ -134,13 +142,13 @@ def _record_part(job: tuple[CollectRecipe, int, Path]) -> tuple[int, str]:
     """Record one part; return its number of episodes, and why it ended early (empty if it is complete)."""
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.scene import OPTICAL_FRAME, Scene
-    from jepa_ros.sim.tasks import DEFAULT_TASK, make_task
+    from jepa_ros.sim.tasks import make_task
 
     recipe, part, parts = job
     partial = parts / f"{part:04d}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     robot = load_robot(recipe.robot)
-    task = make_task(DEFAULT_TASK, robot)
+    task = make_task(recipe.task, robot)
     scene = Scene(width=recipe.width, height=recipe.height, add_objects=task.add_objects)
     cell = ArmCell(scene, robot, TICK_S)
     done, stopped, first = 0, "", part * PART_EPISODES
@@ -242,7 +250,7 @@ def _report(out: Path, recipe: CollectRecipe, wall_s: float) -> None:
     count, speed = len(splits), np.linalg.norm(actions, axis=1)
     megabytes = sum(f.stat().st_size for f in out.glob("*.mcap")) / 1e6
     values = {
-        "recipe": asdict(recipe),
+        "recipe": recipe.values(),
         "episodes": {s: splits.count(s) for s in SPLITS},
         "frames": count * (round(recipe.episode_s * recipe.rate) + 1),
         "actions": len(actions),

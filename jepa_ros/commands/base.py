@@ -266,6 +266,13 @@ check_bag = check_with("jepa_ros.bags.reader:check_recording")
 check_robot = check_with("jepa_ros.robot.config:load_robot")
 
 
+def check_task(option: str, name: str) -> None:
+    """Check that there is a simulated task of this name."""
+    from jepa_ros.sim.tasks import TASKS
+
+    check_choice(list(TASKS))(option, name)
+
+
 def check_data(option: str, path: Path) -> None:
     """Check that it is a bag, or a directory with a dataset's index."""
     if not (path / "dataset.json").is_file():
@@ -380,6 +387,7 @@ Bags = Annotated[
 BagCamera = Annotated[
     list[str], option("Image topic of the bag; repeat for each further view of the model.", check=check_ros_name)
 ]
+SimTask = Annotated[str, option("Simulated task.", check=check_task)]
 Workers = Annotated[int, number("Worker processes, one core each.", 1, MAX_WORKERS)]
 Threads = Annotated[int, number("torch threads; at most the number of free cores.", 1, MAX_WORKERS)]
 Namespace = Annotated[str, option("Namespace of the nodes and topics.", check=check_ros_name)]

@@ -16,10 +16,10 @@ from jepa_ros.commands.base import (
     Model,
     Out,
     Seed,
+    SimTask,
     Workers,
     argument,
     call,
-    check_choice,
     check_directory,
     check_urdf,
     check_with,
@@ -38,13 +38,6 @@ bench = group("bench", "Benchmark against reference implementations.", MODELS)
 THRESHOLDS = "jepa_ros.evaluation.bag.output.summary"
 
 
-def check_task(option: str, name: str) -> None:
-    """Check that there is a simulated task of this name."""
-    from jepa_ros.sim.tasks import TASKS
-
-    check_choice(list(TASKS))(option, name)
-
-
 Solver = Annotated[str, choice("Solver of the planner.", *planning.SOLVERS)]
 Policy = Annotated[str, choice("How the planner uses the learned policy.", *planning.POLICY_MODES)]
 Metric = Annotated[str, choice("Distance between latents.", *planning.METRICS)]
@@ -54,7 +47,7 @@ BagTopic = Annotated[str, option("Topic; default: the only one of its type.", ch
 @command(evaluate, "sim")
 def evaluate_sim(
     model: Model = "openarm_reach",
-    task: Annotated[str, option("Task to evaluate.", check=check_task)] = "reach",
+    task: SimTask = "reach",
     goals: Annotated[int, number("Number of goals.", 1)] = 100,
     seed: Seed = 0,
     out: Out = Path("runs/evaluate"),

@@ -14,6 +14,7 @@ from jepa_ros.commands.base import (
     Out,
     Robot,
     Seed,
+    SimTask,
     UseSimTime,
     app,
     argument,
@@ -156,6 +157,7 @@ def demo(
     out: Out = Path("runs/demo"),
     model: Model = "openarm_reach",
     headless: Annotated[bool, typer.Option("--headless", help="Print plain lines instead of a live display.")] = False,
+    task: SimTask = "reach",
 ) -> int | None:
     """Start the whole graph in simulation and reach goal images that were not in the training data."""
     return call("jepa_ros.demo.run:run", **locals())

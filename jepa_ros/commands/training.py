@@ -17,6 +17,7 @@ from jepa_ros.commands.base import (
     Out,
     Robot,
     Seed,
+    SimTask,
     Threads,
     UseSimTime,
     Workers,
@@ -79,6 +80,7 @@ def collect_sim(
     width: Annotated[int, number("Width of the camera images, pixels.", 16, 4096)] = 320,
     height: Annotated[int, number("Height of the camera images, pixels.", 16, 4096)] = 240,
     rate: Annotated[float, number("Camera rate, Hz.", 1.0, 1000.0)] = 10.0,
+    task: SimTask = "reach",
     workers: Workers = 2,
 ) -> int | None:
     """Record random motion in simulation as a rosbag2 (mcap) bag; resumes an interrupted run."""

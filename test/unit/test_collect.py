@@ -162,3 +162,11 @@ def test_play_holds_still_goes_slow_and_goes_fast():
     speeds = np.linalg.norm(sample_random_play(20_000, np.random.default_rng(0)), axis=1)
     assert sample_random_play(7, np.random.default_rng(0)).shape == (7, 2)
     assert 0.05 < np.mean(speeds < 0.3) < 0.5 and np.mean(speeds > 0.8) > 0.3 and speeds.max() < 2.0
+
+
+def test_the_recipe_names_another_task_only_so_that_older_recordings_can_be_resumed():
+    from jepa_ros.collecting.simulated import CollectRecipe
+
+    options = {"episodes": 1, "seed": 0, "robot": "openarm", "width": 64, "height": 48, "rate": 10.0}
+    assert "task" not in CollectRecipe(**options).values()
+    assert CollectRecipe(**options, task="push").values()["task"] == "push"
