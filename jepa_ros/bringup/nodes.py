@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -152,8 +153,8 @@ class NodeSpec:
         if self.namespace:
             arguments += ["-r", f"__ns:={self.namespace}"]
         arguments += ["--log-level", self.log_level, "--params-file", str(self.params_file)]
-        for name, value in self.parameters.items():
-            arguments += ["-p", f"{name}:={_yaml(value)}"]
+        for name, value in self.parameters.items():  # as JSON: in quotes, a robot called `1` remains a string
+            arguments += ["-p", f"{name}:={json.dumps(value, ensure_ascii=False)}"]
         for topic, wanted in self.remappings:
             arguments += ["-r", f"{topic}:={wanted}"]
         return arguments
@@ -315,13 +316,6 @@ def _find_problem(key: str, section: Any) -> str | None:
     if taken and key != "/**":
         return f"{key}: {min(taken)} is an argument of the bring-up: set it under '/**' or by that argument"
     return None
-
-
-def _yaml(value: Any) -> str:
-    """Return a value for the ROS command line; strings are quoted, so that a robot called `1` remains a string."""
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _namespace(namespace: str, what: str = "namespace") -> str:

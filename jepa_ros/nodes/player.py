@@ -74,12 +74,9 @@ class Player(JepaNode):
             for (topic, kind), name in self._names.items()
         }
         self._time = self.create_publisher(Clock, "/clock", STREAM)
-        for name, text, flag, value in (
-            ("pause", "paused", "_paused", True),
-            ("resume", "resumed", "_paused", False),
-            ("rewind", "restarted", "_rewind", True),
-        ):
-            self.create_service(Trigger, f"~/{name}", partial(self._on_control, text, flag, value))
+        self.create_service(Trigger, "~/pause", partial(self._on_control, "paused", "_paused", True))
+        self.create_service(Trigger, "~/resume", partial(self._on_control, "resumed", "_paused", False))
+        self.create_service(Trigger, "~/rewind", partial(self._on_control, "restarted", "_rewind", True))
 
     def activate(self) -> None:
         self._paused, self._rewind, self._ending = self.p.paused, False, False

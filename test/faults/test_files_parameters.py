@@ -33,7 +33,7 @@ def camera(start, client):
         ("size", 2**40, "parameter 'size': fixed while the node is configured"),
         ("transport", "telepathy", "parameter 'transport': fixed while the node is configured"),
         ("autostart", False, "parameter 'autostart': read-only"),
-        ("no_such", 1.0, "parameter 'no_such': this node has none of that name"),
+        ("no_such", 1.0, "parameter 'no_such': not a parameter of this node"),
     ],
 )
 def test_a_running_node_takes_nothing_of_a_request_with_an_absurd_value(camera, client, name, value, reason):

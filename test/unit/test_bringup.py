@@ -81,7 +81,7 @@ def test_a_node_is_started_by_this_python_with_its_ros_arguments(model):
     assert gate.command()[:3] == [sys.executable, "-m", "jepa_ros.nodes.arm_gate"]
     arguments = gate.ros_arguments()
     assert arguments[:5] == ["--ros-args", "-r", "__node:=arm_gate", "-r", "__ns:=/x"]
-    assert "robot:='openarm'" in arguments and "use_sim_time:=false" in arguments
+    assert 'robot:="openarm"' in arguments and "use_sim_time:=false" in arguments
 
 
 def test_the_parameter_files_of_the_package_are_valid():

@@ -247,8 +247,10 @@ class Gripper:
 
 
 def _make_sender(node, config: GripperControllerConfig, joint: str) -> Callable[[float, float], bool]:
-    """Return a function that commands the joint's position (rad or m), to be reached in about so many s if the
-    controller takes a time; it returns False if the command could not be sent."""
+    """Return a function of position (rad or m) and duration (s, used by trajectories only) that commands the joint.
+
+    It returns False if the command could not be sent.
+    """
     topic = robot_topic(node, config.topic)
     if config.interface == "gripper_command":  # a newer goal replaces the previous one
         from control_msgs.action import GripperCommand

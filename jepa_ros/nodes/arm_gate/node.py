@@ -1,4 +1,4 @@
-"""arm_gate: the only node that commands the arm. Plans go in, windows that end at rest come out.
+"""Node arm_gate: the only node that commands the arm. Plans go in, windows that end at rest come out.
 
 The decisions, and why the arm stops whatever fails, are in `jepa_ros.robot.gate.gate`; this is its ROS shell. A thread
 of its own ticks the gate and reads joint states; all other callbacks run in the executor's thread.

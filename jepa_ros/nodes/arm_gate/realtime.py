@@ -21,7 +21,7 @@ def raise_priority(priority: int) -> str:
         for thread in os.listdir("/proc/self/task"):
             os.sched_setscheduler(int(thread), os.SCHED_FIFO, os.sched_param(priority))
     except ProcessLookupError:
-        return raise_priority(priority)  # a thread ended meanwhile
+        return raise_priority(priority)  # a thread has just ended
     except OSError as error:
         return f"normal scheduling: SCHED_FIFO {priority} refused ({error.strerror}); set rtprio in limits.conf"
     return f"SCHED_FIFO {priority}"

@@ -1,4 +1,4 @@
-"""What all nodes share: lifecycle, parameters, diagnostics, QoS profiles, executor, worker thread and process.
+"""Common code of all nodes: lifecycle, parameters, diagnostics, QoS profiles, executor, worker thread and process.
 
 A node derives from lifecycle.JepaNode and is run by process.py; nothing here imports a node. Start reading in
 lifecycle.py.

@@ -23,6 +23,14 @@ from rclpy.waitable import NumberOfEntities
 
 SUPPORTED_RCLPY = "7.1."
 """rclpy releases (Jazzy's) whose internals LeanExecutor relies on."""
+# Entities of a node, in the order of execution: attribute of the node, and rclpy's name of one entity.
+_KINDS = {
+    "timers": "timer",
+    "subscriptions": "subscription",
+    "guards": "guard_condition",
+    "clients": "client",
+    "services": "service",
+}
 
 
 def make_executor() -> SingleThreadedExecutor:
@@ -80,10 +88,9 @@ class LeanExecutor(SingleThreadedExecutor):
         self._release()
         self._stale = False
         nodes = self.get_nodes()
-        kinds = ("subscriptions", "guards", "timers", "clients", "services")
-        self._entities = {kind: [] for kind in kinds}
+        self._entities = {kind: [] for kind in _KINDS}
         counts = NumberOfEntities()
-        for kind in kinds:
+        for kind in _KINDS:
             for entity in [e for node in nodes for e in getattr(node, kind) if not getattr(e, "polled", False)]:
                 with suppress(InvalidHandle):  # just destroyed
                     self._held.enter_context(entity.handle)
@@ -122,13 +129,8 @@ class LeanExecutor(SingleThreadedExecutor):
             return not check_groups or entity.callback_group.can_execute(entity)
 
         wait_set.clear_entities()
-        for kind, add in (
-            ("subscriptions", wait_set.add_subscription),
-            ("guards", wait_set.add_guard_condition),
-            ("timers", wait_set.add_timer),
-            ("clients", wait_set.add_client),
-            ("services", wait_set.add_service),
-        ):
+        for kind, name in _KINDS.items():
+            add = getattr(wait_set, f"add_{name}")
             for entity in entities[kind]:
                 if may_run(entity):
                     add(entity.handle)
@@ -148,16 +150,10 @@ class LeanExecutor(SingleThreadedExecutor):
         """Return all ready entities in rclpy's order, each with the method that takes its data."""
         wait_set, entities = self._wait_set, self._entities
         ready = [(w, self._take_waitable) for w in self._waited_for if w.is_ready(wait_set)]
-        for kind, name, take in (
-            ("timers", "timer", self._take_timer),
-            ("subscriptions", "subscription", self._take_subscription),
-            ("guards", "guard_condition", self._take_guard_condition),
-            ("clients", "client", self._take_client),
-            ("services", "service", self._take_service),
-        ):
-            pointers = wait_set.get_ready_entities(name)
-            if not pointers:
+        for kind, name in _KINDS.items():
+            if not (pointers := wait_set.get_ready_entities(name)):
                 continue
+            take = getattr(self, f"_take_{name}")
             for entity in entities[kind]:
                 if entity.handle.pointer in pointers:
                     if kind == "guards":

@@ -149,7 +149,7 @@ class JepaNode(LifecycleNode):
             self.executor.create_task(lambda: None)  # so that spin_once returns
 
     def create_service(self, srv_type, srv_name, callback, **options):
-        """As rclpy's; a callback that raises does not end the node."""
+        """Create a service whose callback may raise without ending the node."""
         return super().create_service(srv_type, srv_name, contain_errors(callback, self.error_throttled), **options)
 
     # -- lifecycle -----------------------------------------------------------------------------------------------------
@@ -288,16 +288,14 @@ class JepaNode(LifecycleNode):
 
     def _set_together(self, messages) -> SetParametersResult:
         if unknown := next((m.name for m in messages if not self.has_parameter(m.name)), None):
-            return SetParametersResult(
-                successful=False, reason=f"parameter '{unknown}': this node has none of that name"
-            )
+            return SetParametersResult(successful=False, reason=f"parameter '{unknown}': not a parameter of this node")
         try:
             return self.set_parameters_atomically([RclpyParameter.from_parameter_msg(message) for message in messages])
         except (ParameterException, ValueError, TypeError) as error:  # unknown type, or a value of another type
             return SetParametersResult(successful=False, reason=str(error))
 
     def set_parameters_atomically(self, parameter_list) -> SetParametersResult:
-        """As rclpy's, but a refusal names unit and range (rclpy checks first, and says less)."""
+        """Set all parameters or none. A refusal names unit and range, which rclpy's does not."""
         reason = self._parameter_set.refusal(parameter_list)
         if reason:
             return SetParametersResult(successful=False, reason=reason)

@@ -26,7 +26,7 @@ class PlannerHealth:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was received, and give every input its whole timeout from now on."""
+        """Forget what was received, and restart every timeout."""
         self.latent_fault = self.search_fault = NO_CAUSE
         self.search_began: float | None = None
         self._gate_at = -math.inf
@@ -82,7 +82,7 @@ class PlannerHealth:
         return time.monotonic() - self._gate_at < GATE_SILENT_AFTER
 
     def find_gate_refusal(self) -> Cause:
-        """Return why the gate would let no plan through until somebody acts: latched, inactive or silent."""
+        """Return why the gate would let no plan through until an operator acts: latched, inactive or silent."""
         if self.gate_is_known:
             code = _CLOSED.get(self.gate.state)
             return NO_CAUSE if code is None else Cause(code, f"the gate lets no motion through: {self.gate.text}")

@@ -44,7 +44,7 @@ RESULT_TIMEOUT = 30  # s for which an ended goal's result is kept for late clien
 CANCEL_GRACE_PERIOD = 0.5  # s after a deactivation in which the goal that it ended is answered
 WATCH_PERIOD = 0.05  # s between two checks of timeouts and cancels
 STATUS_PERIOD = 0.08  # s between two planner_status; arm_gate stops the arm when they cease
-GATE_NEWS_WAIT = 0.3  # s that a goal which would be refused waits for the gate's next status
+GATE_STATUS_WAIT = 0.3  # s that a goal which would be refused waits for the gate's next status
 ADOPTION_TIME = 0.15  # s in which the gate takes a plan that was published
 PERIOD_SLACK = 0.02  # s that a plan may come early, so that it is made from the frame at hand and not the one after
 NOT_ACTIVE = Cause(text="not active")
@@ -58,7 +58,7 @@ class PlannerNode(JepaNode):
         self._worker: Worker | None = None
         self._description = LatestMessage(self, String, robot_topic(self, "robot_description"))
         self._goal: ActiveGoal | None = None
-        self._gate_news: list[tuple[float, Future]] = []  # goals that wait for the gate's next status, and until when
+        self._gate_waits: list[tuple[float, Future]] = []  # goals that wait for the gate's next status, and until when
         self._closing = None  # timer that removes the action server of a deactivated node
         self._plans = Meter()
         self._misses = self._infeasible = 0
@@ -109,7 +109,7 @@ class PlannerNode(JepaNode):
         self._health.restart()
 
     def deactivate(self) -> None:
-        self._tell_gate_news(math.inf)
+        self._end_gate_waits(math.inf)
         self._end_goal(PlannerCode.DEACTIVATED, "the planner was deactivated")
         self._set_state(PlannerStatus.INACTIVE, NOT_ACTIVE)
         for subscription in self._inputs:
@@ -157,7 +157,7 @@ class PlannerNode(JepaNode):
 
     def _on_gate_status(self, message: GateStatus) -> None:
         self._health.receive_gate_status(message)
-        self._tell_gate_news(math.inf)
+        self._end_gate_waits(math.inf)
         self._control.speed = min(1.0, max(0.01, message.speed_scale))
 
     # -- planning, in the worker's thread ------------------------------------------------------------------------------
@@ -231,12 +231,12 @@ class PlannerNode(JepaNode):
     # -- the action ----------------------------------------------------------------------------------------------------
 
     def _on_goal(self, request) -> GoalResponse:
-        # What is wrong with a goal is told by its result, which has room for a code and a reason; a rejection has none.
+        # An invalid goal is accepted and then aborted: a result has a code and a reason, a rejection has not.
         return GoalResponse.ACCEPT if self.active else GoalResponse.REJECT
 
     async def _execute(self, handle):
         goal = ActiveGoal(handle, self.executor, self.p.goal_timeout)
-        if refusal := await self._find_gate_refusal():  # a goal under way goes on
+        if refusal := await self._find_gate_refusal():  # the active goal continues
             goal.finish(refusal)
             if self._goal is None:
                 self._set_state(PlannerStatus.FAILED, refusal)
@@ -268,20 +268,20 @@ class PlannerNode(JepaNode):
     async def _find_gate_refusal(self) -> Cause:
         """Return why the gate lets no motion through, by a status that is newer than the goal.
 
-        Whoever calls `release` and then sends a goal must not be refused for the status from before the release.
+        A client that calls `release` and then sends a goal must not be refused because of an older status.
         """
         if self._health.find_gate_refusal() and self._health.gate_is_known:
-            news = Future(executor=self.executor)
-            self._gate_news.append((time.monotonic() + GATE_NEWS_WAIT, news))
-            await news
+            wait = Future(executor=self.executor)
+            self._gate_waits.append((time.monotonic() + GATE_STATUS_WAIT, wait))
+            await wait
         return self._health.find_gate_refusal()
 
-    def _tell_gate_news(self, now: float) -> None:
-        """Go on with the goals whose wait for a gate_status ends by `now` (s on the steady clock)."""
-        over = [news for end, news in self._gate_news if end <= now]
-        self._gate_news = [(end, news) for end, news in self._gate_news if end > now]
-        for news in over:
-            news.set_result(None)
+    def _end_gate_waits(self, now: float) -> None:
+        """End the wait for a gate_status of the goals whose time is over at `now` (s on the steady clock)."""
+        over = [wait for end, wait in self._gate_waits if end <= now]
+        self._gate_waits = [(end, wait) for end, wait in self._gate_waits if end > now]
+        for wait in over:
+            wait.set_result(None)
 
     def _read_goals(self, request: ReachGoal.Goal) -> list[Goal]:
         return read_goals(request, self._checkpoint, self._control.goals, self._robot.base_frame)
@@ -292,7 +292,7 @@ class PlannerNode(JepaNode):
 
     def _on_watch(self) -> None:
         """Check timeouts, cancels and missing inputs, whether frames are received or not; publish a status."""
-        self._tell_gate_news(time.monotonic())
+        self._end_gate_waits(time.monotonic())
         goal, health = self._goal, self._health
         wanted = goal is not None and goal.ready and not goal.ended
         held = health.held_for(wanted)

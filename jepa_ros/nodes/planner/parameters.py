@@ -54,7 +54,7 @@ PARAMETERS = (
     Parameter(
         "resume_after", 0.5, "Time for which latents must be valid again before planning resumes.", "s", (0.0, 60.0)
     ),
-    Parameter("goal_timeout", 30.0, "Timeout of goals that have none of their own.", "s", (0.1, 3600.0)),
+    Parameter("goal_timeout", 30.0, "Timeout of goals that set no timeout.", "s", (0.1, 3600.0)),
     Parameter(
         "hold_timeout",
         10.0,
