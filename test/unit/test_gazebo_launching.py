@@ -52,7 +52,7 @@ def generate_launch_description():
     return LaunchDescription([
         DeclareLaunchArgument("gz_args", default_value=""),
         DeclareLaunchArgument("on_exit_shutdown", default_value="false"),
-        ExecuteProcess(cmd=[{program!r}, LaunchConfiguration("gz_args")], shell=True, on_exit=Shutdown()),
+        ExecuteProcess(cmd=["exec", {program!r}, LaunchConfiguration("gz_args")], shell=True, on_exit=Shutdown()),
     ])
 """
 
