@@ -22,19 +22,16 @@ def prepare_out(path: str | os.PathLike, option: str = "--out") -> Path:
         InputError: it is a file, or cannot be created or written to; the text names `option` and `path`.
     """
     path = Path(path)
-    made: list[Path] = []
+    made: list[Path] = []  # innermost first
     try:
-        missing = path
-        while not missing.exists():
-            made.append(missing)
-            missing = missing.parent
+        made += (directory for directory in (path, *path.parents) if not directory.exists())
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{option} {path}: cannot be written to ({reason}); give a directory that can") from None
     finally:
-        for directory in made:  # innermost first
+        for directory in made:
             with suppress(OSError):  # not created, or in use by another process
                 directory.rmdir()
     return path

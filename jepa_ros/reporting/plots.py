@@ -127,12 +127,11 @@ def histogram(
 
 
 def figure_to_svg(fig, salt: str) -> str:
-    """Return the figure as an `<svg>` element that takes its colours and font from the page, and close the figure.
+    """Return the figure as an `<svg>` element that takes its colours and font from the page.
 
     `salt` keeps the element ids of several figures on one page distinct, and equal from run to run.
     """
     import matplotlib
-    from matplotlib import pyplot
 
     for legend in filter(None, (axes.get_legend() for axes in fig.axes)):
         legend.set_frame_on(False)
@@ -141,7 +140,6 @@ def figure_to_svg(fig, salt: str) -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         fig.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    pyplot.close(fig)  # has no effect on figures that pyplot did not create
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -118,7 +118,7 @@ class Report:
         return self
 
     def plot(self, figure, caption: str = "") -> Report:
-        """Add a Matplotlib figure as inline SVG and close it; `jepa_ros.reporting.plots` has ready-made ones."""
+        """Add a Matplotlib figure as inline SVG; `jepa_ros.reporting.plots` has ready-made ones."""
         markup = figure_to_svg(figure, salt=f"plot{next(self._ids)}")
         self._parts.append(f'<figure class="plot">{markup}{_caption(caption)}</figure>')
         return self

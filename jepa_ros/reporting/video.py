@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable
 from fractions import Fraction
@@ -22,19 +23,17 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: flo
     frames = iter(frames)
     if (first := next(frames, None)) is None:
         return 0
-    height, width = (side // 2 * 2 for side in first.shape[:2])
     count = 0
+    height, width = (side // 2 * 2 for side in first.shape[:2])
     try:
         with atomic_path(path) as partial, av.open(str(partial), "w", options={"movflags": "+faststart"}) as video:
             stream = video.add_stream("libx264", Fraction(rate).limit_denominator(1000))
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.options = {"crf": "22", "preset": "veryfast"}
-            frame = first
-            while frame is not None:
+            for frame in itertools.chain([first], frames):
                 pixels = np.ascontiguousarray(frame[:height, :width])
                 video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
                 count += 1
-                frame = next(frames, None)
             video.mux(stream.encode(None))
     except (OSError, av.FFmpegError) as error:
         raise RuntimeError(f"video {path}: {' '.join(str(error).split())}") from error
