@@ -166,8 +166,9 @@ class LatentStore:
             self._file.flush()
             whole = np.memmap(self._file, np.float32, "r", shape=(self._rows, self._width))
         else:
-            self._parts = [np.concatenate(self._parts)] if self._parts else [np.zeros((0, self._width), np.float32)]
-            [whole] = self._parts
+            if len(self._parts) != 1:
+                self._parts = [np.concatenate([np.zeros((0, self._width), np.float32), *self._parts])]
+            whole = self._parts[0]
         return torch.from_numpy(np.array(whole[index.ravel()])).reshape(*index.shape, *self._shape)
 
     def close(self) -> None:
