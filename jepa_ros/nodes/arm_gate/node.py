@@ -80,8 +80,7 @@ class ArmGate(JepaNode):
         limits = JointLimits.from_robot(robot, urdf)
         kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
         space = make_space(robot, kinematics, p.control_period)
-        border = None if space.normals is None else (space.normals, space.offsets)
-        clearance = Clearance.from_robot(robot, urdf, kinematics, border=border)
+        clearance = Clearance.from_robot(robot, urdf, kinematics, border=(space.normals, space.offsets))
         self._gate = Gate(limits, make_gate_settings(p), space.executed, clearance)
         stamped = p.command_stamps == "absolute"
         controllers = [c.model_copy(update={"name": robot_topic(self, c.name)}) for c in robot.controllers]

@@ -110,7 +110,7 @@ class Gate:
         stamp: float,
         now: float,
     ) -> None:
-        """Measured positions in rad (velocities in rad/s, empty or None where unknown) by joint name, stamp in s."""
+        """Record measured positions, rad, and velocities, rad/s (empty or None: unknown), by joint name. stamp: s."""
         t = self._read_clock(now)
         message = JointMessage(tuple(names), positions, velocities, stamp - self._clock.epoch)
         self._inputs.update_joint_states(message, t, self._path if self._has_reference else None, self._reference)
@@ -128,18 +128,18 @@ class Gate:
         self._planner_received = self._read_clock(now)
 
     def update_e_stop(self, pressed: bool, now: float) -> None:
-        """The state of the e-stop: pressed stops and latches; released only allows `release`."""
+        """Record the state of the e-stop. Pressed: the arm stops and the gate latches; unpressed: `release` works."""
         t, was_pressed = self._read_clock(now), self._inputs.enable.e_stop_pressed
         self._inputs.enable.receive_e_stop(bool(pressed), t)
         if pressed and not was_pressed:
             self.stop_and_latch(Cause(GateCode.E_STOP, "e-stop"), now)
 
     def report_e_stop_absent(self) -> None:
-        """Nothing publishes the e-stop (any more): a stop where the settings require one."""
+        """Record that nothing publishes the e-stop; the arm stops if the settings require one."""
         self._inputs.enable.lose_e_stop()
 
     def update_deadman(self, held: bool, now: float) -> None:
-        """The state of the dead-man switch."""
+        """Record the state of the dead-man switch."""
         self._inputs.enable.receive_deadman(bool(held), self._read_clock(now))
 
     def submit_plan(
@@ -297,7 +297,7 @@ class Gate:
     def _accept(
         self, trajectory: JointTrajectory, start: float, source_stamp: float, valid_until: float, plan_id: int, t: float
     ) -> PlanVerdict:
-        """Accept a plan, or raise PlanRejected."""
+        """Check a plan and make it the one in force. Raises PlanRejected."""
         epoch, validator = self._clock.epoch, self._validator
         if cause := self._plan_block_cause(t):
             raise PlanRejected(cause.code, f"plan rejected: {cause.text}")

@@ -262,7 +262,7 @@ class Inputs:
         return self.fault
 
     def start_motion(self, t: float, reference: np.ndarray) -> None:
-        """From now on measured positions must change as the reference (3, J) does."""
+        """Begin a motion: measured positions must change as the reference (3, J) does."""
         self._moving_since, self._reference = t, reference
 
     def check_frozen(self, t: float, reference: np.ndarray) -> Cause:
