@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -114,10 +114,20 @@ class LatentTerm:
         return (ticks / self.horizon).view(shape) + self.distance(outcome)
 
 
+class _ScaledTerm:
+    """A term whose cost is 1 at a distance of `scale`."""
+
+    scale: ClassVar[float]
+
+    def cost(self, outcome: Outcome) -> torch.Tensor:
+        return (self.distance(outcome) / self.scale).square()
+
+
 @dataclass(frozen=True)
-class ToolTerm:
+class ToolTerm(_ScaledTerm):
     """A tool position (D,) m in the coordinates of the motion space."""
 
+    scale: ClassVar[float] = POSITION_SCALE_M
     position: torch.Tensor
     tolerance: float = POSITION_TOLERANCE_M
     weight: float = 1.0
@@ -126,14 +136,12 @@ class ToolTerm:
     def distance(self, outcome: Outcome) -> torch.Tensor:
         return (outcome.tool - self.position).norm(dim=-1)
 
-    def cost(self, outcome: Outcome) -> torch.Tensor:
-        return (self.distance(outcome) / POSITION_SCALE_M).square()
-
 
 @dataclass(frozen=True)
-class PostureTerm:
+class PostureTerm(_ScaledTerm):
     """Joint positions (J,) rad; columns: theirs (J,) in the proprioception, with mean and std (J,) rad."""
 
+    scale: ClassVar[float] = POSTURE_SCALE_RAD
     posture: torch.Tensor
     columns: torch.Tensor
     mean: torch.Tensor
@@ -147,14 +155,12 @@ class PostureTerm:
         q = outcome.states[..., self.columns] * self.std + self.mean
         return (q - self.posture).square().mean(-1).sqrt()
 
-    def cost(self, outcome: Outcome) -> torch.Tensor:
-        return (self.distance(outcome) / POSTURE_SCALE_RAD).square()
-
 
 @dataclass(frozen=True)
-class ObjectTerm:
+class ObjectTerm(_ScaledTerm):
     """An object's position (k,) m in the base frame, as a probe reads it from the latents."""
 
+    scale: ClassVar[float] = POSITION_SCALE_M
     probe: Probe
     position: torch.Tensor
     tolerance: float
@@ -163,9 +169,6 @@ class ObjectTerm:
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
         return (self.probe.read(outcome.latents) - self.position).norm(dim=-1)
-
-    def cost(self, outcome: Outcome) -> torch.Tensor:
-        return (self.distance(outcome) / POSITION_SCALE_M).square()
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,11 @@ class _History:
         """Return the item of a stamp, or None."""
         raise NotImplementedError
 
-    def _window(self, stamp: float, count: int, step: float) -> list | None:
-        """Return `count` items, `step` s apart, oldest first, up to `stamp`; None if there is none at `stamp`."""
+    def window(self, stamp: float, count: int, step: float) -> list | None:
+        """Return `count` items, `step` s apart, oldest first, up to `stamp`; None if there is none at `stamp`.
+
+        The oldest item found replaces missing older ones: an episode begins at rest.
+        """
         found = [self.at(stamp - k * step) for k in range(count)]
         if found[0] is None:
             return None
@@ -81,14 +84,6 @@ class LatentHistory(_History):
         nearest = min(tuple(self._items), key=lambda item: abs(item[0] - stamp), default=None)
         return nearest[1] if nearest is not None and abs(nearest[0] - stamp) <= self.tolerance() else None
 
-    def window(self, stamp: float, count: int, step: float) -> torch.Tensor | None:
-        """Return latents (count, *L), `step` s apart up to `stamp`; None if there is none at `stamp`.
-
-        The oldest latent found stands for missing older ones: an episode begins at rest.
-        """
-        found = self._window(stamp, count, step)
-        return None if found is None else torch.stack(found)
-
 
 class StateHistory(_History):
     """Proprioception (P,) of the last `keep` s, interpolated by stamp.
@@ -99,11 +94,6 @@ class StateHistory(_History):
     def __init__(self, keep: float, angles: tuple[int, ...] = ()):
         super().__init__(keep)
         self._angles = list(angles)
-
-    def window(self, stamp: float, count: int, step: float) -> np.ndarray | None:
-        """Return states (count, P), as LatentHistory.window."""
-        found = self._window(stamp, count, step)
-        return None if found is None else np.stack(found)
 
     @property
     def latest(self) -> np.ndarray | None:
@@ -216,7 +206,11 @@ class ObservationHistory:
         past = [stamp - k * config.step for k in range(config.history - 1, 0, -1)]
         blocks = [self._past_block(start, committed) for start in past]
         actions = np.array(blocks).reshape(-1, config.action_block)
-        return Context(latents[None], self.normalise(states)[None], torch.as_tensor(actions[None], dtype=torch.float32))
+        return Context(
+            torch.stack(latents)[None],
+            self.normalise(np.stack(states))[None],
+            torch.as_tensor(actions[None], dtype=torch.float32),
+        )
 
     def action_block(self, start: float, ahead: float = 0.0) -> np.ndarray | None:
         """Return the executed block (K,) of the model step from `start` on; None if a part of it is unknown."""

@@ -19,12 +19,17 @@ def latents():
     return made
 
 
+def values(window):
+    """The numbers of latents of shape (1,)."""
+    return [latent.item() for latent in window]
+
+
 def test_a_window_takes_the_nearest_frames_a_step_apart(latents):
     newest = T0 + 19 * FRAME
     # 0.4 s are six frames
-    assert latents.window(newest, 3, 0.4).ravel().tolist() == [7.0, 13.0, 19.0]
+    assert values(latents.window(newest, 3, 0.4)) == [7.0, 13.0, 19.0]
     # 0.1 s is one frame and a half, and a third of a frame is near enough
-    assert latents.window(newest - FRAME / 3, 2, 0.4).ravel().tolist() == [13.0, 19.0]
+    assert values(latents.window(newest - FRAME / 3, 2, 0.4)) == [13.0, 19.0]
 
 
 def test_frames_are_found_within_half_a_frame_and_no_further(latents):
@@ -39,15 +44,15 @@ def test_the_oldest_stands_for_what_came_before_it(latents):
     early = LatentHistory(keep=2.0)
     for k in range(4):
         early.add(T0 + k * FRAME, torch.tensor([float(k)]))
-    assert early.window(T0 + 3 * FRAME, 3, 0.1).ravel().tolist()[2] == 3.0
-    assert early.window(T0 + 3 * FRAME, 3, 0.4).ravel().tolist() == [3.0, 3.0, 3.0]
-    assert early.window(T0 + 3 * FRAME, 3, 0.2).ravel().tolist() == [0.0, 0.0, 3.0]
+    assert values(early.window(T0 + 3 * FRAME, 3, 0.1))[2] == 3.0
+    assert values(early.window(T0 + 3 * FRAME, 3, 0.4)) == [3.0, 3.0, 3.0]
+    assert values(early.window(T0 + 3 * FRAME, 3, 0.2)) == [0.0, 0.0, 3.0]
 
 
 def test_time_that_goes_back_begins_anew(latents):
     assert not latents.add(T0 + 5 * FRAME, torch.tensor([50.0]))
     assert len(latents) == 1 and latents.newest == T0 + 5 * FRAME
-    assert latents.window(T0 + 5 * FRAME, 2, 0.4).ravel().tolist() == [50.0, 50.0]
+    assert values(latents.window(T0 + 5 * FRAME, 2, 0.4)) == [50.0, 50.0]
 
 
 def test_old_latents_are_forgotten(latents):
