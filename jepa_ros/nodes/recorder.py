@@ -22,12 +22,12 @@ from jepa_ros.bags.writer import DiskFull, LiveBag
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.lifecycle import JepaNode
-from jepa_ros.nodes.common.parameters import ROBOT_NAMESPACE, Parameter
+from jepa_ros.nodes.common.parameters import COMMAND_INTERFACE, MODEL, ROBOT, ROBOT_NAMESPACE, Parameter
 from jepa_ros.nodes.common.process import run_node
 from jepa_ros.nodes.common.qos import LATCHED, make_qos
 from jepa_ros.nodes.common.topics import image_topics, message_class, robot_topic
 from jepa_ros.resources import resolve_model, resolve_robot
-from jepa_ros.robot.config import COMMAND_INTERFACES, load_robot
+from jepa_ros.robot.config import load_robot
 from jepa_ros.world_model.config import CONFIG, identify
 
 INPUTS = ("joint_states", "robot_description", "/tf", "/tf_static", "/clock")
@@ -40,17 +40,10 @@ DISCOVERY_PERIOD = 0.5  # s between two checks for new topics
 
 PARAMETERS = (
     Parameter("out", "runs/recording", "Directory of the bag; a number is added if it exists.", read_only=True),
-    Parameter("robot", "openarm", "Robot: name in config/robots, or path of a YAML file.", at_configure=True),
-    Parameter("model", "openarm_reach", "Checkpoint: name in config/models, or directory.", at_configure=True),
+    ROBOT,
+    MODEL,
     ROBOT_NAMESPACE,
-    Parameter(
-        "command_interface",
-        "",
-        "Command interface of the controllers whose commands are recorded, as for arm_gate; empty: the first one in "
-        "the robot's YAML.",
-        choices=("", *COMMAND_INTERFACES),
-        at_configure=True,
-    ),
+    COMMAND_INTERFACE,
     Parameter("inputs", True, "Record the nodes' inputs: images, joint states, transforms.", at_configure=True),
     Parameter(
         "images",

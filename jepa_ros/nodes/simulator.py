@@ -30,7 +30,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.convert import float64_array, image_message, to_ns, to_stamp, trajectory_of
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.lifecycle import JepaNode
-from jepa_ros.nodes.common.parameters import Parameter
+from jepa_ros.nodes.common.parameters import ROBOT, Parameter
 from jepa_ros.nodes.common.process import run_node
 from jepa_ros.nodes.common.qos import IMAGES, LATCHED, NEWEST, STREAM, TF
 from jepa_ros.nodes.common.topics import image_topics
@@ -45,9 +45,7 @@ UNKNOWN_NAME = "_NODE_NAME_UNKNOWN_"  # rmw's placeholder
 WORLD_FRAME = "world"
 
 PARAMETERS = (
-    Parameter(
-        "robot", "openarm", "Robot (name in config/robots, or file) whose controllers to simulate.", at_configure=True
-    ),
+    ROBOT,
     Parameter("task", "reach", "Simulated task whose objects are in the scene.", at_configure=True),
     Parameter("width", 320, "Width of the images.", unit="pixels", range=(16, 1920), at_configure=True),
     Parameter("height", 240, "Height of the images.", unit="pixels", range=(16, 1080), at_configure=True),

@@ -6,8 +6,7 @@ import math
 from dataclasses import Field, fields, replace
 from types import SimpleNamespace
 
-from jepa_ros.nodes.common.parameters import ROBOT_NAMESPACE, Parameter
-from jepa_ros.robot.config import COMMAND_INTERFACES
+from jepa_ros.nodes.common.parameters import COMMAND_INTERFACE, ROBOT, ROBOT_NAMESPACE, Parameter
 from jepa_ros.robot.gate.types import GateSettings
 
 MAX_FOLLOWING_ERROR = 3.2  # rad, the highest that the gate's settings allow
@@ -35,15 +34,9 @@ def _setting(field: Field) -> Parameter:
 
 
 PARAMETERS = (
-    Parameter("robot", "openarm", "Robot: name in config/robots, or path of a YAML file.", at_configure=True),
+    ROBOT,
     ROBOT_NAMESPACE,
-    Parameter(
-        "command_interface",
-        "",
-        "Command interface of the controllers to use; empty: the first one in the robot's YAML.",
-        choices=("", *COMMAND_INTERFACES),
-        at_configure=True,
-    ),
+    COMMAND_INTERFACE,
     Parameter("rate", 200.0, "Rate of the checks.", unit="Hz", range=(20.0, 1000.0), at_configure=True),
     Parameter("status_rate", 20.0, "Rate of gate_status.", unit="Hz", range=(1.0, 100.0), at_configure=True),
     Parameter(

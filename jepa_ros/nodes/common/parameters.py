@@ -18,6 +18,7 @@ import rclpy.parameter
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 
 from jepa_ros.errors import InputError
+from jepa_ros.robot.config import COMMAND_INTERFACES
 
 _Type = rclpy.parameter.Parameter.Type
 # Python type: ROS type, ROS type of a list, name in errors
@@ -204,6 +205,15 @@ def _refuse_path(name: str, value: str | list[str]) -> None:
             raise InputError(f"parameter '{name}': paths are accepted at start only; give a name, not {text!r}")
 
 
+MODEL = Parameter("model", "openarm_reach", "Checkpoint: name in config/models, or directory.", at_configure=True)
+ROBOT = Parameter("robot", "openarm", "Robot: name in config/robots, or path of a YAML file.", at_configure=True)
+COMMAND_INTERFACE = Parameter(
+    "command_interface",
+    "",
+    "Command interface of the controllers to use; empty: the first one in the robot's YAML.",
+    choices=("", *COMMAND_INTERFACES),
+    at_configure=True,
+)
 ROBOT_NAMESPACE = Parameter(
     "robot_namespace",
     "",
@@ -211,8 +221,8 @@ ROBOT_NAMESPACE = Parameter(
     read_only=True,
 )
 MODEL_PARAMETERS = (
-    Parameter("model", "openarm_reach", "Checkpoint: name in config/models, or directory.", at_configure=True),
-    Parameter("robot", "openarm", "Robot (name in config/robots, or file) that the model must fit.", at_configure=True),
+    MODEL,
+    ROBOT,
     ROBOT_NAMESPACE,
     Parameter(
         "threads",
