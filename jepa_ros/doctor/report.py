@@ -24,14 +24,15 @@ CaptionedImages = list[tuple[str, np.ndarray]]
 
 def summarise(findings: Sequence[Finding], observed: Observations, setup: RobotSetup) -> dict[str, Any]:
     """Return the contents of summary.json."""
+    errors, warnings = count_problems(findings)
     return {
         "robot": setup.robot.name,
         "model": setup.model.name,
         "namespace": setup.namespace or "/",
         "camera_topics": list(setup.image_topics),
         "seconds": observed.seconds,
-        "errors": count_level(findings, Level.ERROR),
-        "warnings": count_level(findings, Level.WARNING),
+        "errors": errors,
+        "warnings": warnings,
         "findings": [
             {
                 "level": f.level.name.lower(),
@@ -51,14 +52,15 @@ def summarise(findings: Sequence[Finding], observed: Observations, setup: RobotS
     }
 
 
-def count_level(findings: Sequence[Finding], level: Level) -> int:
-    """Return the number of findings of a level."""
-    return sum(f.level is level for f in findings)
+def count_problems(findings: Sequence[Finding]) -> tuple[int, int]:
+    """Return the numbers of errors and warnings."""
+    levels = [f.level for f in findings]
+    return levels.count(Level.ERROR), levels.count(Level.WARNING)
 
 
 def verdict(findings: Sequence[Finding]) -> str:
     """Return the result as one line."""
-    errors, warnings = count_level(findings, Level.ERROR), count_level(findings, Level.WARNING)
+    errors, warnings = count_problems(findings)
     if not errors + warnings:
         return "no problems found"
     return f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
@@ -87,16 +89,16 @@ def _build_report(
     findings: Sequence[Finding], observed: Observations, setup: RobotSetup, images: CaptionedImages
 ) -> Report:
     about = f"robot {setup.robot.name} · model {setup.model.name} · namespace {setup.namespace or '/'}"
-    about += f" · {observed.seconds:g} s"
-    report = Report("jepa_ros doctor", about)
-    errors, warnings = count_level(findings, Level.ERROR), count_level(findings, Level.WARNING)
+    report = Report("jepa_ros doctor", f"{about} · {observed.seconds:g} s")
+    errors, warnings = count_problems(findings)
     report.tiles({"errors": errors, "warnings": warnings}, good={"errors": not errors, "warnings": not warnings})
-    for level in sorted(_TITLES, reverse=True):
+    for level, title in _TITLES.items():
         some = [f for f in findings if f.level is level]
-        if some and level:
-            report.section(_TITLES[level]).text("\n".join(f"- {_describe(f)}" for f in some))
+        if some and level is Level.OK:
+            report.section(title).table([{"check": f.subject, "found": f.found} for f in some])
         elif some:
-            report.section(_TITLES[level]).table([{"check": f.subject, "found": f.found} for f in some])
+            lines = [f"- **{f.subject}**: expected {f.expected}, found {f.found}. {f.advice}" for f in some]
+            report.section(title).text("\n".join(lines))
     if images:
         report.section("The camera").images(images, width=320)
         report.text(
@@ -104,7 +106,3 @@ def _build_report(
             "where the training camera would see them. If these are not on the arm, the camera has moved."
         )
     return report
-
-
-def _describe(f: Finding) -> str:
-    return f"**{f.subject}**: expected {f.expected}, found {f.found}. {f.advice}"

@@ -51,7 +51,7 @@ def test_constrained_knots_keep_speed_change_and_workspace(seed):
 
 @settings(max_examples=20, deadline=None)
 @given(SEEDS)
-def test_going_straight_at_a_border_stops_before_it(seed):
+def test_motion_towards_the_workspace_limit_stops_before_it(seed):
     space, rng = sim_arm.space(), np.random.default_rng(seed)
     xy = sample_position(space, rng)
     direction = rng.normal(size=2)
@@ -78,7 +78,7 @@ def test_feasible_knots_pass_unchanged():
     np.testing.assert_allclose(space.constrain(space.workspace.mean(0), np.zeros(2), gentle), gentle, atol=1e-12)
 
 
-def test_outside_of_the_workspace_only_inward_motion_passes():
+def test_outside_the_workspace_only_inward_motion_remains():
     space = sim_arm.space()
     outward = space.normals[0]
     xy = space.workspace[:2].mean(0) + 0.02 * outward
@@ -117,7 +117,7 @@ def test_feasible_plans_keep_the_joint_limits(seed):
 
 @settings(max_examples=12, deadline=None)
 @given(SEEDS)
-def test_executed_reads_the_knots_back_from_the_motion(seed):
+def test_executed_actions_match_the_knots(seed):
     space, rng = sim_arm.space(), np.random.default_rng(seed)
     q, knots = feasible(rng, 15)
     plan = space.to_trajectory(q, STILL, STILL, knots)
@@ -138,7 +138,7 @@ def test_joints_off_their_posture_return_to_it():
     assert plan.duration > 0.5 and np.abs(plan.velocities).max() < 0.5, "it settles slowly"
 
 
-def test_a_stop_takes_as_long_as_the_acceleration_asks_for():
+def test_a_stop_takes_as_long_as_the_acceleration_requires():
     space = sim_arm.space()
     stopped = space.append_stop(np.array([[0.9, -0.3]]))
     assert len(stopped) == 1 + np.ceil(0.9 / space.max_change)

@@ -61,7 +61,7 @@ def test_imagined_states_are_in_their_own_units(model, latent):
     assert np.abs(moved.states[-1] - still.states[-1]).max() > 0.1
 
 
-def test_a_plan_goes_where_the_goal_image_shows_the_tool(model, latent):
+def test_a_plan_leads_to_the_tool_position_of_the_goal_image(model, latent):
     space, scene = sim_arm.space(), sim_arm.scene()
     target = space.tool_coordinates(np.array(HOME)) + [0.05, -0.08]
     scene.reset(dict(zip(sim_arm.robot().joints, space.inverse_kinematics(target), strict=True)))
@@ -105,6 +105,6 @@ def test_a_model_without_robot_or_proprioception_is_rolled_out(tmp_path):
         (lambda m, z: jepa_ros.plan(m, z, torch.full((16,), torch.nan), HOME), "plan: no plan is allowed"),
     ],
 )
-def test_wrong_input_is_named_in_one_line(model, latent, call, words):
+def test_invalid_input_is_one_clear_line(model, latent, call, words):
     with pytest.raises(jepa_ros.InputError, match=words):
         call(model, latent)

@@ -33,7 +33,7 @@ def test_a_known_rotation_is_found_to_a_degree_from_noisy_moves(angles):
 
 
 @pytest.mark.parametrize("degrees", [-40.0, 3.0, 120.0])
-def test_of_a_plane_it_is_about_the_vertical_axis(degrees):
+def test_planar_moves_give_a_rotation_about_the_vertical_axis(degrees):
     turn = Rotation.from_euler("z", degrees, degrees=True)
     measured, noise = moves(2, noise=0.15)
     predicted = turn.inv().as_matrix()[:2, :2] @ measured.T
@@ -42,7 +42,7 @@ def test_of_a_plane_it_is_about_the_vertical_axis(degrees):
     assert np.allclose(found.axis, [0, 0, np.sign(degrees)], atol=1e-6)
 
 
-def test_some_wild_moves_are_left_out():
+def test_outliers_are_left_out():
     turn = Rotation.from_euler("xyz", (5, 10, 15), degrees=True)
     measured, noise = moves(3, noise=0.05)
     predicted = turn.inv().apply(measured) + noise
@@ -70,7 +70,7 @@ CLOUD = moves(3, 50)[0]
         (CLOUD[:, :1], CLOUD[:, :1], "arrays (N, 2) or (N, 3)"),
     ],
 )
-def test_moves_that_tell_no_rotation_are_refused_in_one_line(predicted, measured, words):
+def test_moves_that_do_not_define_a_rotation_are_refused(predicted, measured, words):
     if "20" in words:  # a chance that they agree is left out
         predicted = predicted - predicted.mean(0)
         predicted -= measured @ np.linalg.lstsq(measured, predicted, rcond=None)[0]
@@ -93,7 +93,7 @@ home: {a: 1}  # rad
 """
 
 
-def test_the_shipped_robot_keeps_its_comments_and_gets_the_key():
+def test_adding_a_key_keeps_the_comments_of_the_shipped_robot():
     text = config_path("robots", "openarm.yaml").read_text()
     changed = set_key(text, "camera", "rotation_to_base", TURN, "robot")
     assert RobotConfig.model_validate(yaml.safe_load(changed)).camera.rotation_to_base == tuple(TURN)
@@ -108,7 +108,7 @@ def test_a_block_mapping_gets_a_line_of_its_own_and_keeps_all_others():
 
 
 @pytest.mark.parametrize("text", [BLOCK, "camera: {frame_id: eye, topic: image}  # flow\n", "camera:\n  topic: image"])
-def test_the_key_is_changed_where_it_is_there(text):
+def test_an_existing_key_is_changed(text):
     once = set_key(text, "camera", "rotation_to_base", TURN, "robot")
     twice = set_key(once, "camera", "rotation_to_base", [0.5, 0.5, 0.5, 0.5], "robot")
     assert twice == once.replace("[0, 0, 0.1, 0.995]", "[0.5, 0.5, 0.5, 0.5]")

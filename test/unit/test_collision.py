@@ -35,18 +35,18 @@ def random_q(rng):
 # ---------------------------------------------------------------------------------------- the simulated robot
 
 
-def test_home_is_free():
+def test_home_is_collision_free():
     assert collision().distance(HOME) > 0.015
 
 
-def test_the_whole_workspace_is_free():
+def test_the_whole_workspace_is_collision_free():
     space, rng = sim_arm.space(), np.random.default_rng(0)
     corners = space.workspace
     inside = rng.dirichlet(np.ones(len(corners)), 40) @ corners
     assert collision().distances(np.array([space.inverse_kinematics(xy) for xy in [*corners, *inside]])).min() > 0.01
 
 
-def test_hands_brought_together_are_seen():
+def test_colliding_hands_are_detected():
     both, distances = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME), []
     for turn in np.linspace(0.0, 1.0, 11):
         both.set_joints(LEFT_HOME | {"openarm_left_joint3": turn})
@@ -58,7 +58,7 @@ def test_hands_brought_together_are_seen():
     assert a in {f"openarm_left_{hand}" for hand in HANDS} and b in {f"openarm_right_{hand}" for hand in HANDS}
 
 
-def test_nothing_is_free_that_mujoco_has_in_contact():
+def test_every_contact_in_mujoco_is_a_collision():
     """The other way round, the capsules are wider than the links by no more than they must be. The pedestal aside:
     MuJoCo fills the room around its pole."""
     scene, own, rng = sim_arm.scene(), collision(), np.random.default_rng(1)
@@ -98,7 +98,7 @@ def test_every_body_of_the_simulated_robot_has_a_shape():
     assert guessed == ()
 
 
-def test_the_pedestals_boxes_hold_its_mesh():
+def test_the_boxes_of_the_pedestal_enclose_its_mesh():
     model = sim_arm.scene().model
     geom = model.geom("openarm_body_link0_collision").id
     mesh, rotation = model.geom_dataid[geom], np.zeros(9)
@@ -112,7 +112,7 @@ def test_the_pedestals_boxes_hold_its_mesh():
     assert pole.sides[0] < 0.08 and pole.sides[2] > 0.3, "the room around the pole is free"
 
 
-def test_neighbours_are_not_looked_at():
+def test_adjacent_links_are_not_checked():
     own = collision()
     chain = ["openarm_right_base_link", *(f"openarm_right_link{i}" for i in range(1, 7)), "openarm_right_ee_base_link"]
     for a, b in zip(chain[:-1], chain[1:], strict=True):
@@ -121,13 +121,13 @@ def test_neighbours_are_not_looked_at():
     assert own.left_out["openarm_right_link6", "openarm_right_ee_inner_finger"] == "adjacent"
 
 
-def test_pairs_that_the_arm_does_not_move_are_not_looked_at():
+def test_pairs_that_the_arm_does_not_move_are_not_checked():
     assert all(any("right" in link for link in pair) for pair in collision().pairs)
     assert ("openarm_left_ee_base_link", "openarm_right_ee_base_link") in collision().pairs
     assert ("world", "openarm_right_ee_base_link") in collision().pairs
 
 
-def test_the_other_arm_is_where_it_is_put():
+def test_the_other_arm_is_at_the_positions_that_were_set():
     own = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME)
     free = own.distance(HOME)
     own.set_joints({"openarm_left_joint4": 1.571, "openarm_left_joint3": 1.3})
@@ -137,7 +137,7 @@ def test_the_other_arm_is_where_it_is_put():
     assert own.distance(HOME) == pytest.approx(free)
 
 
-def test_an_obstacle_is_met_by_the_whole_arm():
+def test_obstacles_are_checked_against_the_whole_arm():
     tool = sim_arm.space().kinematics.forward(HOME)[0]
     ahead = ("wall", tool + [0.25, -0.3, -0.3], tool + [0.3, 0.3, 0.3])
     own = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME, obstacles=[ahead])
@@ -167,14 +167,14 @@ def test_obstacles_are_in_the_base_frame():
         SelfCollision(sim_arm.scene().urdf, ARM, home=HOME, obstacles=[("wall", low, high)], base_frame="nowhere")
 
 
-def test_an_ignored_pair_is_not_looked_at():
+def test_an_ignored_pair_is_not_checked():
     first = collision().find_closest_pair(HOME)[1:]
     without = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME, ignore=[first[::-1]])
     assert first not in without.pairs and without.left_out[first] == "ignored"
     assert without.distance(HOME) > collision().distance(HOME)
 
 
-def test_joints_come_in_the_order_asked_for():
+def test_joints_are_in_the_given_order():
     rng = np.random.default_rng(2)
     order, q = rng.permutation(7), random_q(rng)
     shuffled = SelfCollision(sim_arm.scene().urdf, [ARM[i] for i in order], home=HOME[order])
@@ -182,7 +182,7 @@ def test_joints_come_in_the_order_asked_for():
     np.testing.assert_array_equal(shuffled.lever, collision().lever[order])
 
 
-def test_many_at_once_are_each():
+def test_a_batch_equals_single_distances():
     rng = np.random.default_rng(3)
     q = np.array([random_q(rng) for _ in range(6)])
     many = collision().distances(q)
@@ -193,7 +193,7 @@ def test_many_at_once_are_each():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_distances_change_no_faster_than_the_levers_say(seed):
+def test_distances_change_no_faster_than_the_levers(seed):
     rng = np.random.default_rng(seed)
     q = random_q(rng)
     step = rng.normal(size=7) * 10 ** rng.uniform(-3, -1)
@@ -203,7 +203,7 @@ def test_distances_change_no_faster_than_the_levers_say(seed):
         assert abs(after - before) <= np.abs(step) @ collision().lever + 1e-6
 
 
-def test_without_shapes_they_are_guessed_and_named():
+def test_missing_shapes_are_guessed_and_listed():
     bare = re.sub(r"<collision.*?</collision>", "", sim_arm.scene().urdf, flags=re.S)
     guess = SelfCollision(bare, ARM, home=HOME)
     assert {f"openarm_right_link{i}" for i in range(1, 7)} <= set(guess.guessed)
@@ -280,7 +280,7 @@ def test_a_mesh_that_cannot_be_read_is_guessed(name):
     assert own.distance(np.zeros(1)) == pytest.approx(0.2 - 0.05 - 0.02, abs=1e-6)
 
 
-def test_where_nothing_can_collide_all_is_far():
+def test_without_pairs_the_distance_is_infinite():
     own = SelfCollision(robot(), ["turn"], ignore=[("bar", "post")])
     assert own.pairs == () and own.find_closest_pair(np.zeros(1)) == (np.inf, "", "")
     assert own.distance(np.zeros(1)) == np.inf
@@ -306,7 +306,7 @@ BARE = re.sub("<(inertial|collision).*?</\\1>", "", robot(), flags=re.S)
         (lambda: enclosing_capsule(np.full((4, 3), np.nan)), "expected finite points"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(call, words, capfd):
+def test_invalid_input_is_one_clear_line(call, words, capfd):
     with pytest.raises(InputError, match=words) as error:
         call()
     assert "\n" not in str(error.value)

@@ -14,7 +14,7 @@ def test_states_and_codes_are_those_of_the_message():
     assert constants == {member.name: member.value for kind in (GateState, GateCode) for member in kind}
 
 
-def test_waits_for_joint_states_then_holds_what_it_measures():
+def test_waits_for_joint_states_then_holds_the_measured_position():
     bench = Bench(q=GOAL)
     bench.send_joints = False
     assert bench.step(0.1).state == GateState.INACTIVE and bench.output.reference is None
@@ -37,7 +37,7 @@ def test_follows_a_plan_to_its_end_exactly():
     np.testing.assert_allclose(bench.output.reference[0], GOAL)
 
 
-def test_windows_go_out_at_the_roll_rate_and_reach_a_little_ahead():
+def test_windows_are_sent_at_the_roll_rate_and_stay_short():
     bench = moving(0.5)
     starts = [w.start for w in bench.windows]
     assert len(starts) == pytest.approx(0.5 / 0.05 + 1, abs=2)
@@ -46,7 +46,7 @@ def test_windows_go_out_at_the_roll_rate_and_reach_a_little_ahead():
         assert len(window.trajectory.times) < 40
 
 
-def test_every_window_lies_on_the_curve_of_the_one_before():
+def test_every_window_continues_the_curve_of_the_previous_one():
     bench = moving(0.5)
     for old, new in zip(bench.windows, bench.windows[1:], strict=False):
         t = new.start + np.arange(0.0, 0.25, 0.01)  # the common part: before either comes to rest
@@ -95,7 +95,7 @@ def test_a_plan_a_little_late_is_joined_and_one_too_late_is_refused():
 
 
 @pytest.mark.parametrize("latch", [True, False])
-def test_a_gross_breach_is_refused_whole_and_latches(latch):
+def test_a_gross_breach_is_rejected_and_latches(latch):
     bench = moving(0.4, latch_on_gross=latch)
     verdict = bench.plan(continuing(bench.gate._path.at(bench.gate._clock.time), 3 * GOAL, 0.3))
     assert verdict.cause.code == GateCode.PLAN_GROSS_BREACH and "gross" in verdict.text
@@ -104,7 +104,7 @@ def test_a_gross_breach_is_refused_whole_and_latches(latch):
     assert bench.output.status.rejected == 1
 
 
-def test_a_plan_a_little_too_fast_is_slowed_all_joints_together():
+def test_a_plan_slightly_too_fast_is_slowed_in_all_joints():
     bench = Bench().ready()
     goal = np.array([1.2, -0.9, 0.3, 0.6, -0.3, 0.6, 0.0])
     verdict = bench.plan(minimum_jerk(ZERO, goal, 0.8))  # peak 1.875 * 1.2 / 0.8 = 2.8 of 2.5 rad/s
@@ -117,7 +117,7 @@ def test_a_plan_a_little_too_fast_is_slowed_all_joints_together():
     assert bench.output.status.clipped == 1 and bench.output.status.rejected == 0
 
 
-def test_a_plan_slightly_out_of_range_is_followed_as_far_as_a_stop_inside_allows():
+def test_a_plan_slightly_out_of_range_is_followed_until_a_stop_inside_is_needed():
     bench = Bench(q=np.full(7, 1.5)).ready()
     goal = np.full(7, 1.5)
     goal[2] = 2.1
@@ -133,7 +133,7 @@ def test_far_out_of_range_is_a_gross_breach():
     assert not verdict and "position" in verdict.text and bench.step().state == GateState.LATCHED
 
 
-def test_already_outside_only_inward_motion_is_allowed():
+def test_from_outside_the_limits_only_inward_motion_is_allowed():
     out = np.full(7, 2.1)
     bench = Bench(q=out).ready()
     assert bench.state == GateState.HOLDING
@@ -171,7 +171,7 @@ def bad_plans():
 
 
 @pytest.mark.parametrize("case", bad_plans())
-def test_bad_plans_are_refused_whole_and_the_plan_in_force_goes_on(case):
+def test_invalid_plans_are_rejected_and_the_plan_in_force_continues(case):
     plan, code, word = bad_plans()[case]
     bench = Bench().ready()
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2))

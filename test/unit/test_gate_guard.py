@@ -18,7 +18,7 @@ def moving(**settings):
     return bench.step(0.4)
 
 
-def test_stops_when_the_planner_gives_no_sign_of_life():
+def test_stops_when_the_planner_is_silent():
     bench = moving()
     bench.planner_lives = False
     bench.until(GateState.STOPPING, 0.3)
@@ -43,7 +43,7 @@ def test_lowering_the_speed_scale_in_motion_stops_first_and_then_holds():
     assert bench.output.status.speed_scale == pytest.approx(0.1)
 
 
-def test_an_arm_that_is_not_where_it_is_held_starts_from_where_it_is_once_it_stands():
+def test_a_displaced_arm_starts_from_the_measured_position_once_at_rest():
     bench, elsewhere = Bench().ready(), ZERO + 0.12
     bench.measured = elsewhere
     bench.step(0.2)
@@ -57,7 +57,7 @@ def test_an_arm_that_is_not_where_it_is_held_starts_from_where_it_is_once_it_sta
     np.testing.assert_allclose(bench.output.reference[0], elsewhere, atol=1e-3)
 
 
-def test_after_a_halt_inputs_must_be_healthy_anew():
+def test_after_stop_and_hold_inputs_must_be_healthy_again():
     bench = Bench(resume_after=0.5).step(0.7)
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2), plan_id=7)
     bench.step(0.4)
@@ -68,7 +68,7 @@ def test_after_a_halt_inputs_must_be_healthy_anew():
     assert bench.step(0.5).plan(minimum_jerk(bench.q, GOAL, 1.2), plan_id=9)
 
 
-def test_an_arm_that_sags_a_little_goes_on_from_where_it_was_told_to_be():
+def test_an_arm_that_sags_slightly_continues_from_the_reference():
     bench = Bench().ready()
     bench.measured = ZERO + 0.04
     bench.step(0.7)
@@ -91,7 +91,7 @@ def test_beyond_the_robots_own_limits_a_plan_is_a_gross_breach_at_any_scale():
         assert bench.step().state == GateState.LATCHED
 
 
-def test_a_required_e_stop_must_be_there():
+def test_a_required_e_stop_must_be_published():
     bench = Bench(require_e_stop=True).ready()
     assert (
         bench.code == GateCode.E_STOP_MISSING
@@ -155,7 +155,7 @@ class Wall:
         )
 
 
-def test_a_plan_that_leads_too_near_is_refused_and_the_distance_is_reported():
+def test_a_plan_too_close_to_an_obstacle_is_rejected_with_the_distance():
     bench = Bench(clearance=Wall(1.0)).ready()
     assert bench.output.status.min_distance == pytest.approx(1.0)
     refused = bench.plan(minimum_jerk(ZERO, np.full(7, 0.2), 1.2))
@@ -166,7 +166,7 @@ def test_a_plan_that_leads_too_near_is_refused_and_the_distance_is_reported():
     assert bench.output.status.min_distance == pytest.approx(0.3, abs=1e-4)
 
 
-def test_what_comes_near_in_motion_stops_the_arm():
+def test_an_approaching_obstacle_stops_the_arm():
     wall = Wall(1.0)
     bench = Bench(clearance=wall).ready()
     assert bench.plan(minimum_jerk(ZERO, np.full(7, 0.1), 1.2))
@@ -178,7 +178,7 @@ def test_what_comes_near_in_motion_stops_the_arm():
     assert bench.q.sum() < 0.5
 
 
-def test_no_way_to_rest_leads_through_what_is_kept_out():
+def test_no_stop_leads_into_a_keep_out_box():
     """Each window's own stop is judged: the arm stops with the window before the first whose stop would not pass."""
     wall = Wall(0.5, margin=0.05)
     bench = Bench(clearance=wall).ready()

@@ -20,14 +20,14 @@ def random_path(n=6, j=3, step=0.05, start=2.0):
     return Path(times, states)
 
 
-def test_is_the_curve_that_the_controllers_follow():
+def test_a_path_is_the_curve_that_controllers_follow():
     path = random_path()
     same = JointTrajectory(("a", "b", "c"), path.times - path.start, *path.states.transpose(1, 0, 2))
     for t in np.linspace(path.start, path.end - 1e-6, 40):
         np.testing.assert_allclose(path.at(t), same.sample(t - path.start), atol=1e-6)
 
 
-def test_cutting_changes_nothing():
+def test_cutting_a_path_keeps_its_curve():
     path = random_path(step=0.3).divided()
     assert np.diff(path.times).max() <= MAX_SEGMENT * 1.01
     t0, t1 = path.start + 0.111, path.start + 0.3333
@@ -56,7 +56,7 @@ def test_samples_are_the_derivatives():
         np.testing.assert_allclose(slope, middle, atol=np.abs(samples[d + 1]).max() * 1e-2)
 
 
-def test_slowing_keeps_the_way():
+def test_slowing_keeps_the_geometry():
     path = random_path()
     slow = path.slowed(2.0)
     for t in np.linspace(0.0, path.end - path.start - 1e-6, 20):
@@ -91,7 +91,7 @@ def test_a_stop_at_rest_stays():
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.06, 0.2, 0.6]))
-def test_bridges_arrive_in_time_in_the_target_or_not_at_all(seed, duration):
+def test_bridges_reach_the_target_in_time_or_are_none(seed, duration):
     rng = np.random.default_rng(seed)
     motion, limits = maker()
     state = rng.uniform(-1, 1, (3, 3)) * np.array([[1.0], [1.0], [5.0]])
@@ -106,7 +106,7 @@ def test_bridges_arrive_in_time_in_the_target_or_not_at_all(seed, duration):
     assert use.acceleration <= 1.001 and use.jerk <= 1.0
 
 
-def test_what_ruckig_cannot_do_is_none_and_no_exception():
+def test_motions_that_ruckig_rejects_are_none():
     motion, _ = maker()
     wild = np.full((3, 3), np.nan)
     assert motion.stop(wild, 0.0) is None

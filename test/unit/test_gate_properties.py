@@ -116,7 +116,7 @@ def test_any_history_keeps_the_limits_and_comes_to_rest(script, latch):
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SCRIPT, SEEDS)
-def test_any_limits_and_any_start_outside_of_them_too(script, seed):
+def test_any_limits_and_any_start_outside_them_are_handled(script, seed):
     rng = np.random.default_rng(seed)
     limits = JointLimits(
         NAMES,
@@ -153,7 +153,7 @@ def test_the_same_history_gives_the_same_motion():
     np.testing.assert_array_equal(*runs)
 
 
-def test_rounding_of_absolute_times_does_not_show():
+def test_rounding_of_absolute_times_has_no_effect():
     """A ROS time of today leaves float64 0.2 µs; the jerk of a window must not be made of that."""
     assert np.spacing(START) > 1e-7
     bench = Bench(limits=JointLimits(NAMES, *np.full((2, 7), 2.0) * [[-1], [1]], *np.full((3, 7), [[1], [2], [10]])))

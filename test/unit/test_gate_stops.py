@@ -52,7 +52,7 @@ STALE = {
 
 
 @pytest.mark.parametrize("case", STALE)
-def test_stale_or_unbelievable_inputs_stop_smoothly_and_motion_resumes_with_a_new_plan_only(case):
+def test_stale_or_implausible_inputs_stop_the_arm_until_a_new_plan(case):
     break_it, code, word, timeout = STALE[case]
     bench = moving(0.25, following_error=1.0)
     break_it(bench)
@@ -80,7 +80,7 @@ def test_a_plan_that_expires_is_stopped():
     bench.until(GateState.HOLDING, within=0.4)
 
 
-def test_stamps_from_the_future_do_not_count():
+def test_inputs_stamped_in_the_future_are_ignored():
     bench = moving(0.25)
     bench.send_latents = False
     for _ in range(50):
@@ -94,7 +94,7 @@ def test_stamps_from_the_future_do_not_count():
     assert bench.step().state == GateState.STOPPING
 
 
-def test_old_stamps_count_as_stale_however_often_they_come():
+def test_old_stamps_are_stale_at_any_message_rate():
     bench = moving(0.25)
     bench.send_latents, stamp = False, bench.now
     for _ in range(110):
@@ -152,7 +152,7 @@ def test_stop_latches_until_released():
     assert bench.state == GateState.HOLDING and bench.plan(minimum_jerk(bench.q, ZERO, 1.2))
 
 
-def test_release_is_refused_while_the_cause_lasts():
+def test_release_is_rejected_while_the_cause_lasts():
     bench = moving(0.4)
     bench.gate.update_e_stop(True, bench.now)
     bench.until(GateState.LATCHED)
@@ -168,14 +168,14 @@ def test_release_is_refused_while_the_cause_lasts():
     assert not bench.gate.release(bench.now)
 
 
-def test_halt_stops_without_latching():
+def test_stop_and_hold_does_not_latch():
     bench = moving(0.4)
     bench.gate.stop_and_hold(Cause(GateCode.DEACTIVATED, "deactivated"), bench.now)
     bench.until(GateState.HOLDING, within=0.4)
     assert "deactivated" in bench.text and bench.code == GateCode.DEACTIVATED
 
 
-def test_a_clock_that_goes_back_is_a_stop_and_a_new_beginning():
+def test_a_clock_that_goes_back_stops_the_arm_and_restarts_the_gate():
     bench = moving(0.4)
     before = bench.q.copy()
     bench.now -= 100.0
@@ -188,7 +188,7 @@ def test_a_clock_that_goes_back_is_a_stop_and_a_new_beginning():
     assert bench.plan(minimum_jerk(bench.q, ZERO, 1.2))
 
 
-def test_a_clock_that_leaps_ahead_gives_no_burst():
+def test_a_clock_that_jumps_ahead_gives_no_burst_of_ticks():
     bench = moving(0.4)
     bench.now += 100.0
     bench.jump_allowed()
@@ -212,7 +212,7 @@ def test_an_arm_moved_while_held_starts_from_where_it_is():
     np.testing.assert_allclose(bench.output.reference[0], ZERO, atol=1e-9)
 
 
-def test_executed_ticks_lie_on_the_grid_and_say_what_the_reference_did():
+def test_executed_ticks_lie_on_the_grid_and_match_the_reference():
     bench = Bench(executed=lambda a, b: (b - a)[:2])
     bench.step(0.2)
     plan, begin = minimum_jerk(ZERO, GOAL, 1.2), bench.now
@@ -227,7 +227,7 @@ def test_executed_ticks_lie_on_the_grid_and_say_what_the_reference_did():
         assert e.plan_id == (5 if begin - 1e-3 <= e.start < begin + 1.2 - 1e-3 else 0)
 
 
-def test_a_plan_taken_on_the_grid_counts_from_that_tick_on():
+def test_a_plan_accepted_on_the_grid_owns_that_tick():
     gate = Gate(LIMITS, GateSettings(resume_after=0.0, **WITHOUT_TIMEOUTS))
     ids = []
     for k in range(101):
@@ -266,7 +266,7 @@ def test_a_hand_over_ahead_is_waited_for():
     bench.until(GateState.HOLDING)
 
 
-def test_a_tick_is_cheap_in_kind():
+def test_windows_are_made_only_in_motion_and_not_every_tick():
     """No window while nothing moves, and none for every tick while something does."""
     bench = moving(0.5)
     assert len(bench.windows) < 0.5 / DT / 5

@@ -21,7 +21,7 @@ def random_pose(kinematics):
     return RNG.uniform(np.maximum(kinematics.lower, -3.0), np.minimum(kinematics.upper, 3.0))
 
 
-def test_forward_kinematics_are_the_simulators(kinematics):
+def test_forward_kinematics_match_the_simulator(kinematics):
     scene = sim_arm.scene()
     for _ in range(30):
         q = random_pose(kinematics)
@@ -42,7 +42,7 @@ def test_jacobian_is_the_derivative_of_forward(kinematics):
     np.testing.assert_allclose(kinematics.jacobian(q), np.transpose(columns), atol=1e-6)
 
 
-def test_joints_come_in_the_order_asked_for(kinematics):
+def test_joints_are_in_the_given_order(kinematics):
     order = RNG.permutation(7)
     shuffled = Kinematics(sim_arm.scene().urdf, [ARM[i] for i in order], TOOL, "world")
     q = random_pose(kinematics)
@@ -62,7 +62,7 @@ def test_poses_are_in_the_base_frame(kinematics):
     np.testing.assert_allclose(rb @ relative.jacobian(q)[:3], kinematics.jacobian(q)[:3], atol=1e-12)
 
 
-def test_a_way_there_and_back_returns_to_the_same_joints():
+def test_a_path_there_and_back_returns_to_the_same_joints():
     space = sim_arm.space()
     way = np.linspace([0.10, -0.30], [0.28, -0.22], 15)
     start = q = space.inverse_kinematics(way[0])
@@ -84,7 +84,7 @@ def test_inverse_keeps_height_orientation_and_limits():
         assert (q > kinematics.lower).all() and (q < kinematics.upper).all()
 
 
-def test_out_of_reach_is_said():
+def test_a_position_out_of_reach_is_refused():
     with pytest.raises(InputError, match=r"\[2.0, 0.0\] m: out of reach by"):
         sim_arm.space().inverse_kinematics(np.array([2.0, 0.0]))
 
@@ -99,7 +99,7 @@ def test_out_of_reach_is_said():
         ("<robot name='r'><link name='world'/></robot>", ARM, TOOL, "openarm_right_joint1"),
     ],
 )
-def test_what_the_description_lacks_is_named_in_one_line(urdf, joints, tool, words, capfd):
+def test_a_missing_joint_or_frame_is_one_clear_line(urdf, joints, tool, words, capfd):
     with pytest.raises(InputError, match=words) as error:
         Kinematics(sim_arm.scene().urdf if urdf is None else urdf, joints, tool)
     assert str(error.value).startswith("robot_description") and "\n" not in str(error.value)

@@ -80,7 +80,7 @@ def test_yaml_narrows_and_never_widens():
         ((), {}, "names"),
     ],
 )
-def test_missing_or_absurd_limits_are_refused(names, keys, word):
+def test_missing_or_invalid_limits_are_refused(names, keys, word):
     with pytest.raises(InputError, match=word):
         limits(names, **keys)
 
@@ -91,7 +91,7 @@ def test_a_continuous_joint_has_no_position_limit():
     assert not limits().scaled(0.5).velocity[0] > 1.5
 
 
-def test_the_shipped_robot_gives_all_it_needs():
+def test_the_shipped_robot_has_all_limits():
     robot = load_robot("openarm")
     joints = "".join(
         f'<joint name="{j}" type="revolute"><limit lower="-1.5" upper="2.5" velocity="9"/></joint>'
@@ -105,7 +105,7 @@ def test_the_shipped_robot_gives_all_it_needs():
     assert (made.velocity < 9).all() and np.isfinite(made.jerk).all()
 
 
-def test_use_names_the_worst():
+def test_usage_describes_the_worst_violation():
     one = limits()
     rising = Path(np.array([0.0, 1.0]), np.array([[[0.0], [0.0], [0.0]], [[1.8], [0.0], [0.0]]]))
     use = one.compute_usage(rising)
@@ -118,6 +118,6 @@ def test_use_names_the_worst():
     assert out.at(until)[0, 0] <= 2.0 + 1e-5 and out.at(until + 0.02)[0, 0] > 2.0
 
 
-def test_a_value_that_is_not_finite_keeps_nothing():
+def test_a_value_that_is_not_finite_violates_all_limits():
     bad = Path(np.array([0.0, 1.0]), np.array([[[0.0], [0.0], [0.0]], [[np.nan], [0.0], [0.0]]]))
     assert not limits().compute_usage(bad).within_limits

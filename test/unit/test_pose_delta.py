@@ -59,7 +59,7 @@ def message(q, gripper=0.0):
 # ---------------------------------------------------------------------------------------- actions
 
 
-def test_executed_moves_a_state_to_the_next_one():
+def test_the_executed_action_leads_to_the_next_state():
     space, read = make_space(robot(), kinematics(), 0.25), reader()
     assert (space.name, space.dimension, space.period) == ("pose_delta", 7, 0.25)
     for q, way in zip(joints(100), np.random.default_rng(1).uniform(-0.3, 0.3, (100, 7)), strict=True):
@@ -72,12 +72,12 @@ def test_executed_moves_a_state_to_the_next_one():
         assert action[6] == 0.0
 
 
-def test_standing_still_is_nothing():
+def test_an_arm_at_rest_has_a_zero_action():
     q = joints(1)[0]
     np.testing.assert_allclose(make_space(robot(), kinematics(), 0.25).executed(q, q), np.zeros(7), atol=1e-12)
 
 
-def test_the_gates_ticks_add_up_to_the_whole_motion():
+def test_actions_of_the_gate_add_up_to_the_whole_motion():
     start, way = joints(1)[0], np.full(7, 0.2)
     plan = minimum_jerk(start, start + way, 2.0)
     path = Path(plan.times, np.stack([plan.positions, plan.velocities, plan.accelerations], axis=1))
@@ -96,7 +96,7 @@ def test_the_gates_ticks_add_up_to_the_whole_motion():
 
 
 @pytest.mark.parametrize("middle", [0.4, np.pi / 2, -np.pi / 2])
-def test_euler_angles_are_the_models(middle):
+def test_euler_angles_match_the_model(middle):
     matrix = euler_matrix(torch.tensor([0.3, middle, -0.8], dtype=torch.float64))
     np.testing.assert_allclose(euler_angles(matrix.numpy()), matrix_euler(matrix).numpy(), atol=1e-9)
 
@@ -116,7 +116,7 @@ def test_the_state_is_the_pose_of_the_tool():
     assert state[6] == pytest.approx(0.25)
 
 
-def test_the_gripper_is_a_share_of_its_range():
+def test_the_gripper_state_is_a_share_of_its_range():
     q = joints(1)[0]
     for zero, expected in (("lower", [0.0, 0.7, 1.0]), ("upper", [1.0, 0.3, 0.0])):
         read = reader(action_space=POSES | {"gripper_zero": zero})
@@ -128,7 +128,7 @@ def test_a_robot_without_gripper_has_a_zero():
     assert reader(gripper=[]).read(message(joints(1)[0], 0.3))[1][6] == 0.0
 
 
-def test_joint_states_that_cannot_be_read_are_refused():
+def test_unreadable_joint_states_are_refused():
     q, read = joints(1)[0], reader()
     with pytest.raises(InputError, match="joint_states: expected the joints .*joint1.*found .*'other'"):
         read.read(JointState(name=["other"], position=[0.0]))
@@ -208,7 +208,7 @@ def file(tmp_path):
     return path
 
 
-def test_what_needs_a_plane_says_so(file, tmp_path):
+def test_functions_for_planar_models_refuse_others(file, tmp_path):
     from jepa_ros.collecting.simulated import collect_simulated
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.tasks import make_goal_set

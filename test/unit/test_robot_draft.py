@@ -55,18 +55,18 @@ def test_a_draft_names_the_arm_s_joints_in_order_and_passes_the_check_once_its_t
     assert done.exit_code == 0 and "no problems" in done.output, done.output
 
 
-def test_a_velocity_that_the_urdf_does_not_say_is_one_more_todo():
+def test_a_velocity_missing_in_the_urdf_is_a_todo():
     text = draft_robot_yaml(published("ur5e").replace('velocity="3.141593"', "", 1))
     assert "shoulder_pan_joint:  # TODO max_velocity: not in the URDF" in text
 
 
-def test_of_two_arms_as_long_one_must_be_chosen(tmp_path):
+def test_with_two_arms_of_equal_length_one_must_be_chosen(tmp_path):
     with pytest.raises(InputError, match="expected one longest chain, or --tool; found the ends .*left.*right"):
         draft_robot_yaml(published("openarm_v10"))
     assert KinematicTree(published("openarm_v10")).arm(tool="openarm_left_hand_tcp").joints[0] == "openarm_left_joint1"
 
 
-def test_a_base_on_the_way_is_where_the_arm_begins():
+def test_the_arm_begins_at_a_given_base():
     arm = KinematicTree(published("ur5e")).arm(base="shoulder_link")
     assert arm.joints[0] == "shoulder_lift_joint" and arm.tool == "tool0"
 
@@ -79,7 +79,7 @@ def test_a_base_on_the_way_is_where_the_arm_begins():
         (["check", "ur5e", "--urdf", "missing.urdf"], "--urdf missing.urdf: no such file"),
     ],
 )
-def test_what_cannot_be_read_is_exit_code_2_and_one_line(words, complaint):
+def test_unreadable_input_is_exit_code_2_and_one_line(words, complaint):
     done = command(*words)
     assert done.exit_code == 2 and complaint in done.output and len(done.output.strip().splitlines()) == 1
 
@@ -92,14 +92,14 @@ def test_what_cannot_be_read_is_exit_code_2_and_one_line(words, complaint):
         ("no xml", "expected URDF, found invalid XML"),
     ],
 )
-def test_a_description_that_is_none_is_refused(tmp_path, text, complaint):
+def test_an_invalid_description_is_refused(tmp_path, text, complaint):
     urdf = tmp_path / "robot.urdf"
     urdf.write_text(text)
     done = command("new", "--urdf", urdf, "--out", tmp_path / "new.yaml")
     assert done.exit_code == 2 and complaint in done.output and not (tmp_path / "new.yaml").exists()
 
 
-def test_a_file_that_is_there_is_not_written_over(files, tmp_path):
+def test_an_existing_file_is_not_overwritten(files, tmp_path):
     urdf, out = files("ur5e")
     before = out.read_text()
     assert command("new", "--urdf", urdf, "--out", out).exit_code == 2 and out.read_text() == before
@@ -196,7 +196,7 @@ def test_every_problem_is_one_clear_line(tmp_path, change, complaints):
     assert all(line.startswith(start) for line, start in zip(found, complaints, strict=True)), found
 
 
-def test_limits_in_degrees_in_the_urdf_are_noticed():
+def test_limits_in_degrees_are_reported():
     urdf = published("ur5e").replace('lower="-3.141593" upper="3.141593"', 'lower="-180" upper="180"')
     [problem] = find_problems(resolve_robot("ur5e"), urdf)
     assert problem == "limits of elbow_joint in the URDF: expected rad, found -180 to 180: degrees?"
@@ -208,7 +208,7 @@ def test_an_arm_without_limits_in_its_description_is_refused():
     assert problem.startswith("joint elbow_joint: expected lower < upper")
 
 
-def test_a_joint_that_is_left_out_is_named(tmp_path):
+def test_a_missing_joint_is_reported(tmp_path):
     def change(k):
         k["joints"].remove("wrist_3_joint")
         for key in ("home", "joint_limits"):
@@ -219,7 +219,7 @@ def test_a_joint_that_is_left_out_is_named(tmp_path):
     assert changed(tmp_path, change) == ["joints: expected also wrist_3_joint, which moves from base_link to tool0"]
 
 
-def test_all_fields_that_are_wrong_are_told_at_once(tmp_path):
+def test_all_invalid_fields_are_reported_at_once(tmp_path):
     def change(k):
         k["wings"] = 2
         del k["base_frame"]

@@ -17,12 +17,12 @@ ROBOTS = list_robots()
 REAL = ["franka_fr3", "kinova_gen3", "openarm_v10", "openarm_v10_left", "openarm_v2", "openarm_v2_left", "ur5e"]
 
 
-def test_the_robots_that_are_promised_are_there():
+def test_the_documented_robots_are_shipped():
     assert set(ROBOTS) >= {"openarm", *REAL}
 
 
 @pytest.mark.parametrize("name", ROBOTS)
-def test_a_shipped_file_has_no_problem_beside_the_published_description(name):
+def test_a_shipped_file_has_no_problem_with_the_published_description(name):
     assert read_robot(name).name == name
     urdf = published(name) if name in ("openarm", *REAL) else None  # a new robot needs no entry in vendor_arms.txt
     assert find_problems(resolve_robot(name), urdf) == []
@@ -40,7 +40,7 @@ def test_the_gate_makes_limits_kinematics_and_clearance_of_it(name):
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_what_is_copied_from_a_vendor_says_from_where(name):
+def test_files_copied_from_a_vendor_name_their_source(name):
     robot, text = read_robot(name), resolve_robot(name).read_text()
     assert "Sources of the names" in text or "same_as" in text
     assert robot.bringup and robot.bringup.mock_arguments
@@ -56,7 +56,7 @@ def test_the_left_arm_is_the_right_one_s_mirror_image_under_one_bring_up(name):
     assert mirrored == sorted(left.action_space.workspace)
 
 
-def test_the_argument_picks_the_controllers_and_the_file_says_the_default():
+def test_command_interface_selects_controllers_and_the_first_is_the_default():
     topics = {"": "joint_trajectory_controller/joint_trajectory", "servo_twist": "servo_node/delta_twist_cmds"}
     topics["forward_position"] = "forward_position_controller/commands"
     topics["servo_joint_jog"] = "servo_node/delta_joint_cmds"
@@ -99,7 +99,7 @@ def test_every_command_interface_moves_all_joints(tmp_path, controllers, complai
         ("{name: a, same_as: openarm_v10, replace: {right: left}, wings: 2}", "wings: expected no such field"),
     ],
 )
-def test_a_file_of_another_arm_that_does_not_fit_is_refused_in_one_line(tmp_path, text, complaint):
+def test_an_invalid_same_as_is_one_clear_line(tmp_path, text, complaint):
     path = tmp_path / "arm.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=complaint) as refused:
@@ -107,7 +107,7 @@ def test_a_file_of_another_arm_that_does_not_fit_is_refused_in_one_line(tmp_path
     assert "\n" not in str(refused.value)
 
 
-def test_a_continuous_joint_has_one_number_and_no_end():
+def test_a_continuous_joint_has_one_position_and_no_limits():
     robot, urdf = load_robot("kinova_gen3"), published("kinova_gen3")
     kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
     home = np.array([robot.home[j] for j in robot.joints])

@@ -33,7 +33,7 @@ def test_acceleration_is_the_derivative_of_velocity():
 
 
 @pytest.mark.parametrize("knot", range(len(KNOTS)))
-def test_knots_are_met_without_acceleration(knot):
+def test_acceleration_is_zero_at_knots(knot):
     _, velocity, acceleration = PATH.sample(np.array([knot * PERIOD]))
     np.testing.assert_allclose(velocity[0], KNOTS[knot], atol=1e-12)
     np.testing.assert_allclose(acceleration[0], 0.0, atol=1e-9)
@@ -44,7 +44,7 @@ def test_a_whole_tick_moves_by_the_mean_of_its_knots():
     np.testing.assert_allclose(np.diff(position, axis=0), 0.5 * (KNOTS[1:] + KNOTS[:-1]) * PERIOD, atol=1e-12)
 
 
-def test_the_last_knot_goes_on():
+def test_the_last_velocity_continues():
     end, later = PATH.sample(np.array([PATH.duration, PATH.duration + 0.7]))[0]
     np.testing.assert_allclose(later - end, 0.7 * KNOTS[-1], atol=1e-12)
     np.testing.assert_allclose(PATH.sample(np.array([5.0]))[1][0], KNOTS[-1])

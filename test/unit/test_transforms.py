@@ -18,7 +18,7 @@ def test_positions_go_through_rotated_parents():
     assert tree.position("tool", "arm") == pytest.approx([2, 0, 0])
 
 
-def test_the_newest_transform_counts():
+def test_the_newest_transform_is_used():
     tree = TransformTree()
     for x in (1, 5):
         tree.set("tool", "world", (x, 0, 0), STRAIGHT)

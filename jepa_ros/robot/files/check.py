@@ -13,6 +13,8 @@ from jepa_ros.resources import resolve_robot
 from jepa_ros.robot.config import RobotConfig, read_robot_file
 from jepa_ros.robot.files.draft import read_urdf
 from jepa_ros.robot.files.kinematic_tree import KinematicTree
+from jepa_ros.robot.motion.action_space import make_space
+from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.urdf import Joint
 
@@ -122,9 +124,6 @@ def _check_limits(robot: RobotConfig, joint: Joint, tree: KinematicTree) -> list
 
 def _check_reach(robot: RobotConfig, urdf: str) -> list[str]:
     """Check that the corners of the workspace are within reach with the orientation that the tool has at home."""
-    from jepa_ros.robot.motion.action_space import make_space
-    from jepa_ros.robot.motion.kinematics import Kinematics
-
     try:
         kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
         space = make_space(robot, kinematics, 0.1)
