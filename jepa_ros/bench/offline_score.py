@@ -19,7 +19,7 @@ import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.reporting import plots
-from jepa_ros.reporting.output import prepare_out
+from jepa_ros.reporting.output import after_summary, prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
@@ -88,7 +88,8 @@ def benchmark_offline_score(*, out: Path, goals: int, seed: int, workers: int = 
         "wall_s": time.time() - started,
     }
     write_summary(out / "summary.json", summary)
-    write_report(out, summary)
+    with after_summary(out / "summary.json"):
+        write_report(out, summary)
     low, high = summary["interval_95"]
     near = f"{summary['near_the_best']} of {len(found)} within {100 * NEAR_BEST_RATE:.0f} % success of the best"
     lines = [

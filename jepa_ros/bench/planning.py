@@ -24,7 +24,7 @@ from jepa_ros.bench.same_search import (
     time_same_search,
 )
 from jepa_ros.reporting import plots
-from jepa_ros.reporting.output import prepare_file, prepare_out
+from jepa_ros.reporting.output import after_summary, prepare_file, prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
@@ -115,9 +115,10 @@ def benchmark_planning(
         "wall_s": time.time() - started,
     }
     write_summary(out / "summary.json", summary)
-    write_report(out / "report.html", summary, costs, work, quality)
-    if table is not None:
-        write_table(table, summary)
+    with after_summary(out / "summary.json"):
+        write_report(out / "report.html", summary, costs, work, quality)
+        if table is not None:
+            write_table(table, summary)
     missed = [name for name, met in summary["targets_met"].items() if met is False]
     rows = [(name, value, target, met) for name, value, _, _, target, met in _rows(summary)]
     paths = [out / "summary.json", out / "report.html", *([] if table is None else [table])]

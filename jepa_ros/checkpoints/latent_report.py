@@ -20,6 +20,7 @@ from jepa_ros.checkpoints.latent_space import LatentSpace, encode_episodes, meas
 from jepa_ros.datasets.recorded_episodes import open_recording
 from jepa_ros.errors import InputError
 from jepa_ros.reporting import plots
+from jepa_ros.reporting.output import after_summary
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import write_summary
@@ -60,8 +61,6 @@ def report_latent_space(
         task = bar.add("latents", total)
         space = encode_episodes(checkpoint.model, episodes, config.tick, lambda n: bar.update(task, n))
     metrics = {"episodes": len(episodes), **measure_latent_space(space)}
-    _write_image(out / "latent.png", config, space, metrics)
-    _write_report(out / "report.html", config, facts, space, metrics, data)
     write_summary(
         out / "summary.json",
         {
@@ -73,6 +72,9 @@ def report_latent_space(
             "wall_s": time.monotonic() - started,
         },
     )
+    with after_summary(out / "summary.json"):
+        _write_image(out / "latent.png", config, space, metrics)
+        _write_report(out / "report.html", config, facts, space, metrics, data)
     return metrics
 
 

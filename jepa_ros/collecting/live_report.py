@@ -11,6 +11,7 @@ import numpy as np
 from jepa_ros.bags.cameras import decode_image
 from jepa_ros.bags.reader import open_bag
 from jepa_ros.bags.typestore import ACTION, COMPRESSED_IMAGE, EPISODE, JOINT_STATE
+from jepa_ros.reporting.output import after_summary
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.motion.action_space import PlanarVelocity
@@ -164,7 +165,8 @@ def write_results(record: LiveRecord, space: PlanarVelocity, out: Path) -> list[
         "wall_s": record.wall_s,
     }
     summary = write_summary(out / "summary.json", values)
-    return [summary, _report(record, values, space, tool, speed).write(out / "report.html")]
+    with after_summary(summary):
+        return [summary, _report(record, values, space, tool, speed).write(out / "report.html")]
 
 
 def _report(record: LiveRecord, values: dict, space: PlanarVelocity, tool: np.ndarray, speed: np.ndarray) -> Report:

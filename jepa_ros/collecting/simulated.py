@@ -24,7 +24,7 @@ import yaml
 from jepa_ros.bags.writer import DiskFull, EpisodeWriter
 from jepa_ros.datasets.store import SPLITS, choose_split
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.output import prepare_out, removed_if_refused
+from jepa_ros.reporting.output import after_summary, prepare_out, removed_if_refused
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
@@ -259,9 +259,10 @@ def _report(out: Path, recipe: CollectRecipe, wall_s: float) -> None:
         "frames_per_s": count * recipe.episode_s * recipe.rate / max(wall_s, 1e-9),
         "wall_s": wall_s,
     }
-    write_summary(out / "summary.json", values)
-    report = Report("Random play", f"{count} episodes of {recipe.episode_s:g} s, seed {recipe.seed}")
-    report.tiles({"episodes": count, "frames": values["frames"], "MB": round(megabytes)})
-    report.plot(plot_coverage(space, tool, speed))
-    report.images([("start of an episode", image) for image in images])
-    report.write(out / "report.html")
+    summary = write_summary(out / "summary.json", values)
+    with after_summary(summary):
+        report = Report("Random play", f"{count} episodes of {recipe.episode_s:g} s, seed {recipe.seed}")
+        report.tiles({"episodes": count, "frames": values["frames"], "MB": round(megabytes)})
+        report.plot(plot_coverage(space, tool, speed))
+        report.images([("start of an episode", image) for image in images])
+        report.write(out / "report.html")

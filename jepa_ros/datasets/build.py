@@ -59,7 +59,7 @@ from jepa_ros.datasets.store import (
 )
 from jepa_ros.errors import InputError
 from jepa_ros.images import ImageError
-from jepa_ros.reporting.output import prepare_out
+from jepa_ros.reporting.output import after_summary, prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result, print_table
 from jepa_ros.reporting.summary import write_summary
@@ -362,7 +362,8 @@ def build_dataset(
     wall["frames_per_s"] = decoded / decoding_s if decoded else 0.0
     summary = summarise(index, shards, problems, options) | wall
     write_summary(out / "summary.json", summary)
-    write_report(out, index, summary)
+    with after_summary(out / "summary.json"):
+        write_report(out, index, summary)
     _print(out, summary)
     for problem in problems:
         print(f"jepa_ros: {problem}", file=sys.stderr)

@@ -20,6 +20,7 @@ from jepa_ros.demo.record import DemoRecord, GoalRun, summarise
 from jepa_ros.errors import InputError
 from jepa_ros.graph_clients.session import GraphEnded, NodeLog, RclpySession, Stopped, wait_until
 from jepa_ros.planning.codes import PlannerCode
+from jepa_ros.reporting.output import after_summary
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.resources import resolve_model
@@ -101,10 +102,11 @@ def write_results(record: DemoRecord, out: Path) -> tuple[dict[str, Any], list[P
 
     summary, video = summarise(record), out / "demo.mp4"
     paths = [write_summary(out / "summary.json", summary)]
-    has_video = write_demo_video(record, video) > 0
-    if not has_video:
-        video.unlink(missing_ok=True)  # it would be of an earlier run
-    paths.append(write_report(record, summary, out / "report.html", video.name if has_video else ""))
+    with after_summary(paths[0]):
+        has_video = write_demo_video(record, video) > 0
+        if not has_video:
+            video.unlink(missing_ok=True)  # it would be of an earlier run
+        paths.append(write_report(record, summary, out / "report.html", video.name if has_video else ""))
     return summary, paths + [video] * has_video
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.reporting import plots
-from jepa_ros.reporting.output import prepare_out
+from jepa_ros.reporting.output import after_summary, prepare_out
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import finite_or_none, write_summary
@@ -108,7 +108,8 @@ def compare_runs(*, runs: Sequence[Path], seed: int, out: Path) -> int:
     written: list[Path] = []
     try:
         written.append(write_summary(out / "summary.json", values))
-        written.append(_write_report(out / "report.html", base, compared))
+        with after_summary(written[0]):
+            written.append(_write_report(out / "report.html", base, compared))
     finally:  # results are printed even where they cannot be written
         table = COLUMNS, _table_rows(compared)
         print_result(f"{', '.join(compared)} compared with {base.name}", (), written, table)

@@ -28,7 +28,7 @@ from jepa_ros.evaluation.closed_loop import (
 from jepa_ros.planning.guardrails import Guardrails
 from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
 from jepa_ros.reporting import plots
-from jepa_ros.reporting.output import prepare_out
+from jepa_ros.reporting.output import after_summary, prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
@@ -101,8 +101,9 @@ def run_sim_evaluation(
     written: list[Path] = []
     try:
         written.append(write_summary(out / "summary.json", summary))
-        report = _make_report(task, simulated_task.hold_s, summary, trials["model"].values())
-        written.append(report.write(out / "report.html"))
+        with after_summary(written[0]):
+            report = _make_report(task, simulated_task.hold_s, summary, trials["model"].values())
+            written.append(report.write(out / "report.html"))
     finally:  # results are printed even where they cannot be written
         _print_summary(summary, written)
     return 0

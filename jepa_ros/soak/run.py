@@ -20,7 +20,7 @@ from jepa_ros.bringup.process_group import Command, ProcessGroup
 from jepa_ros.bringup.up import on_signals
 from jepa_ros.errors import InputError
 from jepa_ros.graph_clients.session import GraphEnded, NodeLog, Stopped
-from jepa_ros.reporting.output import prepare_out
+from jepa_ros.reporting.output import after_summary, prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
@@ -79,8 +79,9 @@ def run_soak(
         log.close()
         summary = summarise(record)
         write_summary(out / "summary.json", summary)
-        write_samples(record.processes, record.began, out / "memory.csv")
-        write_report(record, summary, out / "report.html")
+        with after_summary(out / "summary.json"):
+            write_samples(record.processes, record.began, out / "memory.csv")
+            write_report(record, summary, out / "report.html")
         _print_result(summary, out)
     return code or (0 if summary["passed"] else 1)
 

@@ -19,7 +19,7 @@ from jepa_ros.datasets.mapping import parse_objects
 from jepa_ros.datasets.recorded_episodes import SPLITS, expect_data, read_splits
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.model_health import encode_frames
-from jepa_ros.reporting.output import prepare_out
+from jepa_ros.reporting.output import after_summary, prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
@@ -129,11 +129,12 @@ def train_heads(
     }
     _write_card(checkpoint / "README.md", before, summary, data)
     write_summary(out / "summary.json", summary)
-    report = Report(f"Heads of {config.name}", f"seed {seed}, model {summary['model_id']}")
-    report.tiles(head_rows(figures))
-    report.text(f"Trained on the frozen world model {before.model_id}. All figures are from test episodes.")
-    add_head_sections(report, config, heads, figures, latents["test"], sets["test"], seed)
-    report.write(out / "report.html")
+    with after_summary(out / "summary.json"):
+        report = Report(f"Heads of {config.name}", f"seed {seed}, model {summary['model_id']}")
+        report.tiles(head_rows(figures))
+        report.text(f"Trained on the frozen world model {before.model_id}. All figures are from test episodes.")
+        add_head_sections(report, config, heads, figures, latents["test"], sets["test"], seed)
+        report.write(out / "report.html")
     title = f"train heads: {config.name}, model id {summary['model_id']}, on test episodes"
     print_result(title, head_rows(figures).items(), [checkpoint, out / "summary.json", out / "report.html"])
     return 0

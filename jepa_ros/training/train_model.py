@@ -29,7 +29,7 @@ from jepa_ros.evaluation.model_health import (
     measure_probe_r2,
 )
 from jepa_ros.planning.goal import latent_distance_pairs
-from jepa_ros.reporting.output import prepare_out
+from jepa_ros.reporting.output import after_summary, prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
@@ -296,7 +296,8 @@ def train_model(
     summary["wall_s"] = time.time() - started
     files = [out / "checkpoint", out / "summary.json", out / "report.html"]
     write_summary(files[1], summary)
-    write_report(files[2], config, summary, trainer.progress, heads, latents["val"], sets["val"])
+    with after_summary(files[1]):
+        write_report(files[2], config, summary, trainer.progress, heads, latents["val"], sets["val"])
     stopped, test = trainer.progress.stopped, summary["test"]
     lines = [("stopped early", stopped)] if stopped else []
     lines += [

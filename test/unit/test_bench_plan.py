@@ -61,7 +61,7 @@ def test_a_ratio_is_of_pairs_so_that_a_slower_machine_changes_nothing():
 def test_an_unknown_reference_is_refused_in_one_line():
     done = CliRunner().invoke(cli.app, ["bench", "plan", "--against", "other-world"])
     assert done.exit_code == 2
-    assert done.stderr.splitlines() == ["jepa_ros: --against other-world: give one of stable-worldmodel"]
+    assert done.stderr.splitlines() == ["jepa_ros: --against 'other-world': expected one of stable-worldmodel"]
 
 
 def test_a_reference_that_is_not_installed_is_named(monkeypatch):

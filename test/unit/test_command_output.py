@@ -1,11 +1,13 @@
 """Output paths are tried before work begins and written whole or not at all; results fit a narrow terminal."""
 
 import os
+from pathlib import Path
 
 import pytest
 
+import jepa_ros
 from jepa_ros.errors import InputError
-from jepa_ros.reporting.output import prepare_file, prepare_out
+from jepa_ros.reporting.output import after_summary, prepare_file, prepare_out, removed_if_refused
 from jepa_ros.reporting.result import format_table, print_result
 from jepa_ros.text_files import atomic_path, write_atomically
 
@@ -86,3 +88,38 @@ def test_a_table_fits_its_width_and_loses_nothing():
     assert words.count("x") == 40 and "confidence" in words and "0.5" in words and "–" in words
     wide = format_table(columns, rows, 200)
     assert len(wide) == 2 + len(rows) and wide[2].split("  ")[0] == rows[0][0]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("no glyph")])
+def test_a_report_that_fails_is_one_line_that_names_the_results(tmp_path, error):
+    reason = "No space left on device" if isinstance(error, OSError) else "RuntimeError: no glyph"
+    with pytest.raises(InputError) as raised, after_summary(tmp_path / "summary.json"):
+        raise error
+    assert str(raised.value) == (
+        f"the report could not be written ({reason}); the results are in {tmp_path / 'summary.json'}"
+    )
+
+
+def test_every_command_keeps_its_results_if_the_report_fails():
+    """A module that writes both writes the report inside after_summary; the doctor's findings are also printed."""
+    root = Path(jepa_ros.__file__).parent
+    both = [p for p in root.rglob("*.py") if "write_summary(" in p.read_text() and '"report.html"' in p.read_text()]
+    missing = {str(p.relative_to(root)) for p in both if "with after_summary(" not in p.read_text()}
+    assert len(both) > 10 and missing == {"doctor/report.py"}
+
+
+def test_what_a_refused_run_created_is_removed_unless_there_are_results(tmp_path):
+    file = tmp_path / "a" / "b" / "options.json"
+
+    def refuse(result: str):
+        with pytest.raises(InputError, match="no"), removed_if_refused(file, "runs/*/*"):
+            (file.parent / "runs" / "1").mkdir(parents=True)
+            write_atomically(file, "{}")
+            if result:
+                write_atomically(file.parent / "runs" / "1" / result, "kept")
+            raise InputError("no")
+
+    refuse("")
+    assert list(tmp_path.iterdir()) == []
+    refuse("state")
+    assert file.exists() and (file.parent / "runs" / "1" / "state").read_text() == "kept"

@@ -38,7 +38,7 @@ from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, TopicKey, 
 from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
 from jepa_ros.images import ImageError
 from jepa_ros.planning.receding_horizon import PlanningSettings
-from jepa_ros.reporting.output import prepare_out
+from jepa_ros.reporting.output import after_summary, prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import format_value, with_unit
 from jepa_ros.reporting.result import print_result
@@ -261,8 +261,6 @@ def run_bag_evaluation(
             name = "result.mcap" if len(bags) == 1 else f"result_{number}_{path.stem}.mcap"
             evaluation.add_bag(path, display, out / name if result else None)
     summary = evaluation.summary()
-    table = write_frame_table(out, map(frame_columns, evaluation.results))
-    summary["files"] = {"frames": table, "results": evaluation.result_bags}
     metrics = summary["metrics"] | timing_metrics(summary["timing"])
     verdicts = [
         {"threshold": str(t), "broken": bool(line), "line": line, "timing": t.metric in TIMING_PATHS}
@@ -272,7 +270,10 @@ def run_bag_evaluation(
     summary["thresholds"] = [v for v in verdicts if not v["timing"]]
     summary["timing"] |= {"device": device, "thresholds": [v for v in verdicts if v["timing"]]}
     paths = [write_summary(out / "summary.json", summary)]  # before the report, so that it cannot be lost
-    paths.append(write_report(out / "report.html", summary, evaluation.results, evaluation.images))
+    with after_summary(paths[0]):
+        table = write_frame_table(out, map(frame_columns, evaluation.results))
+        summary["files"] = {"frames": table, "results": evaluation.result_bags}
+        paths.append(write_report(out / "report.html", summary, evaluation.results, evaluation.images))
     wall_s = summary["wall_s"] = time.time() - began
     summary["timing"]["times_real_time"] = summary["timing"]["seconds_of_recording"] / max(wall_s, 1e-9)
     write_summary(out / "summary.json", summary)

@@ -17,7 +17,7 @@ from jepa_ros.allocator import keep_freed_memory
 from jepa_ros.bags.cameras import FrameRun, read_frame_runs
 from jepa_ros.errors import InputError
 from jepa_ros.reporting import plots
-from jepa_ros.reporting.output import prepare_out
+from jepa_ros.reporting.output import after_summary, prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
@@ -216,7 +216,8 @@ def pretrain(
     }
     files = [*([] if p.stopped else [encoder]), out / "summary.json", out / "report.html"]
     write_summary(out / "summary.json", summary)
-    write_report(out / "report.html", trainer, summary)
+    with after_summary(out / "summary.json"):
+        write_report(out / "report.html", trainer, summary)
     lines = [("stopped early", p.stopped)] if p.stopped else []
     lines += [
         ("loss on held-out clips", f"{p.validation[-1]['loss']:.3f} (untrained {p.validation[0]['loss']:.3f})"),
