@@ -128,7 +128,7 @@ class Command(TyperCommand):
                     formatter.write_dl(records)
 
 
-KINDS = {"int": "N", "integer": "N", "float": "X", "path": "PATH", "str": "TEXT"}
+KINDS = {"int": "N", "integer": "N", "float": "NUMBER", "path": "PATH", "str": "TEXT"}
 """Kinds of values by typer's names for them."""
 
 
@@ -388,10 +388,10 @@ BagCamera = Annotated[
     list[str], option("Image topic of the bag; repeat for each further view of the model.", check=check_ros_name)
 ]
 SimTask = Annotated[str, option("Simulated task.", check=check_task)]
-Workers = Annotated[int, number("Worker processes, one core each.", 1, MAX_WORKERS)]
+Workers = Annotated[int, number("Worker processes; each keeps one core busy.", 1, MAX_WORKERS)]
 Threads = Annotated[int, number("torch threads; at most the number of free cores.", 1, MAX_WORKERS)]
 Namespace = Annotated[str, option("Namespace of the nodes and topics.", check=check_ros_name)]
-UseSimTime = Annotated[bool, typer.Option("--use-sim-time", help="Follow /clock.")]
+UseSimTime = Annotated[bool, typer.Option("--use-sim-time", help="Use simulation time (/clock).")]
 
 
 # ----------------------------------------------------------------------------------------------- the application

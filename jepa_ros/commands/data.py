@@ -28,13 +28,11 @@ from jepa_ros.commands.training import ObjectTopics
 
 data = group("data", "Convert bags to training data, and training data to other formats.", TRAINING)
 
-DatasetOut = Annotated[Path, out_directory("Output dataset directory (created, or resumed).")]
-
 
 @command(data, "build")
 def data_build(
     bags: Bags,
-    out: DatasetOut,
+    out: Annotated[Path, out_directory("Output dataset directory (created, or resumed).")],
     mapping: Annotated[
         Path | None,
         option(
@@ -52,7 +50,7 @@ def data_build(
     thin_still: Annotated[
         bool, typer.Option("--thin-still", help="Drop the middle of periods without motion.")
     ] = False,
-    min_ticks: Annotated[int, number("Drop shorter episodes.", 1)] = 1,
+    min_ticks: Annotated[int, number("Drop episodes with fewer control ticks.", 1)] = 1,
     workers: Annotated[int, number("Threads that decode images.", 1, MAX_WORKERS)] = 2,
 ) -> int | None:
     """Build a dataset of episodes at the model's rate from bags; resumes an interrupted run."""
@@ -72,7 +70,7 @@ def data_inspect(
 @command(data, "export")
 def data_export(
     dataset: Annotated[Path, argument("Dataset of `jepa_ros data build`.", check=check_directory)],
-    out: Annotated[Path, out_directory("New output directory.")],
+    out: Annotated[Path, out_directory("Output directory, new or empty.")],
     format: Annotated[str, choice("Format: LeRobot dataset v3.0.", "lerobot")] = "lerobot",
 ) -> int | None:
     """Convert a dataset to another format and validate the result."""
@@ -82,7 +80,7 @@ def data_export(
 @command(data, "import")
 def data_import(
     source: Annotated[Path, argument("LeRobot dataset (v3.0) on this machine.", check=check_directory)],
-    out: DatasetOut,
+    out: Annotated[Path, out_directory("Output dataset directory, new or empty.")],
     size: Annotated[
         int | None,
         number("Side of the model's images, pixels; default: as exported, or 64.", 8, 1024),

@@ -39,9 +39,14 @@ THRESHOLDS = "jepa_ros.evaluation.bag.output.summary"
 
 
 Solver = Annotated[str, choice("Solver of the planner.", *planning.SOLVERS)]
-Policy = Annotated[str, choice("How the planner uses the learned policy.", *planning.POLICY_MODES)]
-Metric = Annotated[str, choice("Distance between latents.", *planning.METRICS)]
-BagTopic = Annotated[str, option("Topic; default: the only one of its type.", check=check_ros_name)]
+Policy = Annotated[
+    str,
+    choice(
+        "How the planner uses the learned policy: as a start of the search, before it, alone, or not.",
+        *planning.POLICY_MODES,
+    ),
+]
+Metric = Annotated[str, choice("Distance between latents; reachability: the learned one.", *planning.METRICS)]
 
 
 @command(evaluate, "sim")
@@ -55,7 +60,7 @@ def evaluate_sim(
     policy: Policy = "policy_first",
     metric: Metric = "l2",
     timeout: Annotated[
-        float, number("Time limit of a goal, s, with the second in which it is held.", 1.0, 3600.0)
+        float, number("Time limit for each goal, s, including 1 s in which it is held.", 1.0, 3600.0)
     ] = 15.0,
     baselines: Annotated[bool, typer.Option(help="Run the baselines as well: random actions and an oracle.")] = True,
     workers: Workers = 2,
@@ -72,8 +77,12 @@ def evaluate_bag(
     out: Out = Path("runs/evaluate_bag"),
     robot: BagRobot = None,
     camera: BagCamera = (),
-    joint_states: BagTopic = "",
-    executed: BagTopic = "",
+    joint_states: Annotated[
+        str, option("Topic of the joint states; default: the only one of its type.", check=check_ros_name)
+    ] = "",
+    executed: Annotated[
+        str, option("Topic of the executed actions; default: the only one of its type.", check=check_ros_name)
+    ] = "",
     description: Annotated[
         Path | None, option("URDF file, for bags without robot_description.", check=check_urdf)
     ] = None,
@@ -84,7 +93,9 @@ def evaluate_bag(
     metric: Metric = "l2",
     workers: Annotated[int, number("Threads that decode images; does not change the results.", 0, 64)] = 2,
     device: Device = "cpu",
-    result: Annotated[bool, typer.Option(help="Write result.mcap: inputs, latents, surprise and plans.")] = True,
+    result: Annotated[
+        bool, typer.Option(help="Write result.mcap: inputs, latents, surprise and plans of each bag.")
+    ] = True,
     fail_if: Annotated[
         list[str],
         option(
@@ -137,12 +148,12 @@ def bench_plan(
     against: Annotated[str, choice("Reference implementation, installed beside jepa_ros.", "stable-worldmodel")],
     out: Out = Path("runs/bench_plan"),
     model: Model = "openarm_reach",
-    starts: Annotated[int, number("Start and goal pairs in simulation; 0: none.", 0)] = 100,
+    starts: Annotated[int, number("Pairs of start and goal to plan for in simulation; 0: none.", 0)] = 100,
     seed: Seed = 0,
-    repeats: Annotated[int, number("Pairs of plans at the published sizes.", 1)] = 5,
-    device: Annotated[str, choice("cuda: plan on a GPU as well.", "cpu", "cuda")] = "cpu",
-    table: Annotated[Path | None, out_file("Markdown file for the figures.")] = None,
+    repeats: Annotated[int, number("Timed plans of each planner, at the published model sizes.", 1)] = 5,
+    device: Annotated[str, choice("cuda: also time plans on a GPU.", "cpu", "cuda")] = "cpu",
+    table: Annotated[Path | None, out_file("Also write the figures to this Markdown file.")] = None,
     fail_on_miss: Annotated[bool, typer.Option("--fail-on-miss", help="Exit code 1 if a target is missed.")] = False,
 ) -> int | None:
-    """Time our planner and the reference in turns: same work, same costs, same quality."""
+    """Compare speed and quality of our planner with a reference implementation, in turns on one thread."""
     return call("jepa_ros.bench.planning:benchmark_planning", **locals())

@@ -7,7 +7,6 @@ import typer
 
 from jepa_ros.bringup.ros_names import check_ros_name
 from jepa_ros.commands.base import (
-    MAX_WORKERS,
     RUN,
     Model,
     Namespace,
@@ -37,7 +36,11 @@ COMMAND_INTERFACES = ("", "joint_trajectory", "forward_position", "servo_twist",
 
 CameraTopic = Annotated[str, option("Topic of the camera images.", check=check_ros_name)]
 ParamsFile = Annotated[
-    Path | None, option("ROS parameter file for all nodes; default: config/<bring-up>.yaml.", check=check_file)
+    Path | None,
+    option(
+        "ROS parameter file for all nodes; default: config/sim.yaml, robot.yaml, replay.yaml or record.yaml.",
+        check=check_file,
+    ),
 ]
 BagName = Annotated[
     str,
@@ -88,7 +91,7 @@ def up_sim(
 @command(up, "robot")
 def up_robot(
     robot: Robot = "openarm",
-    arm: Annotated[str, choice("Arm of a robot with two.", "right", "left")] = "right",
+    arm: Annotated[str, choice("Which arm, if the robot has two.", "right", "left")] = "right",
     command_interface: CommandInterface = "",
     robot_namespace: RobotNamespace = "",
     bringup: Annotated[
@@ -123,11 +126,13 @@ def up_replay(
     namespace: Namespace = "",
     rate: Annotated[float, number("Playback speed; 1: real time.", 0.01, 100.0)] = 1.0,
     loop: Annotated[bool, typer.Option("--loop", help="Restart at the end of the bag.")] = False,
-    paused: Annotated[bool, typer.Option("--paused", help="Wait for the service /player/resume.")] = False,
+    paused: Annotated[
+        bool, typer.Option("--paused", help="Start paused, until the service /player/resume is called.")
+    ] = False,
     record: RecordTo = "runs/replay",
     log_level: LogLevel = "info",
 ) -> int | None:
-    """Start all nodes on a recording, in its time. The gate checks plans; no controller is commanded."""
+    """Start all nodes on a recorded bag, at its time stamps. The gate checks plans; no controller is commanded."""
     return call("jepa_ros.bringup.up:run", kind="replay", **locals())
 
 
@@ -165,12 +170,14 @@ def demo(
 
 @command(app, panel=RUN)
 def soak(
-    minutes: Annotated[float, number("Duration once all nodes are active, min.", 0.1, 1e5)] = 60.0,
+    minutes: Annotated[
+        float, number("Duration in minutes, once all nodes are active; at most a week.", 0.1, 10080)
+    ] = 60.0,
     seed: Seed = 0,
     out: Out = Path("runs/soak"),
     model: Model = "openarm_reach",
     robot: Robot = "openarm",
-    load: Annotated[int, number("Busy processes beside the graph.", 0, MAX_WORKERS)] = 1,
+    load: Annotated[int, number("Processes that keep the CPU busy beside the graph.", 0, 64)] = 1,
     faults: Annotated[int | None, number("End after this many faults, if sooner.", 1)] = None,
 ) -> int | None:
     """Run the simulated graph under load, inject random faults, and check every command sent to the arm."""
@@ -184,5 +191,5 @@ def security_policy(
     robot: Robot = "openarm",
     model: Model = "openarm_reach",
 ) -> int | None:
-    """Write an SROS2 policy (XML) from the topics and services that each node opens in simulation."""
+    """Start the graph in simulation, and write an SROS2 policy (XML) of the topics and services that each node uses."""
     return call("jepa_ros.security.run:write_policy_file", **locals())

@@ -80,7 +80,7 @@ def import_lewm(
         argument("State dict of stable-worldmodel (.pt, .ckpt, .safetensors), or its directory.", check=check_exists),
     ],
     out: CheckpointOut,
-    block: Annotated[int, number("Control ticks of a model step.", 1, 1000)] = 5,
+    block: Annotated[int, number("Control ticks per model step.", 1, 1000)] = 5,
     control_rate: Annotated[float, number("Control rate, Hz, which the file does not contain.", 0.1, 1000.0)] = 10.0,
 ) -> int | None:
     """Import a LeWM checkpoint of stable-worldmodel."""

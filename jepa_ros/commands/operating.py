@@ -26,10 +26,14 @@ GraphNamespace = Annotated[
 ]
 Tolerance = Annotated[
     float,
-    number("Distance at which the goal counts as reached (m, rad, or of latents); 0: default.", 0.0, 1e6),
+    number(
+        "Distance at which the goal counts as reached: m, rad or between latents, as the goal is; 0: default.", 0.0, 1e6
+    ),
 ]
 Timeout = Annotated[float, number("Give up after this time, s; 0: the planner's own.", 0.0, 3600.0)]
-X, Y, Z = (Annotated[float, typer.Argument(help="m, in the robot's base frame.", metavar=axis)] for axis in "XYZ")
+X, Y, Z = (
+    Annotated[float, typer.Argument(help="Position in the robot's base frame, m.", metavar=axis)] for axis in "XYZ"
+)
 
 
 def numbers_command(name: str):
@@ -130,15 +134,12 @@ def stop(
 @command(app, panel=RUN)
 def status(
     once: Annotated[
-        bool, typer.Option("--once", help="Print it once; exit code 1 where something is not well.")
+        bool, typer.Option("--once", help="Print once; exit code 1 if a node is not active or the gate is latched.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="JSON, one line each time.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON each time.")] = False,
     namespace: GraphNamespace = "",
     domain: Domain = None,
 ) -> int | None:
-    """Show nodes, gate, planner and camera rates of the running graph, until Ctrl-C.
-
-    Exit code 1 with --once: a node is not active, or the gate is latched.
-    """
+    """Show nodes, gate, planner and camera rates of the running graph, until Ctrl-C."""
     options = {"once": once, "as_json": json, "namespace": namespace, "domain": domain}
     return call("jepa_ros.graph_clients.status:show_status", **options)

@@ -60,7 +60,7 @@ def robot_check(
         Path | None, option("The robot's URDF, to check names, limits and reach as well.", check=check_urdf)
     ] = None,
 ) -> int | None:
-    """Check a robot's file; prints one line per problem. Exit code 1: problems, 2: unreadable."""
+    """Check a robot's file; print one line per problem. Exit code 1: problems, 2: unreadable."""
     return call("jepa_ros.robot.files.check:run_robot_check", **locals())
 
 
@@ -75,12 +75,14 @@ def doctor(
     namespace: Namespace = "",
     robot_namespace: RobotNamespace = "",
     command_interface: CommandInterface = "",
-    seconds: Annotated[float, number("How long to listen, s.", 0.5, 600.0)] = 5.0,
+    seconds: Annotated[float, number("Time to listen, s.", 0.5, 600.0)] = 5.0,
     out: Annotated[
         Path | None,
         out_directory("Directory for summary.json, report.html and overlay.jpg; default: print only."),
     ] = None,
-    use_sim_time: Annotated[bool, typer.Option("--use-sim-time", help="The nodes will follow /clock.")] = False,
+    use_sim_time: Annotated[
+        bool, typer.Option("--use-sim-time", help="The nodes will use simulation time (/clock).")
+    ] = False,
     reference: Annotated[
         Path | None, option("Image of the training camera for the overlay; default: the model's.", check=check_image)
     ] = None,
@@ -100,8 +102,8 @@ def calibrate_camera(
     ] = None,
     pairs: Annotated[int, number("Number of motions to use, evenly spaced.", 10, 10**6)] = 300,
     seed: Seed = 0,
-    out: Annotated[Path | None, out_file("YAML file for the robot with the rotation.")] = None,
-    write: Annotated[bool, typer.Option("--write", help="Change the robot's own YAML file.")] = False,
+    out: Annotated[Path | None, out_file("Write the robot's file with the rotation to this YAML file.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write the rotation into the robot's own YAML file.")] = False,
 ) -> int | None:
     """Estimate how the camera is rotated against the training camera, from predicted and measured motion."""
     return call("jepa_ros.evaluation.bag.camera_calibration:calibrate_camera", **locals())

@@ -7,6 +7,7 @@ import typer
 
 from jepa_ros.bringup.ros_names import check_ros_name
 from jepa_ros.commands.base import (
+    MAX_SEED,
     TRAINING,
     BagCamera,
     BagRobot,
@@ -62,7 +63,7 @@ Recipe = Annotated[
         check=check_with("jepa_ros.training.recipe:read_recipe"),
     ),
 ]
-Updates = Annotated[int | None, number("Updates; default: the recipe's.", 1)]
+Updates = Annotated[int | None, number("Training updates; default: the recipe's.", 1)]
 ObjectTopics = Annotated[
     list[str],
     option(
@@ -104,7 +105,7 @@ def collect_live(
     ] = None,
     seed: Seed = 0,
     robot: Robot = "openarm",
-    ticks: Annotated[int | None, number("Episode length in ticks; default: 60 (play).", 1)] = None,
+    ticks: Annotated[int | None, number("Episode length in control ticks; default: 60 (play).", 1)] = None,
     seconds: Annotated[float | None, number("Episode length in seconds (alternative to --ticks).", 0.1, 3600.0)] = None,
     box: Annotated[
         str, typer.Option(help="xmin,xmax,ymin,ymax in m: limits of the motion; default: the robot's workspace.")
@@ -113,7 +114,9 @@ def collect_live(
         str, typer.Option(help="x,y in m where episodes start (play: near it); default: the middle of the limits.")
     ] = "",
     topic: Annotated[str, option("Topic of Joy or TwistStamped; default: joy or twist.", check=check_ros_name)] = "",
-    axes: Annotated[str, typer.Option(help="joy: axes for x and y of the base frame.")] = "1,0",
+    axes: Annotated[
+        str, typer.Option(help="joy: indices of the axes that move the tool in x and y of the base frame.")
+    ] = "1,0",
     hold_button: Annotated[int, number("joy: dead-man button, held while the arm may move.", 0)] = 4,
     end_button: Annotated[int, number("joy: button that ends the episode.", 0)] = 1,
     namespace: Namespace = "",
@@ -218,10 +221,12 @@ def compare_methods(
     seeds: Annotated[int, number("Runs of each method.", 1, 1000)] = 3,
     seed: Seed = 0,
     updates: Updates = None,
-    tune: Annotated[int, number("Regulariser weights to try for each method; 0: the published one.", 0, 1000)] = 3,
+    tune: Annotated[
+        int, number("Values of the regulariser's weight to try for each method; 0: only the published one.", 0, 1000)
+    ] = 3,
     tune_updates: Annotated[int | None, number("Updates of a tuning run; default: a quarter of a run's.", 1)] = None,
     goals: Annotated[int, number("Closed-loop goals for each run.", 0)] = 50,
-    goal_seed: Seed = 3000,
+    goal_seed: Annotated[int, number("Seed of the closed-loop goals.", 0, MAX_SEED)] = 3000,
     workers: Workers = 2,
 ) -> int | None:
     """Train anti-collapse methods on one bag and compare them; resumes an interrupted run. --seed is the first seed."""
