@@ -143,7 +143,7 @@ _VARIABLES = {
 def uv_settings(configuration: Mapping[str, str]) -> tuple[list[str], dict[str, str]] | None:
     """Return options and environment variables with which uv installs as pip would; None if it cannot.
 
-    configuration: of `pip_configuration`. With a setting that is not known here pip is the safer choice.
+    configuration: of `pip_configuration`. None also for a setting that is not known here.
     """
     if not (VENV / "bin" / "uv").exists() or set(configuration) - _HARMLESS - {*_OPTIONS, *_FLAGS, *_VARIABLES}:
         return None
@@ -170,7 +170,7 @@ def prune(site_packages: Path, patterns: Iterable[str] = tuple(PRUNED)) -> float
 
 
 def drop_half_installed() -> None:
-    """Remove what an installation that was killed left behind: pip would take it for installed, and be content."""
+    """Remove what an interrupted installation left behind, which pip would regard as installed."""
     for site in VENV.glob("lib/python3*/site-packages"):
         for path in site.glob("*.dist-info"):
             if not (path / "RECORD").is_file():

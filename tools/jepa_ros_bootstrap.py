@@ -1,6 +1,6 @@
-"""Start-up hook of an environment made next to a sourced distribution: puts its own messages on the search paths.
+"""Start-up hook of a .venv beside a sourced ROS distribution: adds the messages built in .venv to the search paths.
 
-The dynamic loader reads its path when a process starts, so Python is started once more where it is not yet right.
+The dynamic loader reads its path only when a process starts, so Python is restarted once with the right path.
 """
 
 import os
@@ -8,7 +8,7 @@ import sys
 
 
 def extended(variable: str, entry: str) -> str:
-    """Value of a path variable with `entry` first."""
+    """Return the value of a path variable with `entry` first."""
     present = [part for part in os.environ.get(variable, "").split(os.pathsep) if part and part != entry]
     return os.pathsep.join([entry, *present])
 

@@ -1,4 +1,4 @@
-"""What the machine has and lacks: system packages, a sourced ROS distribution (standard library only)."""
+"""System packages and the ROS distribution of this machine (standard library only)."""
 
 import ctypes
 import importlib.util
@@ -12,8 +12,8 @@ from pathlib import Path
 WHEELS = "wheels"
 DISTRIBUTION = "distribution"
 
-# (what is looked for, kind of thing, Debian package that brings it). MuJoCo renders without a screen through EGL;
-# PyOpenGL, which it loads, wants a GL library beside it.
+# (name, kind, Debian package that contains it). MuJoCo renders without a screen through EGL; PyOpenGL, which it loads,
+# needs a GL library as well.
 NEEDS = (
     ("cmake", "command", "cmake"),
     ("g++", "command", "g++"),
@@ -28,11 +28,11 @@ NEEDS = (
 
 
 class SetupError(Exception):
-    """Set-up cannot go on; the text is one line for a person."""
+    """Set-up cannot continue; the text is one line."""
 
 
 def present(name: str, kind: str) -> bool:
-    """Whether this machine (this Python, for headers and modules) has the thing."""
+    """Return whether this machine has a command or library, or this Python a header or module."""
     if kind == "command":
         return shutil.which(name) is not None
     if kind == "header":
@@ -48,18 +48,18 @@ def present(name: str, kind: str) -> bool:
 
 
 def missing_packages(has: Callable[[str, str], bool] = present) -> list[str]:
-    """Debian packages to install, in a fixed order."""
+    """Return the Debian packages to install, in the order of NEEDS."""
     return [package for name, kind, package in NEEDS if not has(name, kind)]
 
 
 def install_command(packages: list[str], root: bool) -> str:
-    """The exact command that a person types to install `packages`."""
+    """Return the command that installs `packages`."""
     sudo = "" if root else "sudo "
     return f"{sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {' '.join(packages)}"
 
 
 def ensure_system_packages(report: Callable[[str], None]) -> None:
-    """Install what is missing when root; otherwise raise SetupError with the exact command."""
+    """Install missing packages if run as root; otherwise raise SetupError with the command that does."""
     packages = missing_packages()
     if not packages:
         return
@@ -80,10 +80,10 @@ def ensure_system_packages(report: Callable[[str], None]) -> None:
 
 
 def choose_ros(environment: Mapping[str, str], importable: Callable[[str], bool]) -> str:
-    """WHEELS, or DISTRIBUTION where one is sourced and its rclpy can be imported by this Python.
+    """Return DISTRIBUTION if one is sourced, else WHEELS.
 
-    Raises SetupError when a distribution is sourced that this Python cannot use: its variables would reach into the
-    wheels, and neither would work.
+    Raises SetupError if a distribution is sourced whose rclpy this Python cannot import: its variables would mix with
+    the wheels, and neither would work.
     """
     distribution = environment.get("ROS_DISTRO", "")
     if not distribution:
@@ -97,5 +97,5 @@ def choose_ros(environment: Mapping[str, str], importable: Callable[[str], bool]
 
 
 def can_import(module: str) -> bool:
-    """Whether this Python, with what is sourced, finds the module."""
+    """Return whether this Python finds the module."""
     return importlib.util.find_spec(module) is not None

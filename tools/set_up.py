@@ -1,11 +1,10 @@
-"""Makes .venv hold everything that the project needs (standard library only; run by tools/setup.sh).
+"""Create .venv with everything that the project needs (standard library only; run by tools/setup.sh).
 
     python tools/set_up.py [GROUP...]        GROUP: packages that only some commands or the tests need, see GROUPS
 
-Each step leaves a stamp with a hash of its inputs, written when the step is complete. So a second run does nothing and
-needs no network, a change repeats the steps that depend on it, and a run that was killed resumes.
-Environment: CLEAR=1 replaces an existing .venv, TORCH=... is what pip is asked for, PRUNE=0 keeps files that nothing
-here uses.
+A completed step writes a stamp with a hash of its inputs. So a second run does nothing and needs no network, a change
+repeats the steps that depend on it, and an interrupted run resumes.
+Environment: CLEAR=1 replaces an existing .venv, TORCH=... is the requirement for pip, PRUNE=0 keeps unused files.
 """
 
 import configparser
@@ -37,7 +36,7 @@ from installing import (
 )
 from machine import DISTRIBUTION, WHEELS, SetupError, can_import, choose_ros, ensure_system_packages
 
-# The exact release is a CPU build where one is at hand; a range would take the newest, with several GB for CUDA.
+# An exact release, since a range would select the newest one, whose build with CUDA takes several GB.
 TORCH = "torch==2.13.0"
 UV = "uv>=0.5,<1"
 BOOTSTRAP = "jepa_ros_bootstrap"
@@ -52,7 +51,7 @@ GROUPS = {
 }
 """Groups of requirements/*.txt that `make setup` leaves out: `make test` and others ask for them."""
 
-# Imported once after the installation, so that Python compiles what the nodes use: they all start at the same time.
+# Imported once after the installation, so that Python compiles what the nodes use before they all start at once.
 IMPORTED = (
     "av coal cv2 matplotlib.backends.backend_agg matplotlib.pyplot mcap mujoco numpy openarm_mujoco OpenGL.EGL "
     "OpenGL.GL PIL.Image pinocchio pydantic rich.live rich.table rosbags.rosbag2 rosbags.typesys ruckig "
@@ -60,11 +59,11 @@ IMPORTED = (
     "torch typer yaml"
 )
 COMPILED = ("rclpy", "rpyutils", "rosidl_parser", "rosidl_pycommon", "builtin_interfaces", "*_interfaces", "*_msgs")
-"""Packages of ROS, which cannot be imported before the messages are built; glob patterns below site-packages."""
+"""ROS packages, compiled without being imported: the messages are not built yet. Glob patterns in site-packages."""
 
 
 def flag(name: str) -> bool:
-    """Return whether an environment variable is set to something that does not mean no."""
+    """Return whether an environment variable is set to anything but 0, no or false."""
     return os.environ.get(name, "").lower() not in ("", "0", "no", "false")
 
 
@@ -86,7 +85,7 @@ def is_done(step: str, key: str) -> bool:
 
 @contextlib.contextmanager
 def stamped(step: str, key: str) -> Iterator[None]:
-    """Write the step's stamp if the body ends without an error; until then there is none."""
+    """Remove the step's stamp, and write it again if the block ends without an error."""
     STATE.mkdir(parents=True, exist_ok=True)
     stamp = STATE / step
     stamp.unlink(missing_ok=True)
@@ -97,7 +96,7 @@ def stamped(step: str, key: str) -> Iterator[None]:
 
 
 def plan_keys(ros: str, torch: str, groups: Sequence[str] = ()) -> dict[str, str]:
-    """Return a hash of the inputs of each step; a step includes those that it builds on."""
+    """Return a hash of the inputs of each step, including those of the steps that it depends on."""
     requirements = ROOT / "requirements"
     keys = {"venv": digest([sys.version, os.path.realpath(sys.executable), ros, str(VENV)])}
     keys["ros"] = digest([keys["venv"]], [requirements / "ros.txt"])
@@ -128,7 +127,7 @@ def group_files(group: str) -> list[Path]:
 def base_interpreter() -> str | None:
     """Return the Python that the existing .venv was made with, None if there is no .venv.
 
-    Raises SetupError if the environment's Python does not start, which only `CLEAR=1` may mend.
+    Raises SetupError if the environment's Python does not start; only `CLEAR=1` replaces it.
     """
     python = VENV / "bin" / "python"
     if not os.path.lexists(python):
@@ -158,7 +157,7 @@ def use_interpreter_of_venv(arguments: list[str]) -> None:
 
 
 def make_venv(ros: str) -> None:
-    """Make .venv, or complete one whose making was interrupted; one that works is kept. Raises SetupError."""
+    """Create .venv, or complete one that was interrupted; one that works is kept. Raises SetupError."""
     python = VENV / "bin" / "python"
     if python.exists():
         expect_kind(ros)
@@ -172,7 +171,7 @@ def make_venv(ros: str) -> None:
 
 
 def expect_kind(ros: str) -> None:
-    """Raise SetupError if the existing environment sees the system's packages and should not, or the other way."""
+    """Raise SetupError if .venv was made for ROS from wheels and a distribution is sourced, or the other way round."""
     settings = dict(line.split(" = ", 1) for line in (VENV / "pyvenv.cfg").read_text().splitlines() if " = " in line)
     made_for = DISTRIBUTION if settings.get("include-system-site-packages") == "true" else WHEELS
     if made_for != ros:
@@ -383,9 +382,9 @@ class Background(threading.Thread):
 
 @contextlib.contextmanager
 def only_one() -> Iterator[None]:
-    """Hold a lock: two runs at once would install over each other. The second waits, and finds everything done."""
+    """Hold a lock, since two runs at once would install over each other: the second one waits."""
     with open(ROOT / "setup.py") as lock:
-        # Commands that we start inherit the lock, so that they keep it should this process be killed before them.
+        # Commands started here inherit the lock and keep it if this process is killed.
         os.set_inheritable(lock.fileno(), True)
         inherited.append(lock.fileno())
         try:

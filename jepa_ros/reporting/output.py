@@ -80,5 +80,6 @@ def after_summary(summary: Path) -> Iterator[None]:
     except Exception as error:  # whatever a plot library raises must not hide where the results are
         if os.environ.get("JEPA_ROS_TRACEBACK"):
             raise
-        reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
+        hint = "; JEPA_ROS_TRACEBACK=1 shows where"
+        reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}{hint}"
         raise InputError(f"the report could not be written ({reason}); the results are in {summary}") from error

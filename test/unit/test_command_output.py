@@ -92,7 +92,11 @@ def test_a_table_fits_its_width_and_loses_nothing():
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("no glyph")])
 def test_a_report_that_fails_is_one_line_that_names_the_results(tmp_path, error):
-    reason = "No space left on device" if isinstance(error, OSError) else "RuntimeError: no glyph"
+    reason = (
+        "No space left on device"
+        if isinstance(error, OSError)
+        else "RuntimeError: no glyph; JEPA_ROS_TRACEBACK=1 shows where"
+    )
     with pytest.raises(InputError) as raised, after_summary(tmp_path / "summary.json"):
         raise error
     assert str(raised.value) == (

@@ -129,7 +129,7 @@ def test_a_metric_that_was_not_measured_exceeds_its_threshold(bag, model, tmp_pa
 @pytest.mark.parametrize("text", ["prediction_ratio@9>1", "predicton_ratio@1>1", "prediction_ratio@1=1", "x", ">1"])
 def test_an_invalid_threshold_is_refused_before_anything_is_read(bag, model, tmp_path, text):
     summary, lines = bags.evaluate(bag, model, tmp_path / "o", "--fail-if", text, code=2)
-    assert summary is None and len(lines) == 1 and lines[0].startswith("threshold ")
+    assert summary is None and len(lines) == 1 and lines[0].startswith(("threshold ", "--fail-if "))
     assert "no metric has this name" in lines[0] or "give METRIC" in lines[0]
     assert not (tmp_path / "o").exists()
 
@@ -244,5 +244,7 @@ def test_a_report_that_fails_loses_no_results(bag, model, tmp_path, monkeypatch)
 
     monkeypatch.setattr(evaluate, "write_report", fail)
     done = bags.run(bag, "--model", model, "--out", tmp_path / "o", *bags.QUICK)
-    assert isinstance(done.exception, RuntimeError)
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
+    last = done.stderr.splitlines()[-1]
+    assert "no report" in last and f"the results are in {tmp_path / 'o' / 'summary.json'}" in last
     assert json.loads((tmp_path / "o" / "summary.json").read_text())["metrics"]["frames"] == bags.FRAMES

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from jepa_ros.errors import InputError
 from jepa_ros.evaluation import sim
 from jepa_ros.resources import list_models
 
@@ -15,7 +16,7 @@ def test_the_result_names_the_baselines_and_survives_a_report_that_fails(tmp_pat
         raise OSError("no space left")
 
     monkeypatch.setattr(sim.Report, "write", fail)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(InputError, match="no space left.*the results are in .*summary.json"):
         options = {"goals": 1, "seed": 0, "timeout": 0.5, "workers": 1}
         sim.run_sim_evaluation(model="openarm_reach", task="reach", out=tmp_path / "out", **options)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
