@@ -119,6 +119,9 @@ class _ScaledTerm:
 
     scale: ClassVar[float]
 
+    def distance(self, outcome: Outcome) -> torch.Tensor:
+        raise NotImplementedError
+
     def cost(self, outcome: Outcome) -> torch.Tensor:
         return (self.distance(outcome) / self.scale).square()
 
