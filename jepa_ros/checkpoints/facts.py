@@ -152,28 +152,19 @@ def read_card_tables(path: Path) -> list[dict[str, list]]:
     if not path.is_file():
         return []
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise InputError(f"model {path}: expected a card in UTF-8, found other bytes") from None
-    tables: list[dict[str, list]] = []
-    table = None
-    for line, after in zip(lines, [*lines[1:], ""], strict=True):
-        if not line.startswith("|"):
-            table = None
-        elif table is not None:
-            if not _is_rule(line):
-                table["rows"].append(_split_cells(line, len(table["columns"])))
-        elif _is_rule(after):
-            table = {"columns": _split_cells(line), "rows": []}
-            tables.append(table)
+    tables = []
+    for block in re.findall(r"(?:^[ \t]*\|.*\n?)+", text, re.MULTILINE):
+        header, *lines = map(str.strip, block.splitlines())
+        if lines and re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", lines[0]):
+            columns = _split_cells(header)
+            rows = [(_split_cells(line) + [""] * len(columns))[: len(columns)] for line in lines[1:]]
+            tables.append({"columns": columns, "rows": rows})
     return tables
 
 
-def _is_rule(line: str) -> bool:
-    return re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line) is not None
-
-
-def _split_cells(line: str, count: int | None = None) -> list[str]:
+def _split_cells(line: str) -> list[str]:
     cells = [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line.removeprefix("|"))]
-    cells = cells[:-1] if cells and not cells[-1] else cells
-    return cells if count is None else (cells + [""] * count)[:count]
+    return cells[:-1] if cells and not cells[-1] else cells
