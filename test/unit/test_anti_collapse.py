@@ -61,7 +61,7 @@ def test_redundant_latents_are_penalised():
 
 
 @pytest.mark.parametrize("name", ("sigreg", "vicreg"))
-def test_tokens_that_know_their_place_and_not_the_image_are_penalised(name):
+def test_tokens_that_encode_only_their_position_are_penalised(name):
     """Over batch and tokens together, these are as Gaussian as can be; over the batch they are constant."""
     method = make(name)
     by_place = gaussian(1, 1, 16, 6).expand(2, 64, 16, 6)
@@ -69,7 +69,7 @@ def test_tokens_that_know_their_place_and_not_the_image_are_penalised(name):
 
 
 @pytest.mark.parametrize("masked", (0.0, 0.5))
-def test_constant_latents_cannot_be_drawn_from(masked):
+def test_constant_latents_cannot_be_reconstructed(masked):
     """The best that a decoder of one latent for all can draw is the mean frame, where one that is told draws each."""
     frames = torch.cat([torch.full((8, 16, 16, 3), value, dtype=torch.uint8) for value in (40, 220)])
     told = torch.cat([torch.full((8, 6), value) for value in (-1.0, 1.0)]).unsqueeze(0)
@@ -98,7 +98,7 @@ class Fixed(torch.nn.Module):
         return self.latents
 
 
-def test_vicreg_is_the_papers():
+def test_vicreg_equals_the_published_one():
     """Equations 1, 3 and 4 of arXiv 2105.04906, number by number."""
     z = 0.7 * gaussian(1, 40, 3) @ gaussian(3, 3, seed=1) + 2.0
     n, d, total, off = 40, 3, 0.0, 0.0
@@ -116,7 +116,7 @@ def test_vicreg_is_the_papers():
     assert float(VicReg().loss(z, None, None)) == pytest.approx(total + off / 25, rel=1e-9)
 
 
-def test_halves_are_measured_in_full_precision():
+def test_half_precision_is_measured_in_full_precision():
     z = gaussian(1, 64, 6).bfloat16()
     for method in (SigReg(16), VicReg()):
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -138,7 +138,7 @@ def test_gradients_through_the_targets(name, flows):
 
 @pytest.mark.parametrize("masked", (0.0, 0.4))
 @pytest.mark.parametrize("name", METHODS)
-def test_the_regulariser_teaches_the_encoder_and_its_own_parts_alone(name, masked):
+def test_the_regulariser_has_gradients_of_encoder_and_own_parts_only(name, masked):
     settings = {"masked": masked, "patch": 4} if name == "reconstruction" else {}
     model, latents, frames = drawn()
     method = make(name, model, **settings)
@@ -154,7 +154,7 @@ def test_the_regulariser_teaches_the_encoder_and_its_own_parts_alone(name, maske
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in method.parameters())
 
 
-def test_a_model_is_no_part_of_its_method():
+def test_the_method_does_not_contain_the_model():
     """Else the optimiser would have it twice, and a checkpoint of the training state too."""
     model = small_lewm.fresh()
     for name in METHODS:
@@ -165,7 +165,7 @@ def test_a_model_is_no_part_of_its_method():
 # --- the teacher -----------------------------------------------------------------------------------------------------
 
 
-def test_the_teacher_begins_as_the_student_and_has_no_predictor():
+def test_the_teacher_starts_as_the_student_without_predictor():
     model, latents, frames = drawn()
     method = make("ema", model)
     torch.testing.assert_close(method.targets(model, frames, latents), latents.flatten(0, 1).detach())
@@ -173,7 +173,7 @@ def test_the_teacher_begins_as_the_student_and_has_no_predictor():
     assert not any(p.requires_grad for p in method.parameters())
 
 
-def test_the_teacher_follows_as_the_schedule_says():
+def test_the_teacher_follows_the_momentum_schedule():
     model = small_lewm.fresh()
     method = make("ema", model, start=0.9)
     name = "encoder.stages.0.weight"
@@ -190,7 +190,7 @@ def test_the_teacher_follows_as_the_schedule_says():
     assert method.momentum() == 1.0
 
 
-def test_the_student_is_never_moved_by_its_teacher():
+def test_the_teacher_does_not_change_the_student():
     model = small_lewm.fresh()
     method = make("ema", model)
     before = copy.deepcopy(model.state_dict())
@@ -199,7 +199,7 @@ def test_the_student_is_never_moved_by_its_teacher():
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_a_teacher_keeps_what_encoding_needs_wherever_it_lies():
+def test_the_teacher_keeps_all_modules_that_encode_uses():
     class Nested(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -217,7 +217,7 @@ def test_a_teacher_keeps_what_encoding_needs_wherever_it_lies():
 # --- masks -----------------------------------------------------------------------------------------------------------
 
 
-def test_hidden_patches_reach_the_decoder_through_the_loss_alone():
+def test_hidden_patches_are_seen_by_the_loss_only():
     model, latents, frames = drawn()
     method = make("reconstruction", model, masked=0.25, patch=4)
     seen = []
@@ -237,7 +237,7 @@ def test_hidden_patches_reach_the_decoder_through_the_loss_alone():
         assert torch.equal(before[name], value), f"{name} remembers masked frames"
 
 
-def test_any_size_can_be_drawn():
+def test_images_of_any_size_can_be_reconstructed():
     for size in (16, 20, 33):
         config = small_lewm.config(preprocessing={"size": size})
         method = make_anti_collapse("reconstruction", small_lewm.fresh(), config)
@@ -287,7 +287,7 @@ class Run:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_run_that_is_resumed_goes_on_the_same(name):
+def test_a_resumed_run_gives_the_same_result(name):
     whole = Run(name)
     for k in range(3):
         whole.step(k)
@@ -310,13 +310,13 @@ def test_a_run_that_is_resumed_goes_on_the_same(name):
         ("ema", {"updates": None}, "anti-collapse ema: expected the number of updates of its schedule, found None"),
     ],
 )
-def test_what_cannot_be_made_is_said_in_one_line(name, settings, said):
+def test_invalid_options_give_a_one_line_error(name, settings, said):
     with pytest.raises(InputError) as error:
         make_anti_collapse(name, small_lewm.fresh(), small_lewm.config(), **settings)
     assert str(error.value) == said
 
 
-def test_a_frozen_encoder_takes_none_alone():
+def test_a_frozen_encoder_takes_no_method():
     config = small_lewm.config(
         family="dino_wm",
         encoder={"type": "transformers", "sha256": "0" * 64},

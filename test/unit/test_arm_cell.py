@@ -34,13 +34,13 @@ def wanted():
     return 0.5 * (knots[1:] + knots[:-1])
 
 
-def test_the_gate_takes_the_plan_and_ends_it(run):
+def test_the_gate_accepts_and_completes_the_plan(run):
     cell, verdict, *_ = run
     assert verdict, verdict.text
     assert cell.gate.tick(cell.scene.time).status.state == GateState.HOLDING
 
 
-def test_executed_ticks_are_what_was_planned(run):
+def test_executed_ticks_equal_the_plan(run):
     _, _, begin, plan, ticks, _ = run
     starts = [t.start for t in ticks]
     np.testing.assert_allclose(np.diff(starts), 0.1, atol=1e-6)
@@ -52,7 +52,7 @@ def test_executed_ticks_are_what_was_planned(run):
         np.testing.assert_allclose(executed[k].values, 0.0, atol=1e-3)
 
 
-def test_the_tool_moves_where_the_actions_sum_says(run):
+def test_the_tool_moves_by_the_sum_of_the_actions(run):
     *_, ticks, (before, after) = run
     moved = sum(t.values for t in ticks) * 0.2 * 0.1
     assert np.linalg.norm(wanted().sum(0) * 0.02) > 0.05
@@ -60,7 +60,7 @@ def test_the_tool_moves_where_the_actions_sum_says(run):
     assert abs(after[2] - before[2]) < 0.01
 
 
-def test_reset_forgets_the_motion():
+def test_reset_ends_the_motion():
     cell = ArmCell(sim_arm.scene(), sim_arm.robot())
     q = cell.space.inverse_kinematics(XY)
     cell.reset(q)

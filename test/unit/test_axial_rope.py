@@ -26,7 +26,7 @@ def test_rope_scores_depend_on_how_far_apart_tokens_are_in_time_and_space_alone(
 
 
 @torch.no_grad()
-def test_rope_keeps_lengths_and_turns_a_third_of_the_pairs_with_each_axis():
+def test_rope_keeps_lengths_and_rotates_a_third_of_the_pairs_by_each_axis():
     cos, sin = axial_rope(torch.arange(2), 3, 5, 14)  # 7 pairs: 2 an axis and one that stays
     assert cos.shape == sin.shape == (30, 7)
     angles = torch.atan2(sin, cos).view(2, 3, 5, 7)

@@ -40,7 +40,7 @@ def test_one_step_alone_is_predicted_as_in_a_window(predictor):
     torch.testing.assert_close(predictor(latents[:, :1], actions[:, :1], states[:, :1]), together)
 
 
-def test_patches_know_their_places(predictor):
+def test_predictions_depend_on_the_positions_of_patches(predictor):
     latents, actions, states = window()
     flipped = latents.flip(2)
     assert (predictor(flipped, actions, states).flip(2) - predictor(latents, actions, states)).abs().max() > 1e-3

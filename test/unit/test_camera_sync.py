@@ -29,7 +29,7 @@ def stamps(count, offset=0.0, period=PERIOD):
     return [100.0 + offset + k * period for k in range(count)]
 
 
-def test_every_frame_of_one_camera_is_a_set_as_it_comes():
+def test_with_one_camera_each_frame_is_a_set():
     made = matcher("frame")
     assert feed(made, [("frame", 2.0), ("frame", 2.0), ("frame", 1.9), ("frame", 0.0)]) == [
         (2.0,),
@@ -41,7 +41,7 @@ def test_every_frame_of_one_camera_is_a_set_as_it_comes():
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.2, -0.2])
-def test_frames_taken_together_stay_together_whichever_comes_first(delay):
+def test_simultaneous_frames_form_a_set_in_any_order_of_arrival(delay):
     """A wrist frame of a moment before is near enough, and there earlier; it must not stand in for the right one."""
     times = stamps(30)
     sets = feed(matcher(), arriving(("frame", times, 0.0), ("wrist/frame", times, delay)))
@@ -59,14 +59,14 @@ def test_each_view_is_the_nearest_of_its_camera(offset, delay):
         assert abs(wrist - first) == pytest.approx(min(abs(t - first) for t in others))
 
 
-def test_a_set_does_not_wait_for_a_frame_that_can_only_be_farther():
+def test_a_set_does_not_wait_for_frames_farther_away():
     made = matcher()
     feed(made, arriving(("frame", stamps(10), 0.0), ("wrist/frame", stamps(10, -0.01), 0.0)))
     feed(made, [("wrist/frame", 100.0 + 10 * PERIOD - 0.01)])
     assert len(made.add("frame", 100.0 + 10 * PERIOD, "new")) == 1
 
 
-def test_three_cameras_in_their_order_at_the_first_ones_stamps():
+def test_three_cameras_are_in_order_at_the_stamps_of_the_first():
     times = stamps(12)
     made = matcher("frame", "left/frame", "right/frame")
     streams = [("left/frame", stamps(12, 0.002), 0.03), ("right/frame", stamps(12, 0.001), 0.0), ("frame", times, 0.01)]
@@ -105,7 +105,7 @@ def test_a_silent_camera_completes_nothing_and_memory_stays_bounded(silent):
 
 
 @pytest.mark.parametrize("gap", [-3.0, 3.0])
-def test_a_camera_of_another_clock_is_told_by_how_much(gap):
+def test_the_offset_of_another_clock_is_reported(gap):
     made = matcher("frame", "left/frame", "wrist/frame")
     times = stamps(60)
     wrist = ("wrist/frame", [t + gap for t in times], -gap)
@@ -116,7 +116,7 @@ def test_a_camera_of_another_clock_is_told_by_how_much(gap):
     assert made.apart == {}, "forgotten once they come together again"
 
 
-def test_repeated_and_disordered_frames_are_left_out():
+def test_repeated_and_out_of_order_frames_are_dropped():
     made = matcher()
     messages = arriving(("frame", stamps(10), 0.0), ("wrist/frame", stamps(10), 0.0))
     doubled = [m for m in messages for _ in range(2)]
@@ -125,7 +125,7 @@ def test_repeated_and_disordered_frames_are_left_out():
 
 
 @pytest.mark.parametrize("order", [("frame", "wrist/frame"), ("wrist/frame", "frame")])
-def test_time_that_goes_back_begins_anew_and_mixes_nothing(order):
+def test_a_jump_back_in_time_starts_over_without_mixing(order):
     made = matcher()
     feed(made, arriving(("frame", stamps(30), 0.0), ("wrist/frame", stamps(30), 0.0)))
     back = [50.0 + k * PERIOD for k in range(10)]
@@ -134,7 +134,7 @@ def test_time_that_goes_back_begins_anew_and_mixes_nothing(order):
     assert all(first == wrist for first, wrist in sets)
 
 
-def test_a_frame_of_the_old_episode_that_comes_late_does_no_lasting_harm():
+def test_a_late_frame_of_the_old_episode_has_no_lasting_effect():
     made = matcher()
     feed(made, arriving(("frame", stamps(30), 0.0), ("wrist/frame", stamps(30), 0.0)))
     sets = feed(made, [("frame", 50.0), ("wrist/frame", 101.0)])
@@ -142,20 +142,20 @@ def test_a_frame_of_the_old_episode_that_comes_late_does_no_lasting_harm():
     assert sets == [(50.0 + k * PERIOD,) * 2 for k in range(1, 10)]
 
 
-def test_a_jump_ahead_goes_on_from_there():
+def test_a_jump_ahead_in_time_continues_from_there():
     made = matcher()
     times = [*stamps(10), *stamps(10, 60.0)]
     assert feed(made, arriving(("frame", times, 0.0), ("wrist/frame", times, 0.0))) == [(t, t) for t in times]
 
 
-def test_a_camera_that_lags_more_than_allowed_is_given_up_on():
+def test_a_camera_that_lags_too_far_is_not_waited_for():
     times = stamps(60)
     made = matcher()
     sets = feed(made, arriving(("frame", times, 0.0), ("wrist/frame", times, MAX_LAG_S + 0.2)))
     assert made.incomplete > 0 and all(first == wrist for first, wrist in sets)
 
 
-def test_cleared_it_knows_nothing():
+def test_clear_drops_all_frames():
     made = matcher()
     made.add("frame", 1.0, 0)
     made.clear()

@@ -45,7 +45,7 @@ def change_config(directory, change):
     (directory / "config.json").write_text(json.dumps(values))
 
 
-def test_a_checkpoint_comes_back_bit_for_bit(saved):
+def test_a_checkpoint_is_loaded_bit_for_bit(saved):
     config = small_models.config()
     model, policy = small_models.fresh(config)
     found = load_checkpoint(saved)
@@ -68,7 +68,7 @@ def with_heads(directory):
     return reachability, probes
 
 
-def test_heads_come_back_bit_for_bit(tmp_path):
+def test_heads_are_loaded_bit_for_bit(tmp_path):
     reachability, probes = with_heads(tmp_path / "m")
     found = load_checkpoint(tmp_path / "m")
     assert not found.reachability.training and not any(p.requires_grad for p in found.reachability.parameters())
@@ -81,7 +81,7 @@ def test_heads_come_back_bit_for_bit(tmp_path):
         assert again.read(torch.zeros(7, 2, 4)).shape == (7, 2, probe.dimension)
 
 
-def test_a_checkpoint_of_before_there_were_heads_loads_with_the_same_id(saved):
+def test_a_checkpoint_from_before_heads_existed_keeps_its_id(saved):
     def old(values):
         del values["reachability"], values["probes"]
 
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_before_there_were_heads_loads_with_the_same_id(saved):
     assert "reachability" not in (saved / "config.json").read_text()
 
 
-def test_the_model_that_ships_keeps_its_id():
+def test_the_shipped_model_keeps_its_id():
     checkpoint = load_checkpoint("openarm_reach")
     assert checkpoint.model_id == identify(checkpoint.directory)
 
@@ -115,7 +115,7 @@ def test_heads_that_do_not_fit_are_refused(tmp_path, change, words):
     assert words in refusal(tmp_path / "m")
 
 
-def test_heads_that_the_configuration_does_not_know_are_refused(tmp_path):
+def test_heads_missing_from_the_configuration_are_refused(tmp_path):
     with_heads(tmp_path / "m")
     change_config(tmp_path / "m", lambda c: c.update(reachability=None))
     assert "unexpected tensor reachability." in refusal(tmp_path / "m")
@@ -216,7 +216,7 @@ def test_a_configuration_that_cannot_be_used(saved, change, words):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe\x00", b"null"])
-def test_a_configuration_that_is_no_json_object(saved, content):
+def test_a_configuration_that_is_not_a_json_object(saved, content):
     (saved / "config.json").write_bytes(content)
     assert "config.json" in refusal(saved)
 
@@ -243,5 +243,5 @@ def test_a_model_of_another_arm_is_refused(config, words):
     assert all(word in text for word in words), text
 
 
-def test_a_model_of_this_arm_is_taken():
+def test_a_model_of_this_arm_is_accepted():
     check_robot(small_models.config(ROBOT.joints), ROBOT)

@@ -26,11 +26,11 @@ def reference():
     return made
 
 
-def test_nothing_promised_yet():
+def test_an_empty_reference():
     assert not CommittedReference()
 
 
-def test_a_hold_stays(reference):
+def test_a_hold_is_at_rest(reference):
     assert reference and reference.end == T0
     for t in (T0 - 3, T0, T0 + 100):
         q, qd, qdd = reference.joints_at(t)
@@ -40,7 +40,7 @@ def test_a_hold_stays(reference):
     assert not velocity.any()
 
 
-def test_a_plan_holds_from_its_start_on(reference):
+def test_a_plan_takes_effect_at_its_start(reference):
     path, trajectory = plan(0.5)
     reference.add_plan(T0 + 1, path, trajectory)
     assert reference.joints_at(T0 + 0.99)[0] == [0.5]
@@ -70,7 +70,7 @@ def test_a_plan_replaces_those_that_would_have_begun_after_it(reference):
     assert reference.end == T0 + 3
 
 
-def test_old_plans_are_forgotten_but_not_the_one_in_force():
+def test_old_plans_are_removed_but_not_the_active_one():
     made = CommittedReference(keep=5.0)
     made.hold(T0, np.array([0.5]), ("a",), np.zeros(2))
     for k in range(100):

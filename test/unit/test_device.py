@@ -48,7 +48,7 @@ def test_each_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch):
         choose_device("cuda:2")
 
 
-def test_mixing_devices_would_be_noticed():
+def test_mixed_devices_fail():
     with pretended_gpu() as gpu:
         there = torch.zeros(2, device=gpu)
         with pytest.raises(RuntimeError, match="same device"):
@@ -57,7 +57,7 @@ def test_mixing_devices_would_be_noticed():
             there.numpy()
 
 
-def test_on_the_cpu_a_model_is_itself():
+def test_on_the_cpu_a_model_is_not_wrapped():
     model = small_lewm.fresh()
     assert on_device(model, HERE) is model
 
@@ -97,7 +97,7 @@ MODELS["vjepa2_ac"] = posed
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("training", [False, True])
-def test_a_model_on_a_gpu_answers_where_it_was_asked(name, training):
+def test_a_model_on_a_gpu_returns_tensors_on_the_callers_device(name, training):
     config, model = MODELS[name]()
     with pretended_gpu() as gpu:
         asked = on_device(model.train(training), gpu)

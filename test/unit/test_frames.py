@@ -32,7 +32,7 @@ def test_stamps_pass_within_age_and_skew_only():
     assert cause(c.check_stamp, 0, NOW) == "stale"
 
 
-def test_nothing_passes_before_the_clock_starts():
+def test_no_frame_passes_before_the_clock_starts():
     assert cause(checks().check_stamp, 0, 0) == "clock"
 
 
@@ -53,7 +53,7 @@ def test_a_clock_that_jumps_back_begins_an_episode():
     assert c.episodes == 1
 
 
-def test_a_picture_that_stays_is_frozen_until_it_changes():
+def test_an_unchanged_image_is_frozen_until_it_changes():
     c = checks()
     for k in range(10):
         feed(c, NOW + k * S // 10, bytes([1, 2, 3]))

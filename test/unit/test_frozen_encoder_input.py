@@ -117,7 +117,7 @@ def test_the_digest_is_of_all_safetensors_in_order(tmp_path):
     assert weights_digest(tmp_path) == hashlib.sha256(b"onetwO").hexdigest()
 
 
-def test_nothing_is_fetched_unless_it_is_asked_for(tmp_path):
+def test_nothing_is_fetched_unless_allowed(tmp_path):
     assert resolve_encoder(tmp_path) == tmp_path
     with pytest.raises(InputError, match="is fetched when asked for"):
         resolve_encoder("owner/encoder")
@@ -125,7 +125,7 @@ def test_nothing_is_fetched_unless_it_is_asked_for(tmp_path):
         resolve_encoder("/no/such/encoder", allow_download=True)
 
 
-def test_a_repository_asked_for_by_name_comes_through_the_hub(tmp_path):
+def test_an_allowed_repository_is_fetched_by_the_hub(tmp_path):
     """With the hub's client offline: from its cache, or one line that says why not."""
     revision = "0" * 40
     cached = tmp_path / "hub" / "models--owner--encoder"

@@ -51,12 +51,12 @@ def model(world: ET.Element, name: str) -> ET.Element:
 
 
 @pytest.mark.skipif(shutil.which("ign") is None, reason="ign (ignition-tools, libsdformat-dev) is not installed")
-def test_sdformat_finds_it_valid(world, folder):
+def test_sdformat_accepts_the_world(world, folder):
     done = subprocess.run(["ign", "sdf", "-k", "world.sdf"], cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "Valid." and "Warning" not in done.stderr + done.stdout
 
 
-def test_it_has_every_body_of_the_scene_but_the_robot_s(world, scene):
+def test_the_world_has_every_body_but_the_robots(world, scene):
     m = scene.model
     bodies = {m.body(b).name for b in range(1, m.nbody)}
     fixed = {m.geom(g).name for g in range(m.ngeom) if m.geom_bodyid[g] == 0}
@@ -66,7 +66,7 @@ def test_it_has_every_body_of_the_scene_but_the_robot_s(world, scene):
 
 
 @pytest.mark.parametrize("name", ["table", "puck", "goal_a", "goal_b"])
-def test_a_thing_is_where_it_is_as_large_and_of_the_colour_that_it_is(world, scene, name):
+def test_objects_have_the_same_pose_size_and_colour(world, scene, name):
     m, d = scene.model, scene.data
     found, body = model(world, name), m.body(name).id
     position, rotation = pose(found)
@@ -91,7 +91,7 @@ def test_a_thing_is_where_it_is_as_large_and_of_the_colour_that_it_is(world, sce
     assert not visuals
 
 
-def test_the_puck_weighs_the_same(world, scene):
+def test_the_puck_has_the_same_mass(world, scene):
     body, inertial = scene.model.body("puck").id, model(world, "puck").find("link/inertial")
     np.testing.assert_allclose(values(inertial, "mass"), scene.model.body_mass[body])
     found = [float(inertial.find(f"inertia/{key}").text) for key in ("ixx", "iyy", "izz")]
@@ -114,7 +114,7 @@ def test_the_camera_sees_the_same(world, scene):
     assert lens.find("optical_frame_id").text == sim_arm.robot().camera.frame_id
 
 
-def test_images_come_as_often_and_as_large_as_the_simulator_s(world, scene):
+def test_images_have_the_rate_and_size_of_the_simulators(world, scene):
     from jepa_ros.nodes.simulator import PARAMETERS
 
     defaults = {p.name: p.default for p in PARAMETERS}
@@ -123,7 +123,7 @@ def test_images_come_as_often_and_as_large_as_the_simulator_s(world, scene):
     assert values(world, "physics/max_step_size")[0] == defaults["timestep"]
 
 
-def test_light_falls_as_it_does_there(world, scene):
+def test_lights_are_the_same(world, scene):
     m = scene.model
     head, other = world.findall("light")
     np.testing.assert_allclose(values(world, "scene/ambient")[:3], m.vis.headlight.ambient, atol=1e-6)
@@ -134,7 +134,7 @@ def test_light_falls_as_it_does_there(world, scene):
     assert all(light.find("cast_shadows").text == "false" for light in (head, other))
 
 
-def test_meshes_are_the_hulls_that_are_drawn_there(world, scene, folder):
+def test_meshes_are_the_rendered_hulls(world, scene, folder):
     m = scene.model
     meshes = np.flatnonzero(m.geom_type == mujoco.mjtGeom.mjGEOM_MESH)
     assert len(meshes) == len(list(folder.glob("*.stl")))
@@ -156,7 +156,7 @@ def test_meshes_are_the_hulls_that_are_drawn_there(world, scene, folder):
     assert uris == [f"file://{folder}/openarm_body_link0_collision.stl"]
 
 
-def test_the_pedestal_is_drawn_only(world):
+def test_the_pedestal_is_visual_only(world):
     assert model(world, "openarm_body_link0_collision").find("link/collision") is None
 
 
@@ -170,7 +170,7 @@ def test_the_bridge_carries_the_topics_that_the_world_has(world):
     assert sim_arm.robot().camera.topic == "image"
 
 
-def test_its_systems_are_those_that_gazebo_publishes(world):
+def test_the_systems_exist_in_gazebo(world):
     # gz-sim, branch gz-sim8: examples/worlds/sensors_demo.sdf
     published = {
         "gz-sim-physics-system": "gz::sim::systems::Physics",

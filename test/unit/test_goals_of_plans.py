@@ -41,14 +41,14 @@ def maker():
     return GoalMaker(checkpoint([tool_probe()]), SPACE)
 
 
-def test_a_place_is_as_far_as_it_is(maker):
+def test_the_distance_of_a_tool_position(maker):
     term = maker.tool([*XY, SPACE.height])
     far = outcome([[XY + [0.03, 0.04], XY]])
     np.testing.assert_allclose(term.distance(far), [[0.05, 0.0]], atol=1e-6)
     assert term.unit == "m" and Goal((term,)).within(far).tolist() == [[False, True]]
 
 
-def test_a_posture_is_as_far_as_its_joints_are_on_average(maker):
+def test_the_distance_of_a_posture_is_the_mean_over_its_joints(maker):
     term = maker.posture(JOINTS[:2], [0.4, 0.0])
     np.testing.assert_allclose(term.distance(outcome([[XY]])), [[0.4 / np.sqrt(2)]], rtol=1e-5)
     assert term.unit == "rad"
@@ -78,7 +78,7 @@ def test_metrics_of_latents_differ_and_agree_on_the_goal():
     assert costs["l2"][0] == pytest.approx(0.5) and costs["l1"][0] == pytest.approx(0.5)
 
 
-def test_a_learned_distance_is_asked_with_the_predicted_state():
+def test_a_learned_distance_uses_the_predicted_state():
     class Ticks(torch.nn.Module):
         def forward(self, latent, goal, states):
             assert latent.shape == goal.shape == (6, 2) and states.shape == (6, 14)
@@ -108,7 +108,7 @@ def test_steps_before_the_last_count_less():
     np.testing.assert_allclose(costs, [0.3 * 3, 0.3], rtol=1e-4)
 
 
-def test_effort_and_shaking_have_their_price():
+def test_effort_and_jitter_are_penalised():
     maker = GoalMaker(checkpoint(), SPACE)
     goal = Goal((maker.latent(small_models.latent_of(XY)),))
     steady, shaking = torch.ones(1, 8, 2), torch.tensor([1.0, -1.0]).repeat(4)[None, :, None].expand(1, 8, 2)
@@ -119,7 +119,7 @@ def test_effort_and_shaking_have_their_price():
     assert smooth[0] == 0.0 and smooth[1] == pytest.approx(4.0)
 
 
-def test_a_model_that_contradicts_itself_has_its_price():
+def test_inconsistency_of_the_model_is_penalised():
     maker = GoalMaker(checkpoint(), SPACE)
     goal, objective = Goal((maker.tool([*XY, SPACE.height]),)), Objective(uncertainty=2.0, tool_probe=tool_probe())
     agreed, apart = outcome([[XY]]), outcome([[XY]], seen=[[XY + [0.11, 0.0]]])
@@ -146,6 +146,6 @@ def test_a_model_that_contradicts_itself_has_its_price():
         (lambda m: GoalMaker(checkpoint(), SPACE, "reachability"), "metric: reachability needs a model"),
     ],
 )
-def test_what_cannot_be_asked_for_is_named(maker, ask, sentence):
+def test_invalid_goals_are_reported(maker, ask, sentence):
     with pytest.raises(InputError, match=sentence):
         ask(maker)

@@ -115,20 +115,20 @@ def test_a_path_through_a_box_is_forbidden():
     np.testing.assert_array_equal(boxed(PILLAR).feasible(np.concatenate([through, around])), [False, True])
 
 
-def test_the_margin_counts():
+def test_the_margin_is_kept():
     beside = straight([0.10, -0.25], [0.30, -0.25])  # 1 cm from the box
     assert not boxed(PILLAR, margin=0.02).feasible(beside)[0]
     assert boxed(PILLAR, margin=0.005).feasible(beside)[0]
 
 
-def test_already_inside_only_inward_motion_is_let_through():
+def test_from_a_forbidden_start_only_motion_out_is_allowed():
     out, deeper = straight([0.19, -0.3], [0.10, -0.3]), straight([0.19, -0.3], [0.21, -0.3])
     still, across = straight([0.19, -0.3], [0.19, -0.3]), straight([0.19, -0.3], [0.30, -0.3])
     paths = np.concatenate([out, deeper, still, across])
     np.testing.assert_array_equal(boxed(PILLAR).feasible(paths), [True, False, True, False])
 
 
-def test_the_price_rises_towards_a_box_and_is_nothing_far_off():
+def test_the_price_rises_towards_a_box_and_is_zero_far_away():
     paths = np.array([[[x, -0.3]] for x in (0.05, 0.14, 0.15, 0.16, 0.18, 0.20)])
     price = boxed(PILLAR).price(paths)
     assert price[0] == 0 and (np.diff(price[1:]) > 0).all()
@@ -222,7 +222,7 @@ def test_the_exact_check_names_how_far_the_tool_leaves_the_workspace():
 
 @settings(max_examples=40, deadline=None)
 @given(SEEDS)
-def test_what_the_exact_check_does_not_look_at_cannot_be_forbidden(seed):
+def test_constraints_that_are_off_forbid_nothing(seed):
     """It finds what looking at every sample finds, however thin the box is."""
     rng = np.random.default_rng(seed)
     trajectory, path = wild_plan(rng)
@@ -240,7 +240,7 @@ def test_what_the_exact_check_does_not_look_at_cannot_be_forbidden(seed):
         assert worst in guard.check(trajectory)
 
 
-def test_what_the_field_lets_through_passes_the_exact_check():
+def test_paths_that_the_field_allows_pass_the_exact_check():
     guard = Guardrails(sim_arm.space(), sim_arm.limits(), collision(), [PILLAR], 0.015)
     rng, verdicts = np.random.default_rng(3), []
     for _ in range(60):
@@ -279,7 +279,7 @@ def test_a_margin_that_home_does_not_have_is_refused_and_the_pair_named():
         ),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(call, words):
+def test_invalid_arguments_give_a_one_line_error(call, words):
     with pytest.raises(InputError, match=words) as error:
         call()
     assert "\n" not in str(error.value)
@@ -317,7 +317,7 @@ def test_the_hand_is_kept_out_of_the_configurations_boxes_too(configured):
     assert text.startswith("keep-out box 'screen' and openarm_right_ee_") and " overlap by " in text
 
 
-def test_self_collision_is_looked_at_unless_told_otherwise(configured):
+def test_self_collision_is_checked_by_default(configured):
     robot = configured(self_collision="absent")
     assert robot.self_collision.margin == 0.02 and robot.self_collision.ignore == [] and robot.keep_out == []
     off = Guardrails.from_robot(configured(self_collision=None), sim_arm.scene().urdf, small_space(), None)
@@ -338,6 +338,6 @@ def test_self_collision_is_looked_at_unless_told_otherwise(configured):
         ({"self_collision": {"gap": 1}}, "self_collision.gap: expected no such field"),
     ],
 )
-def test_a_wrong_configuration_is_named(configured, changes, words):
+def test_an_invalid_configuration_is_reported(configured, changes, words):
     with pytest.raises(InputError, match=words):
         configured(**changes)

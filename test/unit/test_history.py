@@ -40,7 +40,7 @@ def test_frames_are_found_within_half_a_frame_and_no_further(latents):
     assert latents.window(last + 0.55 * FRAME, 2, 0.4) is None
 
 
-def test_the_oldest_stands_for_what_came_before_it(latents):
+def test_the_oldest_latent_replaces_missing_older_ones(latents):
     early = LatentHistory(keep=2.0)
     for k in range(4):
         early.add(T0 + k * FRAME, torch.tensor([float(k)]))
@@ -55,14 +55,14 @@ def test_time_that_goes_back_begins_anew(latents):
     assert values(latents.window(T0 + 5 * FRAME, 2, 0.4)) == [50.0, 50.0]
 
 
-def test_old_latents_are_forgotten(latents):
+def test_old_latents_are_removed(latents):
     for k in range(20, 100):
         latents.add(T0 + k * FRAME, torch.tensor([float(k)]))
     assert len(latents) == 31
     assert latents.at(T0 + 60 * FRAME) is None
 
 
-def test_nothing_seen_yet():
+def test_an_empty_history():
     empty = LatentHistory(keep=1.0)
     assert empty.newest is None and empty.at(T0) is None and empty.window(T0, 2, 0.4) is None
 
@@ -93,19 +93,19 @@ def actions(starts, keep=3.0):
     return made
 
 
-def test_actions_on_their_ticks_come_back():
+def test_actions_at_their_ticks_are_returned():
     found = actions(np.arange(8) * 0.1).between(T0 + 0.2, 3)
     np.testing.assert_allclose(found, [[2, 10], [3, 10], [4, 10]], atol=1e-4)
 
 
-def test_actions_between_ticks_are_what_was_travelled():
+def test_actions_between_ticks_interpolate_the_path():
     # from 0.03 s into tick 2: 70 % of it and 30 % of tick 3, and so on
     found = actions(np.arange(8) * 0.1).between(T0 + 0.23, 2)
     np.testing.assert_allclose(found, [[0.7 * 2 + 0.3 * 3, 10], [0.7 * 3 + 0.3 * 4, 10]], atol=1e-4)
 
 
 @pytest.mark.parametrize("start, ticks", [(-0.05, 2), (0.65, 2), (0.1, 8), (5.0, 1)])
-def test_actions_beyond_what_is_known(start, ticks):
+def test_actions_outside_the_known_time(start, ticks):
     assert actions(np.arange(8) * 0.1).between(T0 + start, ticks) is None
     assert ActionHistory(1.0, 0.1).between(T0, 1) is None
 

@@ -38,7 +38,7 @@ def fields(encoding, rgb, bigendian=False):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_every_encoding_gives_back_the_picture(encoding):
+def test_every_encoding_is_decoded(encoding):
     rgb = picture()
     data, pixel = fields(encoding, rgb)
     out = decode(encoding, 32, 24, 32 * pixel, data)
@@ -50,7 +50,7 @@ def test_every_encoding_gives_back_the_picture(encoding):
 
 
 @pytest.mark.parametrize("encoding", [e for e in ENCODINGS if e.endswith("16")])
-def test_big_endian_channels_are_read_as_such(encoding):
+def test_big_endian_channels_are_decoded(encoding):
     data, pixel = fields(encoding, picture(), bigendian=True)
     little, _ = fields(encoding, picture())
     out = decode(encoding, 32, 24, 32 * pixel, data, is_bigendian=1)
@@ -58,7 +58,7 @@ def test_big_endian_channels_are_read_as_such(encoding):
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "mono8", "mono16"])
-def test_padded_rows_are_honoured(encoding):
+def test_padded_rows_are_decoded(encoding):
     data, pixel = fields(encoding, picture())
     rows = np.frombuffer(data, np.uint8).reshape(24, -1)
     padded = np.pad(rows, ((0, 0), (0, 10)), constant_values=255)
@@ -101,19 +101,19 @@ def test_contradicting_fields_are_typed_one_line_errors(cause, change):
 @pytest.mark.parametrize(
     ("extension", "format"), [("jpg", "rgb8; jpeg compressed bgr8"), ("png", "png"), ("jpg", "jpeg")]
 )
-def test_compressed_pictures_come_back_as_rgb(extension, format):
+def test_compressed_images_are_decoded_to_rgb(extension, format):
     ok, data = cv2.imencode(f".{extension}", picture()[..., ::-1])
     out = decode_compressed(format, data.tobytes() + (bytes(40) if extension == "jpg" else b""))
     assert ok and np.abs(out.astype(int) - picture()).max() <= 16
 
 
-def test_a_file_that_stores_red_first_says_so_in_its_format():
+def test_swapped_channels_are_recognised_by_the_format():
     _, data = cv2.imencode(".png", picture())
     assert (decode_compressed("rgb8; png compressed rgb8", data) == picture()).all()
 
 
 @pytest.mark.parametrize("extension", ["jpg", "png"])
-def test_compressed_pictures_cut_short_are_refused(extension):
+def test_truncated_compressed_images_are_refused(extension):
     _, data = cv2.imencode(f".{extension}", picture())
     for cut in (len(data) // 2, len(data) - 3):
         with pytest.raises(ImageError) as caught:
@@ -129,7 +129,7 @@ def test_compressed_pictures_cut_short_are_refused(extension):
         ("encoding", "16UC1; compressedDepth png", b"x"),
     ],
 )
-def test_compressed_rubbish_is_refused(cause, format, data):
+def test_undecodable_compressed_images_are_refused(cause, format, data):
     with pytest.raises(ImageError) as caught:
         decode_compressed(format, data)
     assert caught.value.cause == cause
@@ -144,7 +144,7 @@ def test_preprocessing_crops_the_centre_and_averages():
     assert (out[:, :, 0] == 100).all() and (out[:, :32, 1] == 100).all() and (out[:, 32:, 1] == 200).all()
 
 
-def test_preprocessing_leaves_a_picture_of_the_right_size_alone():
+def test_preprocessing_does_not_change_an_image_of_the_right_size():
     rgb = picture(64, 64)
     assert (preprocess(rgb, 64) == rgb).all()
 

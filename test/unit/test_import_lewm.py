@@ -42,7 +42,7 @@ def outputs(model):
     ids=["plain", "safetensors", "DistributedDataParallel", "compiled", "nested", "Lightning"],
 )
 @pytest.mark.parametrize("vit", [TRANSFORMERS_4, TRANSFORMERS_5], ids=["transformers 4", "transformers 5"])
-def test_an_imported_model_computes_what_it_did(tmp_path, wrap, name, vit):
+def test_an_imported_model_computes_the_same(tmp_path, wrap, name, vit):
     source = write(tmp_path / "theirs", wrap(foreign(vit)), name=name)
     out = import_lewm(source, tmp_path / "ours", block=5, control_rate=20.0, name="small")
     loaded = checkpoint.load_checkpoint(out)
@@ -53,7 +53,7 @@ def test_an_imported_model_computes_what_it_did(tmp_path, wrap, name, vit):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
-def test_a_folder_with_one_file_of_weights_will_do_and_the_card_says_what_it_was(tmp_path):
+def test_a_folder_with_one_weights_file_is_accepted_and_named_in_the_card(tmp_path):
     source = write(tmp_path / "theirs", foreign() | {"encoder.pooler.dense.weight": torch.zeros(24, 24)})
     out = import_lewm(source.parent, tmp_path / "made" / "ours", block=2, control_rate=15.0)
     config = checkpoint.load_checkpoint(out).config
@@ -160,7 +160,7 @@ def refuse(tmp_path, source, sentence, **options):
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_is_not_such_a_checkpoint_is_refused(tmp_path, what):
+def test_another_checkpoint_is_refused(tmp_path, what):
     make, sentence = BAD[what]
     refuse(tmp_path, write(tmp_path / "theirs", make()), sentence)
 
@@ -214,7 +214,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path, options, sentence):
     refuse(tmp_path, write(tmp_path / "theirs", foreign()), sentence, **options)
 
 
-def test_a_directory_with_files_in_it_is_left_as_it_is(tmp_path):
+def test_a_directory_with_files_is_not_changed(tmp_path):
     source = write(tmp_path / "theirs", foreign())
     with pytest.raises(InputError, match="expected a directory that is new or empty, found one with files in it"):
         import_lewm(source, tmp_path / "theirs")
@@ -222,14 +222,14 @@ def test_a_directory_with_files_in_it_is_left_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("files", [[], ["a.pt", "b.pt"]])
-def test_a_folder_of_none_or_of_several_is_refused(tmp_path, files):
+def test_a_folder_with_no_or_several_weights_files_is_refused(tmp_path, files):
     for name in files:
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=f"a directory with one, found {', '.join(files) or 'none'}"):
         import_lewm(tmp_path, tmp_path / "ours")
 
 
-def test_the_command_says_in_one_line_what_it_made_or_why_it_did_not(tmp_path):
+def test_the_command_prints_one_line(tmp_path):
     source = write(tmp_path / "theirs", foreign())
     made = CliRunner().invoke(app, ["import", "lewm", str(source), "--out", str(tmp_path / "ours")])
     assert made.exit_code == 0, made.output

@@ -96,7 +96,7 @@ def test_a_prediction_does_not_depend_on_later_entries(model):
 
 
 @pytest.mark.parametrize("what", [0, 1, 2], ids=["oldest latent", "oldest proprioception", "oldest action"])
-def test_every_input_counts(what):
+def test_every_input_has_an_effect(what):
     model = MODELS["conv, proprioception, residual"]
     inputs = draw(model, model.history)
     before = model.predict(*inputs)
@@ -105,13 +105,13 @@ def test_every_input_counts(what):
         assert (a[:, -1] - b[:, -1]).abs().max() > 1e-3
 
 
-def test_at_first_the_actions_change_nothing():
+def test_actions_have_no_effect_before_training():
     model = LeWM(config()).eval()
     latents, states, actions = draw(model, 3)
     torch.testing.assert_close(model.predict(latents, states, actions), model.predict(latents, states, 0 * actions))
 
 
-def test_what_is_predicted_of_a_residual_model_and_of_the_state_is_a_change():
+def test_a_residual_model_and_the_state_head_predict_changes():
     model = fresh(config(joints=2, predictor=RESIDUAL))
     for layer in (model.prediction_projector.layers[-1], model.state_head):
         torch.nn.init.zeros_(layer.weight)
@@ -137,7 +137,7 @@ def test_a_rollout_is_repeated_prediction_on_a_window_that_slides(model, seen):
     torch.testing.assert_close(rolled[1], s[:, seen:], atol=5e-6, rtol=1e-5)
 
 
-def test_one_situation_is_rolled_out_for_many_plans_as_for_each(model):
+def test_a_batch_of_plans_is_rolled_out_like_each_plan(model):
     latents, states, _ = draw(model, model.history, batch=1)
     actions = draw(model, 4, batch=7)[2]
     context = Context(latents, states, torch.zeros(1, model.history - 1, 4))
@@ -147,7 +147,7 @@ def test_one_situation_is_rolled_out_for_many_plans_as_for_each(model):
         torch.testing.assert_close(together[0][n : n + 1], alone[0], atol=1e-5, rtol=1e-5)
 
 
-def test_a_rollout_is_of_the_weights_as_they_are(model):
+def test_a_rollout_uses_the_present_weights(model):
     latents, states, actions = draw(model, model.history + 2)
     context = Context(*(x[:, : model.history - k] for x, k in ((latents, 0), (states, 0), (actions, 1))))
     before = model.rollout(context, actions[:, -2:])[0]
@@ -160,7 +160,7 @@ def test_a_rollout_is_of_the_weights_as_they_are(model):
         model.predictor.blocks[0].attention.qkv.weight.div_(1.5)  # the models are shared
 
 
-def test_in_training_a_rollout_sees_the_batches_of_predict():
+def test_a_rollout_in_training_mode_uses_predict():
     model = fresh(config(joints=1, predictor=CAUSAL | {"dropout": 0.0})).train()
     latents, states, actions = draw(model, 6)
     context = Context(latents[:, :3], states[:, :3], actions[:, :2])
@@ -199,7 +199,7 @@ def test_latents_do_not_depend_on_the_batch(model):
 
 
 @pytest.mark.parametrize("size", [16, 40, 64, 70, 97])
-def test_a_convolutional_encoder_says_how_wide_its_features_are(size):
+def test_the_width_of_a_convolutional_encoder_is_correct(size):
     encoder = ConvEncoder(size, (2, 3, 4))
     assert encoder(torch.zeros(2, 3, size, size)).shape == (2, encoder.width)
 

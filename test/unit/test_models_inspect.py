@@ -30,14 +30,14 @@ def facts(directory):
     return json.loads(result.stdout)
 
 
-def test_parameters_are_those_of_the_model_by_its_parts(model):
+def test_parameters_are_counted_by_part(model):
     found, loaded = facts(model)["parameters"], load_checkpoint(model)
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in loaded.model.named_children()}
     parts["policy"] = sum(p.numel() for p in loaded.policy.parameters())
     assert found == parts | {"total": sum(parts.values())}
 
 
-def test_files_are_told_with_their_sha256(model):
+def test_files_have_size_and_sha256(model):
     found = facts(model)
     assert found["model_id"] == load_checkpoint(model).model_id and found["schema_version"] == 2
     for name in ("config.json", "model.safetensors"):
@@ -45,7 +45,7 @@ def test_files_are_told_with_their_sha256(model):
         assert found["files"][name] == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def test_rates_sizes_and_scales_are_those_of_the_configuration(model):
+def test_facts_match_the_configuration(model):
     found, config = facts(model), small_models.config(gripper=("g",))
     assert (found["control_rate"], found["action"]["block"], found["step"]) == (10.0, 4, 0.4)
     assert (found["family"], found["latent_shape"], found["history"]) == ("lewm", [4], 2)
@@ -77,13 +77,13 @@ def test_a_model_without_a_card_has_no_tables(tmp_path):
     assert read_card_tables(tmp_path / "README.md") == []
 
 
-def test_a_model_that_was_never_calibrated_says_so(root):
+def test_an_uncalibrated_model_is_reported(root):
     surprise = {"levels": (), "errors": (), "threshold": 1e300}
     directory = write_model(root / "m", surprise=surprise, robots=(), policy=None)
     assert "not calibrated" in run("inspect", directory).stdout
 
 
-def test_a_frozen_encoder_is_told(root):
+def test_a_frozen_encoder_is_described(root):
     directory = write_patch_model(root / "m")
     found = facts(directory)["frozen_encoder"]
     assert found["kind"] == "dinov2" and found["sha256"] == found["expected_sha256"]
@@ -96,12 +96,12 @@ def test_a_frozen_encoder_is_told(root):
     assert "SHA-256 NOT the one of the configuration" in " ".join(run("inspect", directory).stdout.split())
 
 
-def test_brackets_in_names_are_no_markup(root):
+def test_brackets_in_names_are_not_markup(root):
     directory = write_model(root / "m", robots=("[bold]arm[/bold]",))
     assert "[bold]arm[/bold]" in run("inspect", directory).stdout
 
 
-def test_what_cannot_be_read_is_one_line(model):
+def test_unreadable_files_give_a_one_line_error(model):
     (model / "README.md").write_bytes(b"\xff\xfe")
     assert "README.md: expected a card in UTF-8" in refused("inspect", model)
     (model / "model.safetensors").write_bytes(b"torn")

@@ -49,7 +49,7 @@ def test_only_the_files_of_a_checkpoint_are_copied(model):
     assert contents(resources.installed_models() / "mine") == wanted
 
 
-def test_the_same_model_again_is_there_already(model):
+def test_installing_the_same_model_twice_changes_nothing(model):
     run("install", model)
     result = run("install", model)
     assert result.exit_code == 0 and "reach: the same model is there already" in result.stdout
@@ -66,7 +66,7 @@ def test_another_model_is_not_overwritten_unless_forced(model, root):
     assert not (resources.installed_models() / "reach" / "README.md").exists(), "nothing of the other is left"
 
 
-def test_a_model_that_was_damaged_since_is_replaced_when_forced(model):
+def test_force_replaces_a_damaged_model(model):
     run("install", model)
     (resources.installed_models() / "reach" / "model.safetensors").unlink()
     assert "--force" in refused("install", model)
@@ -81,7 +81,7 @@ def test_the_name_of_a_shipped_model_is_refused(model):
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "", "a b"])
-def test_a_name_that_is_no_plain_one_is_refused(model, name):
+def test_an_invalid_name_is_refused(model, name):
     assert f"--name {name!r}: {'must be letters' if name else 'is empty'}" in refused("install", model, "--name", name)
     config = json.loads((model / "config.json").read_text()) | {"name": name}
     (model / "config.json").write_text(json.dumps(config))
@@ -112,7 +112,7 @@ def test_an_interrupted_install_leaves_nothing_behind(model, root, monkeypatch):
     assert copied and contents(resources.installed_models()) == before and installed() == ["reach"]
 
 
-def test_a_model_comes_back_where_it_cannot_be_replaced(model, root, monkeypatch):
+def test_a_failed_replacement_restores_the_previous_model(model, root, monkeypatch):
     run("install", model)
     before = contents(resources.installed_models())
     other = write_model(root / "other", seed=1, name="reach")
@@ -129,12 +129,12 @@ def test_a_model_comes_back_where_it_cannot_be_replaced(model, root, monkeypatch
     assert contents(resources.installed_models()) == before and installed() == ["reach"]
 
 
-def test_where_nothing_can_be_written_is_one_line(model, root):
+def test_an_unwritable_folder_gives_a_one_line_error(model, root):
     (root / "home").write_text("a file")
     assert "cannot be written:" in refused("install", model)
 
 
-def test_a_frozen_encoder_comes_along(root):
+def test_a_frozen_encoder_is_installed_with_the_model(root):
     run("install", write_patch_model(root / "p"))
     shutil.rmtree(root / "p")
     checkpoint = load_checkpoint("small")
@@ -153,7 +153,7 @@ def change_encoder(directory, place):
     (directory / "config.json").write_text(json.dumps(config))
 
 
-def test_a_frozen_encoder_elsewhere_stays_there(root):
+def test_a_frozen_encoder_by_absolute_path_is_not_copied(root):
     directory = write_patch_model(root / "p")
     (directory / "encoder").rename(root / "encoder")
     change_encoder(directory, "../encoder")
@@ -189,11 +189,11 @@ def test_a_repository_is_installed_by_name(model, hub):
     assert load_checkpoint("fetched").model_id == load_checkpoint(model).model_id, "files, not links to the cache"
 
 
-def test_a_repository_that_cannot_be_fetched_is_one_line(hub):
+def test_a_failed_download_gives_a_one_line_error(hub):
     assert "model someone/none: expected to fetch it from Hugging Face, found" in refused("install", "someone/none")
 
 
-def test_a_mistyped_path_is_not_looked_for_on_the_network(root, monkeypatch):
+def test_a_mistyped_path_is_not_fetched(root, monkeypatch):
     (root / "runs").mkdir()
     client = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(client, "snapshot_download", lambda *a, **k: pytest.fail("it asked the hub"))

@@ -52,7 +52,7 @@ def turned(tool):
     return tool @ np.array([[1.0, 2.0, 0.0, -1.0], [0.5, -1.0, 2.0, 0.0]]) + 3.0
 
 
-def test_a_linear_latent_is_read_off_exactly():
+def test_a_linear_latent_is_probed_exactly():
     found = measure_latent_space(known(turned))
     assert found["probe"]["r2"] == pytest.approx(1.0, abs=1e-6) and found["probe"]["error_p95"] < 1e-4
     assert sum(found["plane_variance"]) == pytest.approx(1.0, abs=1e-6)
@@ -60,14 +60,14 @@ def test_a_linear_latent_is_read_off_exactly():
     assert found["collapse"] is None and found["distance"]["rank_correlation"] > 0.9
 
 
-def test_a_latent_that_says_nothing_of_the_tool_is_not_flattered():
+def test_a_latent_without_the_tool_has_bad_metrics():
     found = measure_latent_space(known(lambda tool: np.random.default_rng(1).normal(size=(len(tool), 4))))
     near = found["neighbours"]
     assert found["probe"]["r2"] < 0.3 and abs(found["distance"]["rank_correlation"]) < 0.1
     assert near["tool_distance"] > 3 * near["least_tool_distance"]
 
 
-def test_a_collapsed_latent_is_called_so_and_measured_without_a_crash():
+def test_a_collapsed_latent_is_reported_without_a_crash():
     found = measure_latent_space(known(lambda tool: np.ones((len(tool), 4))))
     assert "collapsed" in found["collapse"]
     assert found["effective_rank"] is None and found["distance"]["rank_correlation"] is None
@@ -119,7 +119,7 @@ def coloured(count, split="train"):
     return Episode(frames, np.zeros((count, 2)), np.zeros((count - 1, 2)), np.zeros((count, 2)), split)
 
 
-def test_whole_latents_are_kept_as_far_as_memory_allows():
+def test_whole_latents_are_kept_within_the_memory_limit():
     episodes, done = [coloured(50), coloured(45, "test")], []
     model, frames = Patches(), np.concatenate([e.frames for e in episodes])
     every = model.encode(frames)
@@ -148,7 +148,7 @@ def root(tmp_path, monkeypatch):
     return root
 
 
-def test_a_bag_becomes_a_report_a_picture_and_a_summary(root):
+def test_report_image_and_summary_are_written(root):
     bag, out = write_bag(root / "bag", ["train", "train", "val", "test", "test", "test"]), root / "out"
     result = run("inspect", root / "m", "--data", bag, "--out", out, "--episodes", 4)
     assert result.exit_code == 0, result.output
@@ -164,7 +164,7 @@ def test_a_bag_becomes_a_report_a_picture_and_a_summary(root):
     assert sorted(p.name for p in out.iterdir()) == ["latent.png", "report.html", "summary.json"]
 
 
-def test_reading_goes_on_until_there_are_test_episodes(root):
+def test_reading_continues_until_there_are_test_episodes(root):
     bag = write_bag(root / "bag", ["train", "train", "train", "test", "train"])
     config, arm = small_models.config(), load_robot("slides")
     for limit, count in ((2, 4), (4, 4), (5, 5), (100, 5)):
@@ -173,7 +173,7 @@ def test_reading_goes_on_until_there_are_test_episodes(root):
     np.testing.assert_allclose(found[0].tool[:, 1], -0.02 * 0.1 * np.arange(11), atol=1e-9)
 
 
-def test_bags_that_cannot_be_used_are_one_line(root):
+def test_unusable_bags_give_a_one_line_error(root):
     def line(bag, *arguments):
         found = refused_after_progress("inspect", root / "m", "--data", bag, "--out", root / "out", *arguments)
         assert not (root / "out").exists()
@@ -197,7 +197,7 @@ def refused_after_progress(*arguments):
     return last
 
 
-def test_a_model_of_no_robot_asks_for_one(root):
+def test_a_model_without_robots_needs_the_option_robot(root):
     config = small_models.config(robots=())
     with pytest.raises(InputError, match="its config names no robot; give one"):
         choose_robot(config, None)

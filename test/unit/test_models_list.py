@@ -44,7 +44,7 @@ def test_shipped_and_installed_models_are_listed(root):
         assert words in table, table
 
 
-def test_a_broken_model_is_listed_with_what_is_wrong(root):
+def test_a_broken_model_is_listed_with_the_problem(root):
     folder = write_model(resources.config_path("models", "broken"))
     (folder / "config.json").write_text("{")
     weightless = write_model(resources.config_path("models", "weightless"))
@@ -56,13 +56,13 @@ def test_a_broken_model_is_listed_with_what_is_wrong(root):
     assert result.exit_code == 0 and f"broken cannot be used: {broken['problem']}" in result.stdout
 
 
-def test_an_installed_model_that_a_shipped_one_hides_is_told(root):
+def test_an_installed_model_hidden_by_a_shipped_one_is_reported(root):
     write_model(resources.config_path("models", "reach"))
     write_model(resources.installed_models() / "reach", seed=1)
     shipped, installed = entries()
     assert shipped["problem"] is None and "hidden by the model reach that ships" in installed["problem"]
 
 
-def test_nothing_there_is_an_empty_table(root):
+def test_without_models_the_table_is_empty(root):
     assert entries() == []
     assert run("list").exit_code == 0

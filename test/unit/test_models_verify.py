@@ -25,7 +25,7 @@ class Bomb:
         return (open, (str(self.path), "w"))
 
 
-def test_a_good_checkpoint_is_named(model):
+def test_a_good_checkpoint_is_described(model):
     result = run("verify", model)
     assert result.exit_code == 0 and result.stdout.startswith("tiny: family lewm, 16 px to 4 numbers")
     assert len(result.stdout.splitlines()) == 1
@@ -40,7 +40,7 @@ def test_a_truncated_file_is_refused(model, file, keep):
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-def test_a_renamed_file_is_missed(model, file):
+def test_a_renamed_file_is_refused(model, file):
     (model / file).rename(model / f"other-{file}")
     line = refused("verify", model)
     assert str(model) in line and file in line
@@ -83,7 +83,7 @@ def test_a_pickle_is_refused_and_not_run(model, tmp_path, write):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_weights_file_is_no_model(model):
+def test_a_weights_file_is_refused(model):
     assert "found a file" in refused("verify", model / "model.safetensors")
 
 

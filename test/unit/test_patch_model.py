@@ -34,7 +34,7 @@ BOTH_POSITIONS = pytest.mark.parametrize("positions", ["learned", "rope"])
 @BOTH_POSITIONS
 @torch.no_grad()
 @pytest.mark.parametrize("what", [0, 1, 2], ids=["latents", "states", "actions"])
-def test_a_prediction_knows_its_own_and_earlier_frames_and_no_later_one(conditioning, positions, what):
+def test_a_prediction_does_not_depend_on_later_frames(conditioning, positions, what):
     made, given = model(conditioning, positions), window()
     before = made.predict(*given)
     for frame in range(3):
@@ -60,7 +60,7 @@ def test_a_shorter_window_predicts_what_the_beginning_of_a_longer_one_does(condi
 @EVERY
 @BOTH_POSITIONS
 @torch.no_grad()
-def test_each_token_of_a_frame_counts_for_every_other(conditioning, positions):
+def test_each_token_of_a_frame_affects_every_other(conditioning, positions):
     made, (latents, states, actions) = model(conditioning, positions), window()
     before = made.predict(latents, states, actions)[0]
     for token in range(TOKENS):
@@ -92,7 +92,7 @@ def test_with_rope_predictions_do_not_depend_on_when_the_window_starts_but_on_th
 @EVERY
 @BOTH_POSITIONS
 @torch.no_grad()
-def test_no_proprioception_is_no_states_in_and_none_out(conditioning, positions):
+def test_without_proprioception_there_are_no_states(conditioning, positions):
     made = model(conditioning, positions, states=0, state_width=0)
     latents, states, actions = window(states=0)
     predicted, none = made.predict(latents, states, actions)
@@ -147,7 +147,7 @@ def test_gradients_reach_all_of_the_predictor_and_nothing_of_the_encoder(conditi
 
 
 @EVERY
-def test_a_checkpoint_holds_the_predictor_alone_and_predicts_the_same_once_loaded(conditioning, tmp_path):
+def test_a_checkpoint_holds_only_the_predictor_and_predicts_the_same(conditioning, tmp_path):
     made = from_directory(tmp_path, conditioning).eval()
     for parameter in made.predictor.parameters():
         nn.init.normal_(parameter, std=0.3)

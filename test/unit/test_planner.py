@@ -95,7 +95,7 @@ def test_knots_last_to_the_end_of_the_horizon(planner):
         assert imagine(planner, moving(hand_over)[0]).ticks == ticks
 
 
-def test_a_plan_goes_to_the_goal(planner):
+def test_a_plan_moves_to_the_goal(planner):
     planner.reset()
     situation, reference = moving(0.137)
     target = XY + [0.08, 0.03]
@@ -137,7 +137,7 @@ def test_the_last_plan_is_the_default_shifted_in_time(planner):
     assert not stop[-1].any() and len(fewer) == len(seeds) - WARM_START_ELITES
 
 
-def test_a_prediction_that_is_no_number_leaves_the_default(planner):
+def test_a_non_finite_prediction_gives_the_default(planner):
     planner.reset()
     situation, _ = moving(0.1)
     motion = planner.plan(situation, seeing(planner, torch.full((2,), torch.nan)))
@@ -170,7 +170,7 @@ def test_gradients_are_those_of_the_costs(planner):
         assert slope[index] == pytest.approx(expected, rel=0.02, abs=1e-3)
 
 
-def test_a_way_that_arrives_is_not_searched_further():
+def test_a_seed_that_arrives_needs_no_search():
     planner = LatentPlanner(small_models.knowing(JOINTS), sim_arm.space(), budget=np.inf, policy="policy_first")
     situation, reference = moving(0.1, begun=-60.0)
     here = reference.tool_at(np.array([STAMP]))[0][0]
@@ -180,7 +180,7 @@ def test_a_way_that_arrives_is_not_searched_further():
     assert here.samples < 30 and here.iterations == 1
 
 
-def test_what_may_not_be_handed_over_is_not(planner):
+def test_plans_that_are_not_allowed_are_not_handed_over(planner):
     planner.reset()
     situation, _ = moving(0.1)
     goal = seeing(planner, small_models.latent_of(XY + 0.05))
@@ -212,7 +212,7 @@ def test_forbidden_candidates_are_never_chosen(planner):
     assert motion.actions[:, 1].sum() * STEP > 0.03, "as near as may be"
 
 
-def test_a_policy_that_is_not_there_is_named():
+def test_a_missing_policy_is_reported():
     checkpoint = small_models.knowing(JOINTS)
     with pytest.raises(InputError, match="policy: expected one of policy_seeded, .*, none, found 'always'"):
         LatentPlanner(checkpoint, sim_arm.space(), policy="always")

@@ -71,7 +71,7 @@ def wild(count, ticks):
     return space().constrain(PLACE, np.zeros(3), RNG.uniform(-1.5, 1.5, (count, ticks, 3)))
 
 
-def test_wild_knots_are_held_to_speed_acceleration_and_box():
+def test_random_knots_are_limited_in_speed_acceleration_and_box():
     knots, x = wild(300, 20), np.broadcast_to(PLACE, (300, 3)).copy()
     assert np.linalg.norm(knots, axis=-1).max() <= 1 + 1e-9
     changes = np.diff(knots, axis=1, prepend=0.0)
@@ -147,7 +147,7 @@ def test_a_goal_in_space_is_reached_by_plans_that_join_without_a_jump():
     np.testing.assert_allclose(follower.tool(), goal, atol=0.02)
 
 
-def test_a_horizon_that_ends_before_a_plan_takes_effect_is_said():
+def test_a_horizon_that_ends_too_early_is_reported():
     follower = Follower().run(1.0)
     follower.controller.set_goal(latent_of(PLACE + [0.12, 0.08, 0.10]))
     waiting = follower.controller.plan_step(follower.now + 0.6)
@@ -155,7 +155,7 @@ def test_a_horizon_that_ends_before_a_plan_takes_effect_is_said():
     assert waiting == NoPlan(f"{late}, but the horizon ends 0.75 s after it: increase the horizon")
 
 
-def test_a_box_in_the_way_is_kept_out_of():
+def test_a_keep_out_box_is_avoided():
     between = PLACE + [0.10, 0.0, 0.04]
     box = {"name": "crate", "low": tuple(between - [0.03, 0.2, 0.03]), "high": tuple(between + [0.03, 0.2, 0.03])}
     made = RobotConfig.model_validate(robot().model_dump() | {"keep_out": [box], "self_collision": None})

@@ -23,7 +23,7 @@ def near(image, colour):
     return np.argwhere(np.abs(image.astype(int) - colour).max(2) < 40)[:, ::-1]
 
 
-def test_the_robot_is_drawn_where_its_joints_are(view):
+def test_the_robot_is_rendered_at_its_joint_positions(view):
     home = view.render({})
     assert home.shape == (120, 160, 3) and home.dtype == np.uint8
     np.testing.assert_array_equal(view.render({"no_such_joint": 1.0}), home)
@@ -31,7 +31,7 @@ def test_the_robot_is_drawn_where_its_joints_are(view):
     np.testing.assert_array_equal(view.render({}), home)
 
 
-def test_the_picture_is_neither_over_exposed_nor_dark(view):
+def test_the_image_is_neither_overexposed_nor_dark(view):
     levels = view.render({}).mean(2)
     assert (levels > 250).mean() < 0.01 and (levels < 20).mean() < 0.05
 
@@ -50,7 +50,7 @@ def test_the_path_ends_in_the_tools_dot(view):
     assert np.any(image != bare, axis=2).sum() < 400
 
 
-def test_projection_agrees_with_what_is_drawn(view):
+def test_projection_agrees_with_the_rendering(view):
     """The goal's ball is drawn by MuJoCo, its place in the image is computed here."""
     green = near(view.render({}, goal=GOAL), (34, 215, 110))
     assert len(green) > 5

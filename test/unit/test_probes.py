@@ -44,7 +44,7 @@ def test_the_error_is_that_of_the_test_episodes():
     assert probe.error == pytest.approx(0.01 * 3**0.5, rel=0.1)
 
 
-def test_the_error_of_joints_is_that_of_one_of_them():
+def test_the_error_of_joints_is_of_one_joint():
     z = torch.randn(4000, 4, generator=torch.Generator().manual_seed(3))
     truth = z @ torch.randn(4, 7, generator=torch.Generator().manual_seed(2))
     truth = truth + 0.01 * torch.randn(4000, 7, generator=torch.Generator().manual_seed(4))
@@ -52,14 +52,14 @@ def test_the_error_of_joints_is_that_of_one_of_them():
     assert probe.error == pytest.approx(0.01, rel=0.1) and (probe.dimension, probe.unit) == (7, "rad")
 
 
-def test_latents_that_never_vary_get_no_weight():
+def test_constant_latents_get_no_weight():
     z = torch.randn(100, 3, generator=torch.Generator().manual_seed(5))
     dead = torch.cat([z, torch.full((100, 2), 7.0)], 1)
     probe = fit_probe("puck", (5,), (dead, positions_of(z)), (dead, positions_of(z)))
     assert probe.error < 1e-3 and torch.isfinite(probe.weights).all()
 
 
-def test_frames_where_the_object_was_not_seen_do_not_count():
+def test_frames_without_the_object_are_dropped():
     z = torch.randn(100, 3, generator=torch.Generator().manual_seed(6))
     truth = positions_of(z)
     truth[::3] = torch.nan
@@ -97,13 +97,13 @@ def test_an_object_is_placed_by_stamp(tmp_path, kind):
         np.testing.assert_allclose(episode.positions["puck"], [object_bag.place(s) for s in stamps], atol=1e-4)
 
 
-def test_an_episode_without_the_object_has_no_position_of_it(tmp_path):
+def test_an_episode_without_the_object_has_no_positions(tmp_path):
     found = episodes(object_bag.write(tmp_path, episodes=(0, 4)), puck="/puck")
     assert [bool(np.isfinite(e.positions["puck"]).all()) for e in found] == [True, False, False, False, True, False]
     assert np.isnan(found[1].positions["puck"]).all()
 
 
-def test_a_bag_without_the_topic_is_refused_with_those_there_are(tmp_path):
+def test_a_missing_topic_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(InputError) as error:
         episodes(object_bag.write(tmp_path), puck="/cup")
     text = str(error.value)

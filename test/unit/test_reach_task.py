@@ -20,14 +20,14 @@ def sample_goals(count, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_goals_are_far_and_spread(goals, seed):
+def test_goals_are_far_from_their_starts_and_spread(goals, seed):
     ways = [np.linalg.norm(g.goal_xy - g.start_xy) for g in goals[seed]]
     assert min(ways) >= 0.10
     assert np.median(ways) >= 0.20
     assert ConvexHull([g.goal_xy for g in goals[seed]]).volume * 1e4 >= 700
 
 
-def test_each_goal_starts_where_the_one_before_lies(goals):
+def test_each_goal_starts_at_the_previous_one(goals):
     for before, after in zip(goals[0][:-1], goals[0][1:], strict=True):
         np.testing.assert_array_equal(before.goal_xy, after.start_xy)
         np.testing.assert_array_equal(before.goal_q, after.start_q)
@@ -40,7 +40,7 @@ def test_goal_images_show_the_arm_at_the_goal(goals):
     np.testing.assert_array_equal(scene.render(), goal.image)
 
 
-def test_the_hash_names_the_set(goals):
+def test_the_hash_identifies_the_goals(goals):
     again = sample_goals(5, 1)
     hashes = [goal_set_hash(goals[seed]) for seed in range(3)]
     assert len(set(hashes)) == 3 and all(len(h) == 12 for h in hashes)
@@ -58,7 +58,7 @@ def first_reached(distances, dt=0.1, tolerance_m=Reach.tolerance_m, hold_s=Reach
     return next((i for i, d in enumerate(distances) if hold.update(i * dt, d)), None)
 
 
-def test_reached_needs_an_unbroken_hold():
+def test_a_goal_must_be_held_without_a_break():
     assert first_reached([0.02] * 20) == 10
     assert first_reached([0.05] * 3 + [0.03] * 20) == 13
     assert first_reached([0.02] * 9 + [0.031] + [0.02] * 9 + [0.031]) is None

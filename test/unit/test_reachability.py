@@ -39,16 +39,16 @@ def test_its_slope_is_finite_even_at_the_goal():
     assert torch.isfinite(z.grad).all()
 
 
-def test_one_goal_counts_for_all():
+def test_one_goal_applies_to_all_situations():
     z, goal, state = torch.randn(5, 4), torch.randn(1, 4), torch.randn(5, 3)
     torch.testing.assert_close(fresh()(z, goal, state), fresh()(z, goal.expand(5, -1), state))
 
 
-def test_a_model_without_proprioception_has_one_too():
+def test_it_works_without_proprioception():
     assert fresh(states=0)(torch.randn(3, 4), torch.randn(3, 4), torch.zeros(3, 0)).shape == (3,)
 
 
-def test_a_detour_over_a_third_place_is_not_shorter_by_more_than_the_slack():
+def test_the_triangle_inequality_holds_up_to_the_speed_factor():
     head, still = fresh(), torch.zeros(40, 3)
     a, b, c = (torch.randn(40, 4, generator=torch.Generator().manual_seed(k)) for k in range(3))
     direct, over = head(a, c, still), head(a, b, still) + head(b, c, still)
@@ -80,7 +80,7 @@ def trained():
     return config, heads, latents, sets
 
 
-def test_what_it_says_grows_with_the_distance(trained):
+def test_it_grows_with_the_distance(trained):
     _, heads, latents, sets = trained
     figures = evaluate_heads(heads, latents["test"], sets["test"], 4, 0)
     assert figures["reachability_spearman"] > 0.9
@@ -117,7 +117,7 @@ def context(xy):
     return Context(z, torch.zeros(1, 2, 0), torch.zeros(1, 1, 8))
 
 
-def test_the_policy_alone_arrives_and_stays(trained):
+def test_the_policy_only_planner_arrives_and_stays(trained):
     decide, place, goal = (
         PolicyOnlyPlanner(alone(trained)).decide,
         np.array([0.15, -0.1]),
@@ -130,7 +130,7 @@ def test_the_policy_alone_arrives_and_stays(trained):
     assert decide(context([0.0, 0.0]), goal, torch.zeros(0, 2), 2).abs().max() < 0.3
 
 
-def test_what_is_promised_is_kept_and_the_rest_goes_on(trained):
+def test_committed_actions_are_kept_and_the_last_action_continues(trained):
     promised = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.5], [0.6, 0.6], [0.7, 0.7]])
     far = small_models.latent_of([1.0, 0.0])
     for horizon in (1, 2, 5):
@@ -142,7 +142,7 @@ def test_what_is_promised_is_kept_and_the_rest_goes_on(trained):
 
 
 @pytest.mark.parametrize("lacks", ["policy", "reachability"])
-def test_a_model_without_heads_cannot_act_alone(trained, lacks):
+def test_policy_only_needs_the_heads(trained, lacks):
     from dataclasses import replace
 
     what = "policy" if lacks == "policy" else "learned distance"

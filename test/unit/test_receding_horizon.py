@@ -44,7 +44,7 @@ def follower():
     return made
 
 
-def test_says_what_it_waits_for():
+def test_the_reason_for_no_plan_is_given():
     controller = RecedingHorizonController(small_models.knowing(JOINTS), sim_arm.space())
     reasons = [controller.plan_step(T0)]
     controller.set_goal(small_models.latent_of(XY))
@@ -57,7 +57,7 @@ def test_says_what_it_waits_for():
     assert reasons == [NoPlan(text) for text in texts]
 
 
-def test_consecutive_plans_join_without_a_jump(follower):
+def test_consecutive_plans_are_continuous(follower):
     steps = []
     for _ in range(8):
         steps.append(follower.step())  # asserts the join in position, velocity and acceleration
@@ -140,7 +140,7 @@ def test_latents_that_are_not_finite_are_ignored(follower, value):
     follower.step()
 
 
-def test_after_a_refusal_it_starts_from_what_is_measured(follower):
+def test_after_a_refusal_plans_start_from_the_measured_joints(follower):
     follower.step()
     follower.controller.drop_reference()
     follower.plans.clear()  # the gate kept holding
@@ -149,7 +149,7 @@ def test_after_a_refusal_it_starts_from_what_is_measured(follower):
     np.testing.assert_allclose(step.trajectory.positions[0], follower.rest, atol=1e-9)
 
 
-def test_an_arm_that_came_to_rest_elsewhere_is_found_there(follower):
+def test_plans_start_where_the_arm_came_to_rest(follower):
     follower.step()
     follower.run(2.0)
     follower.plans.clear()

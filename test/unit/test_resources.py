@@ -89,7 +89,7 @@ def test_file_where_a_model_is_expected(share):
         resources.resolve_model(share / "config" / "robots" / "arm.yaml")
 
 
-def test_a_pickle_where_a_model_is_expected_is_called_one(share, tmp_path):
+def test_a_pickle_in_place_of_a_model_is_named(share, tmp_path):
     for name, content in (("a.pt", b"PK\x03\x04..."), ("a.pkl", b"\x80\x04...")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=rf"model '.*{name}': expected .*found a file that may hold a pickle"):
@@ -110,12 +110,12 @@ def test_a_model_that_ships_wins_over_an_installed_one_of_its_name(share):
     assert resources.resolve_model("reach") == share / "config" / "models" / "reach"
 
 
-def test_an_unfinished_copy_is_no_model(share):
+def test_an_incomplete_copy_is_not_a_model(share):
     install(".grasp.1234")
     assert resources.list_models() == ["reach"]
 
 
-def test_where_installed_models_are(monkeypatch, tmp_path):
+def test_the_folder_of_installed_models(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("JEPA_ROS_HOME", raising=False)
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)

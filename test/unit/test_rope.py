@@ -5,16 +5,16 @@ import torch
 from jepa_ros.world_model.vjepa2_ac.predictor import axis_width, rotate, rotation
 
 
-def test_an_axis_takes_an_even_part_of_a_third_of_a_head():
+def test_an_axis_has_an_even_width_of_at_most_a_third_of_a_head():
     assert [axis_width(head) for head in (64, 80, 24, 12)] == [20, 26, 8, 4]
 
 
-def test_a_token_at_the_origin_is_left_as_it_is():
+def test_a_token_at_the_origin_is_not_rotated():
     x = torch.randn(2, 3, 1, 14)
     assert torch.equal(rotate(x, *rotation(torch.zeros(1, 3), 14)), x)
 
 
-def test_each_axis_turns_its_own_part_and_the_rest_stays():
+def test_each_axis_rotates_its_own_part():
     x = torch.randn(1, 14)
     for axis in range(3):
         position = torch.zeros(1, 3)

@@ -21,7 +21,7 @@ def statistic(z):
     return float(sigreg(z, 64, torch.Generator().manual_seed(5)))
 
 
-def test_near_its_floor_for_a_gaussian():
+def test_it_is_near_its_minimum_for_a_gaussian():
     values = [statistic(latents(seed)) for seed in range(6)]
     assert np.mean(values) == pytest.approx(FLOOR, rel=0.2)
 
@@ -38,7 +38,7 @@ def test_near_its_floor_for_a_gaussian():
         "bimodal": lambda z: 0.1 * z + torch.sign(z),
     }.values(),
 )
-def test_clearly_larger_for_anything_else(change):
+def test_it_is_clearly_larger_for_other_distributions(change):
     assert statistic(change(latents())) > 4 * FLOOR
 
 

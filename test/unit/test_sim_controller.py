@@ -23,7 +23,7 @@ def controller():
     return made
 
 
-def test_says_nothing_before_it_knows_where_the_arm_is():
+def test_no_reference_before_the_first_hold():
     assert TrajectoryController(NAMES).update(1.0) is None
 
 
@@ -49,7 +49,7 @@ def test_rejects_an_end_in_motion(controller, speed, accepted):
         controller.accept(trajectory, 0, 5.0)
 
 
-def test_may_be_told_to_allow_an_end_in_motion():
+def test_an_end_in_motion_can_be_allowed():
     TrajectoryController(NAMES, allow_nonzero_velocity_at_end=True).accept(line((0, 0), (1, 1), speed_at_end=2), 0, 5.0)
 
 
@@ -65,7 +65,7 @@ def test_stamp_zero_means_now(controller):
     np.testing.assert_allclose(controller.update(7.25), [0.25, 0.5])
 
 
-def test_goes_to_a_first_point_that_lies_ahead(controller):
+def test_moves_to_a_first_point_in_the_future(controller):
     controller.update(1.0)
     controller.accept(line((1, -1), (3, -1), times=(0.5, 1.5)), 1.5, 1.0)
     at = [controller.update(1.0 + t) for t in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 9.0)]
@@ -88,7 +88,7 @@ def test_the_lead_in_begins_at_the_present_reference_and_velocity(controller):
     np.testing.assert_allclose(controller.update(11.5), [2.0, 2.0], atol=1e-9)
 
 
-def test_a_trajectory_that_has_begun_is_followed_where_it_is(controller):
+def test_a_started_trajectory_is_sampled_at_the_present_time(controller):
     controller.accept(line((0, 0), (4, 8), times=(0.0, 4.0)), 6.0, 7.0)
     np.testing.assert_allclose(controller.update(7.0), [1.0, 2.0])
     np.testing.assert_allclose(controller.update(8.0), [2.0, 4.0])

@@ -16,13 +16,13 @@ def scene():
     return sim_arm.scene()
 
 
-def test_pictures_have_the_size_asked_for(scene):
+def test_images_have_the_configured_size(scene):
     picture = scene.render()
     assert picture.shape == (48, 64, 3) and picture.dtype == np.uint8
     assert picture.std() > 5, "an empty picture"
 
 
-def test_pictures_show_where_the_arm_is(scene):
+def test_images_show_the_arm(scene):
     at_home = scene.render().astype(int)
     scene.reset()
     np.testing.assert_array_equal(scene.render(), at_home)
@@ -30,7 +30,7 @@ def test_pictures_show_where_the_arm_is(scene):
     assert np.abs(scene.render() - at_home).max() > 30
 
 
-def test_teleport_puts_joints_there_at_rest_and_servos_hold_them(scene):
+def test_teleported_joints_are_at_rest_and_held(scene):
     scene.command((ARM[0],), np.array([0.5]))
     scene.step(0.2)
     scene.teleport(BENT)
@@ -40,7 +40,7 @@ def test_teleport_puts_joints_there_at_rest_and_servos_hold_them(scene):
     np.testing.assert_allclose(scene.positions(ARM), list(BENT.values()), atol=0.02)
 
 
-def test_reset_brings_the_others_home(scene):
+def test_reset_moves_the_other_joints_home(scene):
     home = scene.positions(ARM)
     scene.teleport(BENT)
     scene.reset({ARM[3]: 1.0})
@@ -48,7 +48,7 @@ def test_reset_brings_the_others_home(scene):
     assert scene.positions([ARM[3]]) == 1.0
 
 
-def test_time_goes_on_over_a_reset(scene):
+def test_time_continues_over_a_reset(scene):
     scene.step(0.1)
     before = scene.time
     scene.reset(BENT)
@@ -80,13 +80,13 @@ def test_an_unknown_joint_is_named(scene, call):
     assert "\n" not in str(error.value)
 
 
-def test_joint_states_are_named_and_of_one_length(scene):
+def test_joint_states_have_names_and_equal_lengths(scene):
     names, *arrays = scene.joint_state()
     assert set(ARM) <= set(names) and len(set(names)) == len(names)
     assert all(values.shape == (len(names),) and np.isfinite(values).all() for values in arrays)
 
 
-def test_the_camera_sees_what_its_model_says(scene):
+def test_the_camera_model_projects_objects_correctly(scene):
     """The puck is seen where the intrinsics and the pose of the optical frame project it."""
     k, (position, (x, y, z, w)) = scene.camera_intrinsics, scene.camera_pose
     rotation = np.array(
@@ -110,7 +110,7 @@ def test_the_camera_sees_what_its_model_says(scene):
     np.testing.assert_allclose(changed.mean(0), [v, u], atol=2.0)
 
 
-def test_a_blocked_joint_stays_where_it_is_until_it_is_let_go():
+def test_a_blocked_joint_is_held_until_released():
     joints, scene = tuple(sim_arm.robot().joints), sim_arm.scene()
     scene.reset()
     home, elbow = scene.positions(joints), 3

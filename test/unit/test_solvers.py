@@ -69,7 +69,7 @@ def test_never_worse_than_its_seeds(name):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_costs_that_are_no_numbers_are_passed_over(name, value):
+def test_non_finite_costs_are_ignored(name, value):
     def cost(x):
         return np.where(x[..., 0, 0] > 0.2, value, quadratic(x))
 
@@ -80,20 +80,20 @@ def test_costs_that_are_no_numbers_are_passed_over(name, value):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_without_one_finite_cost_the_default_stands(name, value):
+def test_without_finite_costs_the_default_is_returned(name, value):
     seeds = np.random.default_rng(0).uniform(-1, 1, (1, 3, N, A))
     solution = solve(name, problem(lambda x: np.full(x.shape[:2], value), seeds=seeds))
     assert solution.costs == np.inf
     np.testing.assert_array_equal(solution.candidates[0], seeds[0, 0])
 
 
-def test_the_first_seed_stands_where_none_is_better(name):
+def test_the_first_seed_is_returned_if_none_is_better(name):
     seeds = np.random.default_rng(0).uniform(-1, 1, (1, 3, N, A))
     solution = solve(name, problem(lambda x: np.ones(x.shape[:2]), seeds=seeds))
     np.testing.assert_array_equal(solution.candidates[0], seeds[0, 0])
 
 
-def test_problems_side_by_side_have_each_its_own_goal(name):
+def test_batched_problems_have_their_own_goals(name):
     targets = np.stack([TARGET, -TARGET, 0.5 * TARGET])
 
     def cost(x):
@@ -137,7 +137,7 @@ def test_elites_come_best_first(name):
     np.testing.assert_array_equal(solution.elites[0, 0], solution.candidates[0])
 
 
-def test_noise_has_unit_variance_and_is_the_smoother_the_redder():
+def test_noise_has_unit_variance_and_is_smoother_with_a_larger_exponent():
     rough = []
     for exponent in (0.0, 1.0, 2.0, 3.0):
         for n in (17, 18):
@@ -167,6 +167,6 @@ def test_one_knot_has_no_colour():
         ),
     ],
 )
-def test_bad_input_is_named(call, sentence):
+def test_invalid_input_is_reported(call, sentence):
     with pytest.raises(InputError, match=sentence):
         call()

@@ -49,14 +49,14 @@ def test_no_surprise_where_the_model_is_right():
         (2.0, 1.0, True),
     ],
 )
-def test_errors_have_their_place_among_the_checkpoints(jump, quantile, surprised):
+def test_errors_are_ranked_by_the_checkpoints_quantiles(jump, quantile, surprised):
     reading = monitor(2.0, jump_at=1.7, jump=jump)[0].read(T0 + 1.8)
     assert reading.error == pytest.approx(jump**2, abs=2e-3)
     assert reading.quantile == pytest.approx(quantile, abs=0.01)
     assert reading.surprised == surprised and reading.threshold == 0.8
 
 
-def test_read_once_a_model_step():
+def test_there_is_one_reading_a_model_step():
     (made, seen), read = fresh(), []
     for k in range(46):
         stamp = T0 + k * FRAME
@@ -70,7 +70,7 @@ def test_read_once_a_model_step():
     assert len(read) == 7
 
 
-def test_nothing_is_said_of_what_is_unknown():
+def test_without_data_there_is_no_reading():
     assert monitor(2.0)[0].read(T0 + 0.2) is None, "no latent a model step before"
     assert monitor(2.0)[0].read(T0 + 2.2) is None, "no latent now"
     assert monitor(2.0, actions=False)[0].read(T0 + 1.8) is None, "no actions"
@@ -79,7 +79,7 @@ def test_nothing_is_said_of_what_is_unknown():
     assert made.read(T0 + 1.8) is None, "no states"
 
 
-def test_a_new_episode_is_read_from_its_beginning():
+def test_a_new_episode_has_readings_from_its_start():
     made, seen = monitor(2.0)
     assert made.read(T0 + 1.8) is not None
     seen.clear()
