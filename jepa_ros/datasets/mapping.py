@@ -20,14 +20,7 @@ from pydantic import (
 
 from jepa_ros.bags.cameras import plain_topic
 from jepa_ros.bags.reader import Bag
-from jepa_ros.bags.typestore import (
-    ACTION,
-    FLOAT64_ARRAY,
-    JOINT_JOG,
-    TRAJECTORY,
-    TWIST,
-    TWIST_STAMPED,
-)
+from jepa_ros.bags.typestore import ACTION, FLOAT64_ARRAY, JOINT_JOG, TRAJECTORY, TWIST, TWIST_STAMPED
 from jepa_ros.errors import InputError, first_problem
 from jepa_ros.text_files import read_yaml
 

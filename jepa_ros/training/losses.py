@@ -148,12 +148,7 @@ def _runs(x: torch.Tensor, length: int, count: int) -> torch.Tensor:
 
 
 def policy_loss(
-    policy: GoalPolicy,
-    latents: torch.Tensor,
-    data: EpisodeSet,
-    batch: int,
-    block: int,
-    generator: torch.Generator,
+    policy: GoalPolicy, latents: torch.Tensor, data: EpisodeSet, batch: int, block: int, generator: torch.Generator
 ) -> torch.Tensor:
     """Return the mean square error of the action block at a tick of play, given a later frame of it as the goal.
 

@@ -28,10 +28,7 @@ from jepa_ros.allocator import keep_freed_memory
 from jepa_ros.datasets.episodes import EpisodeSet
 from jepa_ros.datasets.recorded_episodes import expect_data
 from jepa_ros.errors import InputError
-from jepa_ros.evaluation.model_health import (
-    encode_frames,
-    fit_and_probe,
-)
+from jepa_ros.evaluation.model_health import encode_frames, fit_and_probe
 from jepa_ros.reporting.output import after_summary, prepare_out, removed_if_refused
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result, print_table
@@ -144,11 +141,7 @@ def make_job_trainer(job: ComparisonJob, recipe: Recipe, config: ModelConfig, se
 
 
 def measure(
-    model: PredictiveModel,
-    sets: dict[str, EpisodeSet],
-    latents: dict[str, torch.Tensor],
-    split: str,
-    block: int,
+    model: PredictiveModel, sets: dict[str, EpisodeSet], latents: dict[str, torch.Tensor], split: str, block: int
 ) -> dict[str, float]:
     """Return metrics of the episodes of `split`, with probes fitted on training episodes. latents: (N, D) by split."""
     figures = train_model.measure_model(model, sets, latents, split, block, MEASUREMENT_SEED)
