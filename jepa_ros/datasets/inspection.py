@@ -170,9 +170,8 @@ def _clock(samples: dict[str, TopicSample]) -> tuple[dict, list[str]]:
     states = [m for s in samples.values() if s.kind == JOINT_STATE for m in s.messages]
     if states and not any(m.header.stamp.sec for m in states):
         return {"clock": "recorded"}, ["clock: recorded, as joint states have no stamps"]
-    return {"clock": "header"}, [
-        "clock: header, the stamps of the messages; use recorded where the clocks of drivers disagree"
-    ]
+    reason = "clock: header, the stamps of the messages; use recorded where the clocks of drivers disagree"
+    return {"clock": "header"}, [reason]
 
 
 GAP_PERIODS = 2.5  # median periods between two messages from which they count as a gap

@@ -241,10 +241,8 @@ class SignalReader:
     def _read_object(self, raw: RawMessage, order: int, name: str) -> None:
         m = raw.deserialise()
         if self.base_frame and m.header.frame_id.strip("/") != self.base_frame:
-            raise InputError(
-                f"bag {self.bag.path}: {raw.topic}: expected positions in the frame {self.base_frame}, "
-                f"found {m.header.frame_id or 'none'}"
-            )
+            where, found = f"bag {self.bag.path}: {raw.topic}", m.header.frame_id or "none"
+            raise InputError(f"{where}: expected positions in the frame {self.base_frame}, found {found}")
         point = m.pose.position if raw.msgtype == POSE_STAMPED else m.point
         self.signals.objects[name].add(self._stamp(m, raw), order, np.array([point.x, point.y, point.z]))
 

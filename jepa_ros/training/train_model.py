@@ -94,6 +94,23 @@ SAME_PLACE_M = 0.01
 """Two frames whose tools are closer than this count as the same place."""
 
 
+def calibrate(
+    config: ModelConfig, model: WorldModel, latents: torch.Tensor, data: EpisodeSet, seed: int, noise: float = 0.0
+) -> ModelConfig:
+    """Return the config with calibrated scales, from the latents (N, *L) of validation episodes.
+
+    noise: std of Gaussian noise that is added to the latents for distances: collapsed latents have none.
+    """
+    disturbed = latents
+    if noise:
+        disturbed = latents + noise * torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+    scales = {
+        "distance": calibrate_distance(disturbed, data, seed),
+        "surprise": calibrate_surprise(model, latents, data, config.block),
+    }
+    return config.model_copy(update=scales)
+
+
 def calibrate_distance(latents: torch.Tensor, data: EpisodeSet, seed: int, pairs: int = 400_000) -> DistanceConfig:
     """Return the tolerance (median distance of frames within SAME_PLACE_M) and `far` (10th percentile of all pairs)."""
     rng = np.random.default_rng(seed)
@@ -360,12 +377,7 @@ def _save_checkpoint(
 ) -> tuple[ModelConfig, dict]:
     """Calibrate, measure on test episodes, and write the checkpoint with its card; return its config and summary."""
     sets, p, seed, model = trainer.data, trainer.progress, options["seed"], trainer.inference_model
-    config = heads.describe(trainer.config).model_copy(
-        update={
-            "distance": calibrate_distance(latents["val"], sets["val"], seed),
-            "surprise": calibrate_surprise(model, latents["val"], sets["val"], BLOCK),
-        }
-    )
+    config = calibrate(heads.describe(trainer.config), model, latents["val"], sets["val"], seed)
     checkpoint = out / "checkpoint"
     save_checkpoint(checkpoint, config, model, heads.policy, heads.reachability, heads.probes)
     arm = load_robot(options["robot"])

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,13 +37,7 @@ from jepa_ros.robot.config import load_robot, require_planar_space
 from jepa_ros.training import train_model
 from jepa_ros.training.method_comparison.report import leading_table, summarise, write_report
 from jepa_ros.training.recipe import PUBLISHED_WEIGHTS, Recipe, override_recipe, read_recipe
-from jepa_ros.training.train_model import (
-    TEST_STEPS,
-    Trainer,
-    calibrate_distance,
-    calibrate_surprise,
-    load_training_data,
-)
+from jepa_ros.training.train_model import TEST_STEPS, Trainer, calibrate, load_training_data
 from jepa_ros.training.trainer import OPTIONS_FILE, STATE_FILE, check_same_options, write_options
 from jepa_ros.world_model.checkpoint import save_checkpoint
 from jepa_ros.world_model.config import ModelConfig
@@ -120,7 +114,8 @@ def run_job(inputs: ComparisonInputs, job: ComparisonJob, report: Callable[[int,
         latents = {split: encode_frames(trainer.model, part.frames) for split, part in sets.items()}
         summary[job.split] = _finite(measure(trainer.model, sets, latents, job.split, config.block))
         if job.goals:
-            _save(job.directory / "checkpoint", config, trainer.model, latents["val"], sets["val"])
+            config = calibrate(config, trainer.model, latents["val"], sets["val"], MEASUREMENT_SEED, noise=1e-6)
+            save_checkpoint(job.directory / "checkpoint", config, trainer.model, None)
             summary["closed_loop"] = try_goals(job, inputs, lambda n: report(trainer.progress.update, f"goal {n}"))
     write_summary(job.directory / "summary.json", summary | {"wall_s": time.time() - started})
     state.unlink(missing_ok=True)
@@ -219,18 +214,6 @@ def _load(data: Path, robot: str, recipe_json: str) -> tuple[dict[str, EpisodeSe
     """Return the episodes and the model's config; they are read once by each process."""
     with ProgressDisplay(quiet=True) as bar:
         return load_training_data(data, load_robot(robot), "compared", Recipe.model_validate_json(recipe_json), bar)
-
-
-def _save(
-    directory: Path, config: ModelConfig, model: PredictiveModel, latents: torch.Tensor, data: EpisodeSet
-) -> None:
-    """Save the calibrated checkpoint. A little noise is added to the latents, as collapsed ones have no distances."""
-    noise = 1e-6 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(MEASUREMENT_SEED))
-    calibrated = {
-        "distance": calibrate_distance(latents + noise, data, MEASUREMENT_SEED),
-        "surprise": calibrate_surprise(model, latents, data, config.block),
-    }
-    save_checkpoint(directory, config.model_copy(update=calibrated), model, None)
 
 
 def _finite(figures: dict[str, float]) -> dict[str, float | None]:
@@ -335,7 +318,7 @@ def select_value(trials: list[ComparisonJob], method: str) -> float:
     return min(trials, key=error).value if trials else PUBLISHED_VALUES.get(method, 0.0)
 
 
-class WorkerPool:
+class WorkerPool(AbstractContextManager):
     """Up to `workers` single-threaded processes that run jobs; started when there is something to do.
 
     Leaving by an exception, such as Ctrl-C, ends them at once: the next call resumes from what they have saved.
@@ -345,9 +328,6 @@ class WorkerPool:
         self._inputs, self._workers, self._bar = inputs, workers, bar
         self._context = multiprocessing.get_context(START_METHOD)
         self._pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> WorkerPool:
-        return self
 
     def __exit__(self, kind: type | None, *exception: object) -> None:
         if kind is not None:
