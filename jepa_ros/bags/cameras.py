@@ -18,6 +18,7 @@ from jepa_ros.world_model.config import CameraReference
 
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 NOT_CAMERAS = ("frame", "goal_image")  # image topics that our own nodes publish or receive; no cameras
+GAP_PERIODS = 1.5  # largest distance between consecutive frames, in median periods of the topic
 
 
 def plain_topic(topic: str) -> str:
@@ -113,9 +114,6 @@ def camera_reference(path: Path, info: Any, poses: Mapping[str, Any]) -> CameraR
         return CameraReference(position=(p.x, p.y, p.z), orientation=(q.x, q.y, q.z, q.w), **intrinsics)
     except ValidationError as error:
         raise InputError(f"bag {path}: camera: {first_problem(error)}") from None
-
-
-GAP_PERIODS = 1.5  # largest distance between consecutive frames, in median periods of the topic
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ from jepa_ros.bags.typestore import full_type, recorded_types
 MAGIC = b"\x89MCAP0\r\n"
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 _LAST_STANDARD = 0x0F
-_FIRST_PRIVATE = 0x80
-"""Record types from here on are private extensions and are skipped."""
+_FIRST_PRIVATE = 0x80  # record types from here on are private extensions and are skipped
 LARGEST_RECORD_BYTES = 1 << 30
 LARGEST_CHUNK_BYTES = 256_000_000
 LARGEST_DATABASE_BYTES = 1 << 40  # sizes above these are taken for garbage
@@ -72,10 +71,8 @@ def describe_readable(bag: Path) -> str:
     return f"{counts.total()} messages in it can be read ({topics})"
 
 
-Schemas = dict[int, tuple[str, str]]
-"""Type and its definition, by the schema's number."""
-Channels = dict[int, tuple[str, str, str]]
-"""Topic, type and its definition, by the channel's number."""
+Schemas = dict[int, tuple[str, str]]  # type and its definition, by the schema's number
+Channels = dict[int, tuple[str, str, str]]  # topic, type and its definition, by the channel's number
 
 
 # -- mcap --------------------------------------------------------------------------------------------------------------

@@ -31,6 +31,10 @@ float64[] displacements
 float64[] velocities
 float64 duration
 """
+OWN = re.compile(r"jepa_msgs/msg/\w+", re.ASCII)
+LONGEST_DEFINITION = 100_000  # characters; longer definitions count as malformed
+_ORIGIN = 4  # alignment counts from here, after the encapsulation header
+_STAMP, _NAMES = 4, 12
 
 
 @lru_cache(maxsize=1)
@@ -42,10 +46,6 @@ def typestore() -> Typestore:
         types |= get_types_from_msg(path.read_text(), f"jepa_msgs/msg/{path.stem}")
     store.register(types)
     return store
-
-
-OWN = re.compile(r"jepa_msgs/msg/\w+", re.ASCII)
-LONGEST_DEFINITION = 100_000  # characters; longer definitions count as malformed
 
 
 @lru_cache(maxsize=64)
@@ -99,10 +99,6 @@ def serialised_stamp(data: bytes) -> int:
     order = "little" if data[1] & 1 else "big"
     seconds, nanoseconds = (int.from_bytes(data[i : i + 4], order) for i in (4, 8))
     return seconds * 1_000_000_000 + nanoseconds
-
-
-_ORIGIN = 4  # alignment counts from here, after the encapsulation header
-_STAMP, _NAMES = 4, 12
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ LATCHED = ("/robot_description", "/tf_static")
 PNG_LEVEL = 1
 RESERVED_BYTES = 16_000_000
 """Disk space that a recording leaves free, so that it can still be closed, joined and described."""
+FLUSH_PERIOD_S = 1.0
+CHUNK_BYTES = 4 << 20
+DISK_CHECK_PERIOD_S = 0.5
 
 
 class DiskFull(Exception):
@@ -147,11 +150,6 @@ def qos_profile(latched: bool) -> Qos:
     never = QosTime(2147483647, 4294967295)
     history, reliability, liveliness = QosHistory.KEEP_LAST, QosReliability.RELIABLE, QosLiveliness.AUTOMATIC
     return Qos(history, 10, reliability, durability, never, never, liveliness, never, False)
-
-
-FLUSH_PERIOD_S = 1.0
-CHUNK_BYTES = 4 << 20
-DISK_CHECK_PERIOD_S = 0.5
 
 
 class LiveBag:

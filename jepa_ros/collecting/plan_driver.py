@@ -29,6 +29,10 @@ START_SPREAD = 0.5
 
 
 # -- where the arm may move and where episodes start -------------------------------------------------------------------
+TELEOP_PLANS = {"every": 1, "ticks": 4, "lead": 0.06}
+"""Settings of a PlanDriver for commands: plans often, and shortly before they take effect."""
+COMMAND_TIMEOUT_S = 0.2
+MAX_STAMP_AHEAD_S = 0.1
 
 
 def restrict_workspace(robot: RobotConfig, box: tuple[float, float, float, float] | None) -> RobotConfig:
@@ -271,12 +275,6 @@ class PlanDriver:
 
     def _on_grid(self, t: float) -> float:
         return math.ceil(t / self.space.period - 1e-6) * self.space.period
-
-
-TELEOP_PLANS = {"every": 1, "ticks": 4, "lead": 0.06}
-"""Settings of a PlanDriver for commands: plans often, and shortly before they take effect."""
-COMMAND_TIMEOUT_S = 0.2
-MAX_STAMP_AHEAD_S = 0.1
 
 
 class TeleopMotion(Motion):

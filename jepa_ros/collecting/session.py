@@ -52,6 +52,12 @@ MAX_RETRIES = 10
 """Rejections in a row for which the same part of a motion is tried again while the arm is held for a cause."""
 PLAN_TIMEOUT_S = 0.3  # the gate must follow a plan this long after it was sent
 AFTER_RELEASE = "; it resumes after the service release was called"
+DISCOVERY_TIMEOUT_S = 10.0
+DISCOVERY_PERIOD_S = 3.2  # participants of Fast DDS announce themselves every 3 s; the first packets may be lost
+REST_BEFORE_S = 0.5  # rest before an episode; half as long after it
+RECORDER_TIMEOUT_S = 5.0
+MAX_REJECTIONS = 60  # rejected plans on the way to the reset pose after which it counts as out of reach
+WARN_EVERY_S = 5.0
 
 
 class CollectingStopped(Exception):
@@ -249,14 +255,6 @@ def _without_state(text: str) -> str:
     """Return the gate's text without the state before its colon."""
     state, colon, cause = text.partition(": ")
     return cause if colon and state in ("stopping", "holding", "latched", "waiting") else text
-
-
-DISCOVERY_TIMEOUT_S = 10.0
-DISCOVERY_PERIOD_S = 3.2  # participants of Fast DDS announce themselves every 3 s; the first packets may be lost
-REST_BEFORE_S = 0.5  # rest before an episode; half as long after it
-RECORDER_TIMEOUT_S = 5.0
-MAX_REJECTIONS = 60  # rejected plans on the way to the reset pose after which it counts as out of reach
-WARN_EVERY_S = 5.0
 
 
 class Session:

@@ -42,8 +42,7 @@ EPISODE_TICKS = 60
 TICK_S = 0.1
 CONTROLLER_CYCLE_S = 0.01
 JOINT_STATE_RATE_HZ = 50
-FIRST_STAMP_S = 1_700_000_000
-"""Stamps of zero mean "no time yet" in ROS."""
+FIRST_STAMP_S = 1_700_000_000  # stamps of zero mean "no time yet" in ROS
 
 
 @dataclass(frozen=True)

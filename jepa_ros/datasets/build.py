@@ -70,8 +70,9 @@ from jepa_ros.text_files import write_atomically
 
 HASHED_BYTES = 1 << 16  # bytes hashed at each end of a file for the fingerprint
 
-Progress = Callable[[str, int, int], None]
-"""Called with the present step, how much of it is done, and the whole."""
+Progress = Callable[[str, int, int], None]  # called with the present step, how much of it is done, and the whole
+SPLIT_BY_BAG_FROM = 3
+"""Number of bags from which on those without a split of their own are split by bag instead of by episode."""
 
 
 @dataclass(frozen=True)
@@ -304,10 +305,6 @@ def write_report(out: Path, index: Index, summary: dict) -> None:
     images = [(f"episode {e.number}, {e.split}", list(np.array(data.rows(e, "frames")[0]))) for e in shown]
     report.section("Frames as the model sees them").images(images)
     report.write(out / "report.html")
-
-
-SPLIT_BY_BAG_FROM = 3
-"""Number of bags from which on those without a split of their own are split by bag instead of by episode."""
 
 
 def build_dataset(

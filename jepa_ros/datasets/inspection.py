@@ -39,6 +39,8 @@ USEFUL_TYPES = (JOINT_STATE, TRAJECTORY, JOINT_JOG, TWIST, TWIST_STAMPED, FLOAT6
 GRIPPER_WORDS = ("finger", "gripper", "claw", "jaw", "knuckle")
 NOT_COLOUR_WORDS = ("depth", "mask", "disparity", "infra", "ir/", "rviz")
 MAX_RADIANS = 2.5 * math.pi  # joint positions beyond this are taken for degrees
+GAP_PERIODS = 2.5  # median periods between two messages from which they count as a gap
+SAMPLES = 200  # messages of a topic that a draft is based on, evenly spread over the recording
 
 
 class TopicSample:
@@ -172,10 +174,6 @@ def _clock(samples: dict[str, TopicSample]) -> tuple[dict, list[str]]:
         return {"clock": "recorded"}, ["clock: recorded, as joint states have no stamps"]
     reason = "clock: header, the stamps of the messages; use recorded where the clocks of drivers disagree"
     return {"clock": "header"}, [reason]
-
-
-GAP_PERIODS = 2.5  # median periods between two messages from which they count as a gap
-SAMPLES = 200  # messages of a topic that a draft is based on, evenly spread over the recording
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,13 @@ from jepa_ros.robot.motion.kinematics import Kinematics
 
 CLOCK_SET_BACK_S = 1.0  # a stamp this long before the previous one means that the clock was set back
 STRAY_STAMP_S = 3600.0  # a single stamp this far ahead of its neighbours is invalid
+MATCH_PERIODS = 0.75  # largest distance from a tick to its sample, in median periods: cameras jitter
+SEEN_WITHIN_S = 0.15  # an object counts as seen in a frame if a message is at most this far away
+SLOWEST_PERIODS = 1.2  # control periods between two images above which the camera is too slow
+STATE_GAP_S = 0.1
+"""Gap between joint states that is interpolated over; or three of their own periods where that is longer."""
+IDLE_JOINT_SPEED, IDLE_ACTION = 0.02, 0.02  # rad/s, and share of the largest action, below which the arm is idle
+IDLE_KEPT_S = 1.0  # part of an idle span that thinning keeps, half at each end
 
 
 @dataclass(frozen=True)
@@ -126,9 +133,6 @@ def _track(epochs: list, epoch: int, start: int, dropped: Counter) -> Track:
         dropped["messages with a repeated stamp"] += len(samples) - len(distinct)
     stamps = np.array([stamp for stamp, _ in distinct], np.int64)
     return Track((stamps - start) * 1e-9, stamps, [value for _, value in distinct])
-
-
-MATCH_PERIODS = 0.75  # largest distance from a tick to its sample, in median periods: cameras jitter
 
 
 def match_nearest(times: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -251,9 +255,6 @@ def action_source(
     return _joint_motion(reference, a.scale, space, track.times[0], np.inf)
 
 
-SEEN_WITHIN_S = 0.15  # an object counts as seen in a frame if a message is at most this far away
-
-
 @dataclass(frozen=True)
 class PositionSampler:
     """Positions of the tool and of objects at the times of frames.
@@ -279,13 +280,6 @@ class PositionSampler:
                 found[is_seen] = interpolate(at[is_seen], track.times, track.array())
             positions[name] = found
         return positions
-
-
-SLOWEST_PERIODS = 1.2  # control periods between two images above which the camera is too slow
-STATE_GAP_S = 0.1
-"""Gap between joint states that is interpolated over; or three of their own periods where that is longer."""
-IDLE_JOINT_SPEED, IDLE_ACTION = 0.02, 0.02  # rad/s, and share of the largest action, below which the arm is idle
-IDLE_KEPT_S = 1.0  # part of an idle span that thinning keeps, half at each end
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from jepa_ros.images import ImageError, preprocess
 from jepa_ros.world_model.config import CameraReference
 
 PROGRESS_EVERY = 256  # messages between two calls of progress
+PENDING_PER_WORKER = 4  # images in work or waiting; the limit bounds memory
 
 
 @dataclass
@@ -254,9 +255,6 @@ class SignalReader:
             self._info = self._info or raw.deserialise()
         elif self._info is None or self._info.header.frame_id not in self._poses:
             self._poses |= {t.child_frame_id: t.transform for t in raw.deserialise().transforms}
-
-
-PENDING_PER_WORKER = 4  # images in work or waiting; the limit bounds memory
 
 
 def twist_values(message: Any) -> dict[str, float]:

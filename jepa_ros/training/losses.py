@@ -18,6 +18,9 @@ from jepa_ros.world_model.protocol import Context, PredictiveModel
 
 MIN_LATENT_MOTION = 1e-2
 """A latent that moves by less has no direction: its gradient would be rounding noise divided by almost zero."""
+PLAY_TIME_QUANTILE = 0.05  # quantile of the times that play took between two places: about the time of a direct way
+NEAR_PAIRS_SHARE = 0.4
+"""Share of the sampled pairs that are at most two blocks apart, as when a goal is about to be reached."""
 
 
 class Rollout(nn.Module):
@@ -80,12 +83,6 @@ class Straightening(nn.Module):
         both = moves[:, :-1] & moves[:, 1:]
         cosine = F.cosine_similarity(velocity[:, :-1][both], velocity[:, 1:][both], dim=-1)
         return 1.0 - cosine.sum() / both.numel()
-
-
-PLAY_TIME_QUANTILE = 0.05
-"""Quantile of the times that play took between two places: about the time of a direct way."""
-NEAR_PAIRS_SHARE = 0.4
-"""Share of the sampled pairs that are at most two blocks apart, as when a goal is about to be reached."""
 
 
 class WorldModelLoss(nn.Module):

@@ -19,6 +19,11 @@ from jepa_ros.world_model.config import (
     VitEncoderConfig,
 )
 
+PUBLISHED_WEIGHTS = {"sigreg": 0.1, "vicreg": 1.0, "ema": 0.0, "reconstruction": 1.0, "none": 0.0}
+"""Weight of each method against collapse relative to the prediction loss: LeWM's 0.1; VICReg's 25 : 25 : 1 divided by
+the 25 of its invariance term; a moving average of the weights adds no loss; a reconstruction counts as much as the
+prediction."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -29,12 +34,6 @@ class FrozenSource(_Strict):
 
     type: Literal["transformers"] = "transformers"
     source: str
-
-
-PUBLISHED_WEIGHTS = {"sigreg": 0.1, "vicreg": 1.0, "ema": 0.0, "reconstruction": 1.0, "none": 0.0}
-"""Weight of each method against collapse relative to the prediction loss: LeWM's 0.1; VICReg's 25 : 25 : 1 divided by
-the 25 of its invariance term; a moving average of the weights adds no loss; a reconstruction counts as much as the
-prediction."""
 
 
 class LossWeights(_Strict):

@@ -22,8 +22,7 @@ from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.heads import JOINTS, GoalPolicy, Reachability
 
 PAIRS = 20_000
-SAME_PLACE_M = 0.005
-"""Two frames whose tools are closer than this are at the same place."""
+SAME_PLACE_M = 0.005  # two frames whose tools are closer than this are at the same place
 SHOWN_FRAMES = 8
 TICKS_TO_GO = (0, 1, 2, 4, 8, 12, 16, 24, 32, 40)
 

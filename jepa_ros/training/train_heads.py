@@ -41,8 +41,7 @@ from jepa_ros.training.trainer import HEADS_STATE_FILE, check_same_options, writ
 from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, identify, load_checkpoint, save_checkpoint
 from jepa_ros.world_model.config import ModelConfig, PolicyConfig
 
-MIN_BLOCKS = 2
-"""Model steps of an episode at least: from shorter ones no way to a goal can be learnt."""
+MIN_BLOCKS = 2  # model steps of an episode at least: from shorter ones no way to a goal can be learnt
 
 
 def train_heads(

@@ -65,6 +65,14 @@ from jepa_ros.world_model.config import (
 from jepa_ros.world_model.device import CPU, choose_device, on_device
 from jepa_ros.world_model.protocol import Context, PredictiveModel, WorldModel
 
+SURPRISE_LEVELS = (0.5, 0.9, 0.95, 0.99, 0.999)
+SAME_PLACE_M = 0.01  # two frames whose tools are closer than this count as the same place
+COLLAPSED_VALIDATIONS = 2  # validations in a row that must look collapsed before training stops
+PROBE_FRAMES = 4000
+PERIOD_S = 0.1  # duration of a control tick
+BLOCK = 4  # control ticks of a model step
+TEST_STEPS = 4  # model steps that prediction is measured over
+
 
 def reference_frame(data: EpisodeSet, home: Sequence[float]) -> np.ndarray:
     """Return the frame (size, size, 3) uint8 rgb whose joints are closest to `home` (J,) rad, or the first frame if the
@@ -87,11 +95,6 @@ def copy_references(source: Path, target: Path) -> None:
     for name in REFERENCES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-
-
-SURPRISE_LEVELS = (0.5, 0.9, 0.95, 0.99, 0.999)
-SAME_PLACE_M = 0.01
-"""Two frames whose tools are closer than this count as the same place."""
 
 
 def calibrate(
@@ -136,11 +139,6 @@ def calibrate_surprise(model: WorldModel, latents: torch.Tensor, data: EpisodeSe
     errors = torch.cat(errors)
     quantiles = tuple(float(v) for v in torch.quantile(errors, torch.tensor(SURPRISE_LEVELS)))
     return SurpriseConfig(levels=SURPRISE_LEVELS, errors=quantiles, threshold=2 * quantiles[-1])
-
-
-COLLAPSED_VALIDATIONS = 2
-"""Validations in a row that must look collapsed before training stops."""
-PROBE_FRAMES = 4000
 
 
 class Trainer(ResumableTrainer):
@@ -249,14 +247,6 @@ class Trainer(ResumableTrainer):
         self.optimizer.load_state_dict(state["optimizer"])
         self.window_rng.bit_generator.state = state["windows"]
         self.projection_rng.set_state(state["directions"])
-
-
-PERIOD_S = 0.1
-"""Duration of a control tick."""
-BLOCK = 4
-"""Control ticks of a model step."""
-TEST_STEPS = 4
-"""Model steps that prediction is measured over."""
 
 
 def train_model(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jepa_ros.datasets.lerobot import files as f
-from jepa_ros.datasets.lerobot.files import QUANTILES, EpisodeTable, VideoWriter, describe, write_tasks
+from jepa_ros.datasets.lerobot import files
+from jepa_ros.datasets.lerobot.files import QUANTILES, EpisodeTable, VideoWriter, describe_video, write_tasks
 from jepa_ros.datasets.lerobot.validation import validate
 from jepa_ros.datasets.store import Dataset, IndexedEpisode
 from jepa_ros.errors import InputError
@@ -20,6 +20,7 @@ from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result
 
 MAX_IMAGES = 100  # images of an episode, evenly spread, that its colour statistics are computed from
+UNNAMED = "unnamed"  # the task of episodes without one: the format needs a task
 
 
 def vector_statistics(values: np.ndarray) -> dict[str, list]:
@@ -57,15 +58,12 @@ def colour_statistics(counts: np.ndarray, images: int) -> dict[str, list]:
     return {name: value.reshape(3, 1, 1).tolist() for name, value in found.items()} | {"count": [images]}
 
 
-UNNAMED = "unnamed"  # the task of episodes without one: the format needs a task
-
-
 @dataclass(frozen=True)
 class FileSizes:
     """Sizes in MB above which a new data or video file is started."""
 
-    data: float = f.DATA_MB
-    video: float = f.VIDEO_MB
+    data: float = files.DATA_MB
+    video: float = files.VIDEO_MB
 
 
 def export_dataset(*, dataset: Path, out: Path, format: str = "lerobot", sizes: FileSizes = FileSizes()) -> int:
@@ -78,7 +76,7 @@ def export_dataset(*, dataset: Path, out: Path, format: str = "lerobot", sizes: 
     out, data = prepare_out(out), Dataset(Path(dataset))
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise InputError(f"--out {out}: exists and is not empty; give a new directory")
-    features = f.features(data.layout)
+    features = files.features(data.layout)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     with ProgressDisplay() as bar:
@@ -98,7 +96,7 @@ def export_dataset(*, dataset: Path, out: Path, format: str = "lerobot", sizes: 
         out.rmdir()
     os.replace(partial, out)
     lines = [("episodes", len(data.index.episodes)), ("frames", export.row), ("validated", "no problems found")]
-    print_result(f"LeRobot dataset {f.VERSION}", lines, [out])
+    print_result(f"LeRobot dataset {files.VERSION}", lines, [out])
     return 0
 
 
@@ -106,7 +104,7 @@ class _Export:
     def __init__(self, data: Dataset, root: Path, features: dict, sizes: FileSizes):
         self.data, self.root, self.features, self.sizes = data, root, features, sizes
         self.fps, self.row = int(data.layout.rate), 0
-        self.keys = f.image_keys(data.layout)
+        self.keys = files.image_keys(data.layout)
         self.tasks: dict[str, int] = {}
         self.colours = {key: [np.zeros((3, 256), np.int64), 0] for key in self.keys}
         self.table = EpisodeTable(root, features, sizes.data)
@@ -136,11 +134,11 @@ class _Export:
     def _columns(self, number: int, entry: IndexedEpisode, task: int) -> dict[str, np.ndarray]:
         n, frame = entry.frames, np.arange(entry.frames)
         found = {
-            f.STATE: np.asarray(self.data.rows(entry, "states")),
-            f.ACTION: np.asarray(self.data.rows(entry, "actions")),
-            f.POSITIONS: np.asarray(self.data.rows(entry, "positions")).reshape(n, -1),
-            f.STAMP: np.asarray(self.data.rows(entry, "stamps")),
-            f.PICTURES: np.asarray(self.data.rows(entry, "pictures")),
+            files.STATE: np.asarray(self.data.rows(entry, "states")),
+            files.ACTION: np.asarray(self.data.rows(entry, "actions")),
+            files.POSITIONS: np.asarray(self.data.rows(entry, "positions")).reshape(n, -1),
+            files.STAMP: np.asarray(self.data.rows(entry, "stamps")),
+            files.PICTURES: np.asarray(self.data.rows(entry, "pictures")),
             "timestamp": (frame / self.fps).astype(np.float32),
             "frame_index": frame,
             "episode_index": np.full(n, number),
@@ -153,11 +151,11 @@ class _Export:
         writer = self.videos.get(key)
         if writer is not None and writer.path.stat().st_size >= self.sizes.video * 2**20:
             writer.close()
-            self.video_files[key] = f.next_file(*self.video_files[key])
+            self.video_files[key] = files.next_file(*self.video_files[key])
             writer = None
         chunk, file = self.video_files[key]
         if writer is None:
-            path = f.file_of(self.root, f.VIDEO, chunk, file, key)
+            path = files.file_of(self.root, files.VIDEO, chunk, file, key)
             writer = self.videos[key] = VideoWriter(path, self.fps, self.data.layout.size)
         begin = writer.frames
         writer.add(frames)
@@ -177,30 +175,30 @@ class _Export:
     def finish(self) -> None:
         """Write what is known at the end: info.json, stats.json, the tasks, and our own jepa_ros.json."""
         for key in self.keys:
-            self.features[key]["info"] = describe(f.file_of(self.root, f.VIDEO, 0, 0, key))
+            self.features[key]["info"] = describe_video(files.file_of(self.root, files.VIDEO, 0, 0, key))
         stats = {key: vector_statistics(np.concatenate(parts)) for key, parts in self.columns.items()}
         stats |= {key: colour_statistics(*found) for key, found in self.colours.items()}
-        _json(self.root / f.STATS, stats)
-        write_tasks(self.root / f.TASKS, list(self.tasks))
+        _json(self.root / files.STATS, stats)
+        write_tasks(self.root / files.TASKS, list(self.tasks))
         index = self.data.index
         info = {
-            "codebase_version": f.VERSION,
+            "codebase_version": files.VERSION,
             "robot_type": index.layout.robot,
             "total_episodes": len(index.episodes),
             "total_frames": self.row,
             "total_tasks": len(self.tasks),
-            "chunks_size": f.CHUNK_FILES,
-            "data_files_size_in_mb": f.DATA_MB,
-            "video_files_size_in_mb": f.VIDEO_MB,
+            "chunks_size": files.CHUNK_FILES,
+            "data_files_size_in_mb": files.DATA_MB,
+            "video_files_size_in_mb": files.VIDEO_MB,
             "fps": self.fps,
             "splits": {"train": f"0:{len(index.episodes)}"},
-            "data_path": f.DATA,
-            "video_path": f.VIDEO,
+            "data_path": files.DATA,
+            "video_path": files.VIDEO,
             "features": self.features,
         }
-        _json(self.root / f.INFO, info)
+        _json(self.root / files.INFO, info)
         ours = index.model_dump(mode="json", include={"layout", "bags", "split_by", "camera"})
-        _json(self.root / f.OURS, ours | {"robot_description": self.data.urdf()})
+        _json(self.root / files.OURS, ours | {"robot_description": self.data.urdf()})
 
 
 def _json(path: Path, value: dict) -> None:

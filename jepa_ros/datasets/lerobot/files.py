@@ -43,6 +43,10 @@ INFO_KEYS = {
     "video_path": (str, type(None)),
     "features": dict,
 }
+EPISODES_PER_GROUP = 500  # rows of meta/episodes that are written together
+CODEC, PIXELS = "libx264", "yuv420p"
+OPTIONS = {"g": "2", "crf": "12", "preset": "medium", "threads": "1"}
+"""A key frame every second frame, as in LeRobot's own writer: decoding two frames gives any frame."""
 
 
 def image_keys(layout: Layout) -> list[str]:
@@ -99,9 +103,6 @@ def lines_by_file(episodes: list[dict], prefix: str) -> list[tuple[tuple[int, in
 def next_file(chunk: int, file: int) -> tuple[int, int]:
     """Return chunk and file number of the file after this one."""
     return (chunk + 1, 0) if file == CHUNK_FILES - 1 else (chunk, file + 1)
-
-
-EPISODES_PER_GROUP = 500  # rows of meta/episodes that are written together
 
 
 class EpisodeTable:
@@ -234,11 +235,6 @@ def read_tasks(path: Path) -> dict[int, str]:
     return dict(zip(table["task_index"].to_pylist(), map(str, table[text].to_pylist()), strict=True))
 
 
-CODEC, PIXELS = "libx264", "yuv420p"
-OPTIONS = {"g": "2", "crf": "12", "preset": "medium", "threads": "1"}
-"""A key frame every second frame, as in LeRobot's own writer: decoding two frames gives any frame."""
-
-
 class VideoWriter:
     """Writes frames (S, S, 3) uint8 rgb to an mp4 file."""
 
@@ -280,7 +276,7 @@ def _open_video(path: Path) -> Iterator:
         raise InputError(f"video {path}: expected a readable video, found {error}") from None
 
 
-def describe(path: Path) -> dict:
+def describe_video(path: Path) -> dict:
     """Return the properties of a video for info.json. Raises InputError where it cannot be read."""
     with _open_video(path) as container:
         stream = container.streams.video[0]

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from jepa_ros.datasets.lerobot import files as f
+from jepa_ros.datasets.lerobot import files
 from jepa_ros.datasets.lerobot.files import read_table, read_video
 from jepa_ros.datasets.lerobot.validation import Validation
 from jepa_ros.datasets.store import (
@@ -61,14 +61,14 @@ def _read_own_metadata(path: Path) -> OwnMetadata | None:
 def import_dataset(*, source: Path, out: Path, size: int | None = None) -> int:
     """Write the dataset to `out` and show progress. Raises InputError that lists the source's first problems."""
     source, out = Path(source), prepare_out(out)
-    if not (source / f.INFO).is_file():
-        raise InputError(f"lerobot {source}: expected a directory with {f.INFO}, found none")
+    if not (source / files.INFO).is_file():
+        raise InputError(f"lerobot {source}: expected a directory with {files.INFO}, found none")
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise InputError(f"--out {out}: exists and is not empty; give a new directory")
     found = Validation(source)
     if found.problems:
         raise InputError(f"lerobot {source}: expected a valid dataset, found {'; '.join(found.problems[:5])}")
-    ours = _read_own_metadata(source / f.OURS)
+    ours = _read_own_metadata(source / files.OURS)
     layout = ours.layout if ours else _layout(found, size or DEFAULT_SIZE)
     if size is not None:
         layout = layout.model_copy(update={"size": size})
@@ -101,7 +101,7 @@ def import_dataset(*, source: Path, out: Path, size: int | None = None) -> int:
 def _layout(found: Validation, size: int) -> Layout:
     """Return the layout of a dataset made by others: its state and action as they are."""
     features = found.info["features"]
-    if f.ACTION not in features:
+    if files.ACTION not in features:
         raise InputError(f"lerobot {found.root}: expected the feature action, found {', '.join(features)}")
     views = _view_keys(found)
     if not views:
@@ -109,11 +109,11 @@ def _layout(found: Validation, size: int) -> Layout:
     return Layout(
         rate=found.info["fps"],
         size=size,
-        views=tuple(key.removeprefix(f"{f.IMAGES}.") for key in views),
-        fields=_names(features.get(f.STATE), "state"),
+        views=tuple(key.removeprefix(f"{files.IMAGES}.") for key in views),
+        fields=_names(features.get(files.STATE), "state"),
         action_space="foreign",
         action_source="lerobot",
-        action_names=_names(features[f.ACTION], "action"),
+        action_names=_names(features[files.ACTION], "action"),
     )
 
 
@@ -159,12 +159,12 @@ def _frames(found: Validation, layout: Layout, shard: Path, rows: int, bar: Prog
 def _frames_in_videos(found: Validation, key: str) -> Iterator[tuple[int, np.ndarray]]:
     """Yield rows and frames of a video feature."""
     fps = found.info["fps"]
-    for numbers, lines in f.lines_by_file(found.episodes, f"videos/{key}"):
+    for numbers, lines in files.lines_by_file(found.episodes, f"videos/{key}"):
         rows: dict[int, int] = {}
         for line in lines:
             begin = round(line[f"videos/{key}/from_timestamp"] * fps)
             rows |= {begin + k: line["dataset_from_index"] + k for k in range(line["length"])}
-        for time, rgb in read_video(f.file_of(found.root, found.info["video_path"], *numbers, key)):
+        for time, rgb in read_video(files.file_of(found.root, found.info["video_path"], *numbers, key)):
             if (row := rows.get(round(time * fps))) is not None:
                 yield row, rgb
 
@@ -181,12 +181,12 @@ def _frames_in_tables(found: Validation, key: str) -> Iterator[tuple[int, np.nda
 
 
 def _tables(found: Validation, columns: list[str]) -> Iterator:
-    for numbers, _ in f.lines_by_file(found.episodes, "data"):
-        yield read_table(f.file_of(found.root, found.info["data_path"], *numbers), columns)
+    for numbers, _ in files.lines_by_file(found.episodes, "data"):
+        yield read_table(files.file_of(found.root, found.info["data_path"], *numbers), columns)
 
 
 def _arrays(found: Validation, layout: Layout, shard: Path, rows: int, ours: bool) -> None:
-    columns = [f.STATE, f.ACTION, *((f.POSITIONS, f.STAMP, f.PICTURES) if ours else ("timestamp",))]
+    columns = [files.STATE, files.ACTION, *((files.POSITIONS, files.STAMP, files.PICTURES) if ours else ("timestamp",))]
     there = [key for key in columns if key in found.info["features"]]
     parts: dict[str, list[np.ndarray]] = {key: [] for key in there}
     for table in _tables(found, there):
@@ -196,17 +196,17 @@ def _arrays(found: Validation, layout: Layout, shard: Path, rows: int, ours: boo
             parts[key].append(flat.to_numpy(zero_copy_only=False).reshape(len(values), -1))
     values = {key: np.concatenate(found) for key, found in parts.items()}
     views, blank = len(layout.views), np.empty((rows, 0))
-    stamps = values.get(f.STAMP, np.round(values["timestamp"] * 1e9) if "timestamp" in values else blank)
+    stamps = values.get(files.STAMP, np.round(values["timestamp"] * 1e9) if "timestamp" in values else blank)
     # meta/jepa_ros.json and info.json may disagree on the number of values.
-    for key, what, names in ((f.STATE, "state", layout.state_names), (f.ACTION, "action", layout.action_names)):
+    for key, what, names in ((files.STATE, "state", layout.state_names), (files.ACTION, "action", layout.action_names)):
         if (width := values.setdefault(key, blank).shape[1]) != len(names):
             raise InputError(f"lerobot {found.root}: {what}: expected {len(names)} values, found {width}")
     arrays = {
-        "states": values[f.STATE].astype(np.float32),
-        "actions": values[f.ACTION].astype(np.float32),
-        "positions": values.get(f.POSITIONS, blank).astype(np.float64).reshape(rows, len(layout.positions), 3),
+        "states": values[files.STATE].astype(np.float32),
+        "actions": values[files.ACTION].astype(np.float32),
+        "positions": values.get(files.POSITIONS, blank).astype(np.float64).reshape(rows, len(layout.positions), 3),
         "stamps": stamps.astype(np.int64).reshape(rows),
-        "pictures": values.get(f.PICTURES, np.repeat(np.arange(rows)[:, None], views, axis=1)).astype(np.int64),
+        "pictures": values.get(files.PICTURES, np.repeat(np.arange(rows)[:, None], views, axis=1)).astype(np.int64),
     }
     for name, array in arrays.items():
         np.save(shard / f"{name}.npy", array)

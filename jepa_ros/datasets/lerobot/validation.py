@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jepa_ros.datasets.lerobot import files as f
-from jepa_ros.datasets.lerobot.files import arrow_type, count_frames, describe, read_table, read_tasks
+from jepa_ros.datasets.lerobot import files
+from jepa_ros.datasets.lerobot.files import arrow_type, count_frames, describe_video, read_table, read_tasks
 from jepa_ros.errors import InputError
 from jepa_ros.text_files import read_json
 
@@ -45,11 +45,11 @@ class Validation:
             self.problems.append(str(error))
 
     def _check(self) -> None:
-        self.info = _read_object(self.root / f.INFO)
+        self.info = _read_object(self.root / files.INFO)
         self._info()
         if self.problems:
             return
-        self.tasks = read_tasks(self.root / f.TASKS)
+        self.tasks = read_tasks(self.root / files.TASKS)
         self._tasks()
         self.episodes = read_episode_rows(self.root)
         self._episodes()
@@ -65,29 +65,31 @@ class Validation:
 
     def _info(self) -> None:
         info = self.info
-        for key, kind in f.INFO_KEYS.items():
+        for key, kind in files.INFO_KEYS.items():
             if key in info:
                 good = isinstance(info[key], kind) and not isinstance(info[key], bool)
-                self._expect(good, f"{f.INFO}: {key}: expected another type, found {info[key]!r:.80}")
+                self._expect(good, f"{files.INFO}: {key}: expected another type, found {info[key]!r:.80}")
             elif key not in ("robot_type", "video_path", "splits"):
-                self.problems.append(f"{f.INFO}: {key}: expected a value, found none")
+                self.problems.append(f"{files.INFO}: {key}: expected a value, found none")
         if self.problems:
             return
         version = info["codebase_version"]
-        self._expect(version == f.VERSION, f"{f.INFO}: codebase_version: expected {f.VERSION}, found {version}")
+        self._expect(
+            version == files.VERSION, f"{files.INFO}: codebase_version: expected {files.VERSION}, found {version}"
+        )
         for key in ("fps", "chunks_size", "data_files_size_in_mb", "video_files_size_in_mb", "total_episodes"):
-            self._expect(info[key] > 0, f"{f.INFO}: {key}: expected a number above 0, found {info[key]}")
-        for key, wanted in f.DEFAULT_FEATURES.items():
+            self._expect(info[key] > 0, f"{files.INFO}: {key}: expected a number above 0, found {info[key]}")
+        for key, wanted in files.DEFAULT_FEATURES.items():
             found = info["features"].get(key)
             good = isinstance(found, dict) and found.get("dtype") == wanted["dtype"] and found.get("shape") == [1]
-            self._expect(good, f"{f.INFO}: features: {key}: expected {wanted}, found {found}")
+            self._expect(good, f"{files.INFO}: features: {key}: expected {wanted}, found {found}")
         for key, feature in info["features"].items():
             self._feature(key, feature)
         if self.video_keys():
-            self._expect(bool(info.get("video_path")), f"{f.INFO}: video_path: expected a template, found none")
+            self._expect(bool(info.get("video_path")), f"{files.INFO}: video_path: expected a template, found none")
 
     def _feature(self, key: str, feature: object) -> None:
-        where = f"{f.INFO}: features: {key}"
+        where = f"{files.INFO}: features: {key}"
         self._expect("/" not in key, f"{where}: expected a name without '/', found one")
         shape = feature.get("shape") if isinstance(feature, dict) else None
         sizes = isinstance(shape, list) and bool(shape) and all(type(n) is int and n > 0 for n in shape)
@@ -110,8 +112,8 @@ class Validation:
     def _tasks(self) -> None:
         numbers, total = sorted(self.tasks), self.info["total_tasks"]
         wanted = f"the numbers 0 to {total - 1}"
-        self._expect(numbers == list(range(total)), f"{f.TASKS}: expected {wanted}, found {numbers[:9]}")
-        self._expect(len(set(self.tasks.values())) == len(self.tasks), f"{f.TASKS}: expected different tasks")
+        self._expect(numbers == list(range(total)), f"{files.TASKS}: expected {wanted}, found {numbers[:9]}")
+        self._expect(len(set(self.tasks.values())) == len(self.tasks), f"{files.TASKS}: expected different tasks")
 
     def _episodes(self) -> None:
         total, row = self.info["total_episodes"], 0
@@ -130,7 +132,7 @@ class Validation:
             self._expect(good, f"{where}: expected rows from {row} on for length {length}, found {begin} to {end}")
             tasks = line["tasks"]
             known = isinstance(tasks, list) and bool(tasks) and set(tasks) <= set(self.tasks.values())
-            self._expect(known, f"{where}: tasks: expected some of {f.TASKS}, found {tasks}")
+            self._expect(known, f"{where}: tasks: expected some of {files.TASKS}, found {tasks}")
             for key in self.video_keys():
                 lasts = line[f"videos/{key}/to_timestamp"] - line[f"videos/{key}/from_timestamp"]
                 good = abs(lasts - length / self.info["fps"]) < 0.5 / self.info["fps"]
@@ -138,12 +140,12 @@ class Validation:
             row = end
             if len(self.problems) > 20:
                 return
-        self._expect(row == self.info["total_frames"], f"{f.INFO}: total_frames: expected {row}")
+        self._expect(row == self.info["total_frames"], f"{files.INFO}: total_frames: expected {row}")
 
     def _data(self) -> None:
         begin, columns = 0, {k: x for k, x in self.info["features"].items() if x["dtype"] != "video"}
-        for numbers, lines in f.lines_by_file(self.episodes, "data"):
-            path = f.file_of(self.root, self.info["data_path"], *numbers)
+        for numbers, lines in files.lines_by_file(self.episodes, "data"):
+            path = files.file_of(self.root, self.info["data_path"], *numbers)
             where = str(path.relative_to(self.root.resolve()))
             table = read_table(path)
             if missing := sorted(set(columns) - set(table.column_names)):
@@ -171,7 +173,7 @@ class Validation:
         self._expect(found == wanted or alike or nested, f"{where}: {key}: expected {wanted}, found {found}")
 
     def _rows(self, where: str, table, lines: list[dict], begin: int) -> None:
-        values = {key: table[key].to_numpy() for key in f.DEFAULT_FEATURES}
+        values = {key: table[key].to_numpy() for key in files.DEFAULT_FEATURES}
         frame = np.concatenate([np.arange(line["length"]) for line in lines])
         episode = np.concatenate([np.full(line["length"], line["episode_index"]) for line in lines])
         wanted = {"index": begin + np.arange(len(frame)), "frame_index": frame, "episode_index": episode}
@@ -181,14 +183,14 @@ class Validation:
         good = error < TIMESTAMP_TOLERANCE_S
         self._expect(good, f"{where}: timestamp: expected frame_index / fps, found {error:g} s off")
         known = np.isin(values["task_index"], list(self.tasks)).all()
-        self._expect(bool(known), f"{where}: task_index: expected task numbers of {f.TASKS}")
+        self._expect(bool(known), f"{where}: task_index: expected task numbers of {files.TASKS}")
 
     def _videos(self) -> None:
         for key in self.video_keys():
             height, width = self.info["features"][key]["shape"][:2]
-            for numbers, lines in f.lines_by_file(self.episodes, f"videos/{key}"):
-                path = f.file_of(self.root, self.info["video_path"], *numbers, key)
-                where, found = str(path.relative_to(self.root.resolve())), describe(path)
+            for numbers, lines in files.lines_by_file(self.episodes, f"videos/{key}"):
+                path = files.file_of(self.root, self.info["video_path"], *numbers, key)
+                where, found = str(path.relative_to(self.root.resolve())), describe_video(path)
                 size = (found["video.height"], found["video.width"])
                 self._expect(size == (height, width), f"{where}: expected {height} x {width} pixels, found {size}")
                 fps, frames = found["video.fps"], count_frames(path)
@@ -197,7 +199,7 @@ class Validation:
                 self._expect(frames >= wanted, f"{where}: expected {wanted} frames, found {frames}")
 
     def _stats(self) -> None:
-        stats = _read_object(self.root / f.STATS)
+        stats = _read_object(self.root / files.STATS)
         for key, feature in self.info["features"].items():
             if feature["dtype"] in ("string", "language"):
                 continue
@@ -206,11 +208,11 @@ class Validation:
             for name in STATISTICS:
                 value = stats.get(key, {}).get(name) if isinstance(stats.get(key), dict) else None
                 if value is None:
-                    self.problems.append(f"{f.STATS}: {key}: {name}: expected a value, found none")
+                    self.problems.append(f"{files.STATS}: {key}: {name}: expected a value, found none")
                     continue
                 found = _shape(value)
                 wanted = (1,) if name == "count" else shape
-                self._expect(found == wanted, f"{f.STATS}: {key}: {name}: expected shape {wanted}, found {found}")
+                self._expect(found == wanted, f"{files.STATS}: {key}: {name}: expected shape {wanted}, found {found}")
 
     def video_keys(self) -> list[str]:
         """Return the features that are videos."""

@@ -43,8 +43,14 @@ from jepa_ros.world_model.checkpoint import save_checkpoint
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.protocol import Context, PredictiveModel
 
-MEASUREMENT_SEED = 0
-"""Seed of the windows that metrics are computed on: the same for every run."""
+MEASUREMENT_SEED = 0  # seed of the windows that metrics are computed on: the same for every run
+METHODS = ("sigreg", "vicreg", "ema", "reconstruction", "none")
+PUBLISHED_VALUES = {method: weight for method, weight in PUBLISHED_WEIGHTS.items() if method != "none"} | {"ema": 0.004}
+"""Value that tuning starts from: LeWM's weight, VICReg's (its 25 : 25 : 1 divided by the 25 of prediction), 1 - BYOL's
+first momentum, and a reconstruction as heavy as the prediction."""
+TUNING_FACTOR = 10**0.5
+CRITERION = f"imagined_cm@{TEST_STEPS}"
+START_METHOD = "spawn"  # how worker processes are started
 
 
 @dataclass(frozen=True)
@@ -219,16 +225,6 @@ def _load(data: Path, robot: str, recipe_json: str) -> tuple[dict[str, EpisodeSe
 def _finite(figures: dict[str, float]) -> dict[str, float | None]:
     """Replace non-finite metrics by None: error ratios of a collapsed model are 0 / 0."""
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
-
-
-METHODS = ("sigreg", "vicreg", "ema", "reconstruction", "none")
-PUBLISHED_VALUES = {method: weight for method, weight in PUBLISHED_WEIGHTS.items() if method != "none"} | {"ema": 0.004}
-"""Value that tuning starts from: LeWM's weight, VICReg's (its 25 : 25 : 1 divided by the 25 of prediction), 1 - BYOL's
-first momentum, and a reconstruction as heavy as the prediction."""
-TUNING_FACTOR = 10**0.5
-CRITERION = f"imagined_cm@{TEST_STEPS}"
-START_METHOD = "spawn"
-"""How worker processes are started."""
 
 
 def compare_methods(

@@ -19,10 +19,16 @@ from jepa_ros.world_model.device import CPU
 from jepa_ros.world_model.frozen_encoder import IMAGE_MEAN, IMAGE_STD
 from jepa_ros.world_model.protocol import as_images
 
-HELD_OUT_SHARE = 0.1
-"""Share of the frames that are held out for validation."""
+HELD_OUT_SHARE = 0.1  # share of the frames that are held out for validation
 PIECE_CLIPS = 16
 """Frame runs longer than this many clips are cut, so that one long recording can be split into two sets."""
+HELD_OUT_CLIPS = 64
+MIN_CURVE_POINTS = 1000  # points of the loss curve that are kept; at most twice as many
+MIN_RANK = 2.0
+MIN_SPREAD = 0.05
+PATIENCE = 3  # validations in a row that must look collapsed: early in training the rank falls, and recovers
+CLIPS, MASKS, CROPS, HELD_OUT = range(4)
+"""Purposes of random generators: every update seeds new ones, so that a resumed run needs no generator state."""
 
 
 @dataclass(frozen=True)
@@ -121,17 +127,6 @@ def crop_randomly(clips: torch.Tensor, crops: Crops, rng: np.random.Generator) -
     flat = clips.flatten(1, 2)
     grid = F.affine_grid(torch.from_numpy(theta).to(clips), list(flat.shape), align_corners=False)
     return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view_as(clips)
-
-
-HELD_OUT_CLIPS = 64
-MIN_CURVE_POINTS = 1000
-"""Points of the loss curve that are kept; at most twice as many."""
-MIN_RANK = 2.0
-MIN_SPREAD = 0.05
-PATIENCE = 3
-"""Validations in a row that must look collapsed: early in training the rank falls, and recovers."""
-CLIPS, MASKS, CROPS, HELD_OUT = range(4)
-"""Purposes of random generators: every update seeds new ones, so that a resumed run needs no generator state."""
 
 
 @dataclass(frozen=True)

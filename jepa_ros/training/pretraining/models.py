@@ -25,6 +25,7 @@ from jepa_ros.world_model.frozen_encoder import IMAGE_MEAN, IMAGE_STD, import_tr
 
 MIN_CONTEXT_SHARE = 0.04
 """Least share of the grid in a context: ten patches of 16 x 16 in the code of I-JEPA (arXiv 2301.08243)."""
+TUBELET = 2  # frames per token (V-JEPA)
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,9 @@ class Blocks:
     aspect: tuple[float, float] = (0.75, 1.5)
 
 
-SHORT_RANGE = Blocks(8, (0.15, 0.15))
-"""V-JEPA's short-range mask (arXiv 2404.08471, section 3.2)."""
-LONG_RANGE = Blocks(2, (0.7, 0.7))
-"""V-JEPA's long-range mask (the same section)."""
-TARGETS = Blocks(4, (0.15, 0.2))
-"""I-JEPA's target blocks (arXiv 2301.08243, section 3)."""
+SHORT_RANGE = Blocks(8, (0.15, 0.15))  # V-JEPA's short-range mask (arXiv 2404.08471, section 3.2)
+LONG_RANGE = Blocks(2, (0.7, 0.7))  # V-JEPA's long-range mask (the same section)
+TARGETS = Blocks(4, (0.15, 0.2))  # I-JEPA's target blocks (arXiv 2301.08243, section 3)
 CONTEXT = Blocks(1, (0.85, 1.0), (1.0, 1.0))
 """I-JEPA's context block, from which the targets are removed (the same section)."""
 
@@ -130,10 +128,6 @@ def _equalise_lengths(rows: list[np.ndarray], rng: np.random.Generator) -> np.nd
 def _over_time(places: np.ndarray, grid: int, steps: int) -> np.ndarray:
     """Return the tokens (B, steps * n) of places (B, n) at every step."""
     return (np.arange(steps)[:, None] * grid * grid + places[:, None]).reshape(len(places), -1)
-
-
-TUBELET = 2
-"""Frames per token (V-JEPA)."""
 
 
 @dataclass(frozen=True)

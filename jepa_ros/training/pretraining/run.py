@@ -45,8 +45,10 @@ from jepa_ros.world_model.frozen_encoder import import_transformers, weights_dig
 
 SHOWN_CLIPS = 6
 NAMES = {"vjepa": "V-JEPA", "ijepa": "I-JEPA"}
-PREDICTED_GREY = 96
-"""Pixel value, up to 255, of patches that are predicted."""
+PREDICTED_GREY = 96  # pixel value, up to 255, of patches that are predicted
+MIN_GRID = 4  # patches a side; fewer have no room for blocks
+VALIDATIONS = 20
+WARM_UP_SHARE = 0.1
 
 
 def write_report(path: Path, trainer: Pretrainer, summary: dict) -> None:
@@ -131,12 +133,6 @@ def component_images(model: MaskedPredictor, clips: np.ndarray) -> list[np.ndarr
     colours = np.clip((values - low) / np.maximum(high - low, 1e-9), 0, 1) * 255
     patches = colours.astype(np.uint8).reshape(len(clips), grid, grid, 3)
     return [np.kron(p, np.ones((model.sizes.patch, model.sizes.patch, 1), np.uint8)) for p in patches]
-
-
-MIN_GRID = 4
-"""Patches a side; fewer have no room for blocks."""
-VALIDATIONS = 20
-WARM_UP_SHARE = 0.1
 
 
 def pretrain(
