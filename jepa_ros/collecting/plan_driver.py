@@ -17,7 +17,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.planning.committed_reference import CommittedReference
 from jepa_ros.robot.config import RobotConfig, require_planar_space
 from jepa_ros.robot.motion.action_space import PlanarVelocity
-from jepa_ros.robot.motion.random_play import sample_random_play
+from jepa_ros.robot.motion.tool_path import sample_random_play
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 MIN_LEAD_S = 0.04  # shortest time from making a plan to its start; otherwise it starts a tick later

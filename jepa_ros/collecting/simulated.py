@@ -30,7 +30,7 @@ from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
 from jepa_ros.robot.config import load_robot, require_planar_space
-from jepa_ros.robot.motion.random_play import sample_random_play
+from jepa_ros.robot.motion.tool_path import sample_random_play
 from jepa_ros.text_files import read_json, write_atomically
 
 if TYPE_CHECKING:

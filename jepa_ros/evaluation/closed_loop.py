@@ -15,7 +15,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.images import preprocess
 from jepa_ros.planning.receding_horizon import PlanStep, RecedingHorizonController
 from jepa_ros.robot.gate.types import ExecutedTick
-from jepa_ros.robot.motion.random_play import sample_random_play
+from jepa_ros.robot.motion.tool_path import sample_random_play
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.sim.cell import CYCLE, ArmCell
 from jepa_ros.sim.task import GoalHold, Task, TaskGoal

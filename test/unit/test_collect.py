@@ -15,7 +15,7 @@ from jepa_ros.bags.writer import EpisodeWriter
 from jepa_ros.collecting import simulated as collect
 from jepa_ros.datasets.recorded_episodes import read_episodes
 from jepa_ros.errors import InputError
-from jepa_ros.robot.motion.random_play import sample_random_play
+from jepa_ros.robot.motion.tool_path import sample_random_play
 
 
 def test_a_twentieth_of_the_episodes_each_is_kept_for_validation_and_test():

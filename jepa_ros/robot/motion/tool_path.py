@@ -1,4 +1,4 @@
-"""Tool paths: smooth motion of the tool along D coordinates, from one velocity knot per control tick.
+"""Tool paths: smooth motion of the tool along D coordinates, from one velocity knot per control tick; random play.
 
 Between two knots the velocity follows the smoothstep 3 f^2 - 2 f^3, so the acceleration is continuous and zero at every
 knot: there another path can take over without a jump in position, velocity or acceleration.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+STILL_SHARE, SLOW_SHARE = 0.12, 0.5  # of segments that stand still, and that move at less than full speed
 
 
 def _travel(f: np.ndarray) -> np.ndarray:
@@ -60,3 +62,18 @@ def _find_tick(t: np.ndarray, knots: int, period: float) -> tuple[np.ndarray, np
     ticks = np.asarray(t, dtype=float) / period
     k = np.clip((ticks + 1e-9).astype(int), 0, knots - 2)
     return k, np.clip(ticks - k, 0.0, 1.0)
+
+
+def sample_random_play(ticks: int, rng: np.random.Generator) -> np.ndarray:
+    """Return velocity knots (ticks, 2) over max_speed, to collect training data without a goal.
+
+    They are noisy segments of 0.1 to 1.1 s in one direction each. Long straight segments cross the workspace, from
+    which the policy learns far goals; short and slow ones resemble the last centimetres before a goal.
+    """
+    knots: list[np.ndarray] = []
+    while len(knots) < ticks:
+        kind, angle = rng.random(), rng.uniform(0, 2 * np.pi)
+        speed = 0.0 if kind < STILL_SHARE else rng.uniform(0.1, 1.0) if kind < STILL_SHARE + SLOW_SHARE else 1.0
+        velocity = speed * np.array([np.cos(angle), np.sin(angle)])
+        knots += [velocity + rng.normal(0, 0.15, 2) for _ in range(int(rng.integers(1, 12)))]
+    return np.array(knots[:ticks])

@@ -31,8 +31,7 @@ from jepa_ros.reporting.summary import percentiles
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import Path
-from jepa_ros.robot.motion.random_play import sample_random_play
-from jepa_ros.robot.motion.tool_path import ToolPath
+from jepa_ros.robot.motion.tool_path import ToolPath, sample_random_play
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.world_model.checkpoint import check_planar
 from jepa_ros.world_model.protocol import Context
