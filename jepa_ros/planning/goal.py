@@ -51,14 +51,9 @@ class Outcome:
 class Term(Protocol):
     """One term of a goal. tolerance: the distance, in `unit`, within which the term is reached."""
 
-    @property
-    def weight(self) -> float: ...
-
-    @property
-    def tolerance(self) -> float: ...
-
-    @property
-    def unit(self) -> str: ...
+    weight: float
+    tolerance: float
+    unit: str
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
         """Return the distance (S, H) in `unit`."""

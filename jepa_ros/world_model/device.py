@@ -53,19 +53,16 @@ class DeviceProxy:
         return getattr(self._model, name)
 
     def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """See WorldModel."""
         latents = self._model.encode(frames)
         return latents.to(frames.device if isinstance(frames, torch.Tensor) else CPU)
 
     def predict(
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See WorldModel."""
         predicted = self._model.predict(*(x.to(self.device) for x in (latents, states, actions)))
         return tuple(x.to(latents.device) for x in predicted)
 
     def rollout(self, context: Context, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See WorldModel."""
         imagined = self._model.rollout(context.to(self.device), actions.to(self.device))
         return tuple(x.to(context.latents.device) for x in imagined)
 

@@ -30,7 +30,6 @@ class GoalPolicy(nn.Module):
     def forward(
         self, latent: torch.Tensor, goal: torch.Tensor, proprioception: torch.Tensor, ticks: torch.Tensor
     ) -> torch.Tensor:
-        """See the class."""
         time = (ticks.clamp(0, self.max_ticks) / self.max_ticks).unsqueeze(1)
         return self.layers(torch.cat([latent, goal, proprioception, time], dim=1))
 

@@ -66,7 +66,6 @@ class PredictiveModel(nn.Module):
     history: int
 
     def rollout(self, context: Context, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See WorldModel."""
         h = self.history
         latents, states = list(context.latents.unbind(1)), list(context.states.unbind(1))
         blocks = torch.cat([context.actions, actions], dim=1)

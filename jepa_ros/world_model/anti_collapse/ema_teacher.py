@@ -38,7 +38,6 @@ class EmaTeacher(AntiCollapse):
 
     @torch.no_grad()
     def targets(self, model: nn.Module, frames: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """See AntiCollapse."""
         return self.teacher.encode(frames)
 
     @torch.no_grad()

@@ -54,7 +54,6 @@ class Reconstruction(AntiCollapse):
         self.register_buffer("std", torch.tensor(std), persistent=False)
 
     def targets(self, model: nn.Module, frames: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-        """See AntiCollapse."""
         return latents.detach()
 
     def loss(self, latents: torch.Tensor, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

@@ -51,7 +51,6 @@ class PatchWorldModel(PredictiveModel):
         self.register_buffer("std", torch.tensor(config.preprocessing.std), persistent=False)
 
     def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """See WorldModel."""
         features = self.encoder(as_images(flatten_views(frames, self.cameras), self.mean, self.std))
         return features.float().view(len(frames), *self.latent_shape)
 

@@ -57,14 +57,12 @@ class LeWM(PredictiveModel):
         self.register_buffer("std", torch.tensor(config.preprocessing.std), persistent=False)
 
     def encode(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """See WorldModel."""
         features = self.encoder(as_images(flatten_views(frames, self.cameras), self.mean, self.std))
         return self.projector(features.reshape(len(frames), self.cameras * features.shape[-1]))
 
     def predict(
         self, latents: torch.Tensor, states: torch.Tensor, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See WorldModel."""
         tokens = latents if self.state_head is None else torch.cat([latents, states], dim=-1)
         predicted = self.predictor(tokens, self.action_encoder(actions))
         latent = self.prediction_projector(predicted)
