@@ -51,9 +51,14 @@ class Outcome:
 class Term(Protocol):
     """One term of a goal. tolerance: the distance, in `unit`, within which the term is reached."""
 
-    weight: float
-    tolerance: float
-    unit: str
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def tolerance(self) -> float: ...
+
+    @property
+    def unit(self) -> str: ...
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
         """Return the distance (S, H) in `unit`."""
@@ -113,6 +118,9 @@ class _ScaledTerm:
     """A term whose cost is 1 at a distance of `scale`."""
 
     scale: ClassVar[float]
+
+    def distance(self, outcome: Outcome) -> torch.Tensor:
+        raise NotImplementedError
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
         raise NotImplementedError
