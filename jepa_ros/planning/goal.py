@@ -122,9 +122,6 @@ class _ScaledTerm:
     def distance(self, outcome: Outcome) -> torch.Tensor:
         raise NotImplementedError
 
-    def distance(self, outcome: Outcome) -> torch.Tensor:
-        raise NotImplementedError
-
     def cost(self, outcome: Outcome) -> torch.Tensor:
         return (self.distance(outcome) / self.scale).square()
 
