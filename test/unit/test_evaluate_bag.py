@@ -134,6 +134,13 @@ def test_an_invalid_threshold_is_refused_before_anything_is_read(bag, model, tmp
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize("option", ["--camera", "--joint-states", "--executed"])
+def test_a_topic_that_no_bag_has_is_refused_before_anything_is_written(bag, model, tmp_path, option):
+    summary, lines = bags.evaluate(bag, model, tmp_path / "o", option, "/unknown/topic", code=2)
+    assert summary is None and len(lines) == 1 and not (tmp_path / "o").exists()
+    assert lines[0].startswith(f"{option} /unknown/topic: no bag has this topic") and "joint_states" in lines[0]
+
+
 def test_without_a_result_bag(bag, model, tmp_path):
     summary, _ = bags.evaluate(bag, model, tmp_path / "o", "--no-result")
     assert not list((tmp_path / "o").glob("*.mcap")) and summary["files"]["results"] == []
