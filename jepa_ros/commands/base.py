@@ -280,7 +280,7 @@ def check_data(option: str, path: Path) -> None:
 
 
 def check_bags(context: typer.Context, paths: list[Path]) -> list[Path]:
-    """Check that at least one is a recording; the command reports the others and goes on without them."""
+    """Check that at least one is a recording; the command reports the others and continues without them."""
     problems = []
     for path in paths:
         try:
