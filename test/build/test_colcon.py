@@ -88,7 +88,7 @@ def assert_tests_ran(folder: Path, at_least: int) -> None:
     assert counts["failures"] == counts["errors"] == 0 and counts["tests"] >= at_least, counts
 
 
-def test_plain_colcon_at_the_root(tmp_path, environment):
+def test_colcon_builds_and_tests_at_the_repository_root(tmp_path, environment):
     copy_tracked(tmp_path)
     run(["colcon", "build"], tmp_path, environment)
     assert_installed(tmp_path, environment)
@@ -96,7 +96,7 @@ def test_plain_colcon_at_the_root(tmp_path, environment):
     assert_tests_ran(tmp_path, at_least=200)
 
 
-def test_clone_in_a_workspace(tmp_path, environment):
+def test_colcon_builds_and_tests_a_clone_in_a_workspace(tmp_path, environment):
     copy_tracked(tmp_path / "src" / "jepa_ros")
     run(["colcon", "build", *NESTED], tmp_path, environment)
     assert_installed(tmp_path, environment)

@@ -45,7 +45,7 @@ def heals(arm, cause: str, fault: float) -> None:
 
 
 @pytest.mark.fault(1)
-def test_a_camera_that_drops_out_stops_the_arm_until_fresh_frames_come(arm, measured):
+def test_a_camera_dropout_stops_the_arm_until_fresh_frames_arrive(arm, measured):
     arm.moving()
     fault = time.time()
     arm.images.drop()
@@ -62,7 +62,7 @@ def test_a_camera_that_drops_out_stops_the_arm_until_fresh_frames_come(arm, meas
     ("shift", "cause"),
     [pytest.param(-2.0, "stale", marks=pytest.mark.fault(2)), pytest.param(0.5, "future", marks=pytest.mark.fault(4))],
 )
-def test_pictures_of_another_time_are_never_planned_on(arm, measured, noisy, shift, cause):
+def test_images_with_stale_or_future_stamps_are_never_used_for_planning(arm, measured, noisy, shift, cause):
     def shifted(message):
         message.header.stamp = to_stamp(to_ns(message.header.stamp) + int(shift * 1e9))
         return noisy(message)
@@ -85,7 +85,7 @@ def test_pictures_of_another_time_are_never_planned_on(arm, measured, noisy, shi
 
 
 @pytest.mark.fault(3)
-def test_a_picture_that_hangs_counts_as_a_camera_that_dropped_out(arm, measured):
+def test_a_frozen_image_counts_as_a_camera_dropout(arm, measured):
     held = []
 
     def hang(message):
@@ -117,7 +117,7 @@ SPOILT = {
 
 @pytest.mark.fault(17)
 @pytest.mark.parametrize("cause", SPOILT)
-def test_what_is_no_picture_never_passes(arm, measured, cause):
+def test_invalid_images_are_dropped_and_stop_the_arm(arm, measured, cause):
     def spoil(message):
         message = copy.copy(message)
         for field, value in SPOILT[cause].items():
@@ -136,7 +136,7 @@ def test_what_is_no_picture_never_passes(arm, measured, cause):
 
 
 @pytest.mark.fault(7)
-def test_a_picture_of_numbers_that_are_none_is_refused(arm, measured):
+def test_an_image_with_nan_is_refused(arm, measured):
     def not_a_number(message):
         message.encoding, message.step = "32FC3", message.width * 12
         message.data = byte_array(np.full(message.height * message.width * 3, np.nan, np.float32).view(np.uint8))

@@ -61,9 +61,9 @@ def of_another_model(message) -> None:
         (cut, r"latent: expected \d+ values, found \d+"),
         (of_another_model, "latent: expected model '[0-9a-f]+', found 'another'"),
     ],
-    ids=["nan", "inf", "short", "foreign"],
+    ids=["nan", "inf", "short", "another model"],
 )
-def test_nothing_is_planned_from_what_cannot_be_computed_with(arm, measured, change, cause):
+def test_invalid_latents_are_never_used_for_planning(arm, measured, change, cause):
     arm.moving()
     fault = time.time()
     arm.relay.change = spoilt(change)
@@ -78,7 +78,7 @@ def test_nothing_is_planned_from_what_cannot_be_computed_with(arm, measured, cha
 
 
 @pytest.mark.fault(7)
-def test_where_no_cost_is_finite_nothing_is_planned(arm, measured):
+def test_without_a_finite_cost_there_is_no_plan(arm, measured):
     """The goal is so far away that its distance is not a number that fits: no plan is better than another."""
     arm.moving()
     latent = arm.latents[-1][1]

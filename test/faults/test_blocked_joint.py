@@ -24,7 +24,7 @@ def block(arm, joint: str) -> None:
 
 
 @pytest.mark.fault(31)
-def test_a_blocked_joint_stops_the_arm_which_goes_on_from_where_it_is_once_released(arm, measured):
+def test_a_blocked_joint_latches_and_release_starts_from_the_measured_state(arm, measured):
     arm.moving()
     fault = time.time()
     block(arm, ROBOT.joints[3])

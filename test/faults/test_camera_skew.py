@@ -32,7 +32,7 @@ def arm(graph, measured):
 
 
 @pytest.mark.fault(18)
-def test_cameras_out_of_step_make_no_latents_and_the_arm_holds(arm, measured):
+def test_unsynchronised_cameras_give_no_latents_and_the_arm_holds(arm, measured):
     def earlier(message):
         message.header.stamp = to_stamp(to_ns(message.header.stamp) - 2 * 10**9)
         return [message]
@@ -51,7 +51,7 @@ def test_cameras_out_of_step_make_no_latents_and_the_arm_holds(arm, measured):
 
 
 @pytest.mark.fault(18)
-def test_one_camera_that_drops_out_is_named_and_the_arm_holds(arm, measured):
+def test_a_dropout_of_one_of_two_cameras_is_named_and_the_arm_holds(arm, measured):
     arm.moving()
     fault = time.time()
     arm.wrist.drop()

@@ -115,7 +115,7 @@ def released(arm) -> None:
 
 
 @pytest.mark.fault(6)
-def test_before_the_first_clock_nothing_is_sent_and_then_there_is_no_burst(arm):
+def test_no_command_before_the_first_clock_message_and_no_burst_after_it(arm):
     assert arm.early["latents"] == 0 and set(arm.early["states"]) <= {GateStatus.INACTIVE}
     assert any("camera: frames" in cause and "clock" in cause for cause in arm.early["causes"]), arm.early["causes"]
     begun = time.time()
@@ -125,7 +125,7 @@ def test_before_the_first_clock_nothing_is_sent_and_then_there_is_no_burst(arm):
 
 
 @pytest.mark.fault(6)
-def test_a_simulation_that_is_paused_is_a_hold_until_it_goes_on(arm, measured):
+def test_the_arm_holds_while_the_simulation_is_paused(arm, measured):
     """Nothing ages while time stands still; the gate's watchdog notices all the same. Its stop may come late to a
     process that stood still: then the arm comes to rest by what was sent before, elsewhere than it was told to."""
     arm.moving()
@@ -155,7 +155,7 @@ def test_a_simulation_that_is_paused_is_a_hold_until_it_goes_on(arm, measured):
         pytest.param(500.0, "(no (latent|joint_states) for|following error)", marks=pytest.mark.fault(6), id="forward"),
     ],
 )
-def test_time_that_jumps_stops_the_arm_and_a_new_episode_begins(arm, measured, seconds, cause):
+def test_a_time_jump_stops_the_arm_and_starts_a_new_episode(arm, measured, seconds, cause):
     episodes = int(arm.diagnostic("camera: frames")["episodes"])
     arm.moving()
     seen, fault = len(arm.executed), time.time()
@@ -175,7 +175,7 @@ def test_time_that_jumps_stops_the_arm_and_a_new_episode_begins(arm, measured, s
 
 
 @pytest.mark.fault(5)
-def test_a_simulator_that_is_reset_in_motion_is_a_jump_of_the_arm(arm, measured):
+def test_a_simulator_reset_in_motion_is_detected_as_a_jump_of_the_arm(arm, measured):
     arm.moving()
     fault = time.time()
     assert arm.client.call(Trigger, "reset", Trigger.Request()).success

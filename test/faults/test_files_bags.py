@@ -91,7 +91,7 @@ def content(folder):
 
 
 @pytest.mark.parametrize("spoil", [no_metadata, truncated, truncated_sqlite, damaged_inside, no_recording, nothing])
-def test_what_is_readable_is_counted_and_the_bag_stays_as_it_is(bag, recipe, tmp_path, spoil):
+def test_readable_messages_of_a_broken_bag_are_counted_and_it_is_unchanged(bag, recipe, tmp_path, spoil):
     share = spoil(bag, tmp_path / "broken")
     before = content(tmp_path / "broken")
     with Reader(bag) as reader:
@@ -112,13 +112,13 @@ def test_what_is_readable_is_counted_and_the_bag_stays_as_it_is(bag, recipe, tmp
     assert content(tmp_path / "broken") == before and not (tmp_path / "out" / "checkpoint").exists()
 
 
-def test_a_topic_that_is_missing_is_named_with_those_that_are_there(bag, recipe, tmp_path):
+def test_a_missing_topic_is_named_with_those_in_the_bag(bag, recipe, tmp_path):
     rewritten(bag, tmp_path / "broken", StoragePlugin.MCAP, leave_out=("/executed",))
     with pytest.raises(InputError, match="expected the topics executed, found .*/joint_states"):
         train_model(data=tmp_path / "broken", out=tmp_path / "out", recipe=str(recipe))
 
 
-def test_a_bag_without_a_message_is_refused(bag, recipe, tmp_path):
+def test_a_bag_without_messages_is_refused(bag, recipe, tmp_path):
     with Reader(bag) as reader, Writer(tmp_path / "b", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         for c in reader.connections:
             writer.add_connection(c.topic, c.msgtype, typestore=typestore())
@@ -139,7 +139,7 @@ def test_commands_exit_with_2_and_one_line(bag, recipe, tmp_path):
     assert content(tmp_path / "broken") == before
 
 
-def test_files_that_only_look_like_recordings_hold_nothing(tmp_path):
+def test_files_with_only_a_bag_header_have_no_readable_message(tmp_path):
     (tmp_path / "a.mcap").write_bytes(b"\x89MCAP0\r\n" + b"\xff" * 100)
     (tmp_path / "b.mcap").write_bytes(b"")
     (tmp_path / "c.db3").write_bytes(b"SQLite format 3\x00" + bytes(100))

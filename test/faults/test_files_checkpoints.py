@@ -85,7 +85,7 @@ BROKEN = (truncate, rename, widen, blow_up, poison, another_arm, empty, unpickle
 
 @pytest.mark.fault(22)
 @pytest.mark.fault(23)
-def test_a_node_that_cannot_load_its_checkpoint_says_why_and_stays_answering(start, client, model):
+def test_a_node_with_a_broken_checkpoint_logs_why_and_stays_responsive(start, client, model):
     """One node process meets all of them, one configure after the other, and the good model at the end."""
     good = shutil.copytree(model, model.parent / "good")
     process = start("jepa_ros.nodes.world_model", {"model": model, "autostart": False})
@@ -107,7 +107,7 @@ def test_a_node_that_cannot_load_its_checkpoint_says_why_and_stays_answering(sta
 
 @pytest.mark.fault(23)
 @pytest.mark.parametrize("spoil", [b for b in BROKEN if b not in (unpickle, unpickle_config, another_arm)])
-def test_the_command_names_what_is_wrong_with_a_checkpoint(model, spoil):
+def test_models_verify_names_the_fault_of_a_checkpoint(model, spoil):
     expected = spoil(model)
     line = refused("models", "verify", model)
     assert expected in line and str(model) in line
@@ -115,7 +115,7 @@ def test_the_command_names_what_is_wrong_with_a_checkpoint(model, spoil):
 
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_nothing_unpickles_a_checkpoint(model, tmp_path, how):
+def test_no_command_unpickles_a_checkpoint(model, tmp_path, how):
     harm = tmp_path / "harm"
     for path in (tmp_path / "model.pt", model / "model.safetensors"):
         torch.save({"model": Marker(harm)}, path) if how == "torch" else path.write_bytes(pickled(harm))

@@ -51,7 +51,7 @@ def readable(bag):
     return [len(e.actions) for e in read_episodes(bag, space, (tuple(robot.joints), ()), 16)]
 
 
-def test_collect_ends_with_what_it_has(disk):
+def test_on_a_full_disk_collect_keeps_the_finished_episodes(disk):
     out = disk(24) / "play"
     code, lines = command("collect", "sim", "--out", out, "--episodes", "20", "--workers", "1")
     assert code == 1, lines
@@ -63,12 +63,12 @@ def test_collect_ends_with_what_it_has(disk):
     assert not (out / "parts").exists()
 
 
-def test_collect_without_room_for_one_episode_says_so_in_one_line(disk):
+def test_collect_without_disk_space_for_one_episode_is_one_line(disk):
     code, lines = command("collect", "sim", "--out", disk(8) / "play", "--episodes", "1", "--workers", "1")
     assert code == 2 and "MB of free disk, found" in lines[-1] and not any("Traceback" in line for line in lines)
 
 
-def test_a_bag_is_whole_up_to_where_the_disk_was_full(disk, monkeypatch):
+def test_a_bag_is_readable_up_to_the_moment_the_disk_was_full(disk, monkeypatch):
     monkeypatch.setattr(writer, "RESERVED_BYTES", 2_000_000)
     path, written = disk(6) / "b", 0
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)

@@ -36,7 +36,7 @@ def camera(start, client):
         ("no_such", 1.0, "parameter 'no_such': not a parameter of this node"),
     ],
 )
-def test_a_running_node_takes_nothing_of_a_request_with_an_absurd_value(camera, client, name, value, reason):
+def test_a_parameter_request_with_an_absurd_value_changes_nothing(camera, client, name, value, reason):
     before = [client.get_parameter("/camera", known) for known in CAMERA]
     results = client.set_parameters("/camera", **CAMERA, **{name: value}) if name not in CAMERA else None
     results = results or client.set_parameters("/camera", **CAMERA | {name: value})
@@ -47,7 +47,7 @@ def test_a_running_node_takes_nothing_of_a_request_with_an_absurd_value(camera, 
 
 @pytest.mark.parametrize(("kind", "service"), [(SetParameters, "set"), (SetParametersAtomically, "set_atomically")])
 @pytest.mark.parametrize("type_", [10, 200, ParameterType.PARAMETER_NOT_SET])
-def test_a_value_of_no_known_type_is_refused(camera, client, kind, service, type_):
+def test_a_parameter_value_of_unknown_type_is_refused(camera, client, kind, service, type_):
     """rclpy raises on it, and would end the node."""
     name = "/camera/set_parameters" + service.removeprefix("set")
     value = ParameterValue(type=type_, double_value=1.0)
@@ -58,7 +58,7 @@ def test_a_value_of_no_known_type_is_refused(camera, client, kind, service, type
     assert camera.process.poll() is None and client.get_parameter("/camera", "timeout") == 2.0
 
 
-def test_a_path_is_accepted_at_start_but_not_over_the_network(start, client, tmp_path):
+def test_a_path_parameter_is_accepted_at_start_but_not_over_the_network(start, client, tmp_path):
     start("jepa_ros.nodes.camera", {"autostart": False, "model": tmp_path}, {"__node": "waiting"})
     client.wait_for(lambda: client.state("/waiting") == "unconfigured", "the node")
     for path in ("/etc", "../secret", "~/m", "a/b"):
@@ -80,7 +80,7 @@ def test_a_path_is_accepted_at_start_but_not_over_the_network(start, client, tmp
         ("world_model", {"max_samples": 0}, "parameter 'max_samples': expected 1 to 100000, found 0"),
     ],
 )
-def test_at_start_a_node_ends_with_the_reason_in_one_line(start, node, parameters, reason):
+def test_an_absurd_parameter_at_start_ends_the_node_with_one_line(start, node, parameters, reason):
     process = start(f"jepa_ros.nodes.{node}", parameters)
     wait_for(lambda: process.process.poll() is not None, f"the end of {node}", 60.0)
     assert process.wait() == 2

@@ -87,7 +87,7 @@ def each(path: Path, count: int, rng, values=None, dump=json.dumps):
 
 
 @pytest.mark.parametrize("write", [write_model, write_patch_model])
-def test_checkpoints(tmp_path, tally, rng, write):
+def test_damaged_checkpoints_are_read_or_refused_in_one_line(tmp_path, tally, rng, write):
     model = write(tmp_path / "m")
     values = json.loads((model / "config.json").read_text())
     for name, said in (("config.json", values), ("model.safetensors", None)):
@@ -97,7 +97,7 @@ def test_checkpoints(tmp_path, tally, rng, write):
     assert tally.read > 5 and tally.refused > 50
 
 
-def test_robots(tmp_path, tally, rng):
+def test_damaged_robot_files_are_read_or_refused_in_one_line(tmp_path, tally, rng):
     path, urdf = tmp_path / "r.yaml", sim_arm.scene().urdf
     shutil.copy(config_path("robots", "openarm.yaml"), path)
     values = yaml.safe_load(path.read_text())
@@ -126,7 +126,7 @@ def test_robots(tmp_path, tally, rng):
         "{? [1]: 2, ? {}: 3}",
     ],
 )  # fmt: skip
-def test_yaml_that_is_an_attack_is_refused(tmp_path, tally, text):
+def test_malicious_yaml_is_refused(tmp_path, tally, text):
     path = tmp_path / "a.yaml"
     path.write_text(text)
     for read in (load_robot, read_recipe, check_params_file):
@@ -134,7 +134,7 @@ def test_yaml_that_is_an_attack_is_refused(tmp_path, tally, text):
     assert tally.read == 0
 
 
-def test_json_that_is_an_attack_is_refused(tmp_path, tally):
+def test_malicious_json_is_refused(tmp_path, tally):
     model = write_model(tmp_path / "m")
     for text in (
         "[" * 100_000,
@@ -149,7 +149,7 @@ def test_json_that_is_an_attack_is_refused(tmp_path, tally):
     assert tally.read == 0
 
 
-def test_recipes(tmp_path, tally, rng):
+def test_damaged_recipes_are_read_or_refused_in_one_line(tmp_path, tally, rng):
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(TINY))
     for _ in each(path, 300, rng, TINY, yaml.safe_dump):
@@ -157,7 +157,7 @@ def test_recipes(tmp_path, tally, rng):
     assert tally.read > 5 and tally.refused > 100
 
 
-def test_parameter_files(tmp_path, tally, rng):
+def test_damaged_parameter_files_are_read_or_refused_in_one_line(tmp_path, tally, rng):
     path = tmp_path / "p.yaml"
     own = {p.name: p.default for p in PARAMETERS if p.name not in ARGUMENT_PARAMETERS}
     values = {"/**/planner": {"ros__parameters": own}}
@@ -169,7 +169,7 @@ def test_parameter_files(tmp_path, tally, rng):
     assert tally.read > 50 and tally.refused > 50, (tally.read, tally.refused)
 
 
-def test_robot_descriptions(tmp_path, tally, rng):
+def test_damaged_robot_descriptions_are_read_or_refused_in_one_line(tmp_path, tally, rng):
     path, robot = tmp_path / "r.urdf", sim_arm.robot()
     whole = sim_arm.scene().urdf
     words = whole.split('"')
@@ -211,7 +211,7 @@ def as_sqlite(bag: Path, to: Path) -> Path:
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_bags(bag, tmp_path, tally, rng, storage):
+def test_damaged_bags_are_read_or_refused_in_one_line(bag, tmp_path, tally, rng, storage):
     copy = tmp_path / "b"
     (shutil.copytree if storage == "mcap" else as_sqlite)(bag, copy)
     metadata = yaml.safe_load((copy / "metadata.yaml").read_text())
@@ -229,7 +229,7 @@ def test_bags(bag, tmp_path, tally, rng, storage):
     assert tally.read > 5 and tally.refused > 50
 
 
-def test_messages_in_bags(bag, tmp_path, tally, rng):
+def test_bags_with_damaged_messages_are_read_or_refused_in_one_line(bag, tmp_path, tally, rng):
     """Whole bags whose messages are damaged: their bytes, one message in each bag of each type in turn."""
     kinds = ("CompressedImage", "JointState", "Action", "Episode", "CameraInfo", "TFMessage")
     with Reader(bag) as reader:
@@ -269,7 +269,7 @@ def import_into(tmp_path, read):
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "model.safetensors"])
-def test_files_of_lewm(tmp_path, tally, rng, name):
+def test_damaged_lewm_files_are_imported_or_refused_in_one_line(tmp_path, tally, rng, name):
     source = official_lewm.write(tmp_path / "theirs", official_lewm.foreign(), name=name)
     settings = source.with_name("config.json")
     for path, said in ((source, None), (settings, official_lewm.SETTINGS)):
@@ -278,7 +278,7 @@ def test_files_of_lewm(tmp_path, tally, rng, name):
     assert tally.read > 5 and tally.refused > 20
 
 
-def test_files_of_vjepa2_ac(tmp_path, tally, rng):
+def test_damaged_vjepa2_ac_files_are_imported_or_refused_in_one_line(tmp_path, tally, rng):
     source = official_vjepa2.write(tmp_path / "official.pt")
     for _ in each(source, 60, rng):
         tally(lambda: import_into(tmp_path, lambda out: import_vjepa2_ac(source, out)), source)

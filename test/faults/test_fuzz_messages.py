@@ -101,7 +101,7 @@ def steers(graph):
     return of(graph.services, STEERS)
 
 
-def test_everything_that_is_not_steering_is_survived_in_motion(graph):
+def test_random_messages_on_non_command_topics_are_survived_in_motion(graph):
     steering = of(graph.topics, (*GATE_HEARS, graph.command_topic, "/e_stop"))
     topics = without(graph.topics, [*steering, *only_recorded(graph)])
     services = without(graph.services, steers(graph))
@@ -120,7 +120,7 @@ def gate_is_bombarded(graph, topic):
     assert max((growth := grown(graph)).values()) < GROWTH, growth
 
 
-def test_plans_of_another_planner_are_survived_and_no_window_leaves_the_limits(graph):
+def test_random_plans_never_cause_a_window_outside_the_limits(graph):
     before = graph.auditor.windows
     gate_is_bombarded(graph, "/plan")
     assert graph.auditor.windows > before + 10
@@ -128,17 +128,17 @@ def test_plans_of_another_planner_are_survived_and_no_window_leaves_the_limits(g
     assert rejected > 0.5 * graph.sent["/arm_gate", "/plan"], "plans did not arrive"
 
 
-def test_latents_of_another_model_are_survived_and_no_window_leaves_the_limits(graph):
+def test_random_latents_never_cause_a_window_outside_the_limits(graph):
     gate_is_bombarded(graph, "/latent")
 
 
-def test_joint_states_that_lie_are_survived_and_no_window_leaves_the_limits(graph):
+def test_false_joint_states_never_cause_a_window_outside_the_limits(graph):
     graph.lied_to = True
     gate_is_bombarded(graph, "/joint_states")
     graph.lied_to = False
 
 
-def test_what_the_recorder_alone_hears_is_survived(graph):
+def test_random_messages_to_the_recorder_are_survived(graph):
     graph.hear_diagnostics(False)
     bombard(graph, only_recorded(graph), of(graph.services, ("get_state",)), moving=False)
     graph.hear_diagnostics(True)
@@ -146,14 +146,14 @@ def test_what_the_recorder_alone_hears_is_survived(graph):
     assert max((growth := grown(graph)).values()) < GROWTH, growth
 
 
-def test_orders_of_any_kind_are_survived(graph):
+def test_random_commands_and_service_calls_are_survived(graph):
     graph.excused = True  # the arm is put elsewhere, and the controller's topic carries our own garbage
     topics = of(graph.topics, (graph.command_topic, "/e_stop"))
     bombard(graph, once(topics), steers(graph), moving=False, watched=graph.bring_up)
     assert max((growth := grown(graph)).values()) < GROWTH, growth
 
 
-def test_afterwards_a_goal_is_reached_and_everything_was_sent(graph):
+def test_after_the_fuzzing_goals_are_reached_and_all_messages_were_sent(graph):
     graph.recover()
     graph.excused = False
     for xy in PLACES:
@@ -170,7 +170,7 @@ def test_afterwards_a_goal_is_reached_and_everything_was_sent(graph):
     print(f"{graph.auditor.windows} windows, {moved}, {len(graph.outcomes)} goals")
 
 
-def test_what_was_recorded_meanwhile_can_be_read(graph, recordings):
+def test_bags_recorded_during_the_fuzzing_are_readable(graph, recordings):
     """Bytes are recorded as they came, whatever they are; a bag is whole, its counts are true."""
     recorder = graph.processes["/recorder"]
     recorder.signal(signal.SIGINT)
@@ -191,14 +191,14 @@ def test_what_was_recorded_meanwhile_can_be_read(graph, recordings):
     print(f"{len(list(recordings.iterdir()))} bags, {total.total()} messages")
 
 
-def test_the_player_has_played_on_and_failed_at_nothing(graph):
+def test_the_player_survives_the_fuzzing(graph):
     player = graph.processes["/played/player"]
     assert "Traceback" not in player.output
     player.signal(signal.SIGINT)
     assert player.wait() == 0, player.output
 
 
-def test_what_was_sent_last_is_kept_for_a_replay(tmp_path):
+def test_the_last_fuzzed_messages_are_saved_for_a_replay(tmp_path):
     sent = [("/plan", "jepa_msgs/msg/Plan", bytes(range(256))), ("/stop", "std_srvs/srv/Trigger", b"")]
     save(tmp_path / "kept" / "sent.jsonl", sent)
     assert read(tmp_path / "kept" / "sent.jsonl") == sent

@@ -30,9 +30,7 @@ def kind(request):
 
 
 @pytest.mark.fault(13)
-def test_killed_in_motion_the_arm_stops_by_construction_and_the_next_gate_starts_from_where_it_is(
-    start, client, kind, measured
-):
+def test_a_gate_killed_in_motion_stops_the_arm_and_the_next_starts_from_there(start, client, kind, measured):
     """A trajectory's window ends at rest; a forward command's last set-point is held; Servo times out."""
     bench = Bench(start, client, f"killed_{kind.split('/')[0]}", kind)
     away(bench)
@@ -57,7 +55,7 @@ def test_killed_in_motion_the_arm_stops_by_construction_and_the_next_gate_starts
 
 
 @pytest.mark.fault(13)
-def test_put_to_sleep_in_motion_the_arm_comes_to_rest_and_stays_there_when_the_gate_wakes(start, client, measured):
+def test_a_gate_suspended_in_motion_stops_the_arm_and_holds_when_resumed(start, client, measured):
     bench = away(Bench(start, client, "asleep"))
     began = bench.now()
     bench.process.signal(signal.SIGSTOP)
@@ -73,7 +71,7 @@ def test_put_to_sleep_in_motion_the_arm_comes_to_rest_and_stays_there_when_the_g
 
 @pytest.mark.fault(26)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_motion_publishes_a_stop_before_a_clean_end(start, client, number, measured):
+def test_a_signal_in_motion_publishes_a_stop_before_a_clean_exit(start, client, number, measured):
     bench = away(Bench(start, client, f"signal{int(number)}"))
     began, count = bench.now(), len(bench.windows)
     bench.process.signal(number)
@@ -90,7 +88,7 @@ def test_a_signal_in_motion_publishes_a_stop_before_a_clean_end(start, client, n
 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("labels", [("deactivate",), ("deactivate", "cleanup"), ("active_shutdown",)], ids="-".join)
-def test_taken_out_of_service_in_motion_it_stops_first(start, client, measured, labels):
+def test_a_lifecycle_transition_in_motion_stops_the_arm_first(start, client, measured, labels):
     bench = away(Bench(start, client, "_".join(labels)))
     began, count = bench.now(), len(bench.windows)
     for label in labels:
@@ -108,7 +106,7 @@ def test_taken_out_of_service_in_motion_it_stops_first(start, client, measured, 
     bench.close()
 
 
-def test_a_forward_commands_set_points_are_a_smooth_curve_within_the_limits(start, client):
+def test_forward_command_set_points_are_smooth_and_within_the_limits(start, client):
     bench = Bench(start, client, "forward", KINDS["ForwardCommandController"])
     bench.ready()
     bench.windows.clear()

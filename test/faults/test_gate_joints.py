@@ -41,9 +41,9 @@ def at(i, value):
         (at(2, math.nan), "is not finite"),
         (lambda m: m.position.pop(), "expected 8 positions, found 7"),
     ],
-    ids=["missing", "renamed", "named twice", "not a number", "too few"],
+    ids=["missing", "renamed", "duplicate name", "nan", "too few positions"],
 )
-def test_joint_states_that_cannot_be_mapped_hold_the_arm_until_they_can(bench, measured, spoil, word):
+def test_invalid_joint_states_hold_the_arm_until_they_are_valid(bench, measured, spoil, word):
     bench.moving()
     began, bench.spoil = bench.now(), spoil
     stopping = bench.stop_of(began, measured)
@@ -56,7 +56,7 @@ def test_joint_states_that_cannot_be_mapped_hold_the_arm_until_they_can(bench, m
 
 
 @pytest.mark.fault(15)
-def test_reordered_joint_states_are_mapped_by_name_and_motion_goes_on(bench, measured):
+def test_reordered_joint_states_are_mapped_by_name_and_motion_continues(bench, measured):
     bench.moving()
 
     def reverse(m):
@@ -73,7 +73,7 @@ def test_reordered_joint_states_are_mapped_by_name_and_motion_goes_on(bench, mea
 @pytest.mark.fault(15)
 @pytest.mark.fault(32)
 @pytest.mark.parametrize("kind, timeout, word", [("missing", 0.3, "no joint_states"), ("frozen", 0.3, "frozen")])
-def test_joint_states_that_stay_away_or_stay_the_same_stop_the_arm(bench, measured, kind, timeout, word):
+def test_missing_or_frozen_joint_states_stop_the_arm(bench, measured, kind, timeout, word):
     bench.moving()
     began = bench.now()
     if kind == "missing":
@@ -98,7 +98,7 @@ def test_joint_states_that_jump_faster_than_physics_stop_the_arm(bench, measured
 
 
 @pytest.mark.fault(16)
-def test_outside_of_its_limits_the_arm_moves_inward_only(start, client, measured):
+def test_outside_the_joint_limits_the_arm_moves_inward_only(start, client, measured):
     bench = Bench(start, client, "outside")
     outside = np.array([UPPER + 0.15, *START[1:]])
     bench.peer.arm.hold(outside)
@@ -120,7 +120,7 @@ def test_outside_of_its_limits_the_arm_moves_inward_only(start, client, measured
 
 
 @pytest.mark.fault(31)
-def test_an_arm_that_does_not_follow_is_stopped_and_released_from_where_it_is(bench, measured):
+def test_a_following_error_latches_and_release_starts_from_the_measured_state(bench, measured):
     bench.moving()
     began, stuck = bench.now(), bench.peer.update(bench.now())
     rng = np.random.default_rng(0)

@@ -40,9 +40,7 @@ def rejected(bench, trajectory, spoil=lambda message: None):
 @pytest.mark.fault(8)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
 @pytest.mark.parametrize("field", ["positions", "velocities", "accelerations"])
-def test_a_plan_with_one_number_that_is_none_is_dropped_whole_and_the_one_in_force_goes_on(
-    bench, measured, field, value
-):
+def test_a_plan_with_nan_or_inf_is_rejected_and_the_active_plan_continues(bench, measured, field, value):
     bench.moving()
     rejected(bench, minimum_jerk(START, START), lambda m: getattr(m.trajectory.points[3], field).__setitem__(2, value))
     bench.until("HOLDING")
@@ -52,7 +50,7 @@ def test_a_plan_with_one_number_that_is_none_is_dropped_whole_and_the_one_in_for
 
 
 @pytest.mark.fault(8)
-def test_a_plan_with_numbers_missing_is_dropped_whole(bench):
+def test_a_plan_with_missing_values_is_rejected(bench):
     bench.ready()
     rejected(bench, minimum_jerk(START, GOAL), lambda m: m.trajectory.points[2].velocities.pop())
     rejected(bench, minimum_jerk(START, GOAL), lambda m: setattr(m.trajectory, "points", []))
@@ -61,7 +59,7 @@ def test_a_plan_with_numbers_missing_is_dropped_whole(bench):
 
 
 @pytest.mark.fault(14)
-def test_a_plan_a_little_too_fast_is_slowed_with_all_joints_together(bench, measured):
+def test_a_slightly_too_fast_plan_is_slowed_with_all_joints_synchronised(bench, measured):
     bench.ready()
     clipped = bench.status.clipped
     far = START + 3.3 * (GOAL - START)
@@ -85,7 +83,7 @@ def test_a_plan_a_little_too_fast_is_slowed_with_all_joints_together(bench, meas
     ],
     ids=["speed", "position"],
 )
-def test_a_gross_breach_is_rejected_and_latches_until_a_person_releases(bench, trajectory, word):
+def test_a_gross_limit_violation_is_rejected_and_latches_until_release(bench, trajectory, word):
     bench.ready()
     send(bench, trajectory, 22)
     latched = bench.until("LATCHED", "gross breach")
@@ -96,14 +94,14 @@ def test_a_gross_breach_is_rejected_and_latches_until_a_person_releases(bench, t
 
 
 @pytest.mark.fault(14)
-def test_a_plan_that_begins_elsewhere_is_refused(bench):
+def test_a_plan_that_starts_away_from_the_arm_is_refused(bench):
     bench.ready()
     rejected(bench, minimum_jerk(START + 0.5, GOAL))
     assert bench.rests() and np.abs(bench.positions[-1][1] - START).max() < 1e-3
 
 
 @pytest.mark.fault(20)
-def test_a_second_publisher_of_commands_stops_the_arm_and_no_plan_is_taken_while_it_is_there(bench, measured):
+def test_a_second_command_publisher_stops_the_arm_and_blocks_plans(bench, measured):
     bench.moving()
     began = bench.now()
     rival = bench.client.node.create_publisher(JointTrajectoryMessage, bench.command_topic, 10)
@@ -116,7 +114,7 @@ def test_a_second_publisher_of_commands_stops_the_arm_and_no_plan_is_taken_while
 
 
 @pytest.mark.fault(28)
-def test_without_a_controller_it_waits_and_sends_no_burst_when_one_comes(start, client, measured):
+def test_without_a_controller_the_gate_waits_and_sends_no_burst_later(start, client, measured):
     bench = Bench(start, client, "alone")
     client.node.destroy_subscription(bench.subscription)
     bench.description.publish(bench.describe())

@@ -66,7 +66,7 @@ def wrong_joints() -> ReachGoal.Goal:
     ],
     ids=["latent", "joints", "pose"],
 )
-def test_a_goal_that_cannot_be_ends_with_the_reason_and_the_arm_at_rest(arm, measured, goal, code, reason):
+def test_an_invalid_goal_is_aborted_with_the_reason_and_the_arm_stops(arm, measured, goal, code, reason):
     arm.moving()
     fault = time.time()
     ended = outcome(arm, arm.ask(goal))
@@ -77,7 +77,7 @@ def test_a_goal_that_cannot_be_ends_with_the_reason_and_the_arm_at_rest(arm, mea
 
 
 @pytest.mark.fault(27)
-def test_a_goal_that_is_not_reached_in_its_time_is_aborted(arm, measured):
+def test_a_goal_timeout_aborts_the_goal(arm, measured):
     far = pose_goal(PLACES[0], via=[], timeout=0.5)
     arm.moving()
     arm.rest()
@@ -90,7 +90,7 @@ def test_a_goal_that_is_not_reached_in_its_time_is_aborted(arm, measured):
 
 
 @pytest.mark.fault(30)
-def test_a_cancel_in_motion_is_a_smooth_stop(arm, measured):
+def test_cancelling_in_motion_stops_the_arm_smoothly(arm, measured):
     arm.moving()
     request, fault = arm.request, time.time()
     request.cancel()
@@ -104,7 +104,7 @@ def test_a_cancel_in_motion_is_a_smooth_stop(arm, measured):
 
 
 @pytest.mark.fault(34)
-def test_a_hold_that_lasts_ends_the_goal_for_good(arm, measured):
+def test_a_hold_longer_than_the_hold_timeout_aborts_the_goal(arm, measured):
     assert arm.client.get_parameter("planner", "hold_timeout") == 10.0
     assert all(r.successful for r in arm.client.set_parameters("planner", hold_timeout=1.5))
     arm.moving()
@@ -123,7 +123,7 @@ def test_a_hold_that_lasts_ends_the_goal_for_good(arm, measured):
 
 
 @pytest.mark.fault(12)
-def test_goals_that_change_all_the_time_make_no_jump(arm):
+def test_rapidly_changing_goals_cause_no_jump(arm):
     arm.moving()
     for k in range(12):
         arm.ask(pose_goal(PLACES[k % 2]))
@@ -133,7 +133,7 @@ def test_goals_that_change_all_the_time_make_no_jump(arm):
 
 
 @pytest.mark.fault(12)
-def test_a_plan_that_starts_beside_the_one_in_force_is_joined_smoothly(arm):
+def test_a_plan_that_starts_off_the_active_plan_is_joined_smoothly(arm):
     publisher = arm.client.node.create_publisher(Plan, "plan", 10)
     arm.moving()
     arm.client.wait_for(publisher.get_subscription_count, "the gate")

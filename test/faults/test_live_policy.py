@@ -24,7 +24,7 @@ def policy(*options: str) -> subprocess.CompletedProcess:
 @pytest.mark.graph
 @pytest.mark.slow
 @pytest.mark.fault(20)
-def test_the_shipped_policy_is_that_of_the_live_graph(tmp_path):
+def test_the_shipped_policy_matches_the_live_graph(tmp_path):
     out = tmp_path / "sim.policy.xml"
     done = policy("--out", str(out))
     assert done.returncode == 0, done.stderr
@@ -40,7 +40,7 @@ def test_the_shipped_policy_is_that_of_the_live_graph(tmp_path):
     [(("--namespace", "a b"), "namespace 'a b'"), (("--robot", "r2d2"), "robot 'r2d2'")],
     ids=["namespace", "robot"],
 )
-def test_bad_input_is_one_line_and_exit_2(tmp_path, options, words):
+def test_invalid_input_is_one_line_and_exit_2(tmp_path, options, words):
     done = policy("--out", str(tmp_path / "p.xml"), *options)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and words in done.stderr
     assert not (tmp_path / "p.xml").exists()

@@ -60,7 +60,7 @@ def arm(graph, measured, network):
 
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("seconds", [1.0, 8.0])
-def test_without_a_network_local_time_outs_stop_the_arm_and_it_goes_on_afterwards(arm, measured, network, seconds):
+def test_a_network_loss_stops_the_arm_by_local_timeouts_and_motion_resumes(arm, measured, network, seconds):
     arm.moving()
     fault = time.time()
     network("down")

@@ -85,7 +85,7 @@ class NoMemory:
         ("planner", "planner: planning: out of memory"),
     ],
 )
-def test_out_of_memory_is_a_hold_and_the_node_goes_on_when_there_is_some(arm, measured, node, cause):
+def test_out_of_memory_holds_the_arm_and_the_node_recovers(arm, measured, node, cause):
     arm.moving()
     with NoMemory(arm, node):
         fault = time.time()
@@ -97,7 +97,7 @@ def test_out_of_memory_is_a_hold_and_the_node_goes_on_when_there_is_some(arm, me
 
 
 @pytest.mark.fault(25)
-def test_a_question_that_memory_does_not_suffice_for_is_answered_so(arm):
+def test_a_request_that_runs_out_of_memory_is_answered_with_the_error(arm):
     image = image_message(np.zeros((64, 64, 3), np.uint8), to_stamp(0), "goal")
     request = EncodeGoal.Request(image=image)
     # Asked before as well: to find out about a client takes memory, too.

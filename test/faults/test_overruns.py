@@ -51,7 +51,7 @@ def test_the_first_frame_is_encoded_as_fast_as_the_others(arm):
 
 @pytest.mark.fault(9)
 @pytest.mark.fault(10)
-def test_a_search_that_overruns_is_told_and_the_arm_holds(arm, measured, statuses):
+def test_a_search_overrun_is_reported_and_the_arm_holds(arm, measured, statuses):
     """The planner gets a thirtieth of the time that it needs: its plans come when they are of no use."""
     arm.moving()
     fault = time.time()
@@ -67,7 +67,7 @@ def test_a_search_that_overruns_is_told_and_the_arm_holds(arm, measured, statuse
 
 
 @pytest.mark.fault(10)
-def test_a_search_that_is_cut_short_gives_the_best_plan_so_far(arm, statuses):
+def test_a_search_stopped_by_its_budget_returns_the_best_plan_so_far(arm, statuses):
     """No policy to lean on, and 5 ms for the search: every plan is what was found until then, and in time."""
     arm.kill("planner")
     arm.parameters["planner"] |= {"policy": "none", "budget": 0.005}

@@ -37,7 +37,7 @@ def asleep(arm) -> None:
 @pytest.mark.fault(13)
 @pytest.mark.parametrize("node", ["camera", "world_model"])
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_without_latents_the_gate_holds_until_they_are_back(arm, measured, node, how):
+def test_a_dead_or_hanging_perception_node_holds_the_arm_until_latents_return(arm, measured, node, how):
     arm.moving()
     fault = time.time()
     arm.kill(node) if how == "killed" else arm.freeze(node)
@@ -55,7 +55,7 @@ def test_without_latents_the_gate_holds_until_they_are_back(arm, measured, node,
 
 @pytest.mark.fault(9)
 @pytest.mark.fault(13)
-def test_without_a_planner_the_arm_comes_to_rest_and_a_new_goal_is_taken_by_the_next(arm, measured):
+def test_a_killed_planner_stops_the_arm_and_its_successor_accepts_goals(arm, measured):
     arm.moving()
     fault = time.time()
     arm.kill("planner")
@@ -68,7 +68,7 @@ def test_without_a_planner_the_arm_comes_to_rest_and_a_new_goal_is_taken_by_the_
 
 @pytest.mark.fault(9)
 @pytest.mark.fault(13)
-def test_a_planner_that_hangs_is_noticed_and_goes_on_when_it_can(arm, measured):
+def test_a_hanging_planner_stops_the_arm_and_resumes(arm, measured):
     arm.moving()
     fault = time.time()
     arm.freeze("planner")
@@ -84,7 +84,7 @@ def test_a_planner_that_hangs_is_noticed_and_goes_on_when_it_can(arm, measured):
 
 @pytest.mark.fault(13)
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_without_the_gate_the_arm_rests_at_the_end_of_what_was_sent(arm, measured, how):
+def test_a_dead_or_hanging_gate_stops_the_arm_at_the_end_of_its_window(arm, measured, how):
     arm.moving()
     fault = time.time()
     arm.kill("arm_gate") if how == "killed" else arm.freeze("arm_gate")
@@ -105,7 +105,7 @@ def test_without_the_gate_the_arm_rests_at_the_end_of_what_was_sent(arm, measure
 
 @pytest.mark.fault(13)
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_without_the_robot_the_gate_holds_and_begins_anew_where_the_arm_is(arm, measured, how):
+def test_a_lost_robot_holds_the_gate_until_it_restarts_from_the_measured_state(arm, measured, how):
     arm.moving()
     fault = time.time()
     arm.kill("simulator") if how == "killed" else arm.freeze("simulator")
@@ -129,7 +129,7 @@ def test_without_the_robot_the_gate_holds_and_begins_anew_where_the_arm_is(arm, 
 
 
 @pytest.mark.fault(9)
-def test_a_model_too_slow_for_its_frames_holds_the_arm_and_its_node_still_answers(arm, measured):
+def test_a_too_slow_model_holds_the_arm_and_its_node_stays_responsive(arm, measured):
     arm.moving()
     fault = time.time()
     with arm.starved("world_model", 0.02, 0.5):

@@ -42,7 +42,7 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.graph
 @pytest.mark.slow
-def test_a_few_faults_are_survived(soak, tmp_path):
+def test_a_short_soak_survives_its_faults(soak, tmp_path):
     process = soak("--minutes", "5", "--faults", "3", "--load", "0")  # half a minute, where the machine is free
     assert process.wait(500) == 0, process.output + (tmp_path / "out" / "nodes.log").read_text()[-3000:]
     summary = results(tmp_path)
@@ -59,7 +59,7 @@ def test_a_few_faults_are_survived(soak, tmp_path):
 
 @pytest.mark.graph
 @pytest.mark.slow
-def test_ctrl_c_writes_what_there_is_and_leaves_no_process(soak, tmp_path):
+def test_ctrl_c_writes_partial_results_and_leaves_no_process(soak, tmp_path):
     process = soak("--minutes", "60", "--load", "1")
     log = tmp_path / "out" / "nodes.log"
     wait_for(
@@ -78,7 +78,7 @@ def test_ctrl_c_writes_what_there_is_and_leaves_no_process(soak, tmp_path):
     assert "Traceback" not in process.output
 
 
-def test_docs_name_for_every_row_of_the_catalogue_tests_that_carry_its_mark():
+def test_every_row_of_the_documented_fault_catalogue_has_a_marked_test():
     text = (ROOT / "docs" / "results" / "reliability.md").read_text()
     rows = {int(number): files for number, files in re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", text, re.MULTILINE)}
     assert sorted(rows) == list(range(1, 35))

@@ -32,7 +32,7 @@ def bench(start, client):
 
 
 @pytest.mark.smoke
-def test_follows_a_plan_and_reports_what_was_executed(bench):
+def test_the_gate_follows_a_plan_and_publishes_the_executed_actions(bench):
     bench.ready()
     bench.executed.clear()
     bench.follow(minimum_jerk(START, GOAL), 5)
@@ -55,7 +55,7 @@ def test_follows_a_plan_and_reports_what_was_executed(bench):
     "cut, word, within",
     [("latents", "latent", 0.4), ("joints", "joint_states", 0.3), ("frozen", "frozen", 0.3)],
 )
-def test_stops_smoothly_when_an_input_goes_stale(bench, cut, word, within):
+def test_the_gate_stops_smoothly_when_an_input_is_stale(bench, cut, word, within):
     bench.moving()
     began = bench.now()
     if cut == "frozen":
@@ -68,7 +68,7 @@ def test_stops_smoothly_when_an_input_goes_stale(bench, cut, word, within):
     assert bench.rests() and np.abs(bench.positions[-1][1] - GOAL).max() > 0.02
 
 
-def test_stops_when_no_newer_plan_comes(bench):
+def test_the_gate_stops_when_its_plan_expires(bench):
     bench.ready()
     bench.follow(minimum_jerk(START, GOAL, 1.6), 8, valid=0.8)
     bench.until("STOPPING", "expired")
@@ -77,7 +77,7 @@ def test_stops_when_no_newer_plan_comes(bench):
 
 
 @pytest.mark.smoke
-def test_a_plan_with_nan_is_rejected_and_the_present_one_continues(bench):
+def test_a_plan_with_nan_is_rejected_and_the_active_plan_continues(bench):
     bench.moving()
     rejected = bench.status.rejected
     bad = trajectory_message(minimum_jerk(START, GOAL))
@@ -93,7 +93,7 @@ def test_a_plan_with_nan_is_rejected_and_the_present_one_continues(bench):
 
 
 @pytest.mark.smoke
-def test_stop_and_release_services(bench):
+def test_the_stop_service_latches_and_the_release_service_releases(bench):
     bench.moving()
     asked = time.monotonic()
     assert bench.client.call(Trigger, f"{bench.name}/stop", Trigger.Request()).success
@@ -128,7 +128,7 @@ def test_e_stop_latches_and_blocks_release_while_pressed(bench, qos):
     bench.client.node.destroy_publisher(publisher)
 
 
-def test_it_stops_before_a_deactivation_in_motion_and_survives_an_invalid_request(bench):
+def test_deactivation_in_motion_stops_the_arm_first(bench):
     bench.moving()
     count = len(bench.windows)
     assert bench.client.transition(f"{bench.name}/arm_gate", "deactivate")
@@ -166,7 +166,7 @@ def test_a_signal_in_motion_stops_the_arm_before_the_process_ends(start, client,
     bench.close()
 
 
-def test_killed_in_motion_the_arm_stops_by_construction(start, client):
+def test_when_the_gate_is_killed_in_motion_the_arm_stops(start, client):
     bench = Bench(start, client, "killed")
     bench.moving()
     bench.process.signal(signal.SIGKILL)
@@ -176,7 +176,7 @@ def test_killed_in_motion_the_arm_stops_by_construction(start, client):
     bench.close()
 
 
-def test_windows_without_stamps_reach_the_goal_too(start, client):
+def test_windows_with_zero_stamps_reach_the_goal(start, client):
     bench = Bench(start, client, "unstamped", command_stamps="zero")
     bench.ready()
     bench.follow(minimum_jerk(START, GOAL), 6)
@@ -187,7 +187,7 @@ def test_windows_without_stamps_reach_the_goal_too(start, client):
 
 
 @pytest.mark.parametrize("kind", [*PEERS, pytest.param(JOINT_JOG, marks=with_control_msgs)])
-def test_each_command_interface_reaches_the_goal_and_no_other_controller_is_commanded(start, client, kind):
+def test_each_command_interface_reaches_the_goal_with_one_controller(start, client, kind):
     bench = Bench(start, client, f"by_{kind.split('/')[1]}", kind)
     bench.ready()
     assert reached(bench) < (0.05 if "servo" in kind else 1e-6)
@@ -221,7 +221,7 @@ def test_joint_velocities_end_with_zeros_then_stop_and_a_timeout_stops_the_arm(s
 
 
 @pytest.mark.skipif(JointJog is not None, reason="control_msgs is installed")
-def test_joint_velocities_are_refused_where_their_package_is_missing(start, client):
+def test_joint_velocities_without_control_msgs_are_refused(start, client):
     bench = Bench(start, client, "lacking", JOINT_JOG)
     bench.description.publish(String(data=urdf()))
     bench.process.says("command_interface 'servo_joint_jog': ROS package control_msgs not found")
@@ -243,7 +243,7 @@ def test_an_unknown_command_interface_is_refused_in_one_line(start):
     assert process.wait(30) == 2 and "expected one of" in process.output and "Traceback" not in process.output
 
 
-def test_waits_for_the_robot_description_and_refuses_an_unsuitable_one(start, client):
+def test_the_gate_waits_for_a_matching_robot_description(start, client):
     bench = Bench(start, client, "late")
     bench.process.says("waiting: no robot_description", 30.0)
     bench.description.publish(String(data=urdf().replace(JOINTS[2], "elbow")))
@@ -256,7 +256,7 @@ def test_waits_for_the_robot_description_and_refuses_an_unsuitable_one(start, cl
     bench.close()
 
 
-def test_never_loads_torch():
+def test_the_gate_never_loads_torch():
     code = (
         "import sys, jepa_ros.nodes.arm_gate.node; from jepa_ros.robot.motion import action_space, kinematics; "
         "assert not {'torch', 'mujoco'} & set(sys.modules)"

@@ -90,7 +90,7 @@ def bench(start, client):
     return Bench(start, client, "bench", {"frozen_after": 0.3})
 
 
-def test_a_good_image_becomes_a_frame_with_stamp_and_frame_id(bench):
+def test_a_valid_image_is_published_as_a_frame_with_stamp_and_frame_id(bench):
     message = bench.image()
     frame = bench.passes(message)
     assert (frame.width, frame.height, frame.encoding, frame.step) == (64, 64, "rgb8", 192)
@@ -110,12 +110,12 @@ def test_a_good_image_becomes_a_frame_with_stamp_and_frame_id(bench):
         ("future", {"age": -0.5}),
     ],
 )
-def test_a_bad_image_is_dropped_and_counted_by_cause(bench, cause, changes):
+def test_an_invalid_image_is_dropped_and_counted_by_cause(bench, cause, changes):
     bench.drops(bench.image(**changes), cause)
     bench.passes(bench.image())
 
 
-def test_the_same_stamp_again_is_dropped(bench):
+def test_an_image_with_a_repeated_stamp_is_dropped(bench):
     message = bench.image()
     bench.passes(message)
     bench.send(message)
@@ -164,7 +164,7 @@ def test_compressed_images_are_used_without_a_raw_publisher(start, client):
     bench.drops(bench.compressed(rgb, cut=-9), "truncated")
 
 
-def test_the_model_determines_the_size(start, client, tmp_path):
+def test_the_frame_size_is_that_of_the_model(start, client, tmp_path):
     config = json.loads((resolve_model("openarm_reach") / "config.json").read_text())
     config["preprocessing"]["size"] = 32
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -172,7 +172,7 @@ def test_the_model_determines_the_size(start, client, tmp_path):
     assert bench.passes(bench.image()).width == 32
 
 
-def test_a_bag_where_a_model_is_expected_refuses_configure_in_one_line(start, tmp_path):
+def test_a_bag_in_place_of_a_model_refuses_configure_in_one_line(start, tmp_path):
     (tmp_path / "metadata.yaml").write_text("rosbag2_bagfile_information: {}\n")
     process = start("jepa_ros.nodes.camera", {"model": tmp_path}, {"__ns": "/refused"})
     process.says("expected a checkpoint with config.json")
@@ -207,7 +207,7 @@ def test_stamps_that_jump_back_with_the_clock_start_an_episode(start, client):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_it_cleanly(start, number):
+def test_sigint_and_sigterm_end_the_camera_node_cleanly(start, number):
     process = start("jepa_ros.nodes.camera", {}, {"__ns": f"/end{int(number)}"})
     process.says("active")
     began = time.monotonic()

@@ -127,7 +127,7 @@ def outside(tool):
     return float(np.maximum(low - tool, tool - high).max())
 
 
-def test_play_is_recorded_as_episodes_that_training_reads(cell, recorder, collect, tmp_path):
+def test_random_play_is_recorded_as_episodes_for_training(cell, recorder, collect, tmp_path):
     before = len(cell.tool)
     box = ",".join(map(str, BOX))
     process = collect("--episodes", 2, "--ticks", 25, "--seed", 4, "--box", box)
@@ -176,7 +176,7 @@ def wanted_ticks(number):
     return 0.5 * (knots[1:] + knots[:-1])
 
 
-def test_it_pauses_and_goes_on_and_ends_an_episode_when_asked_to(cell, recorder, collect, tmp_path):
+def test_collection_pauses_resumes_and_ends_an_episode_on_request(cell, recorder, collect, tmp_path):
     process = collect("--episodes", 1, "--ticks", 600)
     cell.hears(process, "episode 0: started")
     cell.moves()
@@ -194,9 +194,7 @@ def test_it_pauses_and_goes_on_and_ends_an_episode_when_asked_to(cell, recorder,
     assert told["stops"] == 0 and told["plans"]["refused"] == 0
 
 
-def test_a_stop_of_the_gate_pauses_it_until_release_and_an_interrupt_leaves_all_whole(
-    cell, recorder, collect, tmp_path
-):
+def test_a_gate_stop_pauses_collection_and_ctrl_c_keeps_whole_episodes(cell, recorder, collect, tmp_path):
     process = collect("--episodes", 3, "--seconds", 60)
     cell.hears(process, "episode 0: started")
     cell.moves()
@@ -219,7 +217,7 @@ def test_a_stop_of_the_gate_pauses_it_until_release_and_an_interrupt_leaves_all_
     assert len(list(read_episodes(tmp_path / "bag", space(), (tuple(robot().joints), ()), 32))) == 1
 
 
-def test_without_its_recorder_it_does_not_go_on(cell, recorder, collect, tmp_path):
+def test_collection_ends_if_the_recorder_dies(cell, recorder, collect, tmp_path):
     process = collect("--ticks", 600)
     cell.hears(process, "episode 0: started")
     cell.moves()
@@ -252,7 +250,7 @@ class Pad:
             self._cell.client.node.destroy_timer(timer)
 
 
-def test_the_arm_goes_where_the_stick_says_and_stops_soon_after_it_falls_silent(cell, recorder, collect, tmp_path):
+def test_the_arm_follows_the_joystick_and_stops_when_it_is_silent(cell, recorder, collect, tmp_path):
     pad, spin = Pad(cell), cell.client.spin
     process = collect("--mode", "joy", "--reset", "0.15,-0.32")
     cell.hears(process, "episode 0: started")
@@ -278,7 +276,7 @@ def test_the_arm_goes_where_the_stick_says_and_stops_soon_after_it_falls_silent(
     assert told["episodes"]["wanted"] is None and told["per_episode"][0]["ended"] == "requested"
 
 
-def test_velocities_of_another_frame_move_nothing(cell, recorder, collect, tmp_path):
+def test_twist_commands_in_another_frame_are_ignored(cell, recorder, collect, tmp_path):
     publisher = cell.client.node.create_publisher(TwistStamped, "hand", 10)
     process = collect("--mode", "twist", "--topic", "hand", "--episodes", 1, "--reset", "0.2,-0.3")
     cell.hears(process, "episode 0: started")
@@ -306,14 +304,14 @@ def test_velocities_of_another_frame_move_nothing(cell, recorder, collect, tmp_p
     finished(cell, process)
 
 
-def test_without_a_gate_and_a_recorder_it_says_so(cell, collect):
+def test_a_missing_gate_or_recorder_is_named(cell, collect):
     process = collect("--namespace", "nobody")
     finished(cell, process, code=2)
     [line] = process.output.splitlines()
     assert "arm_gate (topic gate_status), a recorder (service recorder/episode)" in line and "found none" in line
 
 
-def test_a_planner_with_a_goal_is_left_alone(cell, recorder, collect):
+def test_collection_is_refused_while_the_planner_has_a_goal(cell, recorder, collect):
     publisher = cell.client.node.create_publisher(PlannerStatus, "planner_status", 10)
     busy = PlannerStatus(state=PlannerStatus.PLANNING, text="plan 7 towards the goal")
     timer = cell.client.node.create_timer(0.1, lambda: publisher.publish(busy))

@@ -26,7 +26,7 @@ def port_of(pid: int) -> Path | None:
     return FOLDER / names[0] if names else None
 
 
-def test_the_successor_of_a_process_killed_between_two_messages_receives(start, client):
+def test_a_restarted_process_receives_after_a_kill_between_two_messages(start, client):
     said, hooks = client.node.create_publisher(String, "needed", LATCHED), client.collect(String, "hooks", LATCHED)
     timer = client.node.create_timer(0.1, lambda: said.publish(String(data="x")))
     first = start(PLAIN, {"needs": True})

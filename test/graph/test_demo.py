@@ -41,7 +41,7 @@ def results(tmp_path) -> dict:
     return summary
 
 
-def test_ctrl_c_writes_what_there_is_and_leaves_no_process(demo, tmp_path):
+def test_ctrl_c_writes_partial_results_and_leaves_no_process(demo, tmp_path):
     process = demo("--goals", "5")
     wait_for(lambda: "goal 1/5" in process.output or process.process.poll() is not None, "the first goal", 200)
     assert process.process.poll() is None, process.output

@@ -29,10 +29,15 @@ WRONG = {
     "namespace": (ALL_WELL, {"namespace": "/arm"}, "namespace", "Leave out --namespace"),
     "camera topic": ({"camera_topic": "imag"}, ALL_WELL, "topic", "Try --camera-topic /imag"),
     "no joint states": ({"joint_topic": ""}, ALL_WELL, "topic", "/joint_states: expected a publisher"),
-    "joint states elsewhere": ({"joint_topic": "arm/joint_states"}, ALL_WELL, "topic", "but /arm/joint_states"),
+    "joint states in another namespace": (
+        {"joint_topic": "arm/joint_states"},
+        ALL_WELL,
+        "topic",
+        "but /arm/joint_states",
+    ),
     "joint states of another type": ({"joint_type": "String"}, ALL_WELL, "type", "std_msgs/msg/String from /fake_arm"),
     "no description": ({"description": "none"}, ALL_WELL, "topic", "Start robot_state_publisher"),
-    "description that is not kept": ({"description": "volatile"}, ALL_WELL, "qos", "volatile offered"),
+    "volatile description": ({"description": "volatile"}, ALL_WELL, "qos", "volatile offered"),
     "description of another arm": (
         {"description": "other"},
         ALL_WELL,
@@ -40,53 +45,53 @@ WRONG = {
         "Publish the description of openarm",
     ),
     "description without limits": ({"description": "no_limits"}, ALL_WELL, "limits", "expected a <limit>"),
-    "joints that may not move": ({"description": "unlimited"}, ALL_WELL, "limits", "none for openarm_right_joint1"),
+    "no velocity limits": ({"description": "unlimited"}, ALL_WELL, "limits", "none for openarm_right_joint1"),
     "slow joint states": ({"joint_rate": 4.0}, ALL_WELL, "rate", "rate of /joint_states"),
     "joint states without stamps": ({"joint_stamp": "zero"}, ALL_WELL, "stamps", "header.stamp"),
     "repeated stamps": ({"joint_stamp": "repeated"}, ALL_WELL, "stamps", "later from message to message"),
-    "the arm's clock": ({"joint_age": 60.0}, ALL_WELL, "clocks", "chrony"),
-    "the camera's clock": ({"camera_age": -2.0}, ALL_WELL, "clocks", "2 s ahead"),
+    "joint states with another clock": ({"joint_age": 60.0}, ALL_WELL, "clocks", "chrony"),
+    "camera with another clock": ({"camera_age": -2.0}, ALL_WELL, "clocks", "2 s ahead"),
     "no clock": ({"use_sim_time": True}, ALL_WELL, "clock", "/fake_arm"),
     "simulated stamps": ({"clock": True}, ALL_WELL, "clock", "--use-sim-time"),
-    "joints of other names": ({"joint_names": "right_joint"}, ALL_WELL, "joints", "there are right_joint1"),
+    "renamed joints": ({"joint_names": "right_joint"}, ALL_WELL, "joints", "there are right_joint1"),
     "no gripper": ({"gripper": False}, ALL_WELL, "joints", "openarm_right_finger_joint1 missing"),
     "degrees": ({"unit": 57.29578}, ALL_WELL, "units", "degrees"),
-    "out of limits": ({"first_joint": 3.6}, ALL_WELL, "range", "openarm_right_joint1 at 3.600 rad"),
-    "zeros of another arm": ({"first_joint": 0.5}, ALL_WELL, "tool_seen", "from where the joints put it"),
-    "at a limit": ({"elbow": 0.005}, ALL_WELL, "range", "expected 0.01 rad of distance"),
-    "not a number": ({"first_joint": float("nan")}, ALL_WELL, "values", "NaN or Inf for openarm_right_joint1"),
+    "joint outside its limits": ({"first_joint": 3.6}, ALL_WELL, "range", "openarm_right_joint1 at 3.600 rad"),
+    "another zero position": ({"first_joint": 0.5}, ALL_WELL, "tool_seen", "from where the joints put it"),
+    "joint at its limit": ({"elbow": 0.005}, ALL_WELL, "range", "expected 0.01 rad of distance"),
+    "joint states with nan": ({"first_joint": float("nan")}, ALL_WELL, "values", "NaN or Inf for openarm_right_joint1"),
     "no velocities": ({"velocities": False}, ALL_WELL, "values", "velocity interface"),
     "no controller": ({"listeners": 0}, ALL_WELL, "controller", "Load and activate right_joint_trajectory_controller"),
-    "a controller of another name": (
+    "controller with another name": (
         {"listener_topic": "arm_controller/joint_trajectory"},
         ALL_WELL,
         "controller",
         "none, but /arm_controller/joint_trajectory",
     ),
     "two controllers": ({"listeners": 2}, ALL_WELL, "listeners", "found 2: "),
-    "a controller of another kind": ({"listener_type": "Array"}, ALL_WELL, "type", "std_msgs/msg/Float64MultiArray"),
-    "a controller that hears nothing": (
+    "controller of another type": ({"listener_type": "Array"}, ALL_WELL, "type", "std_msgs/msg/Float64MultiArray"),
+    "controller with incompatible qos": (
         {"listener_durability": "transient"},
         ALL_WELL,
         "qos",
         "It would receive no command",
     ),
-    "a controller of other joints": ({"controller_joints": "joint1"}, ALL_WELL, "controller_joints", "found joint1"),
-    "a rival": ({"rival": True}, ALL_WELL, "rival", "found /other"),
+    "controller with other joints": ({"controller_joints": "joint1"}, ALL_WELL, "controller_joints", "found joint1"),
+    "rival publisher": ({"rival": True}, ALL_WELL, "rival", "found /other"),
     "no transforms": ({"tf": "none"}, ALL_WELL, "tf", "no transforms"),
     "no tool frame": ({"tf": "no_tool"}, ALL_WELL, "tf", f"{ROBOT.tool_frame} missing"),
     "no camera frame": ({"tf": "no_camera"}, ALL_WELL, "camera_frame", "static_transform_publisher"),
-    "static transforms that are not kept": ({"tf": "volatile"}, ALL_WELL, "qos", "/tf_static"),
-    "the camera was moved": ({"tf": "moved"}, ALL_WELL, "camera_pose", "8.7 cm"),
-    "a frame of another camera": ({"camera_frame": "wrist"}, ALL_WELL, "camera_frame", "found wrist"),
-    "a slow camera": ({"camera_rate": 3.0}, ALL_WELL, "rate", "rate of /image"),
-    "an encoding": ({"encoding": "32FC1"}, ALL_WELL, "encoding", "32FC1"),
-    "a lens cap": ({"picture": "dark"}, ALL_WELL, "dark", "lens cap"),
-    "a camera that hangs": ({"picture": "frozen"}, ALL_WELL, "frozen", "the same pixels"),
+    "volatile static transforms": ({"tf": "volatile"}, ALL_WELL, "qos", "/tf_static"),
+    "moved camera": ({"tf": "moved"}, ALL_WELL, "camera_pose", "8.7 cm"),
+    "another camera frame": ({"camera_frame": "wrist"}, ALL_WELL, "camera_frame", "found wrist"),
+    "slow camera": ({"camera_rate": 3.0}, ALL_WELL, "rate", "rate of /image"),
+    "unsupported image encoding": ({"encoding": "32FC1"}, ALL_WELL, "encoding", "32FC1"),
+    "dark image": ({"picture": "dark"}, ALL_WELL, "dark", "lens cap"),
+    "frozen camera": ({"picture": "frozen"}, ALL_WELL, "frozen", "the same pixels"),
     "upside down": ({"picture": "turned"}, ALL_WELL, "upside_down", "turned by 180°"),
-    "another scene": ({"picture": "strange"}, ALL_WELL, "latent", "from the training data"),
+    "unknown scene": ({"picture": "strange"}, ALL_WELL, "latent", "from the training data"),
     "two cameras": ({"second_camera": True}, ALL_WELL, "cameras", "/other"),
-    "another lens": ({"focal": 1.5}, ALL_WELL, "intrinsics", "f 386 px"),
+    "another focal length": ({"focal": 1.5}, ALL_WELL, "intrinsics", "f 386 px"),
     "no camera_info": ({"info": False}, ALL_WELL, "intrinsics", "no camera_info"),
     "views": (ALL_WELL, {"camera_topics": ("image", "image")}, "views", "expected 1 image topics"),
 }
@@ -147,7 +152,7 @@ def bad(findings):
 
 
 @pytest.mark.smoke
-def test_a_robot_as_it_should_be_has_no_problems(become, doctor):
+def test_a_healthy_robot_has_no_findings(become, doctor):
     become(joint_order=-1)
     findings = doctor()
     assert not bad(findings), [f.line() for f in findings]
@@ -158,7 +163,7 @@ def test_a_robot_as_it_should_be_has_no_problems(become, doctor):
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_each_problem_is_reported_and_no_other(become, doctor, wrong):
+def test_each_fault_is_the_only_finding(become, doctor, wrong):
     arm, asked, check, words = WRONG[wrong]
     become(**arm)
     findings = bad(doctor(**asked))
@@ -168,7 +173,7 @@ def test_each_problem_is_reported_and_no_other(become, doctor, wrong):
     assert "\n" not in lines[0]
 
 
-def test_the_simulated_cell_has_no_problems(start, become, doctor):
+def test_the_simulated_cell_has_no_findings(start, become, doctor):
     become(joint_topic="", camera_topic="", description="none", tf="none", listeners=0)
     simulator = start("jepa_ros.nodes.simulator", {}, {"__ns": "/cell"})
     simulator.says("active", 60)
@@ -187,7 +192,7 @@ def test_an_invalid_ros_name_is_refused():
         assert "\n" not in str(refused.value)
 
 
-def test_the_doctor_publishes_nothing(become, client, doctor):
+def test_doctor_publishes_no_commands(become, client, doctor):
     become()
     doctor()
     assert not client.node.get_publishers_info_by_topic(COMMAND)
@@ -203,7 +208,7 @@ def test_the_doctor_publishes_nothing(become, client, doctor):
         (ALL_WELL, ["--robot", "nobody"], 2, "robot 'nobody'"),
     ],
 )
-def test_exit_code_and_files_of_the_command(become, tmp_path, arm, options, code, words):
+def test_doctor_reports_by_exit_code_and_files(become, tmp_path, arm, options, code, words):
     become(**arm)
     command = [sys.executable, "-m", "jepa_ros.cli", "doctor", "--seconds", "1", "--out", str(tmp_path), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment())

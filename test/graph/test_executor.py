@@ -37,7 +37,7 @@ def spin_until(executor, condition, timeout=30.0):
         executor.spin_once(timeout_sec=0.1)
 
 
-def test_messages_and_timers_come_in_order_and_none_is_lost(bench):
+def test_messages_and_timers_are_served_in_order_without_loss(bench):
     executor, node = bench
     heard, ticks = [], []
     node.create_subscription(String, "talk", lambda m: heard.append(int(m.data)), 100)
@@ -144,7 +144,7 @@ def test_an_exception_leaves_spin_and_the_executor_can_continue(bench):
     spin_until(executor, lambda: len(calls) > 2)
 
 
-def test_a_task_from_another_thread_wakes_it(bench):
+def test_a_task_from_another_thread_wakes_the_executor(bench):
     executor, _ = bench
     done = []
     thread = threading.Timer(0.1, lambda: executor.create_task(lambda: done.append(1)))
@@ -156,7 +156,7 @@ def test_a_task_from_another_thread_wakes_it(bench):
     thread.join()
 
 
-def test_a_guard_condition_runs_once_a_trigger(bench):
+def test_a_guard_condition_runs_once_per_trigger(bench):
     executor, node = bench
     calls = []
     guard = node.create_guard_condition(lambda: calls.append(1))
@@ -167,7 +167,7 @@ def test_a_guard_condition_runs_once_a_trigger(bench):
     assert len(calls) == 1
 
 
-def test_it_returns_when_time_is_up_and_when_a_future_is_done(bench):
+def test_spinning_returns_on_timeout_and_when_a_future_is_done(bench):
     executor, node = bench
     began = time.monotonic()
     executor.spin_once(timeout_sec=0.1)

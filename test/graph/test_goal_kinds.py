@@ -68,14 +68,14 @@ def graph(start, client):
     return Graph(start, client)
 
 
-def test_a_pose_is_reached(graph):
+def test_a_pose_goal_is_reached(graph):
     outcome, heard = graph.reach(ReachGoal.Goal(terms=[place((0.22, -0.30))]))
     assert outcome.reached and outcome.code == PlannerCode.REACHED, outcome.reason
     assert np.linalg.norm(graph.tool() - [0.22, -0.30]) < 0.02
     assert outcome.final_distance < 0.012 and heard[-1].stages == 1, "distances in m"
 
 
-def test_joint_positions_are_reached(graph):
+def test_a_joint_position_goal_is_reached(graph):
     wanted = graph.space.inverse_kinematics(np.array([0.12, -0.38]))
     term = GoalTerm(kind=GoalTerm.JOINTS, joints=list(ROBOT.joints), positions=wanted.tolist(), tolerance=0.06)
     outcome, _ = graph.reach(ReachGoal.Goal(terms=[term]))
@@ -83,7 +83,7 @@ def test_joint_positions_are_reached(graph):
     assert np.linalg.norm(graph.tool() - [0.12, -0.38]) < 0.04
 
 
-def test_goals_in_a_row_are_passed_in_order(graph):
+def test_via_goals_are_passed_in_order(graph):
     places = [(0.15, -0.40), (0.25, -0.30), (0.12, -0.25)]
     via = [SubGoal(terms=[place(xy)]) for xy in places[:2]]
     passed = []
@@ -97,7 +97,7 @@ def test_goals_in_a_row_are_passed_in_order(graph):
     assert np.linalg.norm(graph.tool() - places[2]) < 0.02
 
 
-def test_a_mixture_of_two_places_ends_between_them(graph):
+def test_a_goal_of_two_positions_ends_between_them(graph):
     terms = [place((0.15, -0.35), tolerance=0.08), place((0.25, -0.35), tolerance=0.08)]
     outcome, _ = graph.reach(ReachGoal.Goal(terms=terms))
     assert outcome.reached, outcome.reason
@@ -146,13 +146,13 @@ def test_a_mixture_of_two_places_ends_between_them(graph):
         ),
     ],
 )
-def test_what_cannot_be_asked_for_ends_with_a_code_and_a_reason(graph, terms, code, reason):
+def test_an_invalid_goal_is_aborted_with_a_code_and_a_reason(graph, terms, code, reason):
     outcome, _ = graph.reach(ReachGoal.Goal(terms=terms))
     assert not outcome.reached and (outcome.status, outcome.code) == ("aborted", code)
     assert reason in outcome.reason
 
 
-def test_a_goal_that_the_gate_would_not_let_through_is_refused_at_once(graph):
+def test_a_goal_is_refused_at_once_while_the_gate_is_latched(graph):
     """A latched gate lets nothing through until somebody releases it; the goal under way before is not affected."""
     assert graph.client.call(Trigger, "stop", Trigger.Request()).success
     graph.wait_for_gate(GateStatus.LATCHED)

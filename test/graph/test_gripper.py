@@ -80,7 +80,7 @@ def interfaces():
 
 
 @pytest.mark.parametrize("interface", list(interfaces()))
-def test_the_gripper_opens_as_far_as_asked_and_a_latched_gate_leaves_it(start, client, tmp_path, interface):
+def test_the_gripper_opens_to_the_requested_width_unless_the_gate_is_latched(start, client, tmp_path, interface):
     gripper = Gripper(start, client, interface, tmp_path)
     bench = gripper.bench
     bench.ready()

@@ -76,7 +76,7 @@ def alive(process: NodeProcess) -> list[str]:
     return [name for name, pid in pids(process).items() if Path(f"/proc/{pid}").exists()]
 
 
-def test_the_simulated_cell_comes_up_and_ends_on_ctrl_c(launch, client):
+def test_the_simulated_cell_starts_and_ends_on_ctrl_c(launch, client):
     process = launch("sim", namespace="launched")
     wait_for(lambda: active(process) == set(NODES["sim"]) or ended(process), "all nodes", 240)
     assert active(process) == set(NODES["sim"]), process.output
@@ -86,7 +86,7 @@ def test_the_simulated_cell_comes_up_and_ends_on_ctrl_c(launch, client):
     assert not alive(process)
 
 
-def test_the_end_of_a_replayed_recording_ends_everything(launch, tmp_path):
+def test_the_launch_ends_when_the_replayed_recording_ends(launch, tmp_path):
     from jepa_ros.bags.reader import open_bag
     from jepa_ros.collecting.simulated import collect_simulated
 
@@ -99,7 +99,7 @@ def test_the_end_of_a_replayed_recording_ends_everything(launch, tmp_path):
         assert {t.topic: t.count for t in source.topics}["/replayed/latent"] > 10, source.problems
 
 
-def test_the_end_of_a_node_ends_everything(launch):
+def test_the_launch_ends_when_a_node_dies(launch):
     process = launch("robot", namespace="ending", camera_topic="/head/image_raw")
     wait_for(lambda: "camera" in active(process) or ended(process), "the camera", 240)
     os.kill(pids(process)["camera"], signal.SIGKILL)

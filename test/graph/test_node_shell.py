@@ -26,7 +26,7 @@ def plain(start, client):
     return begin(start, client, "plain")
 
 
-def test_it_activates_itself_and_survives_invalid_requests(plain, client):
+def test_a_node_activates_itself_and_survives_illegal_transitions(plain, client):
     assert not client.transition("plain", "configure")
     assert not client.transition("plain", "activate")
     assert client.state("plain") == "active"
@@ -37,7 +37,7 @@ def test_it_activates_itself_and_survives_invalid_requests(plain, client):
     assert client.state("plain") == "active" and plain.process.poll() is None
 
 
-def test_cleanup_destroys_what_configure_made(plain, client):
+def test_cleanup_destroys_what_configure_created(plain, client):
     def made():
         return client.node.count_publishers("made_by_configure")
 
@@ -74,14 +74,14 @@ def test_invalid_values_are_refused_with_the_reason(plain, client, values, reaso
     assert not result.successful and reason in result.reason, result
 
 
-def test_descriptors_carry_unit_and_range(plain, client):
+def test_parameter_descriptors_have_unit_and_range(plain, client):
     request = DescribeParameters.Request(names=["rate", "size", "mode"])
     rate, size, mode = client.call(DescribeParameters, "plain/describe_parameters", request).descriptors
     assert rate.description == "How often. [Hz]" and rate.floating_point_range[0].to_value == 100.0
     assert size.integer_range[0].from_value == 8 and "raw, cooked" in mode.additional_constraints
 
 
-def test_diagnostics_name_the_node_and_follow_a_change_at_once(plain, client):
+def test_diagnostics_name_the_node_and_report_a_change_at_once(plain, client):
     arrays = client.collect(DiagnosticArray, "/diagnostics")
 
     def latest():
@@ -115,7 +115,7 @@ def test_a_missing_input_is_waited_for_and_named(start, client):
     client.wait_for(lambda: client.state("waiting") == "active", "the node to start by itself")
 
 
-def test_a_refused_configure_leaves_the_node_answering(start, client):
+def test_a_node_stays_responsive_after_a_refused_configure(start, client):
     process = begin(start, client, "refusing", {"refuse": True}, says="told to refuse")
     process.says("told to refuse: expected refuse false, found true")
     assert "Traceback" not in process.output
@@ -125,7 +125,7 @@ def test_a_refused_configure_leaves_the_node_answering(start, client):
 
 
 @pytest.mark.parametrize(("name", "value", "reason"), [("rate", -1, "0.1 to 100 Hz"), ("size", "x", "an integer")])
-def test_bad_parameters_at_start_end_it_with_one_line(start, name, value, reason):
+def test_invalid_parameters_at_start_end_the_node_with_one_line(start, name, value, reason):
     process = start(SCRIPT, {name: value})
     assert process.wait() == 2
     lines = [line for line in process.output.splitlines() if line.strip()]
@@ -133,7 +133,7 @@ def test_bad_parameters_at_start_end_it_with_one_line(start, name, value, reason
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_motion_first_and_ends_cleanly(start, client, number):
+def test_a_signal_stops_motion_first_and_ends_the_node_cleanly(start, client, number):
     name = f"ended_by_{signal.Signals(number).name.lower()}"
     hooks = client.collect(String, f"{name}/hooks", LATCHED)
     process = begin(start, client, name)
@@ -146,7 +146,7 @@ def test_a_signal_stops_motion_first_and_ends_cleanly(start, client, number):
     client.wait_for(lambda: hooks[-1].data == expected, f"hooks {expected}; last were {hooks[-1].data}")
 
 
-def test_shutdown_by_request_stops_motion_and_a_signal_still_ends_it(start, client):
+def test_a_shutdown_transition_stops_motion_and_a_signal_ends_the_process(start, client):
     hooks = client.collect(String, "asked/hooks", LATCHED)
     process = begin(start, client, "asked")
     assert client.transition("asked", "active_shutdown") and client.state("asked") == "finalized"

@@ -97,7 +97,7 @@ def test_a_goal_image_is_reached(terminal, up, tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("reached, final distance"), done
 
 
-def test_a_goal_that_is_not_reached_in_time_is_exit_code_1_with_the_cause(terminal, up):
+def test_a_goal_timeout_exits_1_with_the_cause(terminal, up):
     done = terminal.run("goal", "pose", *THERE, "--timeout", "0.3")
     assert done.returncode == 1 and "NOT reached: not reached within 0.3 s (GOAL_TIMEOUT)" in done.stdout, done
 
@@ -113,7 +113,7 @@ def test_a_goal_that_is_not_reached_in_time_is_exit_code_1_with_the_cause(termin
     ],
     ids=["pose", "joints", "object", "image", "option"],
 )
-def test_a_goal_that_is_invalid_is_one_line_and_exit_code_2(terminal, up, arguments, text):
+def test_an_invalid_goal_is_one_line_and_exit_2(terminal, up, arguments, text):
     done = terminal.run("goal", *arguments)
     assert done.returncode == 2 and done.stdout == "", done
     assert len(done.stderr.strip().splitlines()) == 1 and text in done.stderr, done
@@ -163,7 +163,7 @@ def test_ctrl_c_cancels_the_goal(terminal, up):
     wait_for(lambda: terminal.run("goal", "cancel").stdout == "no goal is under way\n", "the end of the goal")
 
 
-def test_without_a_graph_each_command_is_one_line_and_exit_code_2(tmp_path):
+def test_without_a_graph_each_command_is_one_line_and_exit_2(tmp_path):
     from jepa_ros.bringup.environment import free_domain
 
     nobody, where = Terminal(tmp_path), ("--domain", str(free_domain()))

@@ -64,7 +64,7 @@ def ask(client, goals):
     pytest.fail("no goal was accepted")
 
 
-def test_a_goal_is_judged_by_the_status_that_follows_it(planner, client, goals, gate):
+def test_a_goal_is_accepted_or_refused_by_the_next_gate_status(planner, client, goals, gate):
     """The answer to a release may overtake the status that tells of it."""
     holding, publisher = gate
     ask(client, goals)
@@ -85,7 +85,7 @@ def test_a_goal_is_judged_by_the_status_that_follows_it(planner, client, goals, 
             assert request.accepted and request.outcome is None
 
 
-def test_the_client_hears_that_a_deactivation_ended_its_goal(planner, client, goals):
+def test_the_client_is_informed_that_a_deactivation_ended_its_goal(planner, client, goals):
     replaced, request = ask(client, goals), ask(client, goals)
     client.wait_for(lambda: replaced.outcome, "the end of the goal that was replaced")
     assert client.transition("planner", "deactivate")
@@ -95,7 +95,7 @@ def test_the_client_hears_that_a_deactivation_ended_its_goal(planner, client, go
     assert client.transition("planner", "activate")
 
 
-def test_goals_that_a_deactivation_ended_are_let_go_of(planner, client, goals):
+def test_goals_ended_by_a_deactivation_are_freed(planner, client, goals):
     levels = []
     for _ in range(ROUNDS):
         for _ in range(GOALS):

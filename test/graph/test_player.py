@@ -55,18 +55,18 @@ def latents(client, replay):
 
 
 @pytest.mark.smoke
-def test_latents_are_of_the_recorded_images(latents, stamps):
+def test_latents_have_the_stamps_of_the_recorded_images(latents, stamps):
     assert {to_ns(m.header.stamp) for m in latents} <= set(stamps)
 
 
 @pytest.mark.smoke
-def test_time_is_that_of_the_recording(client, replay, stamps):
+def test_the_clock_is_that_of_the_recording(client, replay, stamps):
     clock = client.collect(Clock, "/clock", 50)
     client.wait_for(lambda: len(clock) > 20, "the clock")
     assert all(stamps[0] - 10**9 <= to_ns(m.clock) <= stamps[-1] + 2 * 10**9 for m in clock)
 
 
-def test_plans_are_tracked_in_shadow_mode_and_no_controller_is_commanded(client, replay, latents):
+def test_in_shadow_mode_a_plan_is_followed_and_no_command_is_published(client, replay, latents):
     gate, planner = client.collect(GateStatus, "gate_status"), client.collect(PlannerStatus, "planner_status")
     goals = GoalClient(client.node)
     client.wait_for(goals.is_ready, "the planner", 60.0)
@@ -98,7 +98,7 @@ def test_rewinding_starts_a_new_episode_in_every_node(client, replay, latents, s
     assert all(node.process.poll() is None for node in replay.values())
 
 
-def test_at_its_end_the_player_ends_and_the_results_can_be_read(start, client, replay, bag, stamps, tmp_path):
+def test_the_player_ends_with_the_recording_and_the_results_are_readable(start, client, replay, bag, stamps, tmp_path):
     """With a second graph beside the first one, in a namespace of its own."""
     for node in replay.values():
         node.signal(signal.SIGTERM)
@@ -116,7 +116,7 @@ def test_at_its_end_the_player_ends_and_the_results_can_be_read(start, client, r
     assert "/second/image/compressed" not in counts and "/second/plan" in counts
 
 
-def test_a_bag_without_images_is_one_line_that_names_its_topics(start, tmp_path):
+def test_a_bag_without_images_is_refused_in_one_line_with_its_topics(start, tmp_path):
     from jepa_ros.bags.typestore import typestore
     from jepa_ros.bags.writer import LiveBag
 

@@ -181,7 +181,7 @@ def bench(start, client, tmp_path_factory):
     made.close()
 
 
-def test_latents_come_once_the_arm_is_described(bench):
+def test_latents_are_published_once_the_robot_description_is_received(bench):
     bench.process.says("waiting: no robot_description received yet", 120.0)
     assert not bench.latents
     bench.description.publish(String(data=urdf()))
@@ -191,7 +191,7 @@ def test_latents_come_once_the_arm_is_described(bench):
     assert latent.header.frame_id == "eye"
 
 
-def test_it_imagines_actions_of_poses(bench):
+def test_the_imagine_service_rolls_out_pose_deltas(bench):
     bench.client.wait_for(lambda: bench.latents, "a latent", 120.0)
     actions = np.random.default_rng(1).uniform(-0.05, 0.05, (3, 2, 7))
     request = Imagine.Request(samples=3, horizon=2, actions=actions.ravel().tolist())
@@ -207,7 +207,7 @@ def test_it_imagines_actions_of_poses(bench):
     assert np.abs(latents[0] - latents[1]).max() > 1e-4, "actions matter"
 
 
-def test_the_gates_report_of_poses_becomes_surprise(bench):
+def test_surprise_is_computed_from_executed_pose_deltas(bench):
     assert not bench.surprises, "nothing was executed yet"
     bench.node("arm_gate", control_period=TICK, resume_after=0.2, latent_timeout=2.0, latent_stamp_timeout=3.0,
                joint_timeout=1.0, joint_stamp_timeout=1.0, frozen_timeout=5.0, source_timeout=5.0,
@@ -225,14 +225,14 @@ def test_the_gates_report_of_poses_becomes_surprise(bench):
     assert all(np.isfinite(s.error) and s.error > 0 for s in bench.surprises)
 
 
-def test_actions_of_another_kind_are_not_taken(bench):
+def test_executed_actions_of_another_action_space_are_ignored(bench):
     bench.client.wait_for(lambda: bench.actions.get_subscription_count() == 2, "the node's subscription and ours")
     bench.actions.publish(Action(action_space="planar_velocity", values=[0.0, 0.0], period=0.1))
     expected = "executed: expected pose_delta of 7 numbers a tick of 0.25 s, found planar_velocity of 2 a tick of 0.1 s"
     bench.client.wait_for(lambda: expected in bench.process.output, "a warning")
 
 
-def test_a_planner_moves_the_arm_by_poses_towards_an_image(bench):
+def test_the_planner_moves_the_arm_by_pose_deltas_towards_a_goal_image(bench):
     plans = bench.client.collect(Plan, f"/{NAME}/plan", 50)
     planner = bench.node("planner", deadline=1.0, latent_timeout=2.0, period=TICK, lead=0.3, budget=0.2, horizon=4,
                          resume_after=0.2, metric="l1")  # fmt: skip

@@ -41,13 +41,13 @@ def test_a_goal_image_is_reached_through_five_processes(summary):
     assert len(set(pids.values())) == len(pids)
 
 
-def test_plans_were_made_from_frames_and_used_by_the_gate(summary):
+def test_plans_are_made_from_frames_and_used_by_the_gate(summary):
     assert summary["plans"] >= 3
     assert 0 < summary["latency_ms"]["p50"] < 1000
     assert summary["frames"]["encoded"] > 0
 
 
-def test_it_leaves_a_report_a_video_and_no_process(demo, summary):
+def test_the_demo_writes_a_report_and_a_video_and_leaves_no_process(demo, summary):
     _, out = demo
     assert (out / "report.html").stat().st_size > 10_000
     assert (out / "demo.mp4").stat().st_size > 10_000

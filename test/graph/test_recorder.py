@@ -125,7 +125,7 @@ def test_the_bag_has_all_messages_the_model_the_robot_and_the_version(record, pe
     assert info["custom_data"]["task"] == "stacking" and info["custom_data"]["jepa_ros"]
 
 
-def test_long_recordings_are_split_and_stay_one_bag(record, peers, tmp_path):
+def test_long_recordings_are_split_into_files_of_one_bag(record, peers, tmp_path):
     process = record(split_mb=1.0)
     peers.say(12, side=256)
     peers.kept(tmp_path / "bag", 36)
@@ -136,7 +136,7 @@ def test_long_recordings_are_split_and_stay_one_bag(record, peers, tmp_path):
     assert counts(tmp_path / "bag")["/image"] == 12
 
 
-def test_nothing_is_overwritten(record, peers, tmp_path):
+def test_the_recorder_does_not_overwrite(record, peers, tmp_path):
     (tmp_path / "bag").mkdir()
     process = record()
     peers.say(1)
@@ -167,7 +167,7 @@ def test_an_unwritable_directory_is_refused_in_one_line(start, model):
     process.wait()
 
 
-def test_joint_velocities_for_servo_are_in_the_bag(record, peers, client, tmp_path):
+def test_servo_joint_velocities_are_in_the_bag(record, peers, client, tmp_path):
     messages = pytest.importorskip("control_msgs.msg", reason="control_msgs is not installed")
     process = record(robot="ur5e", command_interface="servo_joint_jog")
     publisher = client.node.create_publisher(messages.JointJog, "servo_node/delta_joint_cmds", 10)

@@ -99,7 +99,7 @@ def test_images_resume_after_a_rate_of_zero(bench):
 
 
 @pytest.mark.smoke
-def test_images_have_the_asked_size_and_rate(bench, client):
+def test_images_have_the_requested_size_and_rate(bench, client):
     bench.images.clear()
     client.wait_for(lambda: len(bench.images) > 30, "30 images", 30)
     assert {(m.width, m.height, m.encoding, m.step) for m in bench.images} == {(320, 240, "rgb8", 960)}
@@ -109,7 +109,7 @@ def test_images_have_the_asked_size_and_rate(bench, client):
     assert np.median(np.diff(stamps(bench.images))) >= 0.055
 
 
-def test_camera_info_belongs_to_the_image(bench, client):
+def test_camera_info_matches_the_image(bench, client):
     infos = client.collect(CameraInfo, "/cell/camera_info")
     message = client.wait_for(lambda: infos, "camera_info")[0]
     assert (message.width, message.height, message.header.frame_id) == (320, 240, ROBOT.camera.frame_id)
@@ -139,7 +139,7 @@ def test_the_description_and_tf_agree_with_the_joints(bench, client):
 
 
 @pytest.mark.smoke
-def test_the_arm_goes_where_a_trajectory_ends(bench):
+def test_the_arm_moves_to_the_end_of_a_trajectory(bench):
     assert bench.put(HOME).success
     bench.rests_at(HOME)
     goal = HOME + np.array([0.2, 0.1, -0.1, 0.1, 0.1, -0.1, 0.1])
@@ -205,7 +205,7 @@ def test_an_impossible_state_is_refused_with_the_reason(bench, client, names, po
     assert np.abs(bench.positions() - before).max() < 0.02
 
 
-def test_it_can_be_cleaned_up_and_configured_again(bench, client):
+def test_the_simulator_can_be_cleaned_up_and_configured_again(bench, client):
     node = "/cell/simulator"
     assert client.transition(node, "deactivate") and client.transition(node, "cleanup")
     bench.joint_states.clear()
@@ -215,21 +215,21 @@ def test_it_can_be_cleaned_up_and_configured_again(bench, client):
     client.wait_for(lambda: bench.images, "images again", 20)
 
 
-def test_a_second_simulator_refuses_to_start_beside_the_first(bench, start):
+def test_a_second_simulator_refuses_to_start(bench, start):
     process = start(MODULE, {}, {"__ns": "/cell", "__node": "second"})
     assert process.wait(60) == 2
     assert "joint_states: node /cell/simulator already publishes it" in process.output
     assert "Traceback" not in process.output
 
 
-def test_it_refuses_to_start_if_a_controller_subscribes(start, client):
+def test_the_simulator_refuses_to_start_beside_a_controller(start, client):
     client.collect(JointTrajectoryMessage, f"/next_door/{TOPIC}")
     process = start(MODULE, {}, {"__ns": "/next_door"})
     assert process.wait(60) == 2
     assert f"/next_door/{TOPIC}: node " in process.output and "already subscribes to it" in process.output
 
 
-def test_simulated_time_runs_at_the_asked_factor_and_size(start, client):
+def test_simulated_time_runs_at_the_requested_real_time_factor(start, client):
     clock = client.collect(Clock, "/clock", 200)  # none is lost where this process sleeps
     parameters = {"publish_clock": True, "real_time_factor": 0.5, "width": 640, "height": 480, "rate": 5.0}
     bench = Bench(start, client, "own_time", parameters)
@@ -251,13 +251,13 @@ def test_simulated_time_runs_at_the_asked_factor_and_size(start, client):
         ({"real_time_factor": 2.0}, "expected 1 unless publish_clock is set"),
     ],
 )
-def test_bad_parameters_end_it_with_one_line(start, parameters, words):
+def test_invalid_parameters_end_the_simulator_with_one_line(start, parameters, words):
     process = start(MODULE, parameters, {"__ns": "/bad"})
     assert process.wait(30) == 2
     assert words in process.output and "Traceback" not in process.output
 
 
-def test_sigint_ends_it_cleanly(bench):
+def test_sigint_ends_the_simulator_cleanly(bench):
     bench.process.signal(signal.SIGINT)
     bench.process.signal(signal.SIGINT)
     assert bench.process.wait() == 0

@@ -84,7 +84,7 @@ def bench(start, client, tmp_path_factory):
     return Bench(start, client, model)
 
 
-def test_latents_have_the_first_cameras_header(bench):
+def test_latents_have_the_header_of_the_first_camera(bench):
     for apart in (0, 7 * MS, -7 * MS):
         latent = bench.sees(PICTURES, apart)
         assert latent.header.frame_id == "eye0"
@@ -92,13 +92,13 @@ def test_latents_have_the_first_cameras_header(bench):
     bench.says("frames are encoded", DiagnosticStatus.OK, bench.send_pair)
 
 
-def test_each_view_has_its_place(bench):
+def test_latents_depend_on_the_order_of_the_views(bench):
     straight, swapped = (np.array(bench.sees(pictures).data) for pictures in (PICTURES, PICTURES[::-1]))
     assert not np.allclose(straight, swapped, atol=1e-4)
     np.testing.assert_allclose(bench.sees(PICTURES).data, straight, atol=1e-6)
 
 
-def test_a_goal_is_an_image_of_each_camera(bench):
+def test_a_goal_has_one_image_per_camera(bench):
     seen = bench.sees(PICTURES)
     answer = bench.ask(*PICTURES)
     assert answer.success and answer.latent.model_id == seen.model_id, answer.message

@@ -52,7 +52,7 @@ def active(process: NodeProcess, namespace: str = "") -> set[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_all_nodes_come_up_and_end_together(up, client, number):
+def test_all_nodes_start_and_end_together(up, client, number):
     process = up("sim", "--namespace", f"cell_{int(number)}")
     wait_for(lambda: active(process) == set(NODES["sim"]) or process.process.poll() is not None, "all nodes", 120)
     assert active(process) == set(NODES["sim"]), process.output
@@ -76,7 +76,7 @@ def test_a_killed_node_is_named_and_ends_the_bring_up(up):
     assert not alive(pids)
 
 
-def test_a_parameter_that_a_node_refuses_ends_the_bring_up_with_2(up, tmp_path):
+def test_a_refused_node_parameter_ends_the_bringup_with_exit_2(up, tmp_path):
     params = tmp_path / "p.yaml"
     params.write_text("/**/camera: {ros__parameters: {max_age: -1.0}}")
     process = up("robot", "--namespace", "wrong", "--params-file", str(params))

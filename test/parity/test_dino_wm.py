@@ -175,7 +175,7 @@ def latents_of(ours, frames: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.no_grad()
-def test_the_transformers_agree_for_windows_of_every_length(shape):
+def test_the_transformer_equals_the_reference_for_every_window_length(shape):
     ours, theirs = pair(shape)
     for steps in range(1, shape[0] + 1):
         got, expected = both(ours, theirs, shape, steps, seed=steps)
@@ -184,7 +184,7 @@ def test_the_transformers_agree_for_windows_of_every_length(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.no_grad()
-def test_the_predicted_latents_are_its_predicted_features(shape):
+def test_predicted_latents_equal_the_features_predicted_by_the_reference(shape):
     ours, theirs = pair(shape)
     frames, states, actions = seen(shape, shape[0])
     latents, _ = ours.predict(latents_of(ours, frames), states, actions)
@@ -193,7 +193,7 @@ def test_the_predicted_latents_are_its_predicted_features(shape):
 
 
 @torch.no_grad()
-def test_every_changed_weight_shows():
+def test_a_change_of_any_weight_is_detected():
     ours, theirs = pair(WITH_STATE)
     for name, weight in theirs.named_parameters():
         if name.startswith("backbone"):
@@ -207,7 +207,7 @@ def test_every_changed_weight_shows():
 
 
 @torch.no_grad()
-def test_dropout_falls_in_the_same_places():
+def test_dropout_equals_the_reference():
     ours, theirs = pair(WITH_STATE, dropout=0.3, embedding_dropout=0.2)
     ours.train(), theirs.train()
     got, expected = both(ours, theirs, WITH_STATE, 2)
@@ -217,7 +217,7 @@ def test_dropout_falls_in_the_same_places():
 
 
 @torch.no_grad()
-def test_rollouts_agree_beyond_the_history():
+def test_rollouts_longer_than_the_history_equal_the_reference():
     ours, theirs = pair(WITHOUT_STATE)
     observed, candidates, horizon = 2, 3, 5  # fewer frames than the history of 3: the window grows, then slides
     frames, _, _ = seen(WITHOUT_STATE, observed, situations=1)

@@ -53,7 +53,7 @@ def reference(kind, model, images):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_features_equal_the_models_own_forward_pass(kind, tmp_path):
+def test_features_equal_the_transformers_forward_pass(kind, tmp_path):
     model = write(kind, tmp_path)
     encoder = load_frozen_encoder(tmp_path, SIZE)
     images = torch.randn(3, 3, SIZE, SIZE)
@@ -63,7 +63,7 @@ def test_features_equal_the_models_own_forward_pass(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_changed_weight_is_seen(kind, tmp_path):
+def test_one_changed_weight_is_detected(kind, tmp_path):
     model = write(kind, tmp_path)
     path = tmp_path / "model.safetensors"
     tensors = load_file(path)
@@ -77,7 +77,7 @@ def test_one_changed_weight_is_seen(kind, tmp_path):
     assert difference > 1e-3
 
 
-def test_weights_stored_in_half_precision_are_used_in_single(tmp_path):
+def test_half_precision_weights_are_used_in_single_precision(tmp_path):
     model = write("dinov2", tmp_path)
     model.half().save_pretrained(tmp_path)
     images = torch.randn(2, 3, SIZE, SIZE)
@@ -86,7 +86,7 @@ def test_weights_stored_in_half_precision_are_used_in_single(tmp_path):
     torch.testing.assert_close(features, reference("dinov2", model.float(), images), atol=1e-4, rtol=0)
 
 
-def test_v_jepa_2_serves_images_of_another_size_than_it_was_written_with(tmp_path):
+def test_v_jepa_2_encodes_images_of_another_size_than_configured(tmp_path):
     model = write("vjepa2", tmp_path)
     config = model.config
     config.crop_size = 32

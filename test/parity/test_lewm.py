@@ -96,7 +96,7 @@ def test_encode_predict_and_rollout_equal_the_reference(sizes):
     compare(sizes, *build_matched_models(sizes))
 
 
-def test_they_equal_it_at_the_published_sizes():
+def test_the_published_sizes_equal_the_reference():
     ours, theirs = build_matched_models(PUBLISHED_SIZES)
     assert sum(p.numel() for p in theirs.parameters()) == 18_034_478
     assert sum(p.numel() for p in ours.parameters()) == 18_034_478
@@ -105,7 +105,7 @@ def test_they_equal_it_at_the_published_sizes():
 
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(range(len(SMALL))), st.integers(1, 6), st.integers(1, 8), st.integers(1, 3), st.integers(1, 3))
-def test_rollouts_equal_it_for_any_number_of_seen_frames_and_steps(which, seen, horizon, batch, samples):
+def test_rollouts_equal_the_reference_for_any_context_and_horizon(which, seen, horizon, batch, samples):
     compare(SMALL[which], *PAIRS[which], batch=batch, samples=samples, seen=seen, horizon=horizon)
 
 
@@ -122,7 +122,7 @@ def test_one_changed_weight_makes_the_comparison_fail(name):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_a_training_step_has_the_gradients_of_the_reference(dropout):
+def test_the_gradients_of_a_training_step_equal_the_reference(dropout):
     """BatchNorm takes the statistics of the batch, and where dropout draws the same numbers it drops the same ones."""
     sizes = SMALL[1]._replace(dropout=dropout)
     ours, theirs = (model.train() for model in build_matched_models(sizes))

@@ -112,7 +112,7 @@ def test_encoder_and_predictor_equal_the_reference(reference, ours):
 @pytest.mark.parametrize(
     "part, name", [("encoder", "layer.1.attention.key.weight"), ("predictor", "layer.0.mlp.fc1.bias")]
 )
-def test_one_changed_weight_is_seen(reference, ours, part, name):
+def test_one_changed_weight_is_detected(reference, ours, part, name):
     encoder, predictor = reference
     clips, masks = example(ours)
     getattr(ours, part).get_parameter(name).view(-1)[0] += 1.0
@@ -123,7 +123,7 @@ def test_one_changed_weight_is_seen(reference, ours, part, name):
 
 
 @pytest.mark.parametrize("blocks", [SHORT_RANGE, LONG_RANGE])
-def test_masks_hide_what_the_reference_hides(blocks):
+def test_mask_statistics_equal_the_reference(blocks):
     """Mean share of 14 x 14 patches, and the map of where."""
     from vjepa2.masks.multiseq_multiblock3d import _MaskGenerator
 

@@ -95,7 +95,7 @@ def test_the_predictor_equals_the_reference(steps):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-def test_one_changed_weight_of_the_predictor_is_seen():
+def test_one_changed_weight_of_the_predictor_is_detected():
     reference = small_reference()
     latents, actions, states = window(3)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_one_changed_weight_of_the_predictor_is_seen():
             assert (ours(latents, actions, states) - expected).abs().max() > 1e-3, key
 
 
-def test_gradients_of_the_predictor_equal_the_references():
+def test_gradients_of_the_predictor_equal_the_reference():
     reference = small_reference().train()
     ours = ours_with(reference).train()
     latents, actions, states = window(2)
@@ -118,7 +118,7 @@ def test_gradients_of_the_predictor_equal_the_references():
             torch.testing.assert_close(parameter.grad, expected[name].grad, atol=1e-4, rtol=1e-3, msg=name)
 
 
-def test_published_sizes_of_the_predictor():
+def test_the_published_predictor_size_equals_the_reference():
     with OnMeta():
         # vjepa2/hub/backbones.py: _make_vjepa2_ac_model; 64 frames are the length of its mask.
         reference = ac_predictor.vit_ac_predictor(
@@ -207,7 +207,7 @@ def test_an_imported_encoder_equals_the_reference(imported):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-def test_an_imported_model_imagines_as_the_reference_does(imported):
+def test_rollouts_of_an_imported_model_equal_the_reference(imported):
     """From one observed frame, two actions: the official planning's roll-out."""
     encoder, predictor, directory = imported
     model = checkpoint.load_checkpoint(directory).model
@@ -226,7 +226,7 @@ def test_an_imported_model_imagines_as_the_reference_does(imported):
 
 
 @pytest.mark.parametrize("part", ["encoder", "predictor"])
-def test_one_changed_weight_of_the_official_file_is_seen(part, imported, tmp_path):
+def test_one_changed_weight_of_the_official_file_is_detected(part, imported, tmp_path):
     encoder, predictor, directory = imported
     changed = {"encoder": encoder, "predictor": predictor}[part]
     weight = next(module for name, module in changed.named_modules() if name.endswith("blocks.1.mlp.fc1")).weight
@@ -245,7 +245,7 @@ def test_one_changed_weight_of_the_official_file_is_seen(part, imported, tmp_pat
     assert (imagined[0] - imagined[1]).abs().max() > 1e-3
 
 
-def test_an_encoder_in_transformers_format_serves_in_place_of_the_files(imported, tmp_path):
+def test_an_encoder_in_transformers_format_can_replace_the_official_one(imported, tmp_path):
     encoder, predictor, directory = imported
     write_official(tmp_path / "official.pt", encoder, predictor)
     import_vjepa2_ac(tmp_path / "official.pt", tmp_path / "ours", encoder=directory / "encoder", size=SIZE)
@@ -257,7 +257,7 @@ def test_an_encoder_in_transformers_format_serves_in_place_of_the_files(imported
     assert torch.equal(found, expected)
 
 
-def test_published_sizes_of_the_encoder(tmp_path):
+def test_the_published_encoder_size_equals_the_reference(tmp_path):
     """ViT-g of the official hub, as our import would write it: 40 layers, 22 heads, 1408 wide, MLP 6144."""
     with OnMeta():
         reference = vision_transformer.vit_giant_xformers(

@@ -39,7 +39,7 @@ def feasible(rng, ticks):
 @settings(max_examples=40, deadline=None)
 @example(524445)  # turns along one border while it brakes before it, for long
 @given(SEEDS)
-def test_constrained_knots_keep_speed_change_and_workspace(seed):
+def test_constrained_knots_respect_speed_acceleration_and_workspace_limits(seed):
     space, rng = sim_arm.space(), np.random.default_rng(seed)
     xy = sample_position(space, rng)
     knots = space.constrain(xy, np.zeros(2), wild_knots(rng, 60))
@@ -64,7 +64,7 @@ def test_motion_towards_the_workspace_limit_stops_before_it(seed):
 
 @settings(max_examples=15, deadline=None)
 @given(SEEDS)
-def test_batches_are_constrained_as_single_plans(seed):
+def test_a_batch_of_plans_is_constrained_like_each_plan_alone(seed):
     space, rng = sim_arm.space(), np.random.default_rng(seed)
     xy, start, knots = sample_position(space, rng), rng.uniform(-0.3, 0.3, 2), wild_knots(rng, 20, (5,))
     together = space.constrain(xy, start, knots)
@@ -72,7 +72,7 @@ def test_batches_are_constrained_as_single_plans(seed):
         np.testing.assert_allclose(space.constrain(xy, start, one), found, atol=1e-12)
 
 
-def test_feasible_knots_pass_unchanged():
+def test_feasible_knots_are_not_changed():
     space = sim_arm.space()
     gentle = np.array([[0.2, 0.0], [0.4, 0.1], [0.4, 0.1], [0.2, 0.0], [0.0, 0.0]])
     np.testing.assert_allclose(space.constrain(space.workspace.mean(0), np.zeros(2), gentle), gentle, atol=1e-12)
@@ -90,7 +90,7 @@ def test_outside_the_workspace_only_inward_motion_remains():
 
 @settings(max_examples=12, deadline=None)
 @given(SEEDS)
-def test_a_trajectory_continues_the_motion_it_replaces(seed):
+def test_a_new_trajectory_continues_the_replaced_motion_without_a_jump(seed):
     space, rng = sim_arm.space(), np.random.default_rng(seed)
     q, knots = feasible(rng, 12)
     state = space.to_trajectory(q, STILL, STILL, knots).sample(0.1 * rng.integers(1, 10))
@@ -104,7 +104,7 @@ def test_a_trajectory_continues_the_motion_it_replaces(seed):
 
 @settings(max_examples=12, deadline=None)
 @given(SEEDS)
-def test_feasible_plans_keep_the_joint_limits(seed):
+def test_feasible_plans_respect_the_joint_limits(seed):
     limits, rng = sim_arm.limits(), np.random.default_rng(seed)
     q, knots = feasible(rng, 15)
     plan = sim_arm.space().to_trajectory(q, STILL, STILL, knots)
@@ -127,7 +127,7 @@ def test_executed_actions_match_the_knots(seed):
     np.testing.assert_allclose(actions, 0.5 * (all_knots[1:] + all_knots[:-1]), atol=0.02)
 
 
-def test_joints_off_their_posture_return_to_it():
+def test_joints_away_from_the_nominal_posture_return_to_it_slowly():
     space = sim_arm.space()
     q = space.inverse_kinematics(np.array([0.2, -0.3]))
     off = q + 0.2 * np.array([0, 0, 1, 0, -1, 0, 1.0])
@@ -155,7 +155,7 @@ def test_a_stop_takes_as_long_as_the_acceleration_requires():
         [(0, 0), (1, 0), (2, 0)],  # no area
     ],
 )
-def test_a_workspace_that_is_not_convex_and_counter_clockwise_is_refused(polygon):
+def test_a_workspace_polygon_must_be_convex_and_counter_clockwise(polygon):
     config = sim_arm.robot().action_space.model_copy(update={"workspace": polygon})
     with pytest.raises(InputError, match="workspace: expected a convex counter-clockwise polygon"):
         PlanarVelocity(sim_arm.robot().model_copy(update={"action_space": config}), sim_arm.space().kinematics)

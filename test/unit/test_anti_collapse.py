@@ -129,7 +129,7 @@ def test_half_precision_is_measured_in_full_precision():
 
 
 @pytest.mark.parametrize("name, flows", {"sigreg": 1, "vicreg": 1, "none": 1, "ema": 0, "reconstruction": 0}.items())
-def test_gradients_through_the_targets(name, flows):
+def test_gradients_flow_through_the_targets_only_where_the_method_allows(name, flows):
     model, latents, frames = drawn()
     method = make(name, model)
     targets = method.targets(model, frames, latents.flatten(0, 1))

@@ -26,7 +26,7 @@ def latent(model):
     return jepa_ros.encode(model, sim_arm.scene().render())
 
 
-def test_the_examples_in_the_docstrings_run():
+def test_docstring_examples_run():
     """One after the other, as a reader would try them; each function has one."""
     shown = {"jepa_ros": jepa_ros, "np": np}
     examples = [
@@ -38,7 +38,7 @@ def test_the_examples_in_the_docstrings_run():
     assert len(examples) >= 10 and not doctest.DocTestRunner().run(test).failed
 
 
-def test_all_names_are_attributes_of_the_package_and_described():
+def test_public_names_are_package_attributes_with_docstrings():
     for name in api.__all__:
         assert getattr(jepa_ros, name) is getattr(api, name)
         assert inspect.getdoc(getattr(api, name))
@@ -47,13 +47,13 @@ def test_all_names_are_attributes_of_the_package_and_described():
         jepa_ros.nothing_of_that_name  # noqa: B018
 
 
-def test_a_recording_is_evaluated(model, tmp_path):
+def test_evaluate_bag_returns_the_summary_of_a_recording(model, tmp_path):
     summary = jepa_ros.evaluate_bag(reach_bag.write(tmp_path / "bag", ticks=12), model, plan_states=0, horizon=2)
     assert summary["model"] == "openarm_reach" and summary["metrics"]["frames"] == 6 * 13
     assert not summary["problems"]
 
 
-def test_imagined_states_are_in_their_own_units(model, latent):
+def test_imagined_states_are_in_physical_units(model, latent):
     state = np.append(np.append(HOME, np.zeros(7)), np.zeros(model.config.proprioception.dimension - 14))
     still = jepa_ros.imagine(model, latent, np.zeros((20, 2)), state)
     assert still.latents.shape == (5, 16) and np.abs(still.states[0] - state).max() < 0.1, "rad, at rest"
@@ -74,7 +74,7 @@ def test_a_plan_leads_to_the_tool_position_of_the_goal_image(model, latent):
     np.testing.assert_array_equal(again.trajectory.positions, step.trajectory.positions)
 
 
-def test_a_model_without_robot_or_proprioception_is_rolled_out(tmp_path):
+def test_imagine_works_for_a_model_without_robot_or_proprioception(tmp_path):
     config = small_models.config()
     save_checkpoint(tmp_path, config, *small_models.fresh(config, 0))
     made = jepa_ros.load_model(tmp_path)

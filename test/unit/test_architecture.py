@@ -130,7 +130,7 @@ def _imports_of(name: str, path: Path) -> list[Import]:
 
 def inside() -> list[Import]:
     """Return the imports of modules of jepa_ros by others, but not those of jepa_ros/__init__.py: it offers the public
-    API, and loads nothing before it is asked for (see test_the_package_itself_loads_nothing)."""
+    API, and loads nothing before it is asked for (see test_importing_the_package_loads_no_submodule)."""
     modules = {short(name) for name in files()} - {"jepa_ros"}
     return [i for i in imports() if i.source in modules and i.target in modules and i.source != i.target]
 
@@ -165,7 +165,7 @@ def test_a_package_imports_only_packages_in_rows_above_it():
     assert not wrong
 
 
-def test_no_two_folders_import_each_other():
+def test_folders_do_not_import_each_other():
     arrows = defaultdict(list)
     for i in inside():
         one, other = folder_of(i.source), folder_of(i.target)
@@ -177,7 +177,7 @@ def test_no_two_folders_import_each_other():
     assert needed == IMPLEMENTATIONS, "entries of IMPLEMENTATIONS that no longer are"
 
 
-def test_no_circles_of_files():
+def test_there_are_no_circular_imports():
     targets = defaultdict(set)
     for i in inside():
         targets[i.source].add(i.target)
@@ -225,7 +225,7 @@ def test_ros_is_imported_only_by_the_modules_listed_here(allowed, chosen):
 
 
 @pytest.mark.parametrize("module", LIGHT)
-def test_torch_and_mujoco_are_not_loaded_by(module):
+def test_light_modules_do_not_import_torch_or_mujoco(module):
     targets = defaultdict(set)
     for i in imports():
         if not i.lazy:
@@ -247,18 +247,18 @@ def test_torch_and_mujoco_are_not_loaded_by(module):
         assert not way, " <- ".join(way)
 
 
-def test_the_package_itself_loads_nothing():
+def test_importing_the_package_loads_no_submodule():
     assert not {i.target for i in imports() if i.source == "jepa_ros" and not i.lazy and within(i.target, set(ORDER))}
 
 
 @pytest.mark.parametrize("package", sorted(n for n, p in files().items() if p.name == "__init__.py"))
-def test_every_package_says_what_is_in_it_and_where_to_start(package):
+def test_every_package_has_a_docstring(package):
     text = ast.get_docstring(ast.parse(files()[package].read_text())) or ""
     assert len(re.findall(r"[.!?](\s|$)", text)) >= 2, f"{package}: a docstring of two or three sentences"
 
 
 @pytest.mark.parametrize("word", FEATURES)
-def test_a_feature_is_in_its_own_folder(word):
+def test_modules_of_a_feature_are_in_its_own_folder(word):
     elsewhere = [
         module
         for module in map(short, files())

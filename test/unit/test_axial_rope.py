@@ -6,7 +6,7 @@ from jepa_ros.world_model.dino_wm.predictor import axial_rope, rotate
 
 
 @torch.no_grad()
-def test_rope_scores_depend_on_how_far_apart_tokens_are_in_time_and_space_alone():
+def test_rope_scores_depend_only_on_relative_positions_in_time_and_space():
     rng = torch.Generator().manual_seed(2)
     q, k = (torch.randn(20, generator=rng) for _ in range(2))
 

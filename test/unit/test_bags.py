@@ -33,7 +33,7 @@ def bag(tmp_path_factory):
     return write_bag(path, episodes, urdf="<robot name='r'/>")
 
 
-def test_episodes_come_back(bag):
+def test_written_episodes_are_read_back(bag):
     episodes = read(bag)
     assert [e.split for e in episodes] == ["train", "val", "test"]
     for episode, ticks in zip(episodes, (12, 8, 5), strict=True):
@@ -46,7 +46,7 @@ def test_episodes_come_back(bag):
         assert episode.states.dtype == episode.actions.dtype == np.float32
 
 
-def test_description_and_camera_come_back(bag, tmp_path):
+def test_robot_description_and_camera_are_read_back(bag, tmp_path):
     assert read_robot_description(bag) == "<robot name='r'/>"
     camera = read_camera(bag)
     assert {k: getattr(camera, k) for k in INTRINSICS} == INTRINSICS
@@ -55,7 +55,7 @@ def test_description_and_camera_come_back(bag, tmp_path):
 
 
 @pytest.mark.parametrize("rate, offset", [(15.0, 0.0), (15.0, 0.013), (30.0, 0.05), (20.0, 0.0)])
-def test_frames_off_the_control_grid(tmp_path, rate, offset):
+def test_each_tick_takes_the_nearest_frame_and_the_state_at_its_time(tmp_path, rate, offset):
     """Each tick takes the nearest frame; states and actions are those of the frames' own times."""
     (episode,) = read(write_bag(tmp_path / "b", [{"split": "train", "ticks": 12, "rate": rate, "offset": offset}]))
     taken = episode.frames[:, 0, 0, 0] / 100
@@ -70,20 +70,20 @@ def test_frames_off_the_control_grid(tmp_path, rate, offset):
     np.testing.assert_allclose(episode.actions, np.diff(travelled, axis=0), atol=1e-4)
 
 
-def test_a_camera_that_jitters(tmp_path):
+def test_camera_jitter_loses_no_tick(tmp_path):
     rng = np.random.default_rng(0)
     times = np.arange(24) / 15 + np.append(0.0, rng.uniform(-0.004, 0.004, 23))
     (episode,) = read(write_bag(tmp_path / "b", [{"split": "train", "ticks": 14, "frame_times": times}]))
     assert len(episode.actions) == 14
 
 
-def test_an_episode_ends_where_frames_are_missing(tmp_path):
+def test_missing_frames_end_an_episode(tmp_path):
     times = np.delete(0.1 * np.arange(13), [7, 8])
     (episode,) = read(write_bag(tmp_path / "b", [{"split": "train", "ticks": 12, "frame_times": times}]))
     assert len(episode.actions) == 6 and (episode.frames[:, 0, 0, 0] == 10 * np.arange(7)).all()
 
 
-def test_episodes_without_frames_or_actions_are_left_out(tmp_path):
+def test_episodes_without_frames_or_actions_are_dropped(tmp_path):
     episodes = [
         {"split": "train", "ticks": 6, "frame_times": []},
         {"split": "train", "ticks": 0},
@@ -100,11 +100,11 @@ def refusal(path, use=read):
     return text
 
 
-def test_nothing_there(tmp_path):
+def test_a_missing_bag_is_refused(tmp_path):
     assert "found nothing there" in refusal(tmp_path / "none")
 
 
-def test_not_a_bag(tmp_path):
+def test_a_path_that_is_not_a_bag_is_refused(tmp_path):
     refusal(tmp_path)  # an empty directory
     (tmp_path / "metadata.yaml").write_text("a: [b")
     refusal(tmp_path)
@@ -115,7 +115,7 @@ def test_not_a_bag(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.02, 0.3, 0.7, 0.98, 0.999])
-def test_a_truncated_recording(bag, tmp_path, keep):
+def test_a_truncated_recording_is_refused(bag, tmp_path, keep):
     copy = tmp_path / "b"
     shutil.copytree(bag, copy)
     (recording,) = copy.glob("*.mcap")
@@ -123,14 +123,14 @@ def test_a_truncated_recording(bag, tmp_path, keep):
     refusal(copy)
 
 
-def test_a_recording_that_is_gone(bag, tmp_path):
+def test_metadata_without_its_recording_is_refused(bag, tmp_path):
     copy = tmp_path / "b"
     shutil.copytree(bag, copy)
     next(copy.glob("*.mcap")).unlink()
     refusal(copy)
 
 
-def test_a_recording_with_garbage_inside(bag, tmp_path):
+def test_a_recording_with_corrupted_bytes_is_refused(bag, tmp_path):
     copy = tmp_path / "b"
     shutil.copytree(bag, copy)
     (recording,) = copy.glob("*.mcap")
@@ -141,7 +141,7 @@ def test_a_recording_with_garbage_inside(bag, tmp_path):
     refusal(copy)
 
 
-def test_missing_topics_are_listed(tmp_path):
+def test_missing_topics_are_named_with_those_in_the_bag(tmp_path):
     path, types = tmp_path / "b", typestore()
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         connection = writer.add_connection("/chatter", "std_msgs/msg/String", typestore=types)
@@ -151,20 +151,20 @@ def test_missing_topics_are_listed(tmp_path):
     assert "expected the topics image, joint_states, executed, episode" in text and "/chatter (std_msgs" in text
 
 
-def test_missing_joints_are_named(bag):
+def test_missing_joints_are_named_with_those_in_the_bag(bag):
     with pytest.raises(InputError, match="/joint_states: messages without the joints .'elbow'., with .*'x'") as error:
         list(read_episodes(bag, SPACE, (("a", "elbow"), ()), SIZE))
     assert str(bag) in str(error.value)
 
 
-def test_the_reader_is_closed_again(bag):
+def test_the_bag_reader_is_closed_after_use(bag):
     with open_bag(bag, strict=True) as opened:
         assert sum(t.count for t in opened.topics) > 100
     with pytest.raises(Exception, match="[Oo]pen"):
         next(opened.messages(opened.topics))
 
 
-def test_pictures_are_kept_without_loss(tmp_path):
+def test_images_are_stored_without_loss(tmp_path):
     assert grey(0.3)[0, 0].tolist() == [30, 30, 30]
     from jepa_ros.bags.writer import EpisodeWriter
 

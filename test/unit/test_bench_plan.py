@@ -51,7 +51,7 @@ def test_sides_take_turns_and_each_starts_a_round():
     assert all(len(times[name].wall) == len(times[name].processor) == 3 for name in "abc")
 
 
-def test_a_ratio_is_of_pairs_so_that_a_slower_machine_changes_nothing():
+def test_time_ratios_are_paired_so_that_machine_drift_cancels():
     ours, drift = np.array([1.0, 1.2, 0.9]), np.array([1.0, 3.0, 10.0])
     found = same_search.compare_times(list(2.0 * ours * drift), list(ours * drift))
     assert (found.median, found.min, found.max) == pytest.approx((2.0, 2.0, 2.0)) and found.pairs == 3
@@ -80,7 +80,7 @@ def test_a_missing_device_is_refused():
 
 @needs_peer
 @pytest.mark.parametrize("horizon", [1, 3, 5])
-def test_costs_are_those_of_the_reference(models, horizon):
+def test_costs_equal_those_of_the_reference(models, horizon):
     found = compare_costs(models, horizon, 40, seed=0)
     assert found.max_difference < 1e-4
     assert found.costs["reference"].std() > 0.01
@@ -89,14 +89,14 @@ def test_costs_are_those_of_the_reference(models, horizon):
 
 
 @needs_peer
-def test_one_changed_weight_shows_in_the_costs():
+def test_one_changed_weight_changes_the_costs():
     models = MatchedModels(load_reference("stable-worldmodel"), TINY, seed=1)
     models.ours.predictor.blocks[0].mlp[1].weight[0, 0] += 0.5
     assert compare_costs(models, 5, 20, seed=0).max_difference > 1e-4
 
 
 @needs_peer
-def test_our_search_ends_with_less_than_standing_still(models):
+def test_our_search_finds_a_lower_cost_than_standing_still(models):
     with torch.inference_mode():
         best = plan_with_our_cem(lambda x: models.our_costs(models.ours, x), models, SHORT, seed=0)
         tried = torch.stack([torch.zeros(5, TINY.actions), torch.from_numpy(best).float()])
@@ -105,12 +105,12 @@ def test_our_search_ends_with_less_than_standing_still(models):
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 5, 8])
-def test_ours_never_multiplies_more(horizon):
+def test_our_rollout_never_needs_more_multiplications_than_the_reference(horizon):
     count = count_multiplications(PUBLISHED_SIZES, horizon)
     assert 0 < count["ours"] < count["reference"]
 
 
-def test_the_published_rollout_is_139_million_multiplications():
+def test_the_published_rollout_needs_139_million_multiplications():
     assert count_multiplications(PUBLISHED_SIZES, 5)["reference"] == pytest.approx(139.4, abs=0.1)
 
 
@@ -130,7 +130,7 @@ def test_the_references_search_is_a_solver_that_evaluates_feasible_plans_only():
     assert max(np.abs(x).max() for x in asked) <= 0.3
 
 
-def test_bfloat16_units_are_read_from_the_kernels_list(tmp_path):
+def test_bfloat16_support_is_read_from_proc_cpuinfo(tmp_path):
     path = tmp_path / "cpuinfo"
     path.write_text("processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: sse avx512_bf16 amx_bf16\n")
     assert processor_flags(path) == {"sse", "avx512_bf16", "amx_bf16"}
@@ -195,7 +195,7 @@ def test_targets_are_lower_or_upper_limits():
 
 
 @needs_peer
-def test_the_command_leaves_summary_report_and_table(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_summary_report_and_table(tmp_path, monkeypatch, capsys):
     options = {"against": "stable-worldmodel", "starts": 0, "repeats": 2, "sizes": TINY, "search": SHORT}
     monkeypatch.setattr(planning, "TARGETS", {name: planning.Target(name, 0.0) for name in planning.TARGETS})
     assert planning.benchmark_planning(out=tmp_path, table=tmp_path / "table.md", fail_on_miss=True, **options) == 0
@@ -241,7 +241,7 @@ def test_native_and_emulated_bfloat16_differ_by_rounding_only(models, monkeypatc
 
 
 @needs_peer
-def test_gradients_reach_the_actions_in_bfloat16_too(models):
+def test_gradients_reach_the_actions_in_bfloat16(models):
     actions = torch.zeros(3, 5, TINY.actions, requires_grad=True)
     models.our_costs(models.rounded, actions).sum().backward()
     assert actions.grad.abs().sum((1, 2)).min() > 0.0

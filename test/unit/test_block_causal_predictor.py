@@ -25,7 +25,7 @@ def window():
 
 
 @pytest.mark.parametrize("part", [0, 1, 2], ids=["latents", "actions", "states"])
-def test_a_step_sees_itself_and_the_past_and_never_the_future(predictor, part):
+def test_a_step_attends_to_itself_and_the_past_only(predictor, part):
     given = window()
     before = predictor(*given)
     changed = [x.clone() for x in given]
@@ -34,7 +34,7 @@ def test_a_step_sees_itself_and_the_past_and_never_the_future(predictor, part):
     assert differs.tolist() == [False, True, True]
 
 
-def test_one_step_alone_is_predicted_as_in_a_window(predictor):
+def test_a_single_step_is_predicted_as_in_a_longer_window(predictor):
     latents, actions, states = window()
     together = predictor(latents, actions, states)[:, :1]
     torch.testing.assert_close(predictor(latents[:, :1], actions[:, :1], states[:, :1]), together)
@@ -46,12 +46,12 @@ def test_predictions_depend_on_the_positions_of_patches(predictor):
     assert (predictor(flipped, actions, states).flip(2) - predictor(latents, actions, states)).abs().max() > 1e-3
 
 
-def test_the_mask_has_a_block_for_every_step():
+def test_the_attention_mask_is_block_causal():
     expected = [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
     assert frame_causal_mask(2, 2).int().tolist() == expected
 
 
-def test_only_weights_that_are_used_are_trained(predictor):
+def test_only_used_weights_require_gradients(predictor):
     predictor(*window()).sum().backward()
     unused = {name for name, p in predictor.named_parameters() if not p.requires_grad}
     assert unused == {"extrinsics_encoder.weight", "extrinsics_encoder.bias"}

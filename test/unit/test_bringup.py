@@ -62,7 +62,7 @@ def test_launch_files_and_up_start_the_same_nodes_with_the_same_parameters(kind,
 @pytest.mark.skipif(not real_launch_is_there(), reason="launch and launch_ros are not installed")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("given", GIVEN)
-def test_launch_itself_reads_the_launch_files_as_up_does(kind, given, model):
+def test_ros2_launch_starts_the_same_nodes_as_up(kind, given, model):
     given = {"model": model, "params_file": str(config_path(f"{kind}.yaml")), **given}
     words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
     expected = by_up(kind, {**given, "params_file": Path(given["params_file"])})
@@ -107,7 +107,7 @@ def test_an_invalid_argument_is_refused_by_name(given, complaint, model):
         node_list("sim", SimArguments(**{"model": model, **given}))
 
 
-def test_every_node_of_a_bring_up_is_installed_as_an_executable():
+def test_every_node_of_a_bringup_is_installed_as_an_executable():
     setup = ast.parse((LAUNCH.parent / "setup.py").read_text())
     [installed] = [n.value for n in setup.body if isinstance(n, ast.Assign) and n.targets[0].id == "NODES"]
     assert {*ast.literal_eval(installed)} == {"recorder"}.union(*bringup.NODES.values())
@@ -133,7 +133,7 @@ def test_a_missing_recording_is_refused_before_anything_starts(model):
         bringup.check_inputs(ReplayArguments(bag="nowhere"))
 
 
-def test_an_unknown_bring_up_is_refused():
+def test_an_unknown_bringup_is_refused():
     with pytest.raises(InputError, match="bring-up 'moon': expected one of sim, robot, replay, record, gazebo"):
         node_list("moon")
 

@@ -109,7 +109,7 @@ def run(*arguments):
     return CliRunner().invoke(cli.app, ["calibrate", "camera", *map(str, arguments)])
 
 
-def test_an_old_recording_calibrates_an_arm_that_has_a_rotation_by_now(bag, tmp_path, monkeypatch):
+def test_a_recording_from_before_a_calibration_can_be_used_to_recalibrate(bag, tmp_path, monkeypatch):
     """The bag was recorded with none: what its arm did is told in the base frame all the same."""
     seen = {}
 
@@ -138,7 +138,7 @@ def test_an_untrained_model_is_refused_in_one_line(bag, tmp_path):
     assert "moves: expected" in line
 
 
-def test_the_robots_file_gets_the_rotation(bag, tmp_path, monkeypatch):
+def test_the_rotation_is_written_to_the_robot_file(bag, tmp_path, monkeypatch):
     measured = np.random.default_rng(0).normal(size=(60, 2))
     monkeypatch.setattr(camera_calibration, "compare_moves", lambda *_: (measured @ turn(20.0), measured))
     done = run("--bag", bag, "--out", tmp_path / "arm.yaml")
@@ -168,7 +168,7 @@ def test_the_robots_file_gets_the_rotation(bag, tmp_path, monkeypatch):
         (("--description", "nowhere.urdf"), "--description nowhere.urdf: no such file"),
     ],
 )
-def test_bad_input_is_one_line(bag, options, words):
+def test_invalid_input_is_refused_in_one_line(bag, options, words):
     done = run("--bag", bag, *options)
     assert done.exit_code == 2
     assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1

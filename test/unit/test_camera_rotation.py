@@ -20,7 +20,7 @@ def moves(dimension, count=300, noise=0.3, seed=0):
 
 
 @pytest.mark.parametrize("angles", [(0, 0, 0), (0, 0, 25), (10, -20, 35), (0, 0, 170)])
-def test_a_known_rotation_is_found_to_a_degree_from_noisy_moves(angles):
+def test_a_known_rotation_is_estimated_within_a_degree_from_noisy_moves(angles):
     true = Rotation.from_euler("xyz", angles, degrees=True)
     measured, noise = moves(3, noise=0.1)
     predicted = 0.7 * true.inv().apply(measured) + noise  # too short, as imagined motion often is
@@ -100,7 +100,7 @@ def test_adding_a_key_keeps_the_comments_of_the_shipped_robot():
     assert changed.replace(", rotation_to_base: [0, 0, 0.1, 0.995]", "") == text
 
 
-def test_a_block_mapping_gets_a_line_of_its_own_and_keeps_all_others():
+def test_in_a_yaml_block_mapping_the_key_is_added_on_a_line_of_its_own():
     changed = set_key(BLOCK, "camera", "rotation_to_base", TURN, "robot")
     lines = changed.splitlines()
     assert lines[lines.index("  topic: image  # of the driver") + 1] == "  rotation_to_base: [0, 0, 0.1, 0.995]"

@@ -51,7 +51,7 @@ def test_simultaneous_frames_form_a_set_in_any_order_of_arrival(delay):
 
 @pytest.mark.parametrize("offset", [0.004, 0.015, 0.02, 0.03])
 @pytest.mark.parametrize("delay", [0.0, 0.1])
-def test_each_view_is_the_nearest_of_its_camera(offset, delay):
+def test_each_view_is_the_frame_nearest_in_time(offset, delay):
     times, others = stamps(30), stamps(31, offset - PERIOD)
     sets = feed(matcher(), arriving(("frame", times, 0.0), ("wrist/frame", others, delay)))
     assert len(sets) >= 29
@@ -74,7 +74,7 @@ def test_three_cameras_are_in_order_at_the_stamps_of_the_first():
     assert sets == [(t, pytest.approx(t + 0.002), pytest.approx(t + 0.001)) for t in times]
 
 
-def test_cameras_of_different_rates():
+def test_a_slow_camera_serves_several_frames_of_a_fast_one():
     """The slow one serves several frames of the fast one, where it is near enough; the rest are dropped."""
     made = matcher()
     sets = feed(made, arriving(("frame", stamps(31), 0.0), ("wrist/frame", stamps(8, 0.0, 0.15), 0.0)))

@@ -109,7 +109,7 @@ def test_the_shipped_model_keeps_its_id():
         (lambda t: t["reachability.embed.0.bias"].fill_(float("inf")), "reachability.embed.0.bias: expected finite"),
     ],
 )
-def test_heads_that_do_not_fit_are_refused(tmp_path, change, words):
+def test_missing_surplus_and_misshapen_head_tensors_are_refused(tmp_path, change, words):
     with_heads(tmp_path / "m")
     change_tensors(tmp_path / "m", change)
     assert words in refusal(tmp_path / "m")
@@ -138,7 +138,7 @@ def test_saving_again_replaces_the_checkpoint(saved):
     assert load_checkpoint(saved).config.name == "other"
 
 
-def test_no_such_directory(tmp_path):
+def test_a_missing_directory_is_refused(tmp_path):
     assert "nothing of that name" in refusal(tmp_path / "none")
 
 
@@ -149,7 +149,7 @@ def test_a_missing_file_is_named(saved, file):
 
 
 @pytest.mark.parametrize("keep", [0, 4, 200, -10])
-def test_truncated_weights(saved, keep):
+def test_truncated_weights_are_refused(saved, keep):
     path = saved / WEIGHTS
     path.write_bytes(path.read_bytes()[:keep])
     assert f"{path}: expected a safetensors file" in refusal(saved)
@@ -167,25 +167,25 @@ def test_a_pickle_in_place_of_safetensors_is_not_run(saved, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_tensor_of_another_shape(saved):
+def test_a_tensor_of_another_shape_is_refused(saved):
     change_tensors(saved, lambda tensors: tensors.update({SOME: torch.zeros(3, 5)}))
     text = refusal(saved)
     assert SOME in text and "found (3, 5)" in text and "expected shape (16, " in text
 
 
-def test_a_renamed_tensor(saved):
+def test_a_renamed_tensor_is_refused(saved):
     change_tensors(saved, lambda tensors: tensors.update({f"{SOME}s": tensors.pop(SOME)}))
     assert f"the tensor {SOME} is missing" in refusal(saved)
 
 
-def test_one_tensor_too_many(saved):
+def test_an_unexpected_tensor_is_refused(saved):
     change_tensors(saved, lambda tensors: tensors.update({"policy.more": torch.zeros(1)}))
     assert "unexpected tensor policy.more" in refusal(saved)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", [SOME, "policy.layers.0.bias"])
-def test_a_weight_that_is_not_finite(saved, name, value):
+def test_a_weight_with_nan_or_inf_is_refused(saved, name, value):
     change_tensors(saved, lambda tensors: tensors[name].view(-1)[-1].fill_(value))
     assert f"{name}: expected finite values" in refusal(saved)
 
@@ -209,7 +209,7 @@ def test_a_weight_that_is_not_finite(saved, name, value):
         (lambda c: c.update(family="dino_wm"), ["family dino_wm", "transformers", "found conv and causal"]),
     ],
 )
-def test_a_configuration_that_cannot_be_used(saved, change, words):
+def test_an_invalid_configuration_is_refused_with_the_field(saved, change, words):
     change_config(saved, change)
     text = refusal(saved)
     assert all(word in text for word in words), text
@@ -235,7 +235,7 @@ ROBOT = load_robot("openarm")
         ),
     ],
 )
-def test_a_model_of_another_arm_is_refused(config, words):
+def test_a_model_for_another_arm_is_refused(config, words):
     with pytest.raises(InputError) as error:
         check_robot(config, ROBOT)
     text = str(error.value)

@@ -21,7 +21,7 @@ def run(*arguments: str):
     "arguments",
     [["--help"], ["demo", "--help"], ["evaluate", "sim", "--help"], ["evaluate", "bag", "--help"], ["models", "list"]],
 )
-def test_nothing_heavy_is_loaded(arguments):
+def test_help_loads_no_heavy_library(arguments):
     program = (
         "import sys\nfrom jepa_ros import cli\nsys.argv = ['jepa_ros', *sys.argv[1:]]\n"
         "try:\n    cli.main()\nexcept SystemExit as end:\n    code = end.code\n"
@@ -49,7 +49,7 @@ def test_every_command_has_help(command):
     assert result.exit_code == 0 and "Usage" in result.output
 
 
-def test_bad_input_is_one_line_and_exit_2(monkeypatch):
+def test_invalid_input_is_one_line_and_exit_2(monkeypatch):
     def refuse(target, **options):
         raise InputError("model 'raech': expected one of [reach],\n found nothing")
 
@@ -59,7 +59,7 @@ def test_bad_input_is_one_line_and_exit_2(monkeypatch):
     assert result.stderr.splitlines() == ["jepa_ros: model 'raech': expected one of [reach], found nothing"]
 
 
-def test_a_package_that_few_commands_need_is_named_with_how_to_install_it(monkeypatch):
+def test_a_missing_optional_package_is_named_with_the_install_command(monkeypatch):
     def import_missing(target, **options):
         raise ModuleNotFoundError("No module named 'pyarrow.parquet'", name="pyarrow.parquet")
 
@@ -75,7 +75,7 @@ def test_unknown_option_exits_2():
     assert run("demo", "--goals", "three").exit_code == 2
 
 
-def test_interrupt_leaves_no_traceback(monkeypatch):
+def test_ctrl_c_prints_no_traceback(monkeypatch):
     def interrupted(target, **options):
         raise KeyboardInterrupt
 
@@ -85,7 +85,7 @@ def test_interrupt_leaves_no_traceback(monkeypatch):
 
 
 @pytest.mark.parametrize("code", [None, 0, 1])
-def test_a_commands_exit_code_is_passed_on(monkeypatch, code):
+def test_the_exit_code_of_a_command_is_returned(monkeypatch, code):
     monkeypatch.setattr(graph, "call", lambda target, **options: code)
     assert run("demo").exit_code == (code or 0)
 

@@ -18,7 +18,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.robot.motion.tool_path import sample_random_play
 
 
-def test_a_twentieth_of_the_episodes_each_is_kept_for_validation_and_test():
+def test_validation_and_test_get_5_percent_of_the_episodes_each():
     assert Counter(map(collect.choose_split, range(200))) == {"train": 180, "val": 10, "test": 10}
     assert {collect.choose_split(e) for e in range(14)} == {"train", "val", "test"}
 
@@ -60,7 +60,7 @@ def lengths(bag):
     return [len(e.actions) for e in read_episodes(bag, SPACE, FIELDS, 16)]
 
 
-def test_parts_become_one_bag_in_order(recorded, tmp_path):
+def test_parallel_parts_are_joined_into_one_bag_in_order(recorded, tmp_path):
     out = tmp_path / "play"
     assert collect.collect_simulated(out=out, episodes=5, seed=0) == 0
     assert recorded.parts == [0, 1, 2] and lengths(out) == [3, 4, 5, 6, 7]
@@ -78,7 +78,7 @@ def test_parts_become_one_bag_in_order(recorded, tmp_path):
         assert reader.start_time == FIRST and reader.end_time > FIRST + 4 * 10**10
 
 
-def test_parts_that_are_there_are_not_recorded_again(recorded, tmp_path):
+def test_finished_parts_are_not_recorded_again(recorded, tmp_path):
     recorded.fails = 1
     with pytest.raises(KeyboardInterrupt):
         collect.collect_simulated(out=tmp_path / "play", episodes=5, seed=0)
@@ -89,13 +89,13 @@ def test_parts_that_are_there_are_not_recorded_again(recorded, tmp_path):
     assert recorded.parts == [0, 1, 2] and lengths(tmp_path / "play") == [3, 4, 5, 6, 7]
 
 
-def test_a_finished_bag_is_left_as_it_is(recorded, tmp_path):
+def test_a_finished_bag_is_not_changed(recorded, tmp_path):
     collect.collect_simulated(out=tmp_path / "play", episodes=3, seed=0)
     collect.collect_simulated(out=tmp_path / "play", episodes=3, seed=0)
     assert recorded.parts == [0, 1]
 
 
-def test_an_interruption_while_joining_is_recovered_from(recorded, tmp_path, monkeypatch):
+def test_an_interrupted_join_of_parts_is_resumed(recorded, tmp_path, monkeypatch):
     links = []
 
     def link(source, target):
@@ -113,7 +113,7 @@ def test_an_interruption_while_joining_is_recovered_from(recorded, tmp_path, mon
 
 
 @pytest.mark.parametrize("options", [{"episodes": 4}, {"seed": 1}, {"width": 64}])
-def test_other_options_do_not_mix_into_a_bag(recorded, tmp_path, options):
+def test_resuming_a_bag_with_other_options_is_refused(recorded, tmp_path, options):
     collect.collect_simulated(out=tmp_path / "play", episodes=3, seed=0)
     with pytest.raises(InputError, match="play: was recorded with other options: expected .*, found") as error:
         collect.collect_simulated(**{"out": tmp_path / "play", "episodes": 3, "seed": 0} | options)
@@ -137,7 +137,7 @@ def real(tmp_path_factory):
     return parts, recipe, list(read_episodes(parts / "0000", sim_arm.space(), fields, 32))
 
 
-def test_recorded_actions_are_what_the_tool_did(real):
+def test_recorded_actions_equal_the_motion_of_the_tool(real):
     _, _, episodes = real
     assert len(episodes) == 2
     for episode in episodes:
@@ -149,7 +149,7 @@ def test_recorded_actions_are_what_the_tool_did(real):
     assert np.abs(episodes[0].tool[0] - episodes[1].tool[0]).max() > 0.01, "both begin at the same place"
 
 
-def test_the_seed_decides_what_is_recorded(real, tmp_path):
+def test_the_same_seed_records_the_same_episodes(real, tmp_path):
     _, recipe, episodes = real
     collect._record_part((recipe, 0, tmp_path))
     fields = (tuple(sim_arm.robot().joints), ())
@@ -158,7 +158,7 @@ def test_the_seed_decides_what_is_recorded(real, tmp_path):
         np.testing.assert_array_equal(one.frames, again.frames)
 
 
-def test_play_holds_still_goes_slow_and_goes_fast():
+def test_random_play_includes_rest_slow_and_fast_motion():
     speeds = np.linalg.norm(sample_random_play(20_000, np.random.default_rng(0)), axis=1)
     assert sample_random_play(7, np.random.default_rng(0)).shape == (7, 2)
     assert 0.05 < np.mean(speeds < 0.3) < 0.5 and np.mean(speeds > 0.8) > 0.3 and speeds.max() < 2.0

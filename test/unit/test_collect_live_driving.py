@@ -84,7 +84,7 @@ def outside(tool):
 # -- the box -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_box_cuts_the_workspace_down(space):
+def test_a_box_restricts_the_workspace(space):
     whole = sim_arm.space()
     rng = np.random.default_rng(0)
     for xy in rng.uniform((0.0, -0.5), (0.4, 0.0), (500, 2)):
@@ -101,7 +101,7 @@ def test_a_box_cuts_the_workspace_down(space):
         ((0.1, 0.101, -0.3, -0.2), "overlaps too little"),
     ],
 )
-def test_a_box_without_room_is_refused(box, said):
+def test_a_box_with_too_little_overlap_with_the_workspace_is_refused(box, said):
     with pytest.raises(InputError, match=said):
         restrict_workspace(sim_arm.robot(), box)
 
@@ -109,7 +109,7 @@ def test_a_box_without_room_is_refused(box, said):
 # -- play --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_seed_and_the_number_decide_where_play_begins_and_what_it_wants(space):
+def test_seed_and_episode_number_determine_start_and_actions_of_play(space):
     home = choose_reset_position(space, None)
     begin, knots = sample_play_episode(space, home, 50, 3, 7)
     again, same = sample_play_episode(space, home, 50, 3, 7)
@@ -121,7 +121,7 @@ def test_the_seed_and_the_number_decide_where_play_begins_and_what_it_wants(spac
     assert all(space.is_inside(sample_play_episode(space, home, 5, 0, n)[0]) for n in range(50))
 
 
-def test_a_reset_pose_outside_of_the_box_is_refused(space):
+def test_a_reset_pose_outside_the_box_is_refused(space):
     np.testing.assert_array_equal(choose_reset_position(space, (0.2, -0.3)), (0.2, -0.3))
     assert space.is_inside(choose_reset_position(space, None))
     for place in ((0.05, -0.3), (float("nan"), -0.3)):
@@ -129,7 +129,7 @@ def test_a_reset_pose_outside_of_the_box_is_refused(space):
             choose_reset_position(space, place)
 
 
-def test_plan_after_plan_the_arm_does_what_was_wanted_and_stays_in_the_box(space):
+def test_consecutive_plans_execute_the_wanted_actions_inside_the_box(space):
     knots = sample_play_episode(space, workspace_centre(space), 40, 1, 0)[1]
     loop = Loop(space, workspace_centre(space))
     script = ScriptedMotion(knots)
@@ -148,7 +148,7 @@ def test_plan_after_plan_the_arm_does_what_was_wanted_and_stays_in_the_box(space
         np.testing.assert_allclose(done[first : first + 2], actions[:2], atol=0.01)
 
 
-def test_a_plan_that_comes_late_skips_what_was_done_meanwhile(space):
+def test_a_late_plan_skips_the_actions_already_executed(space):
     knots = sample_play_episode(space, workspace_centre(space), 40, 1, 0)[1]
     loop, script = Loop(space, workspace_centre(space)), ScriptedMotion(knots)
     loop.driver.begin_motion()
@@ -171,7 +171,7 @@ def script_state(loop, start):
     return xy[0], velocity[0] / loop.driver.space.max_speed
 
 
-def test_what_was_interrupted_is_done_again_and_what_was_refused_is_not():
+def test_interrupted_actions_are_repeated_and_refused_ones_are_not():
     knots = np.arange(40.0).reshape(20, 2)
     script = ScriptedMotion(knots)
     for elapsed in (0, 2, 2):
@@ -185,7 +185,7 @@ def test_what_was_interrupted_is_done_again_and_what_was_refused_is_not():
     assert not script.fully_planned
 
 
-def test_the_reset_pose_is_approached_straight_and_the_arm_rests_there(space):
+def test_the_reset_pose_is_approached_on_a_straight_line_and_held(space):
     loop, target = Loop(space, (0.12, -0.36)), np.array([0.25, -0.25])
     approach = Approach(space, target)
     loop.drive(approach, lambda: approach.arrived(loop.driver.tool(loop.now, loop.measured)))
@@ -199,7 +199,7 @@ def test_the_reset_pose_is_approached_straight_and_the_arm_rests_there(space):
     assert np.abs(way).max() < 0.005
 
 
-def test_the_speed_scale_bounds_what_is_asked_for(space):
+def test_the_speed_scale_limits_the_planned_speed(space):
     loop = Loop(space, (0.12, -0.36))
     approach = Approach(space, (0.25, -0.25))
     loop.drive(approach, lambda: loop.now > loop.cell.scene.time - 1 and len(loop.executed) > 15, speed=0.3)
@@ -207,7 +207,7 @@ def test_the_speed_scale_bounds_what_is_asked_for(space):
     assert 0.25 < max(speeds) < 0.32
 
 
-def test_an_arm_that_is_not_where_it_was_promised_is_driven_from_where_it_is(space):
+def test_an_arm_away_from_its_reference_is_driven_from_the_measured_pose(space):
     loop, script = Loop(space, (0.2, -0.3)), ScriptedMotion(np.zeros((5, 2)))
     loop.drive(script, lambda: script.fully_planned and loop.driver.at_rest(loop.now))
     loop.cell.reset(space.inverse_kinematics((0.12, -0.36)))  # by hand
@@ -221,7 +221,7 @@ def test_an_arm_that_is_not_where_it_was_promised_is_driven_from_where_it_is(spa
 # -- a person's commands -----------------------------------------------------------------------------------------------
 
 
-def test_a_command_counts_for_a_fifth_of_a_second(space):
+def test_a_teleop_command_is_valid_for_200_ms(space):
     steering = TeleopMotion(space)
     steering.command((0.5, -0.5), 0.0, 10.0)
     np.testing.assert_array_equal(steering.knots(10.1, 1, None, None, 3), [[0.5, -0.5], [0, 0], [0, 0]])
@@ -237,7 +237,7 @@ def test_a_command_counts_for_a_fifth_of_a_second(space):
         ((1.0, 0.0), 11.0, "a stamp 1.00 s ahead"),
     ],
 )
-def test_a_command_that_is_nonsense_or_not_of_now_is_dropped_whole(space, velocity, stamp, said):
+def test_an_invalid_or_badly_stamped_teleop_command_is_dropped(space, velocity, stamp, said):
     steering = TeleopMotion(space)
     steering.command(velocity, stamp, 10.0)
     assert said in steering.problem
@@ -246,7 +246,7 @@ def test_a_command_that_is_nonsense_or_not_of_now_is_dropped_whole(space, veloci
     assert not steering.problem and steering.knots(10.0, 1, None, None, 4).any()
 
 
-def test_the_arm_goes_where_it_is_told_to_and_brakes_by_itself_when_nobody_says_anything(space):
+def test_the_arm_follows_teleop_commands_and_brakes_when_they_cease(space):
     loop, steering = Loop(space, (0.12, -0.34), **TELEOP_PLANS), TeleopMotion(space)
     silence = loop.now + 0.9
     rate = iter(np.arange(loop.now, silence, 0.05))
@@ -269,7 +269,7 @@ def test_the_arm_goes_where_it_is_told_to_and_brakes_by_itself_when_nobody_says_
     assert way[0] > 0.06 and abs(way[1] / way[0] - 0.5) < 0.05
 
 
-def test_a_pad_moves_the_arm_only_while_its_button_is_held():
+def test_a_gamepad_moves_the_arm_only_while_its_button_is_held():
     pad = GamePad((1, 0), hold=4, end=1)
     assert pad.velocity([0.3, -0.7], [0, 0, 0, 0, 1]) == (-0.7, 0.3)
     assert pad.velocity([0.3, -0.7], [1, 1, 1, 1, 0]) == (0.0, 0.0)
@@ -277,7 +277,7 @@ def test_a_pad_moves_the_arm_only_while_its_button_is_held():
     assert len(pad.velocity([0.3], [0, 0, 0, 0, 1])) < 2
 
 
-def test_one_press_ends_one_episode():
+def test_one_button_press_ends_one_episode():
     pad = GamePad((1, 0), hold=4, end=1)
     presses = [pad.end_was_pressed([0, down]) for down in (1, 1, 0, 1, 1, 0, 0, 1)]
     assert presses == [False, False, False, True, False, False, False, True]
@@ -286,7 +286,7 @@ def test_one_press_ends_one_episode():
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-def test_coverage_counts_the_cells_that_the_tool_was_in(space):
+def test_coverage_is_the_share_of_workspace_cells_visited_by_the_tool(space):
     assert share_covered(space, np.empty((0, 2))) == 0.0
     everywhere = np.stack(np.meshgrid(np.arange(0.0, 0.4, 0.005), np.arange(-0.5, 0.0, 0.005)), -1).reshape(-1, 2)
     assert share_covered(space, everywhere) == 1.0
@@ -307,7 +307,7 @@ def run(*arguments):
     return CliRunner().invoke(cli.app, ["collect", *arguments])
 
 
-def test_simulation_and_live_get_their_own_options(calls):
+def test_collect_sim_and_collect_live_have_their_own_options(calls):
     assert run("sim", "--out", "a").exit_code == run("live", "--mode", "joy", "--axes", "2,3").exit_code == 0
     (simulated, first), (live, second) = calls
     assert (
@@ -335,7 +335,7 @@ def test_simulation_and_live_get_their_own_options(calls):
         (["sim"], "missing required option --out"),
     ],
 )
-def test_options_that_do_not_fit_are_refused_in_one_line(calls, arguments, said):
+def test_invalid_options_are_refused_in_one_line(calls, arguments, said):
     result = run(*arguments)
     [line] = result.stderr.splitlines()
     assert result.exit_code == 2 and said in line and not calls
@@ -353,7 +353,7 @@ def test_options_that_do_not_fit_are_refused_in_one_line(calls, arguments, said)
         ({"out": Path(__file__)}, "cannot be written to"),
     ],
 )
-def test_options_are_checked_before_the_graph_is_looked_for(tmp_path, changes, said):
+def test_options_are_checked_before_connecting_to_the_graph(tmp_path, changes, said):
     options = {
         **{"out": tmp_path, "mode": "play", "box": "", "reset": "", "axes": "1,0", "topic": "", "episodes": None},
         **{"ticks": None, "seconds": None, "robot": "openarm", "seed": 0, "namespace": "", "use_sim_time": False},

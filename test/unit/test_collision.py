@@ -90,7 +90,7 @@ def _mujoco_distance(scene, a, b):
     return min(mujoco.mj_geomDistance(model, scene.data, g, h, 0.3, line) for g in geoms[0] for h in geoms[1])
 
 
-def test_every_body_of_the_simulated_robot_has_a_shape():
+def test_every_body_of_the_simulated_robot_has_a_collision_shape():
     shapes, guessed = link_shapes(sim_arm.scene().urdf)
     model = sim_arm.scene().model
     bodies = {model.body(i).name for i in range(model.nbody)}
@@ -239,19 +239,19 @@ def robot(post=POST, bar='<cylinder radius="0.02" length="0.2"/>'):
         ('<cylinder radius="0.1" length="1"/>', 0.2 - 0.12, np.hypot(0.5, 0.1) - 0.12),
     ],
 )
-def test_distances_are_those_of_the_primitives(post, ahead, aside):
+def test_distances_equal_those_of_the_primitives(post, ahead, aside):
     own = SelfCollision(robot(post), ["turn"])
     assert own.pairs == (("post", "bar"),) and own.guessed == ()
     assert own.find_closest_pair(np.zeros(1)) == (pytest.approx(ahead, abs=1e-6), "post", "bar")
     assert own.distance(np.array([np.pi / 2])) == pytest.approx(aside, abs=1e-6)
 
 
-def test_a_cylinder_is_read_as_the_capsule_around_it():
+def test_a_cylinder_is_replaced_by_its_enclosing_capsule():
     long = SelfCollision(robot(bar='<cylinder radius="0.02" length="0.4"/>'), ["turn"], home=[1.5])
     assert long.distance(np.zeros(1)) == pytest.approx(0.1 - 0.12, abs=1e-6), "the caps stand out of its ends"
 
 
-def test_inflated_shapes_are_nearer():
+def test_inflation_reduces_the_distances():
     fat = SelfCollision(robot(), ["turn"], inflate=0.01)
     assert fat.distance(np.zeros(1)) == pytest.approx(0.08 - 0.02, abs=1e-6)
 
@@ -274,7 +274,7 @@ def test_a_mesh_of_an_installed_package_is_enclosed(tmp_path, monkeypatch, uri):
 
 
 @pytest.mark.parametrize("name", ["file:///no/such.stl", "package://no_such/post.stl", "http://host/post.stl", ""])
-def test_a_mesh_that_cannot_be_read_is_guessed(name):
+def test_an_unreadable_mesh_is_replaced_by_a_guessed_shape(name):
     own = SelfCollision(robot(f'<mesh filename="{name}"/>'), ["turn"])
     assert own.guessed == ("post",)
     assert own.distance(np.zeros(1)) == pytest.approx(0.2 - 0.05 - 0.02, abs=1e-6)

@@ -13,13 +13,13 @@ from jepa_ros.text_files import atomic_path, write_atomically
 
 
 @pytest.mark.parametrize("name", ["new", "new/deep/er", "."])
-def test_a_directory_that_can_be_written_to_is_accepted_and_nothing_is_left(tmp_path, name):
+def test_a_writable_output_directory_is_accepted_and_nothing_is_left(tmp_path, name):
     assert prepare_out(tmp_path / name) == tmp_path / name
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["file", "file/below", "x" * 300, "deep/" + "x" * 300])
-def test_a_directory_that_cannot_be_written_to_is_one_line_and_nothing_is_left(tmp_path, name):
+def test_an_unwritable_output_directory_is_refused_and_left_unchanged(tmp_path, name):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(InputError, match="--out .*cannot be written to .*; give a directory that can"):
         prepare_out(tmp_path / name)
@@ -33,7 +33,7 @@ def test_a_read_only_directory_is_refused(tmp_path):
         prepare_out(tmp_path / "out")
 
 
-def test_an_output_file_is_tried_without_touching_it(tmp_path):
+def test_checking_an_output_file_does_not_change_it(tmp_path):
     (tmp_path / "table.md").write_text("old")
     assert prepare_file(tmp_path / "table.md").read_text() == "old"
     assert not prepare_file(tmp_path / "new" / "table.md").parent.exists()
@@ -43,7 +43,7 @@ def test_an_output_file_is_tried_without_touching_it(tmp_path):
         prepare_file(tmp_path / "table.md" / "below")
 
 
-def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path):
+def test_a_file_is_replaced_atomically(tmp_path):
     path = write_atomically(tmp_path / "new" / "a.txt", "first")
     with pytest.raises(KeyError), atomic_path(path) as partial:
         partial.write_text("half")
@@ -53,7 +53,7 @@ def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path):
     assert path.read_bytes() == b"second" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
 
 
-def test_a_result_is_its_lines_aligned_and_the_paths_that_were_written(capsys, tmp_path):
+def test_a_result_has_aligned_lines_and_the_written_paths(capsys, tmp_path):
     lines = [("score", 0.123456), ("reached in time", "19 of 20"), "all bags are complete " * 6]
     print_result("evaluate bag: one recording", lines, [tmp_path / "summary.json", tmp_path / "report.html"])
     out = capsys.readouterr().out.splitlines()
@@ -63,7 +63,7 @@ def test_a_result_is_its_lines_aligned_and_the_paths_that_were_written(capsys, t
     assert out[-2:] == [f"wrote {tmp_path / 'summary.json'}", f"      {tmp_path / 'report.html'}"]
 
 
-def test_the_table_of_a_result_is_indented_and_fits_80_columns(capsys):
+def test_a_result_table_is_indented_and_fits_80_columns(capsys):
     columns = ["metric", "the same in other words", "95 % confidence interval"]
     rows = [["prediction ratio at 5 steps", "x" * 30, "-0.1 to +0.2"]] * 2
     print_result("compare", [("note", 1)], [], (columns, rows))
@@ -78,7 +78,7 @@ def test_a_long_title_fits_80_columns(capsys):
     assert max(map(len, out)) <= 80 and "openarm_reach_8 compared with openarm_base" in " ".join(out)
 
 
-def test_a_table_fits_its_width_and_loses_nothing():
+def test_a_table_fits_its_width_without_losing_text():
     columns = ["metric", "run", "difference", "95 % confidence interval"]
     rows = [["prediction ratio at 5 steps", f"a run with a long name {k}", 0.5 * k, "-0.1 to +0.2"] for k in range(2)]
     rows.append(["x" * 40, "short", None, "0 to 0"])

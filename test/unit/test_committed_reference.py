@@ -52,7 +52,7 @@ def test_a_plan_takes_effect_at_its_start(reference):
     np.testing.assert_allclose(velocity, [[0, 0], [0.1, 0.0]], atol=1e-6)
 
 
-def test_a_later_plan_takes_over_and_the_earlier_one_counts_before(reference):
+def test_a_later_plan_takes_over_at_its_start_time(reference):
     reference.add_plan(T0 + 1, *plan(0.5, duration=2.0))
     before = reference.joints_at(T0 + 1.5)[0]
     reference.add_plan(T0 + 2, *plan(7.0))
@@ -61,7 +61,7 @@ def test_a_later_plan_takes_over_and_the_earlier_one_counts_before(reference):
     assert reference.end == T0 + 3
 
 
-def test_a_plan_replaces_those_that_would_have_begun_after_it(reference):
+def test_a_plan_replaces_plans_with_a_later_start_time(reference):
     reference.add_plan(T0 + 3, *plan(3.0))
     reference.add_plan(T0 + 2, *plan(2.0))
     assert reference.joints_at(T0 + 3.5)[0] == pytest.approx(

@@ -93,7 +93,7 @@ def quiet(update, doing):
 # --- the same for all ------------------------------------------------------------------------------------------------
 
 
-def test_methods_begin_with_the_same_weights_and_see_the_same_windows(source, loaded, tmp_path):
+def test_methods_start_with_the_same_weights_and_train_on_the_same_windows(source, loaded, tmp_path):
     sets, config = loaded
     trainers = [make_job_trainer(job(tmp_path, method), source.recipe, config, sets) for method in METHODS]
     first, *others = [t.model.state_dict() for t in trainers]
@@ -107,13 +107,13 @@ def test_methods_begin_with_the_same_weights_and_see_the_same_windows(source, lo
     }  # fmt: skip
 
 
-def test_the_value_of_a_teacher_is_its_momentum(source, loaded, tmp_path):
+def test_the_tuned_value_of_ema_is_one_minus_momentum(source, loaded, tmp_path):
     sets, config = loaded
     trainer = make_job_trainer(job(tmp_path, "ema", 0.05), source.recipe, config, sets)
     assert trainer.loss.anti_collapse.momentum() == pytest.approx(0.95)
 
 
-def test_values_are_tried_from_the_published_one_outwards():
+def test_the_tuning_grid_starts_at_the_published_value():
     assert tuning_grid("sigreg", 3) == [0.1, 0.316, 0.0316]
     assert tuning_grid("ema", 5) == pytest.approx([0.004, 0.0126, 0.00126, 0.04, 0.0004], rel=0.01)
     assert tuning_grid("vicreg", 1) == [1.0] and tuning_grid("vicreg", 0) == [] == tuning_grid("none", 3)
@@ -124,7 +124,7 @@ def test_values_are_tried_from_the_published_one_outwards():
 
 
 @pytest.mark.parametrize("method", FOUR)
-def test_a_run_leaves_its_figures(source, tmp_path, method):
+def test_a_run_writes_its_metrics(source, tmp_path, method):
     told = []
     made = job(tmp_path, method, 0.01)
     run_job(source, made, lambda update, doing: told.append(update))
@@ -138,7 +138,7 @@ def test_a_run_leaves_its_figures(source, tmp_path, method):
     assert sorted(p.name for p in made.directory.iterdir()) == ["summary.json"]
 
 
-def test_a_run_that_was_interrupted_goes_on_to_the_same_figures(source, tmp_path, monkeypatch):
+def test_a_resumed_run_gives_the_same_metrics(source, tmp_path, monkeypatch):
     whole, halved = job(tmp_path / "whole", "reconstruction"), job(tmp_path / "halved", "reconstruction")
     run_job(source, whole, quiet)
 
@@ -161,7 +161,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_figures(source, tmp_path
     assert halved.result()["test"] == whole.result()["test"]
 
 
-def test_a_run_whose_loss_is_no_number_is_a_result_too(source, tmp_path):
+def test_a_run_with_nan_loss_is_recorded_as_failed(source, tmp_path):
     made = job(tmp_path, "sigreg", 1e38)
     run_job(source, made, quiet)
     assert "the loss is" in made.result()["failed"] and "test" not in made.result()
@@ -176,7 +176,7 @@ class Knows(PredictiveModel):
         return latents + actions.unflatten(-1, (-1, 2)).sum(-2) * (10 * reach_bag.SPEED * reach_bag.PERIOD), states
 
 
-def test_imagined_places_are_in_metres_and_right_for_a_model_that_knows(loaded):
+def test_rollout_tool_errors_are_in_metres_and_near_zero_for_an_exact_model(loaded):
     sets, config = loaded
     latents = {split: torch.from_numpy(10 * part.tool).float() for split, part in sets.items()}
     error, still = imagined_tool_errors(Knows(), sets, latents, "test", config.block, 256)
@@ -211,7 +211,7 @@ def compared(forked, bag, recipe, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_run_leaves_its_own_folder(compared):
+def test_every_run_writes_its_own_directory(compared):
     out, _ = compared
     assert sorted(p.parent.name for p in out.glob("runs/*/summary.json")) == ["ema-0", "ema-1", "sigreg-0", "sigreg-1"]
     assert sorted(p.parent.name for p in out.glob("tune/*/summary.json")) == [
@@ -222,7 +222,7 @@ def test_every_run_leaves_its_own_folder(compared):
 
 
 @pytest.mark.slow
-def test_the_summary_is_of_the_runs(compared):
+def test_the_summary_aggregates_the_runs(compared):
     out, _ = compared
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["methods"]) == {"sigreg", "ema"} and summary["updates"] == 12
@@ -240,7 +240,7 @@ def test_the_summary_is_of_the_runs(compared):
 
 
 @pytest.mark.slow
-def test_finished_runs_are_not_repeated_and_more_may_be_asked_for(compared, monkeypatch):
+def test_finished_runs_are_not_repeated_when_methods_are_added(compared, monkeypatch):
     out, options = compared
     before = {p: p.stat().st_mtime_ns for p in out.glob("*/*/summary.json")}
     assert compare_methods(**options | {"methods": "sigreg,ema,none"}, workers=1) == 0
@@ -253,7 +253,7 @@ def test_finished_runs_are_not_repeated_and_more_may_be_asked_for(compared, monk
 
 
 @pytest.mark.slow
-def test_other_options_do_not_mix_into_a_comparison(compared):
+def test_resuming_a_comparison_with_other_options_is_refused(compared):
     _, options = compared
     with pytest.raises(InputError, match=r"other options \(tune\)"):
         compare_methods(**options | {"tune": 3})
@@ -268,14 +268,14 @@ def test_other_options_do_not_mix_into_a_comparison(compared):
         ({"data": "nowhere"}, "nowhere"),
     ],
 )
-def test_what_cannot_be_compared_is_said_before_anything_is_made(bag, recipe, tmp_path, changes, said):
+def test_invalid_arguments_are_refused_before_anything_is_written(bag, recipe, tmp_path, changes, said):
     with pytest.raises(InputError, match=said):
         compare_methods(**{"data": bag, "out": tmp_path / "out", "recipe": recipe} | changes)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-def test_what_a_process_cannot_use_is_raised_here(bag, recipe, tmp_path):
+def test_errors_in_worker_processes_are_raised_in_the_parent(bag, recipe, tmp_path):
     """The bag's test episodes are too short for windows that the recipe asks for."""
     long = dict(TINY, schedule=TINY["schedule"] | {"steps": 9})
     path = tmp_path / "long.yaml"
@@ -300,7 +300,7 @@ def alive(group):
 
 
 @pytest.mark.slow
-def test_an_interruption_is_clean(bag, recipe, tmp_path):
+def test_ctrl_c_ends_all_worker_processes(bag, recipe, tmp_path):
     long = dict(TINY, schedule=TINY["schedule"] | {"updates": 4000, "every": 2000})
     path = tmp_path / "long.yaml"
     path.write_text(yaml.safe_dump(long))
@@ -328,7 +328,7 @@ def test_an_interruption_is_clean(bag, recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_loop_is_closed_over_each_runs_own_checkpoint(source, tmp_path):
+def test_closed_loop_evaluation_uses_the_checkpoint_of_each_run(source, tmp_path):
     made = job(tmp_path, "vicreg", 1.0, goals=1)
     told = []
     run_job(source, made, lambda update, doing: told.append(doing))
@@ -342,13 +342,13 @@ def test_the_loop_is_closed_over_each_runs_own_checkpoint(source, tmp_path):
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def test_spreads_leave_out_what_is_missing():
+def test_mean_and_std_ignore_missing_values():
     one, two, none = (mean_and_std(values) for values in ([2.0], [1.0, None, 3.0], [None]))
     assert two == {"mean": 2.0, "std": pytest.approx(2**0.5), "values": [1.0, None, 3.0]}
     assert [format_mean_std(found) for found in (one, two, none)] == ["2", "2 ± 1.4", "–"]
 
 
-def test_the_best_value_is_of_least_error_on_validation(tmp_path):
+def test_the_value_with_the_least_validation_error_is_selected(tmp_path):
     jobs = [job(tmp_path / str(k), value=v, split="val") for k, v in enumerate((0.1, 0.3, 0.03))]
     for made, found in zip(jobs, (2.0, None, 1.5), strict=True):
         made.directory.mkdir(parents=True)
@@ -357,13 +357,13 @@ def test_the_best_value_is_of_least_error_on_validation(tmp_path):
     assert select_value([], "sigreg") == 0.1
 
 
-def test_a_choice_at_the_edge_of_the_grid_is_called_so():
+def test_a_selected_value_at_the_edge_of_the_grid_is_marked():
     tried = [{"value": v} for v in (0.03, 0.1, 0.3)]
     assert [_describe_choice(t["value"], 0.3, tried) for t in tried] == ["", "", "chosen, at the edge of the grid"]
     assert _describe_choice(0.1, 0.1, tried) == "chosen" == _describe_choice(0.1, 0.1, tried[1:2])
 
 
-def test_runs_that_failed_are_reported(tmp_path):
+def test_failed_runs_are_in_the_report(tmp_path):
     run_ = {"method": "none", "seed": 0, "value": 0.0, "frames_per_s": 9.0, "validation": []}
     figures = dict.fromkeys(("probe_r2", "effective_rank", "error_ratio@1", "action_sensitivity"), None)
     loop = {"goals": 4, "reached": 1, "goal_set_hash": "x", "final_distance_m": {"p50": 0.1}}

@@ -36,7 +36,7 @@ def frames(path, errors, still=1.0, first=0):
     return path
 
 
-def test_the_command_ends_with_a_table_of_80_columns_and_the_paths(tmp_path, capsys):
+def test_the_command_prints_an_80_column_table_and_the_paths(tmp_path, capsys):
     base, other = (goals(tmp_path / name, [k % 2 for k in range(30)]) for name in ("openarm_base", "openarm_reach_2"))
     compare_runs(runs=(base, other), seed=0, out=tmp_path / "out")
     lines = capsys.readouterr().out.splitlines()
@@ -82,7 +82,7 @@ def test_similar_neighbours_widen_the_interval():
     assert 0.6 * BLOCK_FRAMES**0.5 < widths[1] / widths[0] < 1.6 * BLOCK_FRAMES**0.5
 
 
-def test_a_ratio_is_of_means_and_frames_are_paired_by_stamp(tmp_path):
+def test_frames_are_paired_by_stamp_and_ratios_are_ratios_of_means(tmp_path):
     rng = np.random.default_rng(2)
     errors = rng.random(300)
     base = frames(tmp_path / "base", errors, still=2.0)

@@ -9,7 +9,7 @@ from jepa_ros.nodes.common import convert
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 
-def test_stamps_are_exact():
+def test_time_conversions_are_exact_to_the_nanosecond():
     ns = 1_795_334_291_607_883_089
     assert convert.to_ns(convert.to_stamp(ns)) == ns
     assert convert.to_seconds(Time(sec=3, nanosec=500_000_000)) == 3.5
@@ -25,13 +25,13 @@ def test_an_image_message_holds_the_image():
     assert (convert.decode_image(convert.image_message(rgb[:, ::-1], Time(), "eye")) == rgb[:, ::-1]).all()
 
 
-def test_number_fields_are_filled_flat():
+def test_array_fields_are_flattened_in_row_order():
     assert list(convert.float32_array(np.array([[1.0, 2.0], [3.0, 4.0]]).T)) == [1.0, 3.0, 2.0, 4.0]
     assert list(convert.float64_array(np.arange(3))) == [0.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("derivatives", [0, 1, 2])
-def test_a_trajectory_survives_the_message(derivatives):
+def test_a_trajectory_survives_conversion_to_a_message_and_back(derivatives):
     rng = np.random.default_rng(1)
     values = [rng.normal(size=(3, 2)) for _ in range(1 + derivatives)]
     trajectory = JointTrajectory(("a", "b"), np.array([0.05, 0.1, 1.0]), *values)

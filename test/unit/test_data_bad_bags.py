@@ -49,7 +49,7 @@ def cut(bag, share):
     return bag
 
 
-def test_nothing_there_and_nothing_inside(tmp_path):
+def test_missing_empty_and_non_bag_paths_are_refused(tmp_path):
     refused(tmp_path, tmp_path / "none", "found nothing there")
     (tmp_path / "empty").mkdir()
     refused(tmp_path, tmp_path / "empty", "an empty directory")
@@ -57,7 +57,7 @@ def test_nothing_there_and_nothing_inside(tmp_path):
     refused(tmp_path, tmp_path / "file.txt", "another kind")
 
 
-def test_a_bag_without_messages(tmp_path):
+def test_a_bag_without_messages_is_refused(tmp_path):
     with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         writer.add_connection("/camera/image", "sensor_msgs/msg/Image", typestore=foreign_bags.TYPES)
     refused(tmp_path, tmp_path / "bag", "joint states")
@@ -66,7 +66,7 @@ def test_a_bag_without_messages(tmp_path):
 @pytest.mark.parametrize(
     "storage, share", [(StoragePlugin.MCAP, 0.5), (StoragePlugin.MCAP, 0.9), (StoragePlugin.SQLITE3, 0.9)]
 )
-def test_a_truncated_bag_gives_what_is_in_it(tmp_path, storage, share):
+def test_the_readable_part_of_a_truncated_bag_is_used(tmp_path, storage, share):
     bag = cut(foreign_bags.write(tmp_path / "bag", storage=storage, raw=True, seconds=30.0), share)
     before = foreign_bags.tree(bag)
     result, summary = build(tmp_path, bag)
@@ -79,13 +79,13 @@ def test_a_truncated_bag_gives_what_is_in_it(tmp_path, storage, share):
     assert again.exit_code == 2 and lines(again) == lines(result), "said again by a run that has nothing to do"
 
 
-def test_a_recording_of_garbage(tmp_path):
+def test_a_recording_of_random_bytes_is_refused(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag")
     next(bag.glob("*.mcap")).write_bytes(b"\xa5" * 5000)
     refused(tmp_path, bag)
 
 
-def test_a_bag_without_metadata_is_read_whole(tmp_path):
+def test_a_bag_without_metadata_is_read_completely(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag")
     (bag / "metadata.yaml").unlink()
     result, summary = build(tmp_path, bag)
@@ -94,7 +94,7 @@ def test_a_bag_without_metadata_is_read_whole(tmp_path):
     assert not (bag / "metadata.yaml").exists()
 
 
-def test_one_missing_file_of_several_leaves_the_others(tmp_path):
+def test_one_missing_bag_file_does_not_prevent_reading_the_others(tmp_path):
     bag, other = foreign_bags.write(tmp_path / "bag"), foreign_bags.write(tmp_path / "other", seconds=2.0)
     (recording,), (second,) = bag.glob("*.mcap"), other.glob("*.mcap")
     shutil.copy(second, bag / "bag_1.mcap")
@@ -106,7 +106,7 @@ def test_one_missing_file_of_several_leaves_the_others(tmp_path):
     assert result.exit_code == 2 and recording.name in lines(result)[0] and summary["frames"]["train"] == 21
 
 
-def test_what_is_missing_is_said_with_the_topics_there_are(tmp_path):
+def test_a_missing_topic_is_named_with_the_topics_in_the_bag(tmp_path):
     bag = foreign_bags.write(tmp_path / "dark", cameras=(), commands="trajectory")
     there = "/joint_states (sensor_msgs/msg/JointState, "
     refused(tmp_path, bag, "expected the image topic /camera/image", there)
@@ -117,7 +117,7 @@ def test_what_is_missing_is_said_with_the_topics_there_are(tmp_path):
     refused(tmp_path, bag, "expected actions (executed) on the topic executed", there, actions=actions)
 
 
-def test_topics_of_the_wrong_type_are_said(tmp_path):
+def test_a_topic_of_the_wrong_type_is_named(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", commands="twist")
     actions = {"source": "trajectory", "topic": "/cmd_vel"}
     refused(
@@ -125,13 +125,13 @@ def test_topics_of_the_wrong_type_are_said(tmp_path):
     )
 
 
-def test_missing_joints_are_said_with_those_there_are(tmp_path):
+def test_missing_joints_are_named_with_those_in_the_bag(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag")
     states = {"joints": ["wrist"]}
     refused(tmp_path, bag, "without the joints ['wrist']", "'shoulder'", joint_states=states)
 
 
-def test_no_usable_picture_and_no_usable_number(tmp_path):
+def test_bags_with_only_broken_images_or_nan_actions_are_refused(tmp_path):
     refused(tmp_path, foreign_bags.write(tmp_path / "broken", broken=lambda t: True), "undecodable images")
     bag = foreign_bags.write(tmp_path / "nan", commands="array")
     fields = {"source": "velocity", "topic": "/velocity_controller/commands", "fields": ["7"]}
@@ -139,14 +139,14 @@ def test_no_usable_picture_and_no_usable_number(tmp_path):
     refused(tmp_path / "n", bag, "expected usable actions", "NaN or Inf", actions=fields)
 
 
-def test_joint_velocities_of_other_joints_are_said(tmp_path):
+def test_joint_velocities_of_other_joints_are_refused_with_the_reason(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", commands="jog")
     actions = {"source": "joint_velocity", "topic": "/servo_node/delta_joint_cmds"}
     states = {"joints": ["gripper_left"]}
     refused(tmp_path, bag, "expected usable actions", "or of other joints", actions=actions, joint_states=states)
 
 
-def test_messages_of_garbage_are_counted(tmp_path):
+def test_malformed_messages_are_counted(tmp_path):
     source, types = foreign_bags.write(tmp_path / "whole"), foreign_bags.TYPES
     with Reader(source) as reader, Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as out:
         made = {c.id: out.add_connection(c.topic, c.msgtype, typestore=types) for c in reader.connections}
@@ -159,7 +159,7 @@ def test_messages_of_garbage_are_counted(tmp_path):
     assert sum(summary["frames"].values()) == 41
 
 
-def test_one_bad_bag_does_not_spoil_the_others(tmp_path):
+def test_one_bad_bag_does_not_prevent_reading_the_others(tmp_path):
     good, bad = foreign_bags.write(tmp_path / "good"), tmp_path / "none"
     dark = foreign_bags.write(tmp_path / "dark", cameras=())
     result, summary = build(tmp_path, bad, good, dark)
@@ -169,14 +169,14 @@ def test_one_bad_bag_does_not_spoil_the_others(tmp_path):
 
 
 @pytest.mark.parametrize("option, words", [(["--rate", "0"], "rate"), (["--camera", "/x"], "--mapping")])
-def test_options_that_make_no_sense(tmp_path, option, words):
+def test_invalid_options_are_refused(tmp_path, option, words):
     bag, mapping = foreign_bags.write(tmp_path / "bag"), mapping_file(tmp_path)
     base = ["data", "build", str(bag), "--mapping", str(mapping), "--out", str(tmp_path / "data")]
     result = CliRunner().invoke(cli.app, [*base, *option])
     assert result.exit_code == 2 and words in result.stderr and not (tmp_path / "data").exists()
 
 
-def test_a_directory_of_something_else_is_not_written_into(tmp_path):
+def test_a_directory_with_unrelated_files_is_not_written_into(tmp_path):
     bag, mapping = foreign_bags.write(tmp_path / "bag"), mapping_file(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
@@ -185,7 +185,7 @@ def test_a_directory_of_something_else_is_not_written_into(tmp_path):
     assert result.exit_code == 2 and [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
-def test_inspect_says_what_is_missing(tmp_path):
+def test_inspect_reports_missing_images_and_truncated_bags(tmp_path):
     bag = foreign_bags.write(tmp_path / "dark", cameras=())
     result = CliRunner().invoke(cli.app, ["data", "inspect", str(bag), "--write", str(tmp_path / "m.yaml")])
     assert result.exit_code == 2 and "expected images" in result.stderr and "/joint_states" in result.stderr

@@ -39,7 +39,7 @@ def splits(data, size=16, cameras=()):
 # --- the same as from bags -------------------------------------------------------------------------------------------
 
 
-def test_episodes_are_those_that_are_read_from_the_bag_bit_for_bit(bag, built):
+def test_cached_episodes_equal_those_read_from_the_bag_bit_for_bit(bag, built):
     for one, other in zip(splits(bag), splits(built), strict=True):
         assert one.split == other.split and isinstance(other.frames, np.memmap)
         for name in ("frames", "states", "actions", "tool"):
@@ -49,7 +49,7 @@ def test_episodes_are_those_that_are_read_from_the_bag_bit_for_bit(bag, built):
 
 
 @pytest.mark.parametrize("rate, offset", [(10.0, 0.0), (15.0, 0.013), (30.0, 0.05), (20.0, 0.0)])
-def test_cameras_off_the_control_grid_are_matched_as_from_bags(tmp_path, rate, offset):
+def test_cameras_off_the_control_grid_are_sampled_as_when_read_from_bags(tmp_path, rate, offset):
     episodes = [{"split": s, "ticks": 12, "rate": rate, "offset": offset} for s in ("train", "val")]
     bag = episode_bags.write_bag(tmp_path / "bag", episodes)
     joints = {"joints": ["a", "b"], "gripper": ["g"]}
@@ -63,7 +63,7 @@ def test_cameras_off_the_control_grid_are_matched_as_from_bags(tmp_path, rate, o
         assert entry.split == episode.split
 
 
-def test_two_views_are_built_as_read(bag, tmp_path):
+def test_two_cached_views_equal_those_read_from_the_bag(bag, tmp_path):
     both = two_camera_bags.add_wrist(bag, tmp_path / "both", late=12 * 10**6)
     cameras = ("/image", "/wrist/image")
     assert build_dataset(bags=[both], out=tmp_path / "data", size=16, camera=cameras) == 0
@@ -72,7 +72,7 @@ def test_two_views_are_built_as_read(bag, tmp_path):
         np.testing.assert_array_equal(one.frames, other.frames)
 
 
-def test_training_from_the_cache_has_the_losses_of_training_from_the_bag(bag, built, tmp_path):
+def test_training_from_the_cache_and_from_the_bag_gives_the_same_losses(bag, built, tmp_path):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(TINY))
     found = {}
@@ -83,7 +83,7 @@ def test_training_from_the_cache_has_the_losses_of_training_from_the_bag(bag, bu
     assert found["bag"] == found["cache"]
 
 
-def test_frames_of_a_dataset_stay_on_disk(built):
+def test_frames_of_a_dataset_are_memory_mapped(built):
     episodes = splits(built)
     data = EpisodeSet(episodes, 0.0, 1.0)
     assert isinstance(data.frames, MappedFrames)
@@ -98,7 +98,7 @@ def test_frames_of_a_dataset_stay_on_disk(built):
     "options, words",
     [({"size": 32}, "size 32"), ({"cameras": ("/wrist/image",)}, "views")],
 )
-def test_a_training_of_another_kind_says_what_the_dataset_is(built, options, words):
+def test_a_dataset_that_does_not_fit_the_training_is_refused_with_the_field(built, options, words):
     with pytest.raises(InputError, match=f"dataset .*expected the {words}.*found"):
         splits(built, **options)
 
@@ -106,7 +106,7 @@ def test_a_training_of_another_kind_says_what_the_dataset_is(built, options, wor
 # --- cutting and thinning --------------------------------------------------------------------------------------------
 
 
-def test_a_gap_between_pictures_makes_two_episodes(tmp_path):
+def test_a_gap_between_images_splits_the_episode(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", skip=lambda topic, t: "image" in topic and 1.02 < t < 1.98)
     data, summary = build(tmp_path, bag)
     first, second = data.index.episodes
@@ -116,7 +116,7 @@ def test_a_gap_between_pictures_makes_two_episodes(tmp_path):
     assert summary["dropped"] == {"gaps between images": 1}
 
 
-def test_missing_joint_states_make_a_gap(tmp_path):
+def test_missing_joint_states_split_the_episode(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", skip=lambda topic, t: topic == "/joint_states" and 1.03 < t < 1.97)
     data, summary = build(tmp_path, bag)
     first, second = (data.rows(e, "stamps") for e in data.index.episodes)
@@ -124,7 +124,7 @@ def test_missing_joint_states_make_a_gap(tmp_path):
     assert summary["dropped"]["images without joint states"] > 10
 
 
-def test_missing_actions_make_a_gap(tmp_path):
+def test_missing_actions_split_the_episode(tmp_path):
     bag = episode_bags.write_bag(tmp_path / "whole", [{"split": "train", "ticks": 24}])
     from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
@@ -148,14 +148,14 @@ def test_missing_actions_make_a_gap(tmp_path):
     assert summary["dropped"]["images without actions"] == 4
 
 
-def test_a_picture_that_cannot_be_decoded_cuts_the_episode(tmp_path):
+def test_an_undecodable_image_splits_the_episode(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", broken=lambda t: abs(t - 1.5) < 0.01)
     data, summary = build(tmp_path, bag)
     assert [e.frames for e in data.index.episodes] == [15, 25]
     assert summary["dropped"] == {"/camera/image/compressed: undecodable images (truncated)": 1}
 
 
-def test_pictures_before_the_first_marker_belong_to_no_episode(tmp_path):
+def test_images_before_the_first_episode_marker_are_dropped(tmp_path):
     from jepa_ros.bags.writer import EpisodeWriter
 
     with EpisodeWriter(tmp_path / "bag", "camera", "world") as bag:
@@ -170,7 +170,7 @@ def test_pictures_before_the_first_marker_belong_to_no_episode(tmp_path):
     assert summary["dropped"] == {"images before the first episode": 5} and summary["split_by"] == "marker"
 
 
-def test_a_clock_that_is_set_back_begins_another_episode(tmp_path):
+def test_a_backward_clock_jump_starts_a_new_episode(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", stamp=lambda topic, t: t if t < 2.0 else t - 50.0)
     data, _ = build(tmp_path, bag)
     assert [e.frames for e in data.index.episodes] == [20, 21]
@@ -180,7 +180,7 @@ def test_a_clock_that_is_set_back_begins_another_episode(tmp_path):
         np.testing.assert_allclose(states[:, :2], wanted, atol=1e-5)
 
 
-def test_single_stamps_from_another_time_are_left_out(tmp_path):
+def test_messages_with_a_stray_stamp_are_dropped(tmp_path):
     far = {1.0: 1e6, 3.0: -1e6}
     bag = foreign_bags.write(tmp_path / "bag", stamp=lambda topic, t: t + far.get(t, 0.0) * ("image" in topic))
     data, summary = build(tmp_path, bag)
@@ -188,7 +188,7 @@ def test_single_stamps_from_another_time_are_left_out(tmp_path):
     assert sum(e.frames for e in data.index.episodes) >= 38
 
 
-def test_still_stretches_are_thinned_on_request(tmp_path):
+def test_periods_of_standstill_are_thinned_on_request(tmp_path):
     from jepa_ros.bags.writer import EpisodeWriter
 
     with EpisodeWriter(tmp_path / "bag", "camera", "world") as bag:
@@ -214,7 +214,7 @@ def test_still_stretches_are_thinned_on_request(tmp_path):
     np.testing.assert_array_equal(again, np.concatenate([all_frames[:25], all_frames[54:]]))
 
 
-def test_short_episodes_are_left_out(tmp_path):
+def test_short_episodes_are_dropped(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", skip=lambda topic, t: "image" in topic and 1.02 < t < 1.98)
     data, summary = build(tmp_path, bag, min_ticks=15)
     assert [e.frames for e in data.index.episodes] == [21]

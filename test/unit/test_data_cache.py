@@ -16,7 +16,7 @@ from jepa_ros.datasets.store import Dataset, choose_split, is_dataset
 from jepa_ros.errors import InputError
 
 
-def test_the_cache_says_where_each_frame_comes_from(tmp_path):
+def test_the_cache_stores_bag_and_stamp_of_each_frame(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", skip=lambda topic, t: "image" in topic and t < 0.48)
     data, _ = build(tmp_path, bag)
     (entry,) = data.index.episodes
@@ -25,7 +25,7 @@ def test_the_cache_says_where_each_frame_comes_from(tmp_path):
     assert data.index.bags == (str(bag),) and is_dataset(data.path) and not is_dataset(bag)
 
 
-def test_the_number_of_workers_does_not_matter(tmp_path):
+def test_the_number_of_workers_does_not_change_the_result(tmp_path):
     bags = many(tmp_path, 1)
     for workers in (1, 5):
         assert build_dataset(bags=bags, out=tmp_path / f"data{workers}", size=16, workers=workers) == 0
@@ -48,7 +48,7 @@ def shards_of(out):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path, how):
+def test_a_resumed_build_gives_the_same_bytes(tmp_path, how):
     bags, out = many(tmp_path, 12), tmp_path / "data"  # so many that the signal finds it at work
     assert build_dataset(bags=bags, out=tmp_path / "whole", size=16) == 0
     command = [
@@ -80,7 +80,7 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path, how):
     assert without_times(foreign_bags.tree(out)) == without_times(foreign_bags.tree(tmp_path / "whole"))
 
 
-def test_another_bag_is_added_and_other_options_are_refused(tmp_path):
+def test_a_bag_can_be_added_and_changed_options_are_refused(tmp_path):
     bags, out = many(tmp_path, 2), tmp_path / "data"
     assert build_dataset(bags=bags[:1], out=out, size=16) == 0
     assert build_dataset(bags=bags, out=out, size=16) == 0
@@ -91,14 +91,14 @@ def test_another_bag_is_added_and_other_options_are_refused(tmp_path):
         build_dataset(bags=[bags[0], bags[0]], out=out, size=16)
 
 
-def test_bags_are_never_written_to(tmp_path):
+def test_source_bags_are_not_modified(tmp_path):
     bags = many(tmp_path, 1)
     before = foreign_bags.tree(bags[0])
     assert build_dataset(bags=bags, out=tmp_path / "data", size=16) == 0
     assert foreign_bags.tree(bags[0]) == before
 
 
-def test_splits_are_by_bag_where_there_are_several_and_by_episode_otherwise(tmp_path):
+def test_splits_are_by_bag_or_by_episode_if_there_is_one_bag(tmp_path):
     mapping = mapping_file(tmp_path)
 
     def skip(topic, t):
@@ -116,12 +116,12 @@ def test_splits_are_by_bag_where_there_are_several_and_by_episode_otherwise(tmp_
 
 
 @pytest.mark.parametrize("count", [3, 5, 19, 20, 21, 400])
-def test_every_split_has_something(count):
+def test_every_split_is_non_empty(count):
     found = [choose_split(k, count) for k in range(count)]
     assert found.count("val") == found.count("test") == max(1, count // 20) and found.count("train") > 0
 
 
-def test_a_damaged_cache_is_refused_with_its_file(tmp_path):
+def test_a_corrupted_cache_is_refused_with_the_file_name(tmp_path):
     assert build_dataset(bags=many(tmp_path, 1), out=tmp_path / "data", size=16) == 0
     states = next(tmp_path.glob("data/shards/*/states.npy"))
     content = states.read_bytes()

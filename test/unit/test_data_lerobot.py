@@ -57,7 +57,7 @@ def expect_same(one: Dataset, other: Dataset, psnr: float):
     assert 10 * np.log10(255**2 * count / max(wrong, 1e-9)) > psnr
 
 
-def test_a_round_trip_loses_nothing_but_what_video_loses(data, exported, tmp_path):
+def test_export_and_import_are_lossless_except_for_video_compression(data, exported, tmp_path):
     assert validate(exported) == []
     assert import_(source=exported, out=tmp_path / "data") == 0
     back = Dataset(tmp_path / "data")
@@ -65,7 +65,7 @@ def test_a_round_trip_loses_nothing_but_what_video_loses(data, exported, tmp_pat
     assert back.urdf() == data.urdf() and back.index.split_by == "marker" and back.index.bags == data.index.bags
 
 
-def test_files_and_fields_are_those_of_the_format(data, exported):
+def test_files_and_fields_follow_the_lerobot_format(data, exported):
     files = sorted(str(p.relative_to(exported)) for p in exported.rglob("*") if p.is_file())
     assert files == sorted([DATA, EPISODES, INFO, "meta/jepa_ros.json", STATS, "meta/tasks.parquet", VIDEO])
     info = json.loads((exported / INFO).read_text())
@@ -85,13 +85,13 @@ def test_files_and_fields_are_those_of_the_format(data, exported):
     assert groups.num_row_groups == 6 and groups.row_group(0).num_rows == 25, "a row group an episode"
 
 
-def test_tasks_are_found_by_pandas_as_its_index(exported):
+def test_tasks_are_the_pandas_index(exported):
     table = pq.read_table(exported / "meta" / "tasks.parquet")
     note = json.loads(table.schema.metadata[b"pandas"])
     assert note["index_columns"] == ["task"] and table.to_pylist() == [{"task_index": 0, "task": "play"}]
 
 
-def test_statistics_are_those_of_the_values(data, exported):
+def test_statistics_equal_those_of_the_values(data, exported):
     stats = json.loads((exported / STATS).read_text())
     actions = np.concatenate([data.rows(e, "actions") for e in data.index.episodes]).astype(float)
     for name, value in (("mean", actions.mean(0)), ("std", actions.std(0)), ("q90", np.quantile(actions, 0.9, axis=0))):
@@ -103,7 +103,7 @@ def test_statistics_are_those_of_the_values(data, exported):
     assert found["count"] == [150]
 
 
-def test_statistics_of_colours_and_of_objects_that_are_not_seen():
+def test_statistics_of_colours_and_of_nan_values_are_right():
     frames = np.zeros((4, 2, 2, 3), np.uint8)
     frames[..., 1], frames[2:, ..., 2] = 51, 255
     found = colour_statistics(*histogram(frames))
@@ -113,7 +113,7 @@ def test_statistics_of_colours_and_of_objects_that_are_not_seen():
     assert vector_statistics(values)["mean"] == [2.0, 0.0]
 
 
-def test_large_datasets_are_spread_over_files(data, tmp_path):
+def test_large_datasets_are_split_into_several_files(data, tmp_path):
     assert export(dataset=data.path, out=tmp_path / "l", sizes=FileSizes(data=0.004, video=0.0)) == 0
     assert len(list((tmp_path / "l").glob("data/*/*.parquet"))) > 1
     assert len(list((tmp_path / "l").glob("videos/*/*/*.mp4"))) > 1
@@ -121,7 +121,7 @@ def test_large_datasets_are_spread_over_files(data, tmp_path):
     expect_same(data, Dataset(tmp_path / "data"), psnr=38)
 
 
-def test_two_views_of_a_foreign_robot_come_back(tmp_path):
+def test_two_views_of_another_robot_survive_export_and_import(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", cameras=("/camera/image", "/wrist/image"))
     made, _ = build_foreign(tmp_path, bag, {"views": [{"topic": "/wrist/image"}, {"topic": "/camera/image"}]})
     assert export(dataset=made.path, out=tmp_path / "l") == 0
@@ -133,7 +133,7 @@ def test_two_views_of_a_foreign_robot_come_back(tmp_path):
     expect_same(made, Dataset(tmp_path / "back"), psnr=30)
 
 
-def test_a_dataset_without_our_notes_is_imported_as_it_is(data, copy, tmp_path):
+def test_a_dataset_without_jepa_ros_metadata_is_imported(data, copy, tmp_path):
     (copy / "meta" / "jepa_ros.json").unlink()
     assert import_(source=copy, out=tmp_path / "data", size=16) == 0
     back = Dataset(tmp_path / "data")
@@ -144,7 +144,7 @@ def test_a_dataset_without_our_notes_is_imported_as_it_is(data, copy, tmp_path):
     )
 
 
-def test_pictures_in_parquet_are_imported(data, copy, tmp_path):
+def test_images_stored_in_parquet_are_imported(data, copy, tmp_path):
     (copy / "meta" / "jepa_ros.json").unlink()
     frames = [rgb for _, rgb in read_video(copy / VIDEO)]
     shutil.rmtree(copy / "videos")
@@ -195,13 +195,13 @@ def change_table(path, name, edit):
         ("chunks_size", None, "chunks_size: expected another type"),
     ],
 )
-def test_a_wrong_field_of_info_is_named(copy, field, value, words):
+def test_an_invalid_info_field_is_named(copy, field, value, words):
     change(copy / INFO, lambda info: info.update({field: value}))
     assert any(words in problem for problem in validate(copy)), validate(copy)
 
 
 @pytest.mark.parametrize("field", ["codebase_version", "fps", "features", "data_path", "total_frames", "chunks_size"])
-def test_a_missing_field_of_info_is_named(copy, field):
+def test_a_missing_info_field_is_named(copy, field):
     change(copy / INFO, lambda info: info.pop(field))
     assert validate(copy) == [f"meta/info.json: {field}: expected a value, found none"]
 
@@ -219,7 +219,7 @@ def test_a_missing_field_of_info_is_named(copy, field):
         ("index", "dtype", "int32", "features: index: expected"),
     ],
 )
-def test_a_wrong_feature_is_named(copy, feature, part, value, words):
+def test_an_invalid_feature_is_named(copy, feature, part, value, words):
     change(copy / INFO, lambda info: info["features"][feature].update({part: value}))
     assert any(words in problem for problem in validate(copy)), validate(copy)
 
@@ -246,7 +246,7 @@ def test_a_wrong_feature_is_named(copy, feature, part, value, words):
         ("meta/tasks.parquet", "task_index", lambda v: [4], "expected the numbers 0 to 0"),
     ],
 )
-def test_a_wrong_column_is_named(copy, path, column, edit, words):
+def test_an_invalid_column_is_named(copy, path, column, edit, words):
     change_table(copy / path, column, edit)
     assert any(words in problem for problem in validate(copy)), validate(copy)
 
@@ -260,14 +260,14 @@ def test_a_wrong_column_is_named(copy, path, column, edit, words):
         (lambda s: s["observation.images.image"].update(min=[0, 0, 0]), "expected shape (3, 1, 1), found (3,)"),
     ],
 )
-def test_wrong_statistics_are_named(copy, edit, words):
+def test_invalid_statistics_are_named(copy, edit, words):
     change(copy / STATS, edit)
     assert any(words in problem for problem in validate(copy)), validate(copy)
 
 
 @pytest.mark.parametrize("path", [INFO, STATS, EPISODES, DATA, VIDEO, "meta/tasks.parquet"])
 @pytest.mark.parametrize("damage", ["gone", "cut", "garbage"])
-def test_a_damaged_file_is_named_and_nothing_is_imported(copy, tmp_path, path, damage):
+def test_a_corrupted_file_is_named_and_nothing_is_imported(copy, tmp_path, path, damage):
     content = (copy / path).read_bytes()
     (copy / path).unlink()
     if damage != "gone":
@@ -288,7 +288,7 @@ def test_a_video_with_too_few_frames_is_refused(copy):
     assert any("expected 175 frames, found 150" in problem for problem in validate(copy))
 
 
-def test_what_the_format_cannot_hold_is_refused(tmp_path):
+def test_exporting_what_the_format_does_not_support_is_refused(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag")
     made, _ = build_foreign(tmp_path, bag, rate=7.5)
     with pytest.raises(InputError, match="the format needs a whole number of frames per second, found 7.5 Hz"):
@@ -298,7 +298,7 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path):
         export(dataset=made.path, out=tmp_path / "l", format="hdf5")
 
 
-def test_nothing_is_overwritten(data, exported, tmp_path):
+def test_export_and_import_do_not_overwrite(data, exported, tmp_path):
     with pytest.raises(InputError, match="exists and is not empty"):
         export(dataset=data.path, out=exported)
     with pytest.raises(InputError, match="exists and is not empty"):

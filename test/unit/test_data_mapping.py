@@ -27,7 +27,7 @@ def inspect(*arguments):
 # --- actions ---------------------------------------------------------------------------------------------------------
 
 
-def test_differences_of_states_are_mean_velocities(tmp_path):
+def test_actions_from_state_differences_are_mean_velocities(tmp_path):
     data, _ = build(tmp_path, foreign_bags.write(tmp_path / "bag"), {"actions": {"source": "states", "scale": 0.5}})
     (entry,) = data.index.episodes
     np.testing.assert_allclose(
@@ -37,7 +37,7 @@ def test_differences_of_states_are_mean_velocities(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [5.0, 10.0, 20.0])
-def test_a_trajectory_counts_as_the_controller_follows_it(tmp_path, rate):
+def test_actions_from_trajectories_are_as_executed_by_the_controller(tmp_path, rate):
     """Each leads in half a second to where the joints will be then; after 0.1 s the next one goes on from there."""
     data, _ = build(tmp_path, foreign_bags.write(tmp_path / "bag"), {"actions": TRAJECTORY}, rate=rate)
     (entry,) = data.index.episodes
@@ -51,7 +51,7 @@ def test_a_trajectory_counts_as_the_controller_follows_it(tmp_path, rate):
 
 
 @pytest.mark.parametrize("kind", ["twist", "stamped"])
-def test_a_twist_is_held_until_the_next(tmp_path, kind):
+def test_a_twist_is_held_until_the_next_command(tmp_path, kind):
     topic = foreign_bags.KINDS[kind][0]
     fields = {"source": "velocity", "topic": topic, "fields": ["linear.x", "angular.z"], "scale": 0.2}
     data, _ = build(tmp_path, foreign_bags.write(tmp_path / "bag", commands=kind), {"actions": fields})
@@ -62,7 +62,7 @@ def test_a_twist_is_held_until_the_next(tmp_path, kind):
     assert data.layout.action_names == ("linear.x", "angular.z") and data.layout.action_scale == 0.2
 
 
-def test_a_velocity_ends_when_commands_cease(tmp_path):
+def test_a_velocity_command_ends_after_its_hold_time(tmp_path):
     bag = foreign_bags.write(
         tmp_path / "bag", commands="array", skip=lambda topic, t: topic.startswith("/velocity") and 0.95 < t < 2.95
     )
@@ -73,7 +73,7 @@ def test_a_velocity_ends_when_commands_cease(tmp_path):
     np.testing.assert_allclose(actions, wanted, atol=1e-5)
 
 
-def test_joint_velocities_are_taken_by_name_and_a_joint_that_is_not_named_stands_still(tmp_path):
+def test_joint_velocities_are_mapped_by_name_and_missing_joints_are_zero(tmp_path):
     fields = {"source": "joint_velocity", "topic": "servo_node/delta_joint_cmds", "scale": 0.5}
     data, _ = build(tmp_path, foreign_bags.write(tmp_path / "bag", commands="jog"), {"actions": fields})
     (entry,) = data.index.episodes
@@ -83,7 +83,7 @@ def test_joint_velocities_are_taken_by_name_and_a_joint_that_is_not_named_stands
     assert data.layout.action_names == ("shoulder.vel", "elbow.vel") and data.layout.action_space == "joints"
 
 
-def test_a_planar_velocity_can_be_made_of_states(tmp_path):
+def test_planar_velocity_actions_can_be_derived_from_joint_states(tmp_path):
     """For a bag of the simulated arm, whose executed actions say the same."""
     from helpers import reach_bag
     from jepa_ros.robot.config import load_robot
@@ -104,7 +104,7 @@ def test_a_planar_velocity_can_be_made_of_states(tmp_path):
 
 
 @pytest.mark.parametrize("degrees, velocity", [(True, True), (False, False), (True, False)])
-def test_states_come_in_radians_with_velocities(tmp_path, degrees, velocity):
+def test_states_are_in_radians_with_velocities(tmp_path, degrees, velocity):
     bag = foreign_bags.write(tmp_path / "bag", degrees=degrees, velocity=velocity)
     states = MAPPING["joint_states"] | {"unit": "deg" if degrees else "rad"}
     data, _ = build(tmp_path, bag, {"joint_states": states})
@@ -128,7 +128,7 @@ def test_states_come_in_radians_with_velocities(tmp_path, degrees, velocity):
         (StoragePlugin.SQLITE3, "message"),
     ],
 )
-def test_every_way_to_record_gives_the_same_episodes(tmp_path, raw, storage, compression):
+def test_every_storage_and_compression_gives_the_same_episodes(tmp_path, raw, storage, compression):
     mode = foreign_bags.MODES[compression] if compression else None
     bag = foreign_bags.write(tmp_path / "bag", raw=raw, storage=storage, compression=mode, seconds=2.0)
     data, summary = build(tmp_path, bag, {"actions": TRAJECTORY})
@@ -138,14 +138,14 @@ def test_every_way_to_record_gives_the_same_episodes(tmp_path, raw, storage, com
 
 
 @pytest.mark.parametrize("which", ["mcap", "db3"])
-def test_a_single_file_is_a_bag_too(tmp_path, which):
+def test_a_single_bag_file_is_read(tmp_path, which):
     storage = StoragePlugin.MCAP if which == "mcap" else StoragePlugin.SQLITE3
     bag = foreign_bags.write(tmp_path / "bag", storage=storage, seconds=2.0)
     data, summary = build(tmp_path, next(bag.glob(f"*.{which}")))
     assert [e.frames for e in data.index.episodes] == [21] and summary["problems"] == []
 
 
-def test_two_cameras_and_a_crop(tmp_path):
+def test_two_cameras_are_synchronised_and_cropped(tmp_path):
     cameras = ("/camera/image", "/wrist/image")
     bag = foreign_bags.write(
         tmp_path / "bag", cameras=cameras, skip=lambda topic, t: "camera" in topic and 1.02 < t < 1.98
@@ -158,7 +158,7 @@ def test_two_cameras_and_a_crop(tmp_path):
     assert len(data.index.episodes) == 2 and summary["dropped"]["images without one of each other view"] > 10
 
 
-def test_the_time_of_recording_counts_where_the_mapping_says_so(tmp_path):
+def test_the_mapping_can_select_recording_time_instead_of_stamps(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", stamp=lambda topic, t: t + (500.0 if "image" in topic else 0.0))
     with pytest.raises(InputError, match="found none .*images without joint states"):
         build(tmp_path, bag)
@@ -181,7 +181,7 @@ def test_the_time_of_recording_counts_where_the_mapping_says_so(tmp_path):
         (None, "states"),
     ],
 )
-def test_the_drafted_mapping_builds_the_bag(tmp_path, commands, source):
+def test_the_mapping_drafted_by_inspect_builds_the_bag(tmp_path, commands, source):
     bag = foreign_bags.write(tmp_path / "bag", commands=commands)
     result = inspect(bag, "--write", tmp_path / "m.yaml")
     assert result.exit_code == 0, result.output
@@ -193,21 +193,21 @@ def test_the_drafted_mapping_builds_the_bag(tmp_path, commands, source):
     assert len(Dataset(tmp_path / "data").index.episodes) == 1
 
 
-def test_a_draft_sees_degrees_and_missing_velocities(tmp_path):
+def test_a_drafted_mapping_detects_degrees_and_missing_velocities(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", degrees=True, velocity=False)
     assert inspect(bag, "--write", tmp_path / "m.yaml").exit_code == 0
     states = read_mapping(tmp_path / "m.yaml").joint_states
     assert (states.unit, states.velocity) == ("deg", "differences")
 
 
-def test_a_draft_leaves_out_depth_pictures(tmp_path):
+def test_a_drafted_mapping_leaves_out_depth_images(tmp_path):
     bag = foreign_bags.write(tmp_path / "bag", cameras=("/camera/color/image_raw", "/camera/depth/image_raw"), raw=True)
     result = inspect(bag, "--write", tmp_path / "m.yaml")
     assert [v.topic for v in read_mapping(tmp_path / "m.yaml").views] == ["/camera/color/image_raw"]
     assert "left out" in result.output
 
 
-def test_inspect_tells_rates_gaps_and_clocks(tmp_path):
+def test_inspect_reports_rates_gaps_and_clock_offsets(tmp_path):
     bag = foreign_bags.write(
         tmp_path / "bag",
         skip=lambda topic, t: "image" in topic and 1.02 < t < 1.98,
@@ -231,7 +231,7 @@ def test_inspect_does_not_overwrite(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(config_path("mappings").glob("*.yaml")), ids=lambda p: p.stem)
-def test_mappings_that_ship_are_valid(path):
+def test_shipped_mappings_are_valid(path):
     assert read_mapping(path).views
 
 
@@ -254,7 +254,7 @@ def test_mappings_that_ship_are_valid(path):
         ({"clock": "wall"}, "clock"),
     ],
 )
-def test_a_mapping_that_cannot_be_used_is_one_line(tmp_path, changes, words):
+def test_an_invalid_mapping_is_refused_in_one_line(tmp_path, changes, words):
     path = tmp_path / "m.yaml"
     path.write_text(yaml.safe_dump(MAPPING | changes))
     with pytest.raises(InputError) as error:

@@ -91,7 +91,7 @@ def test_the_summary_has_every_documented_key_and_the_right_values(record, tmp_p
     assert summary["final_distance_m"]["max"] == pytest.approx(0.08)
 
 
-def test_frames_that_did_not_become_latents_are_lost(record):
+def test_frames_without_a_latent_are_counted_as_lost(record):
     lost = 2  # the model's own numbers show how many latents it sent, whether or not they came here
     record.latents = [(stamp, n) for n, (stamp, _) in enumerate(record.images[5:30] + record.images[30 + lost :])]
     assert summarise(record)["frames"] == {"sent": 55, "encoded": 53}
@@ -107,7 +107,7 @@ def test_a_run_that_ended_before_the_first_goal_has_a_summary_and_a_page(tmp_pat
     assert summary["latency_ms"] == {"p50": None, "p99": None, "max": None}
 
 
-def test_the_page_shows_every_goal_beside_its_final_frame(record, tmp_path):
+def test_the_report_shows_every_goal_image_with_its_final_frame(record, tmp_path):
     text = write_report(record, summarise(record), tmp_path / "report.html").read_text()
     assert text.count("data:image/jpeg") == 6  # the cell, the goal, the last camera image
     assert "1: reached, 1.0 cm" in text and "<b>not reached</b>, 8.0 cm" in text
@@ -122,7 +122,7 @@ def test_the_page_plays_and_links_the_video(record, tmp_path):
     assert "<video" not in write_report(record, summary, tmp_path / "report.html").read_text()
 
 
-def test_the_demo_ends_with_its_result_and_the_paths_in_80_columns(record, tmp_path, monkeypatch, capsys):
+def test_the_demo_prints_its_result_and_the_paths_in_80_columns(record, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     record.ended = "interrupted"
     summary, paths = demo.write_results(record, Path("out"))
@@ -159,7 +159,7 @@ def test_the_video_shows_each_goal_with_its_inset(record, tmp_path):
     assert frame[60:, :470].std() > 20, "the cell is drawn"
 
 
-def test_without_joint_states_the_camera_takes_the_views_place(record, tmp_path):
+def test_without_joint_states_the_video_shows_the_camera_image(record, tmp_path):
     record.frames = [replace(frame, joints=None) for frame in record.frames]
     assert write_demo_video(record, tmp_path / "demo.mp4") == len(record.frames) // 2
     with av.open(str(tmp_path / "demo.mp4")) as video:
@@ -168,7 +168,7 @@ def test_without_joint_states_the_camera_takes_the_views_place(record, tmp_path)
     assert write_report(record, summarise(record), tmp_path / "report.html").read_text().count("data:image/jpeg") == 4
 
 
-def test_the_graph_is_drawn_with_its_names_escaped():
+def test_names_in_the_graph_drawing_are_escaped():
     figure = draw_graph(TOPICS, ["simulator", "camera"])
     boxes = [text.get_text() for text in figure.axes[0].texts if text.get_bbox_patch() is not None]
     assert sorted(boxes) == ["a<b  (Y)", "camera", "camera", "image  (Image)", "simulator"]

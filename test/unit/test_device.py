@@ -38,7 +38,7 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(monkeypatch):
             choose_device(name)
 
 
-def test_each_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch):
+def test_each_torchrun_process_uses_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda", 0)
@@ -112,7 +112,7 @@ def test_a_model_on_a_gpu_returns_tensors_on_the_callers_device(name, training):
         assert asked.encode(frames).device == HERE
 
 
-def test_frames_of_a_bag_are_encoded_on_the_gpu_and_measured_here():
+def test_frames_of_a_bag_are_encoded_on_the_gpu_and_evaluated_on_the_cpu():
     model = small_lewm.fresh().eval()
     with pretended_gpu() as gpu:
         encoder = BatchEncoder(on_device(model, gpu))
@@ -156,7 +156,7 @@ def test_pre_training_stays_on_the_gpu():
 @pytest.mark.parametrize("solver", ["icem", "gradient"])
 @pytest.mark.parametrize("policy", ["policy_first", "policy_only"])
 @pytest.mark.parametrize("metric", ["l2", "reachability"])
-def test_a_plan_is_searched_on_the_gpu_and_leaves_it(solver, policy, metric):
+def test_a_plan_is_searched_on_the_gpu_and_returned_on_the_cpu(solver, policy, metric):
     space, joints = sim_arm.space(), tuple(sim_arm.robot().joints)
     config = small_models.config(joints, reachability={"width": 16})
     model, head = small_models.fresh(config)

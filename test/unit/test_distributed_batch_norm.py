@@ -99,7 +99,7 @@ def close(one, other):
 
 
 @pytest.mark.parametrize("name", NORMS)
-def test_outputs_gradients_and_statistics_are_those_of_the_whole_batch(found, name):
+def test_outputs_gradients_and_statistics_equal_those_of_the_whole_batch(found, name):
     norm, x = made(name)
     outputs, slopes, gradients, state = train(norm, x)
     for step in range(STEPS):
@@ -111,14 +111,14 @@ def test_outputs_gradients_and_statistics_are_those_of_the_whole_batch(found, na
     close(torch.cat([one[f"{name}, evaluated"] for one in found]), evaluated(norm, x[0]))
 
 
-def test_unequal_parts_count_by_their_size(found):
+def test_unequal_parts_of_a_batch_are_weighted_by_size(found):
     norm, x = nn.BatchNorm1d(5).double(), uneven_batch()
     close(torch.cat([one["uneven"][0] for one in found]), norm(x).detach())
     for one in found:
         close(one["uneven"][1], norm.running_var)
 
 
-def test_halves_are_normed_in_full_precision(found):
+def test_bfloat16_batches_are_normalised_in_float32(found):
     """What comes out has the type of what goes in, and is no further off than its rounding."""
     theirs = torch.cat([one["halves"] for one in found])
     assert theirs.dtype == torch.bfloat16
@@ -126,7 +126,7 @@ def test_halves_are_normed_in_full_precision(found):
     torch.testing.assert_close(theirs.float(), expected.detach(), rtol=1e-2, atol=1e-2)
 
 
-def test_a_step_of_a_world_model_is_that_of_one_process(found):
+def test_a_training_step_equals_that_of_one_process(found):
     error, regular, gradients, buffers = world_model_step(*batch())
     close(sum(one["world model"][0] for one in found) / two_ranks.RANKS, error)
     for one in found:
@@ -136,7 +136,7 @@ def test_a_step_of_a_world_model_is_that_of_one_process(found):
         close(their_buffers, buffers)
 
 
-def test_alone_it_is_torchs_own():
+def test_in_one_process_it_equals_torch_batch_norm():
     for name in NORMS:
         norm, x = made(name)
         twin, _ = made(name)
@@ -144,7 +144,7 @@ def test_alone_it_is_torchs_own():
             close(other, one)
 
 
-def test_weights_buffers_and_their_names_stay():
+def test_conversion_keeps_weights_buffers_and_their_names():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16))).eval()
     before = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     converted = convert_batch_norm(model)

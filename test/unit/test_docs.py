@@ -18,7 +18,7 @@ def pages():
     return reference.reference_pages()
 
 
-def test_the_site_builds_without_a_warning(tmp_path):
+def test_the_documentation_site_builds_without_warnings(tmp_path):
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
@@ -26,7 +26,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert (tmp_path / "site" / "reference" / "nodes.html").is_file()
 
 
-def test_the_reference_of_nodes_has_every_parameter_with_its_default(pages):
+def test_the_node_reference_has_every_parameter_with_its_default(pages):
     from jepa_ros.nodes.arm_gate.parameters import PARAMETERS
 
     page = pages["reference/nodes.md"]
@@ -35,7 +35,7 @@ def test_the_reference_of_nodes_has_every_parameter_with_its_default(pages):
     assert "| `require_deadman` | `false` |" in page
 
 
-def test_the_reference_of_nodes_has_topics_services_and_actions_with_their_types(pages):
+def test_the_node_reference_has_topics_services_and_actions_with_their_types(pages):
     page = pages["reference/nodes.md"]
     for row in (
         "| publishes | `latent` | `LatentState` |",
@@ -47,7 +47,7 @@ def test_the_reference_of_nodes_has_topics_services_and_actions_with_their_types
         assert row in page
 
 
-def test_the_reference_of_messages_has_every_interface_field_and_constant(pages):
+def test_the_message_reference_has_every_interface_field_and_constant(pages):
     page = pages["reference/messages.md"]
     for path in (ROOT / "msg").glob("*/*.*"):
         if path.suffix in (".msg", ".srv", ".action"):
@@ -55,14 +55,14 @@ def test_the_reference_of_messages_has_every_interface_field_and_constant(pages)
     assert "| `LATCHED=4` | `uint8` |" in page and "| `encode_ms` | `float32` | ms" in page
 
 
-def test_the_reference_of_commands_has_every_command_and_its_options(pages):
+def test_the_command_reference_has_every_command_and_its_options(pages):
     page = pages["reference/commands.md"]
     for heading in ("## jepa_ros up sim", "## jepa_ros evaluate bag", "## jepa_ros doctor"):
         assert heading in page
     assert "| `--camera-topic` | `image` |" in page
 
 
-def test_the_reference_of_file_formats_has_types_ranges_and_meanings(pages):
+def test_the_file_format_reference_has_types_ranges_and_meanings(pages):
     page = pages["reference/file_formats.md"]
     assert "| `position_margin` | number ≥ 0 ≤ 0.5 | required |" in page
     assert "## Training recipe" in page and "## Dataset index" in page

@@ -42,19 +42,19 @@ from jepa_ros.doctor.observations import (
 from jepa_ros.doctor.topics import qos_mismatch
 
 
-def test_a_robot_as_it_should_be_has_no_problems():
+def test_a_healthy_graph_passes_every_check():
     assert not bad()
     lines = [f.line() for f in examine(good(), SETUP)]
     assert len(lines) > 12 and all(line.startswith("ok ") for line in lines)
 
 
-def test_every_code_is_used_and_begins_with_its_check():
+def test_every_finding_code_is_used_and_starts_with_its_check():
     text = "".join(path.read_text() for path in Path(finding.__file__).parent.glob("*.py"))
     assert not [code.name for code in FindingCode if f"Code.{code.name}" not in text]
     assert all(code.value.count(".") == 1 for code in FindingCode)
 
 
-def test_rotation_to_base_of_the_robots_file_is_reported():
+def test_the_camera_rotation_of_the_robot_file_is_reported():
     [fits] = check_fit(replace(SETUP, robot=turned_camera.robot(turned_camera.about_z(-30.0), ROBOT)))
     assert (
         fits.level is Level.OK and "axes are turned by 30.0° against the base's (camera.rotation_to_base)" in fits.found
@@ -63,7 +63,7 @@ def test_rotation_to_base_of_the_robots_file_is_reported():
     assert "turned" not in fits.found
 
 
-def test_missing_planning_limits_are_a_warning():
+def test_a_robot_without_a_workspace_to_plan_in_is_a_warning():
     space = {"type": "pose_delta", "max_translation": 0.05, "max_rotation": 0.2, "max_acceleration": 1.0}
     robot = ROBOT.model_validate(ROBOT.model_dump() | {"action_space": space})
     state = {"kind": "tool_pose", "gripper": tuple("abcdefg"), "mean": (0.0,) * 7, "std": (1.0,) * 7}
@@ -83,7 +83,7 @@ def test_missing_planning_limits_are_a_warning():
     ("topics", "words"),
     [({}, "ROS_DOMAIN_ID"), ({"/chatter": Topic([Endpoint("/talker", STRING)])}, "only /chatter")],
 )
-def test_no_topic_of_the_robot_is_published(topics, words):
+def test_a_graph_without_topics_of_the_robot_is_reported(topics, words):
     observed = Observations(topics=topics)
     assert words in only("namespace", observed)
 
@@ -94,7 +94,7 @@ def test_a_misspelt_namespace_is_reported_with_the_nearest_one():
     assert "Try --namespace left_arm." in only("namespace", observed, replace(SETUP, namespace="/left_amr"))
 
 
-def test_a_robot_in_a_namespace_of_its_own_needs_the_option():
+def test_a_robot_in_its_own_namespace_needs_the_robot_namespace_option():
     observed = good()
     for name in ("/joint_states", "/robot_description", COMMAND):
         observed.topics[f"/arm{name}"] = observed.topics.pop(name)
@@ -102,14 +102,14 @@ def test_a_robot_in_a_namespace_of_its_own_needs_the_option():
     assert any("--robot-namespace /arm" in f.line() for f in bad(observed))
 
 
-def test_only_compressed_images_are_published():
+def test_a_camera_with_compressed_images_only_is_a_warning():
     observed = good()
     observed.topics["/image/compressed"] = Topic([Endpoint("/eye", IMAGES[1])])
     observed.topics["/image"], observed.cameras[0].times, observed.cameras[0].image = Topic(), MessageTimes(), None
     assert "--camera-topic /image/compressed" in only("topic", observed, level=Level.WARNING)
 
 
-def test_a_publisher_without_messages():
+def test_a_silent_publisher_is_reported():
     observed = good()
     observed.joints, observed.joint_messages = MessageTimes(), []
     assert "none from /driver" in only("silent", observed)
@@ -124,12 +124,12 @@ def test_a_publisher_without_messages():
         (Endpoint("/a", STRING, True, True), Endpoint("/b", STRING, True, True), ""),
     ],
 )
-def test_mismatch_of_quality_of_service(publisher, listener, words):
+def test_incompatible_qos_is_detected(publisher, listener, words):
     found = qos_mismatch(publisher, listener)
     assert words in found and bool(found) == bool(words)
 
 
-def test_another_node_that_receives_nothing_is_a_warning():
+def test_incompatible_qos_to_another_node_is_only_a_warning():
     observed = good()
     observed.topics["/joint_states"].publishers = [Endpoint("/driver", JOINT_STATE, False)]
     assert "/joint_states to /rsp" in only("qos", observed, level=Level.WARNING)
@@ -142,14 +142,14 @@ def test_another_node_that_receives_nothing_is_a_warning():
     ("age", "words"),
     [(61.0, "61 s old on"), (-60.0, "60 s ahead"), (0.4, "0.4 s old"), (1.6e9, "the same use_sim_time")],
 )
-def test_stamps_of_another_clock(age, words):
+def test_stamps_of_another_clock_are_reported(age, words):
     observed = good()
     observed.joints = stream(100, age=age)
     line = only("clocks", observed)
     assert words.removesuffix(" on") in line
 
 
-def test_low_rates():
+def test_low_message_rates_are_reported():
     observed = good()
     observed.joints, observed.cameras[0].times = stream(12), stream(7, frame=ROBOT.camera.frame_id)
     assert [(f.check, f.level) for f in bad(observed)] == [("rate", Level.WARNING)] * 2
@@ -158,7 +158,7 @@ def test_low_rates():
     assert "0.2 Hz" in bad(observed)[0].line() and bad(observed)[0].level is Level.ERROR
 
 
-def test_simulated_time_needs_the_option_and_a_clock():
+def test_simulated_time_needs_use_sim_time_and_a_clock():
     observed = good()
     for one in (observed.joints, observed.cameras[0].times):
         one.stamps = [s - NOW + 50 for s in one.stamps]
@@ -185,7 +185,7 @@ def test_simulated_time_needs_the_option_and_a_clock():
         (urdf().replace("openarm_right", "joint_of"), "description", "joint_of_joint1"),
     ],
 )
-def test_invalid_descriptions(described, check, words):
+def test_invalid_robot_descriptions_are_reported(described, check, words):
     observed = good()
     observed.description = described
     assert words in only(check, observed)
@@ -210,13 +210,13 @@ def test_continuous_joints_need_no_position_limits():
         (joint_message(openarm_right_joint4=200.0), "range", "200.000 rad"),
     ],
 )
-def test_invalid_joint_states(message, check, words):
+def test_invalid_joint_states_are_reported(message, check, words):
     observed = good()
     observed.joint_messages = [message] * 10
     assert words in only(check, observed)
 
 
-def test_a_gripper_in_messages_of_its_own_is_missing():
+def test_a_gripper_in_separate_joint_states_is_reported_as_missing():
     arm, gripper = JointMessage(tuple(ROBOT.joints), (0.5,) * 7, (0.0,) * 7), JointMessage(("x",), (0.0,), (0.0,))
     found = check_joints(Observations(joint_messages=[gripper, arm]), SETUP)
     assert [f.check for f in found if f.level] == ["joints"]  # the model takes the arm's gripper from the same message
@@ -232,19 +232,19 @@ def controlled(**changes):
     return observed
 
 
-def test_a_controller_that_is_not_active():
+def test_an_inactive_controller_is_reported():
     observed = controlled(controllers={ROBOT.controllers[0].name: "inactive"})
     assert "--activate right_joint_trajectory_controller" in only("controller", observed)
     assert not bad(controlled(controllers={ROBOT.controllers[0].name: "active"}))
 
 
-def test_controllers_known_to_the_manager_are_listed():
+def test_the_controllers_known_to_the_controller_manager_are_listed():
     observed = controlled(controllers={"arm_controller": "active"})
     observed.topics.pop(COMMAND)
     assert "the controller manager knows arm_controller" in only("controller", observed)
 
 
-def test_a_recorder_is_not_a_controller():
+def test_a_recorder_is_not_taken_for_a_controller():
     observed = good()
     observed.topics[COMMAND].subscribers.insert(0, Endpoint("/recorder", TRAJECTORY))
     assert not bad(observed)
@@ -252,7 +252,7 @@ def test_a_recorder_is_not_a_controller():
     assert "found none. Load and activate" in only("controller", observed)
 
 
-def test_one_arm_gate_may_publish_commands_but_not_two():
+def test_two_gates_are_reported_as_rival_publishers():
     observed = good()
     observed.topics[COMMAND].publishers = [Endpoint("/arm_gate", TRAJECTORY)]
     assert not bad(observed)
@@ -268,7 +268,7 @@ def test_one_arm_gate_may_publish_commands_but_not_two():
         ("moveit_servo/JointJog", True),
     ],
 )
-def test_joint_order_matters_where_commands_carry_no_names(kind, fits):
+def test_joint_order_is_checked_where_commands_carry_no_names(kind, fits):
     controller = ROBOT.controllers[0].model_copy(update={"type": kind})
     observed = good()
     setup = replace(SETUP, robot=ROBOT.model_copy(update={"controllers": [controller]}))
@@ -279,7 +279,7 @@ def test_joint_order_matters_where_commands_carry_no_names(kind, fits):
     assert [f.check for f in found] == ([] if fits else ["controller_joints"])
 
 
-def test_missing_moveit_servo_and_missing_message_package():
+def test_a_missing_moveit_servo_or_message_package_is_reported():
     servo = ROBOT.controllers[0].model_copy(update={"name": "servo_node", "type": "moveit_servo/JointJog"})
     setup = replace(SETUP, robot=ROBOT.model_copy(update={"controllers": [servo]}))
     assert "Start MoveIt Servo" in only("controller", good(), setup)

@@ -39,7 +39,7 @@ from jepa_ros.errors import InputError
 # -- frames, camera, model ---------------------------------------------------------------------------------------------
 
 
-def test_a_turned_camera_is_a_warning_and_a_moved_one_an_error():
+def test_a_rotated_camera_is_a_warning_and_a_moved_one_an_error():
     observed = good()
     turn = (math.cos(math.radians(4)), math.sin(math.radians(4)), 0.0, 0.0)  # 8° about the optical axis
     observed.transforms[ROBOT.camera.frame_id] = (ROBOT.base_frame, MODEL.camera.position, turn)
@@ -48,7 +48,7 @@ def test_a_turned_camera_is_a_warning_and_a_moved_one_an_error():
     assert bad(observed)[0].level is Level.ERROR
 
 
-def test_tf_trees_that_are_not_connected():
+def test_unconnected_tf_trees_are_reported():
     found, *_ = check_frames(
         Observations(
             transforms={
@@ -65,7 +65,7 @@ def test_tf_trees_that_are_not_connected():
     ("scale", "size", "level"),
     [(1.0, (320, 240), 0), (2.0, (640, 480), 0), (1.1, (320, 240), 1), (1.5, (320, 240), 2), (1.0, (640, 480), 2)],
 )
-def test_the_field_of_view_of_the_centred_square_matters(scale, size, level):
+def test_the_field_of_view_of_the_square_crop_is_compared(scale, size, level):
     observed, t = good(), MODEL.camera
     camera = observed.cameras[0]
     centre = (size[0] - 1) / 2, (size[1] - 1) / 2
@@ -83,14 +83,14 @@ def test_the_field_of_view_of_the_centred_square_matters(scale, size, level):
         ({"image": None, "problem": "image encoding: found '32FC1'"}, "encoding"),
     ],
 )
-def test_unusable_images(change, check):
+def test_unusable_camera_images_are_reported(change, check):
     observed = good()
     for name, value in change.items():
         setattr(observed.cameras[0], name, value)
     only(check, observed)
 
 
-def test_simulated_images_may_repeat():
+def test_a_still_simulated_image_is_not_reported_as_frozen():
     observed = good()
     observed.cameras[0].frozen_s = 3.0
     observed.nodes["/camera"] = NodeParameters(frozen_after=0.0)
@@ -100,7 +100,7 @@ def test_simulated_images_may_repeat():
     assert not [f for f in check_images(observed, SETUP) if f.level]
 
 
-def test_a_model_trained_for_another_robot():
+def test_a_model_for_another_robot_is_reported():
     other = ROBOT.model_copy(update={"name": "other"})
     assert "one trained for openarm" in only("model", setup=replace(SETUP, robot=other), level=Level.WARNING)
     slow = ROBOT.action_space.model_copy(update={"max_speed": 0.1})
@@ -122,7 +122,7 @@ def test_a_model_trained_for_another_robot():
         (ModelView(None, None, None, None, None), ""),
     ],
 )
-def test_findings_on_the_view_of_the_model(view, check):
+def test_images_that_the_model_cannot_interpret_are_reported(view, check):
     assert [f.check for f in check_view(view, "/image") if f.level] == ([check] if check else [])
 
 
@@ -141,7 +141,7 @@ def test_the_overlay_projects_points_as_a_pinhole_camera():
     assert overlay.draw_overlay(np.zeros((480, 640, 3), np.uint8), None, None, SETUP).shape == (240, 320, 3)
 
 
-def test_summary_report_and_overlay_are_written(tmp_path):
+def test_findings_are_written_to_report_and_summary(tmp_path):
     findings = [ok("a", "x", "y"), error(FindingCode.TOPIC_MISSING, "x <y>", "1", "2", "Do it.")]
     report.write_files(tmp_path / "o", findings, good(), SETUP, [("overlay", picture())])
     summary = json.loads((tmp_path / "o" / "summary.json").read_text())
@@ -158,7 +158,7 @@ def test_summary_report_and_overlay_are_written(tmp_path):
 
 
 @pytest.mark.parametrize("command", [["doctor"], ["calibrate", "camera"]])
-def test_the_commands_have_help(command):
+def test_doctor_and_calibrate_have_help(command):
     done = CliRunner().invoke(cli.app, [*command, "--help"])
     assert done.exit_code == 0 and "Usage" in done.output
 

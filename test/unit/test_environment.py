@@ -12,7 +12,7 @@ from jepa_ros.bringup.environment import discovery_port, free_domain, process_en
 from jepa_ros.resources import config_path
 
 
-def test_missing_variables_are_set():
+def test_unset_environment_variables_get_defaults():
     filled = process_environment({})
     assert filled["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     assert int(filled["ROS_DOMAIN_ID"]) in environment.DOMAINS
@@ -37,7 +37,7 @@ def test_missing_variables_are_set():
         {"MALLOC_ARENA_MAX": "8"},
     ],
 )
-def test_what_the_user_set_is_kept(own):
+def test_environment_variables_set_by_the_user_are_kept(own):
     filled = process_environment(own)
     assert own.items() <= filled.items()
 
@@ -56,13 +56,13 @@ def test_our_profile_is_not_used_with_the_user_s_own_transport(own):
     assert not [name for name in environment._PROFILES if name in filled and name not in own]
 
 
-def test_a_profile_in_the_working_directory_counts_as_the_users_own(tmp_path, monkeypatch):
+def test_a_fastdds_profile_in_the_working_directory_is_kept(tmp_path, monkeypatch):
     (tmp_path / "DEFAULT_FASTDDS_PROFILES.xml").touch()
     monkeypatch.chdir(tmp_path)
     assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in process_environment({})
 
 
-def test_localhost_only_is_a_choice_of_discovery_too():
+def test_ros_localhost_only_counts_as_a_discovery_setting():
     assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in process_environment({"ROS_LOCALHOST_ONLY": "1"})
 
 
@@ -72,20 +72,20 @@ def test_the_profile_for_other_machines_does_not_bind_to_loopback():
     assert "127.0.0.1" not in config_path("fastdds.xml").read_text()
 
 
-def test_hardware_joins_the_users_own_graph():
+def test_for_hardware_the_ros_domain_of_the_user_is_kept():
     filled = process_environment({}, isolate=False)
     assert "ROS_DOMAIN_ID" not in filled and "ROS_AUTOMATIC_DISCOVERY_RANGE" not in filled
     assert filled["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(config_path("fastdds.xml"))
 
 
-def test_a_used_domain_is_skipped():
+def test_a_ros_domain_in_use_is_skipped():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as neighbour:
         taken = next(domain for domain in range(60, 100) if _bind(neighbour, domain))
         assert free_domain([taken, 101]) == 101
         assert free_domain([taken]) == taken
 
 
-def test_all_processes_of_a_graph_get_one_domain():
+def test_all_processes_of_a_graph_get_the_same_ros_domain():
     first = process_environment({})
     assert process_environment(first) == first
 
@@ -100,7 +100,7 @@ def test_ensure_sets_this_process_s_environment_once(monkeypatch):
     assert os.environ == first and first["ROS_DOMAIN_ID"]
 
 
-def test_the_mark_of_another_environments_bootstrap_is_dropped():
+def test_the_bootstrap_marker_of_another_environment_is_removed():
     foreign = {"_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1", "LD_LIBRARY_PATH": "/elsewhere/lib"}
     assert "_ROS_WHEELS_BOOTSTRAP_COMPLETE" not in process_environment(foreign)
     own = foreign | {"LD_LIBRARY_PATH": os.path.join(sys.prefix, "lib")}
@@ -123,7 +123,7 @@ def _bind(neighbour: socket.socket, domain: int) -> bool:
     return True
 
 
-def test_logs_go_to_a_temporary_directory_only_where_the_home_cannot_hold_them(tmp_path):
+def test_logs_use_a_temporary_directory_only_if_the_home_is_not_writable(tmp_path):
     assert environment.log_directory({"HOME": str(tmp_path)}) == {}
     assert environment.log_directory({"HOME": "/proc/no_home", "ROS_HOME": str(tmp_path / "new")}) == {}
     assert environment.log_directory({"HOME": "/proc/no_home", "ROS_LOG_DIR": "/proc/own"}) == {}

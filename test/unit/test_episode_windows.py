@@ -24,7 +24,7 @@ def data():
     return EpisodeSet([episode(30, 1), episode(9, 2), episode(20, 3)], np.zeros(3), np.ones(3))
 
 
-def test_windows_take_the_right_frames_states_and_actions(data):
+def test_windows_contain_the_right_frames_states_and_actions(data):
     windows = data.windows(np.array([0, 2]), np.array([10, 5]), steps=2, block=BLOCK, history=HISTORY)
     assert windows.frames.shape == (2, 4, 8, 8, 3)
     assert windows.frames[:, :, 0, 0, 0].tolist() == [[1] * 4, [3] * 4]
@@ -36,27 +36,27 @@ def test_windows_take_the_right_frames_states_and_actions(data):
     np.testing.assert_allclose(windows.actions[1, 0, 1::2], [-3.01, -3.02, -3.03, -3.04], atol=1e-6)
 
 
-def test_before_the_first_frame_stands_the_first(data):
+def test_history_before_the_first_frame_repeats_the_first_frame(data):
     windows = data.windows(np.array([1, 2]), np.array([0, 3]), steps=1, block=BLOCK, history=3)
     assert windows.frames[:, :, 0, 0, 1].tolist() == [[0, 0, 0, 4], [0, 0, 3, 7]]
     assert windows.frames[:, :, 0, 0, 0].tolist() == [[2] * 4, [3] * 4]
 
 
-def test_before_the_first_frame_nothing_was_done(data):
+def test_actions_before_the_first_frame_are_zero(data):
     windows = data.windows(np.array([1, 2]), np.array([0, 3]), steps=1, block=BLOCK, history=3)
     assert not windows.actions[0, :2].any()
     np.testing.assert_allclose(windows.actions[0, 2, 0::2], [2.00, 2.01, 2.02, 2.03], atol=1e-6)
     np.testing.assert_allclose(windows.actions[1, 1, 0::2], [0.0, 3.00, 3.01, 3.02], atol=1e-6)
 
 
-def test_rows_of_frames_and_actions_agree(data):
+def test_frames_and_actions_are_aligned_by_row(data):
     rows = data.index(np.array([0, 1, 2]), np.array([29, 8, 19]))
     np.testing.assert_allclose(data.actions[rows][:, 0], [1.29, 2.08, 3.19], atol=1e-6)
     assert data.frames[rows][:, 0, 0, 1].tolist() == [29, 8, 19]
     assert len(data) == 31 + 10 + 21 == len(data.actions) and data.lengths.tolist() == [30, 9, 20]
 
 
-def test_sampling_covers_all_windows_that_fit_and_no_others(data):
+def test_sampling_covers_all_valid_windows_and_no_others(data):
     steps = 4  # 16 ticks: the second episode is too short
     windows = data.windows(*data.draw(3000, steps * BLOCK, np.random.default_rng(0)), steps, BLOCK, HISTORY)
     number, last = windows.frames[:, -1, 0, 0, 0].numpy(), windows.frames[:, -1, 0, 0, 1].numpy()
@@ -65,17 +65,17 @@ def test_sampling_covers_all_windows_that_fit_and_no_others(data):
     assert np.mean(number == 1) == pytest.approx(15 / 20, abs=0.05)
 
 
-def test_the_generator_decides_the_windows(data):
+def test_the_same_generator_seed_samples_the_same_windows(data):
     first, again = (data.draw(8, 2 * BLOCK, np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 
-def test_episodes_that_are_all_too_short_are_said_to_be(data):
+def test_too_short_episodes_are_refused_with_the_required_length(data):
     with pytest.raises(InputError, match="expected one of at least 31 ticks, found at most 30"):
         data.draw(1, 31, np.random.default_rng(0))
 
 
-def test_normalisation_comes_from_training_episodes_alone():
+def test_normalisation_uses_training_episodes_only():
     train, other = [episode(30, 1), episode(20, 3)], [episode(40, 9, "val", 50.0), episode(40, 9, "test", 50.0)]
     mean, std = normalisation(train + other)
     states = np.concatenate([e.states for e in train])

@@ -48,7 +48,7 @@ def test_every_frame_has_a_row(evaluated):
     assert all(row["probe_tool_m"] > 0 for row in rows)
 
 
-def test_the_ratios_are_those_of_the_table(evaluated):
+def test_the_prediction_ratios_agree_with_the_frame_table(evaluated):
     summary, _, out = evaluated
     rows = bags.rows(out)
     for k in (1, 2):
@@ -114,7 +114,7 @@ def test_an_exceeded_threshold_is_a_line_and_exit_code_1(bag, model, tmp_path):
     assert [t["broken"] for t in summary["thresholds"]] == [True, False]
 
 
-def test_thresholds_may_come_from_a_file(bag, model, tmp_path):
+def test_thresholds_can_be_read_from_a_file(bag, model, tmp_path):
     (tmp_path / "limits.yaml").write_text("fail_if:\n  - effective_rank < 100\n  - dead_dimensions > 1\n")
     _, lines = bags.evaluate(bag, model, tmp_path / "o", "--thresholds", tmp_path / "limits.yaml", code=1)
     assert len(lines) == 1 and lines[0].startswith("threshold effective_rank < 100: effective_rank is")
@@ -141,7 +141,7 @@ def test_a_topic_that_no_bag_has_is_refused_before_anything_is_written(bag, mode
     assert lines[0].startswith(f"{option} /unknown/topic: no bag has this topic") and "joint_states" in lines[0]
 
 
-def test_without_a_result_bag(bag, model, tmp_path):
+def test_no_result_writes_no_result_bag(bag, model, tmp_path):
     summary, _ = bags.evaluate(bag, model, tmp_path / "o", "--no-result")
     assert not list((tmp_path / "o").glob("*.mcap")) and summary["files"]["results"] == []
 
@@ -197,7 +197,7 @@ def test_thresholds_may_name_every_metric(evaluated):
     assert json.dumps(evaluated[0])  # nothing in it is no number
 
 
-def test_another_robots_model_is_refused(bag, tmp_path):
+def test_a_model_for_another_robot_is_refused(bag, tmp_path):
     import torch
 
     from helpers import small_models
@@ -210,7 +210,7 @@ def test_another_robots_model_is_refused(bag, tmp_path):
     assert summary is None and len(lines) == 1 and "expected the joints ['a', 'b']" in lines[0]
 
 
-def test_the_function_returns_the_summary_of_the_command_and_writes_nothing(
+def test_evaluate_bag_returns_the_summary_of_the_command_and_writes_nothing(
     bag, model, evaluated, tmp_path, monkeypatch
 ):
     from jepa_ros.evaluation.bag.evaluate import evaluate_bag
@@ -223,7 +223,7 @@ def test_the_function_returns_the_summary_of_the_command_and_writes_nothing(
     assert found["score"] == expected["score"] and [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_the_command_ends_with_its_result_and_the_paths_in_80_columns(bag, model, tmp_path, monkeypatch):
+def test_the_command_prints_its_result_and_the_paths_in_80_columns(bag, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = bags.run(bag, "--model", model, "--out", "o", *bags.QUICK, "--horizon", 2, "--fail-if", "frames<1")
     lines = done.stdout.splitlines()
@@ -237,13 +237,13 @@ def test_the_command_ends_with_its_result_and_the_paths_in_80_columns(bag, model
     assert max(map(len, lines)) <= 80
 
 
-def test_an_out_that_cannot_be_written_to_is_refused_before_anything_is_read(bag, model, tmp_path):
+def test_an_unwritable_output_is_refused_before_reading(bag, model, tmp_path):
     (tmp_path / "file").write_text("")
     _, lines = bags.evaluate(bag, model, tmp_path / "file" / "o", code=2)
     assert len(lines) == 1 and "cannot be written to" in lines[0]
 
 
-def test_a_report_that_fails_loses_no_results(bag, model, tmp_path, monkeypatch):
+def test_a_failing_report_loses_no_results(bag, model, tmp_path, monkeypatch):
     from jepa_ros.evaluation.bag import evaluate
 
     def fail(*_):

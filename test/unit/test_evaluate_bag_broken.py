@@ -23,12 +23,12 @@ def test_missing_and_empty_bags_are_refused(model, tmp_path):
         assert not (tmp_path / "out").exists(), "refused input leaves nothing behind"
 
 
-def test_one_missing_bag_does_not_prevent_the_others(bag, model, tmp_path, expected):
+def test_one_missing_bag_does_not_prevent_evaluating_the_others(bag, model, tmp_path, expected):
     summary, lines = bags.evaluate([tmp_path / "none", bag], model, tmp_path / "out", *QUICK, code=2)
     assert summary["together"] == expected and len(lines) == 1 and "found nothing there" in lines[0]
 
 
-def test_a_bag_without_a_message(bag, model, tmp_path):
+def test_a_bag_without_messages_is_reported(bag, model, tmp_path):
     path = bags.copy(bag, tmp_path / "c", lambda topic, kind, t, data: [])
     summary, lines = evaluate(path, model, tmp_path, code=2)
     assert lines == [f"bag {path}: no messages (no topic at all)"] and summary["metrics"]["frames"] == 0
@@ -84,7 +84,7 @@ def test_a_damaged_chunk_loses_only_its_own_messages(bag, model, tmp_path):
     assert summary["metrics"]["frames"] == len(times)
 
 
-def test_without_images_the_rest_is_counted(bag, model, tmp_path):
+def test_without_images_other_topics_are_still_counted(bag, model, tmp_path):
     path = bags.copy(bag, tmp_path / "b", bags.without(bags.IMAGES))
     summary, lines = evaluate(path, model, tmp_path, code=2)
     assert len(lines) == 1 and "no images" in lines[0] and "/joint_states (sensor_msgs/msg/JointState" in lines[0]
@@ -101,7 +101,7 @@ def test_without_actions_everything_else_is_evaluated(bag, model, tmp_path, expe
     assert summary["together"]["latents"] == expected["latents"] and summary["together"]["probes"] == expected["probes"]
 
 
-def test_a_topic_of_another_type(bag, model, tmp_path):
+def test_a_topic_of_the_wrong_type_is_reported(bag, model, tmp_path):
     def change(topic, kind, t, data):
         if topic == bags.JOINTS:
             text = typestore().types["std_msgs/msg/String"](data="no joints")
@@ -114,7 +114,7 @@ def test_a_topic_of_another_type(bag, model, tmp_path):
     assert summary["metrics"]["frames"] == bags.FRAMES and summary["metrics"]["prediction_ratio@1"] is None
 
 
-def test_actions_of_another_space(bag, model, tmp_path):
+def test_actions_of_another_action_space_are_reported(bag, model, tmp_path):
     def other(message):
         message.action_space = "pose_delta"
 
@@ -124,7 +124,7 @@ def test_actions_of_another_space(bag, model, tmp_path):
     assert summary["bags"][0]["quality"]["executed"]["messages"] == 0
 
 
-def test_joint_states_without_velocities(bag, model, tmp_path):
+def test_joint_states_without_velocities_are_reported(bag, model, tmp_path):
     def bare(message):
         message.velocity = np.zeros(0)
 
@@ -133,7 +133,7 @@ def test_joint_states_without_velocities(bag, model, tmp_path):
     assert len(lines) == 1 and "positions and velocities, found" in lines[0] and f"({bags.FRAMES} messages)" in lines[0]
 
 
-def test_without_a_description_nothing_is_planned_unless_one_is_given(bag, model, tmp_path, expected):
+def test_planning_needs_a_robot_description_in_the_bag_or_as_option(bag, model, tmp_path, expected):
     path = bags.copy(bag, tmp_path / "b", bags.without("/robot_description"))
     planned = ("--plan-states", 2)
     summary, lines = evaluate(path, model, tmp_path, *planned, code=2)
@@ -202,7 +202,7 @@ def test_undecodable_messages_are_counted(bag, model, tmp_path):
     assert summary["metrics"]["unreadable_messages"] == 15
 
 
-def test_stamps_of_zero_are_taken_from_the_recording(bag, model, tmp_path, expected):
+def test_zero_stamps_are_replaced_by_the_recording_time(bag, model, tmp_path, expected):
     def unstamped(message):
         message.header.stamp.sec = message.header.stamp.nanosec = 0
 
@@ -238,7 +238,7 @@ def test_frozen_and_repeated_frames_and_gaps_are_counted(bag, model, tmp_path):
     assert camera["longest_gap_s"] == pytest.approx(0.5, abs=0.01) and camera["rate_hz"] == pytest.approx(10, rel=0.01)
 
 
-def test_files_without_metadata_are_read_in_order_of_their_names(bag, model, tmp_path, expected):
+def test_files_without_metadata_are_read_in_name_order(bag, model, tmp_path, expected):
     path = bags.split(bag, tmp_path / "b")
     (path / "metadata.yaml").unlink()
     summary, lines = evaluate(path, model, tmp_path, code=2)

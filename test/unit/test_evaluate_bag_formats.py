@@ -14,7 +14,7 @@ from jepa_ros.bags.typestore import typestore
 IMAGE_TYPE, RAW_TYPE = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"
 
 
-def test_sqlite3(bag, model, tmp_path, expected):
+def test_an_sqlite3_bag_gives_the_same_result(bag, model, tmp_path, expected):
     path = bags.copy(bag, tmp_path / "b", plugin=StoragePlugin.SQLITE3)
     assert evaluate(path, model, tmp_path)[0]["together"] == expected
 
@@ -23,18 +23,18 @@ def test_sqlite3(bag, model, tmp_path, expected):
     "plugin, mode",
     [("SQLITE3", "MESSAGE"), ("SQLITE3", "FILE"), ("MCAP", "MESSAGE"), ("MCAP", "FILE"), ("MCAP", "STORAGE")],
 )
-def test_zstd_by_message_by_file_and_by_chunk(bag, model, tmp_path, expected, plugin, mode):
+def test_zstd_compression_by_message_file_or_chunk_gives_the_same_result(bag, model, tmp_path, expected, plugin, mode):
     kind = {"mode": CompressionMode[mode], "format": CompressionFormat.ZSTD}
     path = bags.copy(bag, tmp_path / "b", plugin=StoragePlugin[plugin], **kind)
     assert evaluate(path, model, tmp_path)[0]["together"] == expected
 
 
-def test_a_single_file_without_its_metadata(bag, model, tmp_path, expected):
+def test_a_single_mcap_file_gives_the_same_result(bag, model, tmp_path, expected):
     (recording,) = bag.glob("*.mcap")
     assert evaluate(recording, model, tmp_path)[0]["together"] == expected
 
 
-def test_several_files(bag, model, tmp_path, expected):
+def test_a_bag_split_into_files_gives_the_same_result(bag, model, tmp_path, expected):
     assert evaluate(bags.split(bag, tmp_path / "b"), model, tmp_path)[0]["together"] == expected
 
 
@@ -74,7 +74,7 @@ def test_the_named_one_of_several_cameras_is_used(bag, model, tmp_path, expected
     assert [c["topic"] for c in wrist["bags"][0]["quality"]["cameras"]] == ["/wrist/image/compressed"]
 
 
-def test_a_model_of_two_cameras(bag, tmp_path):
+def test_a_two_camera_model_uses_synchronised_frames(bag, tmp_path):
     two = bags.write_model(tmp_path / "m", cameras=("frame", "wrist/frame"))
     path = two_camera_bags.add_wrist(bag, tmp_path / "b", late=20_000_000, keep=lambda number: number % 5)
     summary, _ = evaluate(path, two, tmp_path)

@@ -36,7 +36,7 @@ from jepa_ros.world_model.heads import Probe
         ("frames>=10.", "frames", ">=", 10.0),
     ],
 )
-def test_thresholds_are_read(text, metric, sign, value):
+def test_thresholds_are_parsed(text, metric, sign, value):
     assert summary.parse_threshold(text) == summary.Threshold(metric, sign, value)
 
 
@@ -175,7 +175,7 @@ def message(value):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
-def test_images_come_in_order_for_any_number_of_workers(workers):
+def test_images_are_decoded_in_order_by_any_number_of_workers(workers):
     found = []
     with ImageDecoder(workers, 16) as decoder:
         for k in range(120):
@@ -272,7 +272,7 @@ def test_a_perfect_model_predicts_that_recorded_actions_reach_the_goal(planned):
     assert all(a.recorded_cost >= 0.0 for a in found) and any(a.recorded_cost > a.cost for a in found)
 
 
-def test_plans_do_not_depend_on_what_was_planned_before(driven, planned):
+def test_a_plan_does_not_depend_on_earlier_plans(driven, planned):
     found, situations = planned
     row = int(planner_agreement.pick_states(situations)[3])
     again = planner_agreement.RecordingPlanner(situations).plan_at(row)
@@ -322,7 +322,7 @@ def serialised(names, count, frame_id="base", seed=0):
 
 
 @pytest.mark.parametrize("frame_id", ["", "b", "base", "ünter"])
-def test_joint_states_are_read_as_the_general_reader_reads_them(frame_id):
+def test_the_fast_joint_state_reader_equals_the_general_reader(frame_id):
     reader = JointStateReader()
     for seed, names in enumerate((("a", "bcd"), ("a", "bcd"), (), ("long_joint_name", "é"), ("a", "bcd"), ("a",))):
         for count in ((2, 2, 2), (0, 3, 0), (1, 0, 1), (0, 0, 0)):

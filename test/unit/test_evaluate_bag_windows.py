@@ -94,7 +94,7 @@ def test_contexts_and_blocks_equal_those_of_the_live_nodes(seed, history):
     assert compared["context"] > 80 and compared["block"] > 60 and (history == 1 or compared["actions"] > 60), compared
 
 
-def test_targets_are_the_frames_whole_steps_later():
+def test_prediction_targets_are_frames_whole_steps_later():
     config = small_models.config(JOINTS, latent=2)
     made = recording(np.arange(0, 4, 0.1), np.arange(0, 4, 0.02), np.arange(0, 4, 0.1))
     found = situations_of(made, config, HORIZON)
@@ -103,7 +103,7 @@ def test_targets_are_the_frames_whole_steps_later():
     assert found.targets[30].tolist() == [34, 38, -1] and found.known[30].tolist() == [True, True, False]
 
 
-def test_nothing_is_predicted_across_a_missing_action_or_a_new_episode():
+def test_no_prediction_spans_a_missing_action_or_an_episode_boundary():
     config = small_models.config(JOINTS, latent=2)
     times = np.arange(0, 4, 0.1)
     gap = recording(times, np.arange(0, 4, 0.02), np.delete(times, 20))
@@ -147,7 +147,7 @@ def test_a_perfect_model_beats_both_baselines():
         assert entry["prediction_ratio"] < 1e-6 and entry["shuffled_ratio"] < 1e-6
 
 
-def test_the_error_is_that_of_the_noise():
+def test_the_error_of_an_exact_model_is_the_noise():
     made, _ = shifting(noise=0.1)
     checkpoint = small_models.knowing(JOINTS)
     found = situations_of(made, checkpoint.config, 1, checkpoint)
@@ -157,7 +157,7 @@ def test_the_error_is_that_of_the_noise():
     assert error == pytest.approx(2 * 0.1**2, rel=0.2)
 
 
-def test_shuffled_actions_are_never_a_frames_own():
+def test_shuffled_actions_are_never_those_of_the_same_frame():
     for count in (2, 3, 50):
         other = prediction._derangement(count, np.random.default_rng(count))
         assert sorted(other) == list(range(count)) and (other != np.arange(count)).all()

@@ -11,7 +11,7 @@ from jepa_ros.resources import list_models
 pytestmark = pytest.mark.skipif("openarm_reach" not in list_models(), reason="the shipped model is not there")
 
 
-def test_the_result_names_the_baselines_and_survives_a_report_that_fails(tmp_path, monkeypatch, capsys):
+def test_the_result_names_the_baselines_and_survives_a_failing_report(tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise OSError("no space left")
 

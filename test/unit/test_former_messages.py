@@ -97,17 +97,17 @@ def expect_former(messages, store):
         assert read.header.stamp.sec == number and not hasattr(read, "code")
 
 
-def test_a_bag_is_read_with_its_own_definitions(bag, former):
+def test_a_bag_is_read_with_its_own_message_definitions(bag, former):
     with open_bag(bag, strict=True) as opened:
         expect_former(opened.messages(opened.topics), former)
 
 
-def test_so_is_what_is_recovered_from_a_file_without_an_index(bag, former):
+def test_messages_recovered_without_an_index_use_the_definitions_in_the_bag(bag, former):
     [file] = [path for path in bag.iterdir() if path.suffix in (".mcap", ".db3")]
     expect_former(recover_messages(file), former)
 
 
-def test_a_bag_of_today_is_read_with_the_types_of_today(tmp_path):
+def test_a_bag_with_current_definitions_is_read_with_the_current_types(tmp_path):
     with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         connection = writer.add_connection("/gate_status", GATE, typestore=typestore())
         writer.write(connection, 10**18, typestore().serialize_cdr(make(typestore(), GATE, 1), GATE))
@@ -120,11 +120,11 @@ def test_a_bag_of_today_is_read_with_the_types_of_today(tmp_path):
 @pytest.mark.parametrize(
     "definition",
     ["", "]]] {", "uint8 state\n" * 20_000, "uint8 st-ate"],
-    ids=["none", "garbage", "long", "no name"],
+    ids=["empty", "garbage", "long", "invalid field name"],
 )
-def test_a_definition_that_is_malformed_is_not_used(definition):
+def test_a_malformed_message_definition_is_ignored(definition):
     assert recorded_types(GATE, definition) is typestore()
 
 
-def test_only_types_of_jepa_msgs_are_read_with_the_definition_of_a_bag():
+def test_only_jepa_msgs_types_use_the_definitions_in_the_bag():
     assert recorded_types("std_msgs/msg/String", "uint8 data") is typestore()

@@ -23,7 +23,7 @@ def feed(c, stamp, data=b"abc", now=None):
     c.accept(stamp, data)
 
 
-def test_stamps_pass_within_age_and_skew_only():
+def test_stamps_must_be_within_maximum_age_and_clock_skew():
     c = checks()
     c.check_stamp(NOW - S // 2, NOW)
     c.check_stamp(NOW + S // 20, NOW)
@@ -44,7 +44,7 @@ def test_repeated_and_reordered_stamps_are_dropped():
     feed(c, NOW + 1)
 
 
-def test_a_clock_that_jumps_back_begins_an_episode():
+def test_a_backward_clock_jump_starts_a_new_episode():
     c = checks()
     feed(c, NOW)
     feed(c, NOW - 30 * S)

@@ -50,7 +50,7 @@ def test_a_frozen_encoder_has_no_gradients_and_stays_in_evaluation_mode(encoder_
     assert around[1].weight.grad is not None
 
 
-def test_tokens_follow_the_image_size(encoder_directory):
+def test_the_number_of_tokens_follows_the_image_size(encoder_directory):
     for size, tokens in ((16, 4), (32, 16)):
         encoder = load_frozen_encoder(encoder_directory, size)
         assert encoder.tokens == tokens
@@ -65,14 +65,14 @@ def test_a_directory_without_config_is_refused(tmp_path):
     assert "expected config.json" in refused(tmp_path)
 
 
-def test_a_config_that_is_not_json_is_refused(encoder_directory):
+def test_an_encoder_config_that_is_not_json_is_refused(encoder_directory):
     (encoder_directory / "config.json").write_text("model: ijepa")
     assert "expected a JSON object" in refused(encoder_directory)
     (encoder_directory / "config.json").write_text("[]")
     assert "expected a JSON object" in refused(encoder_directory)
 
 
-def test_another_kind_of_model_is_refused(encoder_directory):
+def test_an_unsupported_model_type_is_refused(encoder_directory):
     (encoder_directory / "config.json").write_text(json.dumps({"model_type": "bert"}))
     assert "expected one of dinov2, dinov3_vit, ijepa, vjepa2, found bert" in refused(encoder_directory)
 
@@ -84,7 +84,7 @@ def test_a_pickle_in_place_of_safetensors_is_refused(encoder_directory):
     assert "found the pickle pytorch_model.bin" in refused(encoder_directory)
 
 
-def test_an_image_size_that_is_no_multiple_of_the_patch_is_refused(encoder_directory):
+def test_an_image_size_not_divisible_by_the_patch_size_is_refused(encoder_directory):
     assert "a multiple of 8 px, found 20 px" in refused(encoder_directory, size=20)
     assert "a multiple of 8 px, found 0 px" in refused(encoder_directory, size=0)
 
@@ -109,7 +109,7 @@ def test_missing_weights_are_refused(encoder_directory):
     assert "the tensor layers.1." in refused(encoder_directory)
 
 
-def test_the_digest_is_of_all_safetensors_in_order(tmp_path):
+def test_the_digest_covers_all_safetensors_files_in_name_order(tmp_path):
     for name, content in (("b.safetensors", b"two"), ("a.safetensors", b"one"), ("config.json", b"{}")):
         (tmp_path / name).write_bytes(content)
     assert weights_digest(tmp_path) == hashlib.sha256(b"onetwo").hexdigest()

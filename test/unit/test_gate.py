@@ -9,7 +9,7 @@ from jepa_ros.robot.gate.types import GateCode, GateState
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 
-def test_states_and_codes_are_those_of_the_message():
+def test_gate_states_and_codes_equal_the_message_constants():
     constants = {k: getattr(GateStatus, k) for k in dir(type(GateStatus)) if k.isupper() and k[0] != "_"}
     assert constants == {member.name: member.value for kind in (GateState, GateCode) for member in kind}
 
@@ -24,7 +24,7 @@ def test_waits_for_joint_states_then_holds_the_measured_position():
     assert bench.windows == []  # nothing is sent before a plan asks for motion
 
 
-def test_follows_a_plan_to_its_end_exactly():
+def test_the_gate_follows_a_plan_exactly_to_its_end():
     bench = Bench().ready()
     plan, begin = minimum_jerk(ZERO, GOAL, 1.2), bench.now
     assert bench.plan(plan, plan_id=3).splice_error == pytest.approx(0.0)
@@ -55,7 +55,7 @@ def test_every_window_continues_the_curve_of_the_previous_one():
         assert np.abs(q1 - q0).max() < 1e-6
 
 
-def test_the_arm_stops_by_construction_when_the_gate_dies():
+def test_the_arm_stops_at_the_end_of_the_window_if_the_gate_dies():
     bench = moving(0.5)
     last = bench.windows[-1]
     q, qd, _ = last.trajectory.sample(last.trajectory.duration + np.arange(0.0, 1.0, 0.1))
@@ -73,7 +73,7 @@ def test_a_newer_plan_takes_over_in_motion_without_a_jump():
     np.testing.assert_allclose(bench.output.reference[0], -GOAL, atol=1e-9)
 
 
-def test_a_plan_that_does_not_meet_the_reference_is_bridged():
+def test_a_plan_that_starts_off_the_reference_is_bridged():
     bench = moving(0.4)
     state = bench.gate._path.at(bench.gate._clock.time + 0.05)
     state = state + np.array([0.02, 0.1, 0.5])[:, None]
@@ -83,7 +83,7 @@ def test_a_plan_that_does_not_meet_the_reference_is_bridged():
     np.testing.assert_allclose(bench.output.reference[0], -GOAL, atol=1e-9)
 
 
-def test_a_plan_a_little_late_is_joined_and_one_too_late_is_refused():
+def test_a_slightly_late_plan_is_joined_and_a_too_late_one_refused():
     bench = moving(0.4)
     state = bench.gate._path.at(bench.gate._clock.time - 0.05)
     assert bench.plan(continuing(state, -GOAL, 1.6), ahead=-0.05)
@@ -127,7 +127,7 @@ def test_a_plan_slightly_out_of_range_is_followed_until_a_stop_inside_is_needed(
     assert "limits" in bench.text and bench.code == GateCode.LIMITS_REACHED and bench.output.status.stops == 1
 
 
-def test_far_out_of_range_is_a_gross_breach():
+def test_a_plan_far_outside_the_position_limits_is_a_gross_violation():
     bench = Bench(q=np.full(7, 1.5)).ready()
     verdict = bench.plan(minimum_jerk(np.full(7, 1.5), np.full(7, 2.5), 2.0))
     assert not verdict and "position" in verdict.text and bench.step().state == GateState.LATCHED
@@ -157,15 +157,19 @@ def bad_plans():
     moving_end = good.velocities.copy()
     moving_end[-1] = 0.3
     return {
-        "not finite": (nan, GateCode.PLAN_INVALID, "finite"),
+        "nan": (nan, GateCode.PLAN_INVALID, "finite"),
         "times": (times, GateCode.PLAN_IN_FUTURE, "plan"),
         "unknown joint": (changed(names=(*NAMES[:6], "elbow")), GateCode.PLAN_WRONG_JOINTS, "elbow"),
-        "joint twice": (changed(names=(*NAMES[:6], NAMES[0])), GateCode.PLAN_WRONG_JOINTS, "joint7"),
+        "duplicate joint": (changed(names=(*NAMES[:6], NAMES[0])), GateCode.PLAN_WRONG_JOINTS, "joint7"),
         "ends in motion": (changed(velocities=moving_end), GateCode.PLAN_ENDS_MOVING, "rest"),
         "positions only": (changed(velocities=None, accelerations=None), GateCode.PLAN_INVALID, "accelerations"),
         "one point": (JointTrajectory(NAMES, np.zeros(1), *np.zeros((3, 1, 7))), GateCode.PLAN_INVALID, "points"),
-        "another unit": (changed(positions=good.positions * 57.3 * 2), GateCode.PLAN_INVALID, "20 rad"),
-        "elsewhere": (changed(positions=good.positions + 0.3), GateCode.PLAN_STARTS_ELSEWHERE, "from the reference"),
+        "positions in degrees": (changed(positions=good.positions * 57.3 * 2), GateCode.PLAN_INVALID, "20 rad"),
+        "starts away from the reference": (
+            changed(positions=good.positions + 0.3),
+            GateCode.PLAN_STARTS_ELSEWHERE,
+            "from the reference",
+        ),
         "too long": (minimum_jerk(ZERO, GOAL, 40.0), GateCode.PLAN_TOO_LONG, "30 s"),
     }
 
@@ -184,7 +188,7 @@ def test_invalid_plans_are_rejected_and_the_plan_in_force_continues(case):
     assert bench.output.status.rejection_code == code
 
 
-def test_joints_in_another_order_are_mapped_by_name():
+def test_plan_joints_in_another_order_are_mapped_by_name():
     bench = Bench().ready()
     plan, order = minimum_jerk(ZERO, GOAL, 1.2), [3, 1, 0, 2, 6, 5, 4]
     mixed = JointTrajectory(

@@ -29,7 +29,7 @@ def test_stops_when_the_planner_is_silent():
     assert bench.plan(minimum_jerk(bench.q, GOAL, 1.0), plan_id=8), "it resumes by itself"
 
 
-def test_lowering_the_speed_scale_in_motion_stops_first_and_then_holds():
+def test_lowering_the_speed_scale_in_motion_stops_the_arm_first():
     bench = moving()
     bench.gate.set_speed_scale(0.1, bench.now)
     assert bench.step().state == GateState.STOPPING and "0.10" in bench.text
@@ -77,13 +77,13 @@ def test_an_arm_that_sags_slightly_continues_from_the_reference():
     np.testing.assert_allclose(bench.output.reference[0], ZERO, atol=1e-3)
 
 
-def test_raising_the_speed_scale_holds_at_once():
+def test_raising_the_speed_scale_takes_effect_immediately():
     bench = Bench(speed_scale=0.1).ready()
     bench.gate.set_speed_scale(1.0, bench.now)
     assert not bench.plan(minimum_jerk(ZERO, GOAL, 1.2)).clipped
 
 
-def test_beyond_the_robots_own_limits_a_plan_is_a_gross_breach_at_any_scale():
+def test_exceeding_the_robot_limits_is_a_gross_violation_at_any_speed_scale():
     for scale in (0.1, 1.0):
         bench = Bench(speed_scale=scale).ready()
         verdict = bench.plan(minimum_jerk(ZERO, GOAL, 0.15))

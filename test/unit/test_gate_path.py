@@ -37,7 +37,7 @@ def test_cutting_a_path_keeps_its_curve():
     assert path.between(t0, t1).start <= t0 and path.between(t0, t1).end == t1
 
 
-def test_stands_still_before_and_after():
+def test_a_path_is_at_rest_before_its_start_and_after_its_end():
     path = random_path()
     assert not path.at(path.end + 1)[1:].any() and not path.at(path.start - 1)[1:].any()
     held = path.between(path.end + 1.0, path.end + 1.12)
@@ -46,7 +46,7 @@ def test_stands_still_before_and_after():
     np.testing.assert_allclose(across.at(path.end + 0.06), path.at(path.end), atol=1e-9)
 
 
-def test_samples_are_the_derivatives():
+def test_sampled_velocity_and_acceleration_are_the_derivatives():
     path = random_path(step=0.05)
     samples = path.samples(0.0005)
     h = np.diff(path.times)[:, None] / (samples.shape[1] - 1)
@@ -72,7 +72,7 @@ def maker(acceleration=20.0, jerk=1000.0, velocity=2.5):
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 2.0), st.floats(0.0, 2.0))
-def test_stops_keep_acceleration_and_jerk_from_any_state(seed, acceleration, jerk):
+def test_stops_respect_acceleration_and_jerk_limits_from_any_state(seed, acceleration, jerk):
     rng = np.random.default_rng(seed)
     motion, limits = maker(10**acceleration, 10 ** (jerk + acceleration))
     state = rng.uniform(-1, 1, (3, 3)) * np.array([[1.0], [2.5], [10**acceleration * rng.integers(0, 2)]])
@@ -83,7 +83,7 @@ def test_stops_keep_acceleration_and_jerk_from_any_state(seed, acceleration, jer
     assert not stop.states[-1, 1:].any() and stop.start == 5.0
 
 
-def test_a_stop_at_rest_stays():
+def test_a_stop_at_rest_does_not_move():
     motion, _ = maker()
     state = np.array([[1.0, 2.0, 3.0], [0.0] * 3, [0.0] * 3])
     np.testing.assert_array_equal(motion.stop(state, 0.0).states[-1], state)

@@ -109,7 +109,7 @@ def play(bench, script):
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SCRIPT, st.booleans())
 @example([("plan", 0.0, 16552), ("joints", 0.25, 1), ("clock", 0.5, 34)], False)  # the clock goes back while it stops
-def test_any_history_keeps_the_limits_and_comes_to_rest(script, latch):
+def test_any_input_sequence_respects_the_limits_and_ends_at_rest(script, latch):
     kind = dict(start_tolerance=0.3, source_timeout=5.0, latch_on_gross=latch)
     play(Bench(**kind).ready(), script)
 
@@ -131,7 +131,7 @@ def test_any_limits_and_any_start_outside_them_are_handled(script, seed):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SEEDS, st.floats(0.0, 1.5))
-def test_a_stop_at_any_moment_of_any_plan_ends_soon(seed, when):
+def test_a_stop_at_any_time_in_any_plan_ends_within_400_ms(seed, when):
     rng = np.random.default_rng(seed)
     bench = Bench(q=rng.uniform(-1.0, 1.0, 7)).ready()
     goal = np.clip(bench.q + rng.normal(size=7) * 0.5, -1.9, 1.9)
@@ -143,7 +143,7 @@ def test_a_stop_at_any_moment_of_any_plan_ends_soon(seed, when):
     assert bench.now - began < 0.4
 
 
-def test_the_same_history_gives_the_same_motion():
+def test_the_same_input_sequence_gives_the_same_motion():
     script = [("plan", 0.4, 3), ("plan", 0.4, 5), ("inputs", 0.3, 1), ("healthy", 0.5, 0), ("plan", 0.5, 9)]
     runs = []
     for _ in range(2):

@@ -43,11 +43,11 @@ def jump_joints(bench):
 
 
 STALE = {
-    "latents end": (cut_latents, GateCode.LATENT_STALE, "latent", 0.2),
-    "joint states end": (cut_joints, GateCode.JOINT_STATES_STALE, "joint_states", 0.15),
-    "joint states freeze": (freeze_joints, GateCode.JOINT_STATES_FROZEN, "frozen", 0.25),
-    "joint states not finite": (nan_joints, GateCode.JOINT_STATES_INVALID, "not finite", 0.0),
-    "joint states jump": (jump_joints, GateCode.JOINT_STATES_JUMPED, "jumped", 0.0),
+    "latents stop": (cut_latents, GateCode.LATENT_STALE, "latent", 0.2),
+    "joint states stop": (cut_joints, GateCode.JOINT_STATES_STALE, "joint_states", 0.15),
+    "frozen joint states": (freeze_joints, GateCode.JOINT_STATES_FROZEN, "frozen", 0.25),
+    "joint states with nan": (nan_joints, GateCode.JOINT_STATES_INVALID, "not finite", 0.0),
+    "jumping joint states": (jump_joints, GateCode.JOINT_STATES_JUMPED, "jumped", 0.0),
 }
 
 
@@ -72,7 +72,7 @@ def test_stale_or_implausible_inputs_stop_the_arm_until_a_new_plan(case):
     bench.until(GateState.HOLDING)
 
 
-def test_a_plan_that_expires_is_stopped():
+def test_the_gate_stops_when_a_plan_expires():
     bench = Bench().ready()
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2), valid=0.4)
     bench.step(0.45)
@@ -103,7 +103,7 @@ def test_old_stamps_are_stale_at_any_message_rate():
     assert bench.state != GateState.TRACKING and "stamped" in bench.text and bench.code == GateCode.LATENT_STALE
 
 
-def test_following_error_stops_latches_and_release_starts_from_the_measured_state():
+def test_a_following_error_latches_and_release_starts_from_the_measured_state():
     bench = moving(0.25)
     stuck = bench.q.copy()
     for i in range(200):  # alive, but blocked
@@ -198,7 +198,7 @@ def test_a_clock_that_jumps_ahead_gives_no_burst_of_ticks():
     assert len(bench.output.executed) <= 10
 
 
-def test_an_arm_moved_while_held_starts_from_where_it_is():
+def test_an_arm_moved_while_held_starts_from_the_measured_position():
     bench = Bench().ready()
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2))
     bench.until(GateState.HOLDING)
@@ -240,14 +240,14 @@ def test_a_plan_accepted_on_the_grid_owns_that_tick():
     assert ids == [(round(0.1 * i, 3), 0 if i < 2 else 20 if i < 6 else 60) for i in range(10)]
 
 
-def test_settings_out_of_range_are_refused():
+def test_gate_settings_out_of_range_are_refused():
     with pytest.raises(InputError, match="horizon"):
         GateSettings(horizon=-1.0)
     with pytest.raises(InputError, match="speed_scale"):
         GateSettings(speed_scale=float("nan"))
 
 
-def test_speed_scale_is_a_ceiling():
+def test_the_speed_scale_limits_the_joint_velocity():
     bench = Bench(speed_scale=0.25).ready()
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.3)).clipped
     top = 0.0
@@ -256,7 +256,7 @@ def test_speed_scale_is_a_ceiling():
     assert 0.5 < top <= 0.25 * 2.5 * 1.001
 
 
-def test_a_hand_over_ahead_is_waited_for():
+def test_a_hand_over_in_the_future_is_waited_for():
     bench = Bench().ready()
     assert bench.plan(minimum_jerk(ZERO, GOAL, 1.2), ahead=0.5)
     bench.step(0.45)

@@ -81,7 +81,7 @@ def test_the_controllers_file_has_documented_keys():
 
 @pytest.mark.parametrize("node", CONTROLLER_KEYS)
 @pytest.mark.parametrize("namespace", ["/", "/left"])
-def test_rcl_gives_the_controllers_file_to_each_node_in_any_namespace(node, namespace, monkeypatch):
+def test_the_controllers_file_applies_to_each_node_in_any_namespace(node, namespace, monkeypatch):
     """rcl reads less than YAML: no aliases, for one."""
     from rclpy.context import Context
     from rclpy.node import Node
@@ -121,13 +121,13 @@ def test_the_controller_manager_has_the_namespace_of_the_nodes(cell):
     assert "<namespace>/left</namespace>" in cell.robot.read_text()
 
 
-def test_our_nodes_follow_gazebo_s_clock():
+def test_nodes_use_the_gazebo_clock():
     nodes = node_list("gazebo")
     assert [n.name for n in nodes] == ["camera", "world_model", "planner", "arm_gate"]
     assert all(n.parameters["use_sim_time"] for n in nodes)
 
 
-def test_a_robot_that_is_not_simulated_is_refused(tmp_path):
+def test_a_robot_without_a_gazebo_model_is_refused(tmp_path):
     text = yaml.safe_load(config_path("robots", "openarm.yaml").open())
     text["controllers"][0]["name"] = "arm_controller"
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(text))
@@ -152,7 +152,7 @@ def test_missing_packages_are_named_in_one_line(cell):
     gazebo.check_packages(packages, lambda package: "/")
 
 
-def test_up_says_how_gazebo_is_started():
+def test_up_gazebo_prints_the_launch_command():
     from typer.testing import CliRunner
 
     from jepa_ros.cli import app

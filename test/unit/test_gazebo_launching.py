@@ -136,7 +136,7 @@ def test_controllers_that_do_not_start_end_everything_with_the_reason(prefix):
     assert "the controllers could not be started" in output
 
 
-def test_a_package_that_is_missing_is_named_before_anything_starts(prefix):
+def test_a_missing_package_is_named_before_anything_starts(prefix):
     installed, log = prefix()
     (installed / "share" / "ament_index" / "resource_index" / "packages" / "ros_gz_sim").unlink()
     output, started = launched(installed, log)

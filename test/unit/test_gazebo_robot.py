@@ -49,7 +49,7 @@ def controllers():
     return {key.removeprefix("/**/"): section["ros__parameters"] for key, section in sections.items()}
 
 
-def test_at_a_thousand_poses_every_link_is_where_mujoco_has_it(urdf):
+def test_every_link_pose_equals_mujoco_at_1000_postures(urdf):
     scene = sim_arm.scene()
     m, data = scene.model, mujoco.MjData(scene.model)
     model = pin.buildModelFromXML(urdf)
@@ -77,7 +77,7 @@ SIDES = ("left", "right")
 
 
 @pytest.mark.parametrize("kind", [pin.GeometryType.VISUAL, pin.GeometryType.COLLISION])
-def test_every_hull_lies_where_mujoco_draws_it(texts, kind):
+def test_every_mesh_hull_is_placed_as_in_mujoco(texts, kind):
     """The STL files read by Pinocchio, at some pose, corner by corner."""
     scene = sim_arm.scene()
     m, data = scene.model, mujoco.MjData(scene.model)
@@ -104,7 +104,7 @@ def test_every_hull_lies_where_mujoco_draws_it(texts, kind):
         np.testing.assert_allclose(corners.max(0), expected.max(0), atol=1e-4)
 
 
-def test_inertias_are_mujoco_s_and_positive_definite(urdf):
+def test_inertias_equal_mujoco_and_are_positive_definite(urdf):
     m, model = sim_arm.scene().model, pin.buildModelFromXML(urdf)
     for element in ET.fromstring(urdf).iter("inertia"):
         moments = [float(element.get(key)) for key in ("ixx", "iyy", "izz")]
@@ -122,19 +122,19 @@ def test_inertias_are_mujoco_s_and_positive_definite(urdf):
             np.testing.assert_allclose(np.linalg.eigvalsh(inertia.inertia), np.sort(m.body_inertia[root]), rtol=1e-4)
 
 
-def test_joints_have_the_limits_of_the_description_in_use_and_effort_to_move(urdf):
+def test_joints_have_the_limits_of_the_robot_description_and_positive_effort(urdf):
     given, expected = RobotDescription.from_urdf(urdf), RobotDescription.from_urdf(sim_arm.scene().urdf)
     assert given.joints == expected.joints
     efforts = [float(limit.get("effort")) for limit in ET.fromstring(urdf).iter("limit")]
     assert len(efforts) == 18 and min(efforts) > 0
 
 
-def test_planner_and_gate_see_the_shapes_that_they_see_in_the_mujoco_cell(texts):
+def test_collision_shapes_equal_those_of_the_mujoco_cell(texts):
     (given, guessed), (expected, _) = link_shapes(texts["published"]), link_shapes(sim_arm.scene().urdf)
     assert [repr(shape) for shape in given] == [repr(shape) for shape in expected] and not guessed
 
 
-def test_every_joint_has_the_interfaces_that_its_controller_wants(urdf, controllers):
+def test_every_joint_has_the_interfaces_of_its_controller(urdf, controllers):
     scene, home = sim_arm.scene(), sim_arm.scene().model.key("home").qpos
     joints = {j.get("name"): j for j in ET.fromstring(urdf).iterfind("ros2_control/joint")}
     assert tuple(joints) == scene.joint_names
@@ -154,7 +154,7 @@ def test_every_joint_has_the_interfaces_that_its_controller_wants(urdf, controll
     assert set(trajectory["joints"]) < set(joints)
 
 
-def test_the_controllers_are_the_robot_s(controllers):
+def test_the_controllers_match_the_robot_file(controllers):
     [expected] = sim_arm.robot().controllers
     manager = controllers["controller_manager"]
     assert manager[expected.name]["type"] == expected.type
@@ -165,7 +165,7 @@ def test_the_controllers_are_the_robot_s(controllers):
     assert limits == set(expected.joints)
 
 
-def test_controllers_keep_step_with_the_physics_and_joint_states_with_the_simulator_s(controllers):
+def test_controllers_run_at_the_physics_rate_and_joint_states_at_100_hz(controllers):
     from jepa_ros.nodes.simulator import CYCLE
 
     rate, states = (controllers[c]["update_rate"] for c in ("controller_manager", "joint_state_broadcaster"))
@@ -173,7 +173,7 @@ def test_controllers_keep_step_with_the_physics_and_joint_states_with_the_simula
     assert states == round(1 / CYCLE) and rate % states == 0  # else ros2_control picks another rate
 
 
-def test_the_controller_gives_up_later_than_the_gate(controllers):
+def test_the_controller_tolerance_exceeds_the_following_error_of_the_gate(controllers):
     from jepa_ros.robot.gate.types import GateSettings
 
     constraints = controllers["right_joint_trajectory_controller"]["constraints"]
@@ -181,7 +181,7 @@ def test_the_controller_gives_up_later_than_the_gate(controllers):
     assert min(trajectory) > GateSettings().following_error
 
 
-def test_the_joints_trail_their_set_points_about_as_in_mujoco(controllers):
+def test_joints_lag_their_set_points_about_as_in_mujoco(controllers):
     m = sim_arm.scene().model
     lag = 1 / (POSITION_GAIN * controllers["controller_manager"]["update_rate"])
     servos = [a for a in range(m.nu) if "finger" not in m.actuator(a).name]
@@ -191,7 +191,7 @@ def test_the_joints_trail_their_set_points_about_as_in_mujoco(controllers):
 
 
 @pytest.mark.skipif(shutil.which("ign") is None, reason="ign (ignition-tools, libsdformat-dev) is not installed")
-def test_sdformat_makes_the_model_of_it_that_is_meant(texts, folder):
+def test_sdformat_converts_the_urdf_with_colours_gravity_shapes_and_plugin(texts, folder):
     """What Gazebo itself does with the spawned URDF: colours, gravity, shapes and plugin as in the scene."""
     done = subprocess.run(["ign", "sdf", "-p", "spawned.urdf"], cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "Error" not in done.stderr.replace("Library error", "")
@@ -213,7 +213,7 @@ def test_sdformat_makes_the_model_of_it_that_is_meant(texts, folder):
     assert plugin.find("parameters").text == str(CONTROLLERS) and plugin.find("ros/namespace").text == "/cell"
 
 
-def test_the_plugin_is_named_as_published(texts):
+def test_the_gz_ros2_control_plugin_has_its_documented_name(texts):
     # gz_ros2_control, branch jazzy: doc/index.rst and gz_ros2_control_demos/urdf/test_cart_position.xacro.urdf
     robot = ET.fromstring(texts["spawned"])
     plugin = robot.find("gazebo/plugin")

@@ -98,7 +98,7 @@ def test_the_puck_has_the_same_mass(world, scene):
     np.testing.assert_allclose(found, scene.model.body_inertia[body])
 
 
-def test_the_camera_sees_the_same(world, scene):
+def test_the_camera_has_the_pose_and_field_of_view_of_the_mujoco_scene(world, scene):
     holder = model(world, CAMERA)
     position, rotation = pose(holder)
     expected, quaternion = scene.camera_pose
@@ -160,7 +160,7 @@ def test_the_pedestal_is_visual_only(world):
     assert model(world, "openarm_body_link0_collision").find("link/collision") is None
 
 
-def test_the_bridge_carries_the_topics_that_the_world_has(world):
+def test_the_bridge_carries_the_topics_of_the_world(world):
     bridged = {entry["ros_topic_name"]: entry for entry in yaml.safe_load(config_path("gazebo/bridge.yaml").open())}
     sensor = model(world, CAMERA).find("link/sensor")
     assert bridged["image"]["gz_topic_name"] == sensor.find("topic").text

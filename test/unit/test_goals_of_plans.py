@@ -54,13 +54,13 @@ def test_the_distance_of_a_posture_is_the_mean_over_its_joints(maker):
     assert term.unit == "rad"
 
 
-def test_an_object_is_where_its_probe_reads_it(maker):
+def test_the_object_position_is_read_by_its_probe(maker):
     term = maker.object("tool", [*(XY + [0.0, 0.1]), 0.0])
     np.testing.assert_allclose(term.distance(outcome([[XY]])), [[0.1]], rtol=1e-4)
     assert term.tolerance == pytest.approx(0.008)
 
 
-def test_the_probe_of_joints_reads_no_object():
+def test_the_joint_probe_is_not_an_object_probe():
     probes = [tool_probe(), Probe("joints", torch.zeros(3, 7), 0.01, (2,))]
     with pytest.raises(
         InputError, match=r"object 'joints': the model has no probe of that name \(it has probes for tool\)"
@@ -68,7 +68,7 @@ def test_the_probe_of_joints_reads_no_object():
         GoalMaker(checkpoint(probes), SPACE).object("joints", [0, 0, 0])
 
 
-def test_metrics_of_latents_differ_and_agree_on_the_goal():
+def test_l1_and_l2_latent_distances_are_zero_at_the_goal():
     goal = small_models.latent_of(XY)
     costs = {}
     for metric in ("l2", "l1"):
@@ -91,7 +91,7 @@ def test_a_learned_distance_uses_the_predicted_state():
     np.testing.assert_allclose(cost, 100.0 * 2.0 / 20 + 2.0, rtol=1e-4)
 
 
-def test_a_mixture_weighs_its_terms_and_is_reached_when_all_are(maker):
+def test_a_goal_of_several_terms_weighs_them_and_is_reached_when_all_are(maker):
     there, other = maker.tool([*XY, SPACE.height]), maker.latent(small_models.latent_of(XY + [0.06, 0.0]), weight=3.0)
     goal = Goal((there, other))
     middle = outcome([[XY], [XY + [0.06, 0.0]]])
@@ -100,7 +100,7 @@ def test_a_mixture_weighs_its_terms_and_is_reached_when_all_are(maker):
     assert goal.distance(middle)[1, 0] == pytest.approx(0.06)
 
 
-def test_steps_before_the_last_count_less():
+def test_intermediate_steps_are_weighted_less_than_the_last():
     maker = GoalMaker(checkpoint(), SPACE)
     goal, still = Goal((maker.latent(small_models.latent_of(XY)),)), torch.zeros(2, 8, 2)
     late, early = [[XY + 0.05] * 3 + [XY]], [[XY + 0.05] + [XY] * 3]

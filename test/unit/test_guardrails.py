@@ -79,7 +79,7 @@ def joints_along(start, end, seconds=1.5):
 # ---------------------------------------------------------------------------------------- boxes in the plane
 
 
-def test_clearance_of_a_box_is_the_distance_less_the_margin():
+def test_the_clearance_of_a_box_is_the_distance_minus_the_margin():
     xy = np.array([[[0.10, -0.30], [0.21, -0.20]], [[0.21, -0.31], [0.27, -0.40]]])
     expected = [[0.08, 0.06], [-0.03, 0.05]]  # the last one is nearest to a corner
     np.testing.assert_allclose(boxed(PILLAR).clearance(xy), np.array(expected) - 0.02, atol=1e-9)
@@ -87,7 +87,7 @@ def test_clearance_of_a_box_is_the_distance_less_the_margin():
 
 @settings(max_examples=30, deadline=None)
 @given(SEEDS)
-def test_distance_to_a_box_is_that_to_its_nearest_point(seed):
+def test_the_distance_to_a_box_is_that_to_its_nearest_point(seed):
     rng = np.random.default_rng(seed)
     point = rng.uniform(-0.3, 0.3, 3) + 0.5 * (LOW + HIGH)
     found = PILLAR.distance(*point)
@@ -97,13 +97,13 @@ def test_distance_to_a_box_is_that_to_its_nearest_point(seed):
         assert found == pytest.approx(np.linalg.norm(point - np.clip(point, LOW, HIGH)))
 
 
-def test_the_nearest_box_counts():
+def test_the_clearance_is_that_of_the_nearest_box():
     other = Box("other", LOW + [0.1, 0, 0], HIGH + [0.1, 0, 0])
     xy = np.array([0.26, -0.3])
     assert boxed(PILLAR, other, margin=0.0).clearance(xy) == pytest.approx(0.02)
 
 
-def test_a_box_above_the_plane_is_passed_below():
+def test_the_tool_may_pass_below_a_box_above_its_plane():
     height = sim_arm.space().height
     above = Box("lamp", np.array([*LOW[:2], height + 0.03]), np.array([*HIGH[:2], 1.0]))
     assert boxed(above).clearance(np.array([0.21, -0.3])) == pytest.approx(0.01)
@@ -140,14 +140,14 @@ def test_the_price_rises_towards_a_box_and_is_zero_far_away():
 # ---------------------------------------------------------------------------------------- the robot itself
 
 
-def test_the_workspace_is_free_of_the_robot_itself_and_costs_nothing():
+def test_the_workspace_is_free_of_self_collision_and_has_no_penalty():
     rng = np.random.default_rng(0)
     paths = np.array([[sample_position(sim_arm.space(), rng)] for _ in range(300)])
     assert rails().clearance(paths).min() > 0.003
     assert rails().feasible(paths).all() and not rails().price(paths).any()
 
 
-def test_the_field_is_the_distance_at_the_posture_of_a_place():
+def test_the_clearance_field_equals_the_exact_distance():
     rng = np.random.default_rng(1)
     for _ in range(20):
         xy = sample_position(sim_arm.space(), rng)
@@ -155,7 +155,7 @@ def test_the_field_is_the_distance_at_the_posture_of_a_place():
         assert rails().clearance(xy) == pytest.approx(exact, abs=3e-3)
 
 
-def test_where_the_limits_of_joints_forbid_a_place_it_has_no_clearance():
+def test_positions_beyond_the_joint_limits_have_no_clearance():
     elbow = ARM.index("openarm_right_joint4")
     far = sim_arm.space().inverse_kinematics(np.array([0.30, -0.20]))[elbow]
     near = sim_arm.space().inverse_kinematics(np.array([0.12, -0.25]))[elbow]
@@ -171,7 +171,7 @@ def test_where_the_limits_of_joints_forbid_a_place_it_has_no_clearance():
     assert narrow.check(joints_along([0.30, -0.20], [0.31, -0.20])) != "", "it moves outward"
 
 
-def test_the_other_arm_in_the_way_has_no_clearance():
+def test_positions_blocked_by_the_other_arm_have_no_clearance():
     across = {"openarm_left_joint4": 1.571, "openarm_left_joint3": 0.55}
     own = SelfCollision(sim_arm.scene().urdf, ARM, home=HOME, others=across)
     clearance = Guardrails(sim_arm.space(), None, own, margin=0.005).clearance(np.array([[0.28, -0.14], [0.15, -0.16]]))
@@ -257,7 +257,7 @@ def test_paths_that_the_field_allows_pass_the_exact_check():
 # ---------------------------------------------------------------------------------------- what cannot be used
 
 
-def test_a_margin_that_home_does_not_have_is_refused_and_the_pair_named():
+def test_a_margin_larger_than_the_home_clearance_is_refused_with_the_pair():
     with pytest.raises(InputError, match=r"openarm_right_base_link and .*link3 at home, found 0.0"):
         Guardrails(sim_arm.space(), None, collision(), margin=0.05)
 
@@ -299,7 +299,7 @@ def configured(tmp_path):
     return load
 
 
-def test_boxes_and_self_collision_come_from_the_robots_configuration(configured):
+def test_boxes_and_self_collision_are_read_from_the_robot_file(configured):
     box = {"name": "pillar", "low": LOW.tolist(), "high": HIGH.tolist()}
     robot = configured(keep_out=[box], self_collision={"margin": 0.005})
     guard = Guardrails.from_robot(robot, sim_arm.scene().urdf, small_space(), None)
@@ -307,7 +307,7 @@ def test_boxes_and_self_collision_come_from_the_robots_configuration(configured)
     np.testing.assert_array_equal(guard.boxes[0].high, HIGH)
 
 
-def test_the_hand_is_kept_out_of_the_configurations_boxes_too(configured):
+def test_keep_out_boxes_apply_to_the_fingers_as_well(configured):
     """The simulated arm's tool frame is at the wrist; its fingers reach 19 cm further."""
     ahead = {"name": "screen", "low": [0.36, -0.5, 0.3], "high": [0.5, 0.0, 0.7]}
     guard = Guardrails.from_robot(configured(keep_out=[ahead]), sim_arm.scene().urdf, sim_arm.space(), sim_arm.limits())

@@ -24,7 +24,7 @@ def commands(beginning: str) -> list[list[str]]:
     return [shlex.split(line.split(beginning, 1)[1]) for line in CODE if beginning in line]
 
 
-def test_every_command_and_each_of_its_options_exists():
+def test_documented_commands_and_options_exist():
     found = commands("jepa_ros doctor ") + commands("jepa_ros calibrate ") + commands("jepa_ros robot ")
     assert len(found) >= 5
     for beginning in ("doctor", "calibrate", "robot", "bench"):
@@ -36,7 +36,7 @@ def test_every_command_and_each_of_its_options_exists():
             assert {word for word in words if word.startswith("--")} <= known, (beginning, words)
 
 
-def test_every_launch_argument_and_robot_exists():
+def test_documented_launch_arguments_and_robots_exist():
     known = {field.name for field in fields(ARGUMENTS["robot"])}
     lines = commands("ros2 launch jepa_ros robot.launch.py ")
     assert len(lines) >= 3
@@ -50,7 +50,7 @@ def test_every_launch_argument_and_robot_exists():
     assert named <= set(list_robots())
 
 
-def test_the_example_of_parameters_holds_what_the_gate_knows():
+def test_the_documented_gate_parameters_exist_with_the_right_type():
     block = TEXT.split("    /**/arm_gate:")[1].split("\n\n")[0]
     given = yaml.safe_load("/**/arm_gate:" + block)["/**/arm_gate"]["ros__parameters"]
     known = {parameter.name: parameter for parameter in PARAMETERS}

@@ -24,7 +24,7 @@ def values(window):
     return [latent.item() for latent in window]
 
 
-def test_a_window_takes_the_nearest_frames_a_step_apart(latents):
+def test_a_latent_window_takes_the_nearest_frames_one_step_apart(latents):
     newest = T0 + 19 * FRAME
     # 0.4 s are six frames
     assert values(latents.window(newest, 3, 0.4)) == [7.0, 13.0, 19.0]
@@ -32,7 +32,7 @@ def test_a_window_takes_the_nearest_frames_a_step_apart(latents):
     assert values(latents.window(newest - FRAME / 3, 2, 0.4)) == [13.0, 19.0]
 
 
-def test_frames_are_found_within_half_a_frame_and_no_further(latents):
+def test_latents_are_found_within_half_a_frame_period(latents):
     last = T0 + 19 * FRAME
     assert latents.at(last + 0.45 * FRAME).item() == 19.0
     assert latents.at(last + 0.55 * FRAME) is None
@@ -49,7 +49,7 @@ def test_the_oldest_latent_replaces_missing_older_ones(latents):
     assert values(early.window(T0 + 3 * FRAME, 3, 0.2)) == [0.0, 0.0, 3.0]
 
 
-def test_time_that_goes_back_begins_anew(latents):
+def test_a_backward_time_jump_clears_the_latents(latents):
     assert not latents.add(T0 + 5 * FRAME, torch.tensor([50.0]))
     assert len(latents) == 1 and latents.newest == T0 + 5 * FRAME
     assert values(latents.window(T0 + 5 * FRAME, 2, 0.4)) == [50.0, 50.0]
@@ -79,7 +79,7 @@ def test_states_are_interpolated():
     np.testing.assert_array_equal(states.latest, [10.0, -20.0])
 
 
-def test_states_begin_anew_where_time_goes_back():
+def test_a_backward_time_jump_clears_the_states():
     states = StateHistory(keep=1.0)
     states.add(T0 + 1.0, np.array([1.0]))
     assert not states.add(T0, np.array([5.0]))
@@ -110,7 +110,7 @@ def test_actions_outside_the_known_time(start, ticks):
     assert ActionHistory(1.0, 0.1).between(T0, 1) is None
 
 
-def test_a_gap_hides_only_the_time_around_it():
+def test_an_action_gap_hides_only_the_time_around_it():
     with_gap = actions([0.0, 0.1, 0.2, 0.3, 0.7, 0.8, 0.9, 1.0])
     assert with_gap.between(T0 + 0.2, 3) is None
     assert with_gap.between(T0 + 0.35, 1) is None
@@ -119,7 +119,7 @@ def test_a_gap_hides_only_the_time_around_it():
     np.testing.assert_allclose(with_gap.between(T0 + 0.1, 3), [[1, 10], [2, 10], [3, 10]], atol=1e-4)
 
 
-def test_actions_begin_anew_where_time_goes_back():
+def test_a_backward_time_jump_clears_the_actions():
     made = actions([0.0, 0.1, 0.2])
     made.add(T0 - 1.0, np.array([7.0, 7.0]))
     assert made.between(T0, 2) is None

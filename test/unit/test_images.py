@@ -89,7 +89,7 @@ def test_rgb8_is_not_copied():
         ("endianness", {"encoding": "mono16", "is_bigendian": 7}),
     ],
 )
-def test_contradicting_fields_are_typed_one_line_errors(cause, change):
+def test_contradicting_image_fields_raise_an_error_with_its_cause(cause, change):
     good = {"encoding": "rgb8", "width": 32, "height": 24, "step": 96, "data": bytes(96 * 24), "is_bigendian": 0}
     decode(**good)
     with pytest.raises(ImageError) as caught:
@@ -135,7 +135,7 @@ def test_undecodable_compressed_images_are_refused(cause, format, data):
     assert caught.value.cause == cause
 
 
-def test_preprocessing_crops_the_centre_and_averages():
+def test_preprocessing_crops_the_centre_and_averages_pixels():
     rgb = np.zeros((240, 320, 3), np.uint8)
     rgb[:, 40:280] = 100
     rgb[:, 160:280, 1] = 200
@@ -150,6 +150,6 @@ def test_preprocessing_does_not_change_an_image_of_the_right_size():
 
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), float), np.zeros((0, 4, 3), np.uint8)])
-def test_preprocessing_refuses_other_arrays(bad):
+def test_preprocessing_refuses_arrays_that_are_not_rgb_images(bad):
     with pytest.raises(ImageError):
         preprocess(bad, 64)

@@ -73,7 +73,7 @@ def test_a_folder_with_one_weights_file_is_accepted_and_named_in_the_card(tmp_pa
     assert config.distance.tolerance < 1e-300 and config.surprise.errors == ()
 
 
-def test_without_settings_heads_are_those_of_the_published_model(tmp_path):
+def test_without_settings_the_published_attention_heads_are_assumed(tmp_path):
     tensors = foreign()
     for layer in range(3):
         stem = f"predictor.transformer.layers.{layer}.attn"
@@ -105,10 +105,10 @@ BAD = {
         lambda: {f"{m}.{k}": v for k, v in foreign().items() for m in "ab"},
         "expected one tensor predictor.pos_embedding, found 2",
     ),
-    "a tensor": (lambda: torch.zeros(3), "expected tensors by name, found an object of type Tensor"),
-    "no tensors": (lambda: {}, "expected tensors by name, found nothing"),
-    "other things": (lambda: foreign() | {"epoch": 3}, "found an object of type int under 'epoch'"),
-    "another encoder": (
+    "bare tensor": (lambda: torch.zeros(3), "expected tensors by name, found an object of type Tensor"),
+    "empty file": (lambda: {}, "expected tensors by name, found nothing"),
+    "entries that are no tensors": (lambda: foreign() | {"epoch": 3}, "found an object of type int under 'epoch'"),
+    "convolutional encoder": (
         lambda: foreign() | {"encoder.layer1.0.conv1.weight": torch.zeros(3)},
         "with a ViT, found one named encoder.layer1.0.conv1.weight",
     ),
@@ -116,28 +116,31 @@ BAD = {
         lambda: without("encoder.embeddings.cls_token"),
         "the tensor encoder.class_token is missing",
     ),
-    "no positions": (lambda: without("encoder.embeddings.position_embeddings"), "expected a tensor encoder.positions"),
-    "no key": (
+    "no position embeddings": (
+        lambda: without("encoder.embeddings.position_embeddings"),
+        "expected a tensor encoder.positions",
+    ),
+    "missing attention key": (
         lambda: without("encoder.encoder.layer.1.attention.attention.key.weight"),
         "expected query, key and value of one shape",
     ),
-    "one layer short": (
+    "missing layer tensor": (
         lambda: without("predictor.transformer.layers.1.adaLN_modulation.1.bias"),
         "the tensor predictor.blocks.1.modulation.bias is missing",
     ),
-    "a layer too much": (
+    "unexpected layer": (
         lambda: foreign() | {"predictor.transformer.output_proj.weight": torch.zeros(2, 2)},
         "found one named predictor.transformer.output_proj.weight",
     ),
-    "a wrong shape": (
+    "wrong shape": (
         lambda: foreign() | {"pred_proj.net.0.weight": torch.zeros(5, 24)},
         r"prediction_projector.layers.0.weight: expected shape \(26, 24\), found \(5, 24\)",
     ),
-    "a wrong number of axes": (
+    "wrong number of dimensions": (
         lambda: foreign() | {"projector.net.3.weight": torch.zeros(5)},
         r"projector.layers.3.weight: expected 2 dimensions, found the shape \(5,\)",
     ),
-    "a kernel over time": (
+    "temporal convolution kernel": (
         lambda: foreign() | {"action_encoder.patch_embed.weight": torch.zeros(7, 10, 3)},
         "expected a kernel of 1",
     ),
@@ -145,7 +148,7 @@ BAD = {
         lambda: foreign() | {"pred_proj.net.3.bias": torch.full((22,), torch.nan)},
         "prediction_projector.layers.3.bias: expected finite values",
     ),
-    "too long a history": (
+    "history too long": (
         lambda: foreign() | {"predictor.pos_embedding": torch.zeros(1, 40, 22)},
         "history: expected less than or equal to 16, found 40",
     ),
@@ -175,13 +178,13 @@ def test_a_truncated_file_is_refused(tmp_path, name, part):
 
 
 @pytest.mark.parametrize("content", [b"hello", b"PK\x03\x04" + bytes(100), bytes(range(256)), b"\x80\x05K\x01."])
-def test_a_file_of_another_kind_is_refused(tmp_path, content):
+def test_a_file_of_another_format_is_refused(tmp_path, content):
     source = tmp_path / "weights.pt"
     source.write_bytes(content)
     refuse(tmp_path, source, "expected (a file of tensors that torch.save wrote|tensors by name), found")
 
 
-def test_nothing_in_a_pickle_is_run(tmp_path):
+def test_no_code_in_a_pickle_is_run(tmp_path):
     source = write(tmp_path / "theirs", foreign() | {"extra": Harmful(tmp_path / "harm")})
     refuse(tmp_path, source, "found an object .*open.*, which is not unpickled")
 
@@ -196,7 +199,7 @@ def test_nothing_in_a_pickle_is_run(tmp_path):
         (SETTINGS | {"encoder": {"num_attention_heads": 5}}, "expected a width that 5 heads divide, found 24"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(tmp_path, settings, sentence):
+def test_invalid_settings_are_refused(tmp_path, settings, sentence):
     source = write(tmp_path / "theirs", foreign(), settings)
     with pytest.raises(InputError, match=sentence):
         import_lewm(source, tmp_path / "ours")
@@ -210,7 +213,7 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, settings, sentence):
         ({"control_rate": 0.0}, "control_rate: expected greater than 0, found 0"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(tmp_path, options, sentence):
+def test_invalid_options_are_refused(tmp_path, options, sentence):
     refuse(tmp_path, write(tmp_path / "theirs", foreign()), sentence, **options)
 
 

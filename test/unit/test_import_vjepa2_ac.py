@@ -33,7 +33,7 @@ def refused(path, out, *options):
     return done.stderr
 
 
-def test_the_official_layout_becomes_a_checkpoint(tmp_path):
+def test_the_official_file_layout_is_converted_to_a_checkpoint(tmp_path):
     done = command(official_vjepa2.write(tmp_path / "official.pt"), tmp_path / "model")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("model: family vjepa2_ac, 16 px to 4 x 64 numbers, steps of 0.25 s, pose_delta")
@@ -47,7 +47,7 @@ def test_the_official_layout_becomes_a_checkpoint(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "official.pt"]
 
 
-def test_names_before_the_tensors_do_not_matter(tmp_path):
+def test_prefixes_of_tensor_names_do_not_matter(tmp_path):
     torch.manual_seed(2)
     plain = {"encoder": official_vjepa2.encoder(), "predictor": official_vjepa2.predictor()}
     for name, prefix in (("plain", ""), ("wrapped", "module.backbone.")):
@@ -82,7 +82,7 @@ def test_pickled_objects_are_refused_and_not_run(tmp_path):
 
 
 @pytest.mark.parametrize("held", [[1, 2], {}, {"state_dict": {}}, {"encoder": {}, "predictor": {}}, {"predictor": 3}])
-def test_a_foreign_file_is_refused(held, tmp_path):
+def test_a_file_without_encoder_and_predictor_is_refused(held, tmp_path):
     torch.save(held, tmp_path / "foreign.pt")
     assert f"{tmp_path / 'foreign.pt'}: expected" in refused(tmp_path / "foreign.pt", tmp_path / "model")
 
@@ -109,7 +109,7 @@ def test_a_foreign_file_is_refused(held, tmp_path):
         ("encoder", "head.weight", torch.zeros(1), "found one named head.weight"),
     ],
 )
-def test_tensors_that_do_not_fit_are_refused(part, key, value, reason, tmp_path):
+def test_missing_and_misshapen_tensors_are_refused(part, key, value, reason, tmp_path):
     tensors = {"encoder": official_vjepa2.encoder, "predictor": official_vjepa2.predictor}[part]() | {key: value}
     path = official_vjepa2.write(
         tmp_path / "official.pt", **{part: {k: v for k, v in tensors.items() if v is not None}}
@@ -131,7 +131,7 @@ def test_an_encoder_of_another_kind_or_width_is_refused(tmp_path):
     assert "expected an encoder of width 64 for its predictor, found 24" in found
 
 
-def test_an_image_size_that_does_not_fit_the_patches_is_refused(tmp_path):
+def test_an_image_size_not_divisible_by_the_patch_size_is_refused(tmp_path):
     path = official_vjepa2.write(tmp_path / "official.pt")
     assert "a multiple of 8 px, found 20 px" in refused(path, tmp_path / "model", "--size", "20")
 

@@ -32,7 +32,7 @@ def test_forward_kinematics_match_the_simulator(kinematics):
         np.testing.assert_allclose(rotation, measured, atol=1e-6)
 
 
-def test_jacobian_is_the_derivative_of_forward(kinematics):
+def test_the_jacobian_is_the_derivative_of_forward_kinematics(kinematics):
     q, h = random_pose(kinematics), 1e-6
     columns = []
     for step in h * np.eye(7):
@@ -72,7 +72,7 @@ def test_a_path_there_and_back_returns_to_the_same_joints():
     np.testing.assert_allclose(q, start, atol=0.02)
 
 
-def test_inverse_keeps_height_orientation_and_limits():
+def test_inverse_kinematics_keep_height_orientation_and_joint_limits():
     space, robot = sim_arm.space(), sim_arm.robot()
     kinematics = space.kinematics
     upright = kinematics.forward(np.array([robot.home[j] for j in ARM]))[1]

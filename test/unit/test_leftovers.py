@@ -11,7 +11,7 @@ SLEEP = "import time; time.sleep(60)"
 ORPHAN = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {SLEEP!r}], stdout=-3).pid)"
 
 
-def test_children_and_orphans_are_found_until_they_end():
+def test_child_and_orphan_processes_are_found_until_they_end():
     child = subprocess.Popen([sys.executable, "-c", SLEEP])
     orphan = int(subprocess.check_output([sys.executable, "-c", ORPHAN], text=True))
     found = leftovers.find(os.getpid())

@@ -83,7 +83,7 @@ def draw(model, steps, batch=5, seed=0):
     return [torch.randn(batch, steps, size, generator=rng) for size in sizes]
 
 
-def test_a_prediction_does_not_depend_on_later_entries(model):
+def test_a_prediction_does_not_depend_on_later_inputs(model):
     first, other = draw(model, model.history), draw(model, model.history, seed=1)
     before = model.predict(*first)
     for now in range(model.history):
@@ -123,7 +123,7 @@ def test_a_residual_model_and_the_state_head_predict_changes():
 
 
 @pytest.mark.parametrize("seen", [1, 3, 5])
-def test_a_rollout_is_repeated_prediction_on_a_window_that_slides(model, seen):
+def test_a_rollout_equals_repeated_prediction_on_a_sliding_window(model, seen):
     latents, states, actions = draw(model, seen + 6)
     context = Context(latents[:, :seen], states[:, :seen], actions[:, : seen - 1])
     rolled = model.rollout(context, actions[:, seen - 1 : seen + 5])
@@ -169,7 +169,7 @@ def test_a_rollout_in_training_mode_uses_predict():
     assert (rolled[0] - model.eval().rollout(context, actions[:, 2:])[0]).abs().max() > 1e-3
 
 
-def test_plans_can_be_improved_by_their_gradient(model):
+def test_rollout_gradients_reach_every_action(model):
     latents, states, actions = draw(model, model.history + 4)
     context = Context(latents[:, : model.history], states[:, : model.history], actions[:, : model.history - 1])
     plan = actions[:, model.history :].clone().requires_grad_()
@@ -177,7 +177,7 @@ def test_plans_can_be_improved_by_their_gradient(model):
     assert (plan.grad[:, -1].abs().sum(-1) > 1e-4).all() and (plan.grad[:, 0].abs().sum(-1) > 0).all()
 
 
-def test_frames_are_normalised_by_the_mean_and_deviation_of_the_configuration():
+def test_frames_are_normalised_by_the_configured_mean_and_std():
     mean, std = (0.2, 0.4, 0.6), (0.1, 0.2, 0.4)
     model = fresh(config(preprocessing={"size": 16, "mean": mean, "std": std}))
     seen = []
@@ -191,7 +191,7 @@ def test_frames_are_normalised_by_the_mean_and_deviation_of_the_configuration():
     torch.testing.assert_close(seen[1], seen[0])
 
 
-def test_latents_do_not_depend_on_the_batch(model):
+def test_latents_do_not_depend_on_the_batch_size(model):
     frames = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 3), dtype=np.uint8)
     together = model.encode(frames)
     assert together.shape == (5, *model.latent_shape)
@@ -204,7 +204,7 @@ def test_the_width_of_a_convolutional_encoder_is_correct(size):
     assert encoder(torch.zeros(2, 3, size, size)).shape == (2, encoder.width)
 
 
-def test_the_published_sizes_have_as_many_parameters_as_the_released_checkpoints():
+def test_the_published_sizes_have_the_parameter_count_of_the_release():
     """Without the pooler of transformers' ViT, 37,056 more, which no one reads."""
     with torch.device("meta"):
         model = LeWM(config(**PUBLISHED))
@@ -212,7 +212,7 @@ def test_the_published_sizes_have_as_many_parameters_as_the_released_checkpoints
     assert model.latent_shape == (192,) and model.state_head is None
 
 
-def test_proprioception_adds_to_the_published_model_and_changes_nothing_else():
+def test_proprioception_only_adds_parameters_to_the_published_model():
     with torch.device("meta"):
         without, having = (LeWM(config(joints=n, **PUBLISHED)).state_dict() for n in (0, 3))
     changed = {k for k in having if k not in without or having[k].shape != without[k].shape}
@@ -228,7 +228,7 @@ def test_proprioception_adds_to_the_published_model_and_changes_nothing_else():
     }
 
 
-def test_the_published_model_learns_from_a_batch_and_rolls_out_a_plan_on_a_cpu():
+def test_the_published_model_trains_and_rolls_out_on_a_cpu():
     torch.manual_seed(0)
     model = LeWM(config(**PUBLISHED)).train()
     frames = torch.randint(0, 256, (6, 224, 224, 3), dtype=torch.uint8)
@@ -253,7 +253,7 @@ def test_the_published_model_learns_from_a_batch_and_rolls_out_a_plan_on_a_cpu()
     assert imagined.shape == (16, 5, 192) and imagined.isfinite().all()
 
 
-def test_the_weights_are_those_of_its_parts_alone(model):
+def test_all_weights_belong_to_a_named_part_of_the_model(model):
     parts = {"encoder", "projector", "action_encoder", "predictor", "prediction_projector", "state_head"}
     assert {key.split(".")[0] for key in model.state_dict()} <= parts
 
@@ -266,6 +266,6 @@ def test_the_weights_are_those_of_its_parts_alone(model):
         ({"encoder": VIT | {"patch": 5}}, "expected images of a multiple of 5 pixels, the patch, found 16"),
     ],
 )
-def test_sizes_that_do_not_go_together_are_refused(changes, sentence):
+def test_inconsistent_sizes_are_refused(changes, sentence):
     with pytest.raises(InputError, match=sentence):
         LeWM(config(**changes))

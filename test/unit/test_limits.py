@@ -25,7 +25,7 @@ def limits(names=("turn",), margin=0.0, **keys):
     )
 
 
-def test_reads_joints_and_limits():
+def test_joints_and_limits_are_read_from_a_urdf():
     joints = RobotDescription.from_urdf(URDF).joints
     assert (joints["turn"].lower, joints["turn"].upper, joints["turn"].velocity) == (-1.0, 2.0, 3.0)
     assert joints["wheel"].upper == math.inf and joints["slow"].velocity is None and joints["bolt"].type == "fixed"
@@ -54,7 +54,7 @@ def test_malformed_descriptions_are_refused_in_one_line(xml, word):
     assert "\n" not in str(error.value)
 
 
-def test_yaml_narrows_and_never_widens():
+def test_yaml_limits_narrow_and_never_widen_the_urdf_limits():
     wide = limits(max_velocity=99.0, min_position=-99.0, max_position=99.0)
     assert (wide.velocity[0], wide.lower[0], wide.upper[0]) == (3.0, -1.0, 2.0)
     narrow = limits(max_velocity=1.0, min_position=-0.5, max_position=0.5, margin=0.1)

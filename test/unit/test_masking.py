@@ -22,7 +22,7 @@ def overlap(masks):
 
 @pytest.mark.parametrize("grid", [2, 3, 4, 5, 8, 16])
 @pytest.mark.parametrize("blocks", [SHORT_RANGE, LONG_RANGE])
-def test_a_tube_is_seen_or_predicted_at_every_step_or_at_none(blocks, grid):
+def test_a_patch_is_masked_at_every_step_or_at_none(blocks, grid):
     for masks in tubes(blocks, grid, count=10):
         assert overlap(masks) == [0] * BATCH
         for tokens in (masks.context, masks.targets[:, 0]):
@@ -34,7 +34,7 @@ def test_a_tube_is_seen_or_predicted_at_every_step_or_at_none(blocks, grid):
 
 
 @pytest.mark.parametrize("grid", [2, 3, 4, 8, 16])
-def test_targets_of_stills_are_apart_from_the_context(grid):
+def test_image_mask_targets_do_not_overlap_the_context(grid):
     for rng in draws(10):
         masks = block_masks(grid, BATCH, rng)
         assert overlap(masks) == [0] * BATCH
@@ -43,14 +43,14 @@ def test_targets_of_stills_are_apart_from_the_context(grid):
             assert tokens.min() >= 0 and tokens.max() < grid * grid and (np.diff(tokens) > 0).all()
 
 
-def test_one_sample_of_a_batch_of_one_is_divided_whole():
+def test_a_batch_of_one_is_split_completely_into_context_and_targets():
     """Nothing is left out where there is no other row to be as long as."""
     for masks in tubes(SHORT_RANGE, batch=1):
         assert masks.context.shape[1] + masks.targets.shape[2] == STEPS * GRID * GRID
 
 
 @pytest.mark.parametrize("blocks, share", [(SHORT_RANGE, 0.626), (LONG_RANGE, 0.811)])
-def test_masks_hide_as_much_as_the_published_code_does(blocks, share):
+def test_masks_hide_the_same_share_as_the_published_code(blocks, share):
     """Means of 1000 masks of 14 x 14 patches that V-JEPA's own generator drew."""
     shares = [m.targets.shape[2] / (STEPS * GRID * GRID) for m in tubes(blocks, batch=1, count=400)]
     assert np.mean(shares) == pytest.approx(share, abs=0.02)
@@ -64,7 +64,7 @@ def rectangle(tokens, grid):
     return height, width, height * width == len(tokens)
 
 
-def test_a_target_of_a_still_is_a_rectangle_of_the_published_size():
+def test_image_mask_targets_are_rectangles_of_the_published_size():
     for rng in draws():
         masks = block_masks(GRID, BATCH, rng)
         sizes = {rectangle(group, GRID) for row in masks.targets for group in row}
@@ -74,14 +74,14 @@ def test_a_target_of_a_still_is_a_rectangle_of_the_published_size():
         assert 0.55 <= height / width <= 2.0
 
 
-def test_a_context_of_a_still_is_most_of_what_the_targets_leave():
+def test_image_mask_context_is_most_of_what_the_targets_leave():
     for rng in draws():
         masks = block_masks(GRID, 1, rng)
         left = GRID**2 - np.unique(masks.targets).size
         assert 0.7 * left <= masks.context.shape[1] <= left
 
 
-def test_a_single_block_has_the_scale_and_the_aspect_that_are_asked_for():
+def test_a_mask_block_has_the_requested_scale_and_aspect_ratio():
     for rng in draws():
         masks = tube_masks(20, 1, Blocks(1, (0.25, 0.25), (1.0, 1.0)), 1, rng)
         assert rectangle(masks.targets[0, 0], 20) == (10, 10, True)
@@ -90,7 +90,7 @@ def test_a_single_block_has_the_scale_and_the_aspect_that_are_asked_for():
 
 
 @pytest.mark.parametrize("draw", [lambda r: tube_masks(8, 1, SHORT_RANGE, 16, r), lambda r: block_masks(8, 16, r)])
-def test_every_patch_comes_to_be_seen_and_to_be_predicted(draw):
+def test_every_patch_is_sometimes_context_and_sometimes_target(draw):
     seen, predicted = np.zeros(64), np.zeros(64)
     for rng in draws(60):
         masks = draw(rng)
@@ -99,7 +99,7 @@ def test_every_patch_comes_to_be_seen_and_to_be_predicted(draw):
     assert seen.min() > 0 and predicted.min() > 0
 
 
-def test_what_is_left_out_is_on_no_side():
+def test_masks_prefer_no_side_of_the_image():
     """Context of the long-range mask: left and right, upper and lower halves are seen alike."""
     seen = np.zeros((GRID, GRID))
     for masks in tubes(LONG_RANGE, count=150):

@@ -29,12 +29,12 @@ def members(enum, *without):
     ],
     ids=["gate states", "gate codes", "planner codes", "goal results"],
 )
-def test_an_enum_has_the_names_and_numbers_of_its_message(found, wanted):
+def test_enum_names_and_values_equal_the_message_constants(found, wanted):
     assert found == wanted and len(set(found.values())) == len(found)
 
 
 @pytest.mark.parametrize("name", ["msg/GateStatus.msg", "action/ReachGoal.action"])
-def test_every_code_is_explained_in_its_message(name):
+def test_every_code_has_a_comment_in_its_message_definition(name):
     codes = [line for line in (message_definitions() / name).read_text().splitlines() if line.startswith("uint16 ")]
     unexplained = [line for line in codes if "=" in line and "#" not in line]
     assert not unexplained

@@ -54,7 +54,7 @@ def test_facts_match_the_configuration(model):
     assert found["encoder"]["type"] == "conv" and found["frozen_encoder"] is None
 
 
-def test_every_robot_is_checked(model):
+def test_every_robot_is_checked_against_the_model(model):
     write_robot(resources.config_path("robots", "swapped.yaml"), name="swapped", joints=["b", "a"])
     resources.config_path("robots", "broken.yaml").write_text("name: broken")
     found = facts(model)["robots"]
@@ -65,7 +65,7 @@ def test_every_robot_is_checked(model):
     assert "trained for; fits" in shown and "trained for; no such robot in config/robots" in shown
 
 
-def test_the_tables_of_the_card_are_read(model):
+def test_the_tables_of_the_model_card_are_shown(model):
     assert facts(model)["card"] == [
         {"columns": ["figure", "value"], "rows": [["probe R²", "0.99"], ["a | b", "1"]]},
         {"columns": ["seed", "reached", "of"], "rows": [["1", "9", ""]]},

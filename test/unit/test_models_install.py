@@ -43,7 +43,7 @@ def test_an_installed_model_is_loaded_by_its_name(model):
     assert resources.list_models() == ["reach"] and installed() == ["reach"]
 
 
-def test_only_the_files_of_a_checkpoint_are_copied(model):
+def test_only_checkpoint_files_are_copied(model):
     run("install", model, "--name", "mine")
     wanted = {k: v for k, v in contents(model).items() if k != "trainer.state"}
     assert contents(resources.installed_models() / "mine") == wanted
@@ -89,7 +89,7 @@ def test_an_invalid_name_is_refused(model, name):
     assert installed() == []
 
 
-def test_a_model_that_cannot_be_used_is_not_installed(model):
+def test_an_invalid_model_is_not_installed(model):
     path = model / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
     assert str(path) in refused("install", model)
@@ -174,7 +174,7 @@ def hub(root, monkeypatch):
     return root / "cache"
 
 
-def test_a_repository_is_installed_by_name(model, hub):
+def test_a_hugging_face_repository_is_installed_by_name(model, hub):
     place = hub / "models--someone--reach"
     (place / "refs").mkdir(parents=True)
     (place / "refs" / "main").write_text("c0ffee")
@@ -202,12 +202,12 @@ def test_a_mistyped_path_is_not_fetched(root, monkeypatch):
         assert f"model {name}: expected a checkpoint's directory or a Hugging Face repository" in line
 
 
-def test_a_file_is_refused(root):
+def test_a_single_file_is_refused(root):
     (root / "a.pt").write_bytes(b"PK\x03\x04")
     assert "found a file that may hold a pickle" in refused("install", "a.pt")
 
 
-def test_files_that_change_while_they_are_copied_are_refused(model, monkeypatch):
+def test_files_that_change_during_the_copy_are_refused(model, monkeypatch):
     real = installing._copy_files
 
     def copy_and_change(source, target):

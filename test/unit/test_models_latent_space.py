@@ -74,13 +74,13 @@ def test_a_collapsed_latent_is_reported_without_a_crash():
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_the_probe_is_fitted_without_the_test_frames():
+def test_the_probe_is_not_fitted_on_test_frames():
     space = known(turned)
     space.tool[space.test] += 1.0
     assert np.allclose(space.probed, space.tool[space.test] - 1.0, atol=1e-4)
 
 
-def test_nearest_frames_are_the_nearest_of_other_episodes():
+def test_nearest_frames_are_from_other_episodes():
     space = known(lambda tool: tool)
     for number in (0, 40, 95):
         rows, distances = space.nearest(number, 5)
@@ -205,7 +205,7 @@ def test_a_model_without_robots_needs_the_option_robot(root):
     assert choose_robot(small_models.config(robots=("slides", "gone")), None).name == "slides"
 
 
-def test_a_model_of_several_cameras_finds_them_in_the_bag(root):
+def test_cameras_of_a_multi_camera_model_are_found_in_the_bag(root):
     bag = two_camera_bags.add_wrist(write_bag(root / "one", ["train", "test"]), root / "bag")
     write_model(root / "m", gripper=("g",), robots=("slides",), cameras=("frame", "wrist/frame"))
     config = read_config(root / "m")
@@ -220,7 +220,7 @@ def test_a_model_of_several_cameras_finds_them_in_the_bag(root):
     assert facts["cameras"] == ["frame", "wrist/frame"] and facts["latent_space"]["frames"] == 22
 
 
-def test_views_are_shown_side_by_side():
+def test_camera_views_are_shown_side_by_side():
     frames = np.random.default_rng(0).integers(0, 255, (1, 2, 8, 8, 3), np.uint8)
     space = replace(known(turned), frames=frames)
     assert (space.image(0) == np.hstack(frames[0])).all()

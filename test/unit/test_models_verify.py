@@ -53,7 +53,7 @@ def test_a_renamed_tensor_is_named(model):
     assert "the tensor model.projector.layers.0.weight" in refused("verify", model)
 
 
-def test_foreign_safetensors_are_refused(model):
+def test_safetensors_of_another_model_are_refused(model):
     save_file({"bert.embeddings.weight": torch.zeros(3)}, model / "model.safetensors")
     assert f"{model}/model.safetensors: the tensor model." in refused("verify", model)
 
@@ -64,7 +64,7 @@ def test_a_model_of_another_code_base_is_refused(model):
     assert f"{model}/config.json: expected a checkpoint of jepa_ros, found a transformers model of type dinov2" in line
 
 
-def test_a_folder_of_other_files_is_refused(model, tmp_path):
+def test_a_directory_without_a_checkpoint_is_refused(model, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "last.ckpt").touch()
     assert "expected a checkpoint with config.json, found last.ckpt" in refused("verify", tmp_path / "folder")

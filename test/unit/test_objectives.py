@@ -42,7 +42,7 @@ def rollout(model, actions, error="l2"):
 
 
 @pytest.mark.parametrize("error", ("l1", "l2"))
-def test_a_rollout_that_is_right_costs_nothing_and_a_wrong_one_adds_up(error):
+def test_the_rollout_loss_is_zero_if_exact_and_accumulates_errors(error):
     actions = gaussian(5, 5, 3)
     assert rollout(Drifts(1.0), actions, error)[0] < 1e-6
     loss, states = rollout(Drifts(1.5), actions, error)
@@ -51,7 +51,7 @@ def test_a_rollout_that_is_right_costs_nothing_and_a_wrong_one_adds_up(error):
     assert states.shape == (5, 4, 2)
 
 
-def test_the_first_step_is_left_to_the_one_step_loss():
+def test_the_rollout_loss_excludes_the_first_step():
     """A wrong first target changes nothing."""
     actions, model = gaussian(5, 3, 3), Drifts(1.0)
     latents = moved(actions)
@@ -61,7 +61,7 @@ def test_the_first_step_is_left_to_the_one_step_loss():
     assert Rollout()(model, context, actions[:, 1:], targets)[0] < 1e-6
 
 
-def test_gradients_of_a_rollout_flow_through_every_step():
+def test_rollout_loss_gradients_flow_through_every_step():
     """d/dgain of the last step's error counts each action on the way."""
     model, actions = Drifts(1.5), gaussian(5, 3, 3)
     loss, _ = rollout(model, actions)
@@ -70,12 +70,12 @@ def test_gradients_of_a_rollout_flow_through_every_step():
     assert float(model.gain.grad) == pytest.approx(float((2 * 0.5 * way.square()).mean()), rel=1e-5)
 
 
-def test_a_rollout_of_one_step_is_refused():
+def test_a_rollout_loss_of_one_step_is_refused():
     with pytest.raises(InputError, match="rollout loss: needs at least 2 steps, found 1"):
         rollout(Drifts(1.0), gaussian(5, 2, 3))
 
 
-def test_a_rollout_teaches_encoder_and_predictor_of_a_world_model():
+def test_the_rollout_loss_trains_encoder_and_predictor():
     model, windows = small_lewm.fresh(), small_lewm.windows(6, 5)
     latents = model.encode(windows["frames"].flatten(0, 1)).unflatten(0, (6, 5))
     h = model.history
@@ -87,7 +87,7 @@ def test_a_rollout_teaches_encoder_and_predictor_of_a_world_model():
 
 
 @pytest.mark.parametrize("tokens", (0, 3))
-def test_actions_are_learnt_from_latents_that_show_them_and_from_no_others(tokens):
+def test_inverse_dynamics_recovers_actions_only_if_the_latents_show_them(tokens):
     config = small_lewm.config()
     actions = gaussian(64, 3, small_lewm.ACTION)
     shown = torch.cat([torch.zeros(64, 1, small_lewm.ACTION), actions.cumsum(1)], dim=1)
@@ -107,14 +107,14 @@ def test_actions_are_learnt_from_latents_that_show_them_and_from_no_others(token
     assert least["shown"] < 0.1 < 0.4 < least["hidden"]
 
 
-def test_inverse_dynamics_teaches_both_latents():
+def test_inverse_dynamics_gradients_reach_both_latents():
     latents = gaussian(4, 2, small_lewm.LATENT).requires_grad_()
     InverseDynamics(small_lewm.config())(latents, gaussian(4, 1, small_lewm.ACTION, seed=1)).backward()
     assert (latents.grad.abs().sum(-1) > 0).all()
 
 
 @pytest.mark.parametrize("shape", ((6,), (3, 2)))
-def test_straight_ways_cost_nothing_bent_ones_more(shape):
+def test_the_straightening_loss_is_zero_for_straight_paths(shape):
     along, across = gaussian(2, 6).unsqueeze(1)
     across = across - (across @ along.T) / along.square().sum() * along
     across = across * along.norm() / across.norm()
@@ -139,6 +139,6 @@ def test_straightening_has_finite_gradients_even_at_rest():
     assert Straightening()((bent - 0.1 * bent.grad).detach()) < first
 
 
-def test_two_frames_have_no_bend():
+def test_straightening_needs_at_least_three_frames():
     with pytest.raises(ValueError, match="at least 3 consecutive latents, found 2"):
         Straightening()(gaussian(2, 2, 6))

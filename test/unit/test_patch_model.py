@@ -49,7 +49,7 @@ def test_a_prediction_does_not_depend_on_later_frames(conditioning, positions, w
 @EVERY
 @BOTH_POSITIONS
 @torch.no_grad()
-def test_a_shorter_window_predicts_what_the_beginning_of_a_longer_one_does(conditioning, positions):
+def test_a_shorter_window_predicts_the_same_as_the_start_of_a_longer_one(conditioning, positions):
     made, given = model(conditioning, positions), window()
     whole = made.predict(*given)
     for steps in (1, 2):
@@ -72,7 +72,7 @@ def test_each_token_of_a_frame_affects_every_other(conditioning, positions):
 
 @EVERY
 @torch.no_grad()
-def test_with_rope_a_model_tells_patches_apart_though_all_look_alike(conditioning):
+def test_rope_distinguishes_patch_positions(conditioning):
     made, (latents, states, actions) = model(conditioning, "rope"), window()
     one = made.predict(latents, states, actions)[0]
     turned = made.predict(latents.flip(2), states, actions)[0].flip(2)
@@ -81,7 +81,7 @@ def test_with_rope_a_model_tells_patches_apart_though_all_look_alike(conditionin
 
 @EVERY
 @torch.no_grad()
-def test_with_rope_predictions_do_not_depend_on_when_the_window_starts_but_on_the_time_within_it(conditioning):
+def test_rope_predictions_depend_on_relative_time_only(conditioning):
     made, given = model(conditioning, "rope"), window()
     before = made.predict(*given)[0]
     for times, same in ((torch.arange(3) + 11, True), (torch.arange(3) * 2, False)):
@@ -103,7 +103,7 @@ def test_without_proprioception_there_are_no_states(conditioning, positions):
 
 @EVERY
 @torch.no_grad()
-def test_a_rollout_feeds_predictions_to_predictions_in_a_window_that_slides(conditioning):
+def test_a_rollout_equals_repeated_prediction_on_a_sliding_window(conditioning):
     made, (latents, states, actions) = model(conditioning), window()
     planned = window(steps=2)[2].neg()
     rolled, moved = made.rollout(Context(latents, states, actions[:, :2]), planned)
@@ -117,7 +117,7 @@ def test_a_rollout_feeds_predictions_to_predictions_in_a_window_that_slides(cond
 
 @EVERY
 @torch.no_grad()
-def test_before_training_the_state_stays_and_the_features_stay_up_to_their_scale(conditioning):
+def test_an_untrained_model_predicts_no_change(conditioning):
     torch.manual_seed(0)
     made = PatchWorldModel(Patches(), config(conditioning)).eval()
     latents, states, actions = window()
@@ -128,7 +128,7 @@ def test_before_training_the_state_stays_and_the_features_stay_up_to_their_scale
 
 
 @EVERY
-def test_gradients_reach_all_of_the_predictor_and_nothing_of_the_encoder(conditioning, tmp_path):
+def test_gradients_reach_the_predictor_but_not_the_frozen_encoder(conditioning, tmp_path):
     made = from_directory(tmp_path, conditioning).train()
     for parameter in made.predictor.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -162,13 +162,13 @@ def test_a_checkpoint_holds_only_the_predictor_and_predicts_the_same(conditionin
     torch.testing.assert_close(loaded.predict(latents, states, actions), made.predict(latents, states, actions))
 
 
-def test_an_encoder_with_other_weights_than_the_model_was_trained_on_is_refused(tmp_path):
+def test_an_encoder_with_another_sha256_than_in_training_is_refused(tmp_path):
     from_directory(tmp_path)
     with pytest.raises(InputError, match="encoder: .* SHA-256 0, found [0-9a-f]{16}$"):
         checkpoint.build_model(config(), tmp_path)
 
 
-def test_latents_come_from_frames_with_the_models_mean_and_spread():
+def test_frames_are_normalised_by_the_configured_mean_and_std():
     made = model()
     frames = np.random.default_rng(0).integers(0, 256, (4, PIXELS, PIXELS, 3), dtype=np.uint8)
     latents = made.encode(frames)
@@ -178,7 +178,7 @@ def test_latents_come_from_frames_with_the_models_mean_and_spread():
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_on_a_world_moved_by_actions_a_few_steps_of_training_beat_persistence(recipe):
+def test_a_short_training_beats_the_persistence_baseline(recipe):
     """A pattern of waves drifts over the patches by the action; the loss is over predictions of predictions too."""
     torch.manual_seed(0)
     made = PatchWorldModel(Patches(), config(*RECIPES[recipe], states=2, depth=1)).train()

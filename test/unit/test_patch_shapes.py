@@ -18,7 +18,7 @@ def size(conditioning, positions, tokens, history=3, actions=10, states=4, width
     return sum(p.numel() for p in made.parameters())
 
 
-def test_predictors_of_published_sizes_have_20_and_24_million_weights():
+def test_predictors_of_published_sizes_have_20_and_24_million_parameters():
     # DINO-WM (given as ~19 M; 19.4 M without positions and embeddings): 6 layers, 16 heads x 64, MLP 2048 on DINOv2-S's
     # 14 x 14 patches of 196 px or 16 x 16 of 224 px, with an action block of ten numbers.
     assert size("concat", "learned", 196, states=0) == 19_624_930
@@ -28,7 +28,7 @@ def test_predictors_of_published_sizes_have_20_and_24_million_weights():
 
 
 @pytest.mark.parametrize("conditioning", ["concat", "adaln"])
-def test_a_window_of_five_frames_of_256_tokens_fits(conditioning):
+def test_a_window_of_five_frames_of_256_tokens_is_supported(conditioning):
     made = PatchPredictor(
         PatchPredictorConfig(conditioning=conditioning, depth=1, heads=1, head_dim=12, mlp=8, positions="rope"),
         tokens=256, width=12, history=5, actions=2, states=0,
@@ -45,7 +45,7 @@ def test_a_window_of_five_frames_of_256_tokens_fits(conditioning):
         ({"width": 8}, r"small: expected .*latent_shape \(9, 16\).* found one with \(9, 8\)"),
     ],
 )
-def test_an_encoder_whose_tokens_do_not_fit_is_refused(found, message):
+def test_an_encoder_with_another_token_shape_is_refused(found, message):
     with pytest.raises(InputError, match=message):
         PatchWorldModel(Patches(**found), config())
 
@@ -64,7 +64,7 @@ def test_a_flat_latent_is_refused():
         ({"conditioning": "concat", "state_width": 0}, TOKENS, "state_width: expected at least 1 for 3 .* found 0"),
     ],
 )
-def test_sizes_that_do_not_fit_each_other_are_refused(changes, tokens, message):
+def test_inconsistent_sizes_are_refused(changes, tokens, message):
     with pytest.raises(InputError, match=message):
         PatchWorldModel(Patches(tokens=tokens), config(latent_shape=(tokens, WIDTH), **changes))
 

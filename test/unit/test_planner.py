@@ -63,7 +63,7 @@ def executed(space, reference, hand_over, knots, ticks):
 
 
 @pytest.mark.parametrize("hand_over", [0.0, 0.1, 0.137, 0.2, 0.281])
-def test_motion_actions_are_what_executing_the_knots_does(planner, hand_over):
+def test_predicted_actions_equal_the_executed_knots(planner, hand_over):
     situation, reference = moving(hand_over)
     problem = imagine(planner, situation)
     knots = problem.repair(RNG.uniform(-1, 1, (3, problem.ticks, 2)))
@@ -73,7 +73,7 @@ def test_motion_actions_are_what_executing_the_knots_does(planner, hand_over):
 
 
 @pytest.mark.parametrize("hand_over", [0.2, 0.137])
-def test_motion_actions_are_what_the_joints_do(planner, hand_over):
+def test_predicted_actions_equal_the_executed_joint_motion(planner, hand_over):
     """The same through inverse kinematics, the joint trajectory, and the gate's own reading of it. Between the ticks'
     ends of a plan its joints are a spline's, which cuts corners by a millimetre: exact over the whole, not each tick.
     """
@@ -90,7 +90,7 @@ def test_motion_actions_are_what_the_joints_do(planner, hand_over):
     np.testing.assert_allclose(motion.sum(0) * STEP, np.sum(done, axis=0) * STEP, atol=0.002)
 
 
-def test_knots_last_to_the_end_of_the_horizon(planner):
+def test_the_knots_fill_the_horizon_after_the_hand_over(planner):
     for hand_over, ticks in ((0.0, 20), (0.137, 19), (0.2, 18), (5.0, 1)):
         assert imagine(planner, moving(hand_over)[0]).ticks == ticks
 
@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_plan(planner):
     np.testing.assert_array_equal(*plans)
 
 
-def test_the_speed_factor_bounds_the_search(planner):
+def test_the_speed_factor_limits_the_speed_of_plans(planner):
     planner.reset()
     situation, _ = moving(0.137, begun=-60.0)
     slow = Situation(situation.context, situation.committed, 0.137, speed=0.3)
@@ -124,7 +124,7 @@ def test_the_speed_factor_bounds_the_search(planner):
     assert 0.2 < np.linalg.norm(knots, axis=1).max() <= 0.3 + 1e-9
 
 
-def test_the_last_plan_is_the_default_shifted_in_time(planner):
+def test_the_previous_plan_shifted_in_time_is_the_default(planner):
     planner.reset()
     situation, _ = moving(0.1)
     first = planner.plan(situation, seeing(planner, small_models.latent_of(XY + 0.05))).knots
@@ -154,7 +154,7 @@ def test_every_solver_plans_to_the_goal(solver):
     assert motion.predicted_distance < share * motion.distance
 
 
-def test_gradients_are_those_of_the_costs(planner):
+def test_gradients_are_the_derivatives_of_the_costs(planner):
     situation, _ = moving(0.137)
     problem = imagine(planner, situation, seeing(planner, small_models.latent_of(XY + 0.05)))
     knots = problem.repair(RNG.uniform(-0.3, 0.3, (2, problem.ticks, 2)))

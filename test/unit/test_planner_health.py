@@ -43,14 +43,14 @@ def hear(health, data=(0.0, 1.0), model_id="a"):
         ({"data": (1.0, -math.inf)}, PlannerCode.LATENT_INVALID, "latent: expected finite values, found NaN or Inf"),
     ],
 )
-def test_latents_that_cannot_be_planned_from_are_named_and_counted(health, clock, message, code, text):
+def test_invalid_latents_are_named_and_counted(health, clock, message, code, text):
     assert not hear(health, **message) and health.latent_fault == (code, text) and health.bad_latents == 1
     clock.now += 0.4
     assert health.find_fault(0.3, 0.2) == (code, text)
     assert hear(health) and not health.find_fault(0.3, 0.2)
 
 
-def test_latents_that_were_gone_have_to_be_usable_for_a_while(health, clock):
+def test_after_a_latent_dropout_latents_must_be_valid_for_a_while(health, clock):
     clock.now += 1.0
     assert health.find_fault(0.3, 0.2) == (PlannerCode.NO_LATENT, "no latent for 0.3 s")
     for _ in range(6):
@@ -62,13 +62,13 @@ def test_latents_that_were_gone_have_to_be_usable_for_a_while(health, clock):
     assert hear(health) and health.is_recovering(0.5), "one that was not usable begins it anew"
 
 
-def test_a_search_that_overruns_is_told(health, clock):
+def test_a_search_overrun_is_reported(health, clock):
     health.search_began = clock.now
     clock.now += 0.25
     assert hear(health) and health.find_fault(0.3, 0.2).code == PlannerCode.SEARCH_TIMEOUT
 
 
-def test_the_arm_counts_as_held_where_the_gate_does_not_follow_or_is_silent(health, clock):
+def test_the_arm_counts_as_held_if_the_gate_holds_or_is_silent(health, clock):
     health.receive_gate_status(GateStatus(state=GateStatus.TRACKING))
     clock.now += 0.9
     assert health.held_for(True) == 0.0
@@ -95,7 +95,7 @@ def test_the_arm_counts_as_held_where_the_gate_does_not_follow_or_is_silent(heal
         (GateStatus.TRACKING, PlannerCode.NONE),
     ],
 )
-def test_a_gate_that_stays_closed_until_somebody_acts_is_a_refusal(health, clock, state, code):
+def test_a_latched_inactive_or_silent_gate_refuses_goals(health, clock, state, code):
     assert not health.find_gate_refusal(), "unknown yet"
     health.receive_gate_status(GateStatus(state=state, text="why"))
     refusal = health.find_gate_refusal()

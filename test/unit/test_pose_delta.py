@@ -104,7 +104,7 @@ def test_euler_angles_match_the_model(middle):
 # ---------------------------------------------------------------------------------------- states
 
 
-def test_the_state_is_the_pose_of_the_tool():
+def test_the_state_is_the_tool_pose_and_gripper_opening():
     q = joints(1)[0]
     told = message(q, finger(0.25))
     told.header.stamp = to_stamp(1_500_000_000)
@@ -124,7 +124,7 @@ def test_the_gripper_state_is_a_share_of_its_range():
         np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
-def test_a_robot_without_gripper_has_a_zero():
+def test_a_robot_without_gripper_has_gripper_state_zero():
     assert reader(gripper=[]).read(message(joints(1)[0], 0.3))[1][6] == 0.0
 
 
@@ -150,11 +150,11 @@ def test_a_gripper_without_a_range_is_refused(limit, found):
         ToolPoseReader(robot(gripper=["g"]), urdf)
 
 
-def test_joints_are_read_as_before():
+def test_joint_proprioception_uses_the_joint_reader():
     assert isinstance(make_reader(ProprioceptionConfig(), sim_arm.robot(), ""), ProprioceptionReader)
 
 
-def test_angles_are_interpolated_the_shorter_way_round():
+def test_angles_are_interpolated_the_shorter_way_around():
     states = StateHistory(5.0, ProprioceptionConfig(**STATE).angles)
     states.add(1.0, np.array([0.0, 0.0, 0.0, 3.1, 0.2, -3.1, 0.0]))
     states.add(2.0, np.array([4.0, 0.0, 0.0, -3.1, 0.4, 3.1, 1.0]))
@@ -167,7 +167,7 @@ def test_angles_are_interpolated_the_shorter_way_round():
 # ---------------------------------------------------------------------------------------- who refuses what
 
 
-def test_a_robot_names_its_action_space(tmp_path):
+def test_the_action_space_is_read_from_the_robot_file(tmp_path):
     import yaml
 
     def load(space):
@@ -186,7 +186,7 @@ def test_a_robot_names_its_action_space(tmp_path):
             load(wrong)
 
 
-def test_spaces_refuse_the_other_kind_of_robot():
+def test_action_spaces_refuse_robots_with_another_action_space():
     planar = "robot openarm: expected the action space pose_delta, found planar_velocity"
     posed = "robot openarm: expected the action space planar_velocity, found pose_delta"
     assert isinstance(make_space(sim_arm.robot(), kinematics(), 0.1), PlanarVelocity)
@@ -223,7 +223,7 @@ def test_functions_for_planar_models_refuse_others(file, tmp_path):
     assert not (tmp_path / "bag").exists()
 
 
-def test_models_fit_robots_of_their_action_space():
+def test_models_require_a_robot_with_their_action_space():
     posed = small_models.config(action=MOVE, proprioception=STATE)
     check_robot(posed, robot())
     check_robot(posed, robot(joints=sim_arm.robot().joints[::-1]))  # the state names no joints
@@ -235,7 +235,7 @@ def test_models_fit_robots_of_their_action_space():
         check_robot(small_models.config(sim_arm.robot().joints), robot())
 
 
-def test_only_plans_of_planar_models_are_judged():
+def test_plans_are_evaluated_for_planar_models_only():
     check_planar(small_models.config())
     with pytest.raises(InputError) as refusal:
         check_planar(small_models.config(action=MOVE, proprioception=STATE))

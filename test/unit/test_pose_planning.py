@@ -83,7 +83,7 @@ def test_random_knots_are_limited_in_speed_acceleration_and_box():
         assert (x >= np.array(LOW) - 0.01).all() and (x <= np.array(HIGH) + 0.01).all()
 
 
-def test_the_arm_follows_the_tools_path_is_held_as_at_home_and_comes_to_rest():
+def test_the_arm_follows_the_tool_path_at_home_orientation_and_comes_to_rest():
     made, q = space(), space().inverse_kinematics(PLACE)
     at_home = made.kinematics.forward(made.posture)[1]
     for knots in wild(5, 8):
@@ -98,7 +98,7 @@ def test_the_arm_follows_the_tools_path_is_held_as_at_home_and_comes_to_rest():
 
 
 @pytest.mark.parametrize("degrees", [0.0, 25.0])
-def test_imagined_actions_are_what_the_gate_would_report(degrees):
+def test_rollout_actions_equal_those_reported_by_the_gate(degrees):
     made, q = space(degrees), space().inverse_kinematics(PLACE)
     reference = CommittedReference()
     reference.hold(T0 - 10.0, q, made.kinematics.joints, made.tool_coordinates(q))
@@ -134,7 +134,7 @@ class Follower(Followed):
         return self
 
 
-def test_a_goal_in_space_is_reached_by_plans_that_join_without_a_jump():
+def test_a_goal_in_space_is_reached_by_plans_joined_without_a_jump():
     follower, goal = Follower().run(1.0), PLACE + [0.12, 0.08, 0.10]
     follower.controller.set_goal(latent_of(goal), tolerance=0.02)
     for _ in range(30):
@@ -173,7 +173,7 @@ def test_a_keep_out_box_is_avoided():
         GoalMaker(knowing(), space(), guardrails=rails).tool(between)
 
 
-def test_places_anywhere_in_the_box_are_goals():
+def test_any_position_in_the_workspace_box_can_be_a_goal():
     maker = GoalMaker(knowing(), space())
     above = PLACE + [0.0, 0.0, 0.1]
     np.testing.assert_allclose(maker.tool(above).position.numpy(), above, atol=1e-6)
@@ -181,7 +181,7 @@ def test_places_anywhere_in_the_box_are_goals():
         maker.tool(PLACE + [0.0, 0.0, 0.3])
 
 
-def test_what_a_search_needs_may_be_left_out_and_is_named():
+def test_settings_missing_for_planning_are_named():
     bare = PoseDelta(robot(max_acceleration=None, workspace=None), sim_arm.space().kinematics, TICK)
     assert bare.missing == ["max_acceleration", "workspace"] and not space().missing and not sim_arm.space().missing
     with pytest.raises(ValueError, match="workspace: expected low < high on every axis"):

@@ -21,7 +21,7 @@ def losses(precision):
     return found
 
 
-def test_bfloat16_follows_float32():
+def test_bfloat16_training_follows_float32():
     exact, rounded = losses("float32"), losses("bfloat16")
     assert rounded == pytest.approx(exact, rel=0.1) and rounded != exact
     assert rounded[-1] < rounded[0]

@@ -36,13 +36,13 @@ def test_the_image_is_neither_overexposed_nor_dark(view):
     assert (levels > 250).mean() < 0.01 and (levels < 20).mean() < 0.05
 
 
-def test_the_only_green_thing_is_the_goal(view):
+def test_only_the_goal_is_drawn_in_green(view):
     assert not len(near(view.render({}), GOAL_GREEN))
     green = near(view.render({}, goal=GOAL), GOAL_GREEN)
     assert len(green) and np.abs(green - view.project(GOAL)).max() < 20
 
 
-def test_the_path_ends_in_the_tools_dot(view):
+def test_the_drawn_tool_path_ends_in_a_dot(view):
     path = np.linspace([0.2, -0.2, 0.478], GOAL, 10)
     image, bare = view.render({}, tool_path=path), view.render({})
     x, y = view.project(path[-1])[0].astype(int)
@@ -57,7 +57,7 @@ def test_projection_agrees_with_the_rendering(view):
     assert abs(np.median(green[:, 0]) - view.project(GOAL)[0, 0]) < 3
 
 
-def test_the_models_camera_is_as_trained(view):
+def test_rendering_the_view_does_not_change_the_model_camera(view):
     scene = sim_arm.scene()
     scene.reset()
     before = scene.render().copy()

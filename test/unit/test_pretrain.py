@@ -20,7 +20,7 @@ from jepa_ros.training.pretraining.models import build_masked_predictor, gather_
 
 
 @both
-def test_an_encoder_that_sees_all_is_the_transformers_one(sizes):
+def test_the_unmasked_encoder_equals_the_transformers_model(sizes):
     model, clips = build_masked_predictor(sizes, 0), pictures(frames=sizes.frames)
     everything = torch.arange(sizes.grid**2 * max(1, sizes.frames // 2)).expand(3, -1)
     seen = model.encode_visible(model.embed(clips), everything)
@@ -42,7 +42,7 @@ def test_hidden_patches_do_not_reach_the_encoder(sizes):
     assert hidden.any() and torch.equal(model.encode_visible(embedded, index), model.encode_visible(changed, index))
 
 
-def test_predictions_are_those_of_the_transformers_predictor():
+def test_predictions_equal_the_transformers_predictor():
     """Which puts its tokens in order, and always takes its second mask token."""
     model, clips = build_masked_predictor(VIDEO, 0), pictures()
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_predictions_are_those_of_the_transformers_predictor():
     assert not torch.allclose(found, model.predict(gather_tokens(tokens, seen), seen, hidden, 0), atol=1e-3)
 
 
-def test_groups_of_targets_are_predicted_apart():
+def test_target_groups_are_predicted_independently():
     model, clips = build_masked_predictor(IMAGE, 0), pictures(frames=1)
     (masks,) = model.draw_masks(3, np.random.default_rng(0))
     seen, hidden = torch.from_numpy(masks.context), torch.from_numpy(masks.targets)
@@ -68,7 +68,7 @@ def test_groups_of_targets_are_predicted_apart():
         torch.testing.assert_close(whole[:, group : group + 1], alone, atol=1e-5, rtol=0)
 
 
-def test_the_loss_is_l1_to_normalised_teacher_tokens():
+def test_the_loss_is_the_l1_distance_to_normalised_teacher_tokens():
     model, clips = build_masked_predictor(VIDEO, 0).eval(), pictures()
     masks = model.draw_masks(3, np.random.default_rng(0))
     found = model.losses(clips, masks)
@@ -82,7 +82,7 @@ def test_the_loss_is_l1_to_normalised_teacher_tokens():
 
 
 @both
-def test_gradients_reach_encoder_and_predictor_and_never_the_teacher(sizes):
+def test_gradients_reach_encoder_and_predictor_but_not_the_teacher(sizes):
     model, clips = build_masked_predictor(sizes, 0), pictures(frames=sizes.frames)
     if sizes is VIDEO:  # mask tokens begin as zeros, whose queries learn nothing in a predictor of one layer
         torch.nn.init.normal_(model.predictor.embeddings.mask_tokens)
@@ -104,7 +104,7 @@ def test_the_teacher_is_the_moving_average_of_the_encoder():
         torch.testing.assert_close(value, before[name] + 0.25)
 
 
-def test_positions_of_stills_tell_row_from_column():
+def test_image_position_embeddings_distinguish_rows_and_columns():
     places = sine_cosine(4, 16)[0].unflatten(0, (4, 4))
     assert torch.equal(places[0, :, 8:], places[0, :1, 8:].expand(4, -1)), "the second half is the row"
     assert torch.equal(places[:, 0, :8], places[:1, 0, :8].expand(4, -1)), "the first half is the column"
@@ -125,7 +125,7 @@ def whole(request, tmp_path_factory):
     return made, losses
 
 
-def test_an_interrupted_run_goes_on_with_the_same_losses(whole, tmp_path):
+def test_a_resumed_run_gives_the_same_losses(whole, tmp_path):
     class Interrupt(Exception):
         pass
 
@@ -150,7 +150,7 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(whole, tmp_path):
         assert torch.equal(tensor, second.model.state_dict()[name]), name
 
 
-def test_validation_changes_nothing_that_is_trained(whole, tmp_path):
+def test_validation_does_not_change_training(whole, tmp_path):
     done, losses = whole
     often, seen = trainer(done.model.sizes, schedule=replace(SCHEDULE, every=1)), []
     often.run(tmp_path / "state", seen.append)
@@ -160,7 +160,7 @@ def test_validation_changes_nothing_that_is_trained(whole, tmp_path):
 
 
 @both
-def test_the_loss_falls_and_the_rank_stays(sizes, tmp_path):
+def test_the_loss_falls_without_collapse(sizes, tmp_path):
     schedule = replace(SCHEDULE, updates=60, batch=8, warm_up=6, every=30, learning_rate=3e-3)
     made = trainer(sizes, schedule=schedule)
     made.run(tmp_path / "state", lambda values: None)
@@ -169,13 +169,13 @@ def test_the_loss_falls_and_the_rank_stays(sizes, tmp_path):
     assert made.progress.stopped == "" and last["effective_rank"] > 3
 
 
-def test_another_seed_gives_other_losses():
+def test_the_seed_determines_the_losses():
     one, same, other = (trainer(VIDEO, seed).step()["loss"] for seed in (0, 0, 1))
     assert one == same != other
 
 
 @both
-def test_gains_and_offsets_do_not_decay(sizes):
+def test_norm_weights_and_biases_have_no_weight_decay(sizes):
     made = trainer(sizes)
     decay, rest = made.optimizer.param_groups
     assert (decay["weight_decay"], rest["weight_decay"]) == (0.04, 0.0)
@@ -187,13 +187,13 @@ def test_gains_and_offsets_do_not_decay(sizes):
     )
 
 
-def test_the_learning_rate_rises_and_falls():
+def test_the_learning_rate_warms_up_and_decays():
     rates = [pretraining_rate_factor(u, 100, 10) for u in range(100)]
     assert rates[0] == 0.1 and rates[9] == rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True) and 0.01 <= rates[-1] < 0.012
 
 
-def test_a_loss_that_is_no_number_is_said_with_its_update():
+def test_a_nan_loss_is_reported_with_its_update():
     made = trainer(VIDEO)
     with torch.no_grad():
         made.model.predictor.proj.bias.fill_(torch.nan)
@@ -201,7 +201,7 @@ def test_a_loss_that_is_no_number_is_said_with_its_update():
         made.step()
 
 
-def test_features_that_are_all_alike_stop_the_run(tmp_path):
+def test_collapsed_features_stop_the_run(tmp_path):
     made = trainer(VIDEO, schedule=replace(SCHEDULE, updates=40, every=2, learning_rate=1e-5))
     with torch.no_grad():
         for part in (made.model.encoder, made.model.teacher):
@@ -214,7 +214,7 @@ def test_features_that_are_all_alike_stop_the_run(tmp_path):
     again.run(tmp_path / "state", lambda values: pytest.fail("it trained"))
 
 
-def test_collapse_is_said_only_of_validations_in_a_row():
+def test_collapse_is_reported_only_after_consecutive_validations():
     good, flat = (
         {"update": 5, "spread": 0.5, "effective_rank": 9.0},
         {"update": 7, "spread": 0.5, "effective_rank": 1.2},
@@ -226,7 +226,7 @@ def test_collapse_is_said_only_of_validations_in_a_row():
     assert "effective rank of the features is 1.2, below 2, in 3 validations in a row" in sentence
 
 
-def test_health_counts_the_directions_that_are_used():
+def test_feature_health_measures_rank_spread_and_dead_dimensions():
     rng = torch.Generator().manual_seed(0)
     rows = torch.zeros(400, 12)
     rows[:, :4] = torch.randn(400, 4, generator=rng)

@@ -10,7 +10,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.training.pretraining.loop import PIECE_CLIPS, Clips, Crops, crop_randomly, split_clips
 
 
-def test_clips_are_frames_at_their_stride_of_one_stretch():
+def test_clips_are_strided_frames_of_one_segment():
     data = Clips(frame_runs(3, 10), 3, 2)
     assert len(data) == 3 * 6 and data.frames == 30
     clips = data.take(np.arange(len(data)))
@@ -30,7 +30,7 @@ def numbered(lengths):
 
 
 @pytest.mark.parametrize("lengths", [[20] * 10, [200], [9], [8, 3, 4], [4, 4]])
-def test_no_frame_is_both_trained_on_and_held_out(lengths):
+def test_no_frame_is_in_both_training_and_validation(lengths):
     train, held = split_clips(numbered(lengths), 4, 1, np.random.default_rng(0))
     seen, kept = ({int(i) for s in part for i in s.frames[:, 0, 0, 0]} for part in (train, held))
     assert seen and kept and not seen & kept
@@ -46,7 +46,7 @@ def test_too_few_frames_are_refused():
             split_clips(numbered(lengths), 4, 1, np.random.default_rng(0))
 
 
-def test_a_crop_is_the_same_in_all_frames_of_a_clip_and_another_in_the_next():
+def test_the_random_crop_is_fixed_within_a_clip_and_differs_between_clips():
     clips = pictures(1).expand(6, -1, -1, -1, -1)[:, :1].expand(-1, 4, -1, -1, -1)
     found = crop_randomly(clips, Crops(), np.random.default_rng(0))
     assert torch.equal(found, found[:, :1].expand_as(found))
@@ -56,7 +56,7 @@ def test_a_crop_is_the_same_in_all_frames_of_a_clip_and_another_in_the_next():
     torch.testing.assert_close(whole, clips, atol=1e-4, rtol=0)
 
 
-def test_a_crop_covers_the_share_that_is_asked_for():
+def test_the_random_crop_covers_the_requested_share_of_the_image():
     ramp = torch.arange(64.0).expand(1, 1, 3, 64, 64)
     found = crop_randomly(ramp, Crops((0.25, 0.25), (1.0, 1.0)), np.random.default_rng(0))
     assert float(found.max() - found.min()) == pytest.approx(31.5, abs=0.6)  # half of the width

@@ -20,7 +20,7 @@ from jepa_ros.world_model.frozen_encoder import load_frozen_encoder, weights_dig
 
 
 @both
-def test_the_encoder_loads_in_transformers_and_in_the_families_that_freeze_one(sizes, tmp_path):
+def test_the_encoder_loads_in_transformers_and_as_a_frozen_encoder(sizes, tmp_path):
     made = trainer(sizes)
     made.step()
     save_encoder(made.model, tmp_path / "encoder")
@@ -47,7 +47,7 @@ def test_the_encoder_loads_in_transformers_and_in_the_families_that_freeze_one(s
     assert prepared["size"] == {"height": 16, "width": 16} and prepared["image_mean"] == [0.485, 0.456, 0.406]
 
 
-def test_an_encoder_that_is_there_is_replaced_whole(tmp_path):
+def test_an_existing_encoder_is_replaced_completely(tmp_path):
     save_encoder(build_masked_predictor(VIDEO, 0), tmp_path / "encoder")
     first = weights_digest(tmp_path / "encoder")
     (tmp_path / "encoder" / "left_over").touch()
@@ -57,7 +57,7 @@ def test_an_encoder_that_is_there_is_replaced_whole(tmp_path):
     assert not (tmp_path / "encoder" / "left_over").exists()
 
 
-def test_pictures_of_masks_hide_what_is_hidden():
+def test_mask_images_hide_the_masked_patches():
     clip = np.full((4, 16, 16, 3), 200, np.uint8)
     model = build_masked_predictor(VIDEO, 0)
     masks = model.draw_masks(2, np.random.default_rng(0))[1]
@@ -79,7 +79,7 @@ def bag(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", ["vjepa", "ijepa"])
-def test_a_bag_becomes_an_encoder_with_its_report(bag, tmp_path, method):
+def test_pretraining_on_a_bag_writes_an_encoder_and_a_report(bag, tmp_path, method):
     out = tmp_path / "out"
     assert pretrain(bags=[bag], out=out, method=method, **OPTIONS) == 0
     summary = json.loads((out / "summary.json").read_text())
@@ -96,13 +96,13 @@ def test_a_bag_becomes_an_encoder_with_its_report(bag, tmp_path, method):
         pretrain(bags=[bag], out=out, method=method, **OPTIONS | {"batch": 5})
 
 
-def test_several_bags_are_one_set(bag, tmp_path):
+def test_several_bags_are_combined(bag, tmp_path):
     other = write_video(tmp_path / "o", {"/image/compressed": (COMPRESSED, video(wander(10, 3), times(10)))})
     pretrain(bags=[bag, other], out=tmp_path / "out", **OPTIONS | {"updates": 1})
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"]["stretches"] == 3
 
 
-def test_a_collapse_ends_the_run_without_an_encoder(bag, tmp_path, monkeypatch, capsys):
+def test_a_collapsed_run_writes_no_encoder(bag, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("jepa_ros.training.pretraining.loop.MIN_SPREAD", 2.0)  # more than any features have
     assert pretrain(bags=[bag], out=tmp_path, **OPTIONS | {"updates": 20}) == 1
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -126,7 +126,7 @@ def test_a_collapse_ends_the_run_without_an_encoder(bag, tmp_path, monkeypatch, 
         ({"learning_rate": 1e30}, "pre-training diverged at update .*: the loss is nan; a lower --learning-rate"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_in_one_line(bag, tmp_path, options, found):
+def test_invalid_options_are_refused_in_one_line(bag, tmp_path, options, found):
     with pytest.raises(InputError, match=found) as refused:
         pretrain(bags=[bag], out=tmp_path / "out", **OPTIONS | options)
     assert "\n" not in str(refused.value)

@@ -19,7 +19,7 @@ def positions_of(latents, seed=0):
     return latents @ torch.randn(latents.shape[1], 3, generator=rng) + torch.tensor([0.3, -0.2, 0.1])
 
 
-def test_a_linear_position_is_read_exactly():
+def test_a_position_linear_in_the_latent_is_read_exactly():
     z = torch.randn(200, 6, generator=torch.Generator().manual_seed(1))
     probe = fit_probe("puck", (6,), (z[:150], positions_of(z[:150])), (z[150:], positions_of(z[150:])))
     assert probe.error < 1e-4 and probe.dimension == 3 and probe.unit == "m"
@@ -36,7 +36,7 @@ def test_patch_tokens_are_averaged():
     torch.testing.assert_close(probe.read(z), truth, atol=1e-4, rtol=0)
 
 
-def test_the_error_is_that_of_the_test_episodes():
+def test_the_probe_error_is_measured_on_test_episodes():
     z = torch.randn(4000, 4, generator=torch.Generator().manual_seed(3))
     noise = 0.01 * torch.randn(4000, 3, generator=torch.Generator().manual_seed(4))
     truth = positions_of(z) + noise
@@ -66,7 +66,7 @@ def test_frames_without_the_object_are_dropped():
     assert fit_probe("puck", (3,), (z, truth), (z, truth)).error < 1e-4
 
 
-def test_an_object_that_was_never_seen_is_refused():
+def test_an_object_without_any_position_is_refused():
     z, nowhere = torch.randn(10, 3), torch.full((10, 3), torch.nan)
     with pytest.raises(InputError, match="object puck: expected positions in training and test episodes, found none"):
         fit_probe("puck", (3,), (z, nowhere), (z, nowhere))
@@ -81,7 +81,7 @@ def episodes(bag, **objects):
     )
 
 
-def test_the_tool_is_placed_by_forward_kinematics(tmp_path):
+def test_tool_positions_come_from_forward_kinematics(tmp_path):
     for episode in episodes(reach_bag.write(tmp_path / "bag")):
         assert episode.positions["tool"].shape == (25, 3)
         np.testing.assert_allclose(episode.positions["tool"][:, :2], episode.tool, atol=1e-6)
@@ -89,7 +89,7 @@ def test_the_tool_is_placed_by_forward_kinematics(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [object_bag.POSE, object_bag.POINT])
-def test_an_object_is_placed_by_stamp(tmp_path, kind):
+def test_object_positions_are_interpolated_at_the_frame_stamps(tmp_path, kind):
     found = episodes(object_bag.write(tmp_path, kind), puck="puck")
     assert len(found) == 6
     for number, episode in enumerate(found):
@@ -111,7 +111,7 @@ def test_a_missing_topic_is_refused_with_the_known_ones(tmp_path):
     assert "/joint_states (sensor_msgs/msg/JointState, " in text and "\n" not in text
 
 
-def test_a_topic_of_another_kind_is_refused(tmp_path):
+def test_an_object_topic_of_another_type_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected positions of puck on the topic /joint_states"):
         episodes(reach_bag.write(tmp_path / "bag"), puck="/joint_states")
 
@@ -132,10 +132,10 @@ def test_positions_in_another_frame_are_refused(tmp_path):
         (["puck=/a", "puck=/b"], "the name twice"),
     ],
 )
-def test_an_object_that_cannot_be_used(given, words):
+def test_invalid_object_options_are_refused(given, words):
     with pytest.raises(InputError, match=words):
         parse_objects(given)
 
 
-def test_objects_are_read_from_options():
+def test_object_options_are_parsed():
     assert parse_objects(["puck=/puck", "cup=cup/pose"]) == {"puck": "/puck", "cup": "cup/pose"}

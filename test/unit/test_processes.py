@@ -62,7 +62,7 @@ def group(lines):
         each.stop(timeout=1.0)
 
 
-def test_all_end_on_request_with_their_exit_codes(group, lines):
+def test_stop_ends_all_processes_and_returns_their_exit_codes(group, lines):
     running = group(command("a", ORDERLY), command("b", WAIT))
     until(lambda: {("a", "ready"), ("b", "ready")} <= set(lines))
     assert running.poll() is None
@@ -72,7 +72,7 @@ def test_all_end_on_request_with_their_exit_codes(group, lines):
     assert not any(map(alive, pids.values()))
 
 
-def test_one_that_does_not_end_is_killed(group, lines):
+def test_a_process_that_does_not_end_in_time_is_killed(group, lines):
     running = group(command("a", STUBBORN))
     until(lambda: lines)
     began = time.monotonic()
@@ -88,7 +88,7 @@ def test_a_process_that_ends_by_itself_is_reported_with_code_and_last_lines(grou
     assert str(Ended("c", -signal.SIGKILL)) == "c was ended by SIGKILL"
 
 
-def test_with_respawn_it_is_restarted(group, lines):
+def test_with_respawn_a_process_is_restarted(group, lines):
     running = group(command("a", WAIT), respawn=True, respawn_delay=0.1)
     until(lambda: lines)
     first = running.pids["a"]
@@ -99,7 +99,7 @@ def test_with_respawn_it_is_restarted(group, lines):
     assert not alive(first)
 
 
-def test_a_command_that_cannot_start_ends_those_before_it(lines):
+def test_a_command_that_cannot_start_ends_the_processes_before_it(lines):
     group = ProcessGroup([command("a", WAIT), Command("b", ["/nowhere/at/all"])], os.environ)
     with pytest.raises(FileNotFoundError):
         group.start()
@@ -111,7 +111,7 @@ def test_a_process_runs_with_its_niceness(group, lines):
     assert until(lambda: lines)[0] == ("a", str(min(19, os.nice(0) + 5)))
 
 
-def test_children_do_not_outlive_a_parent_that_is_killed(tmp_path):
+def test_child_processes_end_when_the_parent_is_killed(tmp_path):
     script = (
         "import os, sys, time\nfrom jepa_ros.bringup.process_group import Command, ProcessGroup\n"
         f"g = ProcessGroup([Command('a', [sys.executable, '-c', {WAIT!r}])], os.environ)\n"
@@ -130,7 +130,7 @@ def _is_zombie(pid):
         return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
 
 
-def test_lines_carry_the_name_of_their_node():
+def test_output_lines_have_the_node_name_as_prefix():
     out = StringIO()
     say = make_line_writer(["camera", "arm_gate"], out)
     say("camera", "active")

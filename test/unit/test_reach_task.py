@@ -48,7 +48,7 @@ def test_the_hash_identifies_the_goals(goals):
 
 
 @pytest.mark.parametrize("count", [0, -3])
-def test_no_goals_are_refused(count):
+def test_zero_or_negative_goal_counts_are_refused(count):
     with pytest.raises(InputError, match=f"goals: expected at least 1, found {count}"):
         sample_goals(count, 0)
 

@@ -25,7 +25,7 @@ def fresh(states=3):
     return Reachability(4, states, 16, 8, 40).eval()
 
 
-def test_it_is_zero_at_the_goal_and_never_negative():
+def test_the_learned_distance_is_zero_at_the_goal_and_never_negative():
     generator = torch.Generator().manual_seed(1)
     z, goal, state = (torch.randn(50, n, generator=generator) for n in (4, 4, 3))
     head = fresh()
@@ -33,7 +33,7 @@ def test_it_is_zero_at_the_goal_and_never_negative():
     assert (head(z, goal, state) > 0).all()
 
 
-def test_its_slope_is_finite_even_at_the_goal():
+def test_the_gradient_of_the_distance_is_finite_at_the_goal():
     z = torch.ones(2, 4, requires_grad=True)
     fresh()(z, torch.ones(2, 4), torch.zeros(2, 3)).sum().backward()
     assert torch.isfinite(z.grad).all()
@@ -86,14 +86,14 @@ def test_it_grows_with_the_distance(trained):
     assert figures["reachability_spearman"] > 0.9
 
 
-def test_it_is_about_as_long_as_the_direct_way(trained):
+def test_the_learned_distance_is_close_to_the_direct_path_in_ticks(trained):
     _, heads, _, _ = trained
     away = torch.tensor([[0.1, 0.0], [0.0, 0.2]]) / small_models.SCALE
     ticks = heads.reachability(away, torch.zeros(2, 2), torch.zeros(2, 0))
     assert (ticks > torch.tensor([3.0, 6.0])).all() and (ticks < torch.tensor([10.0, 20.0])).all(), ticks
 
 
-def test_pairs_are_of_one_episode_and_in_order(trained):
+def test_training_pairs_are_from_one_episode_in_time_order(trained):
     _, _, _, sets = trained
     part = sets["val"]
     now, ticks = draw_pairs(part, 2000, 30, 4, 4, torch.Generator().manual_seed(0))

@@ -68,7 +68,7 @@ def test_consecutive_plans_are_continuous(follower):
     assert min(speeds) > 0.05, "the joins are in motion"
 
 
-def test_plans_start_on_the_tick_grid_after_the_lead_and_end_at_rest(follower):
+def test_plans_start_on_the_tick_grid_after_the_lead_time_and_end_at_rest(follower):
     follower.run(0.037)
     step = follower.step()
     lead = follower.controller.settings.lead
@@ -81,7 +81,7 @@ def test_plans_start_on_the_tick_grid_after_the_lead_and_end_at_rest(follower):
     assert ticks * 0.1 <= step.trajectory.duration <= ticks * 0.1 + 0.4
 
 
-def test_reaches_the_goal_only_after_the_dwell(follower):
+def test_the_goal_is_reached_only_after_the_dwell_time(follower):
     controller, tolerance = follower.controller, follower.controller.config.distance.tolerance
     within, reached = None, None
     for _ in range(30):
@@ -101,7 +101,7 @@ def test_reaches_the_goal_only_after_the_dwell(follower):
     np.testing.assert_allclose(follower.tool(), XY + [0.12, 0.05], atol=0.02)
 
 
-def test_leaving_the_goal_starts_the_dwell_again():
+def test_leaving_the_goal_restarts_the_dwell_time():
     controller = RecedingHorizonController(small_models.knowing(JOINTS), sim_arm.space())
     controller.set_goal(torch.zeros(2))
     near, far = torch.full((2,), 0.1), torch.full((2,), 1.0)
@@ -114,7 +114,7 @@ def test_leaving_the_goal_starts_the_dwell_again():
     assert not controller.is_reached
 
 
-def test_stop_brings_the_arm_to_rest(follower):
+def test_a_stop_plan_brings_the_arm_to_rest(follower):
     assert follower.controller.plan_stop(follower.now) is None, "nothing is promised"
     follower.step()
     follower.run(0.6)
@@ -132,7 +132,7 @@ def test_stop_brings_the_arm_to_rest(follower):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_latents_that_are_not_finite_are_ignored(follower, value):
+def test_latents_with_nan_or_inf_are_ignored(follower, value):
     controller = follower.controller
     before = controller.observations.latents.newest, controller.distance
     controller.add_latent(follower.now + 0.01, torch.tensor([value, 0.0]))
@@ -159,7 +159,7 @@ def test_plans_start_where_the_arm_came_to_rest(follower):
     np.testing.assert_allclose(step.trajectory.positions[0], follower.rest, atol=1e-9)
 
 
-def test_time_that_goes_back_begins_a_new_episode(follower):
+def test_a_backward_time_jump_starts_a_new_episode(follower):
     follower.step()
     assert follower.controller.reference
     follower.controller.add_latent(T0 - 100.0, small_models.latent_of(XY))
@@ -169,6 +169,6 @@ def test_time_that_goes_back_begins_a_new_episode(follower):
     assert isinstance(follower.controller.plan_step(T0 - 100.0), PlanStep)
 
 
-def test_no_goal_no_plan(follower):
+def test_without_a_goal_there_is_no_plan(follower):
     follower.controller.clear_goal()
     assert follower.controller.plan_step(follower.now) == NoPlan("no goal") and not follower.controller.is_reached

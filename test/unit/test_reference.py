@@ -32,26 +32,26 @@ def episodes(joints=2, cameras=1, count=2, ticks=4) -> EpisodeSet:
     return EpisodeSet(made, np.zeros(2 * joints), np.full(2 * joints, 3.0))
 
 
-def test_it_is_the_frame_in_which_the_arm_is_nearest_to_home():
+def test_the_reference_image_is_the_frame_nearest_to_the_home_posture():
     data = episodes()
     data.episodes[1].states[2, :2] = HOME
     data.episodes[0].states[3, 2:] = HOME  # velocities count for nothing
     assert (reference_frame(data, HOME) == 5 + 2).all()
 
 
-def test_it_is_the_first_frame_where_the_joints_are_not_known():
+def test_without_joint_states_the_reference_image_is_the_first_frame():
     data = episodes(joints=0)
     assert (reference_frame(data, HOME) == 0).all()
 
 
-def test_of_several_cameras_it_is_the_first_one_s():
+def test_the_reference_image_is_from_the_first_camera():
     data = episodes(cameras=2)
     data.episodes[1].states[2, :2] = HOME
     found = reference_frame(data, HOME)
     assert found.shape == (8, 8, 3) and (found == 5 + 2).all()
 
 
-def test_it_is_read_as_it_was_written_and_copied_with_what_a_person_put_there(tmp_path):
+def test_reference_images_are_read_back_and_copied_unchanged(tmp_path):
     source, target = tmp_path / "a", tmp_path / "b"
     source.mkdir()
     target.mkdir()
@@ -64,7 +64,7 @@ def test_it_is_read_as_it_was_written_and_copied_with_what_a_person_put_there(tm
     assert {p.name: p.read_bytes() for p in target.iterdir()} == {p.name: p.read_bytes() for p in source.iterdir()}
 
 
-def test_a_model_is_the_same_with_and_without_it_and_takes_it_along(tmp_path, monkeypatch):
+def test_the_reference_image_does_not_change_the_model_id_and_is_installed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     share(tmp_path, monkeypatch)
     model = write_model(tmp_path / "checkpoint", name="reach")
@@ -86,7 +86,7 @@ def elsewhere():
     return replace(SETUP, model=MODEL.model_copy(update={"camera": camera}))
 
 
-def test_the_doctor_shows_the_model_s_picture_unless_it_can_draw_the_arm_as_it_stands(tmp_path):
+def test_doctor_shows_the_reference_image_unless_it_can_draw_the_arm(tmp_path):
     assert overlay.find_reference(tmp_path, good(), elsewhere()) is None
     rgb = np.full((16, 16, 3), 7, np.uint8)
     write_reference(tmp_path, rgb)
@@ -99,7 +99,7 @@ def test_the_doctor_shows_the_model_s_picture_unless_it_can_draw_the_arm_as_it_s
 # -- the model that ships ----------------------------------------------------------------------------------------------
 
 
-def test_the_shipped_picture_is_the_simulated_cell_with_the_arm_at_home():
+def test_the_shipped_reference_image_shows_the_simulated_arm_at_home():
     pytest.importorskip("mujoco")
     from jepa_ros.robot.config import load_robot
     from jepa_ros.sim.cell import ArmCell

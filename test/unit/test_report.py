@@ -16,7 +16,7 @@ def page(report, tmp_path):
     return report.write(tmp_path / "deep" / "report.html").read_text()
 
 
-def test_a_report_is_one_file_that_loads_nothing_from_elsewhere(tmp_path):
+def test_a_report_is_one_self_contained_file(tmp_path):
     rng = np.random.default_rng(0)
     report = Report("Demo", "seed 0").section("Results").text("All **good**, see `x`.\n\n- one\n- two")
     report.tiles({"reached": "19 of 20", "p50": 0.0123456}, good={"reached": True})
@@ -33,7 +33,7 @@ def test_a_report_is_one_file_that_loads_nothing_from_elsewhere(tmp_path):
     assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "report.html"]
 
 
-def test_plots_take_the_colours_of_the_page_and_keep_their_ids_apart(tmp_path):
+def test_plots_use_the_page_colours_and_have_unique_ids(tmp_path):
     report = Report("Two")
     for _ in range(2):
         report.plot(plots.lines({"a": ([0, 1], [1, 2]), "b": ([0, 1], [2, 1])}, log_y=True))
@@ -49,7 +49,7 @@ def test_plots_take_the_colours_of_the_page_and_keep_their_ids_apart(tmp_path):
 
 
 @pytest.mark.parametrize("foreign", ["<script>alert(1)</script>", '"><img src=x onerror=1>', "a & b"])
-def test_foreign_text_is_escaped_everywhere(tmp_path, foreign):
+def test_external_text_is_escaped_everywhere(tmp_path, foreign):
     picture = np.zeros((4, 4, 3), np.uint8)
     report = Report(foreign, foreign).section(foreign).text(foreign).tiles({foreign: foreign})
     report.table([[foreign]], [foreign]).images([(foreign, picture)])
@@ -69,7 +69,7 @@ def test_code_blocks_keep_their_text():
         (lambda r: r.table([[1]]), "table: columns are missing"),
     ],
 )
-def test_a_part_that_cannot_be_shown_is_refused_in_one_line(part, problem):
+def test_invalid_report_content_is_refused_in_one_line(part, problem):
     with pytest.raises(InputError, match=f"^report: {problem}"):
         part(Report("x"))
 
@@ -102,7 +102,7 @@ def test_a_summary_is_plain_finite_json_with_relative_paths(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), np.float32("inf"), object()])
-def test_a_summary_refuses_what_json_lacks_by_name_and_keeps_the_old_file(tmp_path, value):
+def test_a_summary_refuses_nan_by_field_name_and_keeps_the_old_file(tmp_path, value):
     out = write_summary(tmp_path / "summary.json", {"old": 1})
     with pytest.raises(InputError, match=r"final\.p50\[1\]"):
         write_summary(out, {"final": {"p50": [0.0, value]}})
@@ -110,6 +110,6 @@ def test_a_summary_refuses_what_json_lacks_by_name_and_keeps_the_old_file(tmp_pa
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_percentiles_ignore_what_is_not_finite_and_have_none_for_nothing():
+def test_percentiles_ignore_nan_and_are_none_for_no_values():
     assert percentiles([1, 2, 3, float("nan")], (50,), {"max": np.max}) == {"p50": 2.0, "max": 3.0}
     assert percentiles([]) == {"p50": None, "p99": None}

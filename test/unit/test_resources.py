@@ -11,7 +11,7 @@ from jepa_ros import resources
 from jepa_ros.errors import InputError
 
 
-def test_source_tree_is_its_own_share():
+def test_the_source_tree_is_its_own_share_directory():
     share = resources.share_directory()
     assert (share / "package.xml").is_file()
     assert resources.config_path("fastdds.xml").is_file()
@@ -19,7 +19,7 @@ def test_source_tree_is_its_own_share():
     assert (resources.message_definitions() / "action" / "ReachGoal.action").is_file()
 
 
-def test_install_space_is_found_without_being_sourced(tmp_path):
+def test_an_ament_install_space_is_found_without_sourcing(tmp_path):
     package = tmp_path / "lib" / "python3.99" / "site-packages" / "jepa_ros"
     package.mkdir(parents=True)
     source = resources.share_directory() / "jepa_ros"
@@ -35,7 +35,7 @@ def test_install_space_is_found_without_being_sourced(tmp_path):
     assert done.stdout.split() == [str(tmp_path / "share" / "jepa_ros"), str(tmp_path / "share" / "jepa_msgs")]
 
 
-def test_sourced_install_space_goes_first(tmp_path, monkeypatch):
+def test_a_sourced_install_space_has_priority(tmp_path, monkeypatch):
     monkeypatch.setattr(resources, "_source_root", lambda: None)
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"package 'jepa_ros': expected share/jepa_ros.*found none"):
@@ -64,7 +64,7 @@ def install(name):
     return folder
 
 
-def test_names_and_paths_are_resolved(share, tmp_path):
+def test_model_and_robot_names_and_paths_are_resolved(share, tmp_path):
     assert resources.resolve_model("reach") == share / "config" / "models" / "reach"
     assert resources.resolve_model(share / "config" / "models" / "reach").name == "reach"
     assert resources.resolve_robot("arm") == share / "config" / "robots" / "arm.yaml"
@@ -72,19 +72,19 @@ def test_names_and_paths_are_resolved(share, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["raech", "", "no/such/dir"])
-def test_unknown_model_names_what_exists(share, name):
+def test_an_unknown_model_is_refused_with_the_existing_ones(share, name):
     with pytest.raises(InputError, match=rf"model '{name}': expected .*\[reach\], found nothing of that name"):
         resources.resolve_model(name)
 
 
-def test_unknown_robot_names_what_exists(share):
+def test_an_unknown_robot_is_refused_with_the_existing_ones(share):
     with pytest.raises(InputError, match=r"robot 'leg': expected a YAML file or one of \[arm\], found nothing"):
         resources.resolve_robot("leg")
     with pytest.raises(InputError, match=r"found a directory"):
         resources.resolve_robot(share)
 
 
-def test_file_where_a_model_is_expected(share):
+def test_a_file_in_place_of_a_model_is_refused(share):
     with pytest.raises(InputError, match="found a file"):
         resources.resolve_model(share / "config" / "robots" / "arm.yaml")
 
@@ -104,7 +104,7 @@ def test_installed_models_are_found_by_name(share):
         resources.resolve_model("raech")
 
 
-def test_a_model_that_ships_wins_over_an_installed_one_of_its_name(share):
+def test_a_shipped_model_has_priority_over_an_installed_one(share):
     install("reach")
     assert resources.list_models() == ["reach"]
     assert resources.resolve_model("reach") == share / "config" / "models" / "reach"
@@ -129,11 +129,11 @@ def test_the_folder_of_installed_models(monkeypatch, tmp_path):
     assert resources.installed_models() == tmp_path / "mine" / "models"
 
 
-def test_input_error_is_one_line():
+def test_an_input_error_is_one_line():
     assert str(InputError("a:\n  b")) == "a: b"
 
 
-def test_importing_the_package_loads_nothing_heavy():
+def test_importing_the_package_loads_no_heavy_library():
     program = (
         "import sys, jepa_ros, jepa_ros.resources; jepa_ros.InputError; "
         "print([m for m in ('numpy', 'torch', 'mujoco', 'rclpy', 'cv2') if m in sys.modules])"

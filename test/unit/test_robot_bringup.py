@@ -31,7 +31,7 @@ def parameters(**given):
     return {spec.name: dict(spec.parameters) for spec in node_list("robot", arguments(**given))}
 
 
-def test_the_gate_and_the_recorder_get_the_command_interface_and_every_node_the_robot_namespace():
+def test_command_interface_and_robot_namespace_reach_the_nodes_that_need_them():
     found = parameters(command_interface="servo_twist", robot_namespace="/", record="runs/a")
     assert [name for name, p in found.items() if p.get("command_interface") == "servo_twist"] == [
         "arm_gate",
@@ -40,7 +40,7 @@ def test_the_gate_and_the_recorder_get_the_command_interface_and_every_node_the_
     assert [name for name, p in found.items() if "robot_namespace" not in p] == ["camera"]
 
 
-def test_every_node_uses_the_file_of_the_left_arm(monkeypatch):
+def test_arm_left_selects_the_left_robot_file_in_every_node(monkeypatch):
     found = parameters(robot="openarm_v10", arm="left")
     assert {p["robot"] for p in found.values() if "robot" in p} == {"openarm_v10_left"}
     words = {"robot": "openarm_v10", "arm": "left", "command_interface": "forward_position", "robot_namespace": "/"}
@@ -50,7 +50,7 @@ def test_every_node_uses_the_file_of_the_left_arm(monkeypatch):
     assert gate["command_interface"] == "forward_position" and gate["robot_namespace"] == "/"
 
 
-def test_the_launch_file_declares_the_arguments_for_hardware(monkeypatch):
+def test_the_launch_file_declares_the_hardware_arguments(monkeypatch):
     _, declared = nodes_by_stand_in("robot", {}, monkeypatch)
     wanted = {"arm": "right", "command_interface": "", "bringup": "false", "use_mock_hardware": "false"}
     assert {name: declared.get(name) for name in wanted} == wanted
@@ -72,7 +72,7 @@ def test_real_hardware_is_requested_explicitly_whatever_the_vendor_s_default(rob
     assert vendor.arguments["robot_ip"] == "192.168.1.2"
 
 
-def test_the_vendor_s_bring_up_activates_the_controller_that_is_commanded():
+def test_the_vendor_bringup_activates_the_commanded_controller():
     for interface, active in {"": "joint_trajectory", "forward_position": "forward_position"}.items():
         given = {"command_interface": interface, "bringup": True, "use_mock_hardware": True}
         assert vendor_of(arguments(**given)).arguments["initial_joint_controller"] == f"{active}_controller"
@@ -121,7 +121,7 @@ def test_invalid_arguments_are_refused_in_one_line(given, complaint):
     assert "\n" not in str(refused.value)
 
 
-def test_an_interface_whose_messages_are_not_installed_is_refused_before_anything_starts(monkeypatch):
+def test_a_command_interface_without_its_message_package_is_refused_at_start(monkeypatch):
     monkeypatch.setitem(sys.modules, "control_msgs", None)
     with pytest.raises(InputError, match="'servo_joint_jog': ROS package control_msgs not found: install"):
         check_inputs(arguments(command_interface="servo_joint_jog"))

@@ -43,7 +43,7 @@ def finished(out):
 
 
 @pytest.mark.parametrize("robot", ARMS)
-def test_a_draft_names_the_arm_s_joints_in_order_and_passes_the_check_once_its_todos_are_done(robot, files):
+def test_a_draft_lists_the_joints_and_passes_the_check_once_its_todos_are_done(robot, files):
     tool = ARMS[robot]
     urdf, out = files(robot, *(("--tool", tool) if tool else ()))
     shipped, drafted = load_robot(robot), load_robot(out)
@@ -190,7 +190,7 @@ def _not_below(k):
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
-def test_every_problem_is_one_clear_line(tmp_path, change, complaints):
+def test_every_problem_is_reported_in_one_line(tmp_path, change, complaints):
     found = changed(tmp_path, change)
     assert len(found) == len(complaints), found
     assert all(line.startswith(start) for line, start in zip(found, complaints, strict=True)), found
@@ -202,7 +202,7 @@ def test_limits_in_degrees_are_reported():
     assert problem == "limits of elbow_joint in the URDF: expected rad, found -180 to 180: degrees?"
 
 
-def test_an_arm_without_limits_in_its_description_is_refused():
+def test_an_arm_without_joint_limits_in_its_urdf_is_refused():
     urdf = published("ur5e").replace('lower="-3.141593" upper="3.141593"', "")
     [problem] = find_problems(resolve_robot("ur5e"), urdf)
     assert problem.startswith("joint elbow_joint: expected lower < upper")

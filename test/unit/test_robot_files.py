@@ -29,7 +29,7 @@ def test_a_shipped_file_has_no_problem_with_the_published_description(name):
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_the_gate_makes_limits_kinematics_and_clearance_of_it(name):
+def test_limits_kinematics_and_clearance_can_be_built_from_each_robot_file(name):
     robot, urdf = load_robot(name), published(name)
     limits = JointLimits.from_robot(robot, urdf)
     kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
@@ -47,7 +47,7 @@ def test_files_copied_from_a_vendor_name_their_source(name):
 
 
 @pytest.mark.parametrize("name", ["openarm_v10", "openarm_v2"])
-def test_the_left_arm_is_the_right_one_s_mirror_image_under_one_bring_up(name):
+def test_the_left_arm_mirrors_the_right_one_with_the_same_bringup(name):
     right, left = read_robot(name), read_robot(f"{name}_left")
     assert [j.replace("right", "left") for j in right.joints] == left.joints
     assert [c.name.replace("right", "left") for c in right.controllers] == [c.name for c in left.controllers]
@@ -81,7 +81,7 @@ def test_command_interface_selects_controllers_and_the_first_is_the_default():
         ),
     ],
 )
-def test_every_command_interface_moves_all_joints(tmp_path, controllers, complaint):
+def test_every_command_interface_must_command_all_joints(tmp_path, controllers, complaint):
     keys = yaml.safe_load(resolve_robot("ur5e").read_text())
     keys["controllers"] = [{"name": n, "type": t, "joints": keys["joints"][:count]} for n, t, count in controllers]
     path = tmp_path / "arm.yaml"

@@ -23,7 +23,7 @@ def test_each_axis_rotates_its_own_part():
         assert changed[0].tolist() == [4 * axis <= i < 4 * (axis + 1) for i in range(14)]
 
 
-def test_angles_are_laid_out_twice_and_not_in_pairs():
+def test_rotation_angles_have_the_layout_of_the_published_weights():
     """Numbers 0 and 1 are turned as a pair, by angles p and p / 100: what the published weights expect."""
     p = 0.7
     cosines, sines = rotation(torch.tensor([[p, 0.0, 0.0]]), 12)

@@ -36,7 +36,7 @@ def test_the_only_graph_is_joined_by_its_domain_range_and_namespace():
     assert not running_graphs.running_graphs(), "it has ended"
 
 
-def test_without_a_graph_the_shell_s_domain_is_joined(monkeypatch):
+def test_without_a_graph_the_ros_domain_of_the_shell_is_joined(monkeypatch):
     assert join_graph().domain == 0
     monkeypatch.setenv("ROS_DOMAIN_ID", "5")
     assert join_graph(None, "cell").domain == 5 and "ROS_AUTOMATIC_DISCOVERY_RANGE" not in os.environ
@@ -50,7 +50,7 @@ def test_the_user_s_options_take_precedence(folder, monkeypatch, shell):
     assert os.environ["ROS_DOMAIN_ID"] == "9" and "ROS_AUTOMATIC_DISCOVERY_RANGE" not in os.environ
 
 
-def test_of_several_graphs_the_user_chooses(folder):
+def test_with_several_graphs_the_user_must_choose(folder):
     add(folder, os.getpid(), discovery_range="LOCALHOST")
     add(folder, os.getppid(), domain=8, namespace="cell")
     with pytest.raises(InputError, match="2 graphs run on this machine: .*domain 7.*domain 8.*--domain or --namespace"):
@@ -59,23 +59,23 @@ def test_of_several_graphs_the_user_chooses(folder):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"domain": 1}', '{"command": "up sim", "domain": 1, "more": 2}'])
-def test_other_files_are_ignored(folder, text):
+def test_invalid_graph_files_are_ignored(folder, text):
     folder.mkdir()
     (folder / f"{os.getpid()}.json").write_text(text)
     add(folder, 2**22 + 1)  # no process has this number
     assert not running_graphs.running_graphs()
 
 
-def test_joints_are_read_by_name():
+def test_joint_options_are_parsed_by_name():
     assert read_joints(["elbow=-0.5", "wrist=1"]) == {"elbow": -0.5, "wrist": 1.0}
 
 
 @pytest.mark.parametrize("text", ["elbow", "=1", "elbow=", "elbow=nan", "elbow=1e999", "elbow=1=2"])
-def test_a_joint_that_is_malformed_is_refused(text):
+def test_a_malformed_joint_option_is_refused(text):
     with pytest.raises(InputError, match="expected NAME=RAD"):
         read_joints([text])
 
 
-def test_a_joint_given_twice_is_refused():
+def test_a_repeated_joint_option_is_refused():
     with pytest.raises(InputError, match="joint 'elbow': given twice"):
         read_joints(["elbow=1", "elbow=2"])

@@ -36,7 +36,7 @@ def test_a_written_policy_reads_back_the_same():
     assert [node.name for node in from_xml(text)] == ["arm_gate", "planner", "operator"]
 
 
-def test_names_are_written_as_sros2_reads_them():
+def test_policy_names_are_written_in_the_sros2_format():
     [enclave] = ET.fromstring(to_xml([GATE])).iter("enclave")
     profile = enclave.find("profiles/profile")
     assert enclave.get("path") == "/cell/arm_gate" and profile.attrib == {"ns": "/cell", "node": "arm_gate"}
@@ -89,7 +89,7 @@ def test_the_shipped_policy_lets_only_arm_gate_command_the_controllers(shipped):
     assert [node.name for node in shipped.values() if "/joint_states" in node.publish] == ["simulator"]
 
 
-def test_the_shipped_policy_gives_every_node_what_rclpy_opens(shipped):
+def test_the_shipped_policy_allows_the_standard_rclpy_interfaces(shipped):
     parameters = ("describe", "get", "list", "set")
     for node in (node for name, node in shipped.items() if name not in TOOLS):
         assert {"/rosout", "/parameter_events", "/diagnostics", f"/{node.name}/transition_event"} <= node.publish

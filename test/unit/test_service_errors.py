@@ -38,7 +38,7 @@ def result(value):
 
 
 @pytest.mark.parametrize("callback", [fails, fails_later])
-def test_an_exception_is_reported_and_answered_with_no_success(callback):
+def test_a_service_callback_that_raises_is_logged_and_answered_with_failure(callback):
     reported = []
     guarded = contain_errors(callback, lambda key, text: reported.append(text))
     assert result(guarded("bad", Response())).success is False
@@ -46,7 +46,7 @@ def test_an_exception_is_reported_and_answered_with_no_success(callback):
 
 
 @pytest.mark.parametrize("callback", [answers, answers_later])
-def test_a_callback_that_answers_is_not_changed(callback):
+def test_a_service_callback_that_succeeds_is_unchanged(callback):
     guarded = contain_errors(callback, pytest.fail)
     assert result(guarded("good", Response())).success is True
     assert asyncio.iscoroutinefunction(guarded) == asyncio.iscoroutinefunction(callback)

@@ -82,7 +82,7 @@ def test_joint_velocities_are_sent_by_name_with_stamp_and_frame(control_msgs):
     assert message.displacements == [] and message.duration == 0.0
 
 
-def test_joints_are_named_in_the_controller_s_order_whatever_the_robot_s(control_msgs):
+def test_joint_velocities_are_in_the_order_of_the_controller(control_msgs):
     node, turned = Node(), SERVO.model_copy(update={"joints": list(NAMES[::-1])})
     jog = JointJogCommand(node, turned, LIMITS, ROBOT.base_frame)
     jog.send_reference(reference(np.arange(6.0) / 10), STILL, moving=True)
@@ -109,7 +109,7 @@ def test_the_twist_matches_the_joint_velocities(control_msgs):
 
 
 @pytest.mark.parametrize("interface", ["servo_joint_jog", "servo_twist"])
-def test_nothing_is_sent_before_a_motion_and_zeros_then_nothing_after_it(control_msgs, interface):
+def test_a_motion_is_followed_by_zero_velocities_and_then_silence(control_msgs, interface):
     node = Node()
     servo = command(node, interface)
     for at in (None, reference(STILL)):

@@ -43,16 +43,16 @@ def venv(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------------------------- the machine
 
 
-def test_nothing_is_missing_where_everything_is_there():
+def test_no_package_is_missing_on_a_complete_system():
     assert machine.missing_packages(lambda name, kind: True) == []
 
 
-def test_missing_things_are_named_by_their_package():
+def test_missing_tools_are_named_by_their_package():
     absent = {"cmake", "libEGL.so.1"}
     assert machine.missing_packages(lambda name, kind: name not in absent) == ["cmake", "libegl1"]
 
 
-def test_command_to_install_is_exact():
+def test_the_install_command_is_exact():
     assert machine.install_command(["cmake"], root=True) == (
         "apt-get update && apt-get install -y --no-install-recommends cmake"
     )
@@ -61,7 +61,7 @@ def test_command_to_install_is_exact():
     )
 
 
-def test_without_root_the_command_is_told_in_one_line(monkeypatch):
+def test_without_root_the_install_command_is_shown_in_one_line(monkeypatch):
     monkeypatch.setattr(machine, "missing_packages", lambda: ["cmake"])
     monkeypatch.setattr(machine.os, "geteuid", lambda: 1000)
     monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
@@ -70,7 +70,7 @@ def test_without_root_the_command_is_told_in_one_line(monkeypatch):
     assert "sudo apt-get install -y --no-install-recommends cmake" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_without_apt_the_packages_are_named(monkeypatch):
+def test_without_apt_the_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(machine, "missing_packages", lambda: ["g++"])
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     with pytest.raises(machine.SetupError, match=r"expected \(by Debian's names\) g\+\+, found no apt-get"):
@@ -80,25 +80,25 @@ def test_without_apt_the_packages_are_named(monkeypatch):
 # ---------------------------------------------------------------------------------------- wheels or distribution
 
 
-def test_wheels_where_nothing_is_sourced():
+def test_without_a_sourced_distribution_wheels_are_used():
     assert machine.choose_ros({}, lambda module: True) == machine.WHEELS
 
 
-def test_distribution_where_its_rclpy_is_importable():
+def test_a_sourced_distribution_with_importable_rclpy_is_used():
     assert machine.choose_ros({"ROS_DISTRO": "jazzy"}, lambda module: module == "rclpy") == machine.DISTRIBUTION
 
 
-def test_a_distribution_of_another_python_is_refused():
+def test_a_distribution_for_another_python_is_refused():
     with pytest.raises(machine.SetupError, match="ROS_DISTRO=jazzy is set: expected a Python"):
         machine.choose_ros({"ROS_DISTRO": "jazzy"}, lambda module: False)
 
 
-def test_a_distribution_brings_its_own_tf2_msgs():
+def test_tf2_msgs_are_built_only_with_wheels():
     assert [path.name for path in set_up.message_packages(machine.DISTRIBUTION)] == ["msg"]
     assert [path.name for path in set_up.message_packages(machine.WHEELS)] == ["tf2_msgs", "msg"]
 
 
-def test_a_distributions_numpy_1_is_kept_with_its_pinocchio(monkeypatch):
+def test_numpy_1_and_pinocchio_of_a_distribution_are_kept(monkeypatch):
     monkeypatch.setattr(set_up, "system_numpy", lambda: "1.26.4")
     monkeypatch.setattr(set_up, "can_import", lambda module: module == "pinocchio")
     bound = set_up.core_requirements(machine.DISTRIBUTION)
@@ -117,7 +117,7 @@ def test_a_missing_pinocchio_of_the_distribution_is_named(monkeypatch):
         set_up.core_requirements(machine.DISTRIBUTION)
 
 
-def test_next_to_a_distribution_no_wheels_are_installed(venv, monkeypatch):
+def test_with_a_distribution_no_ros_wheels_are_installed(venv, monkeypatch):
     (venv / "lib" / "python3.12" / "site-packages").mkdir(parents=True)
     asked = []
     monkeypatch.setattr(set_up, "pip", lambda name, *arguments: asked.extend(arguments))
@@ -127,7 +127,7 @@ def test_next_to_a_distribution_no_wheels_are_installed(venv, monkeypatch):
     assert (site / "jepa_ros_bootstrap.py").is_file() and (site / "jepa_ros_bootstrap.pth").is_file()
 
 
-def test_an_environment_of_the_other_kind_is_not_replaced(venv):
+def test_an_environment_for_the_other_kind_of_ros_is_not_replaced(venv):
     venv.mkdir()
     config = venv / "pyvenv.cfg"
     config.write_text("include-system-site-packages = false\n")
@@ -164,21 +164,21 @@ def test_the_python_of_an_existing_environment_is_used(other_python):
     assert environment["JEPA_ROS_SETUP"]
 
 
-def test_another_python_is_refused_beside_an_existing_environment(other_python, monkeypatch):
+def test_another_python_than_that_of_an_existing_environment_is_refused(other_python, monkeypatch):
     monkeypatch.setenv("PYTHON", "python3.12")
     with pytest.raises(machine.SetupError, match="PYTHON=python3.12, but .venv was made with /opt/other.*CLEAR=1"):
         set_up.use_interpreter_of_venv(["tools/set_up.py"])
     assert not other_python
 
 
-def test_an_environment_that_does_not_start_is_not_replaced_without_a_question(venv):
+def test_a_broken_environment_is_not_replaced_without_clear(venv):
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").symlink_to("/nowhere/python3")
     with pytest.raises(machine.SetupError, match=r"\.venv/bin/python does not start .*make setup CLEAR=1 replaces"):
         set_up.base_interpreter()
 
 
-def test_the_same_python_continues_and_no_environment_is_no_problem(venv, other_python):
+def test_the_same_python_or_no_environment_is_accepted(venv, other_python):
     python = venv / "bin" / "python"
     python.write_text(f"#!/bin/sh\necho {sys.executable}\n")
     set_up.use_interpreter_of_venv([])
@@ -187,7 +187,7 @@ def test_the_same_python_continues_and_no_environment_is_no_problem(venv, other_
     assert not other_python
 
 
-def test_a_working_environment_is_kept_and_a_half_made_one_is_completed(venv, monkeypatch):
+def test_a_working_environment_is_kept_and_an_incomplete_one_completed(venv, monkeypatch):
     commands = []
 
     def run(command, **_):
@@ -208,7 +208,7 @@ def test_a_working_environment_is_kept_and_a_half_made_one_is_completed(venv, mo
     assert [command[-1] for command in commands] == ["import pip"]
 
 
-def test_bootstrap_restarts_python_with_the_messages_on_its_path(tmp_path):
+def test_the_bootstrap_restarts_python_with_the_messages_on_its_path(tmp_path):
     environment = {"PATH": os.defpath, "LD_LIBRARY_PATH": "/opt/ros/jazzy/lib", "AMENT_PREFIX_PATH": "/opt/ros/jazzy"}
     environment |= {"PYTHONPATH": str(TOOLS), "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1"}
     shown = "os.environ['LD_LIBRARY_PATH'], os.environ['AMENT_PREFIX_PATH']"
@@ -221,7 +221,7 @@ def test_bootstrap_restarts_python_with_the_messages_on_its_path(tmp_path):
 # ---------------------------------------------------------------------------------------- steps and stamps
 
 
-def test_a_step_is_done_only_when_its_body_has_ended(venv):
+def test_a_set_up_step_is_done_only_after_it_ended(venv):
     assert not set_up.is_done("ros", "a")
     with set_up.stamped("ros", "a"):
         assert not set_up.is_done("ros", "a")
@@ -231,7 +231,7 @@ def test_a_step_is_done_only_when_its_body_has_ended(venv):
     assert not set_up.is_done("ros", "a") and not set_up.is_done("ros", "b")
 
 
-def test_a_change_repeats_what_depends_on_it(tmp_path):
+def test_a_change_repeats_the_steps_that_depend_on_it(tmp_path):
     before = set_up.plan_keys(machine.WHEELS, "torch==2.13.0")
     other_torch = set_up.plan_keys(machine.WHEELS, "torch==2.14.0")
     changed = {step for step in before if before[step] != other_torch[step]}
@@ -241,7 +241,7 @@ def test_a_change_repeats_what_depends_on_it(tmp_path):
     assert not [step for step in before if before[step] == other_ros[step]]
 
 
-def test_a_change_of_any_list_of_packages_installs_them_again(tmp_path, monkeypatch):
+def test_a_changed_requirements_file_repeats_its_installation(tmp_path, monkeypatch):
     for name in ("ros", "torch", "core", *set_up.GROUPS["test"], "parity"):
         (tmp_path / "requirements").mkdir(exist_ok=True)
         (tmp_path / "requirements" / f"{name}.txt").write_text(f"{name}\n")
@@ -266,14 +266,14 @@ def installed(monkeypatch):
     return calls
 
 
-def test_reference_code_of_the_parity_tests_is_installed_without_what_it_requires(installed):
+def test_parity_reference_code_is_installed_without_dependencies(installed):
     set_up.install_group("test", machine.WHEELS)
     ours, peers = installed
     assert any(word.endswith("requirements/models.txt") for word in ours) and "--no-deps" not in ours
     assert "requirements/parity.txt" in peers and "--no-deps" in peers
 
 
-def test_what_only_tests_and_rare_commands_need_is_left_out(installed):
+def test_optional_packages_are_not_installed_by_default(installed):
     set_up.install_packages(machine.WHEELS)
     [words] = installed
     names = {word.partition(">")[0] for word in words}
@@ -287,7 +287,7 @@ def test_an_unknown_group_is_refused_by_name():
         set_up.plan_keys(machine.WHEELS, "torch", ["tests"])
 
 
-def test_when_everything_is_done_nothing_runs(venv, monkeypatch):
+def test_a_finished_set_up_runs_no_command(venv, monkeypatch):
     keys = set_up.plan_keys(machine.WHEELS, "torch")
     for step, key in keys.items():
         with set_up.stamped(step, key):
@@ -297,7 +297,7 @@ def test_when_everything_is_done_nothing_runs(venv, monkeypatch):
     set_up.set_up(machine.WHEELS, "torch")
 
 
-def test_packages_whose_installation_was_killed_are_installed_again(venv):
+def test_partly_installed_packages_are_installed_again(venv):
     site = venv / "lib" / "python3.11" / "site-packages"
     for name, complete in (("good-1.dist-info", True), ("killed-1.dist-info", False)):
         (site / name).mkdir(parents=True)
@@ -315,7 +315,7 @@ def test_a_failed_command_shows_the_end_of_its_log(venv, monkeypatch):
         installing.run([sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"], "demo")
 
 
-def test_an_error_in_the_background_comes_out():
+def test_an_error_in_a_background_step_is_raised():
     def fail():
         raise machine.SetupError("messages: no compiler")
 
@@ -326,7 +326,7 @@ def test_an_error_in_the_background_comes_out():
 # ---------------------------------------------------------------------------------------- messages
 
 
-def test_paths_of_the_wheels_build_machine_are_replaced():
+def test_paths_of_the_wheel_build_machine_are_replaced():
     text = (
         'INTERFACE_INCLUDE_DIRECTORIES "/opt/python/cp311-cp311/include/python3.11;'
         '/opt/python/cp311-cp311/lib/python3.11/site-packages/numpy/_core/include;${_IMPORT_PREFIX}/include"'
@@ -338,7 +338,7 @@ def test_paths_of_the_wheels_build_machine_are_replaced():
     assert messages.rewrite_wheel_paths(once, "/py", "/np") == once
 
 
-def test_python_outside_the_range_is_refused_in_one_line(tmp_path):
+def test_an_unsupported_python_version_is_refused_in_one_line(tmp_path):
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
@@ -360,7 +360,7 @@ def pyenv(tmp_path, body):
     return {"PATH": f"{tmp_path / 'bin'}:{os.defpath}", "PYTHON": str(tmp_path / "shims" / "python3.12")}
 
 
-def test_the_interpreter_behind_a_shim_of_pyenv_is_found(tmp_path):
+def test_the_interpreter_behind_a_pyenv_shim_is_found(tmp_path):
     environment = pyenv(tmp_path, f'[ "$1" = whence ] && echo 3.12.1\n[ "$1" = root ] && echo {tmp_path}')
     real = tmp_path / "versions" / "3.12.1" / "bin" / "python3.12"
     real.parent.mkdir(parents=True)
@@ -396,7 +396,7 @@ def uv(venv, monkeypatch):
     return commands
 
 
-def test_uv_gets_the_settings_of_pip(uv):
+def test_uv_gets_the_pip_settings(uv):
     settings = {"index-url": "https://a/simple", "extra-index-url": "https://b\nhttps://c", "no-index": "true"}
     options, variables = installing.uv_settings(settings | {"cert": "/ca.pem", "timeout": "60", "no-input": "1"})
     text = " ".join(options)
@@ -405,7 +405,7 @@ def test_uv_gets_the_settings_of_pip(uv):
 
 
 @pytest.mark.parametrize("setting", ["client-cert", "only-binary", "user"])
-def test_with_settings_that_uv_cannot_follow_pip_is_used(uv, setting):
+def test_pip_is_used_for_settings_that_uv_does_not_support(uv, setting):
     assert installing.uv_settings({setting: "x"}) is None
 
 
@@ -413,7 +413,7 @@ def test_without_uv_pip_is_used(venv):
     assert installing.uv_settings({}) is None
 
 
-def test_where_uv_fails_pip_is_tried(uv, venv, monkeypatch):
+def test_pip_is_tried_if_uv_fails(uv, venv, monkeypatch):
     def run(command, log_name, environment=None):
         uv.append(command)
         (venv / ".setup" / f"{log_name}.log").touch()
@@ -428,7 +428,7 @@ def test_where_uv_fails_pip_is_tried(uv, venv, monkeypatch):
 
 
 @pytest.mark.parametrize(("plan", "announced"), [(" + torch==2.13.0+cpu", False), (" + nvidia-cublas==13.1", True)])
-def test_a_build_with_cuda_is_announced_with_its_size_before_it_is_downloaded(uv, venv, monkeypatch, plan, announced):
+def test_the_download_size_of_cuda_torch_is_announced_first(uv, venv, monkeypatch, plan, announced):
     events = []
 
     def install(name, *arguments):
@@ -448,7 +448,7 @@ def test_a_build_with_cuda_is_announced_with_its_size_before_it_is_downloaded(uv
             installing.install_torch(["torch==2.13.0"])
 
 
-def test_pruning_removes_what_is_listed_and_nothing_else(tmp_path):
+def test_pruning_removes_listed_files_only(tmp_path):
     for name in (
         "torch/include/a.h",
         "torch/bin/test_api",

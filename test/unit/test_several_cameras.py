@@ -64,7 +64,7 @@ def refusal(use, *arguments):
 
 @pytest.mark.parametrize("family", [lewm, dino_wm])
 @torch.inference_mode()
-def test_every_view_counts_and_each_has_its_place(family):
+def test_latents_depend_on_every_view_and_on_their_order(family):
     model = family()
     frames = views(model)
     latents = model.encode(frames)
@@ -79,7 +79,7 @@ def test_every_view_counts_and_each_has_its_place(family):
 
 
 @torch.inference_mode()
-def test_patch_tokens_of_the_views_lie_side_by_side():
+def test_patch_tokens_of_the_views_are_concatenated():
     both, one = dino_wm(), dino_wm(("frame",))
     frames = views(both)
     single = torch.cat([one.encode(frames[:, camera]) for camera in range(2)], dim=1)
@@ -87,7 +87,7 @@ def test_patch_tokens_of_the_views_lie_side_by_side():
 
 
 @pytest.mark.parametrize("family", [lewm, dino_wm])
-def test_other_numbers_of_views_are_refused(family):
+def test_a_wrong_number_of_views_is_refused(family):
     model = family()
     frames = views(model)
     for wrong in (frames[:, 0], frames[:, :1], np.concatenate([frames, frames], axis=1), frames[None]):
@@ -95,7 +95,7 @@ def test_other_numbers_of_views_are_refused(family):
     assert "frames: expected shape (B, S, S, 3), found" in refusal(family(("frame",)).encode, frames)
 
 
-def test_rope_and_vjepa2_ac_want_one_camera():
+def test_rope_and_vjepa2_ac_require_one_camera():
     assert "expected learned for 2 cameras, found rope" in refusal(dino_wm, CAMERAS, "rope")
     four = ("a", "b", "c", "d")  # as many tokens as one larger square would have
     assert "expected learned for 4 cameras, found rope" in refusal(dino_wm, four, "rope")
@@ -114,7 +114,7 @@ def test_rope_and_vjepa2_ac_want_one_camera():
     assert "expected one camera for vjepa2_ac, found frame, wrist/frame" in refusal(VJepa2Ac, encoder, config)
 
 
-def test_a_checkpoint_keeps_its_cameras(tmp_path):
+def test_a_checkpoint_stores_its_cameras(tmp_path):
     config = small_lewm.config(cameras=CAMERAS)
     save_checkpoint(tmp_path, config, lewm(), None)
     assert "16 px to 6 numbers" in verify(tmp_path)
@@ -124,7 +124,7 @@ def test_a_checkpoint_keeps_its_cameras(tmp_path):
 
 
 @pytest.mark.parametrize("cameras", [[], ["frame", "frame"], ["/frame"], ["wrist/"], ["a b"], ["1st"], "frame"])
-def test_what_cannot_be_topics_is_refused(tmp_path, cameras):
+def test_invalid_camera_topics_are_refused(tmp_path, cameras):
     values = small_lewm.config().model_dump() | {"cameras": cameras}
     (tmp_path / "config.json").write_text(yaml.safe_dump(values, default_flow_style=True, width=10**6))
     text = refusal(read_config, tmp_path)
@@ -144,7 +144,7 @@ def two_view_sets():
 
 
 @pytest.mark.parametrize("method", ["sigreg", "ema", "vicreg"])
-def test_two_updates_from_episodes_of_two_views(method, tmp_path):
+def test_training_updates_use_both_views(method, tmp_path):
     config = small_models.config(latent=4, cameras=CAMERAS)
     model, _ = small_models.fresh(config)
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -159,7 +159,7 @@ def test_two_updates_from_episodes_of_two_views(method, tmp_path):
     assert (moved.sum(1) > 0).all(), "the projector learns from both views"
 
 
-def test_windows_and_latents_of_two_views():
+def test_windows_and_latents_have_two_views():
     data, model = two_view_sets()["train"], small_models.fresh(small_models.config(latent=4, cameras=CAMERAS))[0]
     windows = data.windows(np.array([0, 1]), np.array([4, 8]), 2, 4, 2)
     assert windows.frames.shape == (2, 4, 2, 16, 16, 3)
@@ -167,14 +167,14 @@ def test_windows_and_latents_of_two_views():
     assert encode_frames(model, data.frames[:5], batch=2).shape == (5, 4)
 
 
-def test_a_decoder_of_one_picture_is_refused():
+def test_reconstruction_with_two_cameras_is_refused():
     config = small_models.config(latent=4, cameras=CAMERAS)
     model, _ = small_models.fresh(config)
     text = refusal(make_anti_collapse, "reconstruction", model, config)
     assert "reconstruction: expected one camera, found frame, wrist/frame" in text
 
 
-def test_the_simulated_cell_has_one_camera():
+def test_a_two_camera_model_is_refused_in_the_simulated_cell():
     config = small_models.config(cameras=CAMERAS)
     actor = ModelActor, None, SimpleNamespace(config=config), None, None
     assert "needs the cameras frame, wrist/frame; the simulated cell has one camera" in refusal(*actor)
@@ -196,7 +196,7 @@ def read(path, *cameras):
 
 
 @pytest.mark.parametrize("late_ms", [0, 12, 40, -12])
-def test_two_topics_are_read_in_step(one_camera, tmp_path, late_ms):
+def test_two_image_topics_are_read_synchronised(one_camera, tmp_path, late_ms):
     """Grey tells the time, in the second view as the negative."""
     bag = two_camera_bags.add_wrist(one_camera, tmp_path / "b", late_ms * 10**6)
     plain = read(one_camera)
@@ -208,13 +208,13 @@ def test_two_topics_are_read_in_step(one_camera, tmp_path, late_ms):
         np.testing.assert_array_equal(episode.actions, alone.actions)
 
 
-def test_views_come_in_the_order_that_is_asked_for(one_camera, tmp_path):
+def test_views_are_in_the_requested_order(one_camera, tmp_path):
     bag = two_camera_bags.add_wrist(one_camera, tmp_path / "b")
     for episode, other in zip(read(bag, *TOPICS), read(bag, "wrist/image", "image"), strict=True):
         np.testing.assert_array_equal(episode.frames[:, ::-1], other.frames)
 
 
-def test_an_episode_lasts_while_all_cameras_see_it(one_camera, tmp_path):
+def test_an_episode_is_limited_to_the_frames_of_all_cameras(one_camera, tmp_path):
     """Pictures 0, 1 and 9 to 12 of the first episode are missing on the wrist."""
     bag = two_camera_bags.add_wrist(one_camera, tmp_path / "b", keep=lambda number: 2 <= number < 9 or number > 12)
     first, second = read(bag, *TOPICS)
@@ -223,7 +223,7 @@ def test_an_episode_lasts_while_all_cameras_see_it(one_camera, tmp_path):
     assert len(second.actions) == 8
 
 
-def test_one_camera_of_several_is_chosen_by_name(one_camera, tmp_path):
+def test_one_of_several_cameras_is_selected_by_name(one_camera, tmp_path):
     bag = two_camera_bags.add_wrist(one_camera, tmp_path / "b")
     for alone, wrist in zip(read(bag, "/image"), read(bag, "/wrist/image"), strict=True):
         assert alone.frames.shape[1:] == (16, 16, 3)
@@ -232,7 +232,7 @@ def test_one_camera_of_several_is_chosen_by_name(one_camera, tmp_path):
     assert read_camera(bag, "/wrist/image") is None, "nothing is known of it"
 
 
-def test_topics_that_are_not_there_or_not_named_are_refused(one_camera, tmp_path):
+def test_missing_or_ambiguous_image_topics_are_refused(one_camera, tmp_path):
     bag = two_camera_bags.add_wrist(one_camera, tmp_path / "b")
     there = "found /camera_info"
     assert f"expected the image topic /head/image, {there}" in refusal(read, bag, "/image", "/head/image")
@@ -240,7 +240,7 @@ def test_topics_that_are_not_there_or_not_named_are_refused(one_camera, tmp_path
     assert "views: expected different topics" in refusal(read, bag, "/image", "image/compressed")
 
 
-def test_what_the_node_calls_the_topics_of_a_bag():
+def test_frame_topics_are_derived_from_the_image_topics_of_a_bag():
     assert frame_topics(()) == frame_topics(("/wrist/image",)) == ("frame",)
     assert frame_topics(("/image/compressed", "wrist/image_raw")) == ("frame", "wrist/frame")
     assert frame_topics(("/a/color/image_raw", "/b/color/image_raw")) == ("a/color/frame", "b/color/frame")
@@ -248,7 +248,7 @@ def test_what_the_node_calls_the_topics_of_a_bag():
     assert frame_topics(("/a/b", "/a/c", "/a/b/image")) == ("a/b/frame", "a/c/frame", "a/b/image/frame")
 
 
-def test_a_recipe_of_two_cameras_makes_a_model_of_two(tmp_path):
+def test_a_two_camera_recipe_trains_a_two_camera_model(tmp_path):
     bag = two_camera_bags.add_wrist(reach_bag.write(tmp_path / "one", ticks=20), tmp_path / "both")
     recipe = {
         "encoder": {"type": "conv", "channels": [4, 8]},
@@ -272,7 +272,7 @@ def test_a_recipe_of_two_cameras_makes_a_model_of_two(tmp_path):
 # --- goals -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_goal_is_one_image_of_each_camera():
+def test_a_goal_has_one_image_per_camera():
     pictures = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
     images = [image_message(picture, Time(), "eye") for picture in pictures]
     frames = goal_frames(images, small_lewm.config(cameras=CAMERAS))
@@ -281,7 +281,7 @@ def test_a_goal_is_one_image_of_each_camera():
     np.testing.assert_array_equal(goal_frames(images[:1], small_lewm.config()), preprocess(single, small_lewm.SIZE))
 
 
-def test_goals_with_other_numbers_of_images_are_refused():
+def test_goals_with_a_wrong_number_of_images_are_refused():
     image = image_message(np.zeros((8, 8, 3), np.uint8), Time(), "eye")
     two, one = small_lewm.config(cameras=CAMERAS), small_lewm.config()
     assert refusal(goal_frames, [image], two) == "goal images: expected 2 (frame, wrist/frame), found 1"
@@ -292,7 +292,7 @@ def test_goals_with_other_numbers_of_images_are_refused():
     assert refusal(goal_frames, [image, broken], two).startswith("goal image: ")
 
 
-def test_pictures_of_our_own_nodes_in_a_recording_are_not_taken_for_a_camera():
+def test_images_published_by_jepa_ros_nodes_are_not_taken_for_a_camera():
     topics = ("/image", "/goal_image", "/frame")
     recording = SimpleNamespace(topics=[Topic(topic, IMAGE, 3) for topic in topics])
     assert [t.topic for t in image_topics(recording, "*")] == ["/image"]

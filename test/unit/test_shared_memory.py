@@ -22,7 +22,7 @@ def flags(file):
     return struct.unpack("<I", file.read(4))[0]
 
 
-def test_only_a_replaced_port_is_marked_as_broken(tmp_path):
+def test_only_a_replaced_shared_memory_port_is_marked_as_broken(tmp_path):
     path, other = tmp_path / "fastrtps_port7411", tmp_path / "fastrtps_port7413"
     with write(path, 7411) as old, write(other, 7413) as kept:
         ports = StalePorts(tmp_path)
@@ -33,7 +33,7 @@ def test_only_a_replaced_port_is_marked_as_broken(tmp_path):
 
 
 @pytest.mark.parametrize("spoil", ["another layout", "empty", "another number", "gone"])
-def test_unknown_files_are_not_changed(tmp_path, spoil):
+def test_shared_memory_ports_of_unknown_layout_are_not_changed(tmp_path, spoil):
     path = tmp_path / "fastrtps_port7411"
     with write(path, 7413 if spoil == "another number" else 7411, 0 if spoil == "another layout" else 1000) as old:
         if spoil == "empty":

@@ -34,7 +34,7 @@ def goals(cell):
     return TASK.sample_goals(cell, 3, 11)
 
 
-def test_the_oracle_reaches_and_holds(cell, goals):
+def test_the_oracle_baseline_reaches_and_holds_the_goal(cell, goals):
     actor = OracleActor(cell, TASK)
     actor.start(goals[0])
     trial = run_trial(cell, TASK, goals[0], actor, Timing())
@@ -43,7 +43,7 @@ def test_the_oracle_reaches_and_holds(cell, goals):
     assert len(trial.distances) == pytest.approx(10 * trial.seconds, abs=3)
 
 
-def test_random_play_moves_and_time_runs_out(cell, goals):
+def test_the_random_baseline_moves_and_times_out(cell, goals):
     actor = RandomActor(cell, 0)
     actor.start(goals[0])
     trial = run_trial(cell, TASK, goals[0], actor, Timing(timeout=3.0))
@@ -51,7 +51,7 @@ def test_random_play_moves_and_time_runs_out(cell, goals):
     assert not trial.reached and trial.seconds == 3.0
 
 
-def test_wilson_interval():
+def test_the_wilson_confidence_interval_is_right():
     low, high = wilson_interval(95, 100)
     assert (low, high) == (pytest.approx(0.8882, abs=1e-3), pytest.approx(0.9785, abs=1e-3))
     assert wilson_interval(0, 10)[0] == 0.0 and wilson_interval(10, 10)[1] == pytest.approx(1.0)

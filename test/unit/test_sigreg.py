@@ -43,7 +43,7 @@ def test_it_is_clearly_larger_for_other_distributions(change):
 
 
 @pytest.mark.parametrize("scale, shift", [(1.3, 0.2), (0.01, 0.0)])
-def test_agrees_with_the_epps_pulley_integral(scale, shift):
+def test_sigreg_agrees_with_the_epps_pulley_integral(scale, shift):
     """The same axes, the characteristic function as complex numbers, integrated finely over [-3, 3] by numpy."""
     z = latents()[:1] * scale + shift
     axes = torch.randn(DIM, 64, generator=torch.Generator().manual_seed(5), dtype=torch.float64).numpy()
@@ -56,7 +56,7 @@ def test_agrees_with_the_epps_pulley_integral(scale, shift):
     assert statistic(z) == pytest.approx(BATCH * integral.mean(), rel=2e-3)
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients_equal_finite_differences():
     z = latents()[:, :7].requires_grad_()
     torch.autograd.gradcheck(lambda z: sigreg(z, 5, torch.Generator().manual_seed(0)), z)
 
@@ -68,7 +68,7 @@ def test_gradients_are_finite(scale):
     assert torch.isfinite(z.grad).all()
 
 
-def test_descent_shapes_a_collapsed_batch():
+def test_gradient_descent_restores_a_collapsed_batch():
     z, generator = 0.05 * latents(3)[:1, :128], torch.Generator().manual_seed(1)
     first = statistic(z)
     for _ in range(60):
@@ -79,6 +79,6 @@ def test_descent_shapes_a_collapsed_batch():
     assert float(z.std()) == pytest.approx(1.0, abs=0.25)
 
 
-def test_the_generator_alone_decides():
+def test_the_generator_seed_determines_the_directions():
     z = latents()
     assert statistic(z) == statistic(z) != float(sigreg(z, 64, torch.Generator().manual_seed(6)))

@@ -28,20 +28,20 @@ def test_no_reference_before_the_first_hold():
 
 
 @pytest.mark.parametrize("names", [("a", "c"), ("a", "b", "c"), ("a",)])
-def test_rejects_other_joints(controller, names):
+def test_a_trajectory_of_other_joints_is_rejected(controller, names):
     points = np.zeros((2, len(names)))
     with pytest.raises(InputError, match="expected the joints .'a', 'b'., found"):
         controller.accept(JointTrajectory(names, np.array([0.0, 1.0]), points), 0, 5.0)
 
 
-def test_rejects_an_end_in_the_past(controller):
+def test_a_trajectory_that_ends_in_the_past_is_rejected(controller):
     controller.accept(line((0, 0), (1, 1)), 4.0, 5.0)  # just ends now
     with pytest.raises(InputError, match="0.500 s in the past"):
         controller.accept(line((0, 0), (1, 1)), 3.5, 5.0)
 
 
 @pytest.mark.parametrize("speed, accepted", [(0.5, False), (-0.5, False), (0.011, False), (0.009, True), (None, True)])
-def test_rejects_an_end_in_motion(controller, speed, accepted):
+def test_a_trajectory_that_ends_in_motion_is_rejected(controller, speed, accepted):
     trajectory = line((0, 0), (1, 1), speed_at_end=speed)
     if accepted:
         return controller.accept(trajectory, 0, 5.0)
@@ -73,7 +73,7 @@ def test_moves_to_a_first_point_in_the_future(controller):
     np.testing.assert_allclose(at, expected, atol=1e-12)
 
 
-def test_the_lead_in_begins_at_the_present_reference_and_velocity(controller):
+def test_the_lead_in_starts_at_the_current_reference_and_velocity(controller):
     rest = np.zeros((2, 2))
     moving = JointTrajectory(NAMES, np.array([0.0, 2.0]), np.array([[0.0, 0], [2, 2]]), rest, rest)
     controller.accept(moving, 10.0, 10.0)
@@ -94,7 +94,7 @@ def test_a_started_trajectory_is_sampled_at_the_present_time(controller):
     np.testing.assert_allclose(controller.update(8.0), [2.0, 4.0])
 
 
-def test_joints_are_found_by_name(controller):
+def test_trajectory_joints_are_mapped_by_name(controller):
     rest = np.zeros((2, 2))
     swapped = JointTrajectory(("b", "a"), np.array([0.0, 1.0]), np.array([[0.0, 0], [2, 1]]), rest, rest)
     controller.accept(swapped, 1.0, 1.0)

@@ -54,7 +54,7 @@ def push(monkeypatch):
     return tasks.make_task("push", sim_arm.robot())
 
 
-def test_an_episode_of_a_registered_task(push):
+def test_the_oracle_reaches_the_goal_of_a_registered_task(push):
     cell = ArmCell(Scene(width=64, height=48, add_objects=push.add_objects), sim_arm.robot())
     assert cell.scene.joint_names == sim_arm.scene().joint_names, "objects are no joints of the robot"
     assert set(cell.scene.link_poses()) - set(sim_arm.scene().link_poses()) == {"cube"}, "tf has the task's objects"

@@ -41,7 +41,7 @@ def test_invalid_input_is_refused_in_one_line_before_anything_is_written(tmp_pat
     assert "\n" not in str(refused.value) and not (tmp_path / "out").exists()
 
 
-def test_the_first_deck_has_every_fault_and_the_next_two_no_restarts():
+def test_every_fault_is_drawn_once_in_the_first_round_and_restarts_less_often():
     names = [str(fault) for fault in catalogue()]
     assert len(set(names)) == len(names)
     for node in NODES:
@@ -162,7 +162,7 @@ def test_an_invalid_window_is_a_violation_recorded_with_all_digits(observer):
     assert observer(sent(0.0, 40.0), 0.1)[1:] and observer.seen.worst == float("inf")
 
 
-def test_messages_keep_the_motion_between_points_close_together():
+def test_close_trajectory_points_cause_no_jerk_in_a_message():
     ends = np.zeros((2, 3, 7))
     ends[1, 0] = 1.0  # rad
     path = JointPath(np.array([0.0, 1.0]), ends)
@@ -190,7 +190,7 @@ def drifting(rng, mb_per_h: float, level: float, hours: float, correlation: floa
     return ProcessSamples(1, 0.0, t.tolist(), (level + mb_per_h * t / 3600.0 + noise + start).tolist())
 
 
-def test_a_leak_is_found_across_restarts_and_levels_are_no_leak():
+def test_a_memory_leak_is_detected_across_restarts():
     rng = np.random.default_rng(0)
     steady = estimate_growth([drifting(rng, 0.0, level, 0.3) for level in (300.0, 320.0, 280.0)], 300.0)
     assert abs(steady["mb_per_h"]) < 2.0 and steady["mb_per_h"] < steady["upper95_mb_per_h"] < 6.0
@@ -199,7 +199,7 @@ def test_a_leak_is_found_across_restarts_and_levels_are_no_leak():
     assert 26.0 < leak["mb_per_h"] < 34.0 and leak["mb_per_h"] < leak["upper95_mb_per_h"] < 40.0
 
 
-def test_the_last_sample_of_an_ending_process_is_left_out():
+def test_the_last_sample_of_an_ending_process_is_ignored():
     rng = np.random.default_rng(3)
     lives = [drifting(rng, 0.0, level, 0.3) for level in (300.0, 320.0, 280.0)]
     whole = estimate_growth(lives, 300.0)
@@ -209,7 +209,7 @@ def test_the_last_sample_of_an_ending_process_is_left_out():
     assert estimate_growth(lives, 300.0) | {"hours": whole["hours"]} == pytest.approx(whole, abs=1.0)
 
 
-def test_the_95_percent_bound_on_growth_holds():
+def test_the_upper_bound_on_memory_growth_has_95_percent_coverage():
     rng = np.random.default_rng(1)
     above = [estimate_growth([drifting(rng, 5.0, 300.0, 0.5)], 300.0)["upper95_mb_per_h"] > 5.0 for _ in range(200)]
     assert 0.88 < np.mean(above) < 0.995
@@ -221,7 +221,7 @@ def test_processes_with_few_samples_are_not_used():
     assert found["mb_per_h"] is None and found["lives"] == 1 and found["lives_used"] == 0
 
 
-def test_a_restarted_process_gets_samples_of_its_own(tmp_path):
+def test_a_restarted_process_is_a_new_series_of_samples(tmp_path):
     log = MemoryLog()
     log.sample({"node": os.getpid()}, 1.0)
     log.sample({"node": os.getpid()}, 6.0)

@@ -35,7 +35,7 @@ def name(request):
     return request.param
 
 
-def test_finds_the_minimum_of_a_quadratic(name):
+def test_a_solver_finds_the_minimum_of_a_quadratic(name):
     solution = solve(name, problem(), iterations=ITERATIONS[name])
     near = 0.6 if name == "shooting" else 0.1
     np.testing.assert_allclose(solution.candidates[0], TARGET, atol=near)
@@ -43,7 +43,7 @@ def test_finds_the_minimum_of_a_quadratic(name):
     assert solution.iterations == ITERATIONS[name]
 
 
-def test_only_repaired_candidates_are_judged_and_returned(name):
+def test_only_repaired_candidates_are_evaluated_and_returned(name):
     judged = []
 
     def cost(x):
@@ -55,14 +55,14 @@ def test_only_repaired_candidates_are_judged_and_returned(name):
     assert np.abs(solution.candidates).max() <= 0.3 and np.abs(solution.elites).max() <= 0.3
 
 
-def test_the_seed_decides(name):
+def test_the_seed_determines_the_result(name):
     one, again, other = (solve(name, problem(), seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.candidates, again.candidates)
     assert one.costs == again.costs
     assert np.abs(one.candidates - other.candidates).max() > 1e-6
 
 
-def test_never_worse_than_its_seeds(name):
+def test_a_solution_is_never_worse_than_its_seeds(name):
     seeds = np.stack([np.zeros((N, A)), TARGET + 1e-3])[None]
     for seed in range(3):
         assert solve(name, problem(seeds=seeds), seed, iterations=1).costs <= quadratic(seeds).min()
@@ -107,7 +107,7 @@ def test_batched_problems_have_their_own_goals(name):
     assert (solution.costs <= (1.0 if name == "shooting" else 0.1) * start).all()
 
 
-def test_one_problem_without_finite_costs_does_not_keep_another_from_its_goal(name):
+def test_a_problem_without_finite_costs_does_not_disturb_the_batch(name):
     def cost(x):
         return np.stack([np.full(x.shape[1], np.nan), quadratic(x)[1]])
 
@@ -117,7 +117,7 @@ def test_one_problem_without_finite_costs_does_not_keep_another_from_its_goal(na
 
 
 @pytest.mark.parametrize("cost_s, budget, rounds", [(0.03, 0.1, 3), (0.03, 0.119, 3), (0.2, 0.1, 1)])
-def test_keeps_to_its_budget(monkeypatch, name, cost_s, budget, rounds):
+def test_a_solver_keeps_to_its_time_budget(monkeypatch, name, cost_s, budget, rounds):
     """A slow cost on a clock of its own. One round is always judged, then what fits."""
     clock = SimpleNamespace(now=50.0)
 
@@ -130,7 +130,7 @@ def test_keeps_to_its_budget(monkeypatch, name, cost_s, budget, rounds):
     assert solution.iterations == rounds
 
 
-def test_elites_come_best_first(name):
+def test_elites_are_sorted_by_cost(name):
     solution = solve(name, problem())
     costs = quadratic(solution.elites)[0]
     assert (np.diff(costs) >= 0).all() and len(costs) > 3
@@ -147,7 +147,7 @@ def test_noise_has_unit_variance_and_is_smoother_with_a_larger_exponent():
     assert rough == sorted(rough, reverse=True) and rough[-1] < 0.4 * rough[0]
 
 
-def test_one_knot_has_no_colour():
+def test_coloured_noise_of_one_knot_has_unit_variance():
     assert coloured_noise((1, 100, 1, 2), 2.0, np.random.default_rng(0)).std() == pytest.approx(1.0, abs=0.2)
 
 

@@ -34,7 +34,7 @@ def monitor(until, jump_at=np.inf, jump=0.0, actions=True):
     return made, seen
 
 
-def test_no_surprise_where_the_model_is_right():
+def test_an_exact_model_has_no_surprise():
     reading = monitor(2.0)[0].read(T0 + 1.8)
     assert reading.error < 1e-4 and reading.quantile < 1e-3 and not reading.surprised
 

@@ -12,7 +12,7 @@ PATH = ToolPath(np.array([0.3, -0.2]), KNOTS, PERIOD)
 TIMES = np.sort(np.concatenate([RNG.uniform(0, 0.9, 40), np.arange(8) * PERIOD]))
 
 
-def test_travel_matrix_gives_the_sampled_positions():
+def test_the_travel_matrix_gives_the_sampled_positions():
     moved = travel_matrix(len(KNOTS), TIMES, PERIOD) @ KNOTS
     np.testing.assert_allclose(PATH.sample(TIMES)[0], PATH.start + moved, atol=1e-12)
 

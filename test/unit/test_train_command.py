@@ -56,7 +56,7 @@ def command(bag, recipe, out, *launcher):
     return [sys.executable, *launcher, "-m", "jepa_ros.cli", *arguments]
 
 
-def test_it_leaves_a_checkpoint_a_card_and_figures(trained):
+def test_training_writes_a_checkpoint_a_model_card_and_metrics(trained):
     checkpoint = load_checkpoint(trained / "checkpoint")
     assert checkpoint.config.latent_shape == (4,) and checkpoint.policy is not None
     assert checkpoint.reachability is not None and list(checkpoint.probes) == ["tool", "joints"]
@@ -73,7 +73,7 @@ def test_it_leaves_a_checkpoint_a_card_and_figures(trained):
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
 
 
-def test_a_picture_of_the_training_camera_lies_beside_the_checkpoint(bag, trained):
+def test_a_reference_image_is_stored_in_the_checkpoint(bag, trained):
     found = read_image(trained / "checkpoint" / "reference.png")
     with open_bag(bag) as recording:
         images = [t for t in recording.topics if t.msgtype == COMPRESSED_IMAGE]
@@ -81,7 +81,7 @@ def test_a_picture_of_the_training_camera_lies_beside_the_checkpoint(bag, traine
     assert any(np.array_equal(preprocess(picture, 16), found) for picture in pictures)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(bag, recipe, trained, tmp_path):
+def test_a_killed_run_is_resumed_to_the_same_weights(bag, recipe, trained, tmp_path):
     options = {"data": bag, "out": tmp_path, "recipe": recipe, "name": "tiny", "save_every": 0.0}
     process = multiprocessing.get_context("fork").Process(target=train_model, kwargs=options)
     process.start()
@@ -107,12 +107,12 @@ def test_torchrun_trains_with_two_processes(bag, recipe, tmp_path):
     assert load_checkpoint(tmp_path / "checkpoint").config.name == "tiny"
 
 
-def test_other_options_do_not_mix_into_a_run(bag, recipe, trained):
+def test_resuming_with_other_options_is_refused(bag, recipe, trained):
     with pytest.raises(InputError, match=r"other options \(seed\)"):
         train_model(data=bag, out=trained, recipe=recipe, name="tiny", seed=5)
 
 
-def test_a_refused_call_leaves_nothing_behind_and_options_count_once_there_is_something_to_resume(recipe, tmp_path):
+def test_options_are_compared_only_if_there_is_a_run_to_resume(recipe, tmp_path):
     short, out = reach_bag.write(tmp_path / "bag", ticks=12), tmp_path / "out"
     with pytest.raises(InputError, match="expected train episodes of 16 ticks"):
         train_model(data=short, out=out, recipe=recipe)
@@ -140,14 +140,14 @@ def nan_action(number, tick, joints, action):
 
 
 @pytest.mark.parametrize("change, what", [(nan_joint, "/joint_states"), (nan_action, "/executed")])
-def test_a_value_that_is_no_number_is_refused_with_its_topic(tmp_path, recipe, change, what):
+def test_nan_values_in_a_bag_are_refused_with_the_topic(tmp_path, recipe, change, what):
     with pytest.raises(InputError, match=f"found 1 {what}: messages with NaN or Inf"):
         train_model(data=spoilt(tmp_path, change), out=tmp_path / "out", recipe=recipe)
     assert not (tmp_path / "out" / "checkpoint").exists()
 
 
 @pytest.mark.parametrize("name", list_recipes())
-def test_recipes_that_ship_are_valid(name):
+def test_shipped_recipes_are_valid(name):
     assert read_recipe(name).schedule.updates > 0
 
 
@@ -160,7 +160,7 @@ def test_recipes_that_ship_are_valid(name):
         (yaml.safe_dump(TINY | {"history": 0}), ["history"]),
     ],
 )
-def test_a_recipe_that_cannot_be_used(tmp_path, content, words):
+def test_an_invalid_recipe_is_refused_with_the_reason(tmp_path, content, words):
     path = tmp_path / "recipe.yaml"
     path.write_text(content)
     with pytest.raises(InputError) as error:
@@ -169,7 +169,7 @@ def test_a_recipe_that_cannot_be_used(tmp_path, content, words):
     assert str(path) in text and all(word in text for word in words) and "\n" not in text
 
 
-def test_an_unknown_recipe_is_named_with_those_that_exist():
+def test_an_unknown_recipe_is_refused_with_the_existing_ones():
     with pytest.raises(InputError, match="recipe elsewhere: .*not one of .*reach"):
         read_recipe("elsewhere")
 
@@ -177,7 +177,7 @@ def test_an_unknown_recipe_is_named_with_those_that_exist():
 @pytest.mark.parametrize(
     "method, weight", [("sigreg", 0.1), ("vicreg", 1.0), ("ema", 0.0), ("reconstruction", 1.0), ("none", 0.0)]
 )
-def test_a_method_counts_as_published_unless_the_recipe_says_otherwise(method, weight):
+def test_the_loss_weight_defaults_to_the_published_value(method, weight):
     silent = Recipe.model_validate(TINY | {"anti_collapse": method})
     assert silent.loss.anti_collapse == weight and silent.loss.directions == 16
     said = Recipe.model_validate(TINY | {"anti_collapse": method, "loss": {"anti_collapse": 0.3}})

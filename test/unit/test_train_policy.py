@@ -53,7 +53,7 @@ def trained(model, bag, tmp_path_factory):
     return out
 
 
-def test_the_world_model_stays_as_it_is_bit_for_bit(model, trained):
+def test_training_heads_does_not_change_the_world_model(model, trained):
     before, after = (load_file(d / "model.safetensors") for d in (model, trained / "checkpoint"))
     kept = [name for name in before if name.startswith("model.")]
     assert kept and all(torch.equal(before[name], after[name]) for name in kept)
@@ -63,7 +63,7 @@ def test_the_world_model_stays_as_it_is_bit_for_bit(model, trained):
     assert [key for key in configs[0] if configs[0][key] != configs[1][key]] == ["reachability", "probes"]
 
 
-def test_probes_alone_are_fitted_anew_and_all_else_stays(trained, bag, tmp_path):
+def test_probes_only_refits_the_probes_and_changes_nothing_else(trained, bag, tmp_path):
     """No object is given: the probe of the puck is kept."""
     model = trained / "checkpoint"
     before, old = load_file(model / "model.safetensors"), load_checkpoint(model)
@@ -81,7 +81,7 @@ def test_probes_alone_are_fitted_anew_and_all_else_stays(trained, bag, tmp_path)
         train_heads(model=str(model), data=bag, out=tmp_path / "no", probes_only=True, updates=5)
 
 
-def test_it_leaves_a_checkpoint_with_all_heads_a_card_and_figures(model, trained):
+def test_training_writes_a_checkpoint_with_all_heads_a_card_and_metrics(model, trained):
     checkpoint = load_checkpoint(trained / "checkpoint")
     assert checkpoint.policy is not None and checkpoint.reachability is not None
     assert (
@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_heads(model, bag, trained, tmp_path):
     assert one.keys() == same.keys() and all(torch.equal(one[name], same[name]) for name in one)
 
 
-def test_heads_are_trained_again_on_a_model_that_has_some(trained, bag, tmp_path):
+def test_existing_heads_are_replaced(trained, bag, tmp_path):
     assert train_heads(model=str(trained / "checkpoint"), data=bag, out=tmp_path, seed=1, updates=5) == 0
     assert list(load_checkpoint(tmp_path / "checkpoint").probes) == ["tool", "joints"]
 
@@ -138,7 +138,7 @@ def test_a_model_of_patch_tokens_gets_heads(bag, tmp_path):
     assert found.reachability(latents.flatten(1), latents.flatten(1), torch.zeros(2, 0)).shape == (2,)
 
 
-def test_latents_that_do_not_fit_into_memory_are_refused():
+def test_latents_that_exceed_the_memory_are_refused():
     with pytest.raises(InputError, match="need 400000.0 GB .*give a bag with fewer episodes"):
         check_memory(small_models.config(latent=1000), 10**11)
 
@@ -150,7 +150,7 @@ def refusal(**options):
     return str(error.value)
 
 
-def test_a_model_of_another_robot_is_refused(bag, tmp_path):
+def test_a_model_for_another_robot_is_refused(bag, tmp_path):
     config = small_models.config(("shoulder", "elbow"))
     save_checkpoint(tmp_path / "other", config, *small_models.fresh(config))
     text = refusal(model=str(tmp_path / "other"), data=bag, out=tmp_path)
@@ -171,7 +171,7 @@ def without(bag, path, topic):
 @pytest.mark.parametrize(
     "topic, words", [("/joint_states", "topics joint_states"), ("/robot_description", "topic robot_description")]
 )
-def test_a_bag_that_lacks_a_topic_is_refused(model, bag, tmp_path, topic, words):
+def test_a_bag_without_a_required_topic_is_refused(model, bag, tmp_path, topic, words):
     data = without(bag, tmp_path / "bag", topic)
     assert f"expected the {words}" in refusal(model=str(model), data=data, out=tmp_path / "out")
 
@@ -185,33 +185,33 @@ def test_a_bag_of_other_joints_is_refused(model, tmp_path, monkeypatch):
     assert "expected usable joint states, found none" in text and robot.gripper[0] in text
 
 
-def test_episodes_too_short_to_learn_a_way_from_are_refused(model, tmp_path):
+def test_too_short_episodes_are_refused(model, tmp_path):
     data = reach_bag.write(tmp_path / "bag", ticks=7)
     assert "expected train episodes of 8 ticks" in refusal(model=str(model), data=data, out=tmp_path / "out")
 
 
-def test_an_object_that_the_bag_lacks_is_refused_with_the_topics_there_are(model, bag, tmp_path):
+def test_a_missing_object_topic_is_refused_with_the_topics_in_the_bag(model, bag, tmp_path):
     text = refusal(model=str(model), data=bag, out=tmp_path, objects=["cup=/cup"])
     assert "positions of cup on the topic /cup" in text and "/puck (geometry_msgs/msg/PoseStamped, " in text
 
 
-def test_an_object_that_test_episodes_never_saw_is_refused(model, tmp_path):
+def test_an_object_missing_in_the_test_episodes_is_refused(model, tmp_path):
     data = object_bag.write(tmp_path, episodes=range(5))
     text = refusal(model=str(model), data=data, out=tmp_path, objects=["puck=/puck"], updates=5)
     assert "object puck: expected positions in training and test episodes" in text
 
 
-def test_a_model_of_two_cameras_asks_for_both(bag, tmp_path):
+def test_a_two_camera_model_requires_both_image_topics(bag, tmp_path):
     path = made_model(tmp_path / "two", cameras=("left/frame", "right/frame"))
     assert "has 2 views (left/frame, right/frame), but 1 image" in refusal(model=str(path), data=bag, out=tmp_path)
 
 
-def test_the_model_is_not_written_over(trained, bag):
+def test_the_input_model_is_not_overwritten(trained, bag):
     text = refusal(model=str(trained / "checkpoint"), data=bag, out=trained)
     assert "would overwrite the model itself" in text
 
 
-def test_the_command_line_has_both(monkeypatch, tmp_path):
+def test_train_model_and_train_heads_have_their_own_options(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(training, "call", lambda target, **options: calls.append((target, options)))
 
@@ -230,7 +230,7 @@ def test_the_command_line_has_both(monkeypatch, tmp_path):
     assert "missing required option --data" in nothing.stderr
 
 
-def test_the_policy_learns_and_is_repeatable():
+def test_policy_training_reduces_the_loss_and_is_repeatable():
     data = square_episodes.sets()
     latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
     config = small_models.config(latent=2, reachability=ReachabilityConfig(width=16))
@@ -251,7 +251,7 @@ class Stops(ProgressDisplay):
             raise KeyboardInterrupt
 
 
-def test_interrupted_heads_are_resumed_to_the_same_weights(tmp_path, monkeypatch):
+def test_interrupted_head_training_is_resumed_to_the_same_weights(tmp_path, monkeypatch):
     data = square_episodes.sets()
     latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
     config = small_models.config(latent=2, reachability=ReachabilityConfig(width=16))
@@ -267,7 +267,7 @@ def test_interrupted_heads_are_resumed_to_the_same_weights(tmp_path, monkeypatch
         assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
 
-def test_heads_do_not_disturb_one_another():
+def test_heads_are_trained_independently():
     data = square_episodes.sets()
     latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
     both, alone = (
@@ -278,7 +278,7 @@ def test_heads_do_not_disturb_one_another():
     assert [c["policy"] for c in both.curve] == [c["policy"] for c in alone.curve]
 
 
-def test_training_heads_leaves_the_random_numbers_of_others_alone():
+def test_training_heads_does_not_change_the_global_random_state():
     data = square_episodes.sets()
     latents = {s: torch.from_numpy(part.tool).float() / 4 for s, part in data.items()}
     torch.manual_seed(5)
@@ -318,7 +318,7 @@ def numbered(part):
     return torch.stack([torch.arange(len(part)), torch.from_numpy(episode)], 1).float()
 
 
-def test_the_policy_is_asked_within_its_episode():
+def test_the_policy_is_trained_with_goals_of_the_same_episode():
     """With a goal in the same episode: now, soon, or at most max_ticks later."""
     part, spy = square_episodes.sets()["train"], Spy()
     policy_loss(spy, numbered(part), part, 2000, 4, torch.Generator().manual_seed(0))
@@ -328,7 +328,7 @@ def test_the_policy_is_asked_within_its_episode():
     assert ticks.min() == 0 and ticks.max() == 9
 
 
-def test_at_the_goal_no_action_is_wanted():
+def test_at_the_goal_the_target_action_is_zero():
     part, spy = square_episodes.sets()["train"], Spy()
     spy.max_ticks = 0
     assert policy_loss(spy, numbered(part), part, 500, 4, torch.Generator().manual_seed(0)) == 0.0

@@ -44,14 +44,14 @@ def whole(data, tmp_path_factory):
     return made, losses
 
 
-def test_the_loss_falls(whole):
+def test_the_training_loss_falls(whole):
     _, losses = whole
     first, last = (np.mean([v["loss"] for v in part]) for part in (losses[:5], losses[-5:]))
     assert last < 0.8 * first
     assert [v["update"] for v in losses] == list(range(1, 41))
 
 
-def test_an_interrupted_run_goes_on_with_the_same_losses(data, whole, tmp_path):
+def test_a_resumed_run_gives_the_same_losses(data, whole, tmp_path):
     class Interrupt(Exception):
         pass
 
@@ -78,7 +78,7 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(data, whole, tmp_path):
         assert torch.equal(tensor, second.model.state_dict()[name]), name
 
 
-def test_ctrl_c_ends_after_the_update_that_it_falls_into_and_loses_none(data, whole, tmp_path):
+def test_ctrl_c_finishes_the_current_update_and_loses_none(data, whole, tmp_path):
     _, losses = whole
     seen, state = [], tmp_path / "trainer.state"
 
@@ -126,7 +126,7 @@ def test_the_weights_of_the_best_validation_are_kept(data):
     assert all(torch.equal(made.best[name], kept[1][name]) for name in made.best)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(data):
+def test_a_nan_loss_stops_the_run(data):
     made = trainer(data)
     with torch.no_grad():
         made.model.predictor.input_projection.bias.fill_(torch.nan)
@@ -134,12 +134,12 @@ def test_a_loss_that_is_no_number_stops_the_run(data):
         made.step()
 
 
-def test_another_seed_gives_other_losses(data):
+def test_the_seed_determines_the_losses(data):
     one, same, other = (trainer(data, seed).step()["loss"] for seed in (0, 0, 1))
     assert one == same != other
 
 
-def test_gradients_reach_encoder_and_predictor_and_no_label_is_used(data):
+def test_gradients_reach_encoder_and_predictor_without_labels(data):
     made = trainer(data)
     model, train = made.model, data["train"]
     windows = train.windows(*train.draw(8, 12, np.random.default_rng(0)), 3, 4, 2)
@@ -165,7 +165,7 @@ def test_optional_losses_add_up_and_are_trained(data):
     assert all(p.grad.abs().max() > 0 for p in loss.inverse_dynamics.parameters())
 
 
-def test_a_collapse_stops_training_and_says_why(data, tmp_path):
+def test_a_collapse_stops_training_with_the_reason(data, tmp_path):
     made = trainer(data)
     flat = {"effective_rank": 1.2, "dead_dimensions": 0.0, "spread": 0.5}
     with pytest.MonkeyPatch.context() as patch:
@@ -196,7 +196,7 @@ class Place(torch.nn.Module):
         return torch.stack([(bright.sum(1) * along).sum(1) / mass, (bright.sum(2) * along).sum(1) / mass], 1)
 
 
-def test_health_of_a_model_that_knows(data):
+def test_an_exact_model_has_good_health_metrics(data):
     model, val = Knows(), data["val"]
     latents = encode_frames(model, val.frames, batch=7)
     assert latents.shape == (50, 2)
@@ -208,7 +208,7 @@ def test_health_of_a_model_that_knows(data):
     assert list(surprise.errors) == sorted(surprise.errors) and surprise.threshold == 2 * surprise.errors[-1]
 
 
-def test_collapse_is_seen():
+def test_collapsed_latents_are_detected():
     generator = torch.Generator().manual_seed(0)
     healthy = torch.randn(500, 8, generator=generator)
     line = torch.randn(500, 1, generator=generator) * torch.randn(1, 8, generator=generator)
@@ -218,7 +218,7 @@ def test_collapse_is_seen():
     assert measure_latents(healthy)["dead_dimensions"] == 0.25
 
 
-def test_learning_rate_warms_up_and_falls_to_zero():
+def test_the_learning_rate_warms_up_and_falls_to_zero():
     factors = [learning_rate_factor(k, 100, 10) for k in range(101)]
     assert factors[0] == pytest.approx(0.1) and max(factors) > 0.95 and factors[-1] == 0.0
     assert np.argmax(factors) == 9 and (np.diff(factors[9:]) <= 0).all()

@@ -18,7 +18,7 @@ def trajectory(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_passes_through_its_points(kind):
+def test_a_trajectory_passes_through_its_points(kind):
     sampled = trajectory(kind).sample(TIMES)
     for given, found in zip(POINTS[: KINDS[kind]], sampled, strict=False):
         np.testing.assert_allclose(found, given, atol=1e-9)
@@ -35,7 +35,7 @@ def test_velocity_and_acceleration_are_the_derivatives(kind):
     np.testing.assert_allclose(qdd, (after[1] - before[1]) / (2 * h), atol=1e-4)
 
 
-def test_positions_alone_are_joined_by_straight_lines():
+def test_positions_without_velocities_are_interpolated_linearly():
     q, qd, qdd = trajectory("linear").sample(0.35)
     np.testing.assert_allclose(q, POINTS[0, :2].mean(0))
     np.testing.assert_allclose(qd, (POINTS[0, 1] - POINTS[0, 0]) / 0.3)
@@ -44,14 +44,14 @@ def test_positions_alone_are_joined_by_straight_lines():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("t, index", [(-1.0, 0), (0.1999, 0), (1.4001, -1), (1e9, -1)])
-def test_held_at_rest_outside_of_its_time(kind, t, index):
+def test_a_trajectory_is_at_rest_before_its_start_and_after_its_end(kind, t, index):
     q, qd, qdd = trajectory(kind).sample(t)
     np.testing.assert_array_equal(q, POINTS[0, index])
     assert not qd.any() and not qdd.any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_many_times_are_sampled_as_one_by_one(kind):
+def test_sampling_many_times_equals_sampling_each_time(kind):
     times = np.linspace(0.0, 1.6, 33)
     many = trajectory(kind).sample(times)
     for i, t in enumerate(times):
@@ -60,7 +60,7 @@ def test_many_times_are_sampled_as_one_by_one(kind):
             np.testing.assert_array_equal(one, all_[i])
 
 
-def test_a_single_point_is_held():
+def test_a_trajectory_of_one_point_is_held():
     still = JointTrajectory(NAMES, np.array([0.3]), np.array([[1.0, 2.0]]))
     q, qd, qdd = still.sample(np.array([0.0, 0.3, 5.0]))
     np.testing.assert_array_equal(q, [[1.0, 2.0]] * 3)
@@ -85,7 +85,7 @@ P = np.zeros((2, 2))
         ([0.0, 1.0], (P, None, P), "without velocities"),
     ],
 )
-def test_unusable_points_are_refused_in_one_line(times, arrays, words):
+def test_invalid_points_are_refused_in_one_line(times, arrays, words):
     with pytest.raises(InputError, match=words) as error:
         JointTrajectory(NAMES, np.array(times), *arrays)
     assert "\n" not in str(error.value)

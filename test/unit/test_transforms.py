@@ -9,7 +9,7 @@ QUARTER = np.array([0, 0, np.sqrt(0.5), np.sqrt(0.5)])  # about z
 STRAIGHT = np.array([0, 0, 0, 1.0])
 
 
-def test_positions_go_through_rotated_parents():
+def test_positions_are_transformed_through_rotated_parents():
     tree = TransformTree()
     tree.set("arm", "world", (1, 0, 0), QUARTER)
     tree.set("tool", "arm", (2, 0, 0), STRAIGHT)
@@ -25,14 +25,14 @@ def test_the_newest_transform_is_used():
     assert tree.position("tool", "world") == pytest.approx([5, 0, 0])
 
 
-def test_frames_that_are_not_connected_have_no_position():
+def test_unconnected_frames_have_no_position():
     tree = TransformTree()
     assert tree.position("tool", "world") is None
     tree.set("tool", "other", (1, 0, 0), STRAIGHT)
     assert tree.position("tool", "world") is None
 
 
-def test_a_loop_of_frames_ends():
+def test_a_loop_of_frames_does_not_hang():
     tree = TransformTree()
     tree.set("a", "b", (1, 0, 0), STRAIGHT)
     tree.set("b", "a", (1, 0, 0), STRAIGHT)

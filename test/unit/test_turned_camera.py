@@ -55,7 +55,7 @@ def angle(of, against):
 
 
 @pytest.mark.parametrize("degrees", [30.0, -100.0])
-def test_a_plan_moves_the_arm_by_what_the_model_wants_turned_into_the_base_frame(degrees):
+def test_a_plan_is_rotated_from_model_axes_into_the_base_frame(degrees):
     goal = XY + [0.06, 0.04]
     plain, _ = planned(0.0, sim_arm.space(), goal)
     step, _ = planned(degrees, turned_camera.space(degrees), goal)
@@ -68,7 +68,7 @@ def test_a_plan_moves_the_arm_by_what_the_model_wants_turned_into_the_base_frame
 
 
 @pytest.mark.parametrize("degrees", [30.0, 135.0])
-def test_a_turned_plan_stays_within_workspace_and_limits(degrees):
+def test_a_rotated_plan_stays_within_workspace_and_limits(degrees):
     space = turned_camera.space(degrees)
     corner = space.workspace[0]
     inwards = (space.workspace.mean(0) - corner) / np.linalg.norm(space.workspace.mean(0) - corner)
@@ -86,7 +86,7 @@ def test_a_turned_plan_stays_within_workspace_and_limits(degrees):
     assert gate.submit_plan(step.trajectory, step.start, T0, step.valid_until, 1, T0 + 0.05)
 
 
-def test_what_was_executed_is_what_was_planned_and_comes_back_as_the_same_motion():
+def test_executed_actions_equal_the_planned_ones_with_a_rotated_camera():
     space, degrees = turned_camera.space(30.0), 30.0
     step, made = planned(degrees, space, XY + [0.06, 0.04])
     ends = step.start + 0.1 * np.arange(9)
@@ -100,7 +100,7 @@ def test_what_was_executed_is_what_was_planned_and_comes_back_as_the_same_motion
     np.testing.assert_allclose(moved, executed @ turned_camera.in_plane(degrees).T, atol=1e-12)
 
 
-def test_knots_of_actions_and_actions_of_knots_are_turned_once_each():
+def test_knots_and_actions_are_rotated_exactly_once():
     from jepa_ros.planning.rollout_problem import RolloutProblem, Situation
 
     space = turned_camera.space(75.0)
@@ -118,7 +118,7 @@ def test_knots_of_actions_and_actions_of_knots_are_turned_once_each():
     assert np.isfinite(problem.gradient(knots)[1]).all()
 
 
-def test_without_a_rotation_everything_is_as_it_was_to_the_last_bit():
+def test_without_a_rotation_plans_are_bit_identical():
     values = np.random.default_rng(0).normal(size=(5, 2))
     assert sim_arm.space().to_action is None
     assert sim_arm.space().to_model_axes(values) is values and sim_arm.space().to_base_axes(values) is values
@@ -128,7 +128,7 @@ def test_without_a_rotation_everything_is_as_it_was_to_the_last_bit():
     assert np.array_equal(plans[0].motion.actions, plans[1].motion.actions)
 
 
-def test_of_a_small_tilt_the_part_about_z_is_used_and_a_large_one_is_refused():
+def test_only_the_z_part_of_a_small_tilt_is_used_and_a_large_one_refused():
     from scipy.spatial.transform import Rotation
 
     def tilted(degrees):
@@ -144,7 +144,7 @@ def test_of_a_small_tilt_the_part_about_z_is_used_and_a_large_one_is_refused():
 
 
 @pytest.mark.parametrize("rotation", [(0.0, 0.0, 0.0, 0.5), (0.0, 0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)])
-def test_a_file_with_a_rotation_that_is_none_is_refused_in_one_line(rotation, tmp_path):
+def test_an_invalid_rotation_quaternion_is_refused_in_one_line(rotation, tmp_path):
     with pytest.raises(InputError, match="rotation_to_base: expected a .*found") as error:
         load_robot(_file(tmp_path, rotation))
     assert "\n" not in str(error.value) and "arm.yaml" in str(error.value)
@@ -158,7 +158,7 @@ def _file(folder, rotation):
     return path
 
 
-def test_poses_and_their_changes_are_turned_together():
+def test_poses_and_pose_deltas_are_rotated_consistently():
     from scipy.spatial.transform import Rotation
 
     rng = np.random.default_rng(0)
@@ -199,7 +199,7 @@ def test_a_recording_from_before_the_calibration_is_evaluated_in_the_axes_of_the
     assert quality(_file(tmp_path, turned_camera.about_z(40.0)), "turned") == pytest.approx(40.0, abs=2.0)
 
 
-def test_a_recording_s_actions_are_turned_into_the_axes_of_the_file(bag, model):
+def test_recorded_actions_are_rotated_into_the_axes_of_the_robot_file(bag, model):
     from jepa_ros.bags.reader import open_bag
     from jepa_ros.evaluation.bag.reading.bag_reader import BagReader
     from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, TopicOptions, find_topics
@@ -220,7 +220,7 @@ NAME = "openarm_reach"
 
 @pytest.mark.slow
 @pytest.mark.skipif(NAME not in list_models(), reason=f"config/models/{NAME} is not there")
-def test_goals_are_reached_behind_a_turned_camera_with_the_rotation_and_not_without():
+def test_a_rotated_camera_needs_its_rotation_to_reach_goals():
     from jepa_ros.sim.scene import Scene
 
     scene, reached = Scene(), {}

@@ -21,7 +21,7 @@ def test_a_video_is_h264_and_shows_the_frames_in_order(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["demo.mp4"]
 
 
-def test_no_frames_make_no_file(tmp_path):
+def test_no_video_is_written_without_frames(tmp_path):
     assert write_video(tmp_path / "demo.mp4", [], 15) == 0
     assert not list(tmp_path.iterdir())
 

@@ -59,7 +59,7 @@ def test_a_pose_in_gimbal_lock_keeps_its_rotation(middle):
     torch.testing.assert_close(euler_matrix(found), matrix, atol=1e-6, rtol=0)
 
 
-def test_standing_still_leaves_the_pose():
+def test_a_zero_action_keeps_the_pose():
     states = torch.rand(2, 3, 7) - 0.5
     states[..., 6].abs_()
     torch.testing.assert_close(move(states, torch.zeros_like(states)), states)
@@ -68,7 +68,7 @@ def test_standing_still_leaves_the_pose():
 # ---------------------------------------------------------------------------------------- the model
 
 
-def test_features_and_predictions_are_layer_normed(model):
+def test_features_and_predictions_are_layer_normalised(model):
     frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     latents = model.encode(frames)
     assert latents.shape == (3, *model.latent_shape) == (3, 4, official_vjepa2.LATENT)
@@ -78,7 +78,7 @@ def test_features_and_predictions_are_layer_normed(model):
         torch.testing.assert_close(features.var(-1, unbiased=False), torch.ones(features.shape[:-1]), atol=1e-2, rtol=0)
 
 
-def test_many_situations_are_predicted_in_parts_with_the_same_result(model, monkeypatch):
+def test_predictions_in_chunks_equal_those_of_the_whole_batch(model, monkeypatch):
     latents, states, actions = window(situations=7)
     with torch.no_grad():
         whole = model.predict(latents, states, actions)
@@ -88,7 +88,7 @@ def test_many_situations_are_predicted_in_parts_with_the_same_result(model, monk
         torch.testing.assert_close(found, expected)
 
 
-def test_imagination_starts_from_one_frame_and_keeps_what_it_imagined(model):
+def test_a_rollout_starts_from_one_frame_and_feeds_back_its_predictions(model):
     latents, states, actions = window(situations=1, steps=3)
     context = Context(latents[:, :1], states[:, :1], actions[:, :0]).expand(2)
     imagined, moved = model.rollout(context, actions.expand(2, -1, -1))
@@ -111,7 +111,7 @@ def test_gradients_reach_actions_and_the_predictor_but_not_the_encoder(directory
     assert not made.encoder.training
 
 
-def test_states_come_and_go_normalised_as_the_configuration_says(model, directory):
+def test_states_are_normalised_as_configured(model, directory):
     config = read_config(directory)
     mean, std = (0.1,) * 7, (2.0,) * 7
     other = VJepa2Ac(
@@ -128,7 +128,7 @@ def test_states_come_and_go_normalised_as_the_configuration_says(model, director
     torch.testing.assert_close(normalised * 2 + 0.1, moved)
 
 
-def test_the_encoders_weights_stay_in_their_own_directory(model, directory):
+def test_the_encoder_weights_are_stored_in_their_own_directory(model, directory):
     assert not [key for key in checkpoint.own_state(model) if key.startswith("encoder")]
     assert (directory / "encoder" / "model.safetensors").is_file()
 
@@ -164,7 +164,7 @@ def test_states_and_actions_of_another_size_are_refused(model):
         ("encoder", {"directory": "other"}, "expected a directory in transformers' format, found none"),
     ],
 )
-def test_a_configuration_that_does_not_fit_is_refused(section, changes, reason, directory, tmp_path):
+def test_an_inconsistent_configuration_is_refused(section, changes, reason, directory, tmp_path):
     raw = json.loads((directory / "config.json").read_text())
     raw[section] |= changes
     for path in (directory / "encoder").iterdir():

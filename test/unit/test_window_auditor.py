@@ -31,13 +31,13 @@ def test_a_smooth_motion_to_rest_is_no_violation():
     [(changed(times=5.0), "velocity", 0.0), (changed(positions=1.7), "position", 0.09)],
     ids=["too fast", "out of range"],
 )
-def test_a_breach_of_a_limit_is_named_and_measured(trajectory, word, size):
+def test_a_limit_violation_is_named_and_measured(trajectory, word, size):
     auditor = WindowAuditor(LIMITS)
     assert word in auditor.check_window(trajectory, START, START) or "limit" in auditor.violations[0]
     assert auditor.worst > size and math.isfinite(auditor.worst)
 
 
-def test_ending_in_motion_a_step_and_missing_fields_are_violations():
+def test_a_moving_end_a_step_and_missing_fields_are_violations():
     moving = JointTrajectory(NAMES, WAY.times[:-4], WAY.positions[:-4], WAY.velocities[:-4], WAY.accelerations[:-4])
     auditor = WindowAuditor(LIMITS)
     assert "ends in motion" in auditor.check_window(moving, START, START)
@@ -50,7 +50,7 @@ def test_ending_in_motion_a_step_and_missing_fields_are_violations():
     assert "elbow" in WindowAuditor(LIMITS).check_window(other, START, START)
 
 
-def test_from_rest_a_window_may_begin_where_the_arm_is_but_not_before():
+def test_only_at_rest_may_a_window_start_at_the_measured_position():
     elsewhere = np.full(7, 0.1)
     for when, wrong in ((0.0, True), (WAY.duration + 0.1, False)):
         auditor = WindowAuditor(LIMITS)
@@ -62,7 +62,7 @@ def test_from_rest_a_window_may_begin_where_the_arm_is_but_not_before():
     assert "step" in auditor.check_window(changed(positions=0.1), begun, begun, elsewhere + 0.06)
 
 
-def test_what_the_gate_sends_passes():
+def test_windows_of_the_gate_have_no_violations():
     bench, auditor = Bench(), WindowAuditor(LIMITS)
     bench.step(0.3)
     assert bench.plan(minimum_jerk(bench.q, GOAL, 1.2))

@@ -44,7 +44,7 @@ def test_frames_run_before_requests_and_only_the_newest_are_kept(worker):
     assert order == [2, 3, "request"] and worker.dropped == 2
 
 
-def test_a_request_gets_its_turn_even_if_frames_never_stop(worker):
+def test_a_request_is_served_despite_continuous_frames(worker):
     frames = []
 
     def frame():
@@ -88,7 +88,7 @@ def test_an_error_is_described_in_one_line(error, words):
     assert describe_error(error).startswith(words) and "\n" not in describe_error(error)
 
 
-def test_a_failing_request_gets_its_error(worker):
+def test_a_failed_request_returns_its_error(worker):
     future, there = submit(worker, lambda: [0][1])
     assert there.wait(5.0) and isinstance(future.exception(), IndexError)
     assert worker.errors == []

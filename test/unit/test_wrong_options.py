@@ -234,7 +234,7 @@ def problem_of(place: Path, arguments: list[str], words: tuple[str, ...]) -> str
     return f"{arguments}: files were created or changed" if snapshot(place) != before else ""
 
 
-def test_every_option_has_wrong_values():
+def test_every_option_is_tested_with_invalid_values():
     known = [(c, name_of(p)) for c, command in COMMANDS.items() for p in command.params if not is_flag(p)]
     missing = [f"{command}: {name}" for command, name in known if not rows_of(command, name)]
     assert not missing, f"add values that must be refused to WRONG in {Path(__file__).name}, for {missing}"
@@ -246,7 +246,7 @@ def test_every_option_has_wrong_values():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_a_command_requires_is_enough(place, stopped_before_work, command):
+def test_commands_start_with_their_required_options_only(place, stopped_before_work, command):
     with pytest.raises(Accepted):
         APPLICATION.main(command_line(command, VALID.get(command, {})), prog_name="jepa_ros")
 
@@ -283,7 +283,7 @@ def test_wrong_command_lines_are_refused(place, stopped_before_work, command):
     assert not any(problems), "\n".join(filter(None, problems))
 
 
-def test_every_number_has_a_least_and_a_greatest_value():
+def test_every_numeric_option_has_a_minimum_and_a_maximum():
     def limits(parameter):
         holder = parameter if hasattr(parameter, "min") else parameter.type  # newer typers, older ones
         return getattr(holder, "min", None), getattr(holder, "max", None)
@@ -294,14 +294,14 @@ def test_every_number_has_a_least_and_a_greatest_value():
 
 
 @pytest.mark.parametrize("name", sorted(FEATURE_CHECKS))
-def test_values_that_the_feature_checks_are_refused(place, name):
+def test_values_checked_by_the_implementation_are_refused(place, name):
     others = WITH.get(f"collect live {name}", {})
     problems = [problem_of(place, command_line("collect live", others | {name: v}), (name,)) for v in WRONG[name]]
     assert not any(problems), "\n".join(filter(None, problems))
 
 
 @pytest.mark.parametrize("line, word", LATE)
-def test_mistakes_that_the_feature_finds_are_refused(place, line, word):
+def test_mistakes_found_by_the_implementation_are_refused(place, line, word):
     assert not problem_of(place, line.split(), (word,))
 
 
