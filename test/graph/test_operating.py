@@ -109,7 +109,7 @@ def test_a_goal_timeout_exits_1_with_the_cause(terminal, up):
         (("joints", "elbow=0.5"), "joints"),
         (("object", "cup", "0.1", "-0.2", "0.3"), "object 'cup'"),
         (("image", str(__file__)), "cannot be decoded"),
-        (("pose", "2.0", "--tolerence", "0.455"), "goal pose: Y: must be a valid number"),
+        (("pose", "2.0", "--tolerence", "0.455"), "goal pose: Y '--tolerence': must be a number"),
     ],
     ids=["pose", "joints", "object", "image", "option"],
 )

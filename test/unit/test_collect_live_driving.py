@@ -316,7 +316,7 @@ def test_collect_sim_and_collect_live_have_their_own_options(calls):
     )
     assert first == {
         **{"out": Path("a"), "episodes": 500, "seed": 0, "robot": "openarm"},
-        **{"width": 320, "height": 240, "rate": 10.0, "workers": 2},
+        **{"width": 320, "height": 240, "rate": 10.0, "workers": 2, "task": "reach"},
     }
     assert second["axes"] == "2,3" and second["episodes"] is None and second["out"] == Path("runs/collect")
     assert not set(second) & {"width", "height", "rate", "workers", "context"}

@@ -179,7 +179,7 @@ def test_unusable_bags_give_a_one_line_error(root):
         assert not (root / "out").exists()
         return found
 
-    assert "no such file or directory" in line(root / "none")
+    assert "expected a rosbag2 directory or file, found nothing there" in line(root / "none")
     alone = write_bag(root / "alone", ["train", "val"])
     assert "expected episodes of split test and of another to fit a probe on, found 2 of train, val" in line(alone)
     other = write_robot(root / "other.yaml", gripper=["h"])

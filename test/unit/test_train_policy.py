@@ -219,6 +219,7 @@ def test_train_model_and_train_heads_have_their_own_options(monkeypatch, tmp_pat
         return CliRunner().invoke(cli.app, ["train", *arguments])
 
     assert "heads" in invoke("--help").output and "--recipe" in invoke("model", "--help").output
+    (tmp_path / "bag.mcap").touch()
     data = ("--data", str(tmp_path), "--out", str(tmp_path / "out"))
     assert invoke("model", *data, "--updates", "7").exit_code == 0
     assert invoke("heads", "--model", "openarm_reach", *data, "--object", "a=/b", "--object", "c=/d").exit_code == 0
