@@ -33,6 +33,7 @@ def environment():
         environment["AMENT_PREFIX_PATH"] = os.pathsep.join([sys.prefix, *filter(None, prefixes)])
     environment["PATH"] = os.pathsep.join([str(Path(sys.prefix, "bin")), environment["PATH"]])
     environment["VIRTUAL_ENV"] = sys.prefix
+    environment |= {"CFLAGS": "-O0", "CXXFLAGS": "-O0"}  # that it compiles is the question, not how well
     # What an outer make or pytest tells its children is not meant for these.
     for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "COLCON_DEFAULTS_FILE"):
         environment.pop(name, None)
