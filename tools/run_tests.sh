@@ -5,13 +5,10 @@
 #   tools/run_tests.sh all            everything: also the slow unit tests, all of test/graph, test/faults and test/build
 #   tools/run_tests.sh PATH...        everything in these paths
 #
-# Two workers share the test files, three where tests mostly wait for nodes; tests that are marked alone follow one by
-# one. Each part has a time limit, so that a hang becomes a failure. A part that fails does not keep the next one from
-# running; the exit code says if any did.
+# Two workers share the test files; tests that are marked alone follow one by one. Each part has a time limit, so that
+# a hang becomes a failure. A part that fails does not keep the next one from running; the exit code says if any did.
 cd "$(dirname "$0")/.." || exit 2
-share=(--dist loadfile --no-loadscope-reorder --max-worker-restart 4)
-workers=(-n 2 "${share[@]}")
-waiting=(-n 3 "${share[@]}")
+workers=(-n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 4)
 failed=()
 
 part() { # NAME LIMIT_S ARGUMENT...
@@ -32,7 +29,7 @@ quick)
     ;;
 all)
     part unit 1200 "${workers[@]}" -m "not alone" test/unit test/parity
-    part graph 1800 "${waiting[@]}" -m "not alone" test/build test/faults test/graph
+    part graph 1800 "${workers[@]}" -m "not alone" test/build test/faults test/graph
     part alone 900 -m alone test/faults
     ;;
 *)
