@@ -25,7 +25,7 @@ with_control_msgs = pytest.mark.skipif(JointJog is None, reason="control_msgs is
 
 @pytest.fixture(scope="module")
 def bench(start, client):
-    made = Bench(start, client, "gate")
+    made = Bench(start, client, "gate", following_error=0.6)  # frozen joint states must not latch on a busy machine
     yield made
     made.close()
     assert made.wrong == []

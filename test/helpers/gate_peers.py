@@ -191,6 +191,8 @@ class Bench:
         self.frozen = None
         self.description.publish(self.describe())
         self.seen = len(self.statuses)
+        if self.status.state == GateStatus.LATCHED:  # left so by a test that failed
+            self.release()
         self.until("HOLDING", timeout=30.0)
         self.client.wait_for(self.plans.get_subscription_count, "the gate to listen")
         for _ in range(5):  # joint states that thaw count as a jump, which may end the way there
