@@ -1,4 +1,4 @@
-"""What the files of checkpoints tell, without building a model and without torch: for `models list` and `inspect`."""
+"""Facts about checkpoints, read from files without building a model or loading torch: for `models list`, `inspect`."""
 
 from __future__ import annotations
 

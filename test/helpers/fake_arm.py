@@ -1,4 +1,4 @@
-"""A robot of publishers, each of which can be wrong: the simulated cell's description, picture and poses, at rest.
+"""A robot of publishers, each of which can be wrong: the simulated cell's description, image and poses, at rest.
 
 It is told what to be by JSON on /fake/wanted (fields of Arm), and answers with the number of the order on /fake/is.
 """
@@ -56,7 +56,7 @@ class Arm:
     camera_age: float = 0.0
     camera_frame: str = OPTICAL_FRAME
     encoding: str = "rgb8"
-    picture: str = "good"  # good, dark, frozen, turned, strange
+    image: str = "good"  # good, dark, frozen, turned, strange
     second_camera: bool = False
     focal: float = 1.0
     info: bool = True
@@ -79,9 +79,9 @@ class FakeArm:
         self.node.declare_parameter("joints", [""])
         scene = Scene()
         scene.teleport({j: ROBOT.home[j] for j in ROBOT.joints})
-        self.scene, picture = scene, scene.render().astype(int)
-        noise = np.random.default_rng(0).integers(-2, 3, (8, *picture.shape))
-        self.pictures = [np.clip(picture + n, 0, 255).astype(np.uint8) for n in noise]
+        self.scene, image = scene, scene.render().astype(int)
+        noise = np.random.default_rng(0).integers(-2, 3, (8, *image.shape))
+        self.images = [np.clip(image + n, 0, 255).astype(np.uint8) for n in noise]
         self.made, self.timers, self.begun = [], [], time.time()
         self.answer = self.node.create_publisher(Int64, "/fake/is", LATCHED)
         self.node.create_subscription(String, "/fake/wanted", self.become, LATCHED)
@@ -173,18 +173,18 @@ class FakeArm:
         infos = self.publish(CameraInfo, "camera_info", 3) if arm.info else None
         info = camera_info(self.scene.camera_intrinsics, arm.camera_frame)
         info.k[0], info.k[4] = arm.focal * info.k[0], arm.focal * info.k[4]
-        strange = np.random.default_rng(1).integers(0, 255, (2, *self.pictures[0].shape), dtype=np.uint8)
+        strange = np.random.default_rng(1).integers(0, 255, (2, *self.images[0].shape), dtype=np.uint8)
 
         def send():
             self.count += 1
-            picture = self.pictures[0 if arm.picture == "frozen" else self.count % 8]
-            if arm.picture == "dark":
-                picture = picture // 60
-            if arm.picture == "turned":
-                picture = np.ascontiguousarray(picture[::-1, ::-1])
-            if arm.picture == "strange":
-                picture = strange[self.count % 2]
-            message = image_message(picture, self.time(arm.camera_age), arm.camera_frame)
+            image = self.images[0 if arm.image == "frozen" else self.count % 8]
+            if arm.image == "dark":
+                image = image // 60
+            if arm.image == "turned":
+                image = np.ascontiguousarray(image[::-1, ::-1])
+            if arm.image == "strange":
+                image = strange[self.count % 2]
+            message = image_message(image, self.time(arm.camera_age), arm.camera_frame)
             message.encoding = arm.encoding
             publisher.publish(message)
             if infos is not None:

@@ -1,4 +1,4 @@
-"""Small models of both methods of pre-training, and moving pictures to train them on."""
+"""Small models of both methods of pre-training, and clips of moving images to train them on."""
 
 from dataclasses import replace
 
@@ -39,5 +39,5 @@ def trainer(sizes, seed=0, schedule=SCHEDULE, weights=0):
     return Pretrainer(build_masked_predictor(sizes, weights), *clips, schedule, seed)
 
 
-def pictures(count=3, frames=4):
+def make_clips(count=3, frames=4):
     return normalize_clips(np.stack([wander(frames, seed=90 + k) for k in range(count)]))

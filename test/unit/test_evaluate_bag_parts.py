@@ -1,4 +1,4 @@
-"""What `jepa_ros evaluate bag` is made of: thresholds, score, table, latents, images, probes, plans, quality."""
+"""Parts of `jepa_ros evaluate bag`: thresholds, score, table, latents, images, probes, plans, quality."""
 
 import json
 import math

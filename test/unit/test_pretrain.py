@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.pretraining_models import IMAGE, SCHEDULE, VIDEO, both, pictures, trainer
+from helpers.pretraining_models import IMAGE, SCHEDULE, VIDEO, both, make_clips, trainer
 from jepa_ros.training.pretraining.loop import (
     PATIENCE,
     describe_collapse,
@@ -21,7 +21,7 @@ from jepa_ros.training.pretraining.models import build_masked_predictor, gather_
 
 @both
 def test_the_unmasked_encoder_equals_the_transformers_model(sizes):
-    model, clips = build_masked_predictor(sizes, 0), pictures(frames=sizes.frames)
+    model, clips = build_masked_predictor(sizes, 0), make_clips(frames=sizes.frames)
     everything = torch.arange(sizes.grid**2 * max(1, sizes.frames // 2)).expand(3, -1)
     seen = model.encode_visible(model.embed(clips), everything)
     torch.testing.assert_close(seen, model.features(clips), atol=1e-5, rtol=0)
@@ -33,7 +33,7 @@ def test_the_unmasked_encoder_equals_the_transformers_model(sizes):
 
 @both
 def test_hidden_patches_do_not_reach_the_encoder(sizes):
-    model, clips = build_masked_predictor(sizes, 0), pictures(frames=sizes.frames)
+    model, clips = build_masked_predictor(sizes, 0), make_clips(frames=sizes.frames)
     (masks, *_) = model.draw_masks(3, np.random.default_rng(0))
     index = torch.from_numpy(masks.context)
     embedded = model.embed(clips)
@@ -44,7 +44,7 @@ def test_hidden_patches_do_not_reach_the_encoder(sizes):
 
 def test_predictions_equal_the_transformers_predictor():
     """Which puts its tokens in order, and always takes its second mask token."""
-    model, clips = build_masked_predictor(VIDEO, 0), pictures()
+    model, clips = build_masked_predictor(VIDEO, 0), make_clips()
     with torch.no_grad():
         model.predictor.embeddings.mask_tokens[1].normal_(generator=torch.Generator().manual_seed(0))
     tokens = model.features(clips)
@@ -57,7 +57,7 @@ def test_predictions_equal_the_transformers_predictor():
 
 
 def test_target_groups_are_predicted_independently():
-    model, clips = build_masked_predictor(IMAGE, 0), pictures(frames=1)
+    model, clips = build_masked_predictor(IMAGE, 0), make_clips(frames=1)
     (masks,) = model.draw_masks(3, np.random.default_rng(0))
     seen, hidden = torch.from_numpy(masks.context), torch.from_numpy(masks.targets)
     context = gather_tokens(model.features(clips), seen)
@@ -69,7 +69,7 @@ def test_target_groups_are_predicted_independently():
 
 
 def test_the_loss_is_the_l1_distance_to_normalised_teacher_tokens():
-    model, clips = build_masked_predictor(VIDEO, 0).eval(), pictures()
+    model, clips = build_masked_predictor(VIDEO, 0).eval(), make_clips()
     masks = model.draw_masks(3, np.random.default_rng(0))
     found = model.losses(clips, masks)
     for kind, (loss, mask) in enumerate(zip(found, masks, strict=True)):
@@ -83,7 +83,7 @@ def test_the_loss_is_the_l1_distance_to_normalised_teacher_tokens():
 
 @both
 def test_gradients_reach_encoder_and_predictor_but_not_the_teacher(sizes):
-    model, clips = build_masked_predictor(sizes, 0), pictures(frames=sizes.frames)
+    model, clips = build_masked_predictor(sizes, 0), make_clips(frames=sizes.frames)
     if sizes is VIDEO:  # mask tokens begin as zeros, whose queries learn nothing in a predictor of one layer
         torch.nn.init.normal_(model.predictor.embeddings.mask_tokens)
     torch.stack(model.losses(clips, model.draw_masks(3, np.random.default_rng(0)))).mean().backward()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.pretraining_models import frame_runs, pictures
+from helpers.pretraining_models import frame_runs, make_clips
 from jepa_ros.bags.cameras import FrameRun
 from jepa_ros.errors import InputError
 from jepa_ros.training.pretraining.loop import PIECE_CLIPS, Clips, Crops, crop_randomly, split_clips
@@ -47,7 +47,7 @@ def test_too_few_frames_are_refused():
 
 
 def test_the_random_crop_is_fixed_within_a_clip_and_differs_between_clips():
-    clips = pictures(1).expand(6, -1, -1, -1, -1)[:, :1].expand(-1, 4, -1, -1, -1)
+    clips = make_clips(1).expand(6, -1, -1, -1, -1)[:, :1].expand(-1, 4, -1, -1, -1)
     found = crop_randomly(clips, Crops(), np.random.default_rng(0))
     assert torch.equal(found, found[:, :1].expand_as(found))
     assert len(torch.unique(found[:, 0].flatten(1), dim=0)) == 6

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from transformers import IJepaModel, VJEPA2Model
 
-from helpers.pretraining_models import OPTIONS, VIDEO, both, pictures, trainer
+from helpers.pretraining_models import OPTIONS, VIDEO, both, make_clips, trainer
 from helpers.video_bags import COMPRESSED, PERIOD, times, video, wander, write_video
 from jepa_ros.errors import InputError
 from jepa_ros.training.pretraining.models import build_masked_predictor, save_encoder
@@ -24,7 +24,7 @@ def test_the_encoder_loads_in_transformers_and_as_a_frozen_encoder(sizes, tmp_pa
     made = trainer(sizes)
     made.step()
     save_encoder(made.model, tmp_path / "encoder")
-    clips = pictures(2, 2)
+    clips = make_clips(2, 2)
     kind = VJEPA2Model if sizes.method == "vjepa" else IJepaModel
     model, info = kind.from_pretrained(tmp_path / "encoder", local_files_only=True, output_loading_info=True)
     assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -42,7 +42,7 @@ def test_the_encoder_loads_in_transformers_and_as_a_frozen_encoder(sizes, tmp_pa
             found, still = model(pixel_values=clips[:, 0]).last_hidden_state, wanted
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
     torch.testing.assert_close(frozen(clips[:, 0]), still, atol=1e-5, rtol=0)
-    assert not torch.equal(wanted, made.model.features(pictures(2, 2).flip(-1)))
+    assert not torch.equal(wanted, made.model.features(make_clips(2, 2).flip(-1)))
     prepared = json.loads((tmp_path / "encoder" / "preprocessor_config.json").read_text())
     assert prepared["size"] == {"height": 16, "width": 16} and prepared["image_mean"] == [0.485, 0.456, 0.406]
 
