@@ -108,7 +108,12 @@ def _joint_states(samples: dict[str, TopicSample]):
     farthest = max((float(np.abs(m.position).max()) for m in messages), default=0.0)
     unit = "deg" if farthest > MAX_RADIANS else "rad"
     reasons.append(f"unit: {unit}, as the largest position is {farthest:.3g}")
-    measured = sum(len(m.velocity) == len(m.name) for m in messages)
+    columns = [names.index(joint) for joint in joints]
+    # joint_state_broadcaster says NaN where the hardware has no velocity
+    measured = sum(
+        len(m.velocity) == len(m.name) == len(names) and not np.isnan(np.asarray(m.velocity)[columns]).any()
+        for m in messages
+    )
     velocity = "measured" if measured == len(messages) else "differences" if not measured else "auto"
     reasons.append(f"velocity: {velocity}, as {measured} of {len(messages)} inspected messages have velocities")
     values = {"topic": topic, "joints": joints, "gripper": fingers, "unit": unit, "velocity": velocity}

@@ -18,6 +18,7 @@ import numpy as np
 from jepa_ros.datasets.mapping import PLANAR, TOOL, BagMapping
 from jepa_ros.datasets.signals import Marker, Series, Signals
 from jepa_ros.datasets.store import SPLITS
+from jepa_ros.robot.motion.angles import remove_wraps
 from jepa_ros.robot.motion.kinematics import Kinematics
 
 CLOCK_SET_BACK_S = 1.0  # a stamp this long before the previous one means that the clock was set back
@@ -241,7 +242,7 @@ def action_source(
         states = segment.states
         if len(states.times) < 2:
             return None
-        q = states.array()[:, :arm]
+        q = _positions(states, arm)
         begin, end = states.times[0] - period, states.times[-1] + period
         return _joint_motion(lambda at: interpolate(at, states.times, q), a.scale, space, begin, end)
     track = segment.actions
@@ -367,9 +368,15 @@ def _usable(segment: Segment, others: list[tuple[np.ndarray, np.ndarray]], dropp
     return together & near
 
 
+def _positions(track: Track, joints: int) -> np.ndarray:
+    """Return the positions (n, J) rad of a track of joint states; continuous joints do not jump by a turn."""
+    return remove_wraps(track.array()[:, :joints], track.times)
+
+
 def _states(track: Track, joints: int) -> np.ndarray:
     """Return the states (n, P); velocities that were not measured are differences of positions."""
     states = track.array()
+    states[:, :joints] = _positions(track, joints)
     velocity = states[:, joints : 2 * joints]
     if np.isnan(velocity).any():
         differences = np.gradient(states[:, :joints], track.times, axis=0)

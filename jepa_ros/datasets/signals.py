@@ -177,13 +177,13 @@ class SignalReader:
         columns, arm = self._columns[1], len(wanted.joints)
         if len(m.position) != len(names):
             raise _Unusable("messages without a position for each joint")
-        measured = len(m.velocity) == len(names) and wanted.velocity != "differences"
-        if not measured and wanted.velocity == "measured":
-            raise _Unusable("messages without a velocity for each joint")
-        position = m.position[columns]
-        velocity = m.velocity[columns[:arm]] if measured else np.full(arm, np.nan)
-        if not (np.isfinite(position).all() and (not measured or np.isfinite(velocity).all())):
+        position, velocity = m.position[columns], np.full(arm, np.nan)  # NaN: not measured
+        if len(m.velocity) == len(names) and wanted.velocity != "differences":
+            velocity = m.velocity[columns[:arm]]
+        if not np.isfinite(position).all() or np.isinf(velocity).any():
             raise _Unusable("messages with NaN or Inf")
+        if wanted.velocity == "measured" and np.isnan(velocity).any():
+            raise _Unusable("messages without a velocity for each joint")
         values = np.concatenate([position[:arm], velocity, position[arm:]])
         self.signals.states.add(self._stamp(m, raw), order, self._to_radians(values))
 

@@ -5,6 +5,7 @@ A message is any object with the fields of sensor_msgs/JointState, live or from 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,10 @@ import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.config import RobotConfig
+from jepa_ros.robot.motion.angles import MAX_GAP, remove_wraps
 from jepa_ros.world_model.config import ProprioceptionConfig
+
+DIFFERENCE_TIME = 0.05  # s over which velocities are differences: over less, the noise of encoders looks like motion
 
 
 def make_reader(config: ProprioceptionConfig, robot: RobotConfig, urdf: str) -> ProprioceptionReader | ToolPoseReader:
@@ -24,20 +28,41 @@ def make_reader(config: ProprioceptionConfig, robot: RobotConfig, urdf: str) -> 
 
 
 class ProprioceptionReader:
-    """Reads joint positions, joint velocities and gripper positions."""
+    """Reads joint positions, joint velocities and gripper positions.
+
+    Velocities that are absent or NaN were not measured: they are the differences of positions over DIFFERENCE_TIME (0
+    in the first message). Joints that are reported within half a turn do not jump by a turn from message to message.
+    """
 
     def __init__(self, config: ProprioceptionConfig):
         self._arm, self._gripper = _ColumnLookup(config.joints), _ColumnLookup(config.gripper)
+        self._recent: deque[tuple[float, np.ndarray]] = deque()  # stamps in s and positions (J,)
 
     def read(self, message: Any) -> tuple[float, np.ndarray]:
         """Return stamp in s and state (P,) in rad, rad/s. Raises InputError for a missing joint or non-finite value."""
         arm, gripper = self._arm.find(message.name), self._gripper.find(message.name)
         position, velocity = np.array(message.position), np.array(message.velocity)
-        if not len(position) == len(velocity) == len(message.name):
-            sizes = f"{len(position)} and {len(velocity)}"
-            raise InputError(f"joint_states: expected {len(message.name)} positions and velocities, found {sizes}")
-        state = np.concatenate([position[arm], velocity[arm], position[gripper]])
-        return _seconds(message.header.stamp), _require_finite(state)
+        if len(position) != len(message.name):
+            raise InputError(f"joint_states: expected {len(message.name)} positions, found {len(position)}")
+        stamp, q, fingers = _seconds(message.header.stamp), position[arm], position[gripper]
+        _require_finite(np.concatenate([q, fingers]))
+        q, differences = self._compare(stamp, q)
+        measured = velocity[arm] if len(velocity) == len(message.name) else np.full(len(arm), np.nan)
+        state = np.concatenate([q, np.where(np.isnan(measured), differences, measured), fingers])
+        return stamp, _require_finite(state)
+
+    def _compare(self, stamp: float, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions (J,) without the jumps by a turn, and velocities (J,), both by the messages before."""
+        recent = self._recent
+        if recent and not recent[-1][0] < stamp < recent[-1][0] + MAX_GAP:
+            recent.clear()
+        if recent:
+            q = remove_wraps(np.array([recent[-1][1], q]), np.array([recent[-1][0], stamp]))[1]
+        recent.append((stamp, q))
+        while len(recent) > 2 and stamp - recent[1][0] >= DIFFERENCE_TIME:
+            recent.popleft()
+        first, before = recent[0]
+        return q, (q - before) / (stamp - first) if stamp > first else np.zeros_like(q)
 
 
 class ToolPoseReader:

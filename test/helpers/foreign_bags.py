@@ -1,6 +1,7 @@
 """Bags of a robot that is not ours: joints that turn steadily, pictures whose grey tells the time, all commands."""
 
 import hashlib
+import math
 
 import cv2
 import numpy as np
@@ -101,13 +102,24 @@ def command(kind, ns, t):
     return dict(layout=layout, data=RATES[:2].astype(float))
 
 
-def joint_state(ns, t, velocity=True, degrees=False):
-    """All joints in another order than a mapping asks for."""
+def joint_state(ns, t, velocity=True, degrees=False, ahead=0.0):
+    """All joints in another order than a mapping asks for. velocity: whether it is there, or its value. ahead: rad that
+    the first joint has turned besides, reported within half a turn."""
     q, v = position(t)[[2, 0, 1]], RATES[[2, 0, 1]]
+    if ahead:
+        q[1] = math.remainder(q[1] + ahead, 2.0 * math.pi)
+    if isinstance(velocity, float):
+        v = np.full(3, velocity)
     turn = np.degrees if degrees else np.asarray
     none = np.empty(0)
     names = [JOINTS[i] for i in (2, 0, 1)]
-    return dict(header=header(ns), name=names, position=turn(q), velocity=turn(v) if velocity else none, effort=none)
+    return dict(
+        header=header(ns),
+        name=names,
+        position=turn(q),
+        velocity=turn(v) if velocity is not False else none,
+        effort=none,
+    )
 
 
 def write(
@@ -121,6 +133,7 @@ def write(
     compression=None,
     velocity=True,
     degrees=False,
+    ahead=0.0,
     skip=lambda topic, t: False,
     stamp=lambda topic, t: t,
     broken=lambda t: False,
@@ -152,7 +165,7 @@ def write(
                 if broken(t):
                     fields["data"] = fields["data"][: len(fields["data"]) // 2]
             elif topic == "/joint_states":
-                fields = joint_state(ns, t, velocity, degrees)
+                fields = joint_state(ns, t, velocity, degrees, ahead)
             else:
                 fields = command(commands, ns, t)
             bag.write(made[topic], recorded, TYPES.serialize_cdr(make(kind, **fields), kind))

@@ -1,6 +1,7 @@
 """Bags of other people's robots: every source of actions, every way to record, and the mapping that inspect drafts."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_planar_velocity_actions_can_be_derived_from_joint_states(tmp_path):
 # --- states and pictures ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("degrees, velocity", [(True, True), (False, False), (True, False)])
+@pytest.mark.parametrize("degrees, velocity", [(True, True), (False, False), (True, False), (False, math.nan)])
 def test_states_are_in_radians_with_velocities(tmp_path, degrees, velocity):
     bag = foreign_bags.write(tmp_path / "bag", degrees=degrees, velocity=velocity)
     states = MAPPING["joint_states"] | {"unit": "deg" if degrees else "rad"}
@@ -113,6 +114,17 @@ def test_states_are_in_radians_with_velocities(tmp_path, degrees, velocity):
     wanted = np.column_stack([q[:, :2], np.tile(foreign_bags.RATES[:2], (entry.frames, 1)), q[:, 2]])
     np.testing.assert_allclose(data.rows(entry, "states"), wanted, atol=1e-4)
     assert data.layout.state_names == ("shoulder.pos", "elbow.pos", "shoulder.vel", "elbow.vel", "gripper_left.pos")
+
+
+def test_a_joint_that_passes_half_a_turn_does_not_jump(tmp_path):
+    bag = foreign_bags.write(tmp_path / "bag", ahead=2.3, velocity=math.nan)
+    data, summary = build(tmp_path, bag)
+    (entry,) = data.index.episodes
+    states, actions = data.rows(entry, "states"), data.rows(entry, "actions")
+    assert states[0, 0] < math.pi < states[-1, 0]
+    np.testing.assert_allclose(np.diff(states[:, 0]), 0.1 * foreign_bags.RATES[0], atol=1e-4)
+    np.testing.assert_allclose(states[:, 2], foreign_bags.RATES[0], atol=1e-4)
+    np.testing.assert_allclose(actions, np.tile(foreign_bags.RATES[:2], (len(actions), 1)), atol=1e-4)
 
 
 @pytest.mark.parametrize("raw", [True, False])
@@ -193,8 +205,9 @@ def test_the_mapping_drafted_by_inspect_builds_the_bag(tmp_path, commands, sourc
     assert len(Dataset(tmp_path / "data").index.episodes) == 1
 
 
-def test_a_drafted_mapping_detects_degrees_and_missing_velocities(tmp_path):
-    bag = foreign_bags.write(tmp_path / "bag", degrees=True, velocity=False)
+@pytest.mark.parametrize("velocity", [False, math.nan])
+def test_a_drafted_mapping_detects_degrees_and_missing_velocities(tmp_path, velocity):
+    bag = foreign_bags.write(tmp_path / "bag", degrees=True, velocity=velocity)
     assert inspect(bag, "--write", tmp_path / "m.yaml").exit_code == 0
     states = read_mapping(tmp_path / "m.yaml").joint_states
     assert (states.unit, states.velocity) == ("deg", "differences")

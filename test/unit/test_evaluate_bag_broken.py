@@ -124,13 +124,16 @@ def test_actions_of_another_action_space_are_reported(bag, model, tmp_path):
     assert summary["bags"][0]["quality"]["executed"]["messages"] == 0
 
 
-def test_joint_states_without_velocities_are_reported(bag, model, tmp_path):
+@pytest.mark.parametrize("missing", [0, 8])
+def test_velocities_that_were_not_recorded_are_differences(bag, model, tmp_path, expected, missing):
     def bare(message):
-        message.velocity = np.zeros(0)
+        message.velocity = np.full(missing, np.nan)
 
     path = bags.copy(bag, tmp_path / "b", bags.edited(bags.JOINTS, bare))
-    _, lines = evaluate(path, model, tmp_path, code=2)
-    assert len(lines) == 1 and "positions and velocities, found" in lines[0] and f"({bags.FRAMES} messages)" in lines[0]
+    summary, _ = evaluate(path, model, tmp_path)
+    assert summary["bags"][0]["quality"]["joint_states"]["messages"] == bags.FRAMES
+    found, wanted = summary["together"]["prediction"], expected["prediction"]
+    assert found.keys() == wanted.keys() and found != wanted
 
 
 def test_planning_needs_a_robot_description_in_the_bag_or_as_option(bag, model, tmp_path, expected):
