@@ -176,8 +176,9 @@ class Graph(Listener):
     def _holds(self, state: int) -> None:
         before = self.position
         self.client.spin(0.5)
-        strayed, age = np.abs(self.position - before).max(), time.time() - self.samples[-1].received
-        assert strayed < HELD and self.rests, f"not held: {strayed:.3f} rad, {self.speed:.3f} rad/s, {age:.2f} s ago"
+        self.client.wait_for(lambda: self.rests, "a fresh joint state at rest", 3.0)  # late on a busy machine
+        strayed = np.abs(self.position - before).max()
+        assert strayed < HELD, f"not held: {strayed:.3f} rad"
         assert self.gate_state == state, self.gate[-1][2].text
 
     def caught_ms(self, stopped: Stopped, timeout: float) -> float:
