@@ -89,17 +89,30 @@ def assert_tests_ran(folder: Path, at_least: int) -> None:
     assert counts["failures"] == counts["errors"] == 0 and counts["tests"] >= at_least, counts
 
 
-def test_colcon_builds_and_tests_at_the_repository_root(tmp_path, environment):
-    copy_tracked(tmp_path)
-    run(["colcon", "build"], tmp_path, environment)
-    assert_installed(tmp_path, environment)
-    run([*TEST, "--pytest-args", *INSTALLED], tmp_path, environment)
-    assert_tests_ran(tmp_path, at_least=200)
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, environment):
+    """A copy of the repository in which both packages are built and installed."""
+    folder = tmp_path_factory.mktemp("root")
+    copy_tracked(folder)
+    run(["colcon", "build"], folder, environment)
+    return folder
 
 
-def test_colcon_builds_and_tests_a_clone_in_a_workspace(tmp_path, environment):
+def test_colcon_builds_and_tests_at_the_repository_root(root, environment):
+    assert_installed(root, environment)
+    run([*TEST, "--pytest-args", *INSTALLED], root, environment)
+    assert_tests_ran(root, at_least=200)
+
+
+def test_colcon_builds_and_tests_a_clone_in_a_workspace(tmp_path, root, environment):
+    """Both packages are found there; the messages, which take long to compile, are those built above."""
     copy_tracked(tmp_path / "src" / "jepa_ros")
-    run(["colcon", "build", *NESTED], tmp_path, environment)
+    listed = run(["colcon", "list", "--names-only", *NESTED], tmp_path, environment)
+    assert listed.split() == ["jepa_msgs", "jepa_ros"]
+    underlay = environment | {"AMENT_PREFIX_PATH": f"{root / 'install' / 'jepa_msgs'}:{environment['AMENT_PREFIX_PATH']}"}
+    only = ["--packages-select", "jepa_ros"]
+    run(["colcon", "build", *NESTED, *only], tmp_path, underlay)
+    shutil.copytree(root / "install" / "jepa_msgs", tmp_path / "install" / "jepa_msgs")
     assert_installed(tmp_path, environment)
-    run([*TEST, *NESTED, "--pytest-args", "test/unit/test_resources.py"], tmp_path, environment)
+    run([*TEST, *NESTED, *only, "--pytest-args", "test/unit/test_resources.py"], tmp_path, underlay)
     assert_tests_ran(tmp_path, at_least=5)
