@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,21 @@ def choose_domain() -> None:
     worker, workers = (os.environ.get(f"PYTEST_XDIST_{name}", "") for name in ("WORKER", "WORKER_COUNT"))
     number, count = int(worker.removeprefix("gw") or 0), int(workers or 1)
     own = [domain for domain in DOMAINS if domain % count == number % count]
-    os.environ["ROS_DOMAIN_ID"] = str(free_domain(random.sample(own, len(own))))
+    domain = free_domain(random.sample(own, len(own)))
+    os.environ["ROS_DOMAIN_ID"] = str(domain)
+    _remove_ports(domain)
+
+
+def _remove_ports(domain: int) -> None:
+    """Remove the shared memory of Fast DDS that killed processes of earlier tests have left in a domain.
+
+    Whoever finds their ports there waits for processes that do not read any more, a second each time.
+    """
+    first = 7400 + 250 * domain  # port numbers of a domain: RTPS 2.5, section 9.6.2.3
+    for file in Path("/dev/shm").glob("*fastrtps_port*"):
+        number = re.search(r"port(\d+)", file.name)
+        if number and first <= int(number[1]) < first + 250:
+            file.unlink(missing_ok=True)
 
 
 # Set before rclpy starts in this process: tests never meet a robot or another desk.
