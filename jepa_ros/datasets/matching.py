@@ -242,7 +242,7 @@ def action_source(
         states = segment.states
         if len(states.times) < 2:
             return None
-        q = _positions(states, arm)
+        q = remove_wraps(states.array()[:, :arm], states.times)
         begin, end = states.times[0] - period, states.times[-1] + period
         return _joint_motion(lambda at: interpolate(at, states.times, q), a.scale, space, begin, end)
     track = segment.actions
@@ -368,15 +368,10 @@ def _usable(segment: Segment, others: list[tuple[np.ndarray, np.ndarray]], dropp
     return together & near
 
 
-def _positions(track: Track, joints: int) -> np.ndarray:
-    """Return the positions (n, J) rad of a track of joint states; continuous joints do not jump by a turn."""
-    return remove_wraps(track.array()[:, :joints], track.times)
-
-
 def _states(track: Track, joints: int) -> np.ndarray:
     """Return the states (n, P); velocities that were not measured are differences of positions."""
     states = track.array()
-    states[:, :joints] = _positions(track, joints)
+    states[:, :joints] = remove_wraps(states[:, :joints], track.times)
     velocity = states[:, joints : 2 * joints]
     if np.isnan(velocity).any():
         differences = np.gradient(states[:, :joints], track.times, axis=0)

@@ -10,16 +10,6 @@ TURN = 2.0 * math.pi
 MAX_GAP = 0.2  # s between two samples, in which no joint moves by half a turn
 
 
-def unwrap(positions: np.ndarray, near: np.ndarray, continuous: np.ndarray) -> np.ndarray:
-    """Return positions (..., J) rad with continuous joints shifted by whole turns to at most half a turn from `near`.
-
-    near: (J,) or (..., J) rad. continuous: (J,) bool.
-    """
-    if not continuous.any():
-        return positions
-    return positions - TURN * np.where(continuous, np.round((positions - near) / TURN), 0.0)
-
-
 def remove_wraps(positions: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Return measured positions (n, J) rad at times (n,) s, increasing, without the jumps by a turn of joints that are
     reported within half a turn. After longer gaps than MAX_GAP a large change is left as it is."""

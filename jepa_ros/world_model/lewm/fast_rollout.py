@@ -79,7 +79,7 @@ class FastRollout:
 
     @property
     def is_current(self) -> bool:
-        """Whether the model still has the weights that these units were made from."""
+        """Return whether the model's weights have not changed since this was made."""
         return self._versions.unchanged
 
     def rollout(self, context: Context, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
