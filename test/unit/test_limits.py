@@ -91,6 +91,13 @@ def test_a_continuous_joint_has_no_position_limit():
     assert not limits().scaled(0.5).velocity[0] > 1.5
 
 
+def test_joints_without_position_limits_are_continuous():
+    names = ("turn", "wheel")
+    assert limits(names, margin=0.05).continuous.tolist() == [False, True]
+    assert limits(names).scaled(0.5).continuous.tolist() == [False, True]
+    assert not limits(("wheel",), min_position=-1.0, max_position=1.0).continuous.any()
+
+
 def test_the_shipped_robot_has_all_limits():
     robot = load_robot("openarm")
     joints = "".join(

@@ -24,7 +24,7 @@ POSITION_TOLERANCE = 1e-6  # rad
 @dataclass(frozen=True, eq=False)
 class JointLimits:
     """Limits of J joints, arrays (J,): position in [lower, upper] rad, |velocity| rad/s, |acceleration| rad/s²,
-    |jerk| rad/s³. lower and upper may be infinite (continuous joints); the others are finite and positive.
+    |jerk| rad/s³. lower and upper may be infinite (both: a continuous joint); the others are finite and positive.
 
     Raises InputError where shapes do not match or a value is out of these ranges.
     """
@@ -99,6 +99,16 @@ class JointLimits:
         """Return a robot's limits: those of its description `urdf`, narrowed by its YAML. Raises InputError."""
         description = RobotDescription.from_urdf(urdf)
         return cls.from_description(description, robot.joint_limits, robot.joints, robot.position_margin)
+
+    @cached_property
+    def continuous(self) -> np.ndarray:
+        """(J,) bool: True for joints without position limits, whose positions q and q + 2 pi are the same place.
+
+        A continuous joint of the description that the robot's YAML gives position limits is not among them.
+        """
+        continuous = np.isinf(self.lower) & np.isinf(self.upper)
+        continuous.flags.writeable = False
+        return continuous
 
     def scaled(self, speed: float) -> JointLimits:
         """Return the limits with velocities times `speed` (0 < speed ≤ 1)."""
