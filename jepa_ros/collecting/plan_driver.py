@@ -17,6 +17,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.planning.committed_reference import CommittedReference
 from jepa_ros.robot.config import RobotConfig, require_planar_space
 from jepa_ros.robot.motion.action_space import PlanarVelocity
+from jepa_ros.robot.motion.angles import difference
 from jepa_ros.robot.motion.tool_path import sample_random_play
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
@@ -266,11 +267,12 @@ class PlanDriver:
 
     def _anchor(self, now: float, measured: np.ndarray) -> None:
         """Start at the measured joints if no plan is committed, or the arm rests away from the committed position."""
-        if self._committed and (
-            now < self._committed.end or np.abs(self._committed.joints_at(now)[0] - measured).max() < MAX_DRIFT_RAD
-        ):
-            return
-        names = self.space.kinematics.joints
+        kinematics = self.space.kinematics
+        if self._committed:
+            away = difference(self._committed.joints_at(now)[0], measured, kinematics.continuous)
+            if now < self._committed.end or np.abs(away).max() < MAX_DRIFT_RAD:
+                return
+        names = kinematics.joints
         self._committed.hold(now - 10.0, np.array(measured), names, self.space.tool_coordinates(measured))
 
     def _on_grid(self, t: float) -> float:

@@ -115,7 +115,8 @@ def _check_ranges(rows: np.ndarray, setup: RobotSetup, description: RobotDescrip
     what, names, margin = f"positions of {setup.joint_states_topic}", setup.robot.joints, setup.robot.position_margin
     joints = [description.joints[name] for name in names]
     low, high = np.array([(joint.lower, joint.upper) for joint in joints]).T
-    turns = np.array([joint.type != "prismatic" for joint in joints])
+    angles = np.array([joint.type != "prismatic" for joint in joints])
+    limited = np.isfinite(low) & angles  # a continuous joint may have made many turns
 
     def beyond(q: np.ndarray, kept: float = 0.0) -> np.ndarray:
         """Return how far (J,) positions come beyond the limits, less `kept` rad."""
@@ -125,8 +126,8 @@ def _check_ranges(rows: np.ndarray, setup: RobotSetup, description: RobotDescrip
         worst = int(by_joint.argmax())
         return worst, f"{names[worst]} at {rows[-1, worst]:.3f} rad"
 
-    in_degrees = np.where(turns, np.deg2rad(rows), rows)
-    if (np.abs(rows[:, turns]) > FULL_TURN).any() and beyond(in_degrees).max() < 0.05:
+    in_degrees = np.where(angles, np.deg2rad(rows), rows)
+    if (np.abs(rows[:, limited]) > FULL_TURN).any() and beyond(in_degrees).max() < 0.05:
         worst = int(np.abs(rows).max(0).argmax())
         found = f"{names[worst]} at {rows[-1, worst]:.4g}"
         return error(

@@ -108,6 +108,7 @@ class WorldModelNode(JepaNode):
         self._failure = ""
         self._frame_at = dict.fromkeys(self._cameras, self._complete_at)
         self._observations.clear()
+        self._observations.continuous = self._find_continuous()
         self._synchronizer.clear()
         self._subscribe(JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR)
         self._subscribe(Action, "executed", self._on_executed, EXECUTED)
@@ -117,6 +118,20 @@ class WorldModelNode(JepaNode):
             self.create_service(EncodeGoal, "encode_goal", self._on_encode_goal),
             self.create_service(Imagine, "imagine", self._on_imagine),
         ]
+
+    def _find_continuous(self) -> tuple[int, ...]:
+        """Return the columns of the proprioception with continuous joints; none before a robot_description arrives."""
+        from jepa_ros.robot.urdf import RobotDescription
+
+        joints, description = self._checkpoint.config.proprioception.joints, self._description.message
+        if description is None or not joints:
+            return ()
+        try:
+            continuous = RobotDescription.from_urdf(description.data).find_continuous(joints)
+        except InputError as error:
+            self.warn_throttled("robot_description", str(error))
+            return ()
+        return tuple(number for number, found in enumerate(continuous) if found)
 
     def _subscribe(self, kind: type, topic: str, callback, qos: QoSProfile) -> None:
         self._inputs.append(self.create_subscription(kind, topic, callback, qos, callback_group=self._input_group))

@@ -16,6 +16,7 @@ import torch
 
 from jepa_ros.errors import InputError
 from jepa_ros.planning import METRICS
+from jepa_ros.robot.motion.angles import TURN
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.heads import JOINTS, Probe, Reachability
 
@@ -142,7 +143,10 @@ class ToolTerm(_ScaledTerm):
 
 @dataclass(frozen=True)
 class PostureTerm(_ScaledTerm):
-    """Joint positions (J,) rad; columns: theirs (J,) in the proprioception, with mean and std (J,) rad."""
+    """Joint positions (J,) rad; columns: theirs (J,) in the proprioception, with mean and std (J,) rad.
+
+    continuous: (J,) bool, joints whose distance is the shorter way round. None: no joint.
+    """
 
     scale: ClassVar[float] = POSTURE_SCALE_RAD
     posture: torch.Tensor
@@ -152,11 +156,15 @@ class PostureTerm(_ScaledTerm):
     tolerance: float = POSTURE_TOLERANCE_RAD
     weight: float = 1.0
     unit: str = "rad"
+    continuous: torch.Tensor | None = None
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
         """Return the root mean square over the joints. See Term."""
         q = outcome.states[..., self.columns] * self.std + self.mean
-        return (q - self.posture).square().mean(-1).sqrt()
+        error = q - self.posture
+        if self.continuous is not None:
+            error = error - TURN * torch.round(error / TURN) * self.continuous
+        return error.square().mean(-1).sqrt()
 
 
 @dataclass(frozen=True)
@@ -264,7 +272,8 @@ class GoalMaker:
         columns = [config.joints.index(n) for n in names]
         mean, std = (self._tensor(x)[columns] for x in (config.mean, config.std))
         tolerance = tolerance if tolerance > 0 else POSTURE_TOLERANCE_RAD
-        return PostureTerm(values, torch.tensor(columns), mean, std, tolerance, weight)
+        continuous = torch.as_tensor(self._space.kinematics.find_continuous(names), device=values.device)
+        return PostureTerm(values, torch.tensor(columns), mean, std, tolerance, weight, continuous=continuous)
 
     def object(self, name: str, position: np.ndarray, tolerance: float = 0.0, weight: float = 1.0) -> ObjectTerm:
         """Return the term of a position (3,) m in the base frame for the object that the probe `name` reads.

@@ -19,6 +19,7 @@ from jepa_ros.planning.goal import Goal, GoalMaker, Objective, Outcome
 from jepa_ros.planning.planner import LatentPlanner, PlannedMotion
 from jepa_ros.planning.rollout_problem import Situation
 from jepa_ros.planning.solvers import make_solver
+from jepa_ros.robot.motion.angles import difference
 from jepa_ros.robot.motion.motion_space import MotionSpace
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.world_model.checkpoint import Checkpoint
@@ -114,7 +115,8 @@ class RecedingHorizonController:
             seed=s.seed,
         )
         self.goals = GoalMaker(checkpoint, space, s.metric, guardrails)
-        self.observations = ObservationHistory(config)
+        continuous = space.kinematics.find_continuous(config.proprioception.joints)
+        self.observations = ObservationHistory(config, tuple(np.flatnonzero(continuous).tolist()))
         self.reference = CommittedReference()
         self.goal: Goal | None = None
         self.speed = 1.0
@@ -289,6 +291,9 @@ class RecedingHorizonController:
         measured = self._joints
         if measured is None or (self.reference and now < self.reference.end):
             return
-        if self.reference and np.abs(self.reference.joints_at(now)[0] - measured).max() < self.settings.drift:
-            return
+        if self.reference:
+            # A continuous joint that is reported on another turn has not moved.
+            away = difference(self.reference.joints_at(now)[0], measured, self.space.kinematics.continuous)
+            if np.abs(away).max() < self.settings.drift:
+                return
         self.reference.hold(now - 10.0, measured, self.space.kinematics.joints, self.space.tool_coordinates(measured))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jepa_ros.errors import InputError
@@ -51,6 +51,10 @@ class RobotDescription:
         if not joints:
             raise InputError("robot description: expected joints, found none")
         return cls(root.get("name", ""), joints)
+
+    def find_continuous(self, names: Sequence[str]) -> list[bool]:
+        """Return for each name whether it is a continuous joint of the description."""
+        return [name in self.joints and self.joints[name].type == "continuous" for name in names]
 
 
 def read_gripper_limits(urdf: str, gripper: str) -> tuple[float, float]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from jepa_ros.robot.motion.angles import nearest_turn
 from jepa_ros.world_model.config import ModelConfig
 from jepa_ros.world_model.protocol import Context
 
@@ -173,11 +174,30 @@ def executed_problem(config: ModelConfig, action_space: str, period: float, valu
     return "" if np.isfinite(values).all() else "executed: expected finite values, found NaN or Inf"
 
 
-class ObservationHistory:
-    """Latents, states and executed actions, and the context of a rollout for a model of this configuration."""
+def near_mean(states: np.ndarray, mean: np.ndarray, columns: Sequence[int]) -> np.ndarray:
+    """Return proprioception (..., H, P) at H successive times, angles of continuous joints moved by whole turns.
 
-    def __init__(self, config: ModelConfig):
-        self._config = config
+    They do not jump from one time to the next, and the last one is nearest to their mean in the training data, which is
+    all that a model knows of turns. mean: (P,), not normalised. columns: those of continuous joints.
+    """
+    if not len(columns):
+        return states
+    moved, columns = np.array(states, dtype=float), list(columns)
+    angles = np.unwrap(moved[..., columns], axis=-2)
+    last = angles[..., -1:, :]
+    turned = nearest_turn(last, np.asarray(mean)[columns], np.ones(len(columns), dtype=bool))
+    moved[..., columns] = angles + (turned - last)
+    return moved
+
+
+class ObservationHistory:
+    """Latents, states and executed actions, and the context of a rollout for a model of this configuration.
+
+    continuous: columns of the proprioception with positions of continuous joints, see near_mean.
+    """
+
+    def __init__(self, config: ModelConfig, continuous: tuple[int, ...] = ()):
+        self._config, self.continuous = config, continuous
         keep = (config.history + 1) * config.step + 1.0
         self.latents, self.states = LatentHistory(keep), StateHistory(keep, config.proprioception.angles)
         self.actions = ActionHistory(keep, config.tick)
@@ -208,7 +228,7 @@ class ObservationHistory:
         actions = np.array(blocks).reshape(-1, config.action_block)
         return Context(
             torch.stack(latents)[None],
-            self.normalise(np.stack(states))[None],
+            self.normalise(near_mean(np.stack(states), self._mean, self.continuous))[None],
             torch.as_tensor(actions[None], dtype=torch.float32),
         )
 

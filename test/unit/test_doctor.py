@@ -197,6 +197,15 @@ def test_continuous_joints_need_no_position_limits():
     assert not bad(observed)
 
 
+def test_a_continuous_joint_may_have_made_many_turns():
+    observed = good()
+    first = f'name="{ROBOT.joints[0]}" type="revolute"'
+    observed.description = urdf().replace(first, first.replace("revolute", "continuous"))
+    assert observed.description.count("continuous") == 1
+    observed.joint_messages = [joint_message(**{ROBOT.joints[0]: 25.0})]
+    assert not bad(observed)
+
+
 @pytest.mark.parametrize(
     ("message", "check", "words"),
     [

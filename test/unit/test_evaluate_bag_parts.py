@@ -223,6 +223,18 @@ def test_the_error_of_a_joint_probe_is_in_rad():
     assert figures["tool"]["rms_m"] is None
 
 
+def test_the_error_of_a_joint_probe_is_the_short_way_round_for_continuous_joints():
+    made = Recording(Path("bag"), LatentStore((2,)))
+    made.latents.add(np.ones((10, 2), np.float32))
+    weights = torch.tensor([[1.5, 1.5], [1.5, 1.5], [0.1, 0.1]])
+    spec = EvaluationSpec(SimpleNamespace(probes={"joints": Probe("joints", weights, 0.1, (2,))}), None)
+    truth = np.array([[3.1 - 2 * math.pi, 3.1 - 2 * math.pi]] * 10)
+    samples = latent_metrics.read_probe(spec, made, "joints", truth, np.array([True, True]))
+    np.testing.assert_allclose(samples["joints_error"], 0.0, atol=1e-6)
+    samples = latent_metrics.read_probe(spec, made, "joints", truth, np.array([True, False]))
+    np.testing.assert_allclose(samples["joints_error"], math.sqrt(2) * math.pi, rtol=1e-6)
+
+
 # -- plans -------------------------------------------------------------------------------------------------------------
 
 

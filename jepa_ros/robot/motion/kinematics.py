@@ -9,13 +9,13 @@ import numpy as np
 import pinocchio as pin
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.urdf import replace_continuous_joints
-
-CONTINUOUS_RANGE = 4.0 * np.pi  # rad in either direction, of continuous joints in inverse kinematics
+from jepa_ros.robot.motion.angles import nearest_turn
+from jepa_ros.robot.urdf import RobotDescription, replace_continuous_joints
 
 
 class Kinematics:
     """One arm: J joints in the given order, a tool frame, poses in `base_frame`. model: Pinocchio's, of the arm alone.
+    continuous: (J,) bool. lower, upper: (J,) rad or m, infinite for continuous joints.
 
     Raises InputError where the URDF is invalid or lacks a joint or frame.
     """
@@ -26,7 +26,7 @@ class Kinematics:
             self._build(urdf, base_frame)
 
     def _build(self, urdf: str, base_frame: str) -> None:
-        full = pin.buildModelFromXML(replace_continuous_joints(urdf, CONTINUOUS_RANGE))
+        full = pin.buildModelFromXML(replace_continuous_joints(urdf, 2.0 * np.pi))
         known = list(full.names)
         missing = [j for j in self.joints if j not in known]
         if missing:
@@ -41,9 +41,15 @@ class Kinematics:
         self._base = self.model.getFrameId(base_frame)
         order = [self.model.joints[self.model.getJointId(j)].idx_q for j in self.joints]
         self._order = np.argsort(order) if sorted(order) != order else None
-        self.lower = self.model.lowerPositionLimit[order].copy()
-        self.upper = self.model.upperPositionLimit[order].copy()
+        self._description = RobotDescription.from_urdf(urdf)
+        self.continuous = self.find_continuous(self.joints)
+        self.lower = np.where(self.continuous, -np.inf, self.model.lowerPositionLimit[order])
+        self.upper = np.where(self.continuous, np.inf, self.model.upperPositionLimit[order])
         self._columns = order
+
+    def find_continuous(self, names: Sequence[str]) -> np.ndarray:
+        """Return a mask (len(names),): True for continuous joints of the description, False for unknown names."""
+        return np.array(self._description.find_continuous(names), dtype=bool)
 
     def forward(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return position (3,) in m and rotation (3, 3) of the tool in the base frame at joint positions q (J,) rad."""
@@ -70,14 +76,18 @@ class Kinematics:
         iterations: int = 50,
         margin: float = 0.02,
         posture_weight: float = 0.05,
+        same_turn: bool = False,
     ) -> tuple[np.ndarray, float]:
         """Return joint positions (J,) that bring the tool to a position (3,), and the remaining position error in m.
 
         The position has priority; in its null space the orientation (3, 3) is held and the joints are drawn weakly to
         `posture` (J,), so that a path through the same points returns to the same joints (task priority, Nakamura et
-        al. 1987, with damped least squares). `margin` rad is kept to the joint limits.
+        al. 1987, with damped least squares). `margin` rad is kept to the joint limits. Continuous joints are drawn to
+        the turn of `posture` that is nearest to `start`, or with same_turn to `posture` as it is.
         """
         q = np.array(start, dtype=float)
+        if not same_turn:
+            posture = nearest_turn(posture, q, self.continuous)
         low, high = self.lower + margin, self.upper - margin
         eye, lean = np.eye(len(q)), posture_weight
         for _ in range(iterations):

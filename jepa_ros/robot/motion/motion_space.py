@@ -14,6 +14,7 @@ from scipy.interpolate import make_interp_spline
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.config import RobotConfig
+from jepa_ros.robot.motion.angles import nearest_turn
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.tool_path import ToolPath
 from jepa_ros.robot.motion.trajectory import JointTrajectory
@@ -82,7 +83,10 @@ class MotionSpace:
         return bool((self.normals @ np.asarray(x) <= self.offsets).all())
 
     def inverse_kinematics(self, x: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
-        """Return joint positions (J,) rad with the tool at x (D,) m. Raises InputError where it is out of reach."""
+        """Return joint positions (J,) rad with the tool at x (D,) m, continuous joints on the turn nearest to `start`.
+
+        start: (J,) rad, default: the home posture. Raises InputError where x is out of reach.
+        """
         begin = self.posture if start is None else start
         q, error = self.kinematics.inverse(self._target(x), self._rotation, begin, self.posture, iterations=200)
         if error > 2e-3:
@@ -128,10 +132,11 @@ class MotionSpace:
         """Return joint motion that continues (q, qd, qdd), follows velocity knots (n, D) and comes to rest.
 
         It has points at the ends of ticks and, in long ticks, between them. Joints that deviate from the posture of
-        their tool position return to it smoothly.
+        their tool position return to it smoothly, continuous joints the short way. It starts exactly at q.
         """
         path = self.make_path(q, qd, knots)
-        home = self._solve(path.start, q)
+        posture = nearest_turn(self.posture, q, self.kinematics.continuous)
+        home = self._solve(path.start, q, posture)
         offset = np.asarray(q) - home
         settle = max(0.4, float(np.abs(offset).max()) * 1.875 / SETTLE_SPEED)
         # The plan must last until the joints have settled.
@@ -142,7 +147,7 @@ class MotionSpace:
         positions[0] = home
         for i, point in enumerate(path.sample(times[1:])[0], start=1):
             guess = positions[i - 1] if i == 1 else 2 * positions[i - 1] - positions[i - 2]
-            positions[i] = self._solve(point, guess)
+            positions[i] = self._solve(point, guess, posture)
         positions += offset * _fade(times / settle)[:, None]
         positions[0] = q
         zero = np.zeros_like(positions[0])
@@ -150,6 +155,7 @@ class MotionSpace:
         spline = make_interp_spline(times, positions, k=5, bc_type=ends)
         # Between two points the spline is the quintic that position, velocity and acceleration there define.
         positions, velocities, accelerations = (spline(times, order) for order in range(3))
+        positions[0] = q  # exactly, without the spline's rounding
         velocities[-1] = accelerations[-1] = 0.0
         return JointTrajectory(self._names, times, positions, velocities, accelerations)
 
@@ -168,8 +174,10 @@ class MotionSpace:
     def _target(self, x: np.ndarray) -> np.ndarray:
         return np.array([float(value) for value in self.to_xyz(np.asarray(x, float))])
 
-    def _solve(self, x: np.ndarray, start: np.ndarray) -> np.ndarray:
-        return self.kinematics.inverse(self._target(x), self._rotation, start, self.posture, iterations=30)[0]
+    def _solve(self, x: np.ndarray, start: np.ndarray, posture: np.ndarray) -> np.ndarray:
+        # The posture's turn is that of the whole path: if it changed on the way, the joints would jump.
+        target = self._target(x)
+        return self.kinematics.inverse(target, self._rotation, start, posture, iterations=30, same_turn=True)[0]
 
     def _braked(self, p: np.ndarray, u: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Reduce the next knots (S, D) at positions p and knots u to what can be braked before the workspace limit."""

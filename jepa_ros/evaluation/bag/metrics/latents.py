@@ -14,6 +14,7 @@ from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
 from jepa_ros.evaluation.bag.reading.situations import Situations, evenly_spread, normalise
 from jepa_ros.evaluation.model_health import describe_collapse, measure_latents
 from jepa_ros.reporting.summary import finite_or_none, percentiles
+from jepa_ros.robot.motion.angles import nearest_turn
 from jepa_ros.world_model.heads import JOINTS
 
 DRIFT_PARTS = 10
@@ -88,20 +89,28 @@ def compute_probes(recording: Recording, situations: Situations) -> dict[str, np
     if TOOL in spec.checkpoint.probes and (tool := situations.tool_positions()) is not None:
         truths[TOOL] = tool
     for name, truth in truths.items():
-        found |= read_probe(spec, recording, name, truth)
+        found |= read_probe(spec, recording, name, truth, situations.continuous)
     return found
 
 
 @torch.inference_mode()
-def read_probe(spec: EvaluationSpec, recording: Recording, name: str, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Return error and truth of one probe as `compute` does; nothing where the model has no such probe."""
+def read_probe(
+    spec: EvaluationSpec, recording: Recording, name: str, truth: np.ndarray, continuous: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Return error and truth of one probe as `compute_probes` does; nothing where the model has no such probe.
+
+    continuous: (J,) bool, joints whose error is the shorter way round.
+    """
     probe = spec.checkpoint.probes.get(name)
     if probe is None or truth.shape[1] < probe.dimension:
         return {}
     rows = [np.arange(begin, min(begin + 256, len(truth))) for begin in range(0, len(truth), 256)]
     read = [probe.read(recording.latents.rows(some)).numpy() for some in rows]
-    difference = (np.concatenate(read) if read else 0.0) - truth[:, : probe.dimension]
-    return {f"{name}_error": np.sqrt(_squares(name, difference)), f"{name}_truth": truth[:, : probe.dimension]}
+    truth = truth[:, : probe.dimension]
+    error = (np.concatenate(read) if read else 0.0) - truth
+    if name == JOINTS and continuous is not None:
+        error = nearest_turn(error, np.zeros(probe.dimension), continuous[: probe.dimension])
+    return {f"{name}_error": np.sqrt(_squares(name, error)), f"{name}_truth": truth}
 
 
 def summarize_probes(samples: dict[str, np.ndarray], spec: EvaluationSpec) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
 from jepa_ros.evaluation.bag.reading.situations import JITTER_S, Situations
 from jepa_ros.reporting.summary import percentiles
+from jepa_ros.robot.motion.angles import difference
 from jepa_ros.world_model.protocol import Context
 from jepa_ros.world_model.surprise import SurpriseReading
 
@@ -79,7 +80,8 @@ def _predict(situations: Situations, rows: np.ndarray, other: np.ndarray, errors
         std = np.array(config.proprioception.std)[:joints]
         measured = situations.target_states[rows][..., :joints]
         for name, values in (("joints", states.numpy()), ("joints_still", situations.states[rows][:, -1:])):
-            squares = np.square((values[..., :joints] - measured) * std).mean(-1)
+            error = difference(values[..., :joints] * std, measured * std, situations.continuous)
+            squares = np.square(error).mean(-1)
             errors[name][rows] = np.where(known, squares, np.nan)
 
 

@@ -21,6 +21,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.planning.receding_horizon import PlanningSettings
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.kinematics import Kinematics
+from jepa_ros.robot.urdf import RobotDescription
 from jepa_ros.world_model.checkpoint import Checkpoint
 from jepa_ros.world_model.config import ModelConfig
 
@@ -228,6 +229,14 @@ class Recording:
     def frame_times(self) -> np.ndarray:
         """(n,) s since the first stamp."""
         return (np.array(self.frame_stamps, np.int64) - self.first_stamp) * 1e-9
+
+    def find_continuous(self, joints: Sequence[str]) -> np.ndarray:
+        """Return a mask (len(joints),): True for continuous joints of the description; all False without one."""
+        try:
+            found = RobotDescription.from_urdf(self.urdf).find_continuous(joints) if self.urdf is not None else []
+        except InputError:  # reported by planner_agreement
+            found = []
+        return np.array(found or [False] * len(joints), dtype=bool)
 
     def make_kinematics(self, robot: RobotConfig) -> Kinematics:
         """Return the kinematics of the recorded arm; each thread needs its own.

@@ -15,8 +15,10 @@ import torch
 
 from jepa_ros.errors import InputError
 from jepa_ros.evaluation.bag.reading.recording import EvaluationSpec, Recording
+from jepa_ros.robot.motion.angles import nearest_turn
 from jepa_ros.robot.transforms import rotation_matrix
 from jepa_ros.world_model.config import ModelConfig
+from jepa_ros.world_model.history import near_mean
 from jepa_ros.world_model.protocol import Context
 
 STATE_SLACK_S = 0.1
@@ -41,7 +43,8 @@ class Samples:
 @dataclass(frozen=True)
 class Segment:
     """A part of a recording without a jump of time or a new episode. rows (n,): numbers of its frames; times (n,) s;
-    state_times (m,), states (m, P); action_starts (k,), actions (k, A); all ascending."""
+    state_times (m,), states (m, P); action_starts (k,), actions (k, A); all ascending. continuous: columns of the
+    states with positions of continuous joints."""
 
     config: ModelConfig
     rows: np.ndarray
@@ -50,6 +53,7 @@ class Segment:
     states: np.ndarray
     action_starts: np.ndarray
     actions: np.ndarray
+    continuous: tuple[int, ...] = ()
 
     @property
     def tolerance(self) -> float:
@@ -120,6 +124,7 @@ class Segment:
         has_context = past[:, -1] >= 0
         if config.proprioception.dimension:
             has_context &= known[:, -1]
+        states = near_mean(states, np.array(config.proprioception.mean), self.continuous)
         return Samples(past, normalise(states, config), history, block[:, 0], has_context, has_context & done[:, 0])
 
 
@@ -158,11 +163,19 @@ class Situations:
         return next(segment for segment in self.segments if frame in segment.rows)
 
     @cached_property
+    def continuous(self) -> np.ndarray:
+        """(J,) bool: True for continuous joints of the proprioception; all False where there is no description."""
+        return self.recording.find_continuous(self.spec.config.proprioception.joints)
+
+    @cached_property
     def frame_states(self) -> np.ndarray:
-        """(n, P) raw states at all frames of the recording, NaN where unknown."""
+        """(n, P) raw states at all frames of the recording, continuous joints on the turn nearest to their mean in the
+        training data; NaN where unknown."""
         states = np.full((len(self.recording.frame_stamps), self.spec.config.proprioception.dimension), np.nan)
         for segment in self.segments:
             states[segment.rows] = segment.known_states_at(segment.times)
+        joints, mean = len(self.continuous), np.array(self.spec.config.proprioception.mean)
+        states[:, :joints] = nearest_turn(states[:, :joints], mean[:joints], self.continuous)
         return states
 
     def tool_positions(self) -> np.ndarray | None:
@@ -212,6 +225,7 @@ def _find_segments(recording: Recording, config: ModelConfig) -> list[Segment]:
     actions = _Track(recording.actions.stamps, recording.actions.epochs, zero)
     state_values = np.array(recording.states.values).reshape(len(states.times), config.proprioception.dimension)
     action_values = np.array(recording.actions.values).reshape(len(actions.times), config.action.dimension)
+    continuous = tuple(np.flatnonzero(recording.find_continuous(config.proprioception.joints)).tolist())
     found = []
     for epoch in range(recording.clock.epoch + 1):
         begins = sorted((stamp - zero) * 1e-9 for stamp, of in recording.episodes if of == epoch)
@@ -221,7 +235,7 @@ def _find_segments(recording: Recording, config: ModelConfig) -> list[Segment]:
             if len(rows):
                 s, a = states.between(epoch, low, high), actions.between(epoch, low, high)
                 tracks = (states.times[s], state_values[s], actions.times[a], action_values[a])
-                found.append(Segment(config, rows, frames.times[rows], *tracks))
+                found.append(Segment(config, rows, frames.times[rows], *tracks, continuous))
     return found
 
 
