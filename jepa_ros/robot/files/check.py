@@ -12,6 +12,7 @@ from jepa_ros.errors import InputError, problems
 from jepa_ros.resources import resolve_robot
 from jepa_ros.robot.config import RobotConfig, read_robot_file
 from jepa_ros.robot.files.draft import read_urdf
+from jepa_ros.robot.files.gripper import check_gripper
 from jepa_ros.robot.files.kinematic_tree import KinematicTree
 from jepa_ros.robot.motion.action_space import make_space
 from jepa_ros.robot.motion.kinematics import Kinematics
@@ -87,7 +88,7 @@ def _check_against_urdf(robot: RobotConfig, tree: KinematicTree, urdf: str) -> l
     for name in robot.joints:
         if name in joints:
             found += _check_limits(robot, joints[name], tree)
-    return found if found else _check_reach(robot, urdf)
+    return found if found else _check_reach(robot, urdf) + check_gripper(robot, urdf)
 
 
 def _check_order(robot: RobotConfig, tree: KinematicTree) -> list[str]:
