@@ -88,6 +88,7 @@ def _prepare(context, kind: str) -> list[SetEnvironmentVariable]:
     arguments = _read_arguments(context, kind)
     bringup.node_list(kind, arguments)
     bringup.check_inputs(arguments)
+    bringup.check_model_fits(kind, arguments)
     present = dict(context.environment)
     if kind == "gazebo":
         present = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"} | present

@@ -275,16 +275,43 @@ def _read_launch_arguments(text: str) -> dict[str, str]:
 def check_inputs(arguments: Arguments) -> None:
     """Raise InputError, in one line, where the nodes would refuse the robot's file or the model's config.json."""
     from jepa_ros.nodes.common.topics import command_class
+    from jepa_ros.robot.files.open_marks import require_finished
     from jepa_ros.world_model.config import read_config
 
     robot = load_robot(robot_of(arguments), getattr(arguments, "command_interface", ""))
     read_config(resolve_model(arguments.model))
+    if type(arguments) is not Arguments:  # all bring-ups but `record` have a gate
+        require_finished(robot_of(arguments))
     if isinstance(arguments, RobotArguments):
         for controller in robot.controllers:
             command_class(controller)
         vendor_of(arguments)
     if isinstance(arguments, ReplayArguments) and not (arguments.bag and Path(arguments.bag).exists()):
         raise InputError(f"bag '{arguments.bag}': expected a rosbag2 directory or file, found nothing there")
+
+
+def check_model_fits(kind: str, arguments: Arguments) -> None:
+    """Raise InputError, in one line, where the model does not fit the robot, so that a node would refuse them."""
+    from jepa_ros.world_model.config import read_config
+    from jepa_ros.world_model.fit import check_fit
+
+    if kind not in ("robot", "sim", "gazebo"):  # a recording has its own control period
+        return
+    params_file = Path(arguments.params_file) if arguments.params_file is not None else config_path(f"{kind}.yaml")
+    config, robot = read_config(resolve_model(arguments.model)), load_robot(robot_of(arguments))
+    check_fit(config, robot, _control_period(params_file, _namespace(arguments.namespace)))
+
+
+def _control_period(params_file: Path, namespace: str) -> float:
+    """Return the control period in s that a parameters file gives arm_gate, or the gate's default."""
+    from jepa_ros.robot.gate.types import GateSettings
+
+    period = GateSettings().control_period
+    for key, section in read_yaml(params_file, "parameters file").items():
+        if key in ("/**", "/**/arm_gate", f"{namespace}/arm_gate"):
+            given = (section["ros__parameters"] or {}).get("control_period", period)
+            period = given if isinstance(given, (int, float)) else period  # a wrong type is the gate's to refuse
+    return float(period)
 
 
 def check_params_file(path: Path) -> None:

@@ -11,7 +11,15 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from jepa_ros.bringup.environment import process_environment
-from jepa_ros.bringup.nodes import ARGUMENTS, RESPAWN_DELAY, Arguments, NodeSpec, check_inputs, node_list
+from jepa_ros.bringup.nodes import (
+    ARGUMENTS,
+    RESPAWN_DELAY,
+    Arguments,
+    NodeSpec,
+    check_inputs,
+    check_model_fits,
+    node_list,
+)
 from jepa_ros.bringup.process_group import Command, ProcessGroup
 from jepa_ros.bringup.running_graphs import announce
 from jepa_ros.errors import InputError
@@ -45,6 +53,7 @@ def up(kind: str, arguments: Arguments | None = None, out=None) -> int:
         )
     specs = node_list(kind, arguments)
     check_inputs(arguments)
+    check_model_fits(kind, arguments)
     write = make_line_writer([spec.name for spec in specs], out or sys.stdout)
     environment, stop = environment_of(kind), threading.Event()
     if not os.environ.get("ROS_DOMAIN_ID") and environment.get("ROS_DOMAIN_ID"):

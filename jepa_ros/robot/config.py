@@ -323,13 +323,27 @@ def _read(path: Path) -> object:
     if not isinstance(content, dict) or "same_as" not in content:
         return content
     other = _OtherArm.model_validate(content)
-    beside = path.with_name(f"{other.same_as}.yaml")
-    base = read_yaml(beside if beside.is_file() else resolve_robot(other.same_as), "robot")
+    base = read_yaml(_base_file(path, other.same_as), "robot")
     if not isinstance(base, dict) or "same_as" in base:
         raise InputError(f"robot {path}: same_as: expected a robot with a file of its own, found {other.same_as}")
     kept = {key: base[key] for key in ("bringup", "camera") if key in base}  # one for both arms
     own = {key: value for key, value in content.items() if key not in ("same_as", "replace")}
     return _replaced(base, other.replace) | kept | own
+
+
+def find_base_file(path: Path) -> Path | None:
+    """Return the file that a robot's file is derived from by `same_as`; None for a file of its own.
+
+    Raises InputError where the file cannot be read or the other one is not found.
+    """
+    content = read_yaml(path, "robot")
+    same_as = content.get("same_as") if isinstance(content, dict) else None
+    return _base_file(path, same_as) if isinstance(same_as, str) and same_as else None
+
+
+def _base_file(path: Path, same_as: str) -> Path:
+    beside = path.with_name(f"{same_as}.yaml")
+    return beside if beside.is_file() else resolve_robot(same_as)
 
 
 def _replaced(value: Any, words: dict[str, str]) -> Any:

@@ -29,6 +29,7 @@ from jepa_ros.world_model.config import (
     read_config,
 )
 from jepa_ros.world_model.device import CPU, on_device
+from jepa_ros.world_model.fit import check_robot as check_robot
 from jepa_ros.world_model.heads import GoalPolicy, Probe, Reachability
 from jepa_ros.world_model.protocol import Context, PredictiveModel, WorldModel
 
@@ -208,25 +209,6 @@ def resting_context(config: ModelConfig, latent: torch.Tensor) -> Context:
         torch.zeros(1, h, config.proprioception.dimension),
         torch.zeros(1, h - 1, config.action_block),
     )
-
-
-def check_robot(config: ModelConfig, robot: RobotConfig) -> None:
-    """Raise InputError if the model's action space or joints do not fit the robot."""
-    wanted, found = config.action, robot.action_space
-    if wanted.name != found.type:
-        raise InputError(
-            f"model {config.name}: expected a robot with action space {wanted.name}, found {found.type} on {robot.name}"
-        )
-    if found.type == "planar_velocity" and wanted.max_speed != found.max_speed:
-        raise InputError(
-            f"model {config.name}: expected a robot with action space {wanted.name} of {wanted.max_speed} m/s, "
-            f"found {found.type} of {found.max_speed} m/s on {robot.name}"
-        )
-    state = config.proprioception
-    if state.kind == "joints" and state.dimension and state.joints != tuple(robot.joints):
-        raise InputError(
-            f"model {config.name}: expected the joints {list(state.joints)}, found {robot.joints} on {robot.name}"
-        )
 
 
 def check_planar(config: ModelConfig) -> None:

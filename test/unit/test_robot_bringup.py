@@ -1,18 +1,37 @@
 """launch/robot.launch.py: arm, controllers and vendor bring-up by its arguments."""
 
 import ast
+import re
 import runpy
 import sys
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+from helpers import small_models
 from helpers.launch_files import LAUNCH, nodes_by_stand_in, real_launch_is_there
+from helpers.vendor_arms import published
 from jepa_ros import cli
-from jepa_ros.bringup.nodes import RobotArguments, check_inputs, node_list, vendor_of
+from jepa_ros.bringup.nodes import (
+    Arguments,
+    RobotArguments,
+    check_inputs,
+    check_model_fits,
+    node_list,
+    vendor_of,
+)
 from jepa_ros.bringup.up import up
 from jepa_ros.errors import InputError
-from jepa_ros.resources import config_path
+from jepa_ros.resources import config_path, resolve_robot
+from jepa_ros.robot.config import load_robot
+from jepa_ros.robot.files.check import find_problems
+from jepa_ros.robot.files.draft import draft_robot_yaml
+from jepa_ros.robot.files.open_marks import require_finished
+from jepa_ros.robot.motion.action_space import PlanarVelocity, PoseDelta
+from jepa_ros.world_model.fit import DIMENSIONS
+
+OPENARM = load_robot("openarm")
 
 VENDORS = {
     "openarm_v10": ("openarm_bringup", {"arm_type": "v10", "use_fake_hardware": "true"}),
@@ -140,6 +159,94 @@ def test_up_refuses_a_vendor_s_bring_up_and_names_the_launch_file():
     assert done.exit_code == 2 and "ros2 launch" in done.output and len(done.output.strip().splitlines()) == 1
 
 
+# -- files that are not finished, models that do not fit ---------------------------------------------------------------
+
+
+def test_a_drafted_robot_file_starts_nothing_before_its_marks_are_resolved(tmp_path):
+    drafted = tmp_path / "mine.yaml"
+    drafted.write_text(draft_robot_yaml(published("ur5e"), "mine"))
+    with pytest.raises(
+        InputError, match=r"robot .*mine.yaml: line \d+: open TODO: name and type.* and 3 more"
+    ) as refused:
+        check_inputs(arguments(robot=str(drafted)))
+    assert "\n" not in str(refused.value) and "jepa_ros robot check" in str(refused.value)
+    for kind in ("robot", "sim"):
+        done = CliRunner().invoke(cli.app, ["up", kind, "--robot", str(drafted)])
+        assert done.exit_code == 2 and "open TODO" in done.output, done.output
+        assert len(done.output.strip().splitlines()) == 1 and "Traceback" not in done.output
+    drafted.write_text(re.sub("# TODO.*", "", drafted.read_text()))
+    check_inputs(arguments(robot=str(drafted)))
+
+
+def test_an_open_mark_in_the_file_of_the_other_arm_counts(tmp_path):
+    (tmp_path / "both.yaml").write_text(resolve_robot("openarm_v10").read_text() + "# TODO measure the table\n")
+    (tmp_path / "other.yaml").write_text("{name: other, same_as: both, replace: {right: left}}")
+    with pytest.raises(InputError, match=r"both.yaml: line \d+: open TODO: measure the table; nothing moves"):
+        require_finished(tmp_path / "other.yaml")
+    assert any("both.yaml, line" in problem for problem in find_problems(tmp_path / "other.yaml"))
+    require_finished("openarm_v10_left")
+
+
+def test_a_recording_may_be_made_with_an_unfinished_file(tmp_path):
+    drafted = tmp_path / "mine.yaml"
+    drafted.write_text(draft_robot_yaml(published("ur5e"), "mine"))
+    check_inputs(Arguments(robot=str(drafted), model="openarm_reach"))
+
+
+def model_of(folder, **changes):
+    folder.mkdir()
+    (folder / "config.json").write_text(small_models.config(OPENARM.joints, **changes).model_dump_json())
+    return str(folder)
+
+
+POSE = {"name": "pose_delta", "dimension": 7}
+
+
+@pytest.mark.parametrize(
+    ("changes", "robot", "complaint"),
+    [
+        ({}, "ur5e", "expected a robot with action space planar_velocity of 0.2 m/s, found planar_velocity of 0.1 m/s"),
+        (
+            {"action": POSE},
+            "openarm",
+            "expected a robot with action space pose_delta, found planar_velocity on openarm",
+        ),
+        ({"action": {"name": "planar_velocity", "dimension": 3, "max_speed": 0.2}}, "openarm", "actions of 3 numbers"),
+        ({"control_rate": 5.0}, "openarm", "expected a control period of 0.2 s, found 0.1 s: set control_period"),
+        ({"cameras": ("wrist/frame",)}, "openarm", "expected the camera topic frame .*, found wrist/frame"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_robot_is_one_line_before_anything_starts(tmp_path, changes, robot, complaint):
+    model = model_of(tmp_path / "model", **changes)
+    with pytest.raises(InputError, match=f"model tiny: .*{complaint}") as refused:
+        check_model_fits("robot", arguments(robot=robot, model=model))
+    assert "\n" not in str(refused.value)
+    done = CliRunner().invoke(cli.app, ["up", "robot", "--robot", robot, "--model", model])
+    assert done.exit_code == 2 and str(refused.value) in done.output and len(done.output.strip().splitlines()) == 1
+
+
+def test_a_model_of_another_control_period_fits_a_gate_with_that_period(tmp_path):
+    model, params = model_of(tmp_path / "model", control_rate=5.0), tmp_path / "p.yaml"
+    for key in ("/**", "/**/arm_gate", "/cell/arm_gate"):
+        params.write_text(f"{key}: {{ros__parameters: {{control_period: 0.2}}}}")
+        check_model_fits("robot", arguments(robot="openarm", model=model, params_file=params, namespace="cell"))
+    with pytest.raises(InputError, match="control period"):
+        check_model_fits("robot", arguments(robot="openarm", model=model, params_file=params, namespace="other"))
+
+
+def test_a_robot_without_the_limits_of_a_search_is_refused(tmp_path):
+    keys = yaml.safe_load(resolve_robot("openarm").read_text())
+    keys["action_space"] = {"type": "pose_delta", "max_translation": 0.01, "max_rotation": 0.05}
+    robot = tmp_path / "poses.yaml"
+    robot.write_text(yaml.safe_dump(keys))
+    with pytest.raises(InputError, match="expected max_acceleration and workspace for planning, found none"):
+        check_model_fits("robot", arguments(robot=str(robot), model=model_of(tmp_path / "model", action=POSE)))
+
+
+def test_the_dimensions_of_the_fit_are_those_of_the_action_spaces():
+    assert {space.name: space.dimension for space in (PlanarVelocity, PoseDelta)} == DIMENSIONS
+
+
 @pytest.mark.skipif(not real_launch_is_there(), reason="launch and launch_ros are not installed")
 def test_launch_includes_the_vendor_s_file_with_only_its_own_arguments(tmp_path, monkeypatch):
     from launch import LaunchDescription, LaunchService
@@ -156,7 +263,11 @@ def test_launch_includes_the_vendor_s_file_with_only_its_own_arguments(tmp_path,
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
     entities = runpy.run_path(str(LAUNCH / "robot.launch.py"))["generate_launch_description"]().entities
     service = LaunchService(argv=[])
+    fitting = {"name": "planar_velocity", "dimension": 2, "max_speed": 0.1}
+    (model := tmp_path / "model").mkdir()
+    (model / "config.json").write_text(small_models.config(load_robot("ur5e").joints, action=fitting).model_dump_json())
     given = {"robot": "ur5e", "bringup": "true", "use_mock_hardware": "true", "params_file": config_path("robot.yaml")}
+    given |= {"model": model}
     service.context.launch_configurations.update({name: str(value) for name, value in given.items()})
     service.include_launch_description(LaunchDescription(entities[:-1]))  # all but the nodes
     assert service.run() == 0

@@ -16,9 +16,10 @@ from jepa_ros.robot.motion.action_space import make_space
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.motion_space import MotionSpace
-from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, load_checkpoint
+from jepa_ros.world_model.checkpoint import Checkpoint, load_checkpoint
 from jepa_ros.world_model.config import read_config
 from jepa_ros.world_model.device import choose_device
+from jepa_ros.world_model.fit import check_robot, require_search_limits
 
 SETTINGS = ("lead", "budget", "horizon", "seed", "solver", "policy", "metric", "smoothness", "uncertainty")
 
@@ -31,6 +32,7 @@ def make_controller(p: SimpleNamespace, robot: RobotConfig, urdf: str) -> tuple[
     torch.set_num_threads(p.threads)
     config = read_config(resolve_model(p.model))
     check_robot(config, robot)
+    require_search_limits(robot)
     space = _make_space(robot, urdf, config.tick)
     rails = Guardrails.from_robot(robot, urdf, space, JointLimits.from_robot(robot, urdf))
     checkpoint = load_checkpoint(p.model, choose_device(p.device))  # last: it may be gigabytes
@@ -48,9 +50,6 @@ def make_controller(p: SimpleNamespace, robot: RobotConfig, urdf: str) -> tuple[
 def _make_space(robot: RobotConfig, urdf: str, tick: float) -> MotionSpace:
     kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
     space = make_space(robot, kinematics, tick)
-    if space.missing:
-        wanted = " and ".join(space.missing)
-        raise InputError(f"robot {robot.name}: action_space: expected {wanted} for planning, found none")
     return space
 
 

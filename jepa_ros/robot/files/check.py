@@ -14,6 +14,7 @@ from jepa_ros.robot.config import RobotConfig, read_robot_file
 from jepa_ros.robot.files.draft import read_urdf
 from jepa_ros.robot.files.gripper import check_gripper
 from jepa_ros.robot.files.kinematic_tree import KinematicTree
+from jepa_ros.robot.files.open_marks import OpenMark, find_open_marks
 from jepa_ros.robot.motion.action_space import make_space
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.limits import JointLimits
@@ -40,7 +41,7 @@ def run_robot_check(robot: str, urdf: Path | None = None) -> int:
 
 def find_problems(path: Path, urdf: str | None = None) -> list[str]:
     """Return the problems of a robot's file, one line each. Raises InputError where file or URDF cannot be read."""
-    todos = _find_todos(path)
+    todos = [_describe_mark(mark, path) for mark in find_open_marks(path)]
     try:
         robot = read_robot_file(path)
     except ValidationError as error:
@@ -49,14 +50,9 @@ def find_problems(path: Path, urdf: str | None = None) -> list[str]:
     return found + (_check_against_urdf(robot, KinematicTree(urdf), urdf) if urdf is not None else [])
 
 
-def _find_todos(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    notes = [(i, line.partition("TODO")) for i, line in enumerate(lines, start=1)]
-    return [
-        f"line {i}: open TODO: {text.strip(' :')}"
-        for i, (before, mark, text) in notes
-        if mark and "TODOs" not in before + mark + text[:1] and "#" in before
-    ]
+def _describe_mark(mark: OpenMark, path: Path) -> str:
+    place = f"line {mark.line}" if mark.path == path else f"{mark.path.name}, line {mark.line}"
+    return f"{place}: open TODO: {mark.text}"
 
 
 def _check_values(robot: RobotConfig) -> list[str]:

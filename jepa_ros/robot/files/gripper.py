@@ -79,12 +79,13 @@ def _measure_at(limits: tuple[float, float], urdf: str, gripper: str) -> tuple[f
 
 def _read_gears(root: ElementTree.Element, gripper: str) -> dict[str, tuple[float, float]]:
     """Return factor and offset of the position of each joint that moves with `gripper`, itself included."""
-    gears, mimics = {gripper: (1.0, 0.0)}, {}
+    gears = {gripper: (1.0, 0.0)}
+    mimics: dict[str, tuple[str, float, float]] = {}
     for joint in root.findall("joint"):
         mimic = joint.find("mimic")
         if mimic is not None:
             values = float(mimic.get("multiplier", "1")), float(mimic.get("offset", "0"))
-            mimics[joint.get("name", "")] = (mimic.get("joint"), *values)
+            mimics[joint.get("name", "")] = (mimic.get("joint", ""), *values)
     while new := {name: m for name, m in mimics.items() if name not in gears and m[0] in gears}:
         for name, (of, factor, offset) in new.items():
             gears[name] = (factor * gears[of][0], factor * gears[of][1] + offset)
@@ -95,8 +96,10 @@ def _find_fingers(root: ElementTree.Element, gears: Container[str]) -> list[list
     """Return the links of each finger: of the subtrees that the joints move, those that are in no other."""
     children: dict[str, list[tuple[str, str]]] = {}
     for joint in root.findall("joint"):
-        parent, child = (joint.find(end).get("link", "") for end in ("parent", "child"))
-        children.setdefault(parent, []).append((joint.get("name", ""), child))
+        parent, child = joint.find("parent"), joint.find("child")
+        if parent is not None and child is not None:
+            pair = joint.get("name", ""), child.get("link", "")
+            children.setdefault(parent.get("link", ""), []).append(pair)
 
     def below(link: str) -> list[str]:
         return [link, *(found for _, child in children.get(link, ()) for found in below(child))]
@@ -111,6 +114,6 @@ def _points_on(link: ElementTree.Element) -> np.ndarray:
     """Return points (n, 3) m of a link in its frame: its origin, its centre of mass, and its shapes' origins."""
     found = [np.zeros(3)]
     for origin in (part.find("origin") for kind in _PLACED for part in link.findall(kind)):
-        if origin is not None and origin.get("xyz"):
-            found.append(np.array([float(number) for number in origin.get("xyz").split()]))
+        if origin is not None and (place := origin.get("xyz")):
+            found.append(np.array([float(number) for number in place.split()]))
     return np.array(found)
