@@ -39,10 +39,11 @@ def require_finished(robot: str | Path) -> None:
     if not marks:
         return
     first = marks[0]
+    what = first.text.rstrip(".") or "no text"
     others = f" and {len(marks) - 1} more" if len(marks) > 1 else ""
     raise InputError(
-        f"robot {first.path}: line {first.line}: open TODO: {first.text or 'no text'}{others}; nothing moves before it "
-        f"is resolved and deleted, see `jepa_ros robot check {robot}`"
+        f"robot {first.path}: line {first.line}: open TODO: {what}{others}; nothing moves before it is resolved and "
+        f"deleted, see `jepa_ros robot check {robot}`"
     )
 
 
