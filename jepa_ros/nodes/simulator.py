@@ -27,13 +27,14 @@ from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
 from jepa_ros.errors import InputError
-from jepa_ros.nodes.common.convert import float64_array, image_message, to_ns, to_stamp, trajectory_of
+from jepa_ros.nodes.common.convert import float64_array, image_message, to_stamp
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.lifecycle import JepaNode
 from jepa_ros.nodes.common.parameters import ROBOT, Parameter
 from jepa_ros.nodes.common.process import run_node
-from jepa_ros.nodes.common.qos import IMAGES, LATCHED, NEWEST, STREAM, TF
+from jepa_ros.nodes.common.qos import CONTROLLER, IMAGES, LATCHED, NEWEST, TF
 from jepa_ros.nodes.common.topics import image_topics
+from jepa_ros.nodes.simulated_controller import SimulatedController
 from jepa_ros.robot.config import load_robot
 
 CYCLE = 0.01  # s between two updates of the controllers
@@ -66,6 +67,17 @@ PARAMETERS = (
     ),
     Parameter("blocked_joint", "", "Joint to block, as a collision would; empty: none."),
     Parameter(
+        "controller_speed",
+        1.0,
+        "Speed scaling of the arm's controllers, as a speed slider or a pause (0) of a real robot sets it.",
+        range=(0.0, 1.0),
+    ),
+    Parameter(
+        "controller_active",
+        True,
+        "Whether the arm's controllers are active. Inactive ones keep their last set-point and receive nothing.",
+    ),
+    Parameter(
         "render_niceness",
         0,
         "Added to the niceness of the rendering thread, so that under load images are late and not the rest.",
@@ -76,8 +88,9 @@ PARAMETERS = (
 
 
 class Simulator(JepaNode):
-    """In: `<controller>/joint_trajectory`. Out: image, camera_info, joint_states, robot_description, tf, tf_static, and
-    /clock if asked for. Services: reset, set_state."""
+    """In: `<controller>/joint_trajectory`. Out: image, camera_info, joint_states, robot_description, tf, tf_static,
+    `<controller>/controller_state` where control_msgs is installed, and /clock if asked for.
+    Services: reset, set_state."""
 
     def __init__(self) -> None:
         super().__init__("simulator", PARAMETERS)
@@ -102,6 +115,14 @@ class Simulator(JepaNode):
     def parameters_changed(self, names: set[str]) -> None:
         if "blocked_joint" in names and self.active:
             self._block_joint()
+        if {"controller_speed", "controller_active"} & names and self.active:
+            self._set_controllers()
+
+    def _set_controllers(self) -> None:
+        with self._lock:
+            for controller in self._controllers.values():
+                controller.set_speed(self.p.controller_speed)
+                controller.set_active(self.p.controller_active, self._scene.positions(controller.joints))
 
     def _block_joint(self) -> None:
         try:
@@ -113,7 +134,6 @@ class Simulator(JepaNode):
     # -- lifecycle -----------------------------------------------------------------------------------------------------
 
     def configure(self) -> None:
-        from jepa_ros.sim.controller import TrajectoryController
         from jepa_ros.sim.rendering import RenderWorker
         from jepa_ros.sim.scene import Scene
         from jepa_ros.sim.tasks import make_task
@@ -124,14 +144,14 @@ class Simulator(JepaNode):
         scene = Scene(width=p.width, height=p.height, timestep=p.timestep, add_objects=task.add_objects)
         if missing := [name for name in robot.joints if name not in scene.joint_names]:
             raise InputError(f"robot '{p.robot}': joints: not in the simulated cell: {', '.join(missing)}")
-        self._controllers = {c.command_topic: TrajectoryController(tuple(c.joints)) for c in robot.controllers}
         self._renderer = RenderWorker(scene, self._on_image, p.render_niceness)
-        self._refuse_other_publishers()
+        self._refuse_other_publishers([c.command_topic for c in robot.controllers])
+        self._controllers = {c.command_topic: SimulatedController(self, c) for c in robot.controllers}
         self._scene = scene
         self._hold()
         self._topics = SimulatorTopics(self, scene, clock=self._simulated_time)
         for topic in self._controllers:
-            self.create_subscription(JointTrajectory, topic, partial(self._on_trajectory, topic), STREAM)
+            self.create_subscription(JointTrajectory, topic, partial(self._on_trajectory, topic), CONTROLLER)
         self.create_service(Trigger, "reset", self._on_reset)
         self.create_service(SetState, "set_state", self._on_set_state)
 
@@ -139,6 +159,7 @@ class Simulator(JepaNode):
         self._ending.clear()
         self._failure = ""
         self._block_joint()
+        self._set_controllers()
         self._topics.publish_fixed(self._now_ns())
         self._loop = threading.Thread(target=self._run_loop, name="control", daemon=True)
         self._loop.start()
@@ -157,12 +178,12 @@ class Simulator(JepaNode):
     def refused(self) -> None:
         self.request_exit(2)
 
-    def _refuse_other_publishers(self) -> None:
+    def _refuse_other_publishers(self, command_topics: list[str]) -> None:
         """Raise InputError if another node publishes joint_states or subscribes to the controllers' topics.
 
         Discovery takes DISCOVERY_TIME from the node's creation; most of it has passed while the scene was loaded.
         """
-        commands = [self.resolve_topic_name(topic) for topic in self._controllers]
+        commands = [self.resolve_topic_name(topic) for topic in command_topics]
         if found := find_other_publishers(self, self.resolve_topic_name("joint_states"), commands, self._created):
             self.cleanup()
             raise InputError(f"{found}; simulate in another ROS_DOMAIN_ID or namespace")
@@ -218,7 +239,8 @@ class Simulator(JepaNode):
             qpos = scene.data.qpos.copy()
             poses = scene.link_poses() if self._poses_due() else None
             for controller in self._controllers.values():
-                scene.command(controller.joints, controller.update(now * 1e-9))
+                measured, velocities = scene.positions(controller.joints), scene.velocities(controller.joints)
+                scene.command(controller.joints, controller.run_cycle(now * 1e-9, measured, velocities))
             simulated = scene.time
             scene.step(CYCLE)
         if not np.isfinite(state[1]).all():
@@ -226,6 +248,8 @@ class Simulator(JepaNode):
         stamp = to_stamp(now)
         self._topics.publish_clock(stamp)
         self._topics.publish_joint_states(stamp, state)
+        for controller in self._controllers.values():
+            controller.publish_state(stamp)
         if poses is not None:
             self._topics.publish_poses(stamp, poses)
         self._render_if_due(stamp, qpos, simulated)
@@ -272,10 +296,8 @@ class Simulator(JepaNode):
         if not self.active:
             return
         try:
-            trajectory = trajectory_of(message)
             with self._lock:
-                now = self._now_ns() * 1e-9
-                self._controllers[topic].accept(trajectory, to_ns(message.header.stamp) * 1e-9, now)
+                self._controllers[topic].accept(message, self._now_ns() * 1e-9)
         except InputError as error:
             expectation = str(error).split(", found")[0]  # the same for every rejection of a kind
             self._rejected += 1
@@ -360,13 +382,14 @@ class SimulatorTopics:
         self._scene, self._frame = scene, OPTICAL_FRAME
         # Absolute, as nodes that use simulated time expect it.
         self._clock = node.create_publisher(Clock, "/clock", NEWEST) if clock else None
-        self._joint_states = node.create_publisher(JointState, "joint_states", STREAM)
+        self._joint_states = node.create_publisher(JointState, "joint_states", LATCHED)
         self._images = node.create_publisher(Image, "image", IMAGES)
         self._camera_infos = node.create_publisher(CameraInfo, image_topics(node).info, IMAGES)
         self._description = node.create_publisher(String, "robot_description", LATCHED)
         self._tf = node.create_publisher(TFMessage, "tf", TF)
         self._tf_static = node.create_publisher(TFMessage, "tf_static", LATCHED)
-        self._joint_state = JointState(name=list(scene.joint_names))
+        self._order = sorted(range(len(scene.joint_names)), key=scene.joint_names.__getitem__)
+        self._joint_state = JointState(name=sorted(scene.joint_names))
         self._camera_info = camera_info(scene.camera_intrinsics, self._frame)
         self._transforms = {name: _transform(name) for name in scene.link_poses()}
         self._poses = TFMessage(transforms=list(self._transforms.values()))
@@ -385,12 +408,10 @@ class SimulatorTopics:
             self._clock.publish(Clock(clock=stamp))
 
     def publish_joint_states(self, stamp: Time, state) -> None:
-        """Publish joint states; state: as Scene.joint_state returns it."""
-        _, positions, velocities, efforts = state
-        message = self._joint_state
+        """Publish joint states in alphabetical order, as joint_state_broadcaster does; state: of Scene.joint_state."""
+        message, order = self._joint_state, self._order
         message.header.stamp = stamp
-        message.position, message.velocity = float64_array(positions), float64_array(velocities)
-        message.effort = float64_array(efforts)
+        message.position, message.velocity, message.effort = (float64_array(values[order]) for values in state[1:])
         self._joint_states.publish(message)
 
     def publish_poses(self, stamp: Time, poses: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:

@@ -16,6 +16,7 @@ from jepa_ros.robot.gate.types import ExecutedTick, GateSettings
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.limits import JointLimits
+from jepa_ros.robot.motion.trajectory_points import Points
 from jepa_ros.sim.controller import TrajectoryController
 from jepa_ros.sim.scene import Scene
 
@@ -56,8 +57,10 @@ class ArmCell:
             self.gate.update_joint_states(names, positions, velocities, now, now)
             output = self.gate.tick(now)
             if output.window is not None:
-                self.controller.accept(output.window.trajectory, output.window.start, now)
-            self.scene.command(self.joints, self.controller.update(now))
+                window = Points.from_trajectory(output.window.trajectory, output.window.start)
+                self.controller.accept(window, now)
+            measured, speeds = self.scene.positions(self.joints), self.scene.velocities(self.joints)
+            self.scene.command(self.joints, self.controller.update(now, measured, speeds))
             self.scene.step(CYCLE)
             yield from output.executed
 

@@ -106,7 +106,7 @@ def test_joint_states_that_jump_faster_than_physics_stop_the_arm(bench, measured
 def test_outside_the_joint_limits_the_arm_moves_inward_only(start, client, measured):
     bench = Bench(start, client, "outside")
     outside = np.array([UPPER + 0.15, *START[1:]])
-    bench.peer.arm.hold(outside)
+    bench.peer.put(outside)
     bench.description.publish(bench.describe())
     bench.until("HOLDING", timeout=30.0)
     client.wait_for(bench.plans.get_subscription_count, "the gate to listen")

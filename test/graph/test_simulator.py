@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import pytest
 from jepa_msgs.srv import SetState
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
@@ -15,6 +16,7 @@ from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
 from jepa_ros.nodes.common.convert import decode_image, stamp_of_seconds, to_ns, trajectory_message
 from jepa_ros.nodes.common.qos import LATCHED, SENSOR
+from jepa_ros.nodes.simulated_controller import JointTrajectoryControllerState
 from jepa_ros.robot.config import load_robot
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.trajectory import JointTrajectory
@@ -154,8 +156,8 @@ def test_the_arm_moves_to_the_end_of_a_trajectory(bench):
         ("ends in motion", "end at rest"),
         ("other joints", "expected the joints"),
         ("nothing", "no joint names"),
-        ("not a number", "NaN"),
         ("times go back", "increasing"),
+        ("efforts", "position interface"),
     ],
 )
 def test_a_rejected_trajectory_moves_nothing_and_is_reported(bench, client, what, words):
@@ -168,15 +170,93 @@ def test_a_rejected_trajectory_moves_nothing_and_is_reported(bench, client, what
         message.joint_names = [name.replace("right", "left") for name in JOINTS]
     elif what == "nothing":
         message = JointTrajectoryMessage()
-    elif what == "not a number":
-        message.points[0].positions[3] = math.nan
     elif what == "times go back":
         message.points.append(message.points[0])
+    elif what == "efforts":
+        message.points[0].effort = [0.0] * len(JOINTS)
     bench.publisher.publish(message)
     bench.process.says(words)
     bench.joint_states.clear()
     client.wait_for(lambda: len(bench.joint_states) > 20, "joint states")
     assert np.abs(bench.positions() - before).max() < 0.02
+
+
+def test_joint_states_and_commands_have_the_form_of_ros2_control(bench, client):
+    names = bench.joint_states[-1].name
+    assert names == sorted(names)
+    [states] = client.node.get_publishers_info_by_topic(f"/{bench.name}/joint_states")
+    qos = states.qos_profile
+    assert (qos.reliability, qos.durability) == (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+    [commands] = client.node.get_subscriptions_info_by_topic(f"/{bench.name}/{TOPIC}")
+    qos = commands.qos_profile
+    assert (qos.reliability, qos.durability) == (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
+
+
+def test_nan_is_accepted_as_by_the_real_controller_and_its_joint_stays(bench, client):
+    before = bench.positions()
+    bad = before + 0.1
+    bad[3] = math.nan
+    message = trajectory_message(move(before + 0.1, 0.5))
+    message.points[0].positions[3] = math.nan
+    bench.publisher.publish(message)
+    others = [i for i in range(len(JOINTS)) if i != 3]
+    client.wait_for(lambda: np.abs((bench.positions() - bad)[others]).max() < 0.02, "the other joints", 10)
+    assert abs(bench.positions()[3] - before[3]) < 0.02
+    assert bench.put(HOME).success
+
+
+def test_controller_speed_scales_motion_and_pauses_it(bench, client):
+    node = f"{bench.name}/simulator"
+    assert bench.put(HOME).success
+    bench.rests_at(HOME)
+    assert client.set_parameters(node, controller_speed=0.0)[0].successful
+    bench.send(move(HOME + 0.2))
+    client.spin(1.5)
+    assert np.abs(bench.positions() - HOME).max() < 0.02, "paused"
+    assert client.set_parameters(node, controller_speed=0.5)[0].successful
+    begun = bench.client.node.get_clock().now().nanoseconds
+    bench.rests_at(HOME + 0.2)
+    assert bench.client.node.get_clock().now().nanoseconds - begun > 1.5e9, "half as fast"
+    assert client.set_parameters(node, controller_speed=1.0)[0].successful
+    assert not client.set_parameters(node, controller_speed=1.5)[0].successful
+
+
+def test_an_inactive_controller_drops_trajectories_and_follows_again_once_active(bench, client):
+    node = f"{bench.name}/simulator"
+    assert bench.put(HOME).success
+    bench.rests_at(HOME)
+    assert client.set_parameters(node, controller_active=False)[0].successful
+    bench.send(move(HOME + 0.2))
+    client.spin(1.5)
+    assert np.abs(bench.positions() - HOME).max() < 0.02
+    assert client.set_parameters(node, controller_active=True)[0].successful
+    client.spin(1.0)
+    assert np.abs(bench.positions() - HOME).max() < 0.02, "what was sent meanwhile is forgotten"
+    bench.send(move(HOME + 0.2))
+    bench.rests_at(HOME + 0.2)
+
+
+@pytest.mark.skipif(JointTrajectoryControllerState is None, reason="control_msgs is not installed")
+def test_controller_state_tells_set_points_and_speed_while_the_controller_is_active(bench, client):
+    node = f"{bench.name}/simulator"
+    states = client.collect(JointTrajectoryControllerState, f"/{bench.name}/{TOPIC.split('/')[0]}/controller_state", 50)
+    client.wait_for(lambda: states, "controller_state", 10)
+    states.clear()
+    assert client.set_parameters(node, controller_speed=0.25)[0].successful
+    client.wait_for(lambda: len(states) > 30, "a second of controller_state", 20)
+    assert 0.035 < np.median(np.diff(stamps(states))) < 0.045
+    message = states[-1]
+    assert tuple(message.joint_names) == JOINTS and message.speed_scaling_factor == 0.25
+    assert client.set_parameters(node, controller_speed=1.0)[0].successful
+    for point in (message.reference, message.feedback, message.output):
+        assert np.abs(np.array(point.positions) - bench.positions()).max() < 0.05
+    assert client.set_parameters(node, controller_active=False)[0].successful
+    client.spin(0.3)
+    states.clear()
+    client.spin(0.5)
+    assert states == []
+    assert client.set_parameters(node, controller_active=True)[0].successful
+    client.wait_for(lambda: states, "controller_state", 10)
 
 
 def test_reset_moves_the_arm_home_and_time_continues(bench, client):

@@ -1,8 +1,11 @@
 """A gate in a process of its own, and everything around it played by the test: arm, controller, camera, planner."""
 
+import math
+
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from jepa_msgs.msg import Action, GateStatus, LatentState, Plan, PlannerStatus
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -12,7 +15,8 @@ from helpers.gate_controllers import PEERS as PEERS
 from helpers.gate_controllers import limits as limits
 from helpers.gate_plans import GOAL, JOINTS, START, minimum_jerk, straight, urdf
 from jepa_ros.nodes.common.convert import to_seconds, to_stamp, trajectory_message
-from jepa_ros.nodes.common.qos import LATCHED
+from jepa_ros.nodes.common.qos import CONTROLLER, LATCHED
+from jepa_ros.nodes.simulated_controller import JointTrajectoryControllerState, make_controller_state
 from jepa_ros.robot.config import load_robot, read_robot
 
 
@@ -47,9 +51,13 @@ class Bench:
         self.peer, self.windows = EVERY[kind](), []
         [controller] = load_robot(robot_file(), interface).controllers
         self.command_topic = f"{robot}/{controller.command_topic}"
+        self.state = None
+        if JointTrajectoryControllerState is not None and hasattr(self.peer, "arm"):
+            topic = f"{robot}/{controller.name}/controller_state"
+            self.state = node.create_publisher(JointTrajectoryControllerState, topic, LATCHED)
         self.listen()
         self.description = node.create_publisher(String, f"{robot}/robot_description", LATCHED)
-        self.joints = node.create_publisher(JointState, f"{robot}/joint_states", 10)
+        self.joints = node.create_publisher(JointState, f"{robot}/joint_states", LATCHED)
         self.latents = node.create_publisher(LatentState, f"{self.name}/latent", 10)
         self.plans = node.create_publisher(Plan, f"{self.name}/plan", 10)
         self.planner = node.create_publisher(PlannerStatus, f"{self.name}/planner_status", 10)
@@ -57,17 +65,19 @@ class Bench:
         self.statuses = client.collect(GateStatus, f"{self.name}/gate_status", 200)
         self.diagnostics = client.collect(DiagnosticArray, "/diagnostics", 50)
         self.executed = client.collect(Action, f"{self.name}/executed", 50)
-        self.send_joints = self.send_latents = self.planner_lives = True
+        self.send_joints = self.send_latents = self.planner_lives = self.send_state = True
         self.frozen = self.spoil = None  # spoil: what is done to each joint state before it is sent
         self.stops_before = 0
         self.positions = []
         self.timers = [node.create_timer(0.01, self.publish_joints), node.create_timer(0.05, self.publish_latent)]
+        self.timers.append(node.create_timer(0.04, self.publish_state))
 
     def listen(self):
-        """Be a controller, where there is a message to hear."""
+        """Be a controller, where there is a message to hear; those of ros2_control may miss one."""
         kind, topic = self.peer.message, self.command_topic
+        qos = QoSProfile(depth=50) if "moveit_servo" in self.kind else CONTROLLER
         if kind is not None:
-            self.subscription = self.client.node.create_subscription(kind, topic, self.on_command, 50)
+            self.subscription = self.client.node.create_subscription(kind, topic, self.on_command, qos)
 
     @staticmethod
     def describe():
@@ -106,13 +116,25 @@ class Bench:
         now = self.now()
         q = self.peer.update(now)
         self.positions.append((now, q))
-        if self.send_joints:
-            message = JointState(name=["finger", *JOINTS], velocity=[0.0] * 8)
+        if self.send_joints and not self.peer.stalls(now):
+            message = JointState(name=["finger", *JOINTS], velocity=[0.0] * 8, effort=[math.nan] * 8)
+            assert sorted(message.name) == message.name, "joint_state_broadcaster sorts them"
             message.position = [0.0, *(q if self.frozen is None else self.frozen)]
             message.header.stamp = to_stamp(round(now * 1e9))
             if self.spoil is not None:
                 self.spoil(message)
             self.joints.publish(message)
+
+    def publish_state(self):
+        """controller_state, of the kind of controller that has one; a real one sends it in each cycle."""
+        now, peer = self.now(), self.peer
+        if self.state is None or not self.send_state or not peer.active or peer.stalls(now):
+            return
+        q, arm = peer.update(now), peer.arm
+        if arm.reference is None:
+            return
+        stamp = to_stamp(round(now * 1e9))
+        self.state.publish(make_controller_state(stamp, JOINTS, arm.reference, arm.output, q, 0 * q, peer.speed))
 
     def publish_latent(self):
         if self.send_latents:

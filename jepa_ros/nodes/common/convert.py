@@ -11,9 +11,9 @@ from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 from trajectory_msgs.msg import JointTrajectoryPoint
 
-from jepa_ros.errors import InputError
 from jepa_ros.images import decode, decode_compressed
 from jepa_ros.robot.motion.trajectory import JointTrajectory
+from jepa_ros.robot.motion.trajectory_points import Point, Points
 
 
 def to_ns(stamp: Time | Duration) -> int:
@@ -117,20 +117,15 @@ def _round_times(trajectory: JointTrajectory) -> JointTrajectory:
     return JointTrajectory(trajectory.names, times, positions, velocities, accelerations)
 
 
+def points_of(message: JointTrajectoryMessage) -> Points:
+    """Return the points of a message as they are; nothing is checked."""
+    points = tuple(
+        Point(to_ns(p.time_from_start) * 1e-9, p.positions, p.velocities, p.accelerations, p.effort)
+        for p in message.points
+    )
+    return Points(tuple(message.joint_names), points, to_ns(message.header.stamp) * 1e-9)
+
+
 def trajectory_of(message: JointTrajectoryMessage) -> JointTrajectory:
     """Return the way-points of a message. Raises InputError where it is empty or lengths of its fields differ."""
-    names, points = tuple(message.joint_names), message.points
-    if not names or not points:
-        raise InputError(f"trajectory: no {'points' if names else 'joint names'}")
-    fields = {}
-    for field in ("positions", "velocities", "accelerations"):
-        rows = [getattr(p, field) for p in points]
-        lengths = sorted({len(row) for row in rows})
-        if lengths == [0] and field != "positions":
-            fields[field] = None
-        elif lengths != [len(names)]:
-            raise InputError(f"trajectory {field}: expected {len(names)} for each point, found {lengths}")
-        else:
-            fields[field] = np.array(rows, dtype=float)
-    times = np.array([to_ns(p.time_from_start) for p in points]) * 1e-9
-    return JointTrajectory(names, times, **fields)
+    return points_of(message).to_trajectory()
