@@ -1,6 +1,7 @@
 # `make demo` and `make test` do all their own set-up in .venv. The first time takes some minutes, after that none.
 #
 #   make setup [CLEAR=1]             only the set-up; CLEAR=1 replaces an existing .venv
+#   make setup-robot                 with the messages by which gate and doctor read the state of real controllers
 #   make demo [GOALS=20] [SEED=0] [HEADLESS=1] [OUT=runs/demo]
 #   make test [TESTS=test/unit]
 #   make test-all
@@ -22,13 +23,17 @@ TESTS ?= quick
 TORCH ?= torch==2.13.0
 export PYTHON TORCH CLEAR PRUNE
 
-.PHONY: help setup setup-test demo test test-all soak lint typecheck clean docs
+.PHONY: help setup setup-robot setup-test demo test test-all soak lint typecheck clean docs
 
 help:
 	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
 
 setup:
 	@tools/setup.sh
+
+# With control_msgs and controller_manager_msgs, which have no wheels.
+setup-robot:
+	@tools/setup.sh robot
 
 # With the packages that only the tests need.
 setup-test:

@@ -42,6 +42,11 @@ def patch_wheels(prefix: Path) -> int:
     return changed
 
 
+def package_name(package: Path) -> str:
+    """Return the name in a package's package.xml: the folder may be called otherwise."""
+    return re.search(r"<name>\s*(\w+)\s*</name>", (package / "package.xml").read_text())[1]
+
+
 def build(package: Path, build_folder: Path, prefix: Path) -> None:
     """Configure, build and install one ament_cmake package; raises CalledProcessError."""
     paths = os.pathsep.join([str(prefix), *filter(None, [os.environ.get("AMENT_PREFIX_PATH", "")])])
@@ -75,8 +80,8 @@ def main(arguments: list[str]) -> int:
             print(f"{package}: {error}", flush=True)
             return error.returncode or 1
         done.result()
-    for name in ("jepa_msgs", "tf2_msgs"):
-        for folder in prefix.glob(f"lib/python3*/site-packages/{name}"):
+    for package in packages:
+        for folder in prefix.glob(f"lib/python3*/site-packages/{package_name(package)}"):
             compileall.compile_dir(folder, quiet=1)
     return 0
 

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from installing import (
@@ -47,9 +47,12 @@ GROUPS = {
     "tensorboard": ("tensorboard",),
     "docs": ("docs",),
     "lint": ("lint",),
+    "robot": (),
     "test": ("test", "lint", "docs", "models", "lerobot", "tensorboard"),
 }
 """Groups of requirements/*.txt that `make setup` leaves out: `make test` and others ask for them."""
+CONTROLLER_MESSAGES = ("control_msgs", "controller_manager_msgs")
+"""Message packages with which gate and doctor read the controllers' state; a simulation needs none of them."""
 
 # Imported once after the installation, so that Python compiles what the nodes use before they all start at once.
 IMPORTED = (
@@ -100,7 +103,7 @@ def plan_keys(ros: str, torch: str, groups: Sequence[str] = ()) -> dict[str, str
     requirements = ROOT / "requirements"
     keys = {"venv": digest([sys.version, os.path.realpath(sys.executable), ros, str(VENV)])}
     keys["ros"] = digest([keys["venv"]], [requirements / "ros.txt"])
-    sources = [path for folder in message_packages(ros) for path in folder.rglob("*") if path.is_file()]
+    sources = [path for package in message_packages(ros) for path in package_files(package)]
     keys["messages"] = digest([keys["ros"]], [*sources, ROOT / "tools" / "messages.py"])
     keys["torch"] = digest([keys["ros"], torch])
     keys["packages"] = digest([keys["torch"]], [requirements / f"{name}.txt" for name in ("torch", "core")])
@@ -110,7 +113,14 @@ def plan_keys(ros: str, torch: str, groups: Sequence[str] = ()) -> dict[str, str
     )
     for group in groups:
         keys[group] = digest([keys["packages"]], group_files(group))
+    if ros == WHEELS and not {"robot", "test"}.isdisjoint(groups):
+        sources = [path for name in CONTROLLER_MESSAGES for path in package_files(ROOT / "tools" / name)]
+        keys["controller_messages"] = digest([keys["ros"]], [*sources, ROOT / "tools" / "messages.py"])
     return keys
+
+
+def package_files(package: Path) -> list[Path]:
+    return [path for path in package.rglob("*") if path.is_file()]
 
 
 def group_files(group: str) -> list[Path]:
@@ -213,13 +223,24 @@ def message_packages(ros: str) -> list[Path]:
     return [ROOT / "msg"] if ros == DISTRIBUTION else [ROOT / "tools" / "tf2_msgs", ROOT / "msg"]
 
 
-def build_messages(ros: str) -> None:
+def build_messages(step: str, packages: Sequence[Path]) -> None:
     folder = VENV / "build"
     # A build that was killed may have left half-written files whose dates look right.
     shutil.rmtree(folder, ignore_errors=True)
-    packages = [str(path) for path in message_packages(ros)]
-    run([str(VENV / "bin" / "python"), "tools/messages.py", str(folder), *packages], "messages")
+    run([str(VENV / "bin" / "python"), "tools/messages.py", str(folder), *map(str, packages)], step)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def missing_controller_messages(ros: str) -> str:
+    """Return one line with the command that installs what a distribution lacks, or an empty text.
+
+    Ours hold a part of each package only: beside a distribution they would hide the whole one once it is installed.
+    """
+    missing = [name for name in CONTROLLER_MESSAGES if ros == DISTRIBUTION and not can_import(name)]
+    if not missing:
+        return ""
+    names = " ".join(f"ros-{os.environ['ROS_DISTRO']}-{name.replace('_', '-')}" for name in missing)
+    return f"gate and doctor cannot read the controllers' state without: sudo apt-get install -y {names}"
 
 
 def system_numpy() -> str:
@@ -315,6 +336,8 @@ def relink(link: Path, target: Path) -> None:
 def set_up(ros: str, torch: str, groups: Sequence[str] = ()) -> None:
     """Run the steps that are not done, in order; the messages are compiled while packages are installed."""
     keys = plan_keys(ros, torch, groups)
+    if "robot" in groups and (line := missing_controller_messages(ros)):
+        report(line)
     pending = [step for step in keys if not is_done(step, keys[step])]
     if not pending:
         return
@@ -329,7 +352,10 @@ def set_up(ros: str, torch: str, groups: Sequence[str] = ()) -> None:
         report("2/5 ROS 2")
         with stamped("ros", keys["ros"]):
             install_ros(ros)
-    messages = Background(lambda: build_step(ros, keys)) if "messages" in pending else None
+    builds = {"messages": message_packages(ros)}
+    builds["controller_messages"] = [ROOT / "tools" / name for name in CONTROLLER_MESSAGES]
+    builds = {step: packages for step, packages in builds.items() if step in pending}
+    messages = Background(lambda: build_steps(builds, keys)) if builds else None
     beside = "; the messages are compiled beside it" if messages else ""
     if "torch" in pending or "packages" in pending:
         report(f"3/5 {torch or 'torch as it is'} and Python packages{beside}")
@@ -345,19 +371,22 @@ def set_up(ros: str, torch: str, groups: Sequence[str] = ()) -> None:
         with stamped("jepa_ros", keys["jepa_ros"]):
             install_jepa_ros()
     for group in groups:
-        if group in pending:
+        if group in pending and GROUPS[group]:
             report(f"packages for {group}")
             with stamped(group, keys[group]):
                 install_group(group, ros)
     if messages:
         report("5/5 messages")
         messages.join()
-    report("set-up complete")
+    hint = "; make setup-robot lets gate and doctor read the state of real controllers"
+    report(f"set-up complete{hint if ros == WHEELS and not (STATE / 'controller_messages').is_file() else ''}")
 
 
-def build_step(ros: str, keys: dict[str, str]) -> None:
-    with stamped("messages", keys["messages"]):
-        build_messages(ros)
+def build_steps(builds: Mapping[str, Sequence[Path]], keys: Mapping[str, str]) -> None:
+    """Build the message packages of each step, one step after the other."""
+    for step, packages in builds.items():
+        with stamped(step, keys[step]):
+            build_messages(step, packages)
 
 
 class Background(threading.Thread):

@@ -98,6 +98,57 @@ def test_tf2_msgs_are_built_only_with_wheels():
     assert [path.name for path in set_up.message_packages(machine.WHEELS)] == ["tf2_msgs", "msg"]
 
 
+def built(ros, *groups):
+    """Whether the messages of controllers are built for these groups of packages."""
+    return "controller_messages" in set_up.plan_keys(ros, "torch", groups)
+
+
+def test_messages_of_controllers_are_built_for_robots_and_tests_but_not_for_the_demo():
+    assert built(machine.WHEELS, "robot") and built(machine.WHEELS, "test")
+    assert not built(machine.WHEELS) and not built(machine.WHEELS, "lint", "docs")
+    for name in set_up.CONTROLLER_MESSAGES:
+        assert messages.package_name(TOOLS / name) == name
+        assert {path.suffix for path in (TOOLS / name).rglob("*.*")} >= {".msg", ".xml", ".txt"}
+
+
+def test_messages_of_controllers_are_never_built_beside_a_distribution():
+    """They would hide the whole packages."""
+    assert not built(machine.DISTRIBUTION, "robot") and not built(machine.DISTRIBUTION, "test")
+
+
+def test_the_packages_that_a_distribution_lacks_for_controllers_are_named(monkeypatch):
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    monkeypatch.setattr(set_up, "can_import", lambda module: module == "control_msgs")
+    line = set_up.missing_controller_messages(machine.DISTRIBUTION)
+    assert line.endswith("sudo apt-get install -y ros-jazzy-controller-manager-msgs")
+    assert set_up.missing_controller_messages(machine.WHEELS) == ""
+    monkeypatch.setattr(set_up, "can_import", lambda module: True)
+    assert set_up.missing_controller_messages(machine.DISTRIBUTION) == ""
+
+
+def test_a_changed_message_of_controllers_repeats_its_build_only(tmp_path, monkeypatch):
+    before = set_up.plan_keys(machine.WHEELS, "torch", ["robot"])
+    package_files = set_up.package_files
+    monkeypatch.setattr(
+        set_up, "package_files", lambda folder: package_files(folder)[: 1 if folder.name == "control_msgs" else None]
+    )
+    after = set_up.plan_keys(machine.WHEELS, "torch", ["robot"])
+    assert {step for step in before if before[step] != after[step]} == {"controller_messages"}
+
+
+def test_setup_for_robots_builds_the_messages_of_controllers_once(venv, monkeypatch):
+    """After `make setup`, nothing else is done again."""
+    built, keys = [], set_up.plan_keys(machine.WHEELS, "torch")
+    for step, key in keys.items():
+        with set_up.stamped(step, key):
+            pass
+    monkeypatch.setattr(set_up, "ensure_system_packages", lambda report: None)
+    monkeypatch.setattr(set_up, "run", lambda command, name: built.append([Path(word).name for word in command[3:]]))
+    for _ in range(2):
+        set_up.set_up(machine.WHEELS, "torch", ["robot"])
+    assert built == [["control_msgs", "controller_manager_msgs"]]
+
+
 def test_numpy_1_and_pinocchio_of_a_distribution_are_kept(monkeypatch):
     monkeypatch.setattr(set_up, "system_numpy", lambda: "1.26.4")
     monkeypatch.setattr(set_up, "can_import", lambda module: module == "pinocchio")
@@ -245,7 +296,8 @@ def test_a_changed_requirements_file_repeats_its_installation(tmp_path, monkeypa
     for name in ("ros", "torch", "core", *set_up.GROUPS["test"], "parity"):
         (tmp_path / "requirements").mkdir(exist_ok=True)
         (tmp_path / "requirements" / f"{name}.txt").write_text(f"{name}\n")
-    (tmp_path / "tools").mkdir()
+    for name in set_up.CONTROLLER_MESSAGES:
+        (tmp_path / "tools" / name).mkdir(parents=True)
     for name in ("setup.py", "setup.cfg", "package.xml", "tools/messages.py"):
         (tmp_path / name).touch()
     monkeypatch.setattr(set_up, "ROOT", tmp_path)
