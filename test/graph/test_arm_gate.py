@@ -205,7 +205,8 @@ def test_joint_velocities_end_with_zeros_then_stop_and_a_timeout_stops_the_arm(s
     bench.until("LATCHED", "stop")
     assert bench.rests() and np.abs(bench.positions[-1][1] - GOAL).max() > 0.02
     told = len(bench.windows)
-    assert not any(bench.windows[-1][1].velocities) and any(bench.windows[0][1].velocities)
+    # The first ones may still be the zeros that end the way to the start.
+    assert not any(bench.windows[-1][1].velocities) and any(any(m.velocities) for _, m in bench.windows)
     assert bench.rests() and len(bench.windows) == told
     bench.release()
     bench.moving()
