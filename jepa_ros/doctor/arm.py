@@ -1,4 +1,4 @@
-"""Checks of the arm: joint names and values, limits in the robot's description, and the controllers."""
+"""Checks of the arm: joint names and values, and limits in the robot's description."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import numpy as np
 
 from jepa_ros.doctor.finding import Finding, error, join_names, ok, warning
 from jepa_ros.doctor.finding import FindingCode as Code
-from jepa_ros.doctor.observations import Endpoint, JointMessage, Observations, RobotSetup
-from jepa_ros.doctor.topics import qos_mismatch
+from jepa_ros.doctor.observations import JOINT_STATE, JointMessage, Observations, RobotSetup
 from jepa_ros.errors import InputError
-from jepa_ros.robot.config import ControllerConfig
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.urdf import RobotDescription
 
 FULL_TURN = 2 * math.pi  # rad; larger positions are most likely in degrees
-GATE = "arm_gate"
-PASSIVE_NODES = ("recorder", "rosbag2", "_ros2cli", "foxglove", "rosbridge", "plotjuggler", "rqt", "rviz")
-"""First parts of the names of nodes that subscribe to commands without following them."""
+STEP_OF_ANOTHER_ARM = 0.02  # rad between messages; more, there and back, is not one arm
+RETURNS_OF_ANOTHER_ARM = 3  # messages that return by such a step
 
 
 def check_joints(observed: Observations, setup: RobotSetup) -> Iterator[Finding]:
@@ -35,7 +32,8 @@ def check_joints(observed: Observations, setup: RobotSetup) -> Iterator[Finding]
         named = _check_names(messages, setup)
         yield named
         if not named.level:
-            yield _check_values(messages, setup, description)
+            yield from _check_velocities(messages, setup)
+            yield _check_values(messages, observed, setup, description)
 
 
 def _check_description(urdf: str, setup: RobotSetup) -> tuple[Finding, RobotDescription | None]:
@@ -89,22 +87,60 @@ def _check_names(messages: list[JointMessage], setup: RobotSetup) -> Finding:
     return ok("joints", what, f"all {len(wanted)}{note}")
 
 
-def _check_values(messages: list[JointMessage], setup: RobotSetup, description: RobotDescription | None) -> Finding:
+def _check_velocities(messages: list[JointMessage], setup: RobotSetup) -> Iterator[Finding]:
+    """Find joints whose velocity is not measured; nothing if all are. Efforts are used by no node."""
+    missing: set[str] = set()
+    for m in messages:
+        measured = dict(zip(m.names, m.velocities, strict=False)) if len(m.velocities) == len(m.names) else {}
+        ours = [name for name in m.names if name in setup.required_joints]
+        missing |= {name for name in ours if not math.isfinite(measured.get(name, math.nan))}
+    if missing:
+        advice = "Not measured: speed is taken from differences of positions. Better let joint_state_broadcaster "
+        advice += "publish the velocity interface."
+        found = f"none, or NaN, for {join_names(j for j in setup.required_joints if j in missing)}"
+        what = f"velocities of {setup.joint_states_topic}"
+        yield warning(Code.VELOCITIES_NOT_MEASURED, what, "a velocity for each joint", found, advice)
+
+
+def _check_contradiction(rows: np.ndarray, observed: Observations, setup: RobotSetup) -> Finding | None:
+    """Find two publishers with other positions each: one joint goes there and back from message to message.
+
+    rows: (n, J) rad, in the order of arrival.
+    """
+    publishers = observed.publishers(setup.joint_states_topic, JOINT_STATE)
+    if len(publishers) < 2:
+        return None
+    steps = np.diff(rows, axis=0)
+    large = np.abs(steps) > STEP_OF_ANOTHER_ARM
+    returns = (large[1:] & large[:-1] & (steps[1:] * steps[:-1] < 0)).sum(0)
+    if returns.max(initial=0) < RETURNS_OF_ANOTHER_ARM:
+        return None
+    worst = int(returns.argmax())
+    found = (
+        f"{join_names(end.node for end in publishers)}: {setup.robot.joints[worst]} at {rows[:, worst].min():.3f} and "
+    )
+    found += f"{rows[:, worst].max():.3f} rad by turns"
+    advice = "End all but one of them, or remap the other arm's."
+    what = f"publishers of {setup.joint_states_topic}"
+    return error(Code.JOINTS_CONTRADICT, what, "one position of each joint", found, advice)
+
+
+def _check_values(
+    messages: list[JointMessage], observed: Observations, setup: RobotSetup, description: RobotDescription | None
+) -> Finding:
     what = f"values of {setup.joint_states_topic}"
     messages = [m for m in messages if set(setup.robot.joints) <= set(m.names)]
     for m in messages:
         if len(m.positions) != len(m.names):
             found = f"{len(m.positions)} for {len(m.names)} names"
             return error(Code.VALUES_POSITIONS, what, "a position for each name", found, "Correct the driver.")
-    state = setup.model.proprioception
-    if state.kind == "joints" and state.joints and any(len(m.velocities) != len(m.names) for m in messages):
-        advice = "The model needs velocities: let joint_state_broadcaster publish the velocity interface."
-        return error(Code.VALUES_VELOCITIES, what, "a velocity for each name", "positions without", advice)
     rows = np.array([[m.positions[m.names.index(j)] for j in setup.robot.joints] for m in messages])
     if not np.isfinite(rows).all():
         bad = [j for j, is_finite in zip(setup.robot.joints, np.isfinite(rows).all(0), strict=True) if not is_finite]
         found = f"NaN or Inf for {join_names(bad)}"
         return error(Code.VALUES_NOT_FINITE, what, "finite positions", found, "Check the encoders.")
+    if (contradiction := _check_contradiction(rows, observed, setup)) is not None:
+        return contradiction
     if description is None:
         return ok("values", what, "finite")
     return _check_ranges(rows, setup, description)
@@ -141,88 +177,3 @@ def _check_ranges(rows: np.ndarray, setup: RobotSetup, description: RobotDescrip
         advice = "From there the gate allows only motion inwards."
         return warning(Code.RANGE_NEAR_LIMIT, what, f"{margin:g} rad of distance to both limits", show(near)[1], advice)
     return ok("range", what, "inside all limits")
-
-
-# -- controllers -------------------------------------------------------------------------------------------------------
-
-
-def check_controllers(observed: Observations, setup: RobotSetup) -> Iterator[Finding]:
-    """Check that one subscriber follows the commands of each controller, and that no other node sends some."""
-    for controller in setup.robot.controllers:
-        yield from _check_controller(controller, observed, setup)
-
-
-def _check_controller(controller: ControllerConfig, observed: Observations, setup: RobotSetup) -> Iterator[Finding]:
-    name, type_ = setup.robot_topic(controller.command_topic), controller.message_type
-    topic = observed.topic(name)
-    subscribers = _followers(topic.subscribers)
-    if package := observed.missing_packages.get(controller.name):
-        advice = f"arm_gate cannot send it: install {package} where the nodes run, and source the distribution."
-        yield error(Code.PACKAGE_MISSING, name, f"{type_} to be installed", "none", advice)
-    if rivals := [p.node for p in topic.publishers if p.name != GATE]:
-        advice = "End that node: the gate refuses every plan while another node commands the arm."
-        yield error(Code.OTHER_COMMANDER, name, "no publisher but arm_gate", join_names(rivals), advice)
-    elif len(topic.publishers) > 1:
-        gates = join_names(p.node for p in topic.publishers)
-        yield error(Code.SEVERAL_GATES, name, "one arm_gate", gates, "End all but one of them.")
-    state = (observed.controllers or {}).get(controller.name)
-    if state not in (None, "active"):
-        advice = f"Activate it: ros2 control switch_controllers --activate {controller.name}."
-        yield error(Code.CONTROLLER_INACTIVE, controller.name, "state active", state, advice)
-        return
-    problem = _check_subscribers(controller, name, subscribers, observed)
-    problem = problem or _check_joint_order(controller, subscribers[0], observed)
-    yield problem or ok("controller", name, f"{subscribers[0].node} subscribes{', active' if state else ''}")
-
-
-def _followers(subscribers: list[Endpoint]) -> list[Endpoint]:
-    """Return the subscribers that may act on commands."""
-    return [end for end in subscribers if not end.name.startswith(PASSIVE_NODES)]
-
-
-def _check_subscribers(
-    controller: ControllerConfig, name: str, subscribers: list[Endpoint], observed: Observations
-) -> Finding | None:
-    type_ = controller.message_type
-    if not subscribers:
-        return _explain_no_subscriber(controller, name, observed)
-    if wrong := [end for end in subscribers if end.type != type_]:
-        who = join_names(f"{end.node} subscribes to {end.type}" for end in wrong)
-        return error(Code.CONTROLLER_TYPE, name, type_, who, "Correct the controller's type in the robot's YAML.")
-    if len(subscribers) > 1:
-        advice = "Two controllers, or two simulators, follow the same commands: end all but one."
-        who = join_names(e.node for e in subscribers)
-        return error(Code.CONTROLLER_SEVERAL, name, "one subscriber", f"{len(subscribers)}: {who}", advice)
-    ours = Endpoint(GATE, type_, reliable=True, transient=False)
-    if why := qos_mismatch(ours, subscribers[0]):
-        advice = "It would receive no command: change the QoS of its subscription."
-        wanted = "a subscriber that receives from arm_gate (reliable, volatile)"
-        return error(Code.QOS_CONTROLLER, name, wanted, why, advice)
-    return None
-
-
-def _explain_no_subscriber(controller: ControllerConfig, name: str, observed: Observations) -> Finding:
-    followers = {t: _followers(ends.subscribers) for t, ends in observed.topics.items()}
-    alike = sorted(t for t, ends in followers.items() if any(end.type == controller.message_type for end in ends))
-    actual = f"none, but {join_names(alike)}" if alike else "none"
-    advice = f"Load and activate {controller.name} (ros2 control list_controllers)."
-    if controller.type.startswith("moveit_servo"):  # a node without a controller manager
-        advice = "Start MoveIt Servo, and name its node in the robot's YAML as it is named here."
-        return error(Code.CONTROLLER_MISSING, name, "MoveIt Servo as subscriber", actual, advice)
-    if difflib.get_close_matches(name, alike, 1, 0.0):
-        advice = f"Name the controller in the robot's YAML as it is named here, or activate {controller.name}."
-    if observed.controllers is not None and controller.name not in observed.controllers:
-        actual = f"{actual}; the controller manager knows {join_names(sorted(observed.controllers))}"
-    return error(Code.CONTROLLER_MISSING, name, "a controller that subscribes", actual, advice)
-
-
-def _check_joint_order(controller: ControllerConfig, subscriber: Endpoint, observed: Observations) -> Finding | None:
-    """Compare the controller's parameter `joints` with the YAML's; the order matters if commands carry no names."""
-    node = observed.nodes.get(subscriber.node)
-    own = [] if node is None else [joint for joint in node.joints or [] if joint]
-    ordered, wanted = controller.interface == "forward_position", list(controller.joints)
-    if not own or own == wanted or (not ordered and sorted(own) == sorted(wanted)):
-        return None
-    expected = f"{join_names(wanted, 10)} in {'this' if ordered else 'any'} order"
-    advice = "Give the controller and the robot's YAML the same joints."
-    return error(Code.CONTROLLER_JOINTS, f"joints of {controller.name}", expected, join_names(own, 10), advice)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jepa_ros.doctor.arm import check_controllers, check_joints
+from jepa_ros.doctor.answers import check_answers
+from jepa_ros.doctor.arm import check_joints
 from jepa_ros.doctor.camera import check_frames, check_images
+from jepa_ros.doctor.controllers import check_controllers
 from jepa_ros.doctor.finding import Finding
 from jepa_ros.doctor.finding import FindingCode as Code
 from jepa_ros.doctor.model import check_fit, check_view, measure_view
@@ -25,7 +27,7 @@ UNUSABLE_IMAGES = (
     Code.VIEWS_COUNT,
 )
 """Findings after which the model's view of the image is not checked."""
-UNUSABLE_JOINTS = ("units", "values", "joints", "range")
+UNUSABLE_JOINTS = ("units", "values", "joints", "joint_sources", "range")
 """Checks whose findings make the tool position unreliable."""
 
 
@@ -34,7 +36,8 @@ def examine(observed: Observations, setup: RobotSetup, checkpoint: Checkpoint | 
     found = list(check_fit(setup))
     if (missing_robot := find_missing_robot(observed, setup)) is not None:
         return [*found, missing_robot]
-    for check in (check_topics, check_times, check_joints, check_controllers, check_frames, check_images):
+    checks = (check_topics, check_times, check_joints, check_controllers, check_answers, check_frames, check_images)
+    for check in checks:
         found += check(observed, setup)
     if checkpoint is None or any(f.code in UNUSABLE_IMAGES for f in found):
         return found

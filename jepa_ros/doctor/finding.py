@@ -54,7 +54,8 @@ class FindingCode(str, Enum):
     JOINTS_MISSING = "joints.missing"  # joints missing in joint_states
     JOINTS_DUPLICATE = "joints.duplicate"  # joints named twice in joint_states
     VALUES_POSITIONS = "values.positions"  # not one position for each name
-    VALUES_VELOCITIES = "values.velocities"  # the model needs velocities
+    VELOCITIES_NOT_MEASURED = "velocities.not_measured"  # absent or NaN: taken from differences
+    JOINTS_CONTRADICT = "joint_sources.contradict"  # two publishers with other positions each
     VALUES_NOT_FINITE = "values.not_finite"  # NaN or Inf
     UNITS_DEGREES = "units.degrees"  # positions look like degrees
     RANGE_OUTSIDE = "range.outside"  # a joint is outside its limits
@@ -64,10 +65,19 @@ class FindingCode(str, Enum):
     OTHER_COMMANDER = "rival.other_node"  # another node publishes commands
     SEVERAL_GATES = "rival.several_gates"  # more than one arm_gate
     CONTROLLER_INACTIVE = "controller.inactive"  # the controller manager reports another state than active
+    CONTROLLER_UNLISTED = "controller.unlisted"  # the controller manager does not know the node that subscribes
     CONTROLLER_MISSING = "controller.missing"  # nothing subscribes to the commands
     CONTROLLER_TYPE = "type.controller"  # the controller subscribes with another message type
     CONTROLLER_SEVERAL = "listeners.several"  # more than one node follows the commands
     CONTROLLER_JOINTS = "controller_joints.differ"  # other joints, or another order
+    COMMAND_MEANING = "command_meaning.other_interface"  # commands are not taken for positions
+    COMMAND_MEANING_UNKNOWN = "command_meaning.unknown"  # the node that subscribes does not say what it takes them for
+    INTERPOLATION_NONE = "interpolation.none"  # set-points jump from point to point
+    SPEED_SCALED = "speed_scaling.not_one"  # the controller runs slower, or is paused
+    # Questions without an answer: what they are about was not checked
+    NO_ANSWER = "answer.none"  # a node or the controller manager did not answer
+    UNKNOWN_NODE = "answer.unknown_node"  # a node without a name cannot be asked
+    STATE_PACKAGE_MISSING = "answer.package_missing"  # messages to ask with are not installed here
     # Frames
     TF_MISSING = "tf.missing"  # no transforms
     TF_DISCONNECTED = "tf.disconnected"  # base and tool are not connected

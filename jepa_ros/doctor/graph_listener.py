@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,13 +17,14 @@ from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.task import Future
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
+from jepa_ros.doctor.inquiry import Inquiry
 from jepa_ros.doctor.observations import (
+    CONTROLLER_STATE,
     CameraObservations,
     Endpoint,
     Intrinsics,
@@ -31,6 +34,8 @@ from jepa_ros.doctor.observations import (
     Observations,
     RobotSetup,
     Topic,
+    find_followers,
+    is_ros2_control,
 )
 from jepa_ros.images import ImageError
 from jepa_ros.nodes.common.convert import decode_image, to_seconds
@@ -39,8 +44,16 @@ from jepa_ros.nodes.common.topics import missing_package
 
 DISCOVERY_TIMEOUT = 3.5
 """s until everything that is expected has been discovered, usually 0.1; Fast DDS repeats what was lost after 3 s."""
-ANSWER_TIMEOUT = 1.0  # s after listening, for answers of services
+ANSWER_TIMEOUT = 4.0
+"""s after listening, for answers of services: nodes' names and services are discovered later than their topics."""
+ASK_PERIOD = 0.2  # s between looks for nodes that have not been asked yet
+LIST_CONTROLLERS = "controller_manager_msgs/srv/ListControllers"
 _OUR_NODES = ("simulator", "camera", "world_model", "planner", "arm_gate")
+_FOLLOWER_PARAMETERS = {
+    "joint_trajectory": ("joints", "command_interfaces", "interpolation_method"),
+    "forward_position": ("joints", "interface_name"),
+}
+"""Parameters of the node that follows commands, by command interface; MoveIt Servo is asked for `joints`."""
 
 
 def observe_graph(
@@ -50,34 +63,43 @@ def observe_graph(
     seconds: float,
     should_stop: Callable[[], bool] = lambda: False,
     discovery: float = DISCOVERY_TIMEOUT,
+    answers: float = ANSWER_TIMEOUT,
 ) -> Observations:
     """Observe the graph with `node`, which `executor` spins here, for `seconds`.
 
-    Listening starts once everything that is expected has been discovered, or after `discovery` s. should_stop: called
-    repeatedly; true ends it early.
+    Listening starts once everything that is expected has been discovered, or after `discovery` s; after it, nodes that
+    have not answered get `answers` s more. should_stop: called repeatedly; true ends it early.
     """
     listener = _DoctorListener(node, setup)
     try:
         listener.spin(executor, discovery, should_stop, until=listener.is_complete)
         listener.start_measuring()
-        listener.request_parameters()
+        listener.start_asking()
         listener.spin(executor, seconds, should_stop)
-        listener.spin(executor, ANSWER_TIMEOUT, should_stop, until=listener.is_answered)
+        listener.spin(executor, answers, should_stop, until=listener.is_answered)
         return listener.result(seconds)
     finally:
         listener.close()
+
+
+def _import_interface(name: str) -> type | None:
+    """Return the class of package/msg/Name or package/srv/Name; None if it is not installed."""
+    package, folder, type_ = name.split("/")
+    with suppress(ImportError, AttributeError):
+        return getattr(importlib.import_module(f"{package}.{folder}"), type_)
+    return None
 
 
 class _DoctorListener:
     """Subscriptions and clients, and the observations from them."""
 
     def __init__(self, node: Node, setup: RobotSetup) -> None:
-        self._node, self._setup, self._subscriptions, self._clients = node, setup, [], []
+        self._node, self._setup, self._subscriptions = node, setup, []
         self._observed = Observations(cameras=[CameraObservations(topic) for topic in setup.image_topics])
         self._clock = math.nan
         self._repeated: dict[str, tuple[bytes, float]] = {}  # by topic: the last pixels, and since when
         self._newest: dict[str, Image | CompressedImage] = {}
-        self._answers: list[Future] = []
+        self._inquiry, self._is_asking, self._asked_at, self._is_discovered = Inquiry(node), False, 0.0, False
         self._subscribe(Clock, "/clock", lambda m: setattr(self, "_clock", to_seconds(m.clock)), LISTEN_SOME)
         self._subscribe(JointState, setup.joint_states_topic, self._on_joints, LISTEN_SOME)
         for qos in (LATCHED, NEWEST):  # the second receives from publishers that our nodes would not
@@ -92,6 +114,12 @@ class _DoctorListener:
             self._subscribe(type_, camera.topic, partial(self._on_image, camera), LISTEN_SOME)
             folder = camera.topic.removesuffix("/compressed").rpartition("/")[0]
             self._subscribe(CameraInfo, f"{folder}/camera_info", partial(self._on_info, camera), LISTEN_SOME)
+        self._state_type = _import_interface(CONTROLLER_STATE)
+        self._list_type = _import_interface(LIST_CONTROLLERS)
+        for controller in setup.robot.controllers:
+            if self._state_type and controller.interface == "joint_trajectory":
+                read = partial(self._on_controller_state, controller.name)
+                self._subscribe(self._state_type, setup.state_topic(controller.name), read, LISTEN_SOME)
 
     def _subscribe(self, type_: type, topic: str, callback, qos: QoSProfile) -> None:
         silent = SubscriptionEventCallbacks(use_default_callbacks=False)  # a QoS mismatch is a finding, not a log line
@@ -104,6 +132,8 @@ class _DoctorListener:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not until() and not should_stop():
             executor.spin_once(timeout_sec=min(left, 0.1))
+            if self._is_asking and time.monotonic() > self._asked_at + ASK_PERIOD:
+                self._ask()
 
     def is_complete(self) -> bool:
         """Return whether all expected messages were received and every controller's topic has a subscriber."""
@@ -128,13 +158,12 @@ class _DoctorListener:
 
     def _read_topics(self) -> dict[str, Topic]:
         """Return all topics with their publishers and subscribers, without the doctor."""
-        topics = {}
-        for name, _ in self._node.get_topic_names_and_types():
-            publishers = self._endpoints(self._node.get_publishers_info_by_topic(name))
-            subscribers = self._endpoints(self._node.get_subscriptions_info_by_topic(name))
-            if publishers or subscribers:
-                topics[name] = Topic(publishers, subscribers)
-        return topics
+        topics = {name: self._read_topic(name) for name, _ in self._node.get_topic_names_and_types()}
+        return {name: topic for name, topic in topics.items() if topic.publishers or topic.subscribers}
+
+    def _read_topic(self, name: str) -> Topic:
+        publishers = self._endpoints(self._node.get_publishers_info_by_topic(name))
+        return Topic(publishers, self._endpoints(self._node.get_subscriptions_info_by_topic(name)))
 
     def _endpoints(self, infos: Iterable[Any]) -> list[Endpoint]:
         found = []
@@ -146,60 +175,75 @@ class _DoctorListener:
                 found.append(Endpoint(name, info.topic_type, is_reliable, is_transient))
         return found
 
-    def request_parameters(self) -> None:
-        """Ask nodes for parameters, and the controller manager for states; answers arrive while spinning."""
-        setup, topics = self._setup, self._read_topics()
-        controllers = [setup.robot_topic(c.command_topic) for c in setup.robot.controllers]
-        names = (setup.joint_states_topic, setup.description_topic, *setup.image_topics, *controllers)
-        publishers = {end.node for name in names for end in topics.get(name, Topic()).publishers}
-        followers = {end.node for name in controllers for end in topics.get(name, Topic()).subscribers}
+    def start_asking(self) -> None:
+        """Ask nodes for parameters, and the controller manager for states, from now on while spinning."""
+        self._is_asking = True
+        self._ask()
+
+    def _ask(self) -> None:
+        """Ask the nodes that have been discovered so far."""
+        self._asked_at, setup = time.monotonic(), self._setup
+        ends, is_managed = set(), False
+        for name in (setup.joint_states_topic, setup.description_topic, *setup.image_topics):
+            ends |= {*self._read_topic(name).publishers}
+        for controller in setup.robot.controllers:
+            topic = self._read_topic(setup.robot_topic(controller.command_topic))
+            followers = find_followers(topic.subscribers)
+            is_managed |= any(is_ros2_control(controller, end) for end in followers)
+            ends |= {*topic.publishers, *followers}
+            for end in followers:
+                for parameter in _FOLLOWER_PARAMETERS.get(controller.interface, ("joints",)):
+                    self._ask_parameter(end, parameter)
+        for end in ends:
+            self._ask_parameter(end, "use_sim_time")
         running = {f"{ns.rstrip('/')}/{name}" for name, ns in self._node.get_node_names_and_namespaces()}
-        ours = {setup.node_topic(name) for name in _OUR_NODES} & running
-        for name in sorted(publishers | followers | ours):
-            self._request_parameter(name, "use_sim_time")
-        for name in sorted(followers):
-            self._request_parameter(name, "joints")
-        self._request_parameter(setup.node_topic("camera"), "frozen_after")
-        self._request_controllers()
+        for name in {setup.node_topic(name) for name in _OUR_NODES} & running:
+            self._ask_parameter(Endpoint(name, ""), "use_sim_time")
+            if name == setup.node_topic("camera"):
+                self._ask_parameter(Endpoint(name, ""), "frozen_after")
+        self._ask_controller_manager()
+        self._inquiry.update()
+        is_manager_missing = is_managed and not self._observed.controller_manager
+        self._is_discovered = all(end.is_known for end in ends) and not is_manager_missing
 
-    def _request_parameter(self, name: str, parameter: str) -> None:
-        def read(answer: GetParameters.Response) -> None:
-            if answer.values and answer.values[0].type:
-                value = parameter_value_to_python(answer.values[0])
-                setattr(self._observed.nodes.setdefault(name, NodeParameters()), parameter, value)
-
-        self._call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=[parameter]), read)
-
-    def _request_controllers(self) -> None:
-        """Ask the controller manager, if controller_manager_msgs is installed; else subscribers must do."""
-        try:
-            from controller_manager_msgs.srv import ListControllers
-        except ImportError:
+    def _ask_parameter(self, end: Endpoint, parameter: str) -> None:
+        """Ask a node for one parameter: of several, rclcpp's nodes return none if one is not declared."""
+        if not end.is_known:
             return
 
-        def read(answer: ListControllers.Response) -> None:
+        def read(answer: GetParameters.Response) -> None:
+            if answer.values and answer.values[0].type:
+                setattr(node, parameter, parameter_value_to_python(answer.values[0]))
+
+        node = self._observed.nodes.setdefault(end.node, NodeParameters())
+        request = GetParameters.Request(names=[parameter])
+        self._inquiry.ask((end.node, parameter), GetParameters, f"{end.node}/get_parameters", request, read)
+
+    def _ask_controller_manager(self) -> None:
+        """Ask for the states of controllers, if there is a manager and its messages are installed."""
+        service = self._find_list_controllers()
+        if not service:
+            return
+        self._observed.controller_manager = service.rpartition("/")[0]
+        self._ask_parameter(Endpoint(self._observed.controller_manager, ""), "enforce_command_limits")
+
+        def read(answer: Any) -> None:
             self._observed.controllers = {c.name: c.state for c in answer.controller}
 
-        name = self._setup.robot_topic("controller_manager/list_controllers")
-        self._call(ListControllers, name, ListControllers.Request(), read)
+        if self._list_type is not None:
+            self._inquiry.ask(service, self._list_type, service, self._list_type.Request(), read)
 
-    def _call(self, kind: type, name: str, request: Any, read: Callable[[Any], None]) -> None:
-        """Call a service, if there is one; read: gets its answer."""
-
-        def on_done(future: Future) -> None:
-            if not future.cancelled() and future.result() is not None:
-                read(future.result())
-
-        client = self._node.create_client(kind, name)
-        self._clients.append(client)
-        if client.service_is_ready():  # it has been discovered with the topics, or never will be
-            future = client.call_async(request)
-            future.add_done_callback(on_done)
-            self._answers.append(future)
+    def _find_list_controllers(self) -> str:
+        """Return the service of the robot's controller manager, which may have another name; "" without one."""
+        usual = self._setup.robot_topic("controller_manager/list_controllers")
+        space = self._setup.robot_topic("")
+        there = [name for name, types in self._node.get_service_names_and_types() if LIST_CONTROLLERS in types]
+        beside = [name for name in there if name.rpartition("/")[0].rpartition("/")[0] == space.rstrip("/")]
+        return usual if usual in there else min(beside, default="")
 
     def is_answered(self) -> bool:
-        """Return whether all requests have been answered."""
-        return all(future.done() for future in self._answers)
+        """Return whether all nodes are known by name, and these and the controller manager have answered."""
+        return self._is_discovered and self._inquiry.is_answered()
 
     def result(self, seconds: float) -> Observations:
         """Return all observations."""
@@ -207,6 +251,12 @@ class _DoctorListener:
         o.seconds, o.topics, o.clock_moves = seconds, self._read_topics(), not math.isnan(self._clock)
         packages = {c.name: missing_package(c) for c in self._setup.robot.controllers}
         o.missing_packages = {name: package for name, package in packages.items() if package}
+        types = {CONTROLLER_STATE: self._state_type, LIST_CONTROLLERS: self._list_type}
+        o.missing_state_packages = tuple(name.partition("/")[0] for name, type_ in types.items() if type_ is None)
+        for key in self._inquiry.unanswered():
+            if isinstance(key, tuple):
+                name, parameter = key
+                o.nodes[name].unanswered.append(parameter)
         for camera in o.cameras:
             self._decode(camera)
         return o
@@ -215,8 +265,7 @@ class _DoctorListener:
         """Remove all subscriptions and clients from the node."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
-        for client in self._clients:
-            self._node.destroy_client(client)
+        self._inquiry.close()
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
@@ -227,6 +276,10 @@ class _DoctorListener:
     def _on_joints(self, m: JointState, info: dict) -> None:
         self._add(self._observed.joints, m.header, info)
         self._observed.joint_messages.append(JointMessage(tuple(m.name), tuple(m.position), tuple(m.velocity)))
+
+    def _on_controller_state(self, name: str, m: Any) -> None:
+        # Before Jazzy the message has no factor.
+        self._observed.speed_scaling[name] = getattr(m, "speed_scaling_factor", math.nan)
 
     def _on_description(self, m: String) -> None:
         self._observed.description = m.data

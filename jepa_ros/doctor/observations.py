@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from jepa_ros.bags.typestore import COMPRESSED_IMAGE, IMAGE
-from jepa_ros.robot.config import RobotConfig
+from jepa_ros.robot.config import ControllerConfig, RobotConfig
 from jepa_ros.world_model.config import ModelConfig
 
 JOINT_STATE, STRING = "sensor_msgs/msg/JointState", "std_msgs/msg/String"
+CONTROLLER_STATE = "control_msgs/msg/JointTrajectoryControllerState"
 IMAGES = (IMAGE, COMPRESSED_IMAGE)
+PASSIVE_NODES = ("recorder", "rosbag2", "_ros2cli", "foxglove", "rosbridge", "plotjuggler", "rqt", "rviz")
+"""First parts of the names of nodes that subscribe to commands without following them."""
+UNKNOWN_NODES = ("_NODE_NAME_UNKNOWN_", "_CREATED_BY_BARE_DDS_APP_")
+"""What ROS shows as the name of a node that has not been discovered yet, or that is no ROS node."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,26 @@ class Endpoint:
     def name(self) -> str:
         """Return the node's name without its namespace."""
         return self.node.rpartition("/")[2]
+
+    @property
+    def is_known(self) -> bool:
+        """Return whether the node's name has been discovered."""
+        return self.name not in UNKNOWN_NODES
+
+    @property
+    def is_passive(self) -> bool:
+        """Return whether the node is known to only record or show what it receives."""
+        return self.name.startswith(PASSIVE_NODES)
+
+
+def find_followers(subscribers: Iterable[Endpoint]) -> list[Endpoint]:
+    """Return the subscribers of a command topic that may act on commands."""
+    return [end for end in subscribers if not end.is_passive]
+
+
+def is_ros2_control(controller: ControllerConfig, follower: Endpoint) -> bool:
+    """Return whether a node that follows commands is a controller of ros2_control, which is a node of that name."""
+    return follower.name == controller.name and not controller.type.startswith("moveit_servo")
 
 
 @dataclass
@@ -96,18 +122,29 @@ class CameraObservations:
 
 @dataclass
 class NodeParameters:
-    """Parameters of a node; None if it was not asked or did not answer."""
+    """Parameters of a node; None if it was not asked, does not have it, or did not answer.
+
+    interface_name: of forward controllers, what they command. command_interfaces, interpolation_method: of trajectory
+    controllers. enforce_command_limits: of controller managers. unanswered: names that it was asked for in vain.
+    """
 
     use_sim_time: bool | None = None
     frozen_after: float | None = None
     joints: list[str] | None = None
+    interface_name: str | None = None
+    command_interfaces: list[str] | None = None
+    interpolation_method: str | None = None
+    enforce_command_limits: bool | None = None
+    unanswered: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Observations:
     """Everything that was observed in ``seconds``. transforms: child → parent, position (3,) m, quaternion (4,) xyzw.
-    controllers: state by name from the controller manager, None if it did not answer. clock_moves: /clock was received.
-    missing_packages: Debian package by controller whose commands arm_gate could not send on this machine."""
+    controllers: state by name from the controller manager, None if it did not answer. controller_manager: full name of
+    its node, "" if there is none. speed_scaling: newest factor by controller, 1 is full speed; only of controllers that
+    publish it. clock_moves: /clock was received. missing_packages: Debian package by controller whose commands arm_gate
+    could not send on this machine. missing_state_packages: ROS packages without which states cannot be read here."""
 
     seconds: float = 5.0
     topics: dict[str, Topic] = field(default_factory=dict)
@@ -118,8 +155,11 @@ class Observations:
     transforms: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
     cameras: list[CameraObservations] = field(default_factory=list)
     controllers: dict[str, str] | None = None
+    controller_manager: str = ""
+    speed_scaling: dict[str, float] = field(default_factory=dict)
     clock_moves: bool = False
     missing_packages: dict[str, str] = field(default_factory=dict)
+    missing_state_packages: tuple[str, ...] = ()
 
     def topic(self, name: str) -> Topic:
         """Return the publishers and subscribers of a topic; none if it does not exist."""
@@ -151,6 +191,10 @@ class RobotSetup:
         """Return the full name of a topic of the robot."""
         space = self.namespace if self.robot_namespace is None else self.robot_namespace
         return name if name.startswith("/") else f"{space}/{name}"
+
+    def state_topic(self, controller: str) -> str:
+        """Return the full name of a trajectory controller's state."""
+        return self.robot_topic(f"{controller}/controller_state")
 
     @property
     def image_topics(self) -> tuple[str, ...]:

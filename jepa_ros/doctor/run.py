@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -125,8 +126,9 @@ def _collect_images(
 
 
 def _print_findings(findings: Iterable[Finding]) -> None:
-    """Print a line for each finding, the worst last, where a terminal shows them."""
+    """Print each finding in lines of at most 80 columns, the worst last, where a terminal shows them."""
     is_terminal = sys.stdout.isatty()
+    wrap = textwrap.TextWrapper(80, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False)
     for finding in sorted(findings, key=lambda f: f.level):
-        line = finding.line()
+        line = wrap.fill(finding.line())
         print(f"\033[{_COLOURS[finding.level]}m{line[:7]}\033[0m{line[7:]}" if is_terminal else line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from std_msgs.msg import Int64, String
 
 from helpers.nodes import HELPERS, ROOT, environment
 from jepa_ros.doctor.examine import examine
+from jepa_ros.doctor.finding import Level
 from jepa_ros.doctor.observations import RobotSetup
 from jepa_ros.errors import InputError
 from jepa_ros.nodes.common.qos import LATCHED
@@ -23,6 +25,10 @@ ROBOT = load_robot("openarm")
 COMMAND = f"/{ROBOT.controllers[0].command_topic}"
 SECONDS, DISCOVERY = 0.6, 0.8
 ALL_WELL = {}
+with_states = pytest.mark.skipif(
+    importlib.util.find_spec("control_msgs") is None or importlib.util.find_spec("controller_manager_msgs") is None,
+    reason="control_msgs and controller_manager_msgs are not installed",
+)
 
 WRONG = {
     # what is wrong: (the fake arm, what the doctor is asked, the check that must name it, words of it)
@@ -60,7 +66,7 @@ WRONG = {
     "another zero position": ({"first_joint": 0.5}, ALL_WELL, "tool_seen", "from where the joints put it"),
     "joint at its limit": ({"elbow": 0.005}, ALL_WELL, "range", "expected 0.01 rad of distance"),
     "joint states with nan": ({"first_joint": float("nan")}, ALL_WELL, "values", "NaN or Inf for openarm_right_joint1"),
-    "no velocities": ({"velocities": False}, ALL_WELL, "values", "velocity interface"),
+    "no velocities": ({"velocities": False}, ALL_WELL, "velocities", "velocity interface"),
     "no controller": ({"listeners": 0}, ALL_WELL, "controller", "Load and activate right_joint_trajectory_controller"),
     "controller with another name": (
         {"listener_topic": "arm_controller/joint_trajectory"},
@@ -171,6 +177,98 @@ def test_each_fault_is_the_only_finding(become, doctor, wrong):
     assert {f.check for f in findings} == {check}, lines
     assert len(findings) == 1 and words in lines[0], lines
     assert "\n" not in lines[0]
+
+
+NAME = ROBOT.controllers[0].name
+ALL_RIGHT = {
+    "trajectory": {},
+    "forward": {"forward": True},
+    "late controller": {"controller": "late"},
+    "late forward controller": {"forward": True, "controller": "late"},
+    "late manager": {"manager": "late"},
+}
+OF_CONTROLLERS = {
+    # what is wrong: (the controllers, the check that must name it, its level, words of it)
+    "inactive": ({"state": "inactive"}, "controller", Level.ERROR, f"--activate {NAME}"),
+    "mute controller": ({"controller": "mute"}, "answer", Level.WARNING, f"ros2 param get /{NAME}"),
+    "mute forward controller": (
+        {"forward": True, "controller": "mute"},
+        "answer",
+        Level.ERROR,
+        "joints, interface_name",
+    ),
+    "forward controller without services": (
+        {"forward": True, "controller": "never"},
+        "answer",
+        Level.ERROR,
+        "Look yourself before anything moves",
+    ),
+    "no manager": ({"manager": "never"}, "answer", Level.WARNING, "give --robot-namespace"),
+    "velocities": ({"forward": True, "interface_name": "velocity"}, "command_meaning", Level.ERROR, "found 'velocity'"),
+    "reversed": ({"forward": True, "reversed": True}, "controller_joints", Level.ERROR, "in this order"),
+    "late and reversed": (
+        {"forward": True, "reversed": True, "controller": "late"},
+        "controller_joints",
+        Level.ERROR,
+        "in this order",
+    ),
+    "no interpolation": ({"interpolation_method": "none"}, "interpolation", Level.ERROR, "jump"),
+    "slowed": ({"speed_scaling": 0.25}, "speed_scaling", Level.WARNING, "found 0.25"),
+    "paused": ({"speed_scaling": 0.0}, "speed_scaling", Level.WARNING, "which is a pause"),
+}
+
+
+def with_controller(start, become, doctor, **told):
+    """The findings beside a fake controller, which is started for this look."""
+    become(listeners=0)
+    changes = {}
+    if told.get("forward"):
+        forward = "forward_command_controller/ForwardCommandController"
+        controller = ROBOT.controllers[0].model_copy(update={"type": forward})
+        changes["robot"] = ROBOT.model_copy(update={"controllers": [controller]})
+    process = start(HELPERS / "fake_controllers.py", told)
+    process.says("ready", 60)
+    try:
+        return doctor(**changes)
+    finally:
+        process.end()
+
+
+@with_states
+@pytest.mark.parametrize("right", ALL_RIGHT)
+def test_controllers_that_answer_late_are_waited_for(start, become, doctor, right):
+    findings = with_controller(start, become, doctor, **ALL_RIGHT[right])
+    assert not bad(findings), [f.line() for f in findings]
+    lines = [f.line() for f in findings]
+    assert any(f"/{NAME} subscribes, active" in line for line in lines), lines
+    assert any("arm_gate alone does" in line for line in lines), lines
+
+
+@with_states
+@pytest.mark.parametrize("wrong", OF_CONTROLLERS)
+def test_each_fault_of_a_controller_is_the_only_finding(start, become, doctor, wrong):
+    told, check, level, words = OF_CONTROLLERS[wrong]
+    findings = bad(with_controller(start, become, doctor, **told))
+    lines = [f.line() for f in findings]
+    assert [(f.check, f.level) for f in findings] == [(check, level)], lines
+    assert words in lines[0], lines
+
+
+@with_states
+def test_a_controller_manager_that_never_answers_is_an_error(start, become, doctor):
+    findings = bad(with_controller(start, become, doctor, manager="mute"))
+    assert [f.level for f in findings if "list_controllers" in f.line()] == [Level.ERROR]
+    assert {f.check for f in findings} == {"answer"}, [f.line() for f in findings]
+
+
+@with_states
+def test_without_the_packages_to_ask_with_states_are_said_to_be_unknown(start, become, doctor, monkeypatch):
+    from jepa_ros.doctor import graph_listener
+
+    monkeypatch.setattr(graph_listener, "_import_interface", lambda name: None)
+    findings = bad(with_controller(start, become, doctor, state="inactive"))
+    assert [(f.code, f.level) for f in findings] == [("answer.package_missing", Level.WARNING)] * 2
+    assert all("make setup-robot" in f.line() for f in findings)
 
 
 def test_the_simulated_cell_has_no_findings(start, become, doctor):

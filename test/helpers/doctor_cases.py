@@ -9,6 +9,7 @@ import numpy as np
 from jepa_ros.doctor.examine import examine
 from jepa_ros.doctor.finding import Level
 from jepa_ros.doctor.observations import (
+    CONTROLLER_STATE,
     IMAGES,
     JOINT_STATE,
     STRING,
@@ -28,7 +29,10 @@ from jepa_ros.world_model.config import read_config
 
 ROBOT, MODEL = load_robot("openarm"), read_config(resolve_model("openarm_reach"))
 SETUP = RobotSetup(ROBOT, MODEL)
+CONTROLLER = ROBOT.controllers[0].name
 COMMAND = f"/{ROBOT.controllers[0].command_topic}"
+STATE = SETUP.state_topic(CONTROLLER)
+MANAGER = "/controller_manager"
 TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 NOW = 1.7e9  # s
 
@@ -62,6 +66,12 @@ def picture(seed=0):
     return np.random.default_rng(seed).integers(0, 255, (240, 320, 3), dtype=np.uint8)
 
 
+def trajectory_parameters(**changes):
+    """What a joint_trajectory_controller answers."""
+    given = {"joints": [*ROBOT.joints], "command_interfaces": ["position"], "interpolation_method": "splines"}
+    return NodeParameters(use_sim_time=False, **(given | changes))
+
+
 def good() -> Observations:
     """A robot that is as it should be."""
     trained = MODEL.camera
@@ -73,10 +83,18 @@ def good() -> Observations:
             "/joint_states": Topic([Endpoint("/driver", JOINT_STATE)], [Endpoint("/rsp", JOINT_STATE)]),
             "/robot_description": Topic([Endpoint("/rsp", STRING, True, True)]),
             "/image": Topic([Endpoint("/eye", IMAGES[0], False)]),
-            COMMAND: Topic([], [Endpoint("/right_joint_trajectory_controller", TRAJECTORY)]),
+            COMMAND: Topic([], [Endpoint(f"/{CONTROLLER}", TRAJECTORY)]),
+            STATE: Topic([Endpoint(f"/{CONTROLLER}", CONTROLLER_STATE)]),
             "/tf_static": Topic([Endpoint("/rsp", "tf2_msgs/msg/TFMessage", True, True)]),
         },
-        nodes={"/driver": NodeParameters(use_sim_time=False)},
+        nodes={
+            "/driver": NodeParameters(use_sim_time=False),
+            f"/{CONTROLLER}": trajectory_parameters(),
+            MANAGER: NodeParameters(enforce_command_limits=False),
+        },
+        controllers={CONTROLLER: "active"},
+        controller_manager=MANAGER,
+        speed_scaling={CONTROLLER: 1.0},
         joints=stream(100),
         joint_messages=[joint_message()] * 500,
         description=urdf(),

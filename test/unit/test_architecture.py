@@ -51,6 +51,7 @@ ROS = {
     "collecting/session",
     "demo/listener",
     "doctor/graph_listener",
+    "doctor/inquiry",
     "doctor/run",
     "security/run",
     "soak/faults",

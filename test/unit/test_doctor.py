@@ -11,6 +11,7 @@ import pytest
 from helpers import turned_camera
 from helpers.doctor_cases import (
     COMMAND,
+    CONTROLLER,
     MODEL,
     NOW,
     ROBOT,
@@ -24,7 +25,8 @@ from helpers.doctor_cases import (
     urdf,
 )
 from jepa_ros.doctor import finding
-from jepa_ros.doctor.arm import check_controllers, check_joints
+from jepa_ros.doctor.arm import check_joints
+from jepa_ros.doctor.controllers import check_controllers
 from jepa_ros.doctor.examine import examine
 from jepa_ros.doctor.finding import FindingCode, Level
 from jepa_ros.doctor.model import check_fit
@@ -212,7 +214,6 @@ def test_a_continuous_joint_may_have_made_many_turns():
         (replace(joint_message(), names=("joint1",) * 8), "joints", "missing"),
         (replace(joint_message(), names=(*ROBOT.joints, ROBOT.joints[0], *ROBOT.gripper)), "joints", "twice"),
         (replace(joint_message(), positions=(0.0,)), "values", "1 for 8 names"),
-        (replace(joint_message(), velocities=()), "values", "velocity interface"),
         (joint_message(openarm_right_joint2=math.inf), "values", "NaN or Inf for openarm_right_joint2"),
         (joint_message(openarm_right_joint4=90.0), "units", "degrees"),
         (joint_message(openarm_right_joint4=2.6), "range", "openarm_right_joint4 at 2.600 rad"),
@@ -223,6 +224,40 @@ def test_invalid_joint_states_are_reported(message, check, words):
     observed = good()
     observed.joint_messages = [message] * 10
     assert words in only(check, observed)
+
+
+@pytest.mark.parametrize(
+    ("velocities", "words"),
+    [
+        ((), "for openarm_right_joint1"),
+        ((0.0,) * 3, "for openarm_right_joint1"),
+        ((0.0, math.nan) + (0.0,) * 6, "or NaN, for openarm_right_joint2. Not measured"),
+    ],
+)
+def test_velocities_that_are_not_measured_are_only_a_warning(velocities, words):
+    observed = good()
+    observed.joint_messages = [replace(joint_message(), velocities=velocities)] * 10
+    line = only("velocities", observed, level=Level.WARNING)
+    assert words in line and "speed is taken from differences" in line
+
+
+def test_publishers_of_joint_states_that_contradict_each_other_are_both_named():
+    observed = good()
+    observed.topics["/joint_states"].publishers.append(Endpoint("/other_driver", JOINT_STATE))
+    assert not bad(observed)  # they agree, as do drivers of an arm and of its gripper
+    there = joint_message(openarm_right_joint2=0.5)
+    observed.joint_messages = [joint_message(), there] * 100
+    line = only("joint_sources", observed)
+    assert "/driver, /other_driver" in line and "openarm_right_joint2 at 0.000 and 0.500 rad" in line
+    observed.topics["/joint_states"].publishers.pop()
+    assert not bad(observed)  # one publisher: an arm that shakes
+
+
+def test_an_arm_that_moves_is_not_taken_for_two():
+    observed = good()
+    observed.topics["/joint_states"].publishers.append(Endpoint("/gripper_driver", JOINT_STATE))
+    observed.joint_messages = [joint_message(openarm_right_joint2=0.03 * k) for k in [*range(20), *range(20, 0, -1)]]
+    assert not bad(observed)
 
 
 def test_a_gripper_in_separate_joint_states_is_reported_as_missing():
@@ -244,7 +279,18 @@ def controlled(**changes):
 def test_an_inactive_controller_is_reported():
     observed = controlled(controllers={ROBOT.controllers[0].name: "inactive"})
     assert "--activate right_joint_trajectory_controller" in only("controller", observed)
-    assert not bad(controlled(controllers={ROBOT.controllers[0].name: "active"}))
+    other = only("controller", controlled(controllers={CONTROLLER: "inactive"}, controller_manager="/arm/manager"))
+    assert f"ros2 control switch_controllers -c /arm/manager --activate {CONTROLLER}" in other
+    raw = only("controller", controlled(controllers={CONTROLLER: "unconfigured"}))
+    assert (
+        f"set_controller_state {CONTROLLER} inactive; ros2 control switch_controllers --activate {CONTROLLER}." in raw
+    )
+    assert not bad(controlled(controllers={CONTROLLER: "active"}))
+
+
+def test_a_controller_that_its_manager_does_not_know_is_a_warning():
+    observed = controlled(controllers={"arm_controller": "active"})
+    assert "only arm_controller" in only("controller", observed, level=Level.WARNING)
 
 
 def test_the_controllers_known_to_the_controller_manager_are_listed():
@@ -283,7 +329,7 @@ def test_joint_order_is_checked_where_commands_carry_no_names(kind, fits):
     setup = replace(SETUP, robot=ROBOT.model_copy(update={"controllers": [controller]}))
     listener = Endpoint("/controller", controller.message_type)
     observed.topics[f"/{controller.command_topic}"] = Topic([], [listener])
-    observed.nodes["/controller"] = NodeParameters(joints=ROBOT.joints[::-1])
+    observed.nodes["/controller"] = NodeParameters(joints=ROBOT.joints[::-1], interface_name="position")
     found = [f for f in check_controllers(observed, setup) if f.level]
     assert [f.check for f in found] == ([] if fits else ["controller_joints"])
 
