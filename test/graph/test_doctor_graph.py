@@ -143,9 +143,9 @@ def doctor(client, checkpoint):
     executor.add_node(node)
     setup = RobotSetup(ROBOT, checkpoint.config)
 
-    def look(**changes):
+    def look(discovery=DISCOVERY, **changes):
         asked = replace(setup, **changes)
-        return examine(observe_graph(node, executor, asked, SECONDS, discovery=DISCOVERY), asked, checkpoint)
+        return examine(observe_graph(node, executor, asked, SECONDS, discovery=discovery), asked, checkpoint)
 
     yield look
     executor.remove_node(node)
@@ -229,7 +229,7 @@ def with_controller(start, become, doctor, **told):
     process = start(HELPERS / "fake_controllers.py", told)
     process.says("ready", 60)
     try:
-        return doctor(**changes)
+        return doctor(discovery=5.0, **changes)  # a process that has just started: lost announcements come after 3 s
     finally:
         process.end()
 
