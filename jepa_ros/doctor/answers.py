@@ -106,4 +106,4 @@ def _explain_unknown_scaling(controller: str, observed: Observations, setup: Rob
 
 
 def _install(package: str) -> str:
-    return f"Run make setup-robot; beside a ROS installation install ros-jazzy-{package.replace('_', '-')}."
+    return f"Run make setup-robot, or install ros-jazzy-{package.replace('_', '-')} and source the distribution."

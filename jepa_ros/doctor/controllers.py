@@ -44,7 +44,7 @@ def _check_controller(controller: ControllerConfig, observed: Observations, setu
     topic = observed.topic(name)
     subscribers = find_followers(topic.subscribers)
     if package := observed.missing_packages.get(controller.name):
-        advice = f"arm_gate cannot send it: install {package} where the nodes run, and source the distribution."
+        advice = f"arm_gate cannot send it: where the nodes run, run make setup-robot, or install {package} there."
         yield error(Code.PACKAGE_MISSING, name, f"{type_} to be installed", "none", advice)
     if rivals := [p.node for p in topic.publishers if p.name != GATE]:
         advice = "End that node: the gate refuses every plan while another node commands the arm."

@@ -342,4 +342,4 @@ def test_a_missing_moveit_servo_or_message_package_is_reported():
     observed.topics["/servo_node/delta_joint_cmds"] = Topic([], [Endpoint("/servo_node", "control_msgs/msg/JointJog")])
     assert bad(observed, setup) == []
     observed.missing_packages = {"servo_node": "ros-jazzy-control-msgs"}
-    assert "install ros-jazzy-control-msgs where the nodes run" in only("package", observed, setup)
+    assert "make setup-robot, or install ros-jazzy-control-msgs there" in only("package", observed, setup)

@@ -153,7 +153,7 @@ def test_states_that_cannot_be_read_without_messages_are_warnings_with_the_remed
     found = bad(observed)
     assert [(f.check, f.level) for f in found] == [("answer", Level.WARNING)] * 2
     lines = [f.line() for f in found]
-    assert all("Run make setup-robot; beside a ROS installation install ros-jazzy-con" in line for line in lines)
+    assert all("Run make setup-robot, or install ros-jazzy-con" in line for line in lines)
     assert "which controllers are active" in lines[0] and "speed scaling" in lines[1]
 
 

@@ -142,7 +142,7 @@ def test_invalid_arguments_are_refused_in_one_line(given, complaint):
 
 def test_a_command_interface_without_its_message_package_is_refused_at_start(monkeypatch):
     monkeypatch.setitem(sys.modules, "control_msgs", None)
-    with pytest.raises(InputError, match="'servo_joint_jog': ROS package control_msgs not found: install"):
+    with pytest.raises(InputError, match="'servo_joint_jog': ROS package control_msgs not found: run make setup-robot"):
         check_inputs(arguments(command_interface="servo_joint_jog"))
     check_inputs(arguments(command_interface="servo_twist"))
 

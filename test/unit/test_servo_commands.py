@@ -56,7 +56,7 @@ class Node:
 
 @pytest.fixture
 def control_msgs(monkeypatch):
-    """Stands in for the package, which the wheels lack."""
+    """Stands in for the package, which may not be installed."""
     package, messages = ModuleType("control_msgs"), ModuleType("control_msgs.msg")
     package.__spec__, messages.JointJog = ModuleSpec("control_msgs", None), JointJog
     monkeypatch.setitem(sys.modules, "control_msgs", package)
@@ -129,7 +129,7 @@ def test_without_control_msgs_joint_jog_is_refused_in_one_line_but_not_twist(mon
     with pytest.raises(InputError) as refused:
         command(Node())
     assert str(refused.value) == (
-        "command_interface 'servo_joint_jog': ROS package control_msgs not found: install "
-        "ros-jazzy-control-msgs and source the distribution"
+        "command_interface 'servo_joint_jog': ROS package control_msgs not found: run make setup-robot, "
+        "or install ros-jazzy-control-msgs and source the distribution"
     )
     assert command(Node(), "servo_twist")

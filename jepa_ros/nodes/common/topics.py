@@ -54,7 +54,7 @@ def message_class(kind: str) -> type:
 def missing_package(controller: ControllerConfig) -> str:
     """Return the Debian package with a controller's command messages if they are not installed, else "".
 
-    control_msgs is part of ROS distributions, not of the wheels.
+    control_msgs is part of ROS distributions, not of the wheels: `make setup-robot` builds it beside these.
     """
     package = controller.message_type.partition("/")[0]
     if importlib.util.find_spec(package) is not None:
@@ -67,8 +67,8 @@ def command_class(controller: ControllerConfig) -> type:
     if debian := missing_package(controller):
         package = controller.message_type.partition("/")[0]
         raise InputError(
-            f"command_interface '{controller.interface}': ROS package {package} not found: install {debian} and source "
-            "the distribution"
+            f"command_interface '{controller.interface}': ROS package {package} not found: run make setup-robot, or "
+            f"install {debian} and source the distribution"
         )
     return message_class(controller.message_type)
 
