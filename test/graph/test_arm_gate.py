@@ -15,6 +15,7 @@ from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 from helpers.gate_controllers import JOINT_JOG, PEERS, JointJog, robot_file
 from helpers.gate_peers import Bench, reached
 from helpers.gate_plans import GOAL, JOINTS, ROBOT, START, minimum_jerk, urdf
+from helpers.nodes import hide_package
 from jepa_ros.nodes.common.convert import to_seconds, to_stamp, trajectory_message
 from jepa_ros.nodes.common.qos import LATCHED, NEWEST
 from jepa_ros.robot.config import read_robot
@@ -221,8 +222,8 @@ def test_joint_velocities_end_with_zeros_then_stop_and_a_timeout_stops_the_arm(s
     bench.close()
 
 
-@pytest.mark.skipif(JointJog is not None, reason="control_msgs is installed")
-def test_joint_velocities_without_control_msgs_are_refused(start, client):
+def test_joint_velocities_without_control_msgs_are_refused(start, client, monkeypatch, tmp_path):
+    hide_package(monkeypatch, tmp_path, "control_msgs")
     bench = Bench(start, client, "lacking", JOINT_JOG)
     bench.description.publish(String(data=urdf()))
     bench.process.says("command_interface 'servo_joint_jog': ROS package control_msgs not found")

@@ -12,6 +12,7 @@ from trajectory_msgs.msg import JointTrajectory
 from helpers.gate_controllers import robot_file
 from helpers.gate_peers import Bench
 from helpers.gate_plans import urdf
+from helpers.nodes import hide_package
 
 try:
     from control_msgs.action import GripperCommand
@@ -105,12 +106,13 @@ def test_the_gripper_opens_to_the_requested_width_unless_the_gate_is_latched(sta
     bench.close()
 
 
-@pytest.mark.skipif(GripperCommand is not None, reason="control_msgs is installed")
-def test_a_gripper_that_cannot_be_commanded_is_reported_and_the_arm_moves(start, client, tmp_path):
+def test_a_gripper_that_cannot_be_commanded_is_reported_and_the_arm_moves(start, client, monkeypatch, tmp_path):
     gripper = Gripper(start, client, "forward_command", tmp_path)
     gripper.bench.close()
     file = tmp_path / "arm.yaml"
     file.write_text(file.read_text().replace("forward_command\n", "gripper_command\n"))
+    (hidden := tmp_path / "hidden").mkdir()
+    hide_package(monkeypatch, hidden, "control_msgs")
     bench = Bench(start, client, "no_gripper", robot=file)
     bench.ready()
     assert "the gripper is not commanded: ROS package control_msgs not found" in bench.process.output

@@ -118,6 +118,13 @@ def environment() -> dict[str, str]:
     }
 
 
+def hide_package(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str) -> None:
+    """Processes started from now on in this test do not find a Python package. folder: an empty one."""
+    (folder / "sitecustomize.py").write_text(f"import sys\n\nsys.modules[{package!r}] = None\n")
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", path)
+
+
 def ros_arguments(parameters: dict | None = None, remaps: dict | None = None) -> list[str]:
     out = ["--ros-args"]
     for name, value in (parameters or {}).items():

@@ -41,6 +41,7 @@ from jepa_ros.doctor.observations import (
     Observations,
     Topic,
 )
+from jepa_ros.doctor.run import _print_findings
 from jepa_ros.doctor.topics import qos_mismatch
 
 
@@ -343,3 +344,14 @@ def test_a_missing_moveit_servo_or_message_package_is_reported():
     assert bad(observed, setup) == []
     observed.missing_packages = {"servo_node": "ros-jazzy-control-msgs"}
     assert "make setup-robot, or install ros-jazzy-control-msgs there" in only("package", observed, setup)
+
+
+def test_findings_are_printed_in_80_columns_the_worst_last(capsys):
+    observed = good()
+    observed.topics[COMMAND].publishers = [Endpoint("/teleop", TRAJECTORY)]
+    observed.controllers, observed.missing_state_packages = None, ("controller_manager_msgs",)
+    _print_findings(examine(observed, SETUP))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line[:7].strip() for line in lines if line[:7].strip()][-2:] == ["warning", "error"]
+    assert all(line.startswith((" " * 8, "ok ", "warning ", "error ")) for line in lines)
