@@ -112,7 +112,8 @@ def plan_keys(ros: str, torch: str, groups: Sequence[str] = ()) -> dict[str, str
         [keys["packages"], *launch_files], [ROOT / "setup.py", ROOT / "setup.cfg", ROOT / "package.xml"]
     )
     for group in groups:
-        keys[group] = digest([keys["packages"]], group_files(group))
+        if files := group_files(group):
+            keys[group] = digest([keys["packages"]], files)
     if ros == WHEELS and not {"robot", "test"}.isdisjoint(groups):
         sources = [path for name in CONTROLLER_MESSAGES for path in package_files(ROOT / "tools" / name)]
         keys["controller_messages"] = digest([keys["ros"]], [*sources, ROOT / "tools" / "messages.py"])
@@ -371,7 +372,7 @@ def set_up(ros: str, torch: str, groups: Sequence[str] = ()) -> None:
         with stamped("jepa_ros", keys["jepa_ros"]):
             install_jepa_ros()
     for group in groups:
-        if group in pending and GROUPS[group]:
+        if group in pending:
             report(f"packages for {group}")
             with stamped(group, keys[group]):
                 install_group(group, ros)
