@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from jepa_ros.bringup.environment import DOMAINS, free_domain
+from jepa_ros.resources import config_path
 
 ROOT = Path(__file__).resolve().parents[2]
 HELPERS = Path(__file__).parent
@@ -48,6 +49,9 @@ def _remove_ports(domain: int) -> None:
 
 # Set before rclpy starts in this process: tests never meet a robot or another desk.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+# As users have it. With the small segments of Fast DDS's own profile, messages for a suspended process fill them, and
+# some nodes do not hear each other afterwards.
+os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(config_path("fastdds_localhost.xml")))
 choose_domain()
 
 
