@@ -30,7 +30,10 @@ def reached(bench, plan_id=7):
 
 
 class Bench:
-    """A gate in a namespace of its own, with an arm that goes exactly where its controller says."""
+    """A gate in a namespace of its own, with an arm that goes exactly where its controller says.
+
+    behind: s that the controllers' clock is behind the gate's; `positions` and the peer's times are by that clock.
+    """
 
     def __init__(self, start, client, name, kind="joint_trajectory_controller/JointTrajectoryController", **parameters):
         self.client, self.name, self.kind = client, f"/{name}", kind
@@ -51,7 +54,7 @@ class Bench:
         self.peer, self.windows = EVERY[kind](), []
         [controller] = load_robot(robot_file(), interface).controllers
         self.command_topic = f"{robot}/{controller.command_topic}"
-        self.state = None
+        self.controller, self.behind, self.state = controller.name, 0.0, None
         if JointTrajectoryControllerState is not None and hasattr(self.peer, "arm"):
             topic = f"{robot}/{controller.name}/controller_state"
             self.state = node.create_publisher(JointTrajectoryControllerState, topic, LATCHED)
@@ -112,8 +115,13 @@ class Bench:
     def now(self):
         return self.client.node.get_clock().now().nanoseconds * 1e-9
 
+    @property
+    def measured_now(self):
+        """(J,) rad"""
+        return self.peer.update(self.now() - self.behind).copy()
+
     def publish_joints(self):
-        now = self.now()
+        now = self.now() - self.behind
         q = self.peer.update(now)
         self.positions.append((now, q))
         if self.send_joints and not self.peer.stalls(now):
@@ -127,7 +135,7 @@ class Bench:
 
     def publish_state(self):
         """controller_state, of the kind of controller that has one; a real one sends it in each cycle."""
-        now, peer = self.now(), self.peer
+        now, peer = self.now() - self.behind, self.peer
         if self.state is None or not self.send_state or not peer.active or peer.stalls(now):
             return
         q, arm = peer.update(now), peer.arm
@@ -145,7 +153,9 @@ class Bench:
             self.planner.publish(PlannerStatus())
 
     def on_command(self, message, info: dict):
-        came = info["received_timestamp"] * 1e-9  # this process may be slow to look at it, which a controller is not
+        came = (
+            info["received_timestamp"] * 1e-9 - self.behind
+        )  # this process may be slow to look at it, which a controller is not
         self.windows.append((came, message))
         self.peer.hear(message, came)
 
@@ -218,9 +228,9 @@ class Bench:
         self.until("HOLDING", timeout=30.0)
         self.client.wait_for(self.plans.get_subscription_count, "the gate to listen")
         for _ in range(5):  # joint states that thaw count as a jump, which may end the way there
-            self.follow(minimum_jerk(self.peer.update(self.now()), START), 99)
+            self.follow(minimum_jerk(self.measured_now, START), 99)
             self.until("HOLDING", timeout=5.0)
-            if np.abs(self.peer.update(self.now()) - START).max() < 1e-3:
+            if np.abs(self.measured_now - START).max() < 1e-3:
                 break
         self.positions.clear()
         self.windows.clear()
@@ -230,7 +240,7 @@ class Bench:
         """In the middle of a plan to GOAL."""
         self.ready()
         self.follow(minimum_jerk(START, GOAL), 7)
-        self.client.wait_for(lambda: np.abs(self.peer.update(self.now()) - START).max() > 0.05, "motion")
+        self.client.wait_for(lambda: np.abs(self.measured_now - START).max() > 0.05, "motion")
         self.stops_before = self.status.stops
         return self
 

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from helpers.gate_simulation import NAMES, START, Bench, at_rest, continuing
+from jepa_ros.robot.gate.controller_watch import ControllerReport
 from jepa_ros.robot.gate.types import Cause, GateCode, GateState
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.trajectory import JointTrajectory
@@ -73,6 +74,15 @@ def odd_states(bench, rng):
     bench.gate.update_joint_states(names, rng.normal(size=rng.integers(0, 9)).tolist(), None, bench.now, bench.now)
 
 
+def report_state(bench, rng):
+    """What a controller says of itself, or what somebody says in its name."""
+    q = bench.q + rng.choice([0.0, 1e-3, 0.05, 1.0]) * rng.normal(size=7)
+    q[rng.random(7) < 0.05] = np.nan
+    speed = rng.choice([1.0, 0.5, 0.0, np.nan], p=[0.85, 0.05, 0.05, 0.05])
+    stamp = bench.now + rng.choice([0.0, -0.02, -5.0, 5.0], p=[0.6, 0.2, 0.1, 0.1])
+    bench.gate.update_controller(ControllerReport("arm", NAMES, q, speed, stamp), bench.now)
+
+
 EVENTS = {
     "plan": send_plan,
     "clock": jump_clock,
@@ -86,9 +96,13 @@ EVENTS = {
     ),
     "stop": lambda bench, rng: bench.gate.stop_and_latch(CAUSE, bench.now),
     "e-stop": lambda bench, rng: bench.gate.update_e_stop(bool(rng.random() < 0.5), bench.now),
+    "report": report_state,
+    "activity": lambda bench, rng: bench.gate.update_activity(
+        [{}, {"arm": "inactive"}, None][rng.integers(3)], bench.now
+    ),
     "halt": lambda bench, rng: bench.gate.stop_and_hold(CAUSE, bench.now),
 }
-WEIGHTED = st.sampled_from(["plan"] * 12 + ["healthy"] * 4 + [*EVENTS, "release", "release"])
+WEIGHTED = st.sampled_from(["plan"] * 12 + ["healthy"] * 4 + [*EVENTS, "release", "release", "report"])
 SCRIPT = st.lists(st.tuples(WEIGHTED, st.floats(0.0, 0.6), SEEDS), min_size=1, max_size=14)
 
 

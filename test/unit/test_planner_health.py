@@ -102,3 +102,10 @@ def test_a_latched_inactive_or_silent_gate_refuses_goals(health, clock, state, c
     assert refusal.code == code and ("why" in refusal.text) == bool(refusal)
     clock.now += GATE_SILENT_AFTER + 0.1
     assert health.find_gate_refusal().code == PlannerCode.GATE_SILENT
+
+
+@pytest.mark.parametrize("code", [GateStatus.CONTROLLER_INACTIVE, GateStatus.CONTROLLER_SLOWED])
+def test_goals_are_refused_while_the_controllers_would_not_follow(health, code):
+    health.receive_gate_status(GateStatus(state=GateStatus.HOLDING, code=code, text="controller arm is paused"))
+    refusal = health.find_gate_refusal()
+    assert refusal.code == PlannerCode.GATE_HOLDING and "controller arm is paused" in refusal.text

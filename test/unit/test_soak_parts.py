@@ -56,6 +56,14 @@ def test_every_fault_is_drawn_once_in_the_first_round_and_restarts_less_often():
     assert drawn == again != other
 
 
+def test_controllers_are_disturbed_only_where_the_gate_can_read_what_they_report(monkeypatch):
+    kinds = {"controller paused", "controller slowed", "controller switched off, then on"}
+    monkeypatch.setattr("jepa_ros.soak.faults.JointTrajectoryControllerState", None)
+    without = {fault.kind for fault in catalogue()}
+    monkeypatch.setattr("jepa_ros.soak.faults.JointTrajectoryControllerState", object)
+    assert {fault.kind for fault in catalogue()} - without == kinds
+
+
 def make_row(**changes) -> dict:
     row = {"t": 10.0, "fault": "SIGKILL", "target": "camera", "stops": True, "restarts": True, "survived": True}
     return row | {"caught_ms": 200.0, "stop_ms": 400.0, "lasted_s": 0.5, "recovered_s": 6.0, "caught": True} | changes

@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import numpy as np
 from rclpy.action import ActionClient
-from rclpy.duration import Duration
 from std_msgs.msg import Float64, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 from trajectory_msgs.msg import JointTrajectoryPoint
@@ -23,6 +22,7 @@ from jepa_ros.nodes.common.convert import to_duration, to_stamp, trajectory_mess
 from jepa_ros.nodes.common.qos import NEWEST, RELIABLE
 from jepa_ros.nodes.common.topics import command_class, robot_topic
 from jepa_ros.robot.config import ControllerConfig, GripperControllerConfig, RobotConfig
+from jepa_ros.robot.gate.controller_cycles import ControllerCycles
 from jepa_ros.robot.gate.types import Window
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.limits import JointLimits
@@ -38,14 +38,19 @@ FULL_TRAVEL_TIME = 1.0  # s, requested of a trajectory from one end to the other
 
 
 def make_command(
-    node, controller: ControllerConfig, robot: RobotConfig, kinematics: Kinematics, limits: JointLimits, stamped: bool
+    node,
+    controller: ControllerConfig,
+    robot: RobotConfig,
+    kinematics: Kinematics,
+    limits: JointLimits,
+    cycles: ControllerCycles | None,
 ) -> CommandInterface:
-    """Return the command interface for a controller's type. stamped: see TrajectoryCommand.
+    """Return the command interface for a controller's type. cycles: see TrajectoryCommand.
 
     Raises InputError where the package of the controller's messages is not installed.
     """
     if controller.interface == "joint_trajectory":
-        return TrajectoryCommand(node, controller, limits, stamped)
+        return TrajectoryCommand(node, controller, limits, cycles)
     if controller.interface == "servo_twist":
         return TwistCommand(node, controller, limits, robot.base_frame, kinematics)
     if controller.interface == "servo_joint_jog":
@@ -56,7 +61,7 @@ def make_command(
 class CommandInterface:
     """A controller that the gate commands, by its command topic.
 
-    A controller takes either windows or references; the other method does nothing. limits: of the robot's joints.
+    A controller takes windows, references or set-points; the other methods do nothing. limits: of the robot's joints.
     """
 
     def __init__(self, node, controller: ControllerConfig, limits: JointLimits):
@@ -72,6 +77,9 @@ class CommandInterface:
     def send_reference(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
         """Called every tick. reference: (3, J) rad, rad/s, rad/s² (None before the first); measured: (J,) rad."""
 
+    def send_setpoint(self, setpoint: np.ndarray) -> None:
+        """Send the position (J,) rad for the controllers' next cycle."""
+
     def count_subscribers(self) -> int:
         """Return the number of subscribers of the command topic."""
         return self._publisher.get_subscription_count()
@@ -80,47 +88,39 @@ class CommandInterface:
         """Return the number of publishers on the command topic, the gate included."""
         return self._node.count_publishers(self.topic)
 
-    def wait_for_acknowledgement(self, timeout: float) -> bool:
-        """Wait at most `timeout` s until everything sent has arrived; True if it has."""
-        return self._publisher.wait_for_all_acked(Duration(seconds=timeout))
-
 
 class TrajectoryCommand(CommandInterface):
-    """joint_trajectory_controller. stamped: absolute stamps; otherwise stamp 0, "starts when received".
+    """joint_trajectory_controller. cycles: None where the controllers' clock agrees with the gate's; otherwise windows
+    are stamped in the controllers' clock, by what `cycles` has learned of it.
 
-    With a stamp the first point lies a little in the past, and the controller continues the curve exactly. Without one
-    it does not matter whether the clocks agree, but there must be no point at time 0 (it would be a step back by the
-    transport delay): the controller interpolates from its present state to the first point.
+    With a stamp the first point lies a little in the past, and the controller continues the curve exactly. Until the
+    clock is known the stamp is 0, "starts when received". Then there must be no point at time 0 (it would be a step
+    back by the transport delay): the controller interpolates from its present state to the first point.
     """
 
-    def __init__(self, node, controller: ControllerConfig, limits: JointLimits, stamped: bool):
+    def __init__(self, node, controller: ControllerConfig, limits: JointLimits, cycles: ControllerCycles | None):
         super().__init__(node, controller, limits)
-        self._stamped = stamped
+        self._cycles = cycles
 
     def send_window(self, window: Window, now: float) -> None:
         trajectory, start = window.trajectory, window.start
-        if not self._stamped:
+        ahead = 0.0 if self._cycles is None else self._cycles.offset
+        if ahead is None:
             trajectory = _remaining(trajectory, now - start)
         fields = (trajectory.positions, trajectory.velocities, trajectory.accelerations)
         own = JointTrajectory(self._names, trajectory.times, *(field[:, self._columns] for field in fields))
-        self._publisher.publish(trajectory_message(own, to_stamp(round(start * 1e9)) if self._stamped else None))
+        stamp = None if ahead is None else to_stamp(round((start - ahead) * 1e9))
+        self._publisher.publish(trajectory_message(own, stamp))
 
 
 class PositionCommand(CommandInterface):
-    """forward_command_controller on position interfaces: the reference itself, every tick of a motion.
+    """forward_command_controller on position interfaces: one set-point for each of its cycles.
 
     This controller has no timeout: if the gate dies in motion, the arm stays at the last set-point.
     """
 
-    _sent: np.ndarray | None = None
-
-    def send_reference(self, reference: np.ndarray | None, measured: np.ndarray | None, moving: bool) -> None:
-        """Send nothing at rest: before the first motion the set-point belongs to another node."""
-        if reference is None:
-            self._sent = None
-        elif moving or (self._sent is not None and (self._sent != reference[0]).any()):
-            self._sent = reference[0].copy()
-            self._publisher.publish(self._message(data=self._sent[self._columns].tolist()))
+    def send_setpoint(self, setpoint: np.ndarray) -> None:
+        self._publisher.publish(self._message(data=setpoint[self._columns].tolist()))
 
 
 class _ServoCommand(CommandInterface):
@@ -203,7 +203,7 @@ def make_gripper(node, robot: RobotConfig, urdf: str, block_reason: Callable[[],
         return None
     try:
         if config.interface == "gripper_command" and importlib.util.find_spec("control_msgs") is None:
-            raise InputError("ROS package control_msgs not found")
+            raise InputError("ROS package control_msgs not found; `make setup-robot` builds it")
         limits = read_gripper_limits(urdf, robot.gripper[0])
     except InputError as error:
         node.get_logger().warning(f"the gripper is not commanded: {error}")

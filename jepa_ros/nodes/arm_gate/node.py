@@ -21,20 +21,24 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from jepa_ros.errors import InputError
+from jepa_ros.nodes.arm_gate.controller_reports import ControllerReports
 from jepa_ros.nodes.arm_gate.controllers import CommandInterface, make_command, make_gripper
 from jepa_ros.nodes.arm_gate.parameters import PARAMETERS, make_gate_settings
-from jepa_ros.nodes.arm_gate.realtime import Ticker, raise_priority
+from jepa_ros.nodes.arm_gate.realtime import SetpointSender, Ticker, raise_priority
 from jepa_ros.nodes.common.convert import float32_array, to_seconds, to_stamp, trajectory_of
 from jepa_ros.nodes.common.diagnostics import ERROR, OK, WARN, Meter, Status
 from jepa_ros.nodes.common.lifecycle import JepaNode, NotReady
 from jepa_ros.nodes.common.qos import EXECUTED, GATE_STATUS, LATCHED, NEWEST, RELIABLE, SENSOR
 from jepa_ros.nodes.common.topics import LatestMessage, robot_topic
 from jepa_ros.robot.config import load_robot
+from jepa_ros.robot.files.open_marks import require_finished
+from jepa_ros.robot.gate.controller_cycles import ControllerCycles
 from jepa_ros.robot.gate.gate import MOVING, Gate
 from jepa_ros.robot.gate.plan_checks import MAX_POINTS
 from jepa_ros.robot.gate.types import NO_CAUSE, Cause, ExecutedTick, GateCode, GateOutput, GateReport, GateState
 from jepa_ros.robot.motion.limits import JointLimits
 
+CONFIRMATION_TIMEOUT = 0.5  # s (steady): longest wait for the controllers to report that they hold
 MAX_TIME_TO_REST = 3.0  # s (steady): longest wait for the arm when the node is deactivated in motion
 
 
@@ -49,6 +53,8 @@ class ArmGate(JepaNode):
         self._report: GateReport | None = None
         self._lock = threading.RLock()  # for the gate and its outputs, which two threads use
         self._ticker: Ticker | None = None
+        self._sender: SetpointSender | None = None
+        self._cycles: ControllerCycles | None = None
         self._other_publisher = self._no_controller = NO_CAUSE
         self._status_sent = self._clock_moved = -math.inf
         self._clock_seen, self._clock_stopped = 0.0, False
@@ -73,6 +79,7 @@ class ArmGate(JepaNode):
 
         p = self.p
         self._scheduling = raise_priority(p.thread_priority)
+        require_finished(p.robot)
         robot = load_robot(p.robot, p.command_interface)
         if self._description.message is None:
             raise NotReady("no robot_description received yet")
@@ -81,12 +88,16 @@ class ArmGate(JepaNode):
         kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
         space = make_space(robot, kinematics, p.control_period)
         clearance = Clearance.from_robot(robot, urdf, kinematics, border=(space.normals, space.offsets))
-        self._gate = Gate(limits, make_gate_settings(p), space.executed, clearance)
-        stamped = p.command_stamps == "absolute"
+        streaming = "forward_position" in robot.interfaces
+        self._gate = Gate(limits, make_gate_settings(p), space.executed, clearance, streaming)
+        learns_cycles = streaming or p.command_stamps == "zero"
+        period = 1.0 / p.controller_rate if p.controller_rate > 0.0 else None
+        self._cycles = ControllerCycles(period) if learns_cycles else None
         controllers = [c.model_copy(update={"name": robot_topic(self, c.name)}) for c in robot.controllers]
         self._commands, self._gripper = [], None
         if not p.shadow:  # in shadow mode there is no publisher, so nothing can be sent
-            self._commands = [make_command(self, c, robot, kinematics, limits, stamped) for c in controllers]
+            clock = self._cycles if p.command_stamps == "zero" else None
+            self._commands = [make_command(self, c, robot, kinematics, limits, clock) for c in controllers]
             self._gripper = make_gripper(self, robot, urdf, self._gripper_block_reason)
         self._frame, self._action_space = robot.base_frame, space.name
         self._executed = self.create_lifecycle_publisher(Action, "executed", EXECUTED)
@@ -101,6 +112,7 @@ class ArmGate(JepaNode):
             JointState, robot_topic(self, "joint_states"), self._on_joint_states, SENSOR, event_callbacks=silent
         )
         self._joint_states.polled = True
+        self._reports = ControllerReports(self, [] if p.shadow else controllers)
         if p.require_deadman:
             kind, callback = (Joy, self._on_joy) if p.deadman_type == "joy" else (Bool, self._on_deadman)
             self.create_subscription(kind, "deadman", callback, SENSOR)
@@ -113,6 +125,7 @@ class ArmGate(JepaNode):
         if self._e_stop is not None:
             self._gate.update_e_stop(self._e_stop, self.now())
         self._clock_seen, self._clock_moved, self._clock_stopped = self.now(), time.monotonic(), False
+        self._is_simulated = self.get_parameter("use_sim_time").value
         self._begun.clear()
         # Existing objects live as long as the node: keep them out of garbage collection at 200 Hz.
         gc.collect()
@@ -121,10 +134,17 @@ class ArmGate(JepaNode):
         self._check_graph()
         self._graph_timer = self.steady_timer(0.5, self._check_graph)
         self._ticker = Ticker(self.p.rate, self._tick, self._tick_failed)
+        if self._gate.setpoints is not None and self._commands:
+            rate = self.p.controller_rate or self.p.rate
+            sender = (rate, self._cycles, self.now, self._gate.next_setpoint, self._send_setpoint, self._tick_failed)
+            self._sender = SetpointSender(*sender)
 
     def deactivate(self) -> None:
         self._come_to_rest("the gate was deactivated")
         self._ticker.end()
+        if self._sender is not None:
+            self._sender.end()
+            self._sender = None
         self.destroy_timer(self._graph_timer)
         self._gate.reset()
         report = self._gate.tick(self.now()).status
@@ -149,16 +169,22 @@ class ArmGate(JepaNode):
         while self._gate.state in MOVING and time.monotonic() < end:
             time.sleep(0.005)
             self._step()
-        for command in self._commands:
-            if command.count_subscribers() and not command.wait_for_acknowledgement(0.5):
-                self.get_logger().warning(f"{command.topic}: the controller has not acknowledged the stop")
+        end = time.monotonic() + CONFIRMATION_TIMEOUT
+        while self._gate.stop_is_confirmed is False and time.monotonic() < end:
+            time.sleep(0.02)
+        if self._gate.stop_is_confirmed is False:
+            self.get_logger().warning("the controllers do not report that they hold the end of the stop")
 
     # -- inputs --------------------------------------------------------------------------------------------------------
 
-    def _on_joint_states(self, m: JointState) -> None:
+    def _on_joint_states(self, m: JointState, info: dict) -> None:
         with self._lock:
             if self._running():
-                self._gate.update_joint_states(m.name, m.position, m.velocity, to_seconds(m.header.stamp), self.now())
+                stamp, now = to_seconds(m.header.stamp), self.now()
+                if self._cycles is not None:
+                    received = now if self._is_simulated else info["received_timestamp"] * 1e-9
+                    self._cycles.observe(stamp, received)
+                self._gate.update_joint_states(m.name, m.position, m.velocity, stamp, now)
 
     def _on_latent(self, m: LatentState) -> None:
         with self._lock:
@@ -253,6 +279,7 @@ class ArmGate(JepaNode):
         with self._lock:
             self._begun.append(began)
             self._poll_joint_states()
+            self._poll_reports()
             self._watch_clock(began)
             self._step()
             self._ticks.count()
@@ -267,7 +294,20 @@ class ArmGate(JepaNode):
         topic = self._joint_states
         with topic.handle:
             while (taken := topic.handle.take_message(topic.msg_type, False)) is not None:
-                self._on_joint_states(taken[0])
+                self._on_joint_states(*taken)
+
+    def _poll_reports(self) -> None:
+        reports, now = self._reports, self.now()
+        for report in reports.take():
+            if self._running():
+                self._gate.update_controller(report, now)
+        for inactive in reports.take_activity():
+            if self._running():
+                self._gate.update_activity(inactive, now)
+
+    def _send_setpoint(self, setpoint: np.ndarray) -> None:
+        for command in self._commands:
+            command.send_setpoint(setpoint)
 
     def _watch_clock(self, steady: float) -> None:
         """Detect by the steady clock that simulated time stands still, which leaves every age as it is."""
@@ -311,6 +351,8 @@ class ArmGate(JepaNode):
             if self._e_stop is not None and not self.count_publishers("e_stop"):
                 self._e_stop = None
                 self._gate.report_e_stop_absent()
+            if self._reports.lost_activity():
+                self._gate.update_activity(None, self.now())
             shared = ", ".join(c.topic for c in self._commands if c.count_publishers() > 1)
             unread = ", ".join(c.topic for c in self._commands if not c.count_subscribers())
             self._other_publisher = self._no_controller = NO_CAUSE

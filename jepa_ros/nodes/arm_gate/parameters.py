@@ -42,8 +42,17 @@ PARAMETERS = (
     Parameter(
         "command_stamps",
         "absolute",
-        "Stamps of commands: absolute, if the controllers' clock agrees with the gate's, or zero (start on receipt).",
+        "Clock of commands: absolute, if the controllers' clock agrees with the gate's. zero: windows are stamped in "
+        "the controllers' clock, learned from joint_states; until it is known with 0 (start on receipt).",
         choices=("absolute", "zero"),
+        at_configure=True,
+    ),
+    Parameter(
+        "controller_rate",
+        0.0,
+        "Rate of the controllers that take set-points one by one; 0: that of joint_states.",
+        unit="Hz",
+        range=(0.0, 1000.0),
         at_configure=True,
     ),
     Parameter("shadow", False, "Shadow mode: check plans without publishing commands.", at_configure=True),

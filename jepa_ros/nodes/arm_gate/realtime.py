@@ -1,4 +1,5 @@
-"""Real-time parts of the gate's process: scheduling priority, and a thread that ticks at a steady rate."""
+"""Real-time parts of the gate's process: scheduling priority, a thread that ticks at a steady rate, and one that sends
+set-points in time with the controllers' cycles."""
 
 from __future__ import annotations
 
@@ -6,6 +7,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
+
+import numpy as np
+
+from jepa_ros.robot.gate.controller_cycles import ControllerCycles, SetpointSchedule
 
 
 def raise_priority(priority: int) -> str:
@@ -60,5 +65,55 @@ class Ticker:
                     time.sleep(ahead)  # more exact than waiting for an event
                 elif ahead < -self.MAX_DELAY * self._period:
                     due = time.monotonic()
+        except Exception as error:
+            self._failed(error)
+
+
+MISSES = 0.1  # of the period: a set-point sent later than that before its cycle comes too late
+
+
+class SetpointSender:
+    """Sends one set-point in each cycle of the controllers, in a thread of its own, until `end`.
+
+    clock: returns the time in s. next_setpoint: the set-point (J,) rad for the cycle at a time, s, and its period, s;
+    None: nothing is to be sent. Without known cycles set-points are sent at `rate` Hz. After an exception it stops and
+    calls `failed`.
+    """
+
+    SLEEP = 0.005  # s at most slept at once: time may be simulated
+
+    def __init__(
+        self,
+        rate: float,
+        cycles: ControllerCycles,
+        clock: Callable[[], float],
+        next_setpoint: Callable[[float, float], np.ndarray | None],
+        send: Callable[[np.ndarray], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._schedule, self._clock = SetpointSchedule(cycles, rate), clock
+        self._next_setpoint, self._send, self._failed = next_setpoint, send, failed
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="set-points", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Send nothing more."""
+        self._ending.set()
+        self._thread.join(timeout=5.0)
+
+    def _run(self) -> None:
+        try:
+            while not self._ending.is_set():
+                now = self._clock()
+                slot = self._schedule.next(now)
+                while now < slot.send and not self._ending.is_set():
+                    time.sleep(min(slot.send - now, self.SLEEP))
+                    now = self._clock()
+                if now > slot.cycle - MISSES * slot.period:  # held up: this cycle is over, or nearly
+                    continue
+                setpoint = self._next_setpoint(slot.cycle, slot.period)
+                if setpoint is not None:
+                    self._send(setpoint)
         except Exception as error:
             self._failed(error)

@@ -12,6 +12,8 @@ from jepa_ros.planning.codes import NO_CAUSE, Cause, PlannerCode
 
 GATE_SILENT_AFTER = 1.0  # s without gate_status after which the gate's last state is unknown
 _CLOSED = {GateStatus.INACTIVE: PlannerCode.GATE_INACTIVE, GateStatus.LATCHED: PlannerCode.GATE_LATCHED}
+# Causes of a hold that end by an operator's hand.
+_OPERATOR = (GateStatus.CONTROLLER_INACTIVE, GateStatus.CONTROLLER_SLOWED)
 
 
 class PlannerHealth:
@@ -82,9 +84,12 @@ class PlannerHealth:
         return time.monotonic() - self._gate_at < GATE_SILENT_AFTER
 
     def find_gate_refusal(self) -> Cause:
-        """Return why the gate would let no plan through until an operator acts: latched, inactive or silent."""
+        """Return why the gate would let no plan through until an operator acts: latched, inactive or silent, or
+        controllers that are inactive, slowed or paused."""
         if self.gate_is_known:
             code = _CLOSED.get(self.gate.state)
+            if self.gate.state == GateStatus.HOLDING and self.gate.code in _OPERATOR:
+                code = PlannerCode.GATE_HOLDING
             return NO_CAUSE if code is None else Cause(code, f"the gate lets no motion through: {self.gate.text}")
         if time.monotonic() - self._started > GATE_SILENT_AFTER:
             return self.gate_cause

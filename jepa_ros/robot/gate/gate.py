@@ -8,31 +8,36 @@ included, the arm comes to a stop.
 Transitions:
 
     from        to          when
-    INACTIVE    HOLDING     healthy joint states: the measured position becomes the reference (with a latch: LATCHED)
+    INACTIVE    HOLDING     healthy joint states: what the controllers hold becomes the reference, as far as known,
+                            otherwise the measured position (with a latch: LATCHED)
     HOLDING     TRACKING    a plan is accepted
     HOLDING     LATCHED     stop_and_latch, e-stop, gross breach
     HOLDING     INACTIVE    the clock went back (LATCHED as well; the latch is kept)
     TRACKING    HOLDING     the plan's end is reached
     TRACKING    STOPPING    an input is stale or invalid, the plan or the planner times out, something comes too close,
                             no further window keeps the limits, stop_and_hold, the speed scale is lowered, the clock
-                            went back; with a latch: following error, stop_and_latch, e-stop, gross breach
+                            went back; the controllers do not follow (then nothing more is sent: what was sent ends at
+                            rest); with a latch: following error, stop_and_latch, e-stop, gross breach
     STOPPING    HOLDING     at rest without a latch (INACTIVE where the clock went back in between)
     STOPPING    LATCHED     at rest with a latch
-    LATCHED     HOLDING     release: the measured position becomes the reference
+    LATCHED     HOLDING     release: the reference is found anew, as from INACTIVE
     any         INACTIVE    reset; a pressed e-stop stays a latch
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from jepa_ros.errors import InputError
 from jepa_ros.robot.collision.clearance import Clearance
+from jepa_ros.robot.gate.controller_watch import SAME_SETPOINT, ControllerReport
 from jepa_ros.robot.gate.input_health import Inputs, JointMessage
 from jepa_ros.robot.gate.plan_checks import PlanValidator
+from jepa_ros.robot.gate.setpoints import SetpointStream
 from jepa_ros.robot.gate.ticks import Clock, ControlTicks
 from jepa_ros.robot.gate.types import (
     NO_CAUSE,
@@ -48,11 +53,17 @@ from jepa_ros.robot.gate.types import (
     Window,
 )
 from jepa_ros.robot.gate.windows import WindowMaker
+from jepa_ros.robot.motion.angles import difference
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import Path
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 MOVING = (GateState.TRACKING, GateState.STOPPING)
+# A stop is sent again, as a subscription that keeps only the newest window may lose one. Not later: a controller that
+# has missed it has gone on, and would step back.
+REPEATS, REPEAT_AFTER = 2, 0.015  # s
+SMALL_SAG = 5e-3  # rad, that a check for collisions need not tell
+PAST = 64  # references, of the last 0.3 s
 DISTANCE_TOLERANCE = 0.002  # m below the margin that rounding and coarse sampling of a checked path may give
 
 
@@ -60,7 +71,8 @@ class Gate:
     """The gate of one arm. Call `tick` at 100 to 200 Hz, and the inputs as messages arrive; times in s on one clock.
 
     executed: maps the reference (J,) rad at start and end of a control tick to a value (A,) in the action space.
-    clearance: what the arm is kept out of, for the same joints; None: no check.
+    clearance: what the arm is kept out of, for the same joints; None: no check. streaming: the controllers take single
+    set-points (`setpoints`) instead of windows.
     """
 
     _path: Path  # in force: position, velocity and acceleration of the reference over time
@@ -72,7 +84,18 @@ class Gate:
     _distance: float  # m, last measured to what the arm is kept out of
     _distance_checked: float  # s, when that was
     _others_updated: float  # s, when the rest of the robot was last moved in the clearance
+    _window_due: bool  # the path in force has not been sent yet
     _clock_changed: bool  # the clock went back in motion
+    _ticked: float  # s, when the gate last ran
+    _approaches: bool  # STOPPING, and the set-point is moved to the arm
+    _repeats: int  # how often the stop is still to be sent
+    _abandoned: bool  # STOPPING, and nothing more is sent: the controllers do not follow
+    _ends_by: float  # s, when what an abandoned motion was sent is over
+    _past: deque[tuple[float, np.ndarray]]  # times and positions of the last references, since they were continuous
+    _sent_any: bool  # a window or set-point has been sent: the controllers hold the end of the path
+    _must_anchor: bool  # the controllers may hold something else than the reference
+    _sag: np.ndarray  # (J,) rad, reference minus measured position at rest: the arm sags under its weight
+    _sag_known: bool  # measured since the arm came to rest
 
     def __init__(
         self,
@@ -80,6 +103,7 @@ class Gate:
         settings: GateSettings | None = None,
         executed: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
         clearance: Clearance | None = None,
+        streaming: bool = False,
     ):
         self.settings = s = settings or GateSettings()
         self._unscaled, self._clearance = limits, clearance
@@ -88,6 +112,7 @@ class Gate:
         self._ticks = ControlTicks(s.control_period, executed)
         # Checked with the unscaled limits: a person may move the arm faster than the gate would.
         self._inputs = Inputs(limits, s)
+        self.setpoints = SetpointStream(limits, s.gap_max) if streaming else None
         self.reset()
 
     def reset(self) -> None:
@@ -117,6 +142,20 @@ class Gate:
         if self._clearance and t - self._others_updated >= self.settings.roll_period:
             self._others_updated = t
             self._clearance.update_other_joints(names, positions)
+
+    def update_controller(self, report: ControllerReport, now: float) -> None:
+        """Record the state that a controller reports; its stamp in s on the caller's clock."""
+        t = self._read_clock(now)
+        self._inputs.controllers.receive(report._replace(stamp=report.stamp - self._clock.epoch), t)
+
+    def update_activity(self, inactive: Mapping[str, str] | None, now: float) -> None:
+        """Record which controllers are not active, by name, with the state that they are in; empty: all are. None:
+        nobody tells any more."""
+        t = self._update_clock(now)
+        self._inputs.controllers.update_activity(inactive)
+        if inactive:  # not a tick later: it may be active again by then
+            self._must_anchor = True
+            self._check_inputs(t)
 
     def record_latent(self, stamp: float, now: float) -> None:
         """Record that a latent was received, with the stamp of its frame (s); only its age matters."""
@@ -200,7 +239,7 @@ class Gate:
             self._apply_speed_scale()
 
     def release(self, now: float) -> Cause:
-        """Undo a latch; the measured position becomes the reference.
+        """Undo a latch; what the controllers hold becomes the reference, or else the measured position.
 
         Returns the cause for which the latch stays, or a cause with code NONE whose text says what was released.
         """
@@ -218,9 +257,9 @@ class Gate:
             return Cause(GateCode.NO_JOINT_STATES, "no joint_states yet")
         released = Cause(text=f"released after: {self._latch.text}")
         self._latch = self._reason = NO_CAUSE
-        self._hold(measured, t)
-        self._path = self._path.between(t, t + self.settings.roll_period)  # tells the controllers, too
-        self._window_due = True
+        self._anchor(measured, t)
+        if self.state == GateState.HOLDING:
+            self._send_hold(t)
         self._inputs.healthy_since = t
         return released
 
@@ -229,14 +268,29 @@ class Gate:
     def tick(self, now: float) -> GateOutput:
         """Return the reference at `now`, a window where one is due, completed control ticks, and the status."""
         t = self._update_clock(now)
+        self._check_held_up(t)
         self._check_inputs(t)
         self._advance(t)
         if self._has_reference:
             self._reference = self._path.at(t)
+            self._past.append((t, self._reference[0]))
         self._check_distance(t)
         window, self._window_due = self._make_window() if self._window_due else None, False
         reference = self._reference if self._has_reference else None
         return GateOutput(reference, window, self._ticks.take(), self._report(t))
+
+    def next_setpoint(self, now: float, period: float) -> np.ndarray | None:
+        """Return the set-point (J,) rad for the controllers' cycle at `now`; None where nothing is to be sent.
+
+        period: s, of their cycles. Only for a streaming gate. May be called by another thread than the rest.
+        """
+        return self.setpoints.next(now - self._clock.epoch, period) if self.setpoints else None
+
+    @property
+    def stop_is_confirmed(self) -> bool | None:
+        """Whether the controllers report that they hold the end of what they were sent; None: they report nothing."""
+        controllers, t = self._inputs.controllers, self._clock.time
+        return controllers.confirms(self._path.at(t)[0], t) if controllers.reports else None
 
     @property
     def measured_positions(self) -> np.ndarray | None:
@@ -287,6 +341,7 @@ class Gate:
         return _prefixed("holding", waiting or Cause(text="no plan"))
 
     def _make_window(self) -> Window:
+        self._sent_any = True
         path = self._path
         q, qd, qdd = path.states.transpose(1, 0, 2)
         trajectory = JointTrajectory(self.limits.names, path.times - path.start, q, qd, qdd)
@@ -306,15 +361,18 @@ class Gate:
         if self._track and source < self._track.source_stamp - 1e-6:
             text = "plan was made from an older frame than the plan in force"
             raise PlanRejected(GateCode.PLAN_OUT_OF_ORDER, text)
-        self._start_from_measured_position(trajectory, t)
+        self._start_where_the_arm_is(trajectory, t)
         plan = validator.read(trajectory, start, self._path.at(t)[0])
-        plan, follow_until, changed = validator.fit(plan)
         current = self._track.path if self._track else self._path
+        plan, sag = self._compensate_sag(plan, current)
+        plan, follow_until, changed = validator.fit(plan)
         if self._track and handover > self._track.follow_until:
             text = "plan cannot be joined: the plan in force leaves the limits before the hand-over"
             raise PlanRejected(GateCode.PLAN_NOT_JOINABLE, text)
         path, joined, error = validator.join(current, plan, t, handover)
         validator.check_collision(path)
+        if sag is not None and np.abs(sag).max() > SMALL_SAG:  # the arm is not where it is commanded
+            validator.check_collision(path.moved(-sag))
         track = Track(path, joined, plan_id, source, until, t, follow_until)
         window = self._windows.extend(track, t, -math.inf)
         if window is None:
@@ -341,22 +399,46 @@ class Gate:
             return Cause(GateCode.INPUTS_RECOVERING, text)
         return NO_CAUSE
 
-    def _start_from_measured_position(self, trajectory: JointTrajectory, t: float) -> None:
-        """Move the reference to the measured position where the arm is not where it is held: moved by hand, or its
-        controllers did not follow a stop. Raises PlanRejected where the arm moves or the plan starts elsewhere."""
+    def _start_where_the_arm_is(self, trajectory: JointTrajectory, t: float) -> None:
+        """Find the reference anew where the controllers hold something else: the arm was moved by hand or by another
+        program, or a stop was not followed. Raises PlanRejected where the arm moves or the plan starts elsewhere."""
         s, inputs, measured = self.settings, self._inputs, self.measured_positions
-        if self.state != GateState.HOLDING or measured is None or not inputs.following_error > s.hold_tolerance:
+        if self.state != GateState.HOLDING or measured is None or set(trajectory.names) != set(self.limits.names):
             return
-        if set(trajectory.names) != set(self.limits.names):
+        if cause := inputs.controllers.check_sag(t, measured, self._rested):
+            raise PlanRejected(cause.code, f"plan rejected: {cause.text}")
+        held = inputs.controllers.find_setpoint(t, measured, self._rested)
+        if held is not None:
+            off = float(np.abs(difference(held, self._reference[0], self.limits.continuous)).max())
+            displaced = off > SAME_SETPOINT
+        else:
+            off = float(np.abs(inputs.offset - self._sag).max())
+            displaced = off > s.hold_tolerance
+        if not displaced:
             return
         if t - self._rested < s.anchor_after or inputs.joints.speed > s.rest_speed:
-            text = f"plan rejected: the arm is {inputs.following_error:.2f} rad from where it is held"
+            text = f"plan rejected: the arm is {off:.2f} rad from where it is held"
             raise PlanRejected(GateCode.ARM_DISPLACED, text)
         first = trajectory.positions[0, [trajectory.names.index(n) for n in self.limits.names]]
-        if (distance := np.abs(first - measured).max()) > s.start_tolerance:
+        distance = np.abs(difference(first, measured, self.limits.continuous)).max()
+        if distance > s.start_tolerance:
             text = f"plan starts {distance:.3f} rad from the measured position, more than {s.start_tolerance:g}"
             raise PlanRejected(GateCode.PLAN_STARTS_ELSEWHERE, text)
-        self._hold(measured, t)
+        self._must_anchor = True
+        self._anchor(measured, t)
+        if self.state != GateState.HOLDING:
+            raise PlanRejected(GateCode.ARM_DISPLACED, "plan rejected: the arm is moved to where it was found")
+
+    def _compensate_sag(self, plan: Path, current: Path) -> tuple[Path, np.ndarray | None]:
+        """Return a plan that starts where the arm was measured, moved by the sag of the arm, and this sag.
+
+        Otherwise the arm would sink by its sag at every plan. A plan from the reference stays as it is (None).
+        """
+        at = max(plan.start, current.start)
+        error = plan.at(at)[0] - current.at(at)[0]
+        if np.abs(error + self._sag).max() >= np.abs(error).max():
+            return plan, None
+        return plan.moved(self._sag), self._sag
 
     # ---- supervision -----------------------------------------------------------------------------------------------
 
@@ -365,10 +447,18 @@ class Gate:
         inputs, s = self._inputs, self.settings
         cause, measured = inputs.update(t), self.measured_positions
         if self.state == GateState.INACTIVE and not inputs.joint_fault and measured is not None:
-            self._hold(measured, t)
+            self._anchor(measured, t)
         if self.state not in MOVING:
+            self._watch_rest(t)
             return
-        if inputs.following_error > s.following_error and not self._latch:
+        lost = inputs.controller_fault
+        if not lost and self._past:
+            lost = inputs.controllers.find_deviation(self._past, t)
+        if lost and not self._abandoned:
+            self._abandon(lost, t)
+        if self._abandoned:
+            return
+        if inputs.following_error > s.following_error and not self._latch and not self._approaches:
             text = f"following error {inputs.following_error:.2f} rad, limit {s.following_error:.2f}"
             self._begin_stop(Cause(GateCode.FOLLOWING_ERROR, text), t, latch=True)
         if self._track is None:
@@ -382,6 +472,32 @@ class Gate:
         cause = cause or inputs.check_frozen(t, self._reference)
         if cause:
             self._begin_stop(cause, t)
+
+    def _check_held_up(self, t: float) -> None:
+        """Stop where the gate itself did not run for a while, of which nothing else may tell."""
+        s, gap, self._ticked = self.settings, t - self._ticked, t
+        stream = self.setpoints
+        # Windows go on for the horizon, and the reference with them; a streamed arm stands at the last set-point.
+        if self.state not in MOVING or not (gap > (s.gap_max if stream else s.horizon) or (stream and stream.held_up)):
+            return
+        cause = Cause(GateCode.GATE_HELD_UP, f"the gate did not run for {max(gap, s.gap_max):.2f} s")
+        self._inputs.healthy_since = math.inf
+        if stream is None:
+            self._begin_stop(cause, t)
+        elif stream.sent is not None:
+            self._stand(stream.sent, cause, t)
+
+    def _watch_rest(self, t: float) -> None:
+        """Find the reference anew once the controllers follow again; measure the sag once the arm has come to rest."""
+        s, inputs, measured = self.settings, self._inputs, self.measured_positions
+        if self.state != GateState.HOLDING or measured is None or inputs.joint_fault or inputs.controller_fault:
+            return
+        if self._must_anchor and inputs.joints.moving_speed <= s.rest_speed:
+            self._anchor(measured, t)
+        if not self._sag_known and t - self._rested >= s.anchor_after:
+            self._sag_known = True
+            small = np.abs(inputs.offset).max() <= s.sag_max
+            self._sag = inputs.offset if small else np.zeros_like(self._sag)
 
     def _check_distance(self, t: float) -> None:
         """Measure the distance to what the arm is kept out of, as often as windows are made.
@@ -415,8 +531,24 @@ class Gate:
                 window = self._windows.extend(self._track, t, self._leaves_at)
                 if window is not None:
                     self._commit(*window, t)
-        if self.state == GateState.STOPPING and t >= self._path.end:
-            self._end_motion(GateState.LATCHED if self._latch else GateState.HOLDING, t)
+        if self.state != GateState.STOPPING:
+            return
+        inputs = self._inputs
+        if self._abandoned:
+            waits = t < self._ends_by or inputs.controllers.is_moving(t)
+            waits = waits or (inputs.joints.moving_speed > self.settings.rest_speed and not inputs.joint_fault)
+        else:
+            waits = t < self._path.end
+            if waits and self._repeats > 0 and t >= self._next_roll:
+                self._commit(self._path.between(t, self._path.end), math.inf, t)
+                self._repeats, self._next_roll = self._repeats - 1, t + REPEAT_AFTER
+        if waits:
+            return
+        abandoned, measured = self._abandoned, self.measured_positions
+        self._end_motion(GateState.LATCHED if self._latch else GateState.HOLDING, t)
+        if abandoned and measured is not None and inputs.controllers.find_setpoint(t, measured) is not None:
+            self._anchor(measured, t)  # what is left of a window must not move the arm when a pause ends
+            self._send_hold(t)
 
     def _begin_stop(self, cause: Cause, t: float, latch: bool = False) -> None:
         """Leave the plan for a stop; at rest this only latches."""
@@ -431,18 +563,46 @@ class Gate:
             window = self._windows.stop(self._path, t, self._leaves_at)
             if window is not None:  # otherwise the window in force goes on, and ends at rest
                 self._commit(window, math.inf, t)
+                self._repeats, self._next_roll = REPEATS, t + REPEAT_AFTER
         elif self.state == GateState.HOLDING:
             self.state = GateState.LATCHED
+
+    def _abandon(self, cause: Cause, t: float) -> None:
+        """Send nothing more, as the controllers do not follow: what they were sent ends at rest. The reference is the
+        measured position from now on, so that nothing is followed in thought."""
+        if self.state == GateState.TRACKING:
+            self.stops += 1
+            self._reason = cause
+        self._ends_by = self._path.end
+        self._track, self.state, self._abandoned, self._must_anchor = None, GateState.STOPPING, True, True
+        measured = self.measured_positions
+        self._path = Path.rest(self._reference[0] if measured is None else measured, t)
+        self._leaves_at, self._window_due = math.inf, False
+        self._ticks.restart(t)
+        self._past.clear()
+        if self.setpoints:
+            self.setpoints.hold()
+
+    def _stand(self, q: np.ndarray, cause: Cause, t: float) -> None:
+        """Hold q (J,) rad, where the controllers already stand."""
+        self.stops += 1
+        self._reason, self._path, self._window_due = cause, Path.rest(q, t), False
+        self._ticks.restart(t)
+        self._past.clear()
+        self._end_motion(GateState.LATCHED if self._latch else GateState.HOLDING, t)
 
     def _commit(self, path: Path, leaves_at: float, t: float) -> None:
         """Make a checked path the one in force."""
         self._path, self._leaves_at, self._window_due = path, leaves_at, True
+        if self.setpoints:
+            self.setpoints.follow(path, t)
         self._next_roll = t + self.settings.roll_period
 
     def _end_motion(self, state: GateState, t: float) -> None:
         if self._track:
             self._ticks.set_plan(0, t)
         self._track, self.state, self._rested = None, state, t
+        self._abandoned = self._approaches = self._sag_known = False
         if self._scale_applied != self.speed_scale:
             self._apply_speed_scale()
         if self._clock_changed:  # in motion: the joints must be measured again before the arm holds
@@ -450,13 +610,51 @@ class Gate:
             if state == GateState.HOLDING:
                 self.state = GateState.INACTIVE
 
-    def _hold(self, measured: np.ndarray, t: float) -> None:
-        """Make the measured position (J,) rad the reference, at rest."""
-        self._path, self._has_reference = Path.rest(measured, t), True
-        self._reference = self._path.at(t)
-        self._inputs.following_error, self._rested = 0.0, t
+    def _anchor(self, measured: np.ndarray, t: float) -> None:
+        """Find the reference anew, at rest: what the controllers hold, as far as it is known; otherwise the measured
+        position (J,) rad. Where the arm is too far from what they hold, they are moved to the arm first."""
+        held = self._find_held(measured, t)
+        self._path, self._has_reference = Path.rest(measured if held is None else held, t), True
+        self._inputs.offset = difference(self._path.at(t)[0], measured, self.limits.continuous)
+        self._inputs.following_error, self._rested = float(np.abs(self._inputs.offset).max()), t
         self.state = GateState.LATCHED if self._latch else GateState.HOLDING
+        self._must_anchor = self._sag_known = False
         self._ticks.restart(t)
+        self._past.clear()
+        if held is None and self.setpoints:
+            self.setpoints.forget()
+        if self._inputs.following_error > self.settings.sag_max:
+            self._move_to(measured, t)
+        elif held is not None:
+            self._sag = self._inputs.offset
+        self._reference = self._path.at(t)
+
+    def _send_hold(self, t: float) -> None:
+        """Send a window that stays where the path rests."""
+        self._path, self._window_due = self._path.between(t, t + self.settings.roll_period), True
+
+    def _find_held(self, measured: np.ndarray, t: float) -> np.ndarray | None:
+        """Return the set-point (J,) rad that the controllers hold; None where it is not known.
+
+        Without reports they are taken to hold the end of what they were sent, if the arm is there. Otherwise they may
+        have been switched off and on, and hold the arm where it is.
+        """
+        controllers, s = self._inputs.controllers, self.settings
+        reported = controllers.find_setpoint(t, measured)
+        if reported is not None or self._must_anchor or not (self._has_reference and self._sent_any):
+            return reported
+        end = self._path.at(t)[0]
+        near = np.abs(difference(end, measured, self.limits.continuous)).max() <= s.sag_max
+        return end if near or controllers.confirms(end, t) else None
+
+    def _move_to(self, measured: np.ndarray, t: float) -> None:
+        """Move the set-point to the measured position, at a rate within the limits: the arm was blocked or moved."""
+        move = self._windows.move(self._path.at(t), measured, t)
+        if move is None:
+            return
+        self._reason = Cause(text="the controllers are moved to where the arm is")
+        self.state, self._repeats, self._approaches = GateState.STOPPING, 0, True
+        self._commit(move, math.inf, t)
 
     def _apply_speed_scale(self) -> None:
         self.limits, self._scale_applied = self._unscaled.scaled(self.speed_scale), self.speed_scale
@@ -495,7 +693,13 @@ class Gate:
         self._reference = np.zeros((3, len(self.limits.names)))
         self._leaves_at = math.inf
         self._next_roll = self._rested = t
-        self._clock_changed = self._window_due = False
+        self._clock_changed = self._window_due = self._abandoned = self._approaches = False
+        self._sent_any = self._sag_known = False
+        self._must_anchor, self._sag, self._ticked = True, np.zeros(len(self.limits.names)), t
+        self._ends_by, self._repeats = t, 0
+        self._past = deque(maxlen=PAST)
+        if self.setpoints:
+            self.setpoints.forget()
         self._distance = math.nan
         self._others_updated = self._distance_checked = self._planner_received = -math.inf
         self._ticks.restart(t)

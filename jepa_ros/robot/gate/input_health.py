@@ -7,14 +7,19 @@ together: with stamps alone, a wrong clock could keep an arm moving for ever.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from jepa_ros.robot.gate.controller_watch import ControllerWatch
 from jepa_ros.robot.gate.types import NO_CAUSE, Cause, GateCode, GateSettings
+from jepa_ros.robot.motion.angles import difference, nearest_turn
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import Path
+
+SPEED_SPAN = 0.1  # s over which a speed is taken from positions, so that an encoder's steps are not taken for motion
 
 
 class Heartbeat:
@@ -71,7 +76,7 @@ class Heartbeat:
 
 
 class JointMessage(NamedTuple):
-    """Names, positions in rad, velocities in rad/s (empty or None: unknown) and stamp in s of joint_states."""
+    """Names, positions (rad), velocities (rad/s; NaN, empty or None: not measured) and stamp (s) of joint_states."""
 
     names: tuple[str, ...]
     positions: Sequence[float]
@@ -83,7 +88,8 @@ class JointMonitor:
     """Measured positions of the joints `limits.names` (J), mapped by name and checked for plausibility.
 
     Between two samples a joint moves at most `jump_factor` times as far as its velocity limit allows, plus
-    `jump_margin` rad; otherwise the sample counts as a jump.
+    `jump_margin` rad; otherwise the sample counts as a jump. Continuous joints are compared modulo a turn, and their
+    positions are continued over the end of a turn. Velocities that are not measured are taken from positions.
     """
 
     def __init__(self, limits: JointLimits, settings: GateSettings):
@@ -92,6 +98,7 @@ class JointMonitor:
         self.heartbeat = Heartbeat("joint_states", codes, s.joint_timeout, s.joint_stamp_timeout, s.skew)
         self.names = tuple(limits.names)
         self._wanted = frozenset(limits.names)
+        self._continuous = limits.continuous
         self._max_speed, self._margin = limits.velocity * s.jump_factor, s.jump_margin
         self._layout: tuple[str, ...] | None = None
         self._index = np.zeros(0, dtype=int)
@@ -102,9 +109,11 @@ class JointMonitor:
         self.heartbeat.clear()
         self.positions: np.ndarray | None = None  # (J,) rad, of the newest plausible sample
         self.speed = 0.0  # rad/s, of the fastest joint
+        self.moving_speed = 0.0  # rad/s, the same by positions alone: some hardware reports a velocity of 0 in motion
         self.changed = -math.inf  # s, receive time of the newest sample that differs from the one before
         self.stamp = -math.inf
         self._previous: np.ndarray | None = None
+        self._recent: deque[tuple[float, np.ndarray]] = deque()  # stamps and positions of the last SPEED_SPAN
         self._fault = NO_CAUSE
 
     def receive(self, message: JointMessage, now: float) -> bool:
@@ -128,6 +137,8 @@ class JointMonitor:
         if stamp < self.stamp:
             return False
         previous, elapsed = self._previous, stamp - self.stamp
+        if previous is not None:
+            q = nearest_turn(q, previous, self._continuous)
         self._previous, self.stamp = q, stamp
         moved = np.abs(q - previous) if previous is not None else None
         if moved is not None:
@@ -135,20 +146,31 @@ class JointMonitor:
             if (beyond > self._margin).any():
                 i = int(beyond.argmax())
                 text = f"{self.names[i]} jumped {moved[i]:.2f} rad in {elapsed:.3f} s"
+                self._recent.clear()
                 return self._reject(GateCode.JOINT_STATES_JUMPED, text)
+        velocity = self._differentiate(q)
+        self.moving_speed = float(np.abs(velocity).max())
         if velocities is not None and len(velocities) == len(names):
             qd = np.asarray(velocities, dtype=float)[self._index]
-            if not np.isfinite(qd).all():
-                name = self.names[int((~np.isfinite(qd)).argmax())]
-                return self._reject(invalid, f"velocity of {name} is not finite")
-            self.speed = float(np.abs(qd).max())
-        elif moved is not None and elapsed > 0:
-            self.speed = float(moved.max()) / elapsed
+            if np.isinf(qd).any():
+                return self._reject(invalid, f"velocity of {self.names[int(np.isinf(qd).argmax())]} is infinite")
+            velocity = np.where(np.isnan(qd), velocity, qd)
+        self.speed = float(np.abs(velocity).max())
         if moved is None or moved.any():
             self.changed = now
         self.heartbeat.receive(stamp, now)
         self.positions = q
         return True
+
+    def _differentiate(self, q: np.ndarray) -> np.ndarray:
+        """Return velocities (J,) rad/s from the positions of the last SPEED_SPAN s; 0 at the first sample."""
+        recent = self._recent
+        while len(recent) > 1 and recent[1][0] <= self.stamp - SPEED_SPAN:
+            recent.popleft()
+        recent.append((self.stamp, q))
+        since, before = recent[0]
+        elapsed = self.stamp - since
+        return (q - before) / max(elapsed, 1e-3) if elapsed > 0.0 else np.zeros_like(q)
 
     def take_fault(self) -> Cause:
         """Return what was wrong with samples since the last call, or NO_CAUSE."""
@@ -227,6 +249,8 @@ class Inputs:
         codes = (GateCode.NO_LATENT, GateCode.LATENT_STALE, GateCode.LATENT_IN_FUTURE)
         self.latent = Heartbeat("latent", codes, s.latent_timeout, s.latent_stamp_timeout, s.skew)
         self.joints = JointMonitor(limits, s)
+        self.controllers = ControllerWatch(limits, s)
+        self._continuous = limits.continuous
         self.enable = MotionEnable(s)
         self.clear(0.0)
 
@@ -234,27 +258,32 @@ class Inputs:
         """Forget all messages."""
         self.latent.clear()
         self.joints.clear()
+        self.controllers.clear()
         self.enable.clear()
-        self.fault = self.joint_fault = NO_CAUSE  # of any input, and of joint states alone
+        # of any input, of joint states alone, of the controllers alone
+        self.fault = self.joint_fault = self.controller_fault = NO_CAUSE
         self.healthy_since = math.inf
-        self.following_error = math.nan  # rad, largest distance of a joint from the reference at the sample's stamp
+        # (J,) rad, reference minus measured position at the sample's stamp, and its largest value
+        self.offset, self.following_error = np.zeros(len(self.joints.names)), math.nan
         self._moving_since = t
         self._reference = np.zeros((3, len(self.joints.names)))  # when a sample last changed or motion began
 
     def update_joint_states(self, message: JointMessage, t: float, path: Path | None, reference: np.ndarray) -> None:
         """Record measured positions; path and reference (3, J): the motion that the arm is commanded."""
         changed = self.joints.changed
-        if not self.joints.receive(message, t) or path is None:
+        if not self.joints.receive(message, t) or self.joints.positions is None or path is None:
             return
         if self.joints.changed != changed:
             self._reference = reference
         measured_at = min(max(self.joints.stamp, path.start), t)
-        self.following_error = float(np.abs(path.at(measured_at)[0] - self.joints.positions).max())
+        self.offset = difference(path.at(measured_at)[0], self.joints.positions, self._continuous)
+        self.following_error = float(np.abs(self.offset).max())
 
     def update(self, t: float) -> Cause:
         """Check all inputs at t; return the fault, or NO_CAUSE."""
         self.joint_fault = self.joints.take_fault() or self.joints.heartbeat.check(t)
-        self.fault = self.joint_fault or self.latent.check(t) or self.enable.check(t)
+        self.controller_fault = self.controllers.check(t)
+        self.fault = self.joint_fault or self.controller_fault or self.latent.check(t) or self.enable.check(t)
         if self.fault:
             self.healthy_since = math.inf
         elif self.healthy_since == math.inf:

@@ -9,6 +9,7 @@ import numpy as np
 from jepa_ros.robot.collision.clearance import Clearance
 from jepa_ros.robot.gate.jerk_limited import MotionMaker
 from jepa_ros.robot.gate.types import GateCode, GateSettings, PlanRejected
+from jepa_ros.robot.motion.angles import nearest_turn
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import MERGE, Path
 from jepa_ros.robot.motion.trajectory import JointTrajectory
@@ -52,7 +53,7 @@ class PlanValidator:
     def read(self, trajectory: JointTrajectory, start: float, reference: np.ndarray) -> Path:
         """Return the plan as a path that starts at `start` s, joints in the gate's order.
 
-        reference: (J,) rad, the reference now.
+        reference: (J,) rad, the reference now; the whole plan of a continuous joint is moved by turns to start near it.
         """
         columns = self._columns(trajectory.names)
         invalid = GateCode.PLAN_INVALID
@@ -66,6 +67,8 @@ class PlanValidator:
             raise PlanRejected(GateCode.PLAN_TOO_LONG, text)
         states = np.stack((trajectory.positions, trajectory.velocities, trajectory.accelerations), axis=1)
         states = states[:, :, columns]
+        with np.errstate(invalid="ignore"):  # what is not finite is rejected below
+            states[:, 0] += nearest_turn(states[0, 0], reference, self._limits.continuous) - states[0, 0]
         # JointTrajectory rejects these as well; the gate does not rely on its callers.
         if not np.isfinite(states).all() or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
             raise PlanRejected(invalid, "plan: non-finite values or non-increasing times")

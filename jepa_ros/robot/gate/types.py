@@ -79,6 +79,11 @@ class GateCode(IntEnum):
     OTHER_PUBLISHER = 502  # another node publishes to a controller's command topic
     NOT_ACTIVE = 503  # the node is not active
     DEACTIVATED = 504  # the node was deactivated, or is shutting down, in motion
+    CONTROLLER_INACTIVE = 505  # the controller manager says that a controller is not active
+    CONTROLLER_SILENT = 506  # a controller that reported its state has ceased to
+    CONTROLLER_SLOWED = 507  # a controller runs its trajectory at another speed than 100 %, or is paused
+    CONTROLLER_ELSEWHERE = 508  # in motion, a controller's set-point is not on the windows that it was sent
+    GATE_HELD_UP = 509  # in motion, the gate itself did not run for longer than gap_max
 
 
 class Cause(NamedTuple):
@@ -168,6 +173,13 @@ class GateSettings:
     hold_tolerance: float = _number(
         0.05, "Further from the reference, a held arm starts from where it is.", 0.0, 3.2, "rad"
     )
+    sag_max: float = _number(
+        0.1, "Distance of the held set-point from the measured position that counts as sag.", 0.0, 1.0, "rad"
+    )
+    controller_timeout: float = _number(
+        0.15, "The arm stops when a controller that reports its state is silent for this long.", 0.02
+    )
+    gap_max: float = _number(0.1, "The arm holds when the gate itself did not run for this long in motion.", 0.02, 1.0)
     anchor_after: float = _number(0.5, "Time at rest before a plan may start from the measured position.", 0.0, 60.0)
     rest_speed: float = _number(0.1, "Measured joint speed below which the arm is at rest.", 1e-3, 3.0, "rad/s")
 

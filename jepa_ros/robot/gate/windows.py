@@ -12,6 +12,8 @@ from jepa_ros.robot.gate.types import GateSettings, Track
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import Path
 
+MOVE_DURATIONS = (0.3, 0.6, 1.2, 2.5, 5.0)  # s, tried in this order
+
 
 class WindowMaker:
     """Cuts windows from tracks within `limits`. Times in s on the gate's clock.
@@ -59,6 +61,16 @@ class WindowMaker:
         """Return a stop from state (3, J) at t that belongs to no path; None where it breaks a limit."""
         stop = self._motion.stop(state, t)
         return stop if stop is not None and self._limits.allows(stop) else None
+
+    def move(self, state: np.ndarray, target: np.ndarray, t: float) -> Path | None:
+        """Return a motion from state (3, J) at t to rest at target (J,) rad; None where none keeps the limits."""
+        end = np.zeros_like(state)
+        end[0] = target
+        for duration in MOVE_DURATIONS:
+            path = self._motion.bridge(state, end, t, duration)
+            if path is not None and self._limits.allows(path):
+                return path
+        return None
 
     def _with_stop(self, path: Path, t: float, leave: float) -> Path | None:
         stop = self._motion.stop(path.at(leave), leave)

@@ -148,6 +148,12 @@ class Path:
         scale = np.array([1.0, 1.0 / factor, 1.0 / factor**2])[:, None]
         return Path(self.start + (self.times - self.start) * factor, self.states * scale)
 
+    def moved(self, by: np.ndarray) -> Path:
+        """Return the same motion with `by` (J,) rad added to every position."""
+        states = self.states.copy()
+        states[:, 0] += by
+        return Path(self.times, states)
+
     def divided(self) -> Path:
         """Return the same curve with no segment longer than MAX_SEGMENT."""
         h = self._durations[:, 0]
