@@ -32,6 +32,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from jepa_ros.bringup.process_group import ProcessGroup
 from jepa_ros.nodes.common.convert import stamp_of_seconds, to_duration
 from jepa_ros.nodes.common.qos import LATCHED, STREAM
+from jepa_ros.nodes.simulated_controller import JointTrajectoryControllerState
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.soak.goal_feeder import GoalFeeder
 from jepa_ros.soak.image_relay import MODE_QOS, MODE_TOPIC
@@ -296,6 +297,19 @@ def _operators() -> Iterator[Fault]:
         yield Fault("absurd parameter", set_parameter, target=node, must_stop=False, must_be_refused=True)
 
 
+def _controllers() -> Iterator[Fault]:
+    # Without reports of the controllers the gate latches by the following error, which is another fault's subject.
+    if JointTrajectoryControllerState is None:
+        return
+    for kind, parameter, value, healthy in (
+        ("controller paused", "controller_speed", 0.0, 1.0),
+        ("controller slowed", "controller_speed", 0.5, 1.0),
+        ("controller switched off, then on", "controller_active", False, True),
+    ):
+        set_parameter = partial(FaultInjector.set_parameter, name="simulator", parameter=parameter)
+        yield Fault(kind, partial(set_parameter, value=value), partial(set_parameter, value=healthy), stop_within=2.5)
+
+
 def _goals() -> Iterator[Fault]:
     # Cancelled repeatedly: the goal may just have been reached, and the next one sent.
     yield Fault("goal cancelled", lambda injector: injector.goals.cancel, stop_within=2.5)
@@ -305,7 +319,7 @@ def _goals() -> Iterator[Fault]:
 def catalogue() -> list[Fault]:
     """Return every fault once."""
     of_processes = (fault for node in NODES for fault in _signals(node))
-    return [*of_processes, *_images(), *_rogue_publishers(), *_operators(), *_goals()]
+    return [*of_processes, *_images(), *_rogue_publishers(), *_operators(), *_controllers(), *_goals()]
 
 
 def schedule(seed: int) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""The gate ended, killed or suspended in motion, with each kind of controller."""
+"""The gate ended or killed in motion, with each kind of controller."""
 
 import signal
 
@@ -53,21 +53,6 @@ def test_a_gate_killed_in_motion_stops_the_arm_and_the_next_starts_from_there(st
     again.settle()
     assert again.windows == [] and np.abs(again.peer.update(again.now()) - last).max() < 1e-9
     again.close()
-
-
-@pytest.mark.fault(13)
-def test_a_gate_suspended_in_motion_stops_the_arm_and_holds_when_resumed(start, client, measured):
-    bench = away(Bench(start, client, "asleep"))
-    began = bench.now()
-    bench.process.signal(signal.SIGSTOP)
-    assert bench.rests()
-    last = bench.positions[-1][1]
-    measured["stop_ms"] = 1e3 * (max(t for t, q in bench.positions if np.abs(q - last).max() > 1e-6) - began)
-    bench.process.signal(signal.SIGCONT)
-    bench.until("HOLDING")
-    assert bench.rests() and bench.wrong == []
-    measured["max_violation"] = bench.peer.auditor.worst
-    bench.close()
 
 
 @pytest.mark.fault(26)

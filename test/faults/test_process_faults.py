@@ -1,4 +1,4 @@
-"""Nodes that die, hang or get no time to compute."""
+"""Nodes that die, hang or get no time to compute, and controllers that are slowed or switched off in motion."""
 
 import time
 
@@ -9,6 +9,7 @@ from lifecycle_msgs.srv import GetState
 
 from helpers.fault_graph import SETTINGS, Graph
 from jepa_ros.nodes.common.convert import to_seconds
+from jepa_ros.nodes.simulated_controller import JointTrajectoryControllerState
 from jepa_ros.robot.gate.window_auditor import WindowAuditor
 
 DEATH_SEEN = 0.3  # s: time-outs of 0.2 s and, of the planner, 0.25 s, and a little for a test on a busy machine
@@ -126,6 +127,39 @@ def test_a_lost_robot_holds_the_gate_until_it_restarts_from_the_measured_state(a
     begun = arm.resumes(time.time(), 60.0)
     first = np.array([s.q for s in arm.samples if begun - 0.1 < s.received < begun + 0.1])
     assert np.ptp(first, axis=0).max() < 0.1, "the arm was torn to another place"  # from rest it gets nowhere in 0.1 s
+
+
+@pytest.mark.fault(35)
+@pytest.mark.fault(37)
+@pytest.mark.parametrize(
+    "setting, code, words",
+    [
+        ({"controller_speed": 0.0}, GateStatus.CONTROLLER_SLOWED, "is paused"),
+        ({"controller_speed": 0.5}, GateStatus.CONTROLLER_SLOWED, "runs at 50 % of its speed"),
+        ({"controller_active": False}, GateStatus.CONTROLLER_SILENT, "has not reported its state"),
+    ],
+    ids=["paused", "slowed", "inactive"],
+)
+@pytest.mark.skipif(JointTrajectoryControllerState is None, reason="control_msgs is not installed")
+def test_a_slowed_or_inactive_controller_is_named_and_the_goal_resumes(arm, measured, setting, code, words):
+    [(name, value)] = setting.items()
+    arm.moving()
+    fault = time.time()
+    try:
+        assert arm.client.set_parameters("simulator", **setting)[0].successful
+        stopped = arm.stops(fault)
+        measured["stop_ms"] = 1e3 * (stopped.rest - fault)
+        named = next((t for t, _, m in arm.gate if t > fault and m.code == code), None)
+        assert named is not None, {m.text for t, _, m in arm.gate if t > fault}
+        measured["caught_ms"] = 1e3 * (named - fault)
+        arm.says(f"arm_gate: (stopping|holding): controller .* {words}", fault)
+        arm.auditor = WindowAuditor(arm.limits)  # the controllers have not followed the last windows
+    finally:
+        assert arm.client.set_parameters("simulator", **{name: type(value)(1)})[0].successful
+    before, healed = arm.position, time.time()
+    begun = arm.resumes(healed)
+    first = [s.q for s in arm.samples if healed < s.received < begun]
+    assert not first or np.abs(np.array(first) - before).max() < 0.01, "moved before the gate did"
 
 
 @pytest.mark.fault(9)

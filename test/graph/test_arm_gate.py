@@ -177,12 +177,16 @@ def test_when_the_gate_is_killed_in_motion_the_arm_stops(start, client):
     bench.close()
 
 
-def test_windows_with_zero_stamps_reach_the_goal(start, client):
+def test_windows_with_zero_stamps_reach_the_goal_in_the_controllers_clock(start, client):
+    """Their stamps are 0 only until the controllers' clock is known from joint states."""
     bench = Bench(start, client, "unstamped", command_stamps="zero")
+    bench.behind = 0.05
     bench.ready()
     bench.follow(minimum_jerk(START, GOAL), 6)
     bench.until("HOLDING")
-    assert bench.rests() and all(to_seconds(m.header.stamp) == 0.0 for _, m in bench.windows)
+    assert bench.rests()
+    late = [came - to_seconds(m.header.stamp) for came, m in bench.windows]
+    assert late and -0.05 < min(late) and max(late) < 0.2, "s by the controllers' clock"
     np.testing.assert_allclose(bench.positions[-1][1], GOAL, atol=1e-6)
     bench.close()
 
