@@ -78,9 +78,9 @@ class Rollout:
 def imagine(model: Checkpoint, latent: torch.Tensor, actions: np.ndarray, state: np.ndarray | None = None) -> Rollout:
     """Roll actions out from a latent (*L) of an arm at rest.
 
-    actions: (H * block, A), one for each control tick of `model.config.tick` s; of a planar model the tool's velocity
-    in x and y of the base frame, divided by max_speed. state: proprioception (P,), not normalised; default: the mean of
-    the training data. Raises InputError if a shape does not fit the model.
+    actions: (H * block, A), one for each control tick of `model.config.tick` s; of a model of velocities
+    the tool's in x and y, of `tool_velocity` also in z and yaw, divided by full speed. state: proprioception (P,), not
+    normalised; default: the mean of the training data. Raises InputError if a shape does not fit the model.
 
     >>> latent = jepa_ros.encode(model, image)
     >>> rollout = jepa_ros.imagine(model, latent, np.tile([0.5, 0.0], (20, 1)))

@@ -23,11 +23,10 @@ from jepa_ros.planning.planner import LatentPlanner, PlannedMotion
 from jepa_ros.planning.receding_horizon import PlanningSettings, RecedingHorizonController
 from jepa_ros.planning.rollout_problem import Situation
 from jepa_ros.planning.solver import Problem, Solution
-from jepa_ros.robot.config import load_robot
 from jepa_ros.sim.cell import ArmCell
 from jepa_ros.sim.scene import Scene
-from jepa_ros.sim.tasks import DEFAULT_TASK, make_task
-from jepa_ros.world_model.checkpoint import Checkpoint, check_robot
+from jepa_ros.sim.tasks import choose_task, make_task
+from jepa_ros.world_model.checkpoint import Checkpoint, check_robot, choose_robot
 
 TIMED_EVERY = 5
 """Of our plans one in TIMED_EVERY is timed, together with the reference's plan for the same situation."""
@@ -138,9 +137,9 @@ def compare_in_closed_loop(
 
     Raises InputError for a model of another robot or with several cameras.
     """
-    robot, found, timing = load_robot("openarm"), ClosedLoopComparison(), Timing()
+    robot, found, timing = choose_robot(checkpoint.config, None), ClosedLoopComparison(), Timing()
     check_robot(checkpoint.config, robot)
-    task = make_task(DEFAULT_TASK, robot)
+    task = make_task(choose_task(robot), robot)
     cell = ArmCell(Scene(add_objects=task.add_objects), robot)
     ours, theirs = _make_actors(reference, checkpoint, cell, found, search, seed, timing)
     for number, goal in enumerate(task.sample_goals(cell, starts, seed), 1):

@@ -76,6 +76,7 @@ def read_facts(directory: Path) -> dict[str, Any]:
         "parameters": parameters | {"total": sum(parameters.values())},
         "frozen_encoder": _read_frozen_encoder(config, directory),
         "max_speed": config.action.max_speed,
+        "max_yaw_speed": config.action.max_yaw_speed,
         "history": config.history,
         **{key: values[key] for key in ("encoder", "predictor", "policy", "preprocessing", "cameras", "camera")},
         "proprioception": list(config.proprioception.joints + config.proprioception.gripper),

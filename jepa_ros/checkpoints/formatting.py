@@ -11,7 +11,10 @@ def describe_facts(facts: dict[str, Any]) -> list[Row]:
     """Return (name, value) of facts.read_facts, without files, robots and card."""
     image, surprise, distance = facts["preprocessing"], facts["surprise"], facts["distance"]
     frozen, levels = facts["frozen_encoder"], "not calibrated"
-    speed = f"; 1 is {facts['max_speed']:g} m/s" if facts["action"]["name"] == "planar_velocity" else ""
+    speed = ""
+    if facts["action"]["name"] in ("planar_velocity", "tool_velocity"):
+        yaw = facts.get("max_yaw_speed")
+        speed = f"; 1 is {facts['max_speed']:g} m/s" + (f", of yaw {yaw:g} rad/s" if yaw else "")
     if surprise["levels"]:
         pairs = zip(surprise["levels"], surprise["errors"], strict=True)
         levels = ", ".join(f"{100 * p:g} % {e:.4g}" for p, e in pairs) + f"; threshold {surprise['threshold']:.4g}"

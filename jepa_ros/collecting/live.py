@@ -20,10 +20,11 @@ from jepa_ros.graph_clients.session import RclpySession
 from jepa_ros.reporting.output import prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result
-from jepa_ros.robot.config import RobotConfig, load_robot
+from jepa_ros.robot.config import RobotConfig, load_robot, require_velocity_space
 
 MODES = ("play", "joy", "twist")
 PLAY_EPISODES, PLAY_TICKS = 20, 60  # defaults of random play
+DEFAULT_AXES = (1, 0, 4, 3)  # of a game pad: left stick for x and y, right stick for z and yaw
 
 
 def collect_live(
@@ -38,7 +39,7 @@ def collect_live(
     box: str = "",
     reset: str = "",
     topic: str = "",
-    axes: str = "1,0",
+    axes: str | None = None,
     hold_button: int = 4,
     end_button: int = 1,
     namespace: str = "",
@@ -59,12 +60,13 @@ def collect_live(
         episodes = PLAY_EPISODES if episodes is None else episodes
         ticks = PLAY_TICKS if ticks is None and seconds is None else ticks
     topic = topic or ("" if mode == "play" else mode)
-    limits, start = _parse_numbers("--box", box, 4), _parse_numbers("--reset", reset, 2)
-    if not re.fullmatch(r" *\d+ *, *\d+ *", axes):
-        raise InputError(f"--axes '{axes}': expected 2 comma-separated whole numbers")
-    teleop = (topic, tuple(map(int, axes.split(","))), hold_button, end_button)
+    arm = load_robot(robot)
+    count = require_velocity_space(arm).dimension
+    limits = _parse_numbers("--box", box, (4,) if count == 2 else (4, 6))
+    start = _parse_numbers("--reset", reset, (min(count, 3),))
+    teleop = (topic, _parse_axes(axes, count), hold_button, end_button)
     options = LiveOptions(mode, robot, seed, episodes, ticks, seconds, limits, start, namespace, use_sim_time, *teleop)
-    restricted = restrict_workspace(load_robot(robot), options.box)
+    restricted = restrict_workspace(arm, options.box)
     prepare_out(out)
     stop = threading.Event()
     with on_signals(stop.set), ProgressDisplay() as bar:
@@ -72,16 +74,25 @@ def collect_live(
         return _collect(options, restricted, Path(out), bar, stop)
 
 
-def _parse_numbers(name: str, text: str, count: int) -> tuple[float, ...] | None:
-    """Return `count` comma-separated numbers; None for an empty text. Raises InputError."""
+def _parse_axes(text: str | None, count: int) -> tuple[int, ...]:
+    """Return the indices of `count` axes of a game pad; None: DEFAULT_AXES. Raises InputError."""
+    if text is None:
+        return DEFAULT_AXES[:count]
+    if not re.fullmatch(r" *\d+ *(, *\d+ *)*", text) or text.count(",") != count - 1:
+        raise InputError(f"--axes '{text}': expected {count} comma-separated whole numbers")
+    return tuple(map(int, text.split(",")))
+
+
+def _parse_numbers(name: str, text: str, counts: tuple[int, ...]) -> tuple[float, ...] | None:
+    """Return comma-separated numbers, as many as one of `counts`; None for an empty text. Raises InputError."""
     if not text:
         return None
     try:
         found = tuple(float(part) for part in text.split(","))
     except ValueError:
         found = ()
-    if len(found) != count:
-        raise InputError(f"{name} '{text}': expected {count} comma-separated numbers")
+    if len(found) not in counts:
+        raise InputError(f"{name} '{text}': expected {' or '.join(map(str, counts))} comma-separated numbers")
     return found
 
 

@@ -14,17 +14,18 @@ from jepa_ros.bags.typestore import ACTION, COMPRESSED_IMAGE, EPISODE, JOINT_STA
 from jepa_ros.reporting.output import after_summary
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.robot.motion.action_space import PlanarVelocity
+from jepa_ros.robot.motion.velocity_space import VelocitySpace
 
 STATE_STRIDE = 10
 IMAGE_STRIDE, MAX_IMAGES = 500, 6
+CELL_SIZES_M = {2: 0.02, 3: 0.04}  # of coverage, by the number of axes
 
 
 def read_coverage(
-    path: Path, space: PlanarVelocity, joints: tuple[str, ...]
+    path: Path, space: VelocitySpace, joints: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], list[str]]:
-    """Return tool positions (N, 2) m of every tenth joint state, executed actions (M, A), a few images of the bag, and
-    the split of each episode."""
+    """Return tool coordinates (N, D) m of every tenth joint state, executed actions (M, A), a few images of the bag,
+    and the split of each episode."""
     tool, actions, images, splits, states, seen = [], [], [], [], 0, 0
     with open_bag(path, strict=True) as bag:
         wanted = [t for t in bag.topics if t.msgtype in (ACTION, COMPRESSED_IMAGE, EPISODE, JOINT_STATE)]
@@ -45,26 +46,37 @@ def read_coverage(
     return np.array(tool), np.array(actions), images, splits
 
 
-def share_covered(space: PlanarVelocity, tool: np.ndarray, cell: float = 0.02) -> float:
-    """Return the share of the workspace's cells of `cell` m that contain one of the tool positions (N, 2) m."""
-    low = space.workspace.min(0)
-    counts = np.ceil((space.workspace.max(0) - low) / cell).astype(int)
-    rows, columns = np.indices(counts).reshape(2, -1)
-    inside = {
-        (i, j) for i, j in zip(rows, columns, strict=True) if space.is_inside(low + cell * (np.array([i, j]) + 0.5))
-    }
-    visited = {tuple(ij) for ij in np.floor((np.reshape(tool, (-1, 2)) - low) / cell).astype(int)}
+def share_covered(space: VelocitySpace, tool: np.ndarray) -> float:
+    """Return the share of the workspace's cells (CELL_SIZES_M) that contain a position of tool coordinates (N, D) m."""
+    axes = space.position_axes
+    low, high = (bound[:axes] for bound in space.bounds)
+    cell = CELL_SIZES_M[axes]
+    counts = np.ceil((high - low) / cell).astype(int)
+    every = np.indices(counts).reshape(axes, -1).T
+    inside = {tuple(place) for place in every if _is_position_inside(space, low + cell * (place + 0.5))}
+    positions = np.reshape(tool, (-1, space.axes))[:, :axes]
+    visited = {tuple(place) for place in np.floor((positions - low) / cell).astype(int)}
     return len(inside & visited) / max(1, len(inside))
 
 
-def plot_coverage(space: PlanarVelocity, tool: np.ndarray, speed: np.ndarray):
-    """Return a figure of the tool positions (N, 2) m in the workspace, and a histogram of the executed speeds (M,)."""
+def _is_position_inside(space: VelocitySpace, position: np.ndarray) -> bool:
+    normals, offsets = space.border
+    return bool((normals @ position <= offsets).all())
+
+
+def plot_coverage(space: VelocitySpace, tool: np.ndarray, speed: np.ndarray):
+    """Return a figure of the positions of tool coordinates (N, D) m in the workspace, seen from above and, in space,
+    from the side, and a histogram of the executed speeds (M,)."""
     from jepa_ros.reporting import plots
 
-    figure, (left, right) = plots.figure(2)
-    left.plot(*tool.T, ".", ms=2, alpha=0.4)
-    left.plot(*np.vstack([space.workspace, space.workspace[:1]]).T, lw=1)
+    figure, axes = plots.figure(space.position_axes)
+    left, right = axes[0], axes[-1]
+    left.plot(*tool[:, :2].T, ".", ms=2, alpha=0.4)
+    left.plot(*np.vstack([space.outline, space.outline[:1]]).T, lw=1)
     left.set(title="Tool positions", xlabel="x (m)", ylabel="y (m)", aspect="equal")
+    if space.position_axes == 3:
+        axes[1].plot(*tool[:, [0, 2]].T, ".", ms=2, alpha=0.4)
+        axes[1].set(title="Tool positions", xlabel="x (m)", ylabel="z (m)", aspect="equal")
     right.hist(speed, bins=40)
     right.set(title="Executed speed", xlabel="share of the maximum", ylabel="ticks")
     return figure
@@ -72,8 +84,9 @@ def plot_coverage(space: PlanarVelocity, tool: np.ndarray, speed: np.ndarray):
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """Options of a session. episodes, ticks, seconds: None for no limit. box: xmin, xmax, ymin, ymax; reset: x, y; m in
-    the base frame. topic: of the teleoperation commands. axes, hold_button, end_button: as in GamePad."""
+    """Options of a session. episodes, ticks, seconds: None for no limit. box: xmin, xmax, ymin, ymax, in space also
+    zmin, zmax; reset: x, y, in space also z; m in the base frame. topic: of the teleoperation commands. axes,
+    hold_button, end_button: as in GamePad."""
 
     mode: str
     robot: str
@@ -81,19 +94,19 @@ class LiveOptions:
     episodes: int | None
     ticks: int | None
     seconds: float | None
-    box: tuple[float, float, float, float] | None
-    reset: tuple[float, float] | None
+    box: tuple[float, ...] | None
+    reset: tuple[float, ...] | None
     namespace: str
     use_sim_time: bool
     topic: str
-    axes: tuple[int, int]
+    axes: tuple[int, ...]
     hold_button: int
     end_button: int
 
 
 @dataclass
 class LiveEpisode:
-    """One episode. pauses: their causes, in order. ended: how it ended. tool: (2,) m in the base frame and actions:
+    """One episode. pauses: their causes, in order. ended: how it ended. tool: coordinates (D,) m and actions:
     (A,) as executed, one of each per tick in which the arm was driven."""
 
     number: int
@@ -134,11 +147,11 @@ class LiveRecord:
         return sum(e.ended != "interrupted" for e in self.episodes)
 
 
-def write_results(record: LiveRecord, space: PlanarVelocity, out: Path) -> list[Path]:
+def write_results(record: LiveRecord, space: VelocitySpace, out: Path) -> list[Path]:
     """Write both files into `out` and return their paths. space: with the workspace that the arm was kept in."""
-    tool = np.array([xy for e in record.episodes for xy in e.tool]).reshape(-1, 2)
-    actions = np.array([a for e in record.episodes for a in e.actions]).reshape(-1, 2)
-    speed = np.linalg.norm(actions, axis=1)
+    tool = np.array([x for e in record.episodes for x in e.tool]).reshape(-1, space.axes)
+    actions = np.array([a for e in record.episodes for a in e.actions]).reshape(-1, space.dimension)
+    speed = np.linalg.norm(actions[:, : space.position_axes], axis=1)
     values = {
         "options": asdict(record.options),
         "episodes": {"wanted": record.options.episodes, "done": record.done, "begun": len(record.episodes)},
@@ -169,7 +182,7 @@ def write_results(record: LiveRecord, space: PlanarVelocity, out: Path) -> list[
         return [summary, _report(record, values, space, tool, speed).write(out / "report.html")]
 
 
-def _report(record: LiveRecord, values: dict, space: PlanarVelocity, tool: np.ndarray, speed: np.ndarray) -> Report:
+def _report(record: LiveRecord, values: dict, space: VelocitySpace, tool: np.ndarray, speed: np.ndarray) -> Report:
     report = Report("Collecting on a live robot", f"{record.options.mode}, robot {record.options.robot}")
     complete = record.options.episodes is None or record.done >= record.options.episodes
     driven = {"driven": f"{values['seconds']:.0f} s", "workspace covered": f"{100 * values['covered']:.0f} %"}

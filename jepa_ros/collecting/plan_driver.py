@@ -1,4 +1,4 @@
-"""Planning without search: short plans that end at rest, made tick after tick from a wanted planar motion.
+"""Planning without search: short plans that end at rest, made tick after tick from a wanted motion of the tool.
 
 A motion (random play, teleoperation, the way to the reset pose) gives velocity knots. The action space limits them;
 they are published as plans, each of which continues the one before it.
@@ -15,11 +15,10 @@ from scipy.spatial import ConvexHull, QhullError
 
 from jepa_ros.errors import InputError
 from jepa_ros.planning.committed_reference import CommittedReference
-from jepa_ros.robot.config import RobotConfig, require_planar_space
-from jepa_ros.robot.motion.action_space import PlanarVelocity
+from jepa_ros.robot.config import PlanarVelocityConfig, RobotConfig, ToolVelocityConfig, require_velocity_space
 from jepa_ros.robot.motion.angles import difference
-from jepa_ros.robot.motion.tool_path import sample_random_play
 from jepa_ros.robot.motion.trajectory import JointTrajectory
+from jepa_ros.robot.motion.velocity_space import VelocitySpace
 
 MIN_LEAD_S = 0.04  # shortest time from making a plan to its start; otherwise it starts a tick later
 MAX_DRIFT_RAD = 0.05  # beyond this distance from the committed rest position, plans start at the measured joints
@@ -36,14 +35,36 @@ COMMAND_TIMEOUT_S = 0.2
 MAX_STAMP_AHEAD_S = 0.1
 
 
-def restrict_workspace(robot: RobotConfig, box: tuple[float, float, float, float] | None) -> RobotConfig:
-    """Return the robot with its workspace restricted to a box (xmin, xmax, ymin, ymax; m in the base frame).
+def restrict_workspace(robot: RobotConfig, box: tuple[float, ...] | None) -> RobotConfig:
+    """Return the robot with its workspace restricted to a box (xmin, xmax, ymin, ymax; m in the base frame). For a tool
+    that moves in space, the box may also have zmin, zmax.
 
-    Raises InputError where the robot's action space is not planar, or less than MIN_BOX_M is left in x or y.
+    Raises InputError where the robot has no velocity space, or less than MIN_BOX_M is left along an axis.
     """
-    space = require_planar_space(robot)
+    space = require_velocity_space(robot)
     if box is None:
         return robot
+    restricted = _restrict_polygon(space, box) if space.type == "planar_velocity" else _restrict_box(space, box)
+    return robot.model_copy(update={"action_space": restricted})
+
+
+def _restrict_box(space: ToolVelocityConfig, box: tuple[float, ...]) -> ToolVelocityConfig:
+    if len(box) not in (4, 6):
+        raise InputError(f"--box {box}: expected xmin,xmax,ymin,ymax or xmin,xmax,ymin,ymax,zmin,zmax")
+    ends = np.array([*box, -math.inf, math.inf][:6]).reshape(3, 2)
+    low, high = (np.array(corner) for corner in space.workspace)
+    if np.isnan(ends).any() or (ends[:, 0] >= ends[:, 1]).any():
+        raise InputError(f"--box {box}: expected xmin < xmax, ymin < ymax and zmin < zmax")
+    low, high = np.maximum(low, ends[:, 0]), np.minimum(high, ends[:, 1])
+    if (high - low).min() < MIN_BOX_M:
+        limits = _describe_limits(np.array(space.workspace))
+        raise InputError(f"--box {box}: overlaps too little with the robot's workspace, which is within {limits} m")
+    return space.model_copy(update={"workspace": (tuple(map(float, low)), tuple(map(float, high)))})
+
+
+def _restrict_polygon(space: PlanarVelocityConfig, box: tuple[float, ...]) -> PlanarVelocityConfig:
+    if len(box) != 4:
+        raise InputError(f"--box {box}: expected xmin,xmax,ymin,ymax, as the tool moves in a plane")
     x0, x1, y0, y1 = box
     if not (all(map(math.isfinite, box)) and x0 < x1 and y0 < y1):
         raise InputError(f"--box {box}: expected xmin < xmax and ymin < ymax")
@@ -57,8 +78,7 @@ def restrict_workspace(robot: RobotConfig, box: tuple[float, float, float, float
         corners = polygon[ConvexHull(polygon).vertices]  # counter-clockwise, without points on straight edges
     except QhullError:
         raise InputError(f"--box {box}: does not overlap the robot's workspace (zero area)") from None
-    restricted = space.model_copy(update={"workspace": [tuple(map(float, corner)) for corner in corners]})
-    return robot.model_copy(update={"action_space": restricted})
+    return space.model_copy(update={"workspace": [tuple(map(float, corner)) for corner in corners]})
 
 
 def _clip(polygon: np.ndarray, height: np.ndarray) -> np.ndarray:
@@ -74,40 +94,34 @@ def _clip(polygon: np.ndarray, height: np.ndarray) -> np.ndarray:
 
 
 def _describe_limits(workspace: np.ndarray) -> str:
-    (x0, y0), (x1, y1) = workspace.min(0), workspace.max(0)
-    return f"x {x0:g} to {x1:g}, y {y0:g} to {y1:g}"
+    ends = zip("xyz", workspace.min(0), workspace.max(0), strict=False)
+    return ", ".join(f"{axis} {low:g} to {high:g}" for axis, low, high in ends)
 
 
-def workspace_centre(space: PlanarVelocity) -> np.ndarray:
-    """Return the centroid (2,) m of the workspace."""
-    a, b = space.workspace, np.roll(space.workspace, -1, axis=0)
-    areas = a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]
-    return ((a + b) * areas[:, None]).sum(0) / (3.0 * areas.sum())
-
-
-def choose_reset_position(space: PlanarVelocity, given: tuple[float, float] | None) -> np.ndarray:
-    """Return the tool position (2,) m where episodes start; None for the centre. Raises InputError outside."""
+def choose_reset_position(space: VelocitySpace, given: tuple[float, ...] | None) -> np.ndarray:
+    """Return the tool's coordinates (D,) m where episodes start; None for the centre. given: its position. Raises
+    InputError outside."""
     if given is None:
-        return workspace_centre(space)
-    if not (np.isfinite(given).all() and space.is_inside(np.array(given))):
-        limits = _describe_limits(space.workspace)
-        raise InputError(f"--reset {given}: expected a place inside the workspace or box ({limits} m)")
-    return np.array(given)
+        return space.centre
+    count = space.position_axes
+    if len(given) != count:
+        raise InputError(f"--reset {given}: expected {count} numbers, {','.join('xyz'[:count])}")
+    place = np.append(given, space.centre[count:])
+    if not (np.isfinite(given).all() and space.is_inside(place)):
+        raise InputError(f"--reset {given}: expected a place inside the workspace or box ({space.describe_limits()} m)")
+    return place
 
 
 def sample_play_episode(
-    space: PlanarVelocity, reset: np.ndarray, ticks: int, seed: int, number: int
+    space: VelocitySpace, reset: np.ndarray, ticks: int, seed: int, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the start (2,) m of an episode of random play, and its velocity knots (ticks, 2), over max_speed.
+    """Return the start (D,) m of an episode of random play, and its velocity knots (ticks, D), over max_speed.
 
     The start is near `reset`. Both depend on seed and episode number only.
     """
     rng = np.random.default_rng([seed, number])
-    low, high = space.workspace.min(0), space.workspace.max(0)
-    place = rng.uniform(low, high)
-    while not space.is_inside(place):
-        place = rng.uniform(low, high)
-    return reset + START_SPREAD * (place - reset), sample_random_play(ticks, rng)
+    place = space.sample(rng)
+    return reset + START_SPREAD * (place - reset), space.sample_play(ticks, rng)
 
 
 # -- motions -----------------------------------------------------------------------------------------------------------
@@ -118,10 +132,10 @@ class Motion:
 
     fully_planned = False
 
-    def knots(self, start: float, elapsed: int, xy: np.ndarray, knot: np.ndarray, ticks: int) -> np.ndarray:
-        """Return velocity knots (n, 2), n <= ticks, over max_speed, from `start` s (ROS clock) on.
+    def knots(self, start: float, elapsed: int, x: np.ndarray, knot: np.ndarray, ticks: int) -> np.ndarray:
+        """Return velocity knots (n, D), n <= ticks, over max_speed, from `start` s (ROS clock) on.
 
-        elapsed: ticks since the start of the previous plan; 0 for the first one. xy (2,) m, knot (2,): position and
+        elapsed: ticks since the start of the previous plan; 0 for the first one. x (D,) m, knot (D,): coordinates and
         velocity of the tool at `start`.
         """
         raise NotImplementedError
@@ -131,18 +145,18 @@ class Motion:
 
 
 class Approach(Motion):
-    """A straight line to a place xy (2,) m, and rest there."""
+    """A straight line to coordinates (D,) m, and rest there."""
 
-    def __init__(self, space: PlanarVelocity, xy: np.ndarray):
-        self._space, self._target = space, np.asarray(xy, float)
+    def __init__(self, space: VelocitySpace, target: np.ndarray):
+        self._space, self._target = space, np.asarray(target, float)
 
-    def knots(self, start: float, elapsed: int, xy: np.ndarray, knot: np.ndarray, ticks: int) -> np.ndarray:
+    def knots(self, start: float, elapsed: int, x: np.ndarray, knot: np.ndarray, ticks: int) -> np.ndarray:
         space, found = self._space, []
         step, braking = space.max_speed * space.period, 0.5 * space.max_change
-        p, u = np.asarray(xy, float), np.asarray(knot, float)
+        p, u = np.asarray(x, float), np.asarray(knot, float)
         for _ in range(ticks):
             way = self._target - p - 0.5 * step * u
-            length = max(float(np.hypot(*way)), 1e-9)
+            length = max(float(np.linalg.norm(way)), 1e-9)
             # The arm must be able to brake before the place: braking from v takes step * v (v / braking + 1) / 2.
             fast = braking * (math.sqrt(1.0 + 2.0 * length / (braking * step)) - 1.0)
             after = space.constrain(p, u, (way / length * min(1.0, fast))[None])[0]
@@ -150,18 +164,18 @@ class Approach(Motion):
             found.append(after)
         return np.array(found)
 
-    def arrived(self, xy: np.ndarray) -> bool:
-        """Check whether xy (2,) m is the place."""
-        return bool(np.hypot(*(xy - self._target)) <= ARRIVAL_DISTANCE_M)
+    def arrived(self, x: np.ndarray) -> bool:
+        """Check whether coordinates x (D,) m are the target."""
+        return bool(np.linalg.norm(x - self._target) <= ARRIVAL_DISTANCE_M)
 
 
 class ScriptedMotion(Motion):
-    """A fixed list of knots (n, 2), one per tick. Ticks that the arm did not execute are repeated."""
+    """A fixed list of knots (n, D), one per tick. Ticks that the arm did not execute are repeated."""
 
     def __init__(self, knots: np.ndarray):
         self._knots, self._index, self._sent = knots, 0, 0
 
-    def knots(self, start: float, elapsed: int, xy: np.ndarray, knot: np.ndarray, ticks: int) -> np.ndarray:
+    def knots(self, start: float, elapsed: int, x: np.ndarray, knot: np.ndarray, ticks: int) -> np.ndarray:
         self._index += elapsed
         self._sent = self._index + ticks
         return self._knots[self._index : self._sent]
@@ -181,7 +195,7 @@ class ScriptedMotion(Motion):
 
 @dataclass(frozen=True)
 class DrivenPlan:
-    """A plan for the gate. start, stamp, valid_until: s on the ROS clock; stamp: when it was made. actions: (n, 2), the
+    """A plan for the gate. start, stamp, valid_until: s on the ROS clock; stamp: when it was made. actions: (n, A), the
     executed action of each tick if the gate follows the plan."""
 
     plan_id: int
@@ -196,7 +210,7 @@ class PlanDriver:
     """Makes plans. every: ticks between the starts of two plans. ticks: length of a plan's motion before it brakes.
     lead: s from making a plan to its start."""
 
-    def __init__(self, space: PlanarVelocity, every: int = 2, ticks: int = 8, lead: float = 0.1):
+    def __init__(self, space: VelocitySpace, every: int = 2, ticks: int = 8, lead: float = 0.1):
         self.space = space
         self.plan_id = 0
         self.every = every
@@ -227,12 +241,13 @@ class PlanDriver:
         self._anchor(now, measured)
         elapsed = 0 if self._last_start is None else round((start - self._last_start) / self.space.period)
         self._last_start = start
-        xy, knot = self._tool_state(start)
-        wanted = np.asarray(motion.knots(start, elapsed, xy, knot, self._ticks), float).reshape(-1, 2)
-        wanted = wanted * np.minimum(1.0, speed / np.maximum(1e-9, np.hypot(*wanted.T)))[:, None]
+        x, knot = self._tool_state(start)
+        axes = self.space.axes
+        wanted = np.asarray(motion.knots(start, elapsed, x, knot, self._ticks), float).reshape(-1, axes)
+        wanted = wanted * np.minimum(1.0, speed / np.maximum(1e-9, self.space.speed_shares(wanted)))
         if not len(wanted):
-            wanted = np.zeros((1, 2))
-        return self._commit(now, start, self.space.constrain(xy, knot, wanted))
+            wanted = np.zeros((1, axes))
+        return self._commit(now, start, self.space.constrain(x, knot, wanted))
 
     def make_stop(self, now: float) -> DrivenPlan | None:
         """Return a plan that stops the arm as soon as possible; None if it is at rest or follows no plan."""
@@ -240,20 +255,20 @@ class PlanDriver:
         if self.at_rest(now):
             return None
         start = self._on_grid(now + MIN_LEAD_S)
-        return self._commit(now, start, self.space.constrain(*self._tool_state(start), np.zeros((1, 2))))
+        return self._commit(now, start, self.space.constrain(*self._tool_state(start), np.zeros((1, self.space.axes))))
 
     def at_rest(self, now: float) -> bool:
         """Check whether all plans so far have ended."""
         return not self._committed or now >= self._committed.end
 
     def tool(self, now: float, measured: np.ndarray) -> np.ndarray:
-        """Return the tool position (2,) m by the committed plans; without any, that of the joints (J,) rad."""
+        """Return the tool's coordinates (D,) m by the committed plans; without any, that of the joints (J,) rad."""
         return self._tool_state(now)[0] if self._committed else self.space.tool_coordinates(measured)
 
     def _tool_state(self, t: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the committed position (2,) m and velocity (2,), over max_speed, of the tool at time t."""
-        xy, velocity = self._committed.tool_at(np.array([t]))
-        return xy[0], velocity[0] / self.space.max_speed
+        """Return the committed coordinates (D,) m and velocity (D,), over max_speed, of the tool at time t."""
+        x, velocity = self._committed.tool_at(np.array([t]))
+        return x[0], velocity[0] / self.space.max_speed
 
     def _commit(self, now: float, start: float, knots: np.ndarray) -> DrivenPlan:
         space, (q, qd, qdd) = self.space, self._committed.joints_at(start)
@@ -286,16 +301,17 @@ class TeleopMotion(Motion):
     moves the arm. The action space limits and smooths velocities. problem: why the newest command was dropped.
     """
 
-    def __init__(self, space: PlanarVelocity):
+    def __init__(self, space: VelocitySpace):
         self._space = space
-        self._velocity, self._until = np.zeros(2), -math.inf
+        self._velocity, self._until = np.zeros(space.axes), -math.inf
         self.problem = ""
 
     def command(self, velocity: Sequence[float], stamp: float, now: float) -> None:
-        """Take a velocity (2,) of the tool in the base frame, over max_speed. stamp: s, 0 for unknown. now: s."""
+        """Take a velocity (D,) of the tool in the base frame, over full speed. stamp: s, 0 for unknown. now: s."""
         self.problem = ""
-        if len(velocity) != 2 or not all(map(math.isfinite, velocity)):
-            self.problem = f"expected two finite velocities, found {list(velocity)}"
+        count = self._space.axes
+        if len(velocity) != count or not all(map(math.isfinite, velocity)):
+            self.problem = f"expected {count} finite velocities, found {list(velocity)}"
         elif stamp > 0 and now - stamp > COMMAND_TIMEOUT_S:
             self.problem = f"expected a recent command, found a stamp {now - stamp:.2f} s old"
         elif stamp > 0 and stamp - now > MAX_STAMP_AHEAD_S:
@@ -304,24 +320,25 @@ class TeleopMotion(Motion):
             sent = min(stamp, now) if stamp > 0 else now
             self._velocity, self._until = np.asarray(velocity, float), sent + COMMAND_TIMEOUT_S
 
-    def knots(self, start: float, elapsed: int, xy: np.ndarray, knot: np.ndarray, ticks: int) -> np.ndarray:
+    def knots(self, start: float, elapsed: int, x: np.ndarray, knot: np.ndarray, ticks: int) -> np.ndarray:
         """Return the command in the ticks whose middle is before its timeout, then zeros: the plan itself brakes."""
         middles = start + self._space.period * (np.arange(ticks) + 0.5)
         return np.where(middles[:, None] <= self._until, self._velocity, 0.0)
 
 
 class GamePad:
-    """Interprets sensor_msgs/Joy. axes: for x and y of the base frame. hold: the dead-man button. end: the button that
-    ends an episode."""
+    """Interprets sensor_msgs/Joy. axes: of each coordinate: x, y, then z and yaw where the tool has them. hold: the
+    dead-man button. end: the button that ends an episode."""
 
-    def __init__(self, axes: tuple[int, int], hold: int, end: int):
+    def __init__(self, axes: Sequence[int], hold: int, end: int):
         self._axes, self._hold, self._end = axes, hold, end
         self._end_pressed = True  # a button that is down from the start is not a press
 
     def velocity(self, axes: Sequence[float], buttons: Sequence[int]) -> tuple[float, ...]:
-        """Return (x, y) over max_speed; zero where the dead-man button is not held; fewer where an axis is missing."""
+        """Return (x, y, ...) over full speed; zero where the dead-man button is not held, fewer values where an axis is
+        missing."""
         if not self._is_pressed(buttons, self._hold):
-            return 0.0, 0.0
+            return (0.0,) * len(self._axes)
         return tuple(axes[k] for k in self._axes if k < len(axes))
 
     def end_was_pressed(self, buttons: Sequence[int]) -> bool:

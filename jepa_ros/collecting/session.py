@@ -39,8 +39,8 @@ from jepa_ros.nodes.common.diagnostics import Throttle
 from jepa_ros.nodes.common.qos import SENSOR
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.robot.config import RobotConfig
-from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.kinematics import Kinematics
+from jepa_ros.robot.motion.velocity_space import VelocitySpace, make_velocity_space
 
 STATUS_PERIOD_S = 0.08  # time between two planner_status; the gate stops after 0.25 s without one
 RESUME_AFTER_S = 0.6  # inputs must have been healthy this long; the gate itself waits a little less
@@ -265,7 +265,7 @@ class Session:
         self, robot: RobotConfig, node: Node, executor, record: LiveRecord, bar: ProgressDisplay, stop: threading.Event
     ) -> None:
         self._options, self._robot, self._record, self._bar = record.options, robot, record, bar
-        self.space: PlanarVelocity | None = None
+        self.space: VelocitySpace | None = None
         self._graph = GraphClient(node, robot, self._on_executed)
         self._drive = Drive(self._graph, executor, record, stop, self._note_pause, self._note_resume, self._warn)
         self._warnings = Throttle()
@@ -305,7 +305,7 @@ class Session:
         wait_until(lambda: graph.gate.state == GateStatus.HOLDING, 2.0)
         graph.expect_idle()
         kinematics = Kinematics(graph.urdf, robot.joints, robot.tool_frame, robot.base_frame)
-        self.space = space = PlanarVelocity(robot, kinematics, graph.period)
+        self.space = space = make_velocity_space(robot, kinematics, graph.period)
         self._home = choose_reset_position(space, options.reset)
         self._ticks = options.ticks or (max(1, round(options.seconds / space.period)) if options.seconds else None)
         teleoperated = options.mode != "play"
@@ -363,9 +363,9 @@ class Session:
             return script.fully_planned and self._drive.driver.at_rest(self._graph.now())
         return self._ticks is not None and len(self._episode.actions) >= self._ticks
 
-    def _reset(self, xy: np.ndarray) -> None:
-        """Move to the tool position xy (2,) m, and rest."""
-        graph, approach, rejected = self._graph, Approach(self.space, xy), self._record.gate["rejected"]
+    def _reset(self, x: np.ndarray) -> None:
+        """Move the tool to coordinates x (D,) m, and rest."""
+        graph, approach, rejected = self._graph, Approach(self.space, x), self._record.gate["rejected"]
 
         def arrived() -> bool:
             if self._record.gate["rejected"] > rejected + MAX_REJECTIONS:
@@ -422,7 +422,7 @@ class Session:
         if self._pad.end_was_pressed(message.buttons):
             self._end()
         velocity = self._pad.velocity(message.axes, message.buttons)
-        if len(velocity) < 2:
+        if len(velocity) < self.space.axes:
             self._warn(f"{self._options.topic}: expected more axes, found {len(message.axes)}")
         else:
             self._command(velocity, message)
@@ -432,11 +432,12 @@ class Session:
         if found not in ("", wanted):
             self._warn(f"{self._options.topic}: expected velocities in the frame {wanted}, found {found}")
         else:
-            linear, most = message.twist.linear, self.space.max_speed
-            self._command((linear.x / most, linear.y / most), message)
+            linear, angular = message.twist.linear, message.twist.angular
+            commanded = np.array([linear.x, linear.y, linear.z, angular.z])[: self.space.axes]
+            self._command(tuple((commanded / self.space.full_speeds).tolist()), message)
 
     def _command(self, velocity: tuple[float, ...], message: Joy | TwistStamped) -> None:
-        """Pass a velocity, over max_speed, on to the motion."""
+        """Pass a velocity, over full speed, on to the motion."""
         self._teleop.command(velocity, to_seconds(message.header.stamp), self._graph.now())
         if self._teleop.problem:
             self._warn(f"{self._options.topic}: {self._teleop.problem}")

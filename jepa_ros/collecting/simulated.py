@@ -29,11 +29,11 @@ from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.robot.config import load_robot, require_planar_space
-from jepa_ros.robot.motion.tool_path import sample_random_play
+from jepa_ros.robot.config import load_robot, require_velocity_space
 from jepa_ros.text_files import read_json, write_atomically
 
 if TYPE_CHECKING:
+    from jepa_ros.robot.motion.trajectory import JointTrajectory
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.task import Task
 
@@ -42,6 +42,7 @@ EPISODE_TICKS = 60
 TICK_S = 0.1
 CONTROLLER_CYCLE_S = 0.01
 JOINT_STATE_RATE_HZ = 50
+MAX_DRAWS = 20  # of random play for an episode, until one keeps clear of the robot itself and within joint limits
 FIRST_STAMP_S = 1_700_000_000  # stamps of zero mean "no time yet" in ROS
 
 
@@ -88,7 +89,11 @@ def collect_simulated(
     """
     out, started = Path(out), time.time()
     recipe = CollectRecipe(episodes, seed, robot, width, height, rate, task=task)
-    require_planar_space(load_robot(robot))
+    from jepa_ros.sim.tasks import make_task
+
+    arm = load_robot(robot)
+    require_velocity_space(arm)
+    make_task(task, arm)  # one that is not for this robot is refused before anything is written
     if abs(rate * TICK_S - round(rate * TICK_S)) > 1e-9 or rate * TICK_S < 1:
         raise InputError(f"--rate {rate:g}: expected a multiple of the control rate of {1 / TICK_S:g} Hz")
     recipe_file = prepare_out(out) / "recipe.json"
@@ -177,7 +182,7 @@ def _record_episode(bag: EpisodeWriter, cell: ArmCell, task: Task, recipe: Colle
     begin = math.ceil(cell.scene.time / TICK_S + 0.5) * TICK_S  # the next control tick
     for _ in cell.advance(begin - cell.scene.time):
         pass
-    _follow(cell, begin, sample_random_play(recipe.ticks, rng), episode + 1)
+    _follow(cell, begin, recipe.ticks, rng, episode + 1)
 
     def stamp(t: float) -> int:
         return _stamp(recipe, episode, t - begin)
@@ -198,14 +203,25 @@ def _record_episode(bag: EpisodeWriter, cell: ArmCell, task: Task, recipe: Colle
                 bag.executed(start, end, TICK_S, cell.space.name, done.values, done.plan_id)
 
 
-def _follow(cell, start: float, wanted: np.ndarray, plan_id: int) -> None:
-    """Submit the motion of the whole episode to the gate, from rest."""
-    q, qd, qdd = cell.gate.tick(start).reference
-    knots = cell.space.constrain(cell.space.tool_coordinates(q), cell.space.tool_knot(q, qd), wanted)
-    trajectory = cell.space.to_trajectory(q, qd, qdd, knots)
+def _follow(cell: ArmCell, start: float, ticks: int, rng: np.random.Generator, plan_id: int) -> None:
+    """Submit the random motion of the whole episode to the gate, from rest."""
+    state = cell.gate.tick(start).reference
+    for _ in range(MAX_DRAWS):
+        trajectory = _sample_trajectory(cell, state, ticks, rng)
+        if not (violation := cell.find_violation(trajectory)):
+            break
+    else:
+        raise RuntimeError(f"random play: {MAX_DRAWS} draws are not allowed, the last one because {violation}")
     verdict = cell.gate.submit_plan(trajectory, start, start, start + trajectory.duration + 1.0, plan_id, start)
     if not verdict:
         raise RuntimeError(f"the gate rejected a plan of random play: {verdict.text}")
+
+
+def _sample_trajectory(cell: ArmCell, state, ticks: int, rng: np.random.Generator) -> JointTrajectory:
+    """Return random play of `ticks` ticks from a joint state (q, qd, qdd)."""
+    q, qd, qdd = state
+    play, space = cell.space.sample_play(ticks, rng), cell.space
+    return space.to_trajectory(q, qd, qdd, space.constrain(space.tool_coordinates(q), space.tool_knot(q, qd), play))
 
 
 def _join(out: Path, parts: Path) -> None:
@@ -246,7 +262,7 @@ def _report(out: Path, recipe: CollectRecipe, wall_s: float) -> None:
     robot = load_robot(recipe.robot)
     space = make_action_space(robot, read_robot_description(out), TICK_S)
     tool, actions, images, splits = read_coverage(out, space, tuple(robot.joints))
-    count, speed = len(splits), np.linalg.norm(actions, axis=1)
+    count, speed = len(splits), np.linalg.norm(actions[:, : space.position_axes], axis=1)
     megabytes = sum(f.stat().st_size for f in out.glob("*.mcap")) / 1e6
     values = {
         "recipe": recipe.values(),

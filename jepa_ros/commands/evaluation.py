@@ -56,6 +56,7 @@ def evaluate_sim(
     goals: Annotated[int, number("Number of goals.", 1)] = 100,
     seed: Seed = 0,
     out: Out = Path("runs/evaluate"),
+    robot: BagRobot = None,
     solver: Solver = "icem",
     policy: Policy = "policy_first",
     metric: Metric = "l2",

@@ -108,15 +108,19 @@ def collect_live(
     ticks: Annotated[int | None, number("Episode length in control ticks; default: 60 (play).", 1)] = None,
     seconds: Annotated[float | None, number("Episode length in seconds (alternative to --ticks).", 0.1, 3600.0)] = None,
     box: Annotated[
-        str, typer.Option(help="xmin,xmax,ymin,ymax in m: limits of the motion; default: the robot's workspace.")
+        str,
+        typer.Option(
+            help="xmin,xmax,ymin,ymax (in space also zmin,zmax) in m: limits of the motion; default: the workspace."
+        ),
     ] = "",
     reset: Annotated[
-        str, typer.Option(help="x,y in m where episodes start (play: near it); default: the middle of the limits.")
+        str, typer.Option(help="x,y (in space x,y,z) in m where episodes start (play: near it); default: the middle.")
     ] = "",
     topic: Annotated[str, option("Topic of Joy or TwistStamped; default: joy or twist.", check=check_ros_name)] = "",
     axes: Annotated[
-        str, typer.Option(help="joy: indices of the axes that move the tool in x and y of the base frame.")
-    ] = "1,0",
+        str | None,
+        typer.Option(help="joy: indices of the axes that move the tool in x, y, z, yaw; default: of 1,0,4,3."),
+    ] = None,
     hold_button: Annotated[int, number("joy: dead-man button, held while the arm may move.", 0)] = 4,
     end_button: Annotated[int, number("joy: button that ends the episode.", 0)] = 1,
     namespace: Namespace = "",
@@ -144,7 +148,7 @@ def train_model(
     out: Out = Path("runs/train"),
     recipe: Recipe = "reach",
     seed: Seed = 0,
-    name: Annotated[str, option("Name of the model.", check=check_name)] = "openarm_reach",
+    name: Annotated[str | None, option("Name of the model; default: ROBOT_reach.", check=check_name)] = None,
     robot: Robot = "openarm",
     updates: Updates = None,
     policy_updates: Annotated[int | None, number("Updates of the policy; default: the recipe's.", 0)] = None,

@@ -23,7 +23,6 @@ import numpy as np
 
 from jepa_ros.bags.reader import COMPRESSED_SUFFIXES, RECORDING_SUFFIXES, Bag, open_bag
 from jepa_ros.datasets.mapping import (
-    PLANAR,
     TOOL,
     TWIST_FIELDS,
     BagMapping,
@@ -63,9 +62,9 @@ from jepa_ros.reporting.output import after_summary, prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result, print_table
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.robot.config import RobotConfig, load_robot
-from jepa_ros.robot.motion.action_space import PlanarVelocity
+from jepa_ros.robot.config import VELOCITY_SPACES, RobotConfig, load_robot
 from jepa_ros.robot.motion.kinematics import Kinematics
+from jepa_ros.robot.motion.velocity_space import VALUES, make_velocity_space
 from jepa_ros.text_files import write_atomically
 
 HASHED_BYTES = 1 << 16  # bytes hashed at each end of a file for the fingerprint
@@ -177,8 +176,9 @@ def _layout(signals: Signals, options: BuildOptions, actions: int) -> Layout:
     m = options.mapping
     space = signals.action_space if m.actions.source == "executed" else m.actions.space
     names = [f"action.{k}" for k in range(actions)]
-    if space == PLANAR:
-        names = ["vx", "vy"][:actions] + names[2:]
+    if space in VELOCITY_SPACES:
+        known = [name for name, _ in VALUES][: 2 if space == "planar_velocity" else len(VALUES)][:actions]
+        names = known + names[len(known) :]
     elif m.actions.source == "velocity":
         names = [f if f in TWIST_FIELDS else f"command.{f}" for f in m.actions.fields]
     elif m.actions.source in ("trajectory", "joint_velocity", "states"):
@@ -220,8 +220,12 @@ def _arm(bag: Path, robot: RobotConfig | None, signals: Signals, options: BuildO
     m = options.mapping
     kinematics = Kinematics(signals.urdf, robot.joints, robot.tool_frame, robot.base_frame)
     columns, executed = _columns(robot, m.joint_states.joints), None
-    if getattr(m.actions, "space", "") == PLANAR and m.actions.source != "velocity":
-        space = PlanarVelocity(robot, kinematics, options.period)
+    if m.derived_space:
+        space = make_velocity_space(robot, kinematics, options.period)
+        if space.name != m.derived_space:
+            raise InputError(
+                f"mapping: actions: expected the action space {m.derived_space}, found {space.name} on {robot.name}"
+            )
         moved = _columns(robot, getattr(m.actions, "joints", ()) or m.joint_states.joints)
 
         def executed(start: np.ndarray, end: np.ndarray) -> np.ndarray:

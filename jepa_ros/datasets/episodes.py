@@ -17,9 +17,9 @@ class Episode:
 
     frames: (T + 1, size, size, 3) uint8, preprocessed; of C > 1 cameras (T + 1, C, size, size, 3).
     states: (T + 1, P) raw proprioception. actions: (T, A) executed. split: train, val or test.
-    tool: (T + 1, 2) m, tool position computed from the measured joints; only for probes and calibration, never in a
-    loss. positions: (T + 1, 3) m in the base frame by name, of the tool and of objects; NaN where an object was not
-    seen.
+    tool: (T + 1, D) m, the tool's coordinates in the motion space, computed from the measured joints; only for probes
+    and calibration, never in a loss. positions: (T + 1, 3) m in the base frame by name, of the tool and of objects; NaN
+    where an object was not seen.
     """
 
     frames: np.ndarray

@@ -33,7 +33,7 @@ from jepa_ros.errors import InputError
 from jepa_ros.reporting.output import prepare_file
 from jepa_ros.reporting.result import print_result, print_table
 from jepa_ros.resources import list_robots
-from jepa_ros.robot.config import load_robot
+from jepa_ros.robot.config import RobotConfig, load_robot
 
 USEFUL_TYPES = (JOINT_STATE, TRAJECTORY, JOINT_JOG, TWIST, TWIST_STAMPED, FLOAT64_ARRAY, ACTION)
 GRIPPER_WORDS = ("finger", "gripper", "claw", "jaw", "knuckle")
@@ -59,12 +59,14 @@ class TopicSample:
 def draft_mapping(bag: Path, samples: dict[str, TopicSample]) -> tuple[str | None, str]:
     """Return the YAML of a mapping and an empty text; or None and the reason why there is none."""
     there = ", ".join(f"{topic} ({sample.kind})" for topic, sample in samples.items()) or "no topic at all"
-    images, states = _images(samples), _joint_states(samples)
+    executed = _find_executed_robot(samples)
+    images, states = _images(samples), _joint_states(samples, executed)
     if images is None:
         return None, f"expected images (Image or CompressedImage), found {there}"
     if states is None:
         return None, f"expected joint states with positions (JointState), found {there}"
-    parts = [images, states[0], _actions(samples, states[1]), _robot(states[0][0]), _episodes(samples), _clock(samples)]
+    robot = _robot(states[0][0], executed)
+    parts = [images, states[0], _actions(samples, states[1]), robot, _episodes(samples), _clock(samples)]
     lines = [f"# Drafted from {bag.name} by `jepa_ros data inspect`. Check each choice; its comment gives the reason."]
     for values, reasons in parts:
         lines += [f"# {reason}" for reason in reasons]
@@ -89,8 +91,11 @@ def _images(samples: dict[str, TopicSample]) -> tuple[dict, list[str]] | None:
     return {"views": [{"topic": topic} for topic in chosen]}, reasons
 
 
-def _joint_states(samples: dict[str, TopicSample]):
-    """Return the part of the mapping with its reasons, and the names of the arm's joints; None without joint states."""
+def _joint_states(samples: dict[str, TopicSample], robot: RobotConfig | None):
+    """Return the part of the mapping with its reasons, and the names of the arm's joints; None without joint states.
+
+    robot: whose actions were executed; its joints are chosen.
+    """
     found = []
     for topic, sample in samples.items():
         messages = [m for m in sample.messages if sample.kind == JOINT_STATE and len(m.position) == len(m.name) > 0]
@@ -103,7 +108,11 @@ def _joint_states(samples: dict[str, TopicSample]):
     fingers = [name for name in names if any(word in name.lower() for word in GRIPPER_WORDS)]
     joints = [name for name in names if name not in fingers] or names
     fingers = [name for name in fingers if name not in joints]
-    reasons = [f"joint_states: {topic} has the most joints ({count}); the joints are in the order of its messages"]
+    order = "the joints are in the order of its messages"
+    if robot is not None:
+        joints, fingers = list(robot.joints), [name for name in robot.gripper if name in names]
+        order = f"of these, those of {robot.name}, whose actions were executed"
+    reasons = [f"joint_states: {topic} has the most joints ({count}); {order}"]
     reasons += [f"gripper: {', '.join(fingers)} by name; their velocities are left out"] if fingers else []
     farthest = max((float(np.abs(m.position).max()) for m in messages), default=0.0)
     unit = "deg" if farthest > MAX_RADIANS else "rad"
@@ -158,7 +167,20 @@ def _best_actions(samples: dict[str, TopicSample], joints: list[str]) -> tuple[d
     return {"source": "states"}, reason
 
 
-def _robot(states: dict) -> tuple[dict, list[str]]:
+def _find_executed_robot(samples: dict[str, TopicSample]) -> RobotConfig | None:
+    """Return the first robot in config/robots with the action space of the executed actions and joints of the bag; None
+    where there is none."""
+    space = next((s.messages[0].action_space for s in samples.values() if s.kind == ACTION and s.messages), "")
+    states = [m for s in samples.values() if s.kind == JOINT_STATE for m in s.messages[-1:]]
+    robots = [robot for robot in map(load_robot, list_robots()) if robot.action_space.type == space]
+    return next((r for r in robots if any(set(r.joints) <= set(m.name) for m in states)), None)
+
+
+def _robot(states: dict, executed: RobotConfig | None) -> tuple[dict, list[str]]:
+    """Draft the robot: the one whose actions were executed, or the first one with these joints."""
+    if executed is not None:
+        why = f"has these joints and the action space {executed.action_space.type}; tool positions are computed"
+        return {"robot": executed.name}, [f"robot: {executed.name} {why}"]
     joints = states["joint_states"]["joints"]
     for name in list_robots():
         if set(load_robot(name).joints) <= set(joints):

@@ -22,6 +22,7 @@ from jepa_ros.bags.cameras import plain_topic
 from jepa_ros.bags.reader import Bag
 from jepa_ros.bags.typestore import ACTION, FLOAT64_ARRAY, JOINT_JOG, TRAJECTORY, TWIST, TWIST_STAMPED
 from jepa_ros.errors import InputError, first_problem
+from jepa_ros.robot.config import VELOCITY_SPACES
 from jepa_ros.text_files import read_yaml
 
 TWIST_FIELDS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
@@ -32,7 +33,6 @@ ACTION_TYPES = {
     "joint_velocity": [JOINT_JOG],
 }
 """Message types by source of the actions; actions from joint states have no topic of their own."""
-PLANAR = "planar_velocity"
 TOOL = "tool"  # name of the tool's own position, which no object may have
 
 
@@ -80,13 +80,13 @@ class Executed(StrictModel):
 
 class Trajectory(StrictModel):
     """A commanded JointTrajectory, as joint_trajectory_controller follows it. An action is the command's mean velocity
-    over a tick: of each joint divided by `scale` (rad/s), or as the robot's planar velocity."""
+    over a tick: of each joint divided by `scale` (rad/s), or in the robot's velocity space."""
 
     source: Literal["trajectory"]
     topic: str
     joints: tuple[str, ...] = Field((), description="joints of the action, in order; default: those of joint_states")
     scale: float = Field(1.0, gt=0)
-    space: Literal["joints", "planar_velocity"] = "joints"
+    space: Literal["joints", "planar_velocity", "tool_velocity"] = "joints"
 
 
 class Velocity(StrictModel):
@@ -98,7 +98,7 @@ class Velocity(StrictModel):
     fields: tuple[str, ...] = Field(min_length=1)
     scale: float = Field(1.0, gt=0)
     hold: float = Field(0.5, gt=0, description="s; drives stop without new commands")
-    space: Literal["command", "planar_velocity"] = "command"
+    space: Literal["command", "planar_velocity", "tool_velocity"] = "command"
 
     @field_validator("fields")
     @classmethod
@@ -124,12 +124,12 @@ class JointVelocity(StrictModel):
 
 
 class States(StrictModel):
-    """Differences of joint states: mean velocity over a tick, of each joint divided by `scale` (rad/s), or as the
-    robot's planar velocity."""
+    """Differences of joint states: mean velocity over a tick, of each joint divided by `scale` (rad/s), or in the
+    robot's velocity space."""
 
     source: Literal["states"]
     scale: float = Field(1.0, gt=0)
-    space: Literal["joints", "planar_velocity"] = "joints"
+    space: Literal["joints", "planar_velocity", "tool_velocity"] = "joints"
 
 
 class BagMapping(StrictModel):
@@ -153,12 +153,18 @@ class BagMapping(StrictModel):
         names = [plain_topic(view.topic) for view in self.views]
         if len(set(names)) < len(names):
             raise ValueError(f"views: expected different topics, found {names}")
-        if getattr(self.actions, "space", "") == PLANAR and self.actions.source != "velocity" and self.robot is None:
-            raise ValueError("robot: expected a robot for actions in the space planar_velocity, found none")
+        if (space := self.derived_space) and self.robot is None:
+            raise ValueError(f"robot: expected a robot for actions in the space {space}, found none")
         if self.objects and self.robot is None:
             raise ValueError("robot: expected the robot in whose base frame the objects are, found none")
         parse_objects([f"{name}={topic}" for name, topic in self.objects.items()])
         return self
+
+    @property
+    def derived_space(self) -> str:
+        """The velocity space into which actions are computed from joint positions; empty where they are not."""
+        space = getattr(self.actions, "space", "")
+        return space if space in VELOCITY_SPACES and self.actions.source != "velocity" else ""
 
 
 def read_mapping(path: Path) -> BagMapping:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jepa_ros.datasets.mapping import PLANAR, TOOL, BagMapping
+from jepa_ros.datasets.mapping import TOOL, BagMapping
 from jepa_ros.datasets.signals import Marker, Series, Signals
 from jepa_ros.datasets.store import SPLITS
 from jepa_ros.robot.motion.angles import remove_wraps
@@ -235,9 +235,9 @@ class TrajectoryReference:
 def action_source(
     segment: Segment, signals: Signals, mapping: BagMapping, period: float, executed: Executed | None
 ) -> ActionSource | None:
-    """Return the actions of a segment; None where it has none. executed: of the robot's action space, for PLANAR."""
+    """Return the actions of a segment; None where it has none. executed: computes those of derived_space."""
     a, arm = mapping.actions, len(mapping.joint_states.joints)
-    space = executed if getattr(a, "space", "") == PLANAR else None
+    space = executed if mapping.derived_space else None
     if a.source == "states":
         states = segment.states
         if len(states.times) < 2:

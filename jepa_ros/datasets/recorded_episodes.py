@@ -17,7 +17,7 @@ from jepa_ros.bags.cameras import IMAGE_TYPES, plain_topic, read_camera
 from jepa_ros.bags.reader import Bag, open_bag, read_robot_description
 from jepa_ros.bags.typestore import ACTION, EPISODE, JOINT_STATE
 from jepa_ros.datasets.episodes import Episode
-from jepa_ros.datasets.mapping import PLANAR, TOOL, BagMapping, default_mapping
+from jepa_ros.datasets.mapping import TOOL, BagMapping, default_mapping
 from jepa_ros.datasets.matching import (
     SLOWEST_PERIODS,
     Matched,
@@ -32,13 +32,15 @@ from jepa_ros.datasets.store import SPLITS, Dataset, is_dataset
 from jepa_ros.errors import InputError
 from jepa_ros.images import ImageError
 from jepa_ros.reporting.progress import ProgressDisplay
-from jepa_ros.robot.config import RobotConfig
-from jepa_ros.robot.motion.action_space import PlanarVelocity
+from jepa_ros.robot.config import RobotConfig, VelocityConfig, require_velocity_space
+from jepa_ros.robot.motion.velocity_space import VelocitySpace
 from jepa_ros.sim.cell import make_action_space
 from jepa_ros.world_model.config import CameraReference
 
 NEEDED = {"image": IMAGE_TYPES, "joint_states": (JOINT_STATE,), "executed": (ACTION,), "episode": (EPISODE,)}
 DECODING_THREADS = 2
+LARGEST_ACTION = 1.25  # of 1; above it an action counts as too fast: measured motion overshoots a little
+MAX_FAST_SHARE = 0.02  # of actions that may be too fast
 
 
 def open_recording(path: Path) -> Bag:
@@ -54,7 +56,7 @@ def open_recording(path: Path) -> Bag:
 
 def read_episodes(
     path: Path,
-    space: PlanarVelocity,
+    space: VelocitySpace,
     fields: tuple[Sequence[str], Sequence[str]],
     size: int,
     progress: Callable[[int], None] = lambda frames: None,
@@ -77,6 +79,12 @@ def read_episodes(
         if signals.dropped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(signals.dropped.items()))
             raise InputError(f"bag {path}: expected usable messages only, found {reasons}")
+        values = len(signals.actions.values[0])
+        if (signals.action_space, values) != (space.name, space.dimension):
+            raise InputError(
+                f"bag {path}: expected executed actions in the space {space.name}, {space.dimension} values each, "
+                f"found {signals.action_space}, {values}; give the robot with which it was recorded"
+            )
         found: list[tuple[Segment, Matched]] = []
         for segment in split_into_segments(signals, Counter()):
             for view in segment.views:
@@ -148,7 +156,7 @@ def read_splits(
     by name. Raises InputError where the data is unusable, or a split has no such episode.
     """
     if is_dataset(data):
-        kind, found = "dataset", _read_dataset(Dataset(data), fields, period, size, cameras, tuple(objects))
+        kind, found = "dataset", _read_dataset(Dataset(data), robot, fields, period, size, cameras, tuple(objects))
         episodes = [e for e in found if len(e.actions) >= needed]
     else:
         kind, urdf = "bag", read_robot_description(data)
@@ -164,7 +172,19 @@ def read_splits(
     counts = {s: sum(e.split == s for e in episodes) for s in SPLITS}
     if missing := [s for s in SPLITS if not counts[s]]:
         raise InputError(f"{kind} {data}: expected {missing[0]} episodes of {needed} ticks, found {counts}")
+    _check_range(f"{kind} {data}", episodes, robot)
     return episodes
+
+
+def _check_range(what: str, episodes: Sequence[Episode], robot: RobotConfig) -> None:
+    """Raise InputError where many actions are faster than the robot's action space allows."""
+    largest = np.abs(np.concatenate([e.actions for e in episodes])).max(1)
+    share = float(np.mean(largest > LARGEST_ACTION))
+    if share > MAX_FAST_SHARE:
+        raise InputError(
+            f"{what}: {100 * share:.0f} % of the actions are faster than the action space of {robot.name} allows, "
+            f"up to {largest.max():.1f} times; increase max_speed in the robot file and build the data with it"
+        )
 
 
 def expect_data(data: Path) -> None:
@@ -181,18 +201,24 @@ def read_data_camera(data: Path, topic: str = "") -> CameraReference | None:
 
 
 def _read_dataset(
-    data: Dataset, fields: tuple, period: float, size: int, cameras: Sequence[str], objects: Sequence[str]
+    data: Dataset,
+    robot: RobotConfig,
+    fields: tuple,
+    period: float,
+    size: int,
+    cameras: Sequence[str],
+    objects: Sequence[str],
 ) -> Iterator[Episode]:
     """Yield the episodes in the order of the index. Raises InputError where the dataset has other settings."""
-    x = data.layout
+    x, space = data.layout, require_velocity_space(robot)
     views = tuple(map(plain_topic, cameras))
     found = tuple(topic.strip("/") for topic in x.views)
     for what, wanted, there in (
         ("joints", tuple(fields[0]), x.joints),
         ("gripper joints", tuple(fields[1]), x.gripper),
         ("size", size, x.size),
-        ("actions", PLANAR, x.action_space),
-        ("number of action values", 2, len(x.action_names)),
+        ("actions", space.type, x.action_space),
+        ("number of action values", space.dimension, len(x.action_names)),
         ("views", views or (found if len(found) == 1 else "one, or the names of cameras"), found),
         ("positions", sorted({TOOL, *objects}), sorted({TOOL, *objects} & set(x.positions))),
     ):
@@ -202,14 +228,32 @@ def _read_dataset(
             )
     if abs(x.rate * period - 1) > 1e-9:
         raise InputError(f"dataset {data.path}: expected a rate of {1 / period:g} Hz, found {x.rate:g} Hz")
+    coordinates = _find_coordinates(data, robot, space, period)
     for entry in data.index.episodes:
         frames, positions = data.rows(entry, "frames"), np.array(data.rows(entry, "positions"))
         named = {name: positions[:, x.positions.index(name)] for name in (TOOL, *objects)}
+        states = np.array(data.rows(entry, "states"))
         yield Episode(
             frames[:, 0] if frames.shape[1] == 1 else frames,
-            np.array(data.rows(entry, "states")),
+            states,
             np.array(data.rows(entry, "actions")[:-1]),
-            named[TOOL][:, :2],
+            coordinates(states, named[TOOL]),
             entry.split,
             named,
         )
+
+
+def _find_coordinates(
+    data: Dataset, robot: RobotConfig, config: VelocityConfig, period: float
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return a function from states (n, P) and tool positions (n, 3) m to the tool's coordinates (n, D) in the robot's
+    velocity space. A dataset has no orientations: they follow from the joints. Raises InputError where the dataset has
+    no robot description, which they need."""
+    count = config.dimension
+    if count <= 3:
+        return lambda states, positions: positions[:, :count]
+    urdf = data.urdf()
+    if urdf is None:
+        raise InputError(f"dataset {data.path}: has no robot description, which yaw needs; build it from such a bag")
+    space, arm = make_action_space(robot, urdf, period), len(robot.joints)
+    return lambda states, positions: np.array([space.tool_coordinates(q) for q in states[:, :arm]])

@@ -41,7 +41,8 @@ class Layout(StrictModel):
 
     rate: control ticks per second. views: image topics. joints, gripper: a state holds the positions and velocities of
     `joints` and the positions of `gripper`; other states have names in `fields`. action_names: names of the values of
-    an action, which are mean velocities over a tick, divided by action_scale. action_space: models use planar_velocity.
+    an action, which are mean velocities over a tick, divided by action_scale. action_space: of a
+    robot file, which models need, or what a mapping names.
     positions: names of the objects whose positions are recorded.
     """
 

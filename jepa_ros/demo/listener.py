@@ -115,13 +115,14 @@ class Recorder(GraphListener):
     def _on_window(self, data: bytes, info: dict) -> None:
         self.record.windows.append(info["source_timestamp"] * 1e-9)
 
-    def position(self, frame: str) -> np.ndarray | None:
-        """Return where a TF frame is, (3,) m in the base frame; None before its first transform."""
-        return self._tree.position(frame, self._robot.base_frame)
+    def pose(self, frame: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return position (3,) m and rotation (3, 3) of a TF frame in the base frame; None before its first
+        transform."""
+        return self._tree.pose(frame, self._robot.base_frame)
 
     def _on_tf(self, message: TFMessage) -> None:
         self._tree.add(message)
-        position = self.position(self._robot.tool_frame)
-        if position is not None:
-            self.tool_xyz = position
+        pose = self.pose(self._robot.tool_frame)
+        if pose is not None:
+            self.tool_xyz = pose[0]
             self.tool_stamp = to_ns(message.transforms[0].header.stamp) * 1e-9

@@ -27,6 +27,7 @@ from jepa_ros.resources import resolve_model
 from jepa_ros.robot.config import load_robot
 from jepa_ros.sim.task import GoalHold, TaskGoal
 from jepa_ros.sim.tasks import DEFAULT_TASK, GoalSet, make_goal_set, make_task
+from jepa_ros.world_model.config import read_config
 
 LIMIT_S = 15.0  # for a goal
 START_TOLERANCE_M = 0.03
@@ -42,12 +43,13 @@ def run(
     out: str | os.PathLike = "runs/demo",
     model: str = "openarm_reach",
     headless: bool = False,
-    robot: str = "openarm",
+    robot: str | None = None,
     task: str = DEFAULT_TASK,
 ) -> int:
     """Start the graph, send `goals` goal images, write summary.json, report.html and demo.mp4 to `out`.
 
-    headless: print plain lines in place of the live display. Returns 0; 1 where less than MIN_SUCCESS_RATE of the goals
+    headless: print plain lines in place of the live display. robot: default: the first that the model was trained for.
+    Returns 0; 1 where less than MIN_SUCCESS_RATE of the goals
     were reached or the graph failed; 130 where it was interrupted, with everything recorded so far written. Raises
     InputError.
     """
@@ -58,6 +60,7 @@ def run(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: expected a directory, found a file")
+    robot = robot or choose_robot(model)
     arguments = SimArguments(robot=robot, model=model, task=task)
     specs = node_list("sim", arguments)
     check_inputs(arguments)
@@ -94,6 +97,11 @@ def run(
             log.close()
     _print_summary(record, summary, [*paths, out / "nodes.log"])
     return 1 if not code and record.reached < MIN_SUCCESS_RATE * goals else code
+
+
+def choose_robot(model: str) -> str:
+    """Return the first robot that a model was trained for. Raises InputError where there is no such model."""
+    return next(iter(read_config(resolve_model(model)).robots), "openarm")
 
 
 def write_results(record: DemoRecord, out: Path) -> tuple[dict[str, Any], list[Path]]:
@@ -276,4 +284,4 @@ class Session:
 
     def _distance(self, goal: TaskGoal) -> float:
         recorder = self._recorder
-        return float("inf") if recorder.tool_xyz is None else self._goals.task.measure_distance(recorder.position, goal)
+        return float("inf") if recorder.tool_xyz is None else self._goals.task.measure_distance(recorder.pose, goal)

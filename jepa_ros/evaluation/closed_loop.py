@@ -15,7 +15,6 @@ from jepa_ros.errors import InputError
 from jepa_ros.images import preprocess
 from jepa_ros.planning.receding_horizon import PlanStep, RecedingHorizonController
 from jepa_ros.robot.gate.types import ExecutedTick
-from jepa_ros.robot.motion.tool_path import sample_random_play
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.sim.cell import CYCLE, ArmCell
 from jepa_ros.sim.task import GoalHold, Task, TaskGoal
@@ -64,7 +63,7 @@ def run_trial(
     begin, hold = cell.scene.time, GoalHold(task.tolerance_m, task.hold_s)
 
     def distance() -> float:
-        return task.measure_distance(cell.scene.frame_position, goal)
+        return task.measure_distance(cell.scene.frame_pose, goal)
 
     trial = Trial(False, distance(), distance(), timing.timeout)
     while cell.scene.time - begin < timing.timeout:
@@ -161,9 +160,8 @@ class RandomActor:
             return
         space, gate = self._cell.space, self._cell.gate
         q, qd, qdd = gate.tick(now).reference
-        knots = space.constrain(
-            space.tool_coordinates(q), space.tool_knot(q, qd), sample_random_play(self.PLAN_TICKS, self._rng)
-        )
+        play = space.sample_play(self.PLAN_TICKS, self._rng)
+        knots = space.constrain(space.tool_coordinates(q), space.tool_knot(q, qd), play)
         trajectory = space.to_trajectory(q, qd, qdd, knots)
         self._plan += 1
         end = now + trajectory.duration
@@ -172,7 +170,7 @@ class RandomActor:
 
 
 class OracleActor:
-    """Upper baseline: moves the tool along the task's oracle path in straight lines at the plane's height.
+    """Upper baseline: moves the tool along the task's oracle path in straight lines.
 
     (A straight line in joint space would dip: on long ways the gripper would hit the table.)
     """

@@ -231,7 +231,10 @@ def read_run(path: Path) -> EvaluationRun:
 
 def _read_goals(path: Path, summary: dict[str, Any]) -> EvaluationRun:
     goals = summary["per_goal"]
-    cases = [(summary.get("goal_set_hash"), g["goal"], *g["start_xy"], *g["goal_xy"]) for g in goals]
+    cases = [
+        (summary.get("goal_set_hash"), g["goal"], *g.get("start", g["start_xy"]), *g.get("target", g["goal_xy"]))
+        for g in goals
+    ]
     metrics = {
         "reached": CaseMetric(np.array([float(g["reached"]) for g in goals]), more_is_better=True),
         "final_distance_m": CaseMetric(np.array([g["final_distance"] for g in goals], float)),

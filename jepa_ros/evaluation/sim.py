@@ -33,7 +33,7 @@ from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import percentiles, wilson_interval, write_summary
-from jepa_ros.robot.config import load_robot, require_planar_space
+from jepa_ros.robot.config import load_robot, require_velocity_space
 from jepa_ros.sim.cell import ArmCell
 from jepa_ros.sim.scene import Scene
 from jepa_ros.sim.task import goal_set_hash
@@ -50,7 +50,7 @@ def run_sim_evaluation(
     goals: int,
     seed: int,
     out: Path,
-    robot: str = "openarm",
+    robot: str | None = None,
     solver: str = "icem",
     policy: str = "policy_first",
     metric: str = "l2",
@@ -62,13 +62,14 @@ def run_sim_evaluation(
 
     solver, policy, metric: of the planner, see planning.receding_horizon.PlanningSettings. timeout: s for a goal,
     including the one in which it is held. baselines: also try random actions and the oracle. workers: processes.
-    Raises InputError where an option cannot be used.
+    robot: default: the first that the model was trained for. Raises InputError where an option cannot be used.
     """
-    arm = load_robot(robot)
-    simulated_task = make_task(task, arm)
     checkpoint = load_checkpoint(model)
+    robot = robot or next(iter(checkpoint.config.robots), "openarm")
+    arm = load_robot(robot)
     check_robot(checkpoint.config, arm)
-    require_planar_space(arm)
+    require_velocity_space(arm)
+    simulated_task = make_task(task, arm)
     expect_one_camera(checkpoint.config)
     out = prepare_out(out)
     planning = {"solver": solver, "policy": policy, "metric": metric}
@@ -147,7 +148,7 @@ def _try_share(
                 other.start(goal)
                 found[name] = run_trial(cell, task, goal, other, timing)
         results.put((index, found, [step.step_ms for step in actor.plans]))
-    return {"goal_set_hash": goal_set_hash(goals), "places": [(*g.start_xy, *g.goal_xy) for g in goals]}
+    return {"goal_set_hash": goal_set_hash(goals), "places": [(g.start.tolist(), g.target.tolist()) for g in goals]}
 
 
 def _summary(
@@ -159,7 +160,7 @@ def _summary(
     timing: Timing,
 ) -> dict[str, Any]:
     n = len(trials["model"])
-    places = np.array(info["places"])
+    starts, targets = (np.array(found) for found in zip(*info["places"], strict=True))
     results = {}
     for actor, found in trials.items():
         reached = sum(t.reached for t in found.values())
@@ -171,8 +172,8 @@ def _summary(
             "final_distance_m": percentiles(finals, (50, 90), {"max": np.max}),
             "seconds_p50": float(np.median([t.seconds for t in found.values() if t.reached])) if reached else None,
         }
-    starts = [t.start_distance for t in trials["model"].values()]
-    goals = places[:, 2:]
+    distances = [t.start_distance for t in trials["model"].values()]
+    is_planar = targets.shape[1] == 2
     return {
         "goals": n,
         "goal_set_hash": info["goal_set_hash"],
@@ -180,13 +181,14 @@ def _summary(
         "model": checkpoint.config.name,
         "model_id": checkpoint.model_id,
         "tolerance_m": tolerance_m,
-        "start_distance_m": {"min": min(starts), "median": float(np.median(starts))},
-        "goal_hull_cm2": float(ConvexHull(goals).volume * 1e4) if n > 2 else None,
+        "start_distance_m": {"min": min(distances), "median": float(np.median(distances))},
+        "goal_hull_cm2": float(ConvexHull(targets[:, :2]).volume * 1e4) if n > 2 else None,
         **results.pop("model"),
         **results,
         "timing": asdict(timing),
         "per_goal": [
-            {"goal": i, "start_xy": places[i, :2].tolist(), "goal_xy": places[i, 2:].tolist()}
+            {"goal": i, "start_xy": starts[i, :2].tolist(), "goal_xy": targets[i, :2].tolist()}
+            | ({} if is_planar else {"start": starts[i].tolist(), "target": targets[i].tolist()})
             | {k: v for k, v in asdict(trial).items() if k != "distances"}
             for i, trial in trials["model"].items()
         ],

@@ -140,7 +140,7 @@ class Simulator(JepaNode):
 
         p = self.p
         robot = load_robot(p.robot)
-        task = make_task(p.task, robot)
+        task = make_task(p.task, robot, for_goals=False)
         scene = Scene(width=p.width, height=p.height, timestep=p.timestep, add_objects=task.add_objects)
         if missing := [name for name in robot.joints if name not in scene.joint_names]:
             raise InputError(f"robot '{p.robot}': joints: not in the simulated cell: {', '.join(missing)}")

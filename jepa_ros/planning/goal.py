@@ -129,7 +129,7 @@ class _ScaledTerm:
 
 @dataclass(frozen=True)
 class ToolTerm(_ScaledTerm):
-    """A tool position (D,) m in the coordinates of the motion space."""
+    """A tool position (2,) or (3,) m in the coordinates of the motion space; its orientation, if any, is free."""
 
     scale: ClassVar[float] = POSITION_SCALE_M
     position: torch.Tensor
@@ -138,7 +138,7 @@ class ToolTerm(_ScaledTerm):
     unit: str = "m"
 
     def distance(self, outcome: Outcome) -> torch.Tensor:
-        return (outcome.tool - self.position).norm(dim=-1)
+        return (outcome.tool[..., : len(self.position)] - self.position).norm(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -325,6 +325,8 @@ class Objective:
             total = total + self.smoothness * actions.diff(dim=1).square().mean((1, 2))
         if self.uncertainty and self.tool_probe is not None:
             read = self.tool_probe.read(outcome.latents)[..., : outcome.tool.shape[-1]]
-            excess = ((read - outcome.tool).norm(dim=-1) - TOLERATED_DISAGREEMENT_M).clamp(min=0.0)
+            excess = ((read - outcome.tool[..., : read.shape[-1]]).norm(dim=-1) - TOLERATED_DISAGREEMENT_M).clamp(
+                min=0.0
+            )
             total = total + self.uncertainty * (excess / 0.1).square().mean(1)
         return total

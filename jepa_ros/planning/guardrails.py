@@ -17,6 +17,7 @@ from jepa_ros.robot.collision.self_collision import SelfCollision
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.motion_space import MotionSpace
+from jepa_ros.robot.motion.path import Path
 from jepa_ros.robot.motion.trajectory import JointTrajectory
 
 GRID_M = 0.01
@@ -165,10 +166,20 @@ class Guardrails:
 
         Joint positions are checked every SAMPLE_PERIOD s; tool position and self-collision as well, unless a bound on
         the motion since the last check rules out a violation. What violates a constraint at the start may only move
-        inward.
+        inward. Where the space can stretch the arm, joint velocity, acceleration and jerk are checked as well: near a
+        stretched posture slow motion of the tool needs fast joints, for which the gate would stop the arm.
         """
         if tuple(trajectory.names) != self.joints:
             raise InputError(f"trajectory: expected the joints {list(self.joints)}, found {list(trajectory.names)}")
         steps = max(1, int(np.ceil(trajectory.duration / SAMPLE_PERIOD - 1e-6)))
         times = np.linspace(0.0, trajectory.duration, steps + 1)
-        return self._exact.check(times, trajectory.sample(times)[0])
+        problem = self._exact.check(times, trajectory.sample(times)[0])
+        return problem or (self._find_fast_joint(trajectory) if self.space.may_stretch else "")
+
+    def _find_fast_joint(self, trajectory: JointTrajectory) -> str:
+        """Return which joint limit of motion a trajectory exceeds, in one sentence, or ""."""
+        if self.limits is None or trajectory.velocities is None or trajectory.accelerations is None:
+            return ""
+        states = np.stack((trajectory.positions, trajectory.velocities, trajectory.accelerations), axis=1)
+        usage = self.limits.compute_usage(Path(trajectory.times, states).divided())
+        return f"{usage.text}: the arm is nearly stretched" if usage.slowdown > 1.0 else ""

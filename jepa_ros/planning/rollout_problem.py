@@ -95,7 +95,7 @@ class RolloutProblem:
         """Return the candidates, limited to speed (with the speed factor), acceleration and workspace."""
         speed = self.situation.speed
         if speed < 1.0:
-            knots = knots * np.minimum(1.0, speed / np.maximum(1e-9, np.linalg.norm(knots, axis=-1, keepdims=True)))
+            knots = knots * np.minimum(1.0, speed / np.maximum(1e-9, self.space.speed_shares(knots)))
         return self.space.constrain(self._start_position, self._start_knot, knots)
 
     def tool_paths(self, knots: np.ndarray) -> np.ndarray:

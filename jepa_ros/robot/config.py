@@ -79,6 +79,50 @@ class PlanarVelocityConfig(_Strict):
     height: float = Field(description="m, height of the tool frame above the origin of the base frame")
     workspace: list[tuple[float, float]] = Field(min_length=3, description="convex polygon, counter-clockwise, m")
 
+    @property
+    def dimension(self) -> int:
+        """Number of values of an action."""
+        return 2
+
+
+class ToolVelocityConfig(_Strict):
+    """Velocity of the tool in space, optionally with yaw; see robot/motion/velocity_space.py."""
+
+    type: Literal["tool_velocity"]
+    max_speed: float = Field(gt=0, le=2.0, description="m/s, speed of a velocity component of 1")
+    max_acceleration: float = Field(
+        gt=0, le=20.0, description="m/s^2, mean over a control tick; yaw reaches its full speed in the same time"
+    )
+    workspace: tuple[tuple[float, float, float], tuple[float, float, float]] = Field(
+        description="lowest and highest corner of the tool's workspace, m in the base frame"
+    )
+    max_yaw_speed: float | None = Field(
+        default=None, gt=0, le=6.0, description="rad/s of a yaw velocity of 1; null: the orientation is held"
+    )
+    yaw: tuple[float, float] | None = Field(
+        default=None, description="lowest and highest yaw, rad about the base frame's z from the orientation at home"
+    )
+
+    @property
+    def dimension(self) -> int:
+        """Number of values of an action."""
+        return 3 if self.max_yaw_speed is None else 4
+
+    @model_validator(mode="after")
+    def _values_agree(self) -> ToolVelocityConfig:
+        _check_corners("workspace", *self.workspace)
+        if (self.max_yaw_speed is None) != (self.yaw is None):
+            there, missing = ("yaw", "max_yaw_speed") if self.max_yaw_speed is None else ("max_yaw_speed", "yaw")
+            raise ValueError(f"{missing}: expected a value beside {there}, found none")
+        if self.yaw is not None and not -math.pi < self.yaw[0] < self.yaw[1] < math.pi:
+            raise ValueError(f"yaw: expected low < high between -π and π rad, found {self.yaw}")
+        return self
+
+
+VelocityConfig = PlanarVelocityConfig | ToolVelocityConfig
+VELOCITY_SPACES = ("planar_velocity", "tool_velocity")
+"""Types of VelocityConfig."""
+
 
 class PoseDeltaConfig(_Strict):
     """Change of the tool's pose in a control tick; see robot/motion/action_space.py.
@@ -102,16 +146,25 @@ class PoseDeltaConfig(_Strict):
     )
 
     @property
+    def dimension(self) -> int:
+        """Number of values of an action."""
+        return 7
+
+    @property
     def missing(self) -> list[str]:
         """Keys that planning needs and that are not set."""
         return [name for name in ("max_acceleration", "workspace") if getattr(self, name) is None]
 
     @model_validator(mode="after")
     def _corners_in_order(self) -> PoseDeltaConfig:
-        if self.workspace and not all(low < high for low, high in zip(*self.workspace, strict=True)):
-            low, high = self.workspace
-            raise ValueError(f"workspace: expected low < high on every axis, found {low} and {high}")
+        if self.workspace:
+            _check_corners("workspace", *self.workspace)
         return self
+
+
+def _check_corners(name: str, low: tuple[float, ...], high: tuple[float, ...]) -> None:
+    if not all(a < b for a, b in zip(low, high, strict=True)):
+        raise ValueError(f"{name}: expected low < high on every axis, found {low} and {high}")
 
 
 class JointLimitConfig(_Strict):
@@ -188,8 +241,7 @@ class KeepOutConfig(_Strict):
 
     @model_validator(mode="after")
     def _corners_in_order(self) -> KeepOutConfig:
-        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
-            raise ValueError(f"{self.name}: expected low < high on every axis, found {self.low} and {self.high}")
+        _check_corners(self.name, self.low, self.high)
         return self
 
 
@@ -210,7 +262,7 @@ class RobotConfig(_Strict):
     controllers: list[ControllerConfig] = Field(
         min_length=1, description="of every command interface; those of the first one are used by default"
     )
-    action_space: PlanarVelocityConfig | PoseDeltaConfig = Field(discriminator="type")
+    action_space: PlanarVelocityConfig | ToolVelocityConfig | PoseDeltaConfig = Field(discriminator="type")
     joint_limits: dict[str, JointLimitConfig]
     position_margin: float = Field(ge=0, le=0.5, description="rad kept from every position limit")
     home: dict[str, float] = Field(description="rad, reference posture of inverse kinematics")
@@ -235,9 +287,10 @@ class RobotConfig(_Strict):
             if interface == "servo_twist" and len(own) > 1:
                 raise ValueError("controllers: expected one MoveIt Servo (it moves the whole arm), found several")
         turn = self.camera.rotation_to_base
-        if turn is not None and self.action_space.type == "planar_velocity" and tilt_degrees(turn) > MAX_TILT_DEG:
+        space = _describe_upright(self.action_space)
+        if turn is not None and space and tilt_degrees(turn) > MAX_TILT_DEG:
             raise ValueError(
-                "camera.rotation_to_base: expected a rotation about the base frame's z (planar_velocity allows no "
+                f"camera.rotation_to_base: expected a rotation about the base frame's z ({space} allows no "
                 f"other), found one that tilts z by {tilt_degrees(turn):.1f}° (at most {MAX_TILT_DEG:g}°)"
             )
         boxes = [box.name for box in self.keep_out]
@@ -262,13 +315,34 @@ class RobotConfig(_Strict):
         return self.model_copy(update={"controllers": [c for c in self.controllers if c.interface == wanted]})
 
 
+def _describe_upright(space: PlanarVelocityConfig | ToolVelocityConfig | PoseDeltaConfig) -> str:
+    """Describe an action space in which z is the only axis of rotation; empty for one that has all."""
+    if space.type == "tool_velocity" and space.max_yaw_speed is not None:
+        return "tool_velocity with yaw"
+    return space.type if space.type == "planar_velocity" else ""
+
+
 def require_planar_space(robot: RobotConfig) -> PlanarVelocityConfig:
-    """Return the robot's planar action space, which simulation, training and evaluation need.
+    """Return the robot's planar_velocity action space. Raises InputError where the robot has another one."""
+    if not isinstance(robot.action_space, PlanarVelocityConfig):
+        raise _other_space(robot, "planar_velocity")
+    return robot.action_space
+
+
+def require_tool_space(robot: RobotConfig) -> ToolVelocityConfig:
+    """Return the robot's tool_velocity action space. Raises InputError where the robot has another one."""
+    if not isinstance(robot.action_space, ToolVelocityConfig):
+        raise _other_space(robot, "tool_velocity")
+    return robot.action_space
+
+
+def require_velocity_space(robot: RobotConfig) -> VelocityConfig:
+    """Return the robot's velocity action space, of either kind, which simulation, training and evaluation need.
 
     Raises InputError where the robot has another one.
     """
-    if not isinstance(robot.action_space, PlanarVelocityConfig):
-        raise _other_space(robot, "planar_velocity")
+    if not isinstance(robot.action_space, VelocityConfig):
+        raise _other_space(robot, " or ".join(VELOCITY_SPACES))
     return robot.action_space
 
 

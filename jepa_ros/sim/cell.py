@@ -7,25 +7,31 @@ gate.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 
+from jepa_ros.robot.collision.clearance import Clearance
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.robot.gate.gate import Gate
 from jepa_ros.robot.gate.types import ExecutedTick, GateSettings
-from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.limits import JointLimits
+from jepa_ros.robot.motion.path import Path
+from jepa_ros.robot.motion.trajectory import JointTrajectory
 from jepa_ros.robot.motion.trajectory_points import Points
+from jepa_ros.robot.motion.velocity_space import VelocitySpace, make_velocity_space
 from jepa_ros.sim.controller import TrajectoryController
 from jepa_ros.sim.scene import Scene
 
 CYCLE = 0.01  # s, period of controller and gate
 
 
-def make_action_space(robot: RobotConfig, urdf: str, period: float = 0.1) -> PlanarVelocity:
-    """Return the robot's action space for a description, with a control period in s."""
-    return PlanarVelocity(robot, Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame), period)
+def make_action_space(robot: RobotConfig, urdf: str, period: float = 0.1) -> VelocitySpace:
+    """Return the robot's velocity space for a description, with a control period in s. Raises InputError where the
+    robot has another action space."""
+    kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
+    return make_velocity_space(robot, kinematics, period)
 
 
 class ArmCell:
@@ -40,6 +46,22 @@ class ArmCell:
         self.gate = Gate(self.limits, settings, self.space.executed)
         self.joints = tuple(robot.joints)
         self.controller = TrajectoryController(self.joints)
+
+    def find_violation(self, trajectory: JointTrajectory) -> str:
+        """Return why a motion exceeds joint limits or comes too close to the robot itself, in one sentence, or "".
+
+        In a plane nothing is checked: its polygon is made so that all motion in it is possible.
+        """
+        if self.space.axes == 2:
+            return ""
+        states = np.stack((trajectory.positions, trajectory.velocities, trajectory.accelerations), axis=1)
+        path = Path(trajectory.times, states).divided()
+        use = self.limits.compute_usage(path)
+        return self._clearance.check_path(path) if use.within_limits else use.text
+
+    @cached_property
+    def _clearance(self) -> Clearance:
+        return Clearance.from_robot(self.robot, self.scene.urdf, self.space.kinematics, self.limits, self.space.border)
 
     def reset(self, q: np.ndarray) -> None:
         """Put the arm at rest at q (J,) rad with the gate holding it, and everything else home."""

@@ -114,6 +114,12 @@ class Scene:
         bodies, sites = self._links
         return (self.data.site_xpos[sites[name]] if name in sites else self.data.xpos[bodies[name]]).copy()
 
+    def frame_pose(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the true position (3,) m and rotation (3, 3) in `world`; name: as in frame_position."""
+        bodies, sites = self._links
+        turned = self.data.site_xmat[sites[name]] if name in sites else self.data.xmat[bodies[name]]
+        return self.frame_position(name), turned.reshape(3, 3).copy()
+
     def link_poses(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Return position (3,) m and quaternion (4,) xyzw in `world` of links, tool frames and objects of the task."""
         d, (bodies, sites) = self.data, self._links

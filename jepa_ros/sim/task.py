@@ -13,25 +13,35 @@ import numpy as np
 from jepa_ros.robot.config import RobotConfig
 from jepa_ros.sim.cell import ArmCell
 
+Pose = tuple[np.ndarray, np.ndarray]
+"""Position (3,) m and rotation (3, 3)."""
+
 
 @dataclass(frozen=True)
 class TaskGoal:
     """A goal, and the state that it is attempted from.
 
-    start_xy, goal_xy: positions (2,) m in the base frame, at the start and at the goal, of what the task moves (the
-    tool or an object). start_q, goal_q: (J,) rad. image: (H, W, 3) uint8 RGB of the goal.
+    start, target: coordinates (n,) of what the task moves (the tool or an object), at the start and at the goal; x and
+    y in m in the base frame come first. For the tool they are those of the action space (MotionSpace). start_q, goal_q:
+    (J,) rad. image: (H, W, 3) uint8 RGB of the goal. rotation: (3, 3), its orientation at the goal, for tasks in which
+    it counts.
     """
 
-    start_xy: np.ndarray
-    goal_xy: np.ndarray
+    start: np.ndarray
+    target: np.ndarray
     start_q: np.ndarray
     goal_q: np.ndarray
     image: np.ndarray
+    rotation: np.ndarray | None = None
 
 
 class Task(Protocol):
-    """A simulated task of one robot. A goal is reached at most `tolerance_m` from it, held for `hold_s`."""
+    """A simulated task of one robot. A goal is reached at most `tolerance_m` from it, held for `hold_s`.
 
+    spaces: action spaces of the robots that it is for.
+    """
+
+    spaces: tuple[str, ...]
     tolerance_m: float
     hold_s: float
 
@@ -52,15 +62,15 @@ class Task(Protocol):
         In the ROS graph the service set_state puts the arm to `start_q`; objects are then where `add_objects` put them.
         """
 
-    def measure_distance(self, position: Callable[[str], np.ndarray], goal: TaskGoal) -> float:
+    def measure_distance(self, pose: Callable[[str], Pose], goal: TaskGoal) -> float:
         """Return how far from the goal the present state is, in m.
 
-        position: returns where the origin of a TF frame is, (3,) m in the base frame. Frames are the links, the tool
+        pose: returns origin (3,) m and rotation (3, 3) of a TF frame in the base frame. Frames are the links, the tool
         frames and the task's own bodies. In process they come from MuJoCo, in the ROS graph from the topic tf.
         """
 
     def oracle_path(self, goal: TaskGoal) -> np.ndarray:
-        """Return tool positions (n, 2) m by which the oracle, a baseline, gets from start to goal."""
+        """Return coordinates (n, D) of the tool by which the oracle, a baseline, gets from start to goal."""
 
 
 @dataclass
@@ -82,5 +92,5 @@ class GoalHold:
 
 def goal_set_hash(goals: list[TaskGoal]) -> str:
     """Return 12 hex digits that name a set of starts and goals, rounded to 0.1 mm."""
-    places = np.array([np.concatenate([g.start_xy, g.goal_xy]) for g in goals])
+    places = np.array([np.concatenate([g.start, g.target]) for g in goals])
     return hashlib.sha256(np.round(places, 4).astype("<f8").tobytes()).hexdigest()[:12]

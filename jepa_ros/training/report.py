@@ -241,6 +241,8 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
     ratios = ", ".join(f"{k.split('@')[1]}: {100 * v:.1f} %" for k, v in test.items() if k.startswith("error_ratio"))
     hours = summary["training_s"] / 3600
     command = f"jepa_ros collect sim --episodes {sum(summary['episodes'].values())} --seed {recorded_seed(data)}"
+    command += _recorded_options(data)
+    robot = "" if options["robot"] == "openarm" else f" --robot {options['robot']}"
     if is_dataset(data):
         bags = Dataset(data).index.bags
         command = f"jepa_ros data build {' '.join(bags[:3])}{' ...' * (len(bags) > 3)}"
@@ -266,7 +268,7 @@ def write_card(path: Path, config: ModelConfig, summary: dict, data: Path) -> No
         "Trained with",
         "",
         f"    {command} --out {data}",
-        f"    jepa_ros train model --data {data} --recipe {summary['recipe']} --seed {options['seed']}",
+        f"    jepa_ros train model --data {data} --recipe {summary['recipe']} --seed {options['seed']}{robot}",
         "",
         f"on {frames['train']} training frames of {counts['train']} episodes (validation {counts['val']}, test",
         f"{counts['test']}; split by episode), in {hours:.2f} h on {summary['torch_threads']} CPU core",
@@ -287,3 +289,11 @@ def recorded_seed(data: Path) -> str:
     """Return the seed that a bag was collected with, or a question mark if it is unknown."""
     recipe = data / "recipe.json"
     return str(json.loads(recipe.read_text())["seed"]) if recipe.exists() else "?"
+
+
+def _recorded_options(data: Path) -> str:
+    """Return the options with which a bag was collected in simulation, as far as they are not the defaults."""
+    recipe = data / "recipe.json"
+    found = json.loads(recipe.read_text()) if recipe.exists() else {}
+    defaults = {"task": "reach", "robot": "openarm"}
+    return "".join(f" --{key} {found[key]}" for key, value in defaults.items() if found.get(key, value) != value)

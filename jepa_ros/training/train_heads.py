@@ -24,7 +24,7 @@ from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.report import Report
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.robot.config import load_robot, require_planar_space
+from jepa_ros.robot.config import load_robot, require_velocity_space
 from jepa_ros.text_files import write_atomically
 from jepa_ros.training.heads import Heads, add_head_sizes, fit_heads
 from jepa_ros.training.recipe import Schedule
@@ -74,7 +74,7 @@ def train_heads(
     name = robot or (before.config.robots[0] if before.config.robots else "openarm")
     arm = load_robot(name)
     check_robot(before.config, arm)
-    require_planar_space(arm)
+    require_velocity_space(arm)
     if before.directory.resolve() == (out / "checkpoint").resolve():
         raise InputError(f"--out {out}: would overwrite the model itself; give another directory")
     options = {"model": model, "data": str(data), "objects": topics, "robot": name, "seed": seed}

@@ -33,7 +33,7 @@ from jepa_ros.reporting.output import after_summary, prepare_out
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.robot.config import RobotConfig, load_robot, require_planar_space
+from jepa_ros.robot.config import RobotConfig, load_robot, require_velocity_space
 from jepa_ros.text_files import write_atomically
 from jepa_ros.training.heads import Heads, add_head_sizes, fit_heads
 from jepa_ros.training.losses import WorldModelLoss
@@ -255,7 +255,7 @@ def train_model(
     out: Path,
     recipe: str = "reach",
     seed: int = 0,
-    name: str = "openarm_reach",
+    name: str | None = None,
     robot: str = "openarm",
     updates: int | None = None,
     policy_updates: int | None = None,
@@ -266,8 +266,9 @@ def train_model(
 ) -> int:
     """Train with a progress display; a second call with the same options resumes an interrupted run.
 
-    updates, policy_updates, encoder: override the recipe. device: see choose_device; the world model trains on it, its
-    heads on the CPU. save_every: s. Under torchrun all processes train together.
+    name: of the model; default: ROBOT_reach. updates, policy_updates, encoder: override the recipe. device: see
+    choose_device; the world model trains on it, its heads on the CPU. save_every: s. Under torchrun all processes train
+    together.
 
     Writes `out`/checkpoint, summary.json and report.html. Returns 1 if training stopped because the latents collapsed.
     Raises InputError.
@@ -278,8 +279,8 @@ def train_model(
     expect_data(Path(data))
     chosen = override_recipe(read_recipe(recipe), updates, policy_updates, encoder)
     arm = load_robot(robot)
-    require_planar_space(arm)
-    out = Path(out)
+    require_velocity_space(arm)
+    out, name = Path(out), name or f"{arm.name}_reach"
     options = {"data": str(data), "seed": seed, "name": name, "robot": robot, "recipe": chosen.model_dump()}
     is_first, processes = distributed.join_group(device) == 0, distributed.count_ranks()
     try:
@@ -447,7 +448,7 @@ def load_training_data(
         history=recipe.history,
         control_rate=1.0 / PERIOD_S,
         block=BLOCK,
-        action=ActionConfig(name="planar_velocity", dimension=2, max_speed=require_planar_space(robot).max_speed),
+        action=make_action_config(robot),
         proprioception=proprioception,
         # Calibrated once the model is trained.
         distance=DistanceConfig(tolerance=1.0, far=1.0),
@@ -456,6 +457,17 @@ def load_training_data(
         robots=(robot.name,),
     )
     return sets, add_head_sizes(config)
+
+
+def make_action_config(robot: RobotConfig) -> ActionConfig:
+    """Return the action space of a model for a robot. Raises InputError where it has no velocity space."""
+    space = require_velocity_space(robot)
+    return ActionConfig(
+        name=space.type,
+        dimension=space.dimension,
+        max_speed=space.max_speed,
+        max_yaw_speed=getattr(space, "max_yaw_speed", None),
+    )
 
 
 def _resolve_encoder(recipe: Recipe):

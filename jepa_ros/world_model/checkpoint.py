@@ -17,7 +17,7 @@ from torch import nn
 
 from jepa_ros.errors import InputError
 from jepa_ros.resources import resolve_model
-from jepa_ros.robot.config import RobotConfig, load_robot
+from jepa_ros.robot.config import VELOCITY_SPACES, RobotConfig, load_robot
 from jepa_ros.text_files import atomic_path
 from jepa_ros.world_model.config import (
     CONFIG,
@@ -211,11 +211,12 @@ def resting_context(config: ModelConfig, latent: torch.Tensor) -> Context:
     )
 
 
-def check_planar(config: ModelConfig) -> None:
-    """Raise InputError if the model's action space is not planar_velocity, in which recorded plans are evaluated."""
-    if config.action.name != "planar_velocity":
+def check_velocity_space(config: ModelConfig) -> None:
+    """Raise InputError if the model's action space is not one of velocities, in which recorded plans are evaluated."""
+    if config.action.name not in VELOCITY_SPACES:
         raise InputError(
-            f"model {config.name}: plans are evaluated in action space planar_velocity only, found {config.action.name}"
+            f"model {config.name}: plans are evaluated in action spaces {' and '.join(VELOCITY_SPACES)} only, found "
+            f"{config.action.name}"
         )
 
 

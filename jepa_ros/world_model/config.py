@@ -141,9 +141,12 @@ class ProbeConfig(_Strict):
 class ActionConfig(_Strict):
     """Action space that the model was trained in."""
 
-    name: Literal["planar_velocity", "pose_delta", "foreign"]
+    name: Literal["planar_velocity", "tool_velocity", "pose_delta", "foreign"]
     dimension: int = Field(ge=1, le=WIDEST)
-    max_speed: float = Field(1.0, gt=0, description="m/s of an action of 1 (planar_velocity)")
+    max_speed: float = Field(1.0, gt=0, description="m/s of an action of 1 (planar_velocity, tool_velocity)")
+    max_yaw_speed: float | None = Field(
+        default=None, gt=0, description="rad/s of a yaw velocity of 1 (tool_velocity with yaw)"
+    )
 
 
 class ProprioceptionConfig(_Strict):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from jepa_ros.errors import InputError
-from jepa_ros.robot.config import RobotConfig
+from jepa_ros.robot.config import RobotConfig, VelocityConfig
 from jepa_ros.world_model.config import ModelConfig
 
 CAMERA_TOPIC = "frame"  # published by the camera node of a bring-up
-DIMENSIONS = {"planar_velocity": 2, "pose_delta": 7}  # numbers of an action; held to the action spaces by a test
 PERIOD_TOLERANCE = 1e-4  # s
 
 
@@ -17,14 +16,16 @@ def check_robot(config: ModelConfig, robot: RobotConfig) -> None:
     if wanted.name != found.type:
         expected = f"a robot with action space {wanted.name}"
         raise InputError(f"{name}: expected {expected}, found {found.type} on {robot.name}")
-    if wanted.dimension != DIMENSIONS[found.type]:
-        actual = f"{found.type} of {DIMENSIONS[found.type]} on {robot.name}"
+    if wanted.dimension != found.dimension:
+        actual = f"{found.type} of {found.dimension} on {robot.name}"
         raise InputError(f"{name}: expected actions of {wanted.dimension} numbers, found {actual}")
-    if found.type == "planar_velocity" and wanted.max_speed != found.max_speed:
-        raise InputError(
-            f"{name}: expected a robot with action space {wanted.name} of {wanted.max_speed} m/s, "
-            f"found {found.type} of {found.max_speed} m/s on {robot.name}"
-        )
+    if isinstance(found, VelocityConfig):
+        speeds = [_describe_speeds(one.max_speed, getattr(one, "max_yaw_speed", None)) for one in (wanted, found)]
+        if speeds[0] != speeds[1]:
+            raise InputError(
+                f"{name}: expected a robot with action space {wanted.name} of {speeds[0]}, "
+                f"found {found.type} of {speeds[1]} on {robot.name}"
+            )
     state = config.proprioception
     if state.kind == "joints" and state.dimension and state.joints != tuple(robot.joints):
         raise InputError(f"{name}: expected the joints {list(state.joints)}, found {robot.joints} on {robot.name}")
@@ -49,6 +50,10 @@ def check_fit(config: ModelConfig, robot: RobotConfig, control_period: float | N
             "set control_period of arm_gate to the model's"
         )
     require_search_limits(robot)
+
+
+def _describe_speeds(speed: float | None, yaw: float | None) -> str:
+    return f"{speed} m/s" if yaw is None else f"{speed} m/s and {yaw} rad/s"
 
 
 def require_search_limits(robot: RobotConfig) -> None:

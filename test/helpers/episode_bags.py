@@ -7,7 +7,7 @@ import numpy as np
 from jepa_ros.bags.writer import EpisodeWriter
 
 FIELDS = (("a", "b"), ("g",))
-SPACE = SimpleNamespace(period=0.1, tool_coordinates=lambda q: 10.0 * q)
+SPACE = SimpleNamespace(name="planar_velocity", dimension=2, period=0.1, tool_coordinates=lambda q: 10.0 * q)
 """Stands in for the action space: the tool's position is ten times the joints'."""
 INTRINSICS = {"width": 64, "height": 48, "fx": 50.0, "fy": 51.0, "cx": 31.5, "cy": 23.5}
 NAMES = ("g", "b", "x", "a")  # in another order than asked for

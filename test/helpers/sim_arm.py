@@ -11,6 +11,12 @@ def robot():
 
 
 @cache
+def robot_3d():
+    """Return the same arm with a tool that moves in space and turns."""
+    return load_robot("openarm_3d")
+
+
+@cache
 def scene():
     from jepa_ros.sim.scene import Scene
 
@@ -25,10 +31,24 @@ def space():
 
 
 @cache
+def space_3d():
+    from jepa_ros.sim.cell import make_action_space
+
+    return make_action_space(robot_3d(), scene().urdf)
+
+
+@cache
 def cell():
     from jepa_ros.sim.cell import ArmCell
 
     return ArmCell(scene(), robot())
+
+
+@cache
+def cell_3d():
+    from jepa_ros.sim.cell import ArmCell
+
+    return ArmCell(scene(), robot_3d())
 
 
 @cache

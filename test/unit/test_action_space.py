@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from helpers import sim_arm
 from jepa_ros.errors import InputError
 from jepa_ros.robot.motion.action_space import PlanarVelocity
-from jepa_ros.sim.tasks.reach import sample_position
 
 SEEDS = st.integers(0, 2**32 - 1)
 BORDER = 0.01
@@ -32,7 +31,7 @@ def positions(space, xy, start, knots):
 def feasible(rng, ticks):
     """A place, joints there, and knots from rest there that can be followed."""
     space = sim_arm.space()
-    q = space.inverse_kinematics(sample_position(space, rng))
+    q = space.inverse_kinematics(space.sample(rng))
     return q, space.constrain(space.tool_coordinates(q), np.zeros(2), wild_knots(rng, ticks))
 
 
@@ -41,7 +40,7 @@ def feasible(rng, ticks):
 @given(SEEDS)
 def test_constrained_knots_respect_speed_acceleration_and_workspace_limits(seed):
     space, rng = sim_arm.space(), np.random.default_rng(seed)
-    xy = sample_position(space, rng)
+    xy = space.sample(rng)
     knots = space.constrain(xy, np.zeros(2), wild_knots(rng, 60))
     assert np.linalg.norm(knots, axis=-1).max() <= 1 + 1e-9
     assert np.abs(np.diff(np.vstack([np.zeros(2), knots]), axis=0)).max() <= space.max_change + 1e-9
@@ -53,7 +52,7 @@ def test_constrained_knots_respect_speed_acceleration_and_workspace_limits(seed)
 @given(SEEDS)
 def test_motion_towards_the_workspace_limit_stops_before_it(seed):
     space, rng = sim_arm.space(), np.random.default_rng(seed)
-    xy = sample_position(space, rng)
+    xy = space.sample(rng)
     direction = rng.normal(size=2)
     knots = space.constrain(xy, np.zeros(2), np.tile(direction / np.linalg.norm(direction), (150, 1)))
     places = positions(space, xy, np.zeros(2), knots)
@@ -66,7 +65,7 @@ def test_motion_towards_the_workspace_limit_stops_before_it(seed):
 @given(SEEDS)
 def test_a_batch_of_plans_is_constrained_like_each_plan_alone(seed):
     space, rng = sim_arm.space(), np.random.default_rng(seed)
-    xy, start, knots = sample_position(space, rng), rng.uniform(-0.3, 0.3, 2), wild_knots(rng, 20, (5,))
+    xy, start, knots = space.sample(rng), rng.uniform(-0.3, 0.3, 2), wild_knots(rng, 20, (5,))
     together = space.constrain(xy, start, knots)
     for one, found in zip(knots, together, strict=True):
         np.testing.assert_allclose(space.constrain(xy, start, one), found, atol=1e-12)

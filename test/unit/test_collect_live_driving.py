@@ -20,7 +20,6 @@ from jepa_ros.collecting.plan_driver import (
     choose_reset_position,
     restrict_workspace,
     sample_play_episode,
-    workspace_centre,
 )
 from jepa_ros.commands import training
 from jepa_ros.errors import InputError
@@ -130,8 +129,8 @@ def test_a_reset_pose_outside_the_box_is_refused(space):
 
 
 def test_consecutive_plans_execute_the_wanted_actions_inside_the_box(space):
-    knots = sample_play_episode(space, workspace_centre(space), 40, 1, 0)[1]
-    loop = Loop(space, workspace_centre(space))
+    knots = sample_play_episode(space, space.centre, 40, 1, 0)[1]
+    loop = Loop(space, space.centre)
     script = ScriptedMotion(knots)
     loop.drive(script, lambda: script.fully_planned and loop.driver.at_rest(loop.now))
     begin = loop.plans[0].start
@@ -149,8 +148,8 @@ def test_consecutive_plans_execute_the_wanted_actions_inside_the_box(space):
 
 
 def test_a_late_plan_skips_the_actions_already_executed(space):
-    knots = sample_play_episode(space, workspace_centre(space), 40, 1, 0)[1]
-    loop, script = Loop(space, workspace_centre(space)), ScriptedMotion(knots)
+    knots = sample_play_episode(space, space.centre, 40, 1, 0)[1]
+    loop, script = Loop(space, space.centre), ScriptedMotion(knots)
     loop.driver.begin_motion()
     for _ in range(2):
         while (start := loop.driver.next_start(loop.now)) is None:
@@ -231,8 +230,8 @@ def test_a_teleop_command_is_valid_for_200_ms(space):
 @pytest.mark.parametrize(
     ("velocity", "stamp", "said"),
     [
-        ((np.nan, 0.0), 0.0, "expected two finite velocities"),
-        ((np.inf, 0.0), 0.0, "expected two finite velocities"),
+        ((np.nan, 0.0), 0.0, "expected 2 finite velocities"),
+        ((np.inf, 0.0), 0.0, "expected 2 finite velocities"),
         ((1.0, 0.0), 9.0, "a stamp 1.00 s old"),
         ((1.0, 0.0), 11.0, "a stamp 1.00 s ahead"),
     ],
@@ -355,7 +354,7 @@ def test_invalid_options_are_refused_in_one_line(calls, arguments, said):
 )
 def test_options_are_checked_before_connecting_to_the_graph(tmp_path, changes, said):
     options = {
-        **{"out": tmp_path, "mode": "play", "box": "", "reset": "", "axes": "1,0", "topic": "", "episodes": None},
+        **{"out": tmp_path, "mode": "play", "box": "", "reset": "", "axes": None, "topic": "", "episodes": None},
         **{"ticks": None, "seconds": None, "robot": "openarm", "seed": 0, "namespace": "", "use_sim_time": False},
         **{"hold_button": 4, "end_button": 1},
     }

@@ -18,7 +18,6 @@ from jepa_ros.robot.collision.self_collision import SelfCollision
 from jepa_ros.robot.config import load_robot
 from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.trajectory import JointTrajectory
-from jepa_ros.sim.tasks.reach import sample_position
 
 SEEDS = st.integers(0, 2**32 - 1)
 STILL = np.zeros(7)
@@ -64,7 +63,7 @@ def plan(q, knots):
 
 def wild_plan(rng):
     knots = np.repeat(rng.uniform(-2, 2, (3, 2)), 5, axis=0)
-    return plan(sim_arm.space().inverse_kinematics(sample_position(sim_arm.space(), rng)), knots)
+    return plan(sim_arm.space().inverse_kinematics(sim_arm.space().sample(rng)), knots)
 
 
 def joints_along(start, end, seconds=1.5):
@@ -142,7 +141,7 @@ def test_the_price_rises_towards_a_box_and_is_zero_far_away():
 
 def test_the_workspace_is_free_of_self_collision_and_has_no_penalty():
     rng = np.random.default_rng(0)
-    paths = np.array([[sample_position(sim_arm.space(), rng)] for _ in range(300)])
+    paths = np.array([[sim_arm.space().sample(rng)] for _ in range(300)])
     assert rails().clearance(paths).min() > 0.003
     assert rails().feasible(paths).all() and not rails().price(paths).any()
 
@@ -150,7 +149,7 @@ def test_the_workspace_is_free_of_self_collision_and_has_no_penalty():
 def test_the_clearance_field_equals_the_exact_distance():
     rng = np.random.default_rng(1)
     for _ in range(20):
-        xy = sample_position(sim_arm.space(), rng)
+        xy = sim_arm.space().sample(rng)
         exact = collision().distance(sim_arm.space().inverse_kinematics(xy)) - rails().margin
         assert rails().clearance(xy) == pytest.approx(exact, abs=3e-3)
 

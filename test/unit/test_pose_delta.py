@@ -13,7 +13,7 @@ from jepa_ros.robot.config import RobotConfig, load_robot, require_planar_space
 from jepa_ros.robot.gate.ticks import ControlTicks
 from jepa_ros.robot.motion.action_space import PlanarVelocity, PoseDelta, euler_angles, make_space
 from jepa_ros.robot.motion.path import Path
-from jepa_ros.world_model.checkpoint import check_planar, check_robot
+from jepa_ros.world_model.checkpoint import check_robot, check_velocity_space
 from jepa_ros.world_model.config import ProprioceptionConfig
 from jepa_ros.world_model.history import StateHistory
 from jepa_ros.world_model.proprioception import ProprioceptionReader, ToolPoseReader, make_reader
@@ -208,15 +208,15 @@ def file(tmp_path):
     return path
 
 
-def test_functions_for_planar_models_refuse_others(file, tmp_path):
+def test_functions_for_velocity_models_refuse_others(file, tmp_path):
     from jepa_ros.collecting.simulated import collect_simulated
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.tasks import make_goal_set
 
-    bad = "robot openarm: expected the action space planar_velocity, found pose_delta"
+    bad = "robot openarm: expected the action space planar_velocity or tool_velocity, found pose_delta"
     with pytest.raises(InputError, match=bad):
         ArmCell(sim_arm.scene(), robot())
-    with pytest.raises(InputError, match=bad):
+    with pytest.raises(InputError, match="task 'reach': needs the action space planar_velocity, found pose_delta"):
         make_goal_set(str(file), 1, 0)
     with pytest.raises(InputError, match=bad):
         collect_simulated(out=tmp_path / "bag", episodes=1, seed=0, robot=str(file))
@@ -235,9 +235,9 @@ def test_models_require_a_robot_with_their_action_space():
         check_robot(small_models.config(sim_arm.robot().joints), robot())
 
 
-def test_plans_are_evaluated_for_planar_models_only():
-    check_planar(small_models.config())
+def test_plans_are_evaluated_for_velocity_models_only():
+    check_velocity_space(small_models.config())
     with pytest.raises(InputError) as refusal:
-        check_planar(small_models.config(action=MOVE, proprioception=STATE))
-    expected = "plans are evaluated in action space planar_velocity only, found pose_delta"
+        check_velocity_space(small_models.config(action=MOVE, proprioception=STATE))
+    expected = "plans are evaluated in action spaces planar_velocity and tool_velocity only, found pose_delta"
     assert str(refusal.value) == f"model tiny: {expected}"

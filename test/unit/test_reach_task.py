@@ -21,22 +21,22 @@ def sample_goals(count, seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_goals_are_far_from_their_starts_and_spread(goals, seed):
-    ways = [np.linalg.norm(g.goal_xy - g.start_xy) for g in goals[seed]]
+    ways = [np.linalg.norm(g.target - g.start) for g in goals[seed]]
     assert min(ways) >= 0.10
     assert np.median(ways) >= 0.20
-    assert ConvexHull([g.goal_xy for g in goals[seed]]).volume * 1e4 >= 700
+    assert ConvexHull([g.target for g in goals[seed]]).volume * 1e4 >= 700
 
 
 def test_each_goal_starts_at_the_previous_one(goals):
     for before, after in zip(goals[0][:-1], goals[0][1:], strict=True):
-        np.testing.assert_array_equal(before.goal_xy, after.start_xy)
+        np.testing.assert_array_equal(before.target, after.start)
         np.testing.assert_array_equal(before.goal_q, after.start_q)
 
 
 def test_goal_images_show_the_arm_at_the_goal(goals):
     scene, goal = sim_arm.scene(), goals[0][5]
     scene.reset(dict(zip(sim_arm.robot().joints, goal.goal_q, strict=True)))
-    np.testing.assert_allclose(scene.frame_position("openarm_right_ee_control_point")[:2], goal.goal_xy, atol=2e-3)
+    np.testing.assert_allclose(scene.frame_position("openarm_right_ee_control_point")[:2], goal.target, atol=2e-3)
     np.testing.assert_array_equal(scene.render(), goal.image)
 
 

@@ -28,8 +28,6 @@ from jepa_ros.robot.config import load_robot
 from jepa_ros.robot.files.check import find_problems
 from jepa_ros.robot.files.draft import draft_robot_yaml
 from jepa_ros.robot.files.open_marks import require_finished
-from jepa_ros.robot.motion.action_space import PlanarVelocity, PoseDelta
-from jepa_ros.world_model.fit import DIMENSIONS
 
 OPENARM = load_robot("openarm")
 
@@ -241,10 +239,6 @@ def test_a_robot_without_the_limits_of_a_search_is_refused(tmp_path):
     robot.write_text(yaml.safe_dump(keys))
     with pytest.raises(InputError, match="expected max_acceleration and workspace for planning, found none"):
         check_model_fits("robot", arguments(robot=str(robot), model=model_of(tmp_path / "model", action=POSE)))
-
-
-def test_the_dimensions_of_the_fit_are_those_of_the_action_spaces():
-    assert {space.name: space.dimension for space in (PlanarVelocity, PoseDelta)} == DIMENSIONS
 
 
 @pytest.mark.skipif(not real_launch_is_there(), reason="launch and launch_ros are not installed")

@@ -17,6 +17,7 @@ CUBE_START = np.array([0.24, -0.22])
 class Push:
     """Push a cube on the table 4 cm to the front."""
 
+    spaces = ("planar_velocity",)
     tolerance_m = 0.02
     hold_s = 0.3
 
@@ -41,8 +42,8 @@ class Push:
     def reset_to_start(self, cell, goal):
         cell.reset(goal.start_q)
 
-    def measure_distance(self, position, goal):
-        return float(np.linalg.norm(position("cube")[:2] - goal.goal_xy))
+    def measure_distance(self, pose, goal):
+        return float(np.linalg.norm(pose("cube")[0][:2] - goal.target))
 
     def oracle_path(self, goal):
         return np.array([[0.05, -0.21], [0.11, -0.22]])

@@ -103,12 +103,14 @@ def compare_moves(
     """Return the motion of a tick, predicted in the model's axes and measured in the base frame, both (n, 2 or 3), for
     up to `count` moves, evenly spread over the recording.
 
-    planar_velocity: share of the maximum speed, x and y. pose_delta: m. Raises InputError where there are no moves.
+    Velocities: share of the maximum speed; x and y only where the axes can be turned about z only, which is so in a
+    plane and with yaw. pose_delta: m. Raises InputError where there are no moves.
     """
     config, robot = spec.config, spec.robot
     situations = find_situations(recording, spec)
     actions = situations.future[:, 0].reshape(len(situations), config.block, config.action.dimension).mean(1)
-    axes = 2 if config.action.name == "planar_velocity" else 3
+    in_space = config.action.name == "pose_delta" or config.action.dimension == 3
+    axes = 3 if in_space else 2
     speed = np.linalg.norm(actions[:, :axes], axis=1)
     known = np.flatnonzero(situations.known[:, 0])
     if not len(known):

@@ -23,6 +23,7 @@ from jepa_ros.robot.urdf import Joint
 MAX_ANGLE = 2.0 * math.pi + 1e-3  # rad; a larger limit is in degrees, or belongs to a continuous joint
 MAX_VELOCITY = 40.0  # rad/s; the OpenArm's wrist has 21
 MAX_POSITION_ERROR = 5e-3  # m, of inverse kinematics at a corner of the workspace
+MAX_ANGLE_ERROR = 0.05  # rad, of the same, where the tool turns
 
 
 def run_robot_check(robot: str, urdf: Path | None = None) -> int:
@@ -120,17 +121,26 @@ def _check_limits(robot: RobotConfig, joint: Joint, tree: KinematicTree) -> list
 
 
 def _check_reach(robot: RobotConfig, urdf: str) -> list[str]:
-    """Check that the corners of the workspace are within reach with the orientation that the tool has at home."""
+    """Check that the corners of the workspace are within reach with the orientations that the tool may have there."""
     try:
         kinematics = Kinematics(urdf, robot.joints, robot.tool_frame, robot.base_frame)
         space = make_space(robot, kinematics, 0.1)
     except InputError as error:
         return [str(error)]
-    home, found = np.array([robot.home[j] for j in robot.joints]), []
-    rotation = kinematics.forward(home)[1]
-    for target in space.corners:
-        miss = kinematics.inverse(target, rotation, home, home, iterations=200)[1]
+    home = np.array([robot.home[j] for j in robot.joints])
+    found: dict[str, str] = {}
+    for target, rotation in space.corner_poses:
+        weight = space.posture_weight
+        q, miss = kinematics.inverse(target, rotation, home, home, iterations=200, posture_weight=weight)
+        place = ", ".join(f"{x:g}" for x in target)
+        off = _angle(kinematics.forward(q)[1] @ rotation.T) if space.axes > space.position_axes else 0.0
         if miss > MAX_POSITION_ERROR:
-            place = ", ".join(f"{x:g}" for x in target)
-            found.append(f"workspace: corner ({place}) m is out of reach by {miss:.3f} m")
-    return found
+            found.setdefault(place, f"workspace: corner ({place}) m is out of reach by {miss:.3f} m")
+        elif off > MAX_ANGLE_ERROR:
+            found.setdefault(place, f"yaw: at the corner ({place}) m the tool cannot turn as far, by {off:.2f} rad")
+    return list(found.values())
+
+
+def _angle(rotation: np.ndarray) -> float:
+    """Return the angle of a rotation (3, 3), rad."""
+    return float(np.arccos(np.clip(0.5 * (np.trace(rotation) - 1.0), -1.0, 1.0)))

@@ -64,16 +64,31 @@ def _find_tick(t: np.ndarray, knots: int, period: float) -> tuple[np.ndarray, np
     return k, np.clip(ticks - k, 0.0, 1.0)
 
 
-def sample_random_play(ticks: int, rng: np.random.Generator) -> np.ndarray:
-    """Return velocity knots (ticks, 2) over max_speed, to collect training data without a goal.
+def sample_random_play(ticks: int, rng: np.random.Generator, axes: int = 2, turns: int = 0) -> np.ndarray:
+    """Return velocity knots (ticks, axes + turns) over max_speed, to collect training data without a goal.
 
     They are noisy segments of 0.1 to 1.1 s in one direction each. Long straight segments cross the workspace, from
-    which the policy learns far goals; short and slow ones resemble the last centimetres before a goal.
+    which the policy learns far goals; short and slow ones resemble the last centimetres before a goal. axes: 2 in a
+    plane, 3 in space. turns: of these the tool turns as well, independently of its direction, each 0 to 1.
     """
     knots: list[np.ndarray] = []
     while len(knots) < ticks:
-        kind, angle = rng.random(), rng.uniform(0, 2 * np.pi)
+        kind = rng.random()
+        direction = _sample_direction(axes, rng)
         speed = 0.0 if kind < STILL_SHARE else rng.uniform(0.1, 1.0) if kind < STILL_SHARE + SLOW_SHARE else 1.0
-        velocity = speed * np.array([np.cos(angle), np.sin(angle)])
-        knots += [velocity + rng.normal(0, 0.15, 2) for _ in range(int(rng.integers(1, 12)))]
+        velocity = speed * direction
+        if turns:
+            turn = rng.uniform(-1.0, 1.0, turns) * (rng.random(turns) >= STILL_SHARE)
+            velocity = np.concatenate([velocity, turn])
+        knots += [velocity + rng.normal(0, 0.15, axes + turns) for _ in range(int(rng.integers(1, 12)))]
     return np.array(knots[:ticks])
+
+
+def _sample_direction(axes: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a direction (axes,) of length 1, uniform over the circle or the sphere."""
+    angle = rng.uniform(0, 2 * np.pi)
+    if axes == 2:
+        return np.array([np.cos(angle), np.sin(angle)])
+    height = rng.uniform(-1.0, 1.0)
+    radius = np.sqrt(1.0 - height**2)
+    return np.array([radius * np.cos(angle), radius * np.sin(angle), height])

@@ -33,7 +33,7 @@ from jepa_ros.reporting.output import after_summary, prepare_out, removed_if_ref
 from jepa_ros.reporting.progress import ProgressDisplay
 from jepa_ros.reporting.result import print_result, print_table
 from jepa_ros.reporting.summary import write_summary
-from jepa_ros.robot.config import load_robot, require_planar_space
+from jepa_ros.robot.config import load_robot, require_velocity_space
 from jepa_ros.training import train_model
 from jepa_ros.training.method_comparison.report import leading_table, summarise, write_report
 from jepa_ros.training.recipe import PUBLISHED_WEIGHTS, Recipe, override_recipe, read_recipe
@@ -189,11 +189,11 @@ def try_goals(job: ComparisonJob, inputs: ComparisonInputs, report: Callable[[in
     from jepa_ros.sim.cell import ArmCell
     from jepa_ros.sim.scene import Scene
     from jepa_ros.sim.task import goal_set_hash
-    from jepa_ros.sim.tasks import DEFAULT_TASK, make_task
+    from jepa_ros.sim.tasks import choose_task, make_task
     from jepa_ros.world_model.checkpoint import load_checkpoint
 
     robot = load_robot(inputs.robot)
-    task = make_task(DEFAULT_TASK, robot)
+    task = make_task(choose_task(robot), robot)
     cell, timing = ArmCell(Scene(add_objects=task.add_objects), robot), Timing()
     goals = task.sample_goals(cell, job.goals, inputs.goal_seed)
     checkpoint = load_checkpoint(job.directory / "checkpoint")
@@ -254,7 +254,7 @@ def compare_methods(
     if unknown := [name for name in names if name not in METHODS]:
         raise InputError(f"--methods: unknown method '{unknown[0]}'; known are {', '.join(METHODS)}")
     expect_data(Path(data))
-    require_planar_space(load_robot(robot))
+    require_velocity_space(load_robot(robot))
     chosen = override_recipe(read_recipe(recipe), updates, 0).model_copy(update={"policy": None})
     if chosen.encoder.type == "transformers":
         raise InputError(f"--recipe {recipe}: its encoder is frozen and cannot collapse; give a recipe that trains one")

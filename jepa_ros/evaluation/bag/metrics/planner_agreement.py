@@ -28,12 +28,12 @@ from jepa_ros.planning.guardrails import Guardrails
 from jepa_ros.planning.receding_horizon import PlanStep, RecedingHorizonController
 from jepa_ros.planning.rollout_problem import RolloutProblem, Situation
 from jepa_ros.reporting.summary import percentiles
-from jepa_ros.robot.motion.action_space import PlanarVelocity
 from jepa_ros.robot.motion.limits import JointLimits
 from jepa_ros.robot.motion.path import Path
-from jepa_ros.robot.motion.tool_path import ToolPath, sample_random_play
+from jepa_ros.robot.motion.tool_path import ToolPath
 from jepa_ros.robot.motion.trajectory import JointTrajectory
-from jepa_ros.world_model.checkpoint import check_planar
+from jepa_ros.robot.motion.velocity_space import make_velocity_space
+from jepa_ros.world_model.checkpoint import check_velocity_space
 from jepa_ros.world_model.protocol import Context
 
 LATENT_DELAY_S = 0.05
@@ -122,8 +122,9 @@ class RecordingPlanner:
     def __init__(self, situations: Situations):
         spec, recording = situations.spec, situations.recording
         self._situations, self._config, self._settings = situations, spec.config, spec.planning
-        check_planar(spec.config)
-        self._space = PlanarVelocity(spec.robot, recording.make_kinematics(spec.robot), spec.config.tick)
+        check_velocity_space(spec.config)
+        kinematics = recording.make_kinematics(spec.robot)
+        self._space = make_velocity_space(spec.robot, kinematics, spec.config.tick)
         self._limits = JointLimits.from_robot(spec.robot, recording.urdf)
         self._rails = Guardrails.from_robot(spec.robot, recording.urdf, self._space, self._limits)
         self._control = RecedingHorizonController(spec.checkpoint, self._space, spec.planning, self._rails)
@@ -147,14 +148,12 @@ class RecordingPlanner:
         checkpoint, objective = situations.spec.checkpoint, control.planner.objective
         problem = RolloutProblem(checkpoint, space, situation, control.goal, objective, self._settings.horizon)
         rng = np.random.default_rng([self._settings.seed, frame])
-        random = np.stack([sample_random_play(problem.ticks, rng) for _ in range(RANDOM_MOTIONS)])
+        random = np.stack([space.sample_play(problem.ticks, rng) for _ in range(RANDOM_MOTIONS)])
         executed, planned = situations.future[row].reshape(-1, space.dimension), step.motion.actions
         start, end_time = reference.tool_at(np.array([now]))[0][0], now + config.step * situations.known.shape[1]
         end = space.tool_coordinates(segment.known_states_at(np.array([end_time]))[0, : self._arm])
-        recorded_motion, planned_motion = (
-            end - start,
-            space.to_base_axes(planned.sum(0)) * space.max_speed * config.tick,
-        )
+        whole = space.to_base_axes(planned.sum(0)) * space.max_speed * config.tick
+        recorded_motion, planned_motion = ((end - start)[: space.position_axes], whole[: space.position_axes])
         return Agreement(
             frame,
             goal_frame,
@@ -162,7 +161,7 @@ class RecordingPlanner:
             cost=self._cost(context, planned, start),
             recorded_cost=self._cost(context, executed, start),
             random_cost=float(np.mean(problem.cost(problem.repair(random)))),
-            gap=float(np.linalg.norm(start + planned_motion - end)),
+            gap=float(np.linalg.norm((start + whole - end)[: space.position_axes])),
             moved=float(np.linalg.norm(recorded_motion)),
             direction=float(
                 recorded_motion
@@ -203,7 +202,7 @@ class RecordingPlanner:
         return reference
 
     def _cost(self, context: Context, actions: np.ndarray, start: np.ndarray) -> float:
-        """Return the objective's cost of executed actions (ticks, A) from a tool position (2,) m."""
+        """Return the objective's cost of executed actions (ticks, A) from coordinates (D,) of the tool."""
         config, control = self._config, self._control
         blocks = torch.from_numpy(actions.astype(np.float32)).reshape(1, -1, config.action_block)
         latents, states = self._situations.spec.checkpoint.model.rollout(context, blocks)

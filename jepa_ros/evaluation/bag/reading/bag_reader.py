@@ -20,7 +20,8 @@ from jepa_ros.evaluation.bag.reading.result_bag import ResultBag
 from jepa_ros.evaluation.bag.reading.situations import Situations, evenly_spread, find_situations
 from jepa_ros.frame_checks import FrameChecks, FrameDropped
 from jepa_ros.robot.camera_rotation import MIN_MOVES, estimate_rotation
-from jepa_ros.robot.motion.action_space import PlanarVelocity
+from jepa_ros.robot.config import VELOCITY_SPACES
+from jepa_ros.robot.motion.velocity_space import make_velocity_space
 from jepa_ros.world_model.camera_sync import CameraSynchronizer
 from jepa_ros.world_model.history import executed_problem
 from jepa_ros.world_model.proprioception import make_reader
@@ -271,17 +272,21 @@ def _measured_motion(situations: Situations, rows: np.ndarray) -> np.ndarray | N
     before, after = (x[rows] * std + mean for x in (situations.states[:, -1], situations.target_states[:, 0]))
     if state.kind == "tool_pose":
         return after[:, :3] - before[:, :3]
-    if not state.joints or config.action.name != PlanarVelocity.name:
+    if not state.joints or config.action.name not in VELOCITY_SPACES:
         return None
-    space = PlanarVelocity(robot, situations.recording.make_kinematics(robot), config.tick)
+    space = make_velocity_space(robot, situations.recording.make_kinematics(robot), config.tick)
     arm = len(state.joints)
-    return np.array([space.executed(*q) for q in zip(before[:, :arm], after[:, :arm], strict=True)]).reshape(-1, 2)
+    moved = np.array([space.executed(*q) for q in zip(before[:, :arm], after[:, :arm], strict=True)])
+    # With yaw, the model's axes can be turned about z only, as in a plane.
+    return moved.reshape(-1, space.dimension)[:, : 3 if space.axes == 3 else 2]
 
 
 def _turn_actions(actions: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-    """Return actions (n, A) of either action space turned by a rotation (3, 3)."""
+    """Return actions (n, A) of any action space turned by a rotation (3, 3)."""
     if actions.shape[1] == 2:
         return actions @ rotation[:2, :2].T
+    if actions.shape[1] <= 4:  # velocities in space; yaw is about the axis of the rotation
+        return np.hstack([actions[:, :3] @ rotation.T, actions[:, 3:]])
     turn = Rotation.from_matrix(rotation)
     turns = (turn * Rotation.from_euler("xyz", actions[:, 3:6]) * turn.inv()).as_euler("xyz")
     return np.hstack([actions[:, :3] @ rotation.T, turns, actions[:, 6:]])
