@@ -11,7 +11,7 @@ from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
 from helpers.untrained_model import fresh_model
 from jepa_ros.graph_clients.goal_client import GoalClient
-from jepa_ros.nodes.common.convert import image_message, to_seconds, to_stamp, trajectory_message, trajectory_of
+from jepa_ros.nodes.common.convert import image_message, points_of, to_stamp, trajectory_message
 from jepa_ros.nodes.common.qos import LATCHED
 from jepa_ros.robot.motion.kinematics import Kinematics
 from jepa_ros.robot.motion.trajectory import JointTrajectory
@@ -122,6 +122,7 @@ class Bench:
         self.actions = node.create_publisher(Action, topic("executed"), 10)
         self.controller = TrajectoryController(JOINTS)
         self.controller.hold(START)
+        self.measured = START
         node.create_subscription(JointTrajectoryMessage, topic("arm/joint_trajectory"), self.on_window, 10)
         self.timers = [node.create_timer(0.02, self.publish_joints), node.create_timer(0.05, self.publish_frame)]
 
@@ -135,7 +136,8 @@ class Bench:
     def publish_joints(self):
         now = self.now()
         # Without velocities: a pose needs none, and the gate does without.
-        message = JointState(name=["finger", *JOINTS], position=[1.0, *self.controller.update(now)])
+        self.measured = self.controller.update(now, self.measured)
+        message = JointState(name=["finger", *JOINTS], position=[1.0, *self.measured])
         message.header.stamp = to_stamp(round(now * 1e9))
         self.joints.publish(message)
 
@@ -144,7 +146,7 @@ class Bench:
 
     def on_window(self, message):
         try:
-            self.controller.accept(trajectory_of(message), to_seconds(message.header.stamp), self.now())
+            self.controller.accept(points_of(message), self.now())
         except ValueError as error:
             assert "in the past" in str(error)  # this process slept, on a machine that is too busy
 

@@ -40,7 +40,7 @@ class Bench:
         robot = self.robot = parameters.get("robot_namespace", self.name)
         [interface] = [c.interface for c in read_robot(robot_file()).controllers if c.type == kind]
         # Time-outs that the test's own process, which plays everybody, keeps on a busy machine too.
-        patient = {"resume_after": 0.2, "latent_timeout": 0.4, "joint_timeout": 0.3, "frozen_timeout": 0.3}
+        patient = {"resume_after": 0.2, "latent_timeout": 0.4, "joint_timeout": 0.3, "frozen_timeout": 0.4}
         patient |= {
             "robot": robot_file(),
             "command_interface": interface,
