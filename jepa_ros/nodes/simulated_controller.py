@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from jepa_ros.nodes.common.convert import float64_array, points_of
+from jepa_ros.nodes.common.convert import float64_array, points_of, to_seconds
 from jepa_ros.nodes.common.qos import LATCHED
 from jepa_ros.robot.config import ControllerConfig
 
@@ -21,9 +22,8 @@ try:
 except ImportError:  # distributions have it, wheels do not
     JointTrajectoryControllerState = None
 
-# Cycles from one controller_state to the next: 25 Hz. At 100 Hz the queue of a suspended subscriber is soon full, and
-# Fast DDS then lets the writer wait a second.
-STATE_CYCLES = 4
+# s from one controller_state to the next: 50 Hz, or every cycle where these are slower
+STATE_PERIOD = 0.018
 
 
 class SimulatedController:
@@ -38,7 +38,7 @@ class SimulatedController:
 
         self.joints, self.topic = tuple(config.joints), config.command_topic
         self._model = TrajectoryController(self.joints)
-        self._cycle = 0
+        self._published = -math.inf  # stamp of the last state, s
         self._position = np.zeros(len(self.joints))  # set-points that the hardware has, rad
         self._state: tuple | None = None
         self._publisher = None
@@ -76,9 +76,11 @@ class SimulatedController:
 
     def publish_state(self, stamp: Time) -> None:
         """Publish controller_state, in every cycle in which it is due; while inactive the controller publishes none."""
-        self._cycle += 1
-        if self._publisher is not None and self._state is not None and self._cycle % STATE_CYCLES == 0:
-            self._publisher.publish(make_controller_state(stamp, self.joints, *self._state))
+        now = to_seconds(stamp)
+        if self._publisher is None or self._state is None or 0.0 <= now - self._published < STATE_PERIOD:
+            return
+        self._published = now
+        self._publisher.publish(make_controller_state(stamp, self.joints, *self._state))
 
 
 def make_controller_state(

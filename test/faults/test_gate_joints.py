@@ -77,7 +77,7 @@ def test_reordered_joint_states_are_mapped_by_name_and_motion_continues(bench, m
 
 @pytest.mark.fault(15)
 @pytest.mark.fault(32)
-@pytest.mark.parametrize("kind, timeout, word", [("missing", 0.3, "no joint_states"), ("frozen", 0.4, "frozen")])
+@pytest.mark.parametrize("kind, timeout, word", [("missing", 0.3, "no joint_states"), ("frozen", 0.35, "frozen")])
 def test_missing_or_frozen_joint_states_stop_the_arm(bench, measured, kind, timeout, word):
     bench.moving()
     began = bench.now()

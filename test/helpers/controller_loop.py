@@ -30,7 +30,7 @@ class ControllerLoop:
     of a message.
     """
 
-    def __init__(self, kind="joint_trajectory", report_every=4, activity=True, q=ZERO, sag=0.0, skew=0.0, **settings):
+    def __init__(self, kind="joint_trajectory", report_every=2, activity=True, q=ZERO, sag=0.0, skew=0.0, **settings):
         self.kind, self.settings = kind, GateSettings(**{"resume_after": 0.1, **settings})
         self.peer = PEERS[kind](LIMITS, q)
         self.peer.sag = np.full(7, sag)

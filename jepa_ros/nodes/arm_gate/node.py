@@ -184,7 +184,7 @@ class ArmGate(JepaNode):
                 if self._cycles is not None:
                     received = now if self._is_simulated else info["received_timestamp"] * 1e-9
                     self._cycles.observe(stamp, received)
-                self._gate.update_joint_states(m.name, m.position, m.velocity, stamp, now)
+                self._gate.update_joint_states(m.name, m.position, m.velocity, stamp + self._clock_offset, now)
 
     def _on_latent(self, m: LatentState) -> None:
         with self._lock:
@@ -296,11 +296,18 @@ class ArmGate(JepaNode):
             while (taken := topic.handle.take_message(topic.msg_type, False)) is not None:
                 self._on_joint_states(*taken)
 
+    @property
+    def _clock_offset(self) -> float:
+        """s that the gate's clock is ahead of the controllers', where they are known to disagree."""
+        if self._cycles is None or self.p.command_stamps != "zero":
+            return 0.0
+        return self._cycles.offset or 0.0
+
     def _poll_reports(self) -> None:
         reports, now = self._reports, self.now()
         for report in reports.take():
             if self._running():
-                self._gate.update_controller(report, now)
+                self._gate.update_controller(report._replace(stamp=report.stamp + self._clock_offset), now)
         for inactive in reports.take_activity():
             if self._running():
                 self._gate.update_activity(inactive, now)

@@ -23,7 +23,7 @@ from jepa_ros.robot.motion.limits import JointLimits
 
 FULL_SPEED = 0.01  # a speed factor that differs from 1 by no more counts as 1
 REGULAR = 3  # reports after which silence means something
-MISSED = 3.5  # usual intervals without a report that count as silence, if that is longer than controller_timeout
+MISSED = 5.0  # usual intervals without a report that count as silence, if that is longer than controller_timeout
 REST_FOR = 0.1  # s for which a reported set-point must not have moved
 SAME_SETPOINT = 1e-3  # rad, by which the same set-point may differ in a report and in the gate
 SAME = 1e-4  # rad, a set-point that moves by less between two reports stands still
