@@ -23,7 +23,8 @@ pytestmark = [
 ROUNDS, LEAST, ALL = 1000, 1000, 100_000
 GROWTH = 32e6  # bytes that a node may gain between the last two quarters of a phase
 STEERS = ("stop", "release", "reset", "set_state", "change_state", "send_goal", "cancel_goal")
-GATE_HEARS = ("/plan", "/latent", "/joint_states")
+REPORTS = ("controller_state", "activity")  # of the controllers, where their messages are installed
+GATE_HEARS = ("/plan", "/latent", "/joint_states", *REPORTS)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,15 @@ def test_false_joint_states_never_cause_a_window_outside_the_limits(graph):
     graph.lied_to = True
     gate_is_bombarded(graph, "/joint_states")
     graph.lied_to = False
+
+
+def test_false_reports_of_controllers_never_cause_a_window_outside_the_limits(graph):
+    graph.lied_to = True  # about where they hold the arm
+    bombard(graph, once(of(graph.topics, REPORTS)), of(graph.services, ("get_state",)), moving=False, messages=3)
+    assert graph.auditor.violations == []
+    graph.moves_on()
+    graph.lied_to = False
+    assert max((growth := grown(graph)).values()) < GROWTH, growth
 
 
 def test_random_messages_to_the_recorder_are_survived(graph):

@@ -53,6 +53,7 @@ def test_a_controller_that_is_slowed_or_paused_in_motion_is_not_moved_against_it
     before = loop.peer.q.copy()
     loop.peer.speed = 1.0
     loop.run(1.0)
+    assert loop.code == GateCode.NONE
     assert np.abs(loop.peer.q - before).max() < 1e-3, "moved by itself when the speed was set back"
     goes_on(loop)
     assert loop.step <= LARGEST_STEP
@@ -111,6 +112,7 @@ def test_with_an_inactive_controller_nothing_is_followed(kind):
     assert loop.run(1.0).sent == 0
     loop.switch(True)
     loop.run(0.5)
+    assert loop.code == GateCode.NONE, "goals would be refused for good"
     goes_on(loop, GOAL)
     assert loop.step <= LARGEST_STEP
 

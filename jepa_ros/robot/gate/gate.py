@@ -62,6 +62,7 @@ MOVING = (GateState.TRACKING, GateState.STOPPING)
 # A stop is sent again, as a subscription that keeps only the newest window may lose one. Not later: a controller that
 # has missed it has gone on, and would step back.
 REPEATS, REPEAT_AFTER = 2, 0.015  # s
+CONTROLLER_CODES = (GateCode.CONTROLLER_INACTIVE, GateCode.CONTROLLER_SILENT, GateCode.CONTROLLER_SLOWED)
 SMALL_SAG = 5e-3  # rad, that a check for collisions need not tell
 PAST = 64  # references, of the last 0.3 s
 DISTANCE_TOLERANCE = 0.002  # m below the margin that rounding and coarse sampling of a checked path may give
@@ -492,6 +493,8 @@ class Gate:
         s, inputs, measured = self.settings, self._inputs, self.measured_positions
         if self.state != GateState.HOLDING or measured is None or inputs.joint_fault or inputs.controller_fault:
             return
+        if self._reason.code in CONTROLLER_CODES:
+            self._reason = NO_CAUSE  # it is over: goals are welcome again
         if self._must_anchor and inputs.joints.moving_speed <= s.rest_speed:
             self._anchor(measured, t)
         if not self._sag_known and t - self._rested >= s.anchor_after:
