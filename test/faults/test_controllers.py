@@ -203,7 +203,7 @@ def test_set_points_come_at_the_controllers_own_rate(bench):
     times = np.array([t for t, _ in bench.sent])
     share = len(times) * bench.peer.period / (times[-1] - times[0])
     assert 0.7 < share < 1.5, f"{share:.2f} set-points a cycle; 2 at the gate's own rate"
-    np.testing.assert_allclose(bench.sent[-1][1], bench.peer.q, atol=1e-6)
+    np.testing.assert_allclose(bench.sent[-1][1], bench.peer.q, atol=1e-3)
 
 
 @pytest.mark.fault(43)

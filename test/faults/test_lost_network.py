@@ -46,7 +46,6 @@ def graph(start, client, network):
     def start_here(module, parameters, remaps):
         with pytest.MonkeyPatch.context() as away:
             if module.endswith(("world_model", "planner")):
-                away.delenv("FASTRTPS_DEFAULT_PROFILES_FILE")  # it has shared memory
                 for name, value in BY_SOCKETS.items():
                     away.setenv(name, value)
             return start(module, parameters, remaps)

@@ -244,7 +244,7 @@ def test_controller_state_tells_set_points_and_speed_while_the_controller_is_act
     states.clear()
     assert client.set_parameters(node, controller_speed=0.25)[0].successful
     client.wait_for(lambda: len(states) > 30, "a second of controller_state", 20)
-    assert 0.035 < np.median(np.diff(stamps(states))) < 0.045
+    assert 0.015 < np.median(np.diff(stamps(states))) < 0.025
     message = states[-1]
     assert tuple(message.joint_names) == JOINTS and message.speed_scaling_factor == 0.25
     assert client.set_parameters(node, controller_speed=1.0)[0].successful

@@ -15,6 +15,7 @@ from jepa_ros.robot.motion.path import Path
 
 MISSED = 1.5  # periods between two set-points after which the arm has stood still in between
 REACHED = 1e-9  # rad
+REPEATS = 5  # times that the last set-point is sent: a subscription that keeps only the newest may lose one
 
 
 class SetpointStream:
@@ -34,7 +35,7 @@ class SetpointStream:
         self._path: Path | None = None
         self._sent: np.ndarray | None = None
         self._speed: np.ndarray | None = None
-        self._time = -math.inf
+        self._time, self._repeats = -math.inf, REPEATS
         self.held_up = False
 
     @property
@@ -74,7 +75,8 @@ class SetpointStream:
         step = self._limit(target - last, speed, before, period)
         done = t >= path.end and float(np.abs(target - last - step).max()) < REACHED
         self._sent, self._speed = (target if done else last + step), step / period
-        if done and self._path is path:
+        self._repeats = self._repeats - 1 if done else REPEATS
+        if self._repeats <= 0 and self._path is path:
             self.hold()
         return self._sent
 
