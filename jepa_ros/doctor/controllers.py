@@ -70,7 +70,7 @@ def _check_controller(controller: ControllerConfig, observed: Observations, setu
         problems.append(order)
     if observed.controllers is not None and state is None and is_ros2_control(controller, follower):
         there = join_names(sorted(observed.controllers))
-        advice = "Ask the right manager: --robot-namespace. Whether the controller is active is not known."
+        advice = "Set --robot-namespace to the controller manager's. The controller may be inactive."
         wanted = f"{observed.controller_manager} to know this controller"
         problems.append(warning(Code.CONTROLLER_UNLISTED, controller.name, wanted, f"only {there}", advice))
     yield from problems

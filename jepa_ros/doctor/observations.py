@@ -17,7 +17,7 @@ IMAGES = (IMAGE, COMPRESSED_IMAGE)
 PASSIVE_NODES = ("recorder", "rosbag2", "_ros2cli", "foxglove", "rosbridge", "plotjuggler", "rqt", "rviz")
 """First parts of the names of nodes that subscribe to commands without following them."""
 UNKNOWN_NODES = ("_NODE_NAME_UNKNOWN_", "_CREATED_BY_BARE_DDS_APP_")
-"""What ROS shows as the name of a node that has not been discovered yet, or that is no ROS node."""
+"""Placeholder that ROS returns for the name of a node that is not discovered yet, or that is no ROS node."""
 
 
 @dataclass(frozen=True)

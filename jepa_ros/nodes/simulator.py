@@ -75,7 +75,7 @@ PARAMETERS = (
     Parameter(
         "controller_active",
         True,
-        "Whether the arm's controllers are active. Inactive ones keep their last set-point and receive nothing.",
+        "Activity of the arm's controllers: inactive ones keep their last set-point and receive nothing.",
     ),
     Parameter(
         "render_niceness",

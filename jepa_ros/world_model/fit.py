@@ -1,4 +1,4 @@
-"""Whether a model fits a robot: the same action space, joints and control period. Without torch, for bring-ups."""
+"""Checks that a model fits a robot: the same action space, joints and control period. Without torch, for bring-ups."""
 
 from __future__ import annotations
 

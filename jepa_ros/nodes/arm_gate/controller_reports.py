@@ -1,4 +1,4 @@
-"""What the controllers publish of their own state, read by the gate's ticks.
+"""Controller reports: the controllers' state topics, read by the gate's ticks.
 
 joint_trajectory_controller publishes ~/controller_state, the controller manager ~/activity (4.46: reliable, transient
 local) whenever a controller changes its state. Their messages come with a ROS distribution, or by `make setup-robot`;
@@ -75,7 +75,7 @@ class ControllerReports:
             }
 
     def lost_activity(self) -> bool:
-        """Return True once after the activity's publisher has gone: what it told is not true any more."""
+        """Return True once after the activity's publisher has gone: its last message may be outdated."""
         if not self._known or self._node.count_publishers(self._activity.topic_name):
             return False
         self._known = False

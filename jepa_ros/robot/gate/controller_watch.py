@@ -1,6 +1,6 @@
-"""What the controllers report of themselves: whether they run, at which speed, and which position they hold.
+"""Controller supervision: activity, speed factor and held position, from the controllers' reports.
 
-A controller that is switched off, paused or commanded by somebody else does not follow the gate's windows; one more
+A controller that is switched off, paused or commanded by another program does not follow the gate's windows; one more
 window would then be a step. Reports come from ~/controller_state of joint_trajectory_controller and from the controller
 manager's activity. A gate that receives neither works as before, with joint states alone.
 
@@ -45,7 +45,7 @@ class ControllerReport(NamedTuple):
 
 @dataclass
 class _Heard:
-    """What one controller has reported. set-point: (K,) rad of the joints `columns` of the gate."""
+    """The last report of one controller. set-point: (K,) rad of the joints `columns` of the gate."""
 
     columns: list[int]
     setpoint: np.ndarray

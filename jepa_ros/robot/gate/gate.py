@@ -151,7 +151,7 @@ class Gate:
 
     def update_activity(self, inactive: Mapping[str, str] | None, now: float) -> None:
         """Record which controllers are not active, by name, with the state that they are in; empty: all are. None:
-        nobody tells any more."""
+        their activity is not published any more."""
         t = self._update_clock(now)
         self._inputs.controllers.update_activity(inactive)
         if inactive:  # not a tick later: it may be active again by then
@@ -289,7 +289,7 @@ class Gate:
 
     @property
     def stop_is_confirmed(self) -> bool | None:
-        """Whether the controllers report that they hold the end of what they were sent; None: they report nothing."""
+        """True where the controllers report that they hold the end of the last window; None without reports."""
         controllers, t = self._inputs.controllers, self._clock.time
         return controllers.confirms(self._path.at(t)[0], t) if controllers.reports else None
 
