@@ -1,10 +1,13 @@
-"""A shared-memory port that another one has replaced is marked as broken; nothing else is touched."""
+"""A shared-memory port that another one has replaced is marked as broken, nothing else; the gate does without any."""
 
+import os
 import struct
+from xml.etree import ElementTree
 
 import pytest
 
-from jepa_ros.nodes.common.shared_memory import StalePorts
+from jepa_ros.nodes.common.shared_memory import StalePorts, use_sockets_only
+from jepa_ros.resources import config_path
 
 FLAGS = 300
 
@@ -44,3 +47,23 @@ def test_shared_memory_ports_of_unknown_layout_are_not_changed(tmp_path, spoil):
         assert ports.mark_replaced() == []
         old.seek(0)
         assert old.read() == before
+
+
+def texts(file, tag):
+    return [element.text for element in ElementTree.parse(file).iter() if element.tag.endswith("}" + tag)]
+
+
+@pytest.mark.parametrize("name", ["fastdds", "fastdds_localhost"])
+def test_the_gate_uses_our_profiles_without_shared_memory(monkeypatch, name):
+    ours = str(config_path(f"{name}.xml"))
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", ours)
+    use_sockets_only()
+    sockets = os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"]
+    assert texts(ours, "type") == ["SHM", "UDPv4"] and texts(sockets, "type") == ["UDPv4"]
+    assert texts(ours, "address") == texts(sockets, "address")
+
+
+def test_a_profile_of_the_user_s_own_decides_about_shared_memory(monkeypatch):
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/mine.xml")
+    use_sockets_only()
+    assert os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] == "/mine.xml"

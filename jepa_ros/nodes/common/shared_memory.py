@@ -1,4 +1,4 @@
-"""Workaround for Fast DDS shared-memory ports of killed processes, so that their successors receive messages.
+"""Shared memory of Fast DDS: a process can do without, and successors of killed processes receive messages.
 
 A participant receives through a port: a ring buffer in /dev/shm that every writer maps once and keeps. The successor
 of a killed process takes the same port number. Fast DDS 2.14 (Jazzy) finds that the port's owner is dead and creates a
@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import re
 import struct
 from pathlib import Path
 from typing import NamedTuple
+
+from jepa_ros.resources import config_path
 
 FOLDER = Path("/dev/shm")
 _PORT = re.compile(r"fastrtps_port(\d+)")
@@ -24,6 +27,18 @@ _PORT = re.compile(r"fastrtps_port(\d+)")
 _NODE = struct.Struct("<7I")
 _SEARCH_BYTES = 4096  # at the start of a segment, in which the PortNode lies
 _OK = 1
+
+
+def use_sockets_only() -> None:
+    """Leave shared memory out of this process's transports; to be called before rclpy.init.
+
+    A process that is suspended (Ctrl-Z, a debugger) inside a wait for its port can hold up all who send to it, for as
+    long as it is suspended; small messages are nearly as fast through sockets. A profile of the user's own is kept.
+    """
+    for file in ("fastdds", "fastdds_localhost"):
+        for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+            if os.environ.get(name) == str(config_path(f"{file}.xml")):
+                os.environ[name] = str(config_path(f"{file}_sockets.xml"))
 
 
 class _Held(NamedTuple):
